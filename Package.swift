@@ -1,0 +1,36 @@
+// swift-tools-version: 6.2
+
+import PackageDescription
+
+/// Every target is held to the same rules: Swift 6 language mode (the tools version's default, and with it
+/// strict concurrency), `any` spelled out, and no warning left standing.
+let strict: [SwiftSetting] = [
+    .enableUpcomingFeature("ExistentialAny"),
+    .treatAllWarnings(as: .error),
+]
+
+let nioCore = Target.Dependency.product(name: "NIOCore", package: "swift-nio")
+let nioPosix = Target.Dependency.product(name: "NIOPosix", package: "swift-nio")
+let logging = Target.Dependency.product(name: "Logging", package: "swift-log")
+let argumentParser = Target.Dependency.product(name: "ArgumentParser", package: "swift-argument-parser")
+
+let package = Package(
+    name: "kl",
+    products: [
+        .executable(name: "kl", targets: ["kl"])
+    ],
+    dependencies: [
+        // Exact, because Package.resolved stays out of the repository.
+        .package(url: "https://github.com/apple/swift-nio", exact: "2.101.2"),
+        .package(url: "https://github.com/apple/swift-log", exact: "1.16.2"),
+        .package(url: "https://github.com/apple/swift-argument-parser", exact: "1.8.2"),
+    ],
+    targets: [
+        .systemLibrary(name: "CSodium", pkgConfig: "libsodium", providers: [.apt(["libsodium-dev"])]),
+        .target(name: "Noise", dependencies: ["CSodium"], swiftSettings: strict),
+        .target(name: "KeyFiles", dependencies: ["Noise"], swiftSettings: strict),
+        .executableTarget(name: "kl", dependencies: ["KeyFiles", "Noise", argumentParser], swiftSettings: strict),
+        .testTarget(name: "NoiseTests", dependencies: ["Noise"], swiftSettings: strict),
+        .testTarget(name: "KeyFilesTests", dependencies: ["KeyFiles", "Noise"], swiftSettings: strict),
+    ]
+)
