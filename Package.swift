@@ -16,9 +16,6 @@ let argumentParser = Target.Dependency.product(name: "ArgumentParser", package: 
 
 let package = Package(
     name: "kl",
-    products: [
-        .executable(name: "kl", targets: ["kl"])
-    ],
     dependencies: [
         // Exact, because Package.resolved stays out of the repository.
         .package(url: "https://github.com/apple/swift-nio", exact: "2.101.2"),
@@ -28,9 +25,6 @@ let package = Package(
     targets: [
         .systemLibrary(name: "CSodium", pkgConfig: "libsodium", providers: [.apt(["libsodium-dev"])]),
         .target(name: "Noise", dependencies: ["CSodium"], swiftSettings: strict),
-        .target(name: "KeyFiles", dependencies: ["Noise"], swiftSettings: strict),
-        .executableTarget(name: "kl", dependencies: ["KeyFiles", "Noise", argumentParser], swiftSettings: strict),
-        .testTarget(name: "NoiseTests", dependencies: ["Noise"], swiftSettings: strict),
-        .testTarget(name: "KeyFilesTests", dependencies: ["KeyFiles", "Noise"], swiftSettings: strict),
+        .target(name: "Tunnel", dependencies: ["Noise", nioCore], swiftSettings: strict),
     ]
 )

@@ -1,0 +1,24 @@
+/// One direction's data key after `Split()` (Noise §5.1).
+///
+/// The counter is the caller's: one counter runs over all sessions of a connection (protocol §3), and no key ever sees the
+/// same number twice, because a `CipherState` can't be copied. Additional data is empty, as in Noise.
+public struct CipherState: ~Copyable {
+    public static var tagByteCount: Int { ChaChaPoly.tagByteCount }
+
+    private let key: Secret
+
+    init(key: consuming Secret) {
+        self.key = key
+    }
+
+    /// Seals in place: `bytes` is the plaintext and after it 16 bytes of room for the tag. `counter` is below 2^64 − 1.
+    public borrowing func sealInPlace(_ bytes: inout MutableRawSpan, counter: UInt64) {
+        ChaChaPoly.sealInPlace(&bytes, key: key, counter: counter)
+    }
+
+    /// Appends the plaintext of `sealed` (ciphertext ‖ tag) to `output`. false: it isn't authentic, or is too short, or
+    /// `output` has no room for it; `output` is then as it was.
+    public borrowing func open(_ sealed: RawSpan, counter: UInt64, into output: inout OutputRawSpan) -> Bool {
+        ChaChaPoly.open(sealed, additionalData: RawSpan(), key: key, counter: counter, into: &output)
+    }
+}

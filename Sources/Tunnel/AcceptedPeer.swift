@@ -1,0 +1,81 @@
+import NIOCore
+import Noise
+
+/// What a responder keeps for one key that it accepts. All of it is bounded: see `Constants`.
+final class AcceptedPeer {
+    let key: PublicKey
+    var presharedKey: PresharedKey
+    var greatestTimestamp: TAI64N?
+    /// Initiations opened in the present second.
+    var rate = RateLimit(perSecond: Constants.initiationsPerSecond)
+    /// Sessions that no data message has confirmed, oldest first.
+    var unconfirmed: [ResponderSession] = []
+    /// Connections that would begin with the next confirmation: the answered id, and the unknown id that asked.
+    var expected: [ExpectedConnection] = []
+    var current: Link?
+    /// Earlier connections that still tell their peer why they ended.
+    var closing: [Link] = []
+
+    init(key: PublicKey, presharedKey: PresharedKey) {
+        self.key = key
+        self.presharedKey = presharedKey
+    }
+}
+
+struct ExpectedConnection {
+    let id: ConnectionID
+    let askedAs: ConnectionID
+    let madeAt: Instant
+}
+
+/// A connection with what belongs to it at the responder.
+final class Link {
+    let peer: AcceptedPeer
+    /// The id under which the initiator first asked: a race of initiations gets one answer.
+    let secondName: ConnectionID
+    var connection: Connection
+    var sessions: [ResponderSession] = []
+    var carriers: [CarrierID] = []
+
+    init(peer: AcceptedPeer, secondName: ConnectionID, connection: consuming Connection) {
+        self.peer = peer
+        self.secondName = secondName
+        self.connection = connection
+    }
+}
+
+/// A session at the responder, and where it belongs.
+final class ResponderSession {
+    let session: Session
+    let peer: AcceptedPeer
+    let carrier: CarrierID
+    let answered: ConnectionID
+    /// nil until a data message has opened.
+    var link: Link?
+
+    init(session: Session, peer: AcceptedPeer, carrier: CarrierID, answered: ConnectionID) {
+        self.session = session
+        self.peer = peer
+        self.carrier = carrier
+        self.answered = answered
+    }
+}
+
+/// So many a second, counted in seconds that begin with the first.
+struct RateLimit {
+    let perSecond: Int
+    private var second = Instant(nanoseconds: .min)
+    private var count = 0
+
+    init(perSecond: Int) { self.perSecond = perSecond }
+
+    mutating func allows(at now: Instant) -> Bool {
+        if now < self.second || now.nanoseconds &- self.second.nanoseconds >= 1_000_000_000 {
+            self.second = now
+            self.count = 0
+        }
+        guard self.count < self.perSecond else { return false }
+        self.count += 1
+        return true
+    }
+}

@@ -1,0 +1,83 @@
+import NIOCore
+
+extension Connection {
+    /// RFC 9002 §3 and appendix A.7, with a byte stream's rules for what is lost.
+    mutating func receiveAck(_ ack: AckFrame, at now: Instant) throws(TransportError) {
+        guard ack.largest < self.nextNumber else {
+            throw TransportError(.protocolViolation, "an acknowledgement of what was not sent")
+        }
+        var skipped = false
+        var settled: [SentMessage] = []
+        ack.forEachRange { range in
+            skipped = self.sent.wasSkipped(in: range)
+            guard !skipped else { return false }
+            self.sent.settle(range) { settled.append($0) }
+            return true
+        }
+        guard !skipped else {
+            throw TransportError(.protocolViolation, "an acknowledgement of what was not sent")
+        }
+        guard !settled.isEmpty else { return }
+        self.probeCount = 0
+        self.noteAlive(at: now)
+        var newest: SentMessage?
+        for message in settled {
+            self.acknowledge(message)
+            if message.carrier == self.carrier, newest.map({ message.number > $0.number }) ?? true { newest = message }
+        }
+        if let newest {
+            if newest.number == ack.largest { self.roundTripTime.sample(now - newest.time, ackDelay: ack.delay) }
+            var lost: [SentMessage] = []
+            self.sent.settleEarlier(than: newest.number, on: newest.carrier) { lost.append($0) }
+            for message in lost { self.lose(message) }
+        }
+        self.signalWritableAfterRoom()
+    }
+
+    private mutating func acknowledge(_ message: SentMessage) {
+        if let number = message.acknowledges { self.received.forget(through: number) }
+        if let chunk = message.chunk { self.acknowledge(chunk) }
+        for chunk in message.moreChunks { self.acknowledge(chunk) }
+        for (id, frames) in message.streamControl where frames.contains(.resetStream) {
+            guard let stream = self.streams[id.rawValue] else { continue }
+            stream.resetIsAcknowledged = true
+            self.forgetIfDone(stream)
+        }
+    }
+
+    private mutating func acknowledge(_ chunk: StreamChunk) {
+        guard let stream = self.streams[chunk.stream.rawValue] else { return }
+        self.sendBuffered -= stream.sendBuffer.acknowledge(chunk.range)
+        if chunk.fin { stream.finIsAcknowledged = true }
+        self.forgetIfDone(stream)
+    }
+
+    /// What a lost message carried is queued again: frames, not messages (RFC 9000 §13.3).
+    private mutating func lose(_ message: SentMessage) {
+        self.statistics.messagesLost += 1
+        self.pendingControl.formUnion(message.control)
+        if let chunk = message.chunk { self.lose(chunk) }
+        for chunk in message.moreChunks { self.lose(chunk) }
+        for (id, frames) in message.streamControl {
+            guard let stream = self.streams[id.rawValue] else { continue }
+            if frames.contains(.resetStream), !stream.resetIsAcknowledged { self.queueControl(stream, .resetStream) }
+            if frames.contains(.stopSending), !stream.isReceivingDone { self.queueControl(stream, .stopSending) }
+            if frames.contains(.maxStreamData), stream.finalSize == nil { self.queueControl(stream, .maxStreamData) }
+        }
+    }
+
+    private mutating func lose(_ chunk: StreamChunk) {
+        guard let stream = self.streams[chunk.stream.rawValue], stream.resetSent == nil else { return }
+        stream.sendBuffer.lose(chunk.range)
+        if chunk.fin, !stream.finIsAcknowledged { stream.finIsSent = false }
+        self.queueLost(stream)
+        self.queueFresh(stream)
+    }
+
+    /// All that nobody acknowledged on carriers other than this one goes out again.
+    mutating func loseAll(exceptOn carrier: CarrierID?) {
+        var lost: [SentMessage] = []
+        self.sent.settleAll(where: { $0 != carrier }, { lost.append($0) })
+        for message in lost { self.lose(message) }
+    }
+}

@@ -1,0 +1,188 @@
+import NIOCore
+
+extension Connection {
+    /// Takes the frames of a message that has opened. What breaks the protocol ends the connection.
+    mutating func receive(frames: consuming ByteBuffer, number: UInt64, bytes: Int, at now: Instant) {
+        self.statistics.messagesReceived += 1
+        self.statistics.bytesReceived += UInt64(bytes)
+        switch self.state {
+        case .active: break
+        case .closing:
+            self.receiveWhileClosing(&frames, at: now)
+            return
+        case .closed: return
+        }
+        var ackEliciting = false
+        do throws(TransportError) {
+            while frames.readableBytes > 0, self.isActive {
+                let frame = try Frame(reading: &frames)
+                ackEliciting = ackEliciting || frame.isAckEliciting
+                try self.apply(frame, at: now)
+            }
+        } catch {
+            self.close(error.code, reason: "\(error.reason)", at: now)
+            return
+        }
+        // Acknowledged only now that all of it has been applied.
+        guard self.isActive else { return }
+        self.received.receive(number, ackEliciting: ackEliciting, bytes: bytes, at: now)
+    }
+
+    /// RFC 9000 §10.2.1: more messages are answered with the same close, but not each of them.
+    private mutating func receiveWhileClosing(_ frames: inout ByteBuffer, at now: Instant) {
+        while frames.readableBytes > 0, let frame = try? Frame(reading: &frames) {
+            if case .connectionClose = frame {
+                self.wipe()
+                return
+            }
+        }
+        if let closeSentAt, now < closeSentAt + self.roundTripTime.probeTimeout { return }
+        self.closeIsPending = true
+    }
+
+    private mutating func apply(_ frame: Frame, at now: Instant) throws(TransportError) {
+        switch frame {
+        case .padding, .ping, .blocked: break
+        case .ack(let ack): try self.receiveAck(ack, at: now)
+        case .stream(let id, let offset, let data, let fin):
+            try self.receiveStream(id, offset: offset, data: data, fin: fin)
+        case .resetStream(let id, let code, let finalSize):
+            try self.receiveReset(id, code: code, finalSize: finalSize)
+        case .stopSending(let id, let code): try self.receiveStopSending(id, code: code)
+        case .maxData(let limit):
+            _ = self.sendCredit.raise(to: limit)
+        case .maxStreamData(let id, let limit):
+            guard let stream = try self.stream(addressedByPeer: id) else { return }
+            if stream.sendCredit.raise(to: limit) { self.queueFresh(stream) }
+        case .maxStreams(let limit): self.localStreamLimit = max(self.localStreamLimit, limit)
+        case .connectionClose(let code, var reason):
+            let text = reason.readString(length: min(reason.readableBytes, 256)) ?? ""
+            self.end(ConnectionEnd(code: ErrorCode(rawValue: code), origin: .peer, reason: text), at: now)
+        // They belong to UDP paths, and stream carriers have none.
+        case .pathChallenge, .pathResponse: break
+        case .datagram:
+            // We announced no max_datagram_frame_size: RFC 9221 §3.
+            throw TransportError(.protocolViolation, "a DATAGRAM that was not asked for")
+        }
+    }
+
+    /// The stream that a frame names; nil if it has been and gone. Opens what the peer may open (RFC 9000 §3.2).
+    private mutating func stream(addressedByPeer id: StreamID) throws(TransportError) -> StreamState? {
+        if let stream = self.streams[id.rawValue] { return stream }
+        guard !id.isUnidirectional else {
+            throw TransportError(.streamStateError, "a unidirectional stream")
+        }
+        if id.opener == self.role {
+            guard id.index < self.localNextIndex else {
+                throw TransportError(.streamStateError, "a stream of ours that we did not open")
+            }
+            return nil
+        }
+        guard id.index < self.peerStreamLimit else {
+            throw TransportError(.streamLimitError, "more streams than were allowed")
+        }
+        guard id.index >= self.peerNextIndex else { return nil }
+        // A stream opens all before it: RFC 9000 §2.1. The limit bounds the loop.
+        while self.peerNextIndex <= id.index {
+            let opened = StreamID(index: self.peerNextIndex, openedBy: id.opener)
+            self.peerNextIndex += 1
+            self.insertStream(opened)
+            self.events.append(.streamOpened(opened))
+        }
+        return self.streams[id.rawValue]
+    }
+
+    private mutating func receiveStream(
+        _ id: StreamID,
+        offset: UInt64,
+        data: ByteBuffer,
+        fin: Bool
+    ) throws(TransportError) {
+        guard let stream = try self.stream(addressedByPeer: id) else { return }
+        let end = offset + UInt64(data.readableBytes)
+        if fin {
+            if id == .control { throw TransportError(.controlError, "the control stream's end") }
+            try self.setFinalSize(end, of: stream)
+        } else if let finalSize = stream.finalSize, end > finalSize {
+            throw TransportError(.finalSizeError, "bytes beyond a stream's end")
+        }
+        try self.count(upTo: end, of: stream)
+        if stream.resetReceived != nil || stream.stopRequested != nil {
+            self.consumeAll(stream)
+            self.forgetIfDone(stream)
+            return
+        }
+        self.gapCount += stream.receiveBuffer.insert(data, at: offset)
+        guard stream.receiveBuffer.gapCount <= Constants.gapsPerStream,
+            self.gapCount <= Constants.gapsPerConnection
+        else { throw TransportError(.internalError, "more gaps than are kept") }
+        self.signalReadable(stream)
+    }
+
+    /// RFC 9000 §4.5: once known, a stream's size never changes, and is no less than what has come.
+    private func setFinalSize(_ size: UInt64, of stream: StreamState) throws(TransportError) {
+        if let known = stream.finalSize, known != size {
+            throw TransportError(.finalSizeError, "a second, different end of a stream")
+        }
+        guard size >= stream.receiveWindow.received else {
+            throw TransportError(.finalSizeError, "a stream's end before bytes that have come")
+        }
+        stream.finalSize = size
+    }
+
+    /// Counts new bytes against the stream's and the connection's credit (RFC 9000 §4.1).
+    private mutating func count(upTo end: UInt64, of stream: StreamState) throws(TransportError) {
+        guard end > stream.receiveWindow.received else { return }
+        let new = end - stream.receiveWindow.received
+        guard stream.receiveWindow.receive(new),
+            !stream.countsAgainstConnection || self.receiveWindow.receive(new)
+        else { throw TransportError(.flowControlError, "more bytes than there was credit for") }
+    }
+
+    private mutating func receiveReset(_ id: StreamID, code: UInt64, finalSize: UInt64) throws(TransportError) {
+        guard let stream = try self.stream(addressedByPeer: id) else { return }
+        if id == .control { throw TransportError(.controlError, "a reset of the control stream") }
+        try self.setFinalSize(finalSize, of: stream)
+        try self.count(upTo: finalSize, of: stream)
+        guard stream.resetReceived == nil, !stream.endIsTaken else { return }
+        stream.resetReceived = code
+        self.gapCount -= stream.receiveBuffer.discard()
+        self.consumeAll(stream)
+        if stream.stopRequested == nil { self.events.append(.reset(id, StreamErrorCode(rawValue: code))) }
+        self.forgetIfDone(stream)
+    }
+
+    private mutating func receiveStopSending(_ id: StreamID, code: UInt64) throws(TransportError) {
+        guard let stream = try self.stream(addressedByPeer: id) else { return }
+        if id == .control { throw TransportError(.controlError, "a stop of the control stream") }
+        guard stream.resetSent == nil, !stream.isSendingDone else { return }
+        // RFC 9000 §3.5: answered by a reset with the same code.
+        self.resetSending(of: stream, code: code)
+        self.events.append(.stopped(id, StreamErrorCode(rawValue: code)))
+    }
+
+    func shouldAnnounceStreamCredit(_ stream: StreamState) -> Bool {
+        stream.receiveWindow.wantsUpdate && stream.finalSize == nil && stream.stopRequested == nil
+    }
+
+    /// Gives back the credit of all that has come and will not be read.
+    mutating func consumeAll(_ stream: StreamState) {
+        self.consume(stream.receiveWindow.buffered, of: stream)
+    }
+
+    mutating func consume(_ count: UInt64, of stream: StreamState) {
+        stream.receiveWindow.consume(count)
+        if stream.countsAgainstConnection {
+            self.receiveWindow.consume(count)
+            if self.receiveWindow.wantsUpdate { self.pendingControl.insert(.maxData) }
+        }
+        // While discarding, the stream's own credit goes on too, or its sender would never reach its end.
+        if stream.receiveWindow.wantsUpdate, stream.finalSize == nil { self.queueControl(stream, .maxStreamData) }
+    }
+
+    private mutating func signalReadable(_ stream: StreamState) {
+        guard stream.isReadable, !stream.readableIsSignalled else { return }
+        stream.readableIsSignalled = true
+        self.events.append(.readable(stream.id))
+    }
+}

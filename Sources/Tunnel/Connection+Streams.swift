@@ -1,0 +1,138 @@
+public import NIOCore
+
+/// What the application does with streams. Unknown or finished streams are no error: the answer is "nothing".
+extension Connection {
+    /// Opens a stream; nil when the peer allows no more at the moment, or the connection is over.
+    public mutating func openStream() -> StreamID? {
+        guard self.isActive, self.localNextIndex < self.localStreamLimit else { return nil }
+        let id = StreamID(index: self.localNextIndex, openedBy: self.role)
+        self.localNextIndex += 1
+        self.insertStream(id)
+        return id
+    }
+
+    mutating func insertStream(_ id: StreamID) {
+        let stream = StreamState(
+            id: id,
+            sendCredit: self.peerInitialMaxStreamData,
+            receiveWindow: Constants.initialStreamWindow
+        )
+        self.streams[id.rawValue] = stream
+        if id == .control { self.controlStream = stream }
+    }
+
+    /// How many bytes the stream takes now before it should be left alone. It takes more, but then memory is the caller's.
+    public func writableBytes(_ id: StreamID) -> Int {
+        guard let stream = self.streams[id.rawValue] else { return 0 }
+        return self.room(for: stream)
+    }
+
+    /// A stream may keep a share of what is free. So a few that stand still never take what all others need.
+    private func room(for stream: StreamState) -> Int {
+        let free = self.configuration.sendBuffer - self.sendBuffered
+        let share = min(Constants.unsentPerStream, max(Constants.unsentPerStreamAtLeast, free / 4))
+        return min(share - stream.sendBuffer.unsent, free)
+    }
+
+    /// Queues bytes. False: there is no more room now, and `.writable` will tell when there is.
+    @discardableResult
+    public mutating func write(_ bytes: ByteBuffer, to id: StreamID) -> Bool {
+        guard let stream = self.streams[id.rawValue], stream.resetSent == nil, !stream.finIsQueued else { return true }
+        stream.sendBuffer.append(bytes)
+        self.sendBuffered += bytes.readableBytes
+        self.queueFresh(stream)
+        if self.room(for: stream) > 0 { return true }
+        stream.wantsWritable = true
+        if self.sendBuffered >= self.configuration.sendBuffer { self.sendBufferWasFull = true }
+        return false
+    }
+
+    /// No byte follows.
+    public mutating func finish(_ id: StreamID) {
+        guard let stream = self.streams[id.rawValue], stream.resetSent == nil, !stream.finIsQueued else { return }
+        stream.finIsQueued = true
+        self.queueFresh(stream)
+    }
+
+    /// Gives up our direction; what is not yet sent never will be. Does nothing once the peer has all of it.
+    public mutating func reset(_ id: StreamID, _ code: StreamErrorCode) {
+        guard let stream = self.streams[id.rawValue], stream.resetSent == nil, !stream.isSendingDone else { return }
+        self.resetSending(of: stream, code: code.rawValue)
+    }
+
+    mutating func resetSending(of stream: StreamState, code: UInt64) {
+        stream.resetSent = (code, stream.sendBuffer.sentEnd)
+        self.sendBuffered -= stream.sendBuffer.discard()
+        self.queueControl(stream, .resetStream)
+        stream.wantsWritable = false
+    }
+
+    /// Asks the peer to send no more: what still comes is thrown away, and its credit given back.
+    public mutating func stopSending(_ id: StreamID, _ code: StreamErrorCode) {
+        guard let stream = self.streams[id.rawValue], stream.stopRequested == nil, !stream.isReceivingDone else {
+            return
+        }
+        stream.stopRequested = code.rawValue
+        self.gapCount -= stream.receiveBuffer.discard()
+        self.consumeAll(stream)
+        // A peer that has sent its end already has nothing to stop.
+        if stream.finalSize.map({ $0 > stream.receiveWindow.received }) ?? true {
+            self.queueControl(stream, .stopSending)
+        }
+        self.forgetIfDone(stream)
+    }
+
+    /// Takes what has come in order, at most so many bytes, and gives its credit back to the peer.
+    public mutating func read(_ id: StreamID, atMost count: Int = .max) -> StreamRead {
+        guard let stream = self.streams[id.rawValue], stream.resetReceived == nil, !stream.endIsTaken else {
+            return .nothing
+        }
+        if let bytes = stream.receiveBuffer.take(atMost: count) {
+            self.consume(UInt64(bytes.readableBytes), of: stream)
+            return .bytes(bytes)
+        }
+        guard stream.finalSize == stream.receiveBuffer.next, stream.stopRequested == nil else { return .nothing }
+        stream.endIsTaken = true
+        self.forgetIfDone(stream)
+        return .end
+    }
+
+    /// Whether everything written has been acknowledged, the end included.
+    public func isAcknowledged(_ id: StreamID) -> Bool { self.streams[id.rawValue]?.isSendingDone ?? true }
+
+    /// The application is done with it, its socket closed: only now does the peer get credit for another (PROTOCOL).
+    public mutating func release(_ id: StreamID) {
+        guard let stream = self.streams[id.rawValue] else { return }
+        stream.isReleased = true
+        self.forgetIfDone(stream)
+    }
+
+    mutating func forgetIfDone(_ stream: StreamState) {
+        guard stream.isDone, self.streams.removeValue(forKey: stream.id.rawValue) != nil else { return }
+        self.sendBuffered -= stream.sendBuffer.discard()
+        self.gapCount -= stream.receiveBuffer.discard()
+        guard stream.id.opener != self.role else { return }
+        self.peerStreamsDone += 1
+        let limit = self.peerStreamsDone + self.configuration.maxStreamsFromPeer
+        // Told in steps of an eighth, not for each.
+        if limit >= self.peerStreamLimit + max(1, self.configuration.maxStreamsFromPeer / 8) {
+            self.peerStreamLimit = limit
+            self.pendingControl.insert(.maxStreams)
+        }
+    }
+
+    // MARK: Room
+
+    mutating func signalWritable(_ stream: StreamState) {
+        guard stream.wantsWritable, self.room(for: stream) >= Constants.unsentPerStreamAtLeast / 2 else { return }
+        stream.wantsWritable = false
+        self.events.append(.writable(stream.id))
+    }
+
+    /// All streams may have waited for the room that they share.
+    mutating func signalWritableAfterRoom() {
+        guard self.sendBufferWasFull, self.sendBuffered < self.configuration.sendBuffer / 4 * 3 else { return }
+        self.sendBufferWasFull = false
+        for stream in self.streams.values { self.signalWritable(stream) }
+    }
+}

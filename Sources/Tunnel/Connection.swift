@@ -1,0 +1,190 @@
+public import NIOCore
+import Noise
+
+/// One connection: streams, their flow control, message numbers and acknowledgement, and whether the peer is alive.
+///
+/// It outlives sessions and carriers: a lost carrier costs it nothing, a new session only changes what its messages are
+/// sealed with. It opens no socket and reads no clock. Hand in what came and what time it is, then pull, in any order but
+/// until each is empty: `writeNext`, `nextEvent`, and `nextDeadline` for when to call `handleDeadline`.
+///
+/// Not copyable: the message number is the nonce, and a copy would use one twice.
+public struct Connection: ~Copyable {
+    enum State {
+        case active
+        /// We ended it; what the peer still sends is answered with the reason, until then.
+        case closing(ConnectionEnd, until: Instant)
+        case closed
+    }
+
+    let role: Role
+    let id: ConnectionID
+    let configuration: TunnelConfiguration
+    let random: RandomSource
+    var state = State.active
+
+    // Where and with what we send
+    var carrier: CarrierID?
+    var session: Session?
+    var deadAfter: TimeAmount
+
+    // Numbers
+    var nextNumber: UInt64 = 0
+    var nextSkip: UInt64 = 0
+    var highestReceived: UInt64?
+    var sent = SentMessages()
+    var received = ReceivedNumbers()
+    var roundTripTime = RoundTripTime()
+
+    // Flow control
+    var sendCredit: SendCredit
+    var receiveWindow: ReceiveWindow
+    var peerInitialMaxStreamData: UInt64
+    /// Bytes in all send buffers.
+    var sendBuffered = 0
+    var sendBufferWasFull = false
+    var gapCount = 0
+
+    // Streams
+    var streams: [UInt64: StreamState] = [:]
+    /// Stream 0 again, since every message asks for it.
+    var controlStream: StreamState?
+    var localNextIndex: UInt64 = 0
+    var localStreamLimit: UInt64
+    var peerNextIndex: UInt64 = 0
+    var peerStreamLimit: UInt64
+    var peerStreamsDone: UInt64 = 0
+
+    // What waits to go out
+    var pendingControl: ControlFrames = []
+    var pingIsPending = false
+    var controlQueue = CircularBuffer<StreamID>()
+    var lostQueue = CircularBuffer<StreamID>()
+    var freshQueue = CircularBuffer<StreamID>()
+    var closeIsPending = false
+    var closeSentAt: Instant?
+
+    // Liveness
+    public internal(set) var presence = Presence.live
+    /// The last sign of life that counts: an acknowledgement of ours, a confirmation, a new carrier.
+    var aliveAt: Instant
+    var elicitedAt: Instant
+    var probeCount = 0
+    var carrierLostAt: Instant?
+
+    var events = CircularBuffer<ConnectionEvent>()
+
+    /// Totals, for metrics and for whoever asks how the tunnel is.
+    public internal(set) var statistics = ConnectionStatistics()
+
+    init(
+        role: Role,
+        id: ConnectionID,
+        configuration: TunnelConfiguration,
+        peerParameters: TransportParameters,
+        random: RandomSource,
+        at now: Instant
+    ) {
+        self.role = role
+        self.id = id
+        self.configuration = configuration
+        self.random = random
+        let own = configuration.parameters(id)
+        self.deadAfter = min(own.deadAfter, peerParameters.deadAfter)
+        self.sendCredit = SendCredit(limit: peerParameters.initialMaxData)
+        self.receiveWindow = ReceiveWindow(window: own.initialMaxData)
+        self.peerInitialMaxStreamData = peerParameters.initialMaxStreamData
+        self.localStreamLimit = peerParameters.initialMaxStreams
+        self.peerStreamLimit = own.initialMaxStreams
+        self.aliveAt = now
+        self.elicitedAt = now
+        self.nextSkip = self.drawSkip(after: 0)
+    }
+
+    // MARK: Asking
+
+    /// What happened since the last call, in order; nil when there is nothing more.
+    public mutating func nextEvent() -> ConnectionEvent? {
+        guard let event = self.events.popFirst() else { return nil }
+        if case .readable(let id) = event { self.streams[id.rawValue]?.readableIsSignalled = false }
+        return event
+    }
+
+    public var isActive: Bool { if case .active = self.state { true } else { false } }
+
+    /// It has ended, and its peer is still to be told so.
+    public var isClosing: Bool { if case .closing = self.state { true } else { false } }
+
+    /// Nothing is left to do with it: it can be let go.
+    var isFinished: Bool { if case .closed = self.state { true } else { false } }
+
+    public var hasCarrier: Bool { self.carrier != nil }
+
+    /// The round trip on the present carrier, once one was measured.
+    public var measuredRoundTripTime: TimeAmount? {
+        self.roundTripTime.latest == nil ? nil : self.roundTripTime.smoothed
+    }
+
+    public var openStreamCount: Int { self.streams.count - (self.streams[0] == nil ? 0 : 1) }
+
+    /// Bytes held for the application and for the peer, for tests of the bounds and for metrics.
+    public var memoryInUse: Int { self.sendBuffered + Int(self.receiveWindow.buffered) }
+
+    // MARK: Ending
+
+    /// Ends the connection: the peer is told why, and every stream is over at once.
+    public mutating func close(_ code: ErrorCode, reason: String = "", at now: Instant) {
+        self.end(ConnectionEnd(code: code, origin: .local, reason: reason), at: now)
+    }
+
+    mutating func end(_ end: ConnectionEnd, at now: Instant) {
+        guard self.isActive else { return }
+        self.dropStreams()
+        self.events.append(.ended(end))
+        if end.origin == .local, self.carrier != nil, self.session != nil {
+            let lifetime = 3 * self.roundTripTime.probeTimeout.nanoseconds
+            self.state = .closing(end, until: now + .nanoseconds(lifetime))
+            self.closeIsPending = true
+        } else {
+            self.wipe()
+        }
+    }
+
+    /// Its keys are to be erased: nothing is sealed with it any more.
+    mutating func forget(_ session: Session) {
+        if self.session === session { self.session = nil }
+    }
+
+    mutating func wipe() {
+        self.state = .closed
+        self.session = nil
+        self.carrier = nil
+    }
+
+    private mutating func dropStreams() {
+        self.streams.removeAll()
+        self.controlStream = nil
+        self.controlQueue.removeAll()
+        self.lostQueue.removeAll()
+        self.freshQueue.removeAll()
+        self.sent.settleAll(where: { _ in true }, { _ in })
+        self.events.removeAll()
+        self.sendBuffered = 0
+        self.gapCount = 0
+    }
+
+    /// About one number in 512 is left out, at a place that a peer can't foresee.
+    mutating func drawSkip(after number: UInt64) -> UInt64 {
+        number + 1 + self.random.next() % (2 * Constants.skipInterval)
+    }
+}
+
+/// What a connection has done since it began.
+public struct ConnectionStatistics: Sendable {
+    public var messagesSent: UInt64 = 0
+    public var messagesReceived: UInt64 = 0
+    public var bytesSent: UInt64 = 0
+    public var bytesReceived: UInt64 = 0
+    public var messagesLost: UInt64 = 0
+    public var carriers: UInt64 = 0
+    public var sessions: UInt64 = 0
+}

@@ -1,0 +1,86 @@
+import NIOCore
+
+/// Every number of the protocol that isn't a field's width, with its source.
+///
+/// "PROTOCOL" is docs/PROTOCOL.md. Values that it marks as judgement are marked † here too.
+enum Constants {
+    /// What both sides mix into the handshake first: another version or another protocol fails at once.
+    static let prologue: StaticString = "kl-tunnel v1"
+
+    // MARK: Sizes (PROTOCOL, outer messages)
+
+    static let initiationSizes = 256...1_200
+    static let responseSizeAtLeast = 92
+    static let cookieReplySize = 64
+    static let dataHeaderSize = 16
+    static let tagSize = 16
+    static let dataOverhead = dataHeaderSize + tagSize
+    static let defaultMaxMessageSize = 16_416
+    static let maxMessageSizes = 1_280...65_552
+    /// Frames are padded to a multiple of this, as WireGuard pads packets: lengths tell less.
+    static let paddingUnit = 16
+
+    // MARK: Sessions (WireGuard's paper, §6.1, and PROTOCOL, sessions and keys)
+
+    static let rekeyAfterTime = TimeAmount.seconds(120)
+    static let rekeyAfterMessages: UInt64 = 1 << 60
+    static let rejectAfterTime = TimeAmount.seconds(180)
+    static let greatestCounter: UInt64 = (1 << 62) - 1
+    /// RFC 9001 §6.6: the integrity limit of ChaCha20-Poly1305.
+    static let failedOpensLimit: UInt64 = 1 << 36
+    static let sessionsKept = 4  // †
+    static let unconfirmedSessionsKept = 4  // † a key
+    static let unconfirmedLifetime = TimeAmount.seconds(10)  // †
+    static let handshakesInFlight = 4
+    static let cookieLifetime = TimeAmount.seconds(120)
+    static let retrySchedule: [TimeAmount] = [.seconds(1), .seconds(2), .seconds(4)]
+    static let retryInterval = TimeAmount.seconds(5)
+    static let retryJitter = TimeAmount.milliseconds(333)
+    static let retryPatience = TimeAmount.seconds(90)
+    static let retryIntervalLater = TimeAmount.seconds(15)  // †
+
+    // MARK: A responder's caps (PROTOCOL, silence)
+
+    static let initiationsPerSecond = 50
+    /// Curve25519 work for initiations whose mac1 is right: 0.11 ms each, so at most a tenth of a core. †
+    static let handshakeBudgetPerSecond = 1_000
+    static let waitingCarriers = 64  // †
+    static let silenceBeforeClose = TimeAmount.seconds(5)
+
+    // MARK: Recovery (RFC 9002, appendix A.2) and acknowledgement
+
+    static let ackDelayExponent: UInt64 = 3
+    static let maxAckDelay = TimeAmount.milliseconds(25)
+    static let initialRoundTripTime = TimeAmount.milliseconds(333)
+    static let granularity = TimeAmount.milliseconds(1)
+    static let bytesBeforeAck = 128 * 1_024  // †
+    /// One number in about this many is left out, to catch acknowledgement of what was never sent. †
+    static let skipInterval: UInt64 = 512
+    static let skippedNumbersKept = 64
+    static let ackRangesKept = 64
+    /// Ack-eliciting messages in flight: a peer that withholds ACKs stops us here rather than filling our memory. †
+    static let unacknowledgedMessages = 32_768
+
+    // MARK: Flow control (RFC 9000 §4) and memory
+
+    static let initialStreamWindow: UInt64 = 128 * 1_024  // †
+    static let maxStreamWindow: UInt64 = 6 * 1_024 * 1_024  // †
+    static let initialConnectionWindow: UInt64 = 1_024 * 1_024  // †
+    static let maxConnectionWindow: UInt64 = 16 * 1_024 * 1_024
+    static let minStreamData: UInt64 = 4_096
+    static let sendBufferPerConnection = 16 * 1_024 * 1_024
+    static let unsentPerStream = 256 * 1_024  // †
+    static let unsentPerStreamAtLeast = 16 * 1_024  // †
+    static let gapsPerStream = 4_096  // †
+    static let gapsPerConnection = 16_384  // †
+    static let peerStreams: UInt64 = 8_192  // †
+    static let greatestStreamCount: UInt64 = 1 << 60
+    static let pathResponsesKept = 8
+
+    // MARK: Liveness (PROTOCOL, liveness)
+
+    static let defaultDeadAfter = TimeAmount.seconds(6)
+    static let deadAfterAtLeast = TimeAmount.seconds(1)
+    static let carrierGrace = TimeAmount.seconds(1)
+    static let defaultLinger = TimeAmount.minutes(10)
+}

@@ -1,0 +1,71 @@
+import NIOCore
+
+/// What we let the peer send, on one stream or on the connection: RFC 9000 §4.1, with a window that grows.
+///
+/// The window follows the measured bandwidth-delay product, as neqo's does: whenever more was consumed since the last
+/// update than a window a round trip would explain, the window was what held the sender back, and it grows.
+/// It never shrinks, and it grows only by what the application consumed: a reader that stands still keeps it small.
+struct ReceiveWindow {
+    /// How many bytes may come in all, as the peer was told.
+    private(set) var limit: UInt64
+    /// How many came in all: the greatest offset.
+    private(set) var received: UInt64 = 0
+    /// How many the application took, or that were thrown away on its behalf.
+    private(set) var consumed: UInt64 = 0
+    private(set) var window: UInt64
+    private var updatedAt: Instant?
+
+    init(window: UInt64) {
+        self.limit = window
+        self.window = window
+    }
+
+    var buffered: UInt64 { self.received - self.consumed }
+
+    /// False: the peer went past its credit.
+    mutating func receive(_ count: UInt64) -> Bool {
+        guard count <= self.limit - self.received else { return false }
+        self.received += count
+        return true
+    }
+
+    mutating func consume(_ count: UInt64) { self.consumed += min(count, self.received - self.consumed) }
+
+    /// Whether so much was consumed that the peer should hear of it: a quarter of the window.
+    var wantsUpdate: Bool { self.limit - self.consumed < self.window - self.window / 4 }
+
+    /// The new limit to announce.
+    mutating func update(at now: Instant, roundTripTime: TimeAmount, windowAtMost cap: UInt64) -> UInt64 {
+        if let updatedAt = self.updatedAt, self.window < cap {
+            let elapsed = Double(max(0, (now - updatedAt).nanoseconds))
+            let expected = Double(self.window) * 0.75 * elapsed / Double(max(1, roundTripTime.nanoseconds))
+            let used = Double(self.window - min(self.window, self.limit - self.consumed))
+            if used > expected {
+                let growth = (used - expected) * 4
+                self.window = min(cap, self.window + UInt64(min(growth, Double(cap))))
+            }
+        }
+        self.updatedAt = now
+        self.limit = max(self.limit, self.consumed + self.window)
+        return self.limit
+    }
+}
+
+/// What the peer lets us send.
+struct SendCredit {
+    private(set) var limit: UInt64
+    private(set) var used: UInt64 = 0
+
+    init(limit: UInt64) { self.limit = limit }
+
+    var available: UInt64 { self.limit - self.used }
+
+    /// Limits only rise; a lower one is an old frame that came late (RFC 9000 §4.1).
+    mutating func raise(to limit: UInt64) -> Bool {
+        guard limit > self.limit else { return false }
+        self.limit = limit
+        return true
+    }
+
+    mutating func use(_ count: UInt64) { self.used += min(count, self.available) }
+}

@@ -1,0 +1,198 @@
+import NIOCore
+
+/// The frames of RFC 9000 §19 that this protocol has, and DATAGRAM of RFC 9221.
+enum FrameType {
+    static let padding: UInt64 = 0x00
+    static let ping: UInt64 = 0x01
+    static let ack: UInt64 = 0x02
+    static let resetStream: UInt64 = 0x04
+    static let stopSending: UInt64 = 0x05
+    static let stream: UInt64 = 0x08
+    static let streamTypes: ClosedRange<UInt64> = 0x08...0x0f
+    static let maxData: UInt64 = 0x10
+    static let maxStreamData: UInt64 = 0x11
+    static let maxStreams: UInt64 = 0x12
+    static let dataBlocked: UInt64 = 0x14
+    static let streamDataBlocked: UInt64 = 0x15
+    static let streamsBlocked: UInt64 = 0x16
+    static let pathChallenge: UInt64 = 0x1a
+    static let pathResponse: UInt64 = 0x1b
+    static let connectionClose: UInt64 = 0x1d
+    static let datagramTypes: ClosedRange<UInt64> = 0x30...0x31
+
+    static let streamFin: UInt64 = 0x01
+    static let streamLength: UInt64 = 0x02
+    static let streamOffset: UInt64 = 0x04
+}
+
+enum Frame {
+    case padding
+    case ping
+    case ack(AckFrame)
+    case resetStream(StreamID, code: UInt64, finalSize: UInt64)
+    case stopSending(StreamID, code: UInt64)
+    case stream(StreamID, offset: UInt64, data: ByteBuffer, fin: Bool)
+    case maxData(UInt64)
+    case maxStreamData(StreamID, UInt64)
+    case maxStreams(UInt64)
+    /// A hint for whoever debugs; nothing depends on it.
+    case blocked
+    case pathChallenge(UInt64)
+    case pathResponse(UInt64)
+    case connectionClose(code: UInt64, reason: ByteBuffer)
+    case datagram(ByteBuffer)
+
+    /// RFC 9000 §13.2.1: everything but ACK, PADDING and CONNECTION_CLOSE.
+    var isAckEliciting: Bool {
+        switch self {
+        case .padding, .ack, .connectionClose: false
+        default: true
+        }
+    }
+
+    /// Reads the next frame. A run of PADDING is one.
+    init(reading bytes: inout ByteBuffer) throws(TransportError) {
+        switch try bytes.frameInteger() {
+        case FrameType.padding:
+            Self.skipPadding(&bytes)
+            self = .padding
+        case FrameType.ping: self = .ping
+        case FrameType.ack: self = .ack(try AckFrame(reading: &bytes))
+        case FrameType.resetStream:
+            self = .resetStream(
+                try bytes.frameStreamID(),
+                code: try bytes.frameInteger(),
+                finalSize: try bytes.frameInteger()
+            )
+        case FrameType.stopSending:
+            self = .stopSending(try bytes.frameStreamID(), code: try bytes.frameInteger())
+        case let type where FrameType.streamTypes.contains(type): self = try Self.stream(type, &bytes)
+        case FrameType.maxData: self = .maxData(try bytes.frameInteger())
+        case FrameType.maxStreamData:
+            self = .maxStreamData(try bytes.frameStreamID(), try bytes.frameInteger())
+        case FrameType.maxStreams:
+            self = .maxStreams(try bytes.frameStreamCount())
+        case FrameType.dataBlocked:
+            _ = try bytes.frameInteger()
+            self = .blocked
+        case FrameType.streamDataBlocked:
+            _ = try bytes.frameStreamID()
+            _ = try bytes.frameInteger()
+            self = .blocked
+        case FrameType.streamsBlocked:
+            _ = try bytes.frameStreamCount()
+            self = .blocked
+        case FrameType.pathChallenge: self = .pathChallenge(try bytes.frameFixed64())
+        case FrameType.pathResponse: self = .pathResponse(try bytes.frameFixed64())
+        case FrameType.connectionClose:
+            let code = try bytes.frameInteger()
+            self = .connectionClose(code: code, reason: try bytes.frameBytes(try bytes.frameInteger()))
+        case 0x30: self = .datagram(try bytes.frameBytes(UInt64(bytes.readableBytes)))
+        case 0x31: self = .datagram(try bytes.frameBytes(try bytes.frameInteger()))
+        default: throw TransportError(.frameEncodingError, "a frame type that this protocol doesn't have")
+        }
+    }
+
+    /// RFC 9000 §19.8.
+    private static func stream(_ type: UInt64, _ bytes: inout ByteBuffer) throws(TransportError) -> Frame {
+        let id = try bytes.frameStreamID()
+        let offset = type & FrameType.streamOffset != 0 ? try bytes.frameInteger() : 0
+        let length =
+            type & FrameType.streamLength != 0 ? try bytes.frameInteger() : UInt64(bytes.readableBytes)
+        let data = try bytes.frameBytes(length)
+        guard offset <= VarInt.max - length else {
+            throw TransportError(.frameEncodingError, "a stream longer than 2^62 - 1")
+        }
+        return .stream(id, offset: offset, data: data, fin: type & FrameType.streamFin != 0)
+    }
+
+    private static func skipPadding(_ bytes: inout ByteBuffer) {
+        let count = bytes.withUnsafeReadableBytes { rest in rest.prefix { $0 == 0 }.count }
+        bytes.moveReaderIndex(forwardBy: count)
+    }
+}
+
+/// RFC 9000 §19.3, without ECN. Its ranges are walked, never stored.
+struct AckFrame {
+    let largest: UInt64
+    let delay: TimeAmount
+    private let firstRange: UInt64
+    private let moreRanges: UInt64
+    private let encoded: ByteBuffer
+
+    init(reading bytes: inout ByteBuffer) throws(TransportError) {
+        self.largest = try bytes.frameInteger()
+        let delay = try bytes.frameInteger()
+        // Microseconds, scaled; anything over a minute is nonsense and reads as a minute.
+        let microseconds = min(delay, 60_000_000) << Constants.ackDelayExponent
+        self.delay = .microseconds(Int64(min(microseconds, 60_000_000)))
+        self.moreRanges = try bytes.frameInteger()
+        self.firstRange = try bytes.frameInteger()
+        guard self.firstRange <= self.largest else { throw Self.malformed }
+        // A range takes two bytes at least: what can't be there isn't looked for.
+        guard self.moreRanges <= UInt64(bytes.readableBytes) / 2 else { throw Self.malformed }
+        let start = bytes
+        var smallest = self.largest - self.firstRange
+        for _ in 0..<self.moreRanges {
+            let gap = try bytes.frameInteger()
+            let length = try bytes.frameInteger()
+            guard gap &+ 2 <= smallest, length <= smallest - gap - 2 else { throw Self.malformed }
+            smallest = smallest - gap - 2 - length
+        }
+        self.encoded = start
+    }
+
+    private static var malformed: TransportError {
+        TransportError(.frameEncodingError, "an ACK whose ranges go below zero or past its end")
+    }
+
+    /// From the greatest downwards, at most as many as a receiver needs to keep.
+    func forEachRange(_ body: (ClosedRange<UInt64>) -> Bool) {
+        var smallest = self.largest - self.firstRange
+        guard body(smallest...self.largest) else { return }
+        var bytes = self.encoded
+        for _ in 0..<min(self.moreRanges, UInt64(Constants.ackRangesKept)) {
+            guard let gap = bytes.readVarInt(), let length = bytes.readVarInt(), gap + 2 <= smallest,
+                length <= smallest - gap - 2
+            else { return }
+            let top = smallest - gap - 2
+            smallest = top - length
+            guard body(smallest...top) else { return }
+        }
+    }
+}
+
+extension ByteBuffer {
+    fileprivate mutating func frameInteger() throws(TransportError) -> UInt64 {
+        guard let value = self.readVarInt() else {
+            throw TransportError(.frameEncodingError, "a frame that ends too soon")
+        }
+        return value
+    }
+
+    fileprivate mutating func frameStreamID() throws(TransportError) -> StreamID {
+        StreamID(rawValue: try self.frameInteger())
+    }
+
+    fileprivate mutating func frameStreamCount() throws(TransportError) -> UInt64 {
+        let count = try self.frameInteger()
+        guard count <= Constants.greatestStreamCount else {
+            throw TransportError(.frameEncodingError, "more streams than 2^60")
+        }
+        return count
+    }
+
+    fileprivate mutating func frameFixed64() throws(TransportError) -> UInt64 {
+        guard let value: UInt64 = self.readInteger() else {
+            throw TransportError(.frameEncodingError, "a frame that ends too soon")
+        }
+        return value
+    }
+
+    fileprivate mutating func frameBytes(_ length: UInt64) throws(TransportError) -> ByteBuffer {
+        guard length <= UInt64(self.readableBytes), let bytes = self.readSlice(length: Int(length)) else {
+            throw TransportError(.frameEncodingError, "a frame longer than its message")
+        }
+        return bytes
+    }
+}

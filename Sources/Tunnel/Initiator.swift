@@ -1,0 +1,435 @@
+public import NIOCore
+public import Noise
+
+/// The workspace's half of a tunnel to one sidecar: handshakes, sessions, and the connection that lives through them.
+///
+/// Sans-I/O: the driver says which carriers there are and what came on them, and pulls messages and events.
+///
+/// ```
+///   carrierOpened ─▶ initiation ─▶ response ─▶ session ─▶ connection (new, or the one we named)
+///                       ▲   │ 1, 2, 4, 5 s …                │ 120 s
+///                       └───┘                               └─▶ initiation on the same carrier
+/// ```
+public struct Initiator: ~Copyable {
+    public struct Configuration {
+        public var staticKey: StaticKeyPair
+        public var responder: PublicKey
+        public var presharedKey: PresharedKey
+        public var tunnel = TunnelConfiguration()
+        /// The greatest timestamp that this key has ever sent, if anything remembers it.
+        public var lastTimestamp: TAI64N?
+
+        public init(staticKey: StaticKeyPair, responder: PublicKey, presharedKey: PresharedKey = .none) {
+            self.staticKey = staticKey
+            self.responder = responder
+            self.presharedKey = presharedKey
+        }
+    }
+
+    public enum Event: Equatable, Sendable {
+        /// A new connection. An earlier one's end was told before.
+        case established
+        /// The connection goes on, on this carrier.
+        case resumed(CarrierID)
+        /// No longer needed, or no longer trusted: close it.
+        case closeCarrier(CarrierID)
+        /// A response came whose mac1 is right but which doesn't open: the preshared keys differ.
+        case presharedKeysDiffer
+        case connection(ConnectionEvent)
+    }
+
+    /// An initiation that waits for its response. A class, since it is found by its index in an array.
+    final class Pending {
+        let localIndex: UInt32
+        let carrier: CarrierID
+        let sentAt: Instant
+        let timestamp: TAI64N
+        var handshake: InitiatorHandshake
+
+        init(
+            localIndex: UInt32,
+            carrier: CarrierID,
+            sentAt: Instant,
+            timestamp: TAI64N,
+            handshake: consuming InitiatorHandshake
+        ) {
+            self.localIndex = localIndex
+            self.carrier = carrier
+            self.sentAt = sentAt
+            self.timestamp = timestamp
+            self.handshake = handshake
+        }
+    }
+
+    struct Carrier {
+        let id: CarrierID
+        var isAnswered = false
+        /// When the next initiation goes out on it, if an answer is being waited for.
+        var retryAt: Instant?
+        var attempts = 0
+        var since: Instant
+        var outbox: ByteBuffer?
+    }
+
+    let configuration: Configuration
+    let random: RandomSource
+    let wallClock: () -> TAI64N
+    let arena = SecretArena()
+    let sendingMac: MacKey
+    let receivingMac: MacKey
+
+    public private(set) var lastTimestamp: TAI64N?
+    public private(set) var drops = DropCounters()
+    /// The connection, once there is one.
+    public var connection: Connection?
+    var connectionID: ConnectionID
+    var madeBy: TAI64N?
+    var sessions: [(session: Session, timestamp: TAI64N)] = []
+    var pending: [Pending] = []
+    var carriers: [Carrier] = []
+    var lastSeen: Instant?
+    var plaintext = PlaintextPool()
+    var events = CircularBuffer<Event>()
+
+    public init(_ configuration: Configuration, random: RandomSource, wallClock: @escaping () -> TAI64N) {
+        self.configuration = configuration
+        self.random = random
+        self.wallClock = wallClock
+        self.lastTimestamp = configuration.lastTimestamp
+        self.sendingMac = MacKey(receiver: configuration.responder)
+        self.receivingMac = MacKey(receiver: configuration.staticKey.publicKey)
+        self.connectionID = ConnectionID(rawValue: random.next())
+    }
+
+    /// Age of the newest session: how long ago the last handshake was.
+    public func handshakeAge(at now: Instant) -> TimeAmount? { self.sessions.last.map { now - $0.session.createdAt } }
+
+    /// Copies of keys in memory, for tests that count them.
+    var liveSecrets: Int { self.arena.liveSecrets }
+
+    // MARK: Carriers
+
+    /// A carrier is there: an initiation goes out on it at once.
+    public mutating func carrierOpened(_ id: CarrierID, at now: Instant) {
+        self.notice(now)
+        self.carriers.append(Carrier(id: id, since: now))
+        self.initiate(on: id, at: now)
+    }
+
+    public mutating func carrierClosed(_ id: CarrierID, at now: Instant) {
+        self.notice(now)
+        self.forgetCarrier(id, at: now)
+    }
+
+    private mutating func forgetCarrier(_ id: CarrierID, at now: Instant) {
+        self.carriers.removeAll { $0.id == id }
+        self.pending.removeAll { $0.carrier == id }
+        self.connection?.carrierClosed(id, isLast: !self.carriers.contains { $0.isAnswered }, at: now)
+        self.collectEvents(at: now)
+    }
+
+    private mutating func closeCarriers(at now: Instant, where isUseless: (Carrier) -> Bool) {
+        for carrier in self.carriers.filter(isUseless) {
+            self.events.append(.closeCarrier(carrier.id))
+            self.forgetCarrier(carrier.id, at: now)
+        }
+    }
+
+    /// After standing still for longer than a peer is waited for, nothing that lies unread is worth reading: the peer has
+    /// moved on (PROTOCOL, liveness).
+    private mutating func notice(_ now: Instant) {
+        defer { self.lastSeen = now }
+        guard let lastSeen = self.lastSeen, let deadAfter = self.connection?.deadAfter, now - lastSeen > deadAfter
+        else {
+            return
+        }
+        self.closeCarriers(at: now) { _ in true }
+    }
+
+    // MARK: Messages
+
+    /// A message came. The driver closes the carrier only when an event says so.
+    public mutating func receive(_ message: ByteBuffer, from carrier: CarrierID, at now: Instant) -> MessageVerdict {
+        self.notice(now)
+        guard self.carriers.contains(where: { $0.id == carrier }) else { return self.drops.count(.otherConnection) }
+        guard let type = OuterMessageType(of: message) else { return self.drops.count(.malformed) }
+        let dropped: DropReason?
+        switch type {
+        case .data: dropped = self.receiveData(message, at: now)
+        case .response: dropped = self.receiveResponse(message, from: carrier, at: now)
+        // Cookies are for UDP alone.
+        case .cookieReply: dropped = .malformed
+        case .initiation: dropped = .wrongRole
+        }
+        guard let dropped else {
+            self.collectEvents(at: now)
+            return .taken
+        }
+        return self.drops.count(dropped)
+    }
+
+    private mutating func receiveData(_ message: ByteBuffer, at now: Instant) -> DropReason? {
+        guard let index: UInt32 = message.headerInteger(at: 4),
+            let at = self.sessions.lastIndex(where: { $0.session.localIndex == index })
+        else { return .unknownIndex }
+        let session = self.sessions[at].session
+        var plaintext = self.plaintext.take(max(0, message.readableBytes - Constants.dataOverhead))
+        let (number, reason) = session.open(message, into: &plaintext, at: now)
+        guard let number else {
+            if session.isWornOut { self.sessions.remove(at: at) }
+            return reason
+        }
+        self.connection?.receive(frames: plaintext, number: number, bytes: message.readableBytes, at: now)
+        self.plaintext.giveBack(plaintext)
+        return nil
+    }
+
+    /// The next message for this carrier, appended to the buffer. False: nothing for it now.
+    public mutating func writeNext(into buffer: inout ByteBuffer, for carrier: CarrierID, at now: Instant) -> Bool {
+        if let at = self.carriers.firstIndex(where: { $0.id == carrier }), let message = self.carriers[at].outbox {
+            self.carriers[at].outbox = nil
+            buffer.writeImmutableBuffer(message)
+            return true
+        }
+        guard self.connection?.carrier == carrier else { return false }
+        let wrote = self.connection?.writeNext(into: &buffer, at: now) != nil
+        if wrote { self.collectEvents(at: now) }
+        return wrote
+    }
+
+    // MARK: Handshake
+
+    private mutating func initiate(on id: CarrierID, at now: Instant) {
+        guard let at = self.carriers.firstIndex(where: { $0.id == id }) else { return }
+        let index = self.unusedIndex()
+        let timestamp = max(self.lastTimestamp?.successor ?? self.wallClock(), self.wallClock())
+        self.lastTimestamp = timestamp
+
+        var payload = ByteBuffer()
+        timestamp.write(into: &payload)
+        self.configuration.tunnel.parameters(self.connectionID).write(into: &payload)
+        let overhead = HandshakeMessage.initiationHeader + InitiatorHandshake.message1Overhead + HandshakeMessage.macs
+        let lacking = Constants.initiationSizes.lowerBound - overhead - payload.readableBytes
+        // A parameter of its own takes two bytes at least.
+        if lacking > 0 { TransportParameters.writePadding(max(2, lacking), into: &payload) }
+
+        var handshake = HandshakeMessage.withPrologue { prologue in
+            InitiatorHandshake(
+                staticKey: self.configuration.staticKey,
+                responder: self.configuration.responder,
+                presharedKey: self.configuration.presharedKey,
+                prologue: prologue,
+                random: self.random,
+                arena: self.arena
+            )
+        }
+        var message = ByteBuffer()
+        message.writeInteger(OuterMessageType.initiation.rawValue, endianness: .little)
+        message.writeInteger(index, endianness: .little)
+        let room = InitiatorHandshake.message1Overhead + payload.readableBytes
+        var isWritten = false
+        message.writeWithOutputRawSpan(minimumWritableBytes: room) { output in
+            isWritten = handshake.writeMessage1(payload: payload.readableBytesSpan, into: &output)
+        }
+        self.schedule(retryOf: at, at: now)
+        // A responder's key of low order: no handshake can be had with it, and the wait for an answer will end in vain.
+        guard isWritten else { return }
+        HandshakeMessage.appendMacs(self.sendingMac, to: &message)
+
+        if self.pending.count >= Constants.handshakesInFlight { self.pending.removeFirst() }
+        self.pending.append(
+            Pending(localIndex: index, carrier: id, sentAt: now, timestamp: timestamp, handshake: handshake)
+        )
+        self.carriers[at].outbox = message
+    }
+
+    private mutating func schedule(retryOf at: Int, at now: Instant) {
+        let attempts = self.carriers[at].attempts
+        let waited = now - self.carriers[at].since
+        let interval: TimeAmount
+        if attempts < Constants.retrySchedule.count {
+            interval = Constants.retrySchedule[attempts]
+        } else {
+            let base = waited < Constants.retryPatience ? Constants.retryInterval : Constants.retryIntervalLater
+            let jitter = self.random.next() % UInt64(Constants.retryJitter.nanoseconds)
+            interval = base + .nanoseconds(Int64(jitter))
+        }
+        self.carriers[at].attempts = min(attempts + 1, 1_000)
+        self.carriers[at].retryAt = now + interval
+    }
+
+    private func unusedIndex() -> UInt32 {
+        while true {
+            let index = self.random.nextUInt32()
+            let isUsed =
+                self.pending.contains { $0.localIndex == index }
+                || self.sessions.contains { $0.session.localIndex == index }
+            if !isUsed { return index }
+        }
+    }
+
+    private mutating func receiveResponse(
+        _ message: ByteBuffer,
+        from carrier: CarrierID,
+        at now: Instant
+    ) -> DropReason? {
+        guard Constants.responseSizeAtLeast...Constants.initiationSizes.upperBound ~= message.readableBytes,
+            let remoteIndex: UInt32 = message.headerInteger(at: 4),
+            let localIndex: UInt32 = message.headerInteger(at: 8),
+            let noise = HandshakeMessage.noisePart(of: message, header: HandshakeMessage.responseHeader)
+        else { return .malformed }
+        guard HandshakeMessage.hasValidMac1(message, self.receivingMac) else { return .wrongMac1 }
+        guard let pending = self.pending.first(where: { $0.localIndex == localIndex }) else { return .unknownIndex }
+        var payload = ByteBuffer()
+        var keys: TransportKeys?
+        payload.writeWithOutputRawSpan(minimumWritableBytes: noise.readableBytes) { output in
+            keys = pending.handshake.readMessage2(noise.readableBytesSpan, payload: &output)
+        }
+        guard let keys else {
+            self.events.append(.presharedKeysDiffer)
+            return .notOpened
+        }
+        // From here on the response is the responder's own, and this handshake has had its answer.
+        self.pending.removeAll { $0 === pending }
+        guard let parameters = TransportParameters(reading: &payload) else { return .badParameters }
+        if let madeBy = self.madeBy, self.connection != nil, pending.timestamp < madeBy { return .staleResponse }
+        let session = keys.split { sending, receiving in
+            Session(
+                localIndex: localIndex,
+                remoteIndex: remoteIndex,
+                createdAt: pending.sentAt,
+                peerParameters: parameters,
+                sendingKey: sending,
+                receivingKey: receiving
+            )
+        }
+        self.adopt(session, timestamp: pending.timestamp, carrier: carrier, at: now)
+        return nil
+    }
+
+    private mutating func adopt(_ session: Session, timestamp: TAI64N, carrier: CarrierID, at now: Instant) {
+        if let at = self.carriers.firstIndex(where: { $0.id == carrier }) {
+            self.carriers[at].isAnswered = true
+            self.carriers[at].retryAt = nil
+            self.carriers[at].attempts = 0
+        }
+        let answered = session.peerParameters.connectionID
+        let isOurs = self.connection?.isActive ?? false && self.connection?.id == answered
+        if !isOurs {
+            self.endConnection(.forgottenByPeer, at: now)
+            self.connectionID = answered
+            self.madeBy = timestamp
+            self.connection = Connection(
+                role: .initiator,
+                id: answered,
+                configuration: self.configuration.tunnel,
+                peerParameters: session.peerParameters,
+                random: self.random,
+                at: now
+            )
+        }
+        self.sessions.append((session, timestamp))
+        self.sessions.sort { $0.timestamp < $1.timestamp }
+        if self.sessions.count > Constants.sessionsKept { self.sessions.removeFirst() }
+        // The newest session on the newest carrier that has been answered: what was left is closed.
+        let best = self.carriers.last { $0.isAnswered }?.id ?? carrier
+        guard let newest = self.sessions.last?.session else { return }
+        let moved = self.connection?.carrier != best
+        self.connection?.move(to: best, session: newest, at: now)
+        if !isOurs {
+            self.events.append(.established)
+        } else if moved {
+            self.events.append(.resumed(best))
+        }
+        self.closeCarriers(at: now) { $0.id < best }
+    }
+
+    // MARK: The connection's end
+
+    /// Ends the connection for a reason of ours; `.connection(.ended)` tells, as for any other.
+    public mutating func close(_ code: ErrorCode, reason: String = "", at now: Instant) {
+        self.connection?.close(code, reason: reason, at: now)
+        self.collectEvents(at: now)
+    }
+
+    /// Whether a close still has to be told to the peer.
+    public var isClosing: Bool {
+        switch self.connection {
+        case .some(let connection): connection.isClosing
+        case .none: false
+        }
+    }
+
+    private mutating func endConnection(_ origin: ConnectionEnd.Origin, at now: Instant) {
+        self.connection?.end(ConnectionEnd(code: .noError, origin: origin, reason: ""), at: now)
+        while let event = self.connection?.nextEvent() { self.events.append(.connection(event)) }
+        self.dropConnection()
+    }
+
+    /// The connection is over for good: its keys go, and the next handshake names an id that nobody knows.
+    private mutating func dropConnection() {
+        self.connection = nil
+        self.madeBy = nil
+        self.sessions.removeAll()
+        self.connectionID = ConnectionID(rawValue: self.random.next())
+    }
+
+    private mutating func collectEvents(at now: Instant) {
+        var isGone = false
+        while let event = self.connection?.nextEvent() {
+            if event == .presence(.gone) { isGone = true }
+            self.events.append(.connection(event))
+        }
+        if self.connection?.isFinished ?? false {
+            self.dropConnection()
+            self.closeCarriers(at: now) { _ in true }
+        } else if isGone {
+            self.closeCarriers(at: now) { $0.isAnswered }
+        }
+    }
+
+    // MARK: Events and time
+
+    public mutating func nextEvent() -> Event? {
+        if let event = self.events.popFirst() { return event }
+        return self.connection?.nextEvent().map { .connection($0) }
+    }
+
+    public var nextDeadline: Instant? {
+        var deadline: Instant?
+        var active: CarrierID?
+        switch self.connection {
+        case .some(let connection):
+            deadline = connection.nextDeadline
+            active = connection.carrier
+        case .none: break
+        }
+        for carrier in self.carriers { deadline = sooner(deadline, carrier.retryAt) }
+        if let newest = self.sessions.last?.session,
+            self.carriers.contains(where: { $0.id == active && $0.retryAt == nil })
+        {
+            deadline = sooner(deadline, newest.createdAt + Constants.rekeyAfterTime)
+        }
+        // Keys are erased when their time is over, used or not.
+        if let oldest = self.sessions.first?.session { deadline = sooner(deadline, oldest.expiresAt) }
+        return deadline
+    }
+
+    public mutating func handleDeadline(at now: Instant) {
+        self.notice(now)
+        self.connection?.handleDeadline(at: now)
+        self.collectEvents(at: now)
+        for (session, _) in self.sessions where session.isExpired(at: now) { self.connection?.forget(session) }
+        self.sessions.removeAll { $0.session.isExpired(at: now) }
+        let active = self.connection?.carrier
+        if let newest = self.sessions.last?.session, newest.wantsRekey(at: now), self.connection?.isActive ?? false,
+            let at = self.carriers.firstIndex(where: { $0.id == active && $0.retryAt == nil })
+        {
+            self.carriers[at].since = now
+            self.initiate(on: self.carriers[at].id, at: now)
+        }
+        for carrier in self.carriers {
+            if let retryAt = carrier.retryAt, now >= retryAt { self.initiate(on: carrier.id, at: now) }
+        }
+    }
+}

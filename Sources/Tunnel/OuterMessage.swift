@@ -1,0 +1,87 @@
+import NIOCore
+
+/// The first four bytes of every message: its type, and three that are zero (WireGuard's paper, §5.4).
+enum OuterMessageType: UInt32 {
+    case initiation = 1
+    case response = 2
+    case cookieReply = 3
+    case data = 4
+
+    /// Looks, and reads nothing. nil: unknown, too short, or a reserved byte isn't zero.
+    init?(of message: ByteBuffer) {
+        guard let word: UInt32 = message.getInteger(at: message.readerIndex, endianness: .little),
+            let type = OuterMessageType(rawValue: word)
+        else { return nil }
+        self = type
+    }
+}
+
+extension ByteBuffer {
+    /// A field of an outer message's header, which alone are little-endian.
+    func headerInteger<Value: FixedWidthInteger>(at offset: Int, as type: Value.Type = Value.self) -> Value? {
+        self.getInteger(at: self.readerIndex + offset, endianness: .little)
+    }
+}
+
+/// The header of a data message: type, receiver index, counter.
+enum DataHeader {
+    static func write(receiver: UInt32, counter: UInt64, into bytes: inout ByteBuffer) {
+        bytes.writeInteger(OuterMessageType.data.rawValue, endianness: .little)
+        bytes.writeInteger(receiver, endianness: .little)
+        bytes.writeInteger(counter, endianness: .little)
+    }
+}
+
+/// Why a message was dropped. Silence is towards the network alone: each reason has its counter.
+public enum DropReason: Int, CaseIterable, Sendable {
+    case malformed
+    case wrongRole
+    case wrongMac1
+    case notOpened
+    case keyNotAccepted
+    case oldTimestamp
+    case badParameters
+    case overBudget
+    case unknownIndex
+    case replayed
+    case keyTooOld
+    case otherConnection
+    case staleResponse
+
+    /// As a metric's label and in a log line.
+    public var label: String {
+        switch self {
+        case .malformed: "malformed"
+        case .wrongRole: "wrong_role"
+        case .wrongMac1: "wrong_mac1"
+        case .notOpened: "not_opened"
+        case .keyNotAccepted: "key_not_accepted"
+        case .oldTimestamp: "old_timestamp"
+        case .badParameters: "bad_parameters"
+        case .overBudget: "over_budget"
+        case .unknownIndex: "unknown_index"
+        case .replayed: "replayed"
+        case .keyTooOld: "key_too_old"
+        case .otherConnection: "other_connection"
+        case .staleResponse: "stale_response"
+        }
+    }
+}
+
+/// What became of a message that was handed in.
+public enum MessageVerdict: Equatable, Sendable {
+    case taken
+    case dropped(DropReason)
+}
+
+/// How many messages were dropped, by reason.
+public struct DropCounters: Sendable {
+    private var counts = [UInt64](repeating: 0, count: DropReason.allCases.count)
+
+    public subscript(reason: DropReason) -> UInt64 { self.counts[reason.rawValue] }
+
+    mutating func count(_ reason: DropReason) -> MessageVerdict {
+        self.counts[reason.rawValue] &+= 1
+        return .dropped(reason)
+    }
+}

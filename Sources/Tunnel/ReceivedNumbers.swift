@@ -1,0 +1,78 @@
+import NIOCore
+
+/// Which message numbers have come, over all sessions, and when the peer must hear of it (RFC 9000 §13.2).
+struct ReceivedNumbers {
+    private var numbers = OffsetRanges()
+    /// Everything below is forgotten: acknowledged to the peer's knowledge, or pushed out by newer ranges.
+    private var forgottenBelow: UInt64 = 0
+    private(set) var largest: UInt64?
+    private var largestAt = Instant(nanoseconds: 0)
+    /// Ack-eliciting messages that no ACK of ours has named.
+    private(set) var hasUnacknowledged = false
+    private var bytesUnacknowledged = 0
+    private var firstUnacknowledgedAt = Instant(nanoseconds: 0)
+    private var mustAckNow = false
+
+    mutating func receive(_ number: UInt64, ackEliciting: Bool, bytes: Int, at now: Instant) {
+        if number >= self.forgottenBelow { self.numbers.insert(number..<number + 1) }
+        while self.numbers.count > Constants.ackRangesKept, let oldest = self.numbers.first {
+            self.forgottenBelow = max(self.forgottenBelow, oldest.upperBound)
+            self.numbers.removeFirst()
+        }
+        if self.largest.map({ number > $0 }) ?? true {
+            self.largest = number
+            self.largestAt = now
+        }
+        guard ackEliciting else { return }
+        if !self.hasUnacknowledged {
+            self.hasUnacknowledged = true
+            self.firstUnacknowledgedAt = now
+        }
+        self.bytesUnacknowledged += bytes
+    }
+
+    /// On a stream carrier: after 128 KiB or 25 ms.
+    var deadline: Instant? {
+        self.hasUnacknowledged ? self.firstUnacknowledgedAt + Constants.maxAckDelay : nil
+    }
+
+    func isDue(at now: Instant) -> Bool {
+        guard self.hasUnacknowledged else { return false }
+        return self.mustAckNow || self.bytesUnacknowledged >= Constants.bytesBeforeAck
+            || now >= self.firstUnacknowledgedAt + Constants.maxAckDelay
+    }
+
+    /// Whoever changes carriers wants to know at once what arrived.
+    mutating func ackSoon() { self.mustAckNow = true }
+
+    /// Writes an ACK frame of at most so many bytes, and returns the smallest number it names, or nil if nothing has come.
+    mutating func writeAck(into bytes: inout ByteBuffer, room: Int, at now: Instant) -> UInt64? {
+        guard let top = self.numbers.last, room >= 32 else { return nil }
+        bytes.writeVarInt(FrameType.ack)
+        bytes.writeVarInt(top.upperBound - 1)
+        let delay = max(0, (now - self.largestAt).nanoseconds / 1_000) >> Int64(Constants.ackDelayExponent)
+        bytes.writeVarInt(UInt64(delay))
+        // Two varints of at most eight bytes each.
+        let count = min(self.numbers.count - 1, (room - 32) / 16)
+        bytes.writeVarInt(UInt64(count))
+        bytes.writeVarInt(top.upperBound - 1 - top.lowerBound)
+        var smallest = top.lowerBound
+        for range in self.numbers.ranges.dropLast().suffix(count).reversed() {
+            bytes.writeVarInt(smallest - range.upperBound - 1)
+            bytes.writeVarInt(range.upperBound - 1 - range.lowerBound)
+            smallest = range.lowerBound
+        }
+        self.hasUnacknowledged = false
+        self.bytesUnacknowledged = 0
+        self.mustAckNow = false
+        return top.upperBound - 1
+    }
+
+    /// The peer has our ACK that named this number: it and all below need no more saying (RFC 9000 §13.2.4).
+    mutating func forget(through number: UInt64) {
+        self.forgottenBelow = max(self.forgottenBelow, number + 1)
+        self.numbers.remove(below: self.forgottenBelow)
+    }
+
+    var rangeCount: Int { self.numbers.count }
+}

@@ -1,0 +1,479 @@
+public import NIOCore
+public import Noise
+
+/// The sidecar's half: answers the keys it accepts, is silent to everyone else, and holds one connection for each key.
+///
+/// Sans-I/O: the driver says which carriers there are and what came on them, and pulls messages and events.
+///
+/// ```
+///   carrier ── valid initiation ──▶ response, unconfirmed session ── first data ──▶ connection (held, or new)
+///      └── none within 5 s ──▶ closed without a byte
+/// ```
+public struct Responder: ~Copyable {
+    public enum Event: Equatable, Sendable {
+        /// A new connection of this key. An earlier one's end was told before.
+        case established(PublicKey)
+        /// The key's connection goes on after its carrier was lost or changed.
+        case resumed(PublicKey)
+        case closeCarrier(CarrierID)
+        case connection(PublicKey, ConnectionEvent)
+    }
+
+    struct Carrier {
+        let id: CarrierID
+        let openedAt: Instant
+        /// When it is closed unless something valid has come by then.
+        var closeAt: Instant?
+        var isKnown = false
+        var link: Link?
+        /// Answers to initiations, at most one for each of the sessions that may wait.
+        var outbox: [ByteBuffer] = []
+    }
+
+    let staticKey: StaticKeyPair
+    let configuration: TunnelConfiguration
+    let random: RandomSource
+    let arena = SecretArena()
+    let receivingMac: MacKey
+
+    public private(set) var drops = DropCounters()
+    /// The last initiation that was dropped for its age: what it said, for the log.
+    public private(set) var lastOldTimestamp: (sent: TAI64N, greatest: TAI64N)?
+    var peers: [PublicKey: AcceptedPeer] = [:]
+    var carriers: [Carrier] = []
+    var sessions: [UInt32: ResponderSession] = [:]
+    var handshakeBudget = RateLimit(perSecond: Constants.handshakeBudgetPerSecond)
+    var plaintext = PlaintextPool()
+    var lastSeen: Instant?
+    var events = CircularBuffer<Event>()
+
+    public init(staticKey: StaticKeyPair, configuration: TunnelConfiguration, random: RandomSource) {
+        self.staticKey = staticKey
+        self.configuration = configuration
+        self.random = random
+        self.receivingMac = MacKey(receiver: staticKey.publicKey)
+    }
+
+    var liveSecrets: Int { self.arena.liveSecrets }
+
+    // MARK: Keys
+
+    public mutating func accept(_ key: PublicKey, presharedKey: PresharedKey = .none) {
+        if let peer = self.peers[key] {
+            peer.presharedKey = presharedKey
+        } else {
+            self.peers[key] = AcceptedPeer(key: key, presharedKey: presharedKey)
+        }
+    }
+
+    public var acceptedKeys: [PublicKey] { Array(self.peers.keys) }
+
+    /// The key is accepted no more: its connection ends with REVOKED and its unconfirmed sessions go.
+    public mutating func revoke(_ key: PublicKey, at now: Instant) {
+        guard let peer = self.peers.removeValue(forKey: key) else { return }
+        for session in peer.unconfirmed { self.sessions[session.session.localIndex] = nil }
+        peer.unconfirmed.removeAll()
+        guard let link = peer.current else { return }
+        link.connection.close(.revoked, at: now)
+        self.collectEvents(link, at: now)
+        self.retire(link)
+        // Until the close has been said, by its own deadline, someone must remember it.
+        self.revoked.append(peer)
+    }
+
+    var revoked: [AcceptedPeer] = []
+
+    // MARK: The connections
+
+    /// Runs the body on the connection of this key, if there is one.
+    public mutating func withConnection<Result>(
+        of key: PublicKey,
+        _ body: (inout Connection) -> Result
+    ) -> Result? {
+        guard let link = self.peers[key]?.current else { return nil }
+        return body(&link.connection)
+    }
+
+    public var hasConnections: Bool {
+        self.peers.values.contains { $0.current != nil || !$0.closing.isEmpty } || !self.revoked.isEmpty
+    }
+
+    /// Ends the key's connection for a reason of ours.
+    public mutating func close(_ key: PublicKey, _ code: ErrorCode, reason: String = "", at now: Instant) {
+        guard let link = self.peers[key]?.current else { return }
+        link.connection.close(code, reason: reason, at: now)
+        self.collectEvents(link, at: now)
+    }
+
+    // MARK: Carriers
+
+    public mutating func carrierOpened(_ id: CarrierID, at now: Instant) {
+        self.notice(now)
+        // A flood of strangers pushes out strangers: the one that has waited longest.
+        if self.carriers.count(where: { !$0.isKnown }) >= Constants.waitingCarriers,
+            let longest = self.carriers.first(where: { !$0.isKnown })
+        {
+            self.dropCarrier(longest.id, at: now)
+        }
+        self.carriers.append(Carrier(id: id, openedAt: now, closeAt: now + Constants.silenceBeforeClose))
+    }
+
+    public mutating func carrierClosed(_ id: CarrierID, at now: Instant) {
+        self.notice(now)
+        self.forgetCarrier(id, at: now)
+    }
+
+    private mutating func dropCarrier(_ id: CarrierID, at now: Instant) {
+        self.events.append(.closeCarrier(id))
+        self.forgetCarrier(id, at: now)
+    }
+
+    private mutating func forgetCarrier(_ id: CarrierID, at now: Instant) {
+        guard let at = self.carriers.firstIndex(where: { $0.id == id }) else { return }
+        let link = self.carriers.remove(at: at).link
+        guard let link else { return }
+        link.carriers.removeAll { $0 == id }
+        link.connection.carrierClosed(id, isLast: link.carriers.isEmpty, at: now)
+        self.collectEvents(link, at: now)
+    }
+
+    /// See `Initiator.notice`.
+    private mutating func notice(_ now: Instant) {
+        defer { self.lastSeen = now }
+        guard let lastSeen = self.lastSeen else { return }
+        for carrier in self.carriers {
+            guard let link = carrier.link, now - lastSeen > link.connection.deadAfter else { continue }
+            self.dropCarrier(carrier.id, at: now)
+        }
+    }
+
+    // MARK: Messages
+
+    public mutating func receive(_ message: ByteBuffer, from carrier: CarrierID, at now: Instant) -> MessageVerdict {
+        self.notice(now)
+        guard let at = self.carriers.firstIndex(where: { $0.id == carrier }) else {
+            return self.drops.count(.otherConnection)
+        }
+        guard let type = OuterMessageType(of: message) else { return self.drops.count(.malformed) }
+        let dropped: DropReason?
+        switch type {
+        case .data: dropped = self.receiveData(message, carrierAt: at, at: now)
+        case .initiation: dropped = self.receiveInitiation(message, carrierAt: at, at: now)
+        case .response, .cookieReply: dropped = .wrongRole
+        }
+        guard let dropped else { return .taken }
+        return self.drops.count(dropped)
+    }
+
+    private mutating func receiveData(_ message: ByteBuffer, carrierAt at: Int, at now: Instant) -> DropReason? {
+        guard let index: UInt32 = message.headerInteger(at: 4), let entry = self.sessions[index] else {
+            return .unknownIndex
+        }
+        // From its first session on, a stream carrier is that one connection's.
+        if let bound = self.carriers[at].link, entry.link.map({ $0 !== bound }) ?? false { return .otherConnection }
+        var plaintext = self.plaintext.take(max(0, message.readableBytes - Constants.dataOverhead))
+        let (number, reason) = entry.session.open(message, into: &plaintext, at: now)
+        guard let number else {
+            if entry.session.isWornOut { self.remove(entry) }
+            return reason
+        }
+        let id = self.carriers[at].id
+        guard let link = entry.link ?? self.confirm(entry, on: id, at: now) else { return .keyTooOld }
+        self.bind(id, to: link)
+        if link.connection.isActive, link.connection.highestReceived.map({ number > $0 }) ?? true {
+            link.connection.highestReceived = number
+            let isNew = link.connection.carrier != id
+            let isFirst = link.connection.statistics.carriers == 0
+            link.connection.move(to: id, session: entry.session, at: now)
+            if isNew, !isFirst { self.events.append(.resumed(link.peer.key)) }
+        }
+        link.connection.receive(frames: plaintext, number: number, bytes: message.readableBytes, at: now)
+        self.plaintext.giveBack(plaintext)
+        self.collectEvents(link, at: now)
+        return nil
+    }
+
+    private mutating func bind(_ id: CarrierID, to link: Link) {
+        guard let at = self.carriers.firstIndex(where: { $0.id == id }), self.carriers[at].link == nil else { return }
+        self.carriers[at].link = link
+        self.carriers[at].closeAt = nil
+        link.carriers.append(id)
+        link.connection.carrierLostAt = nil
+    }
+
+    /// The next message for this carrier, appended to the buffer. False: nothing for it now.
+    public mutating func writeNext(into buffer: inout ByteBuffer, for carrier: CarrierID, at now: Instant) -> Bool {
+        guard let at = self.carriers.firstIndex(where: { $0.id == carrier }) else { return false }
+        if !self.carriers[at].outbox.isEmpty {
+            buffer.writeImmutableBuffer(self.carriers[at].outbox.removeFirst())
+            return true
+        }
+        guard let link = self.carriers[at].link, link.connection.carrier == carrier else { return false }
+        return link.connection.writeNext(into: &buffer, at: now) != nil
+    }
+
+    // MARK: Handshake
+
+    private mutating func receiveInitiation(_ message: ByteBuffer, carrierAt at: Int, at now: Instant) -> DropReason? {
+        guard Constants.initiationSizes.contains(message.readableBytes),
+            let remoteIndex: UInt32 = message.headerInteger(at: 4),
+            let noise = HandshakeMessage.noisePart(of: message, header: HandshakeMessage.initiationHeader)
+        else { return .malformed }
+        guard HandshakeMessage.hasValidMac1(message, self.receivingMac) else { return .wrongMac1 }
+        guard self.handshakeBudget.allows(at: now) else { return .overBudget }
+        let opened = HandshakeMessage.withPrologue { prologue in
+            ResponderHandshake(
+                message1: noise.readableBytesSpan,
+                staticKey: self.staticKey,
+                prologue: prologue,
+                arena: self.arena
+            )
+        }
+        guard var handshake = opened else { return .notOpened }
+        guard let peer = self.peers[handshake.initiator] else { return .keyNotAccepted }
+        guard peer.rate.allows(at: now) else { return .overBudget }
+        var payload = ByteBuffer()
+        var isOpened = false
+        payload.writeWithOutputRawSpan(minimumWritableBytes: noise.readableBytes) { output in
+            isOpened = handshake.readPayload(noise.readableBytesSpan, into: &output)
+        }
+        guard isOpened else { return .notOpened }
+        guard let timestamp = TAI64N(reading: &payload) else { return .badParameters }
+        if let greatest = peer.greatestTimestamp, timestamp <= greatest {
+            self.lastOldTimestamp = (timestamp, greatest)
+            return .oldTimestamp
+        }
+        guard let parameters = TransportParameters(reading: &payload) else { return .badParameters }
+        // A carrier that carries a connection answers for that connection only.
+        if let bound = self.carriers[at].link, bound.peer !== peer { return .otherConnection }
+        return self.respond(
+            to: peer,
+            handshake,
+            remoteIndex: remoteIndex,
+            parameters: parameters,
+            timestamp: timestamp,
+            sizeAtMost: message.readableBytes,
+            carrierAt: at,
+            at: now
+        )
+    }
+
+    private mutating func respond(
+        to peer: AcceptedPeer,
+        _ handshake: consuming ResponderHandshake,
+        remoteIndex: UInt32,
+        parameters: TransportParameters,
+        timestamp: TAI64N,
+        sizeAtMost: Int,
+        carrierAt at: Int,
+        at now: Instant
+    ) -> DropReason? {
+        var handshake = handshake
+        let answered = self.answer(to: parameters.connectionID, of: peer, at: now)
+        let localIndex = self.unusedIndex()
+        var payload = ByteBuffer()
+        self.configuration.parameters(answered).write(into: &payload)
+
+        var message = ByteBuffer()
+        message.writeInteger(OuterMessageType.response.rawValue, endianness: .little)
+        message.writeInteger(localIndex, endianness: .little)
+        message.writeInteger(remoteIndex, endianness: .little)
+        let room = ResponderHandshake.message2Overhead + payload.readableBytes
+        var made: TransportKeys?
+        message.writeWithOutputRawSpan(minimumWritableBytes: room) { output in
+            made = handshake.writeMessage2(
+                presharedKey: peer.presharedKey,
+                payload: payload.readableBytesSpan,
+                random: self.random,
+                into: &output
+            )
+        }
+        guard let keys = made, message.readableBytes + HandshakeMessage.macs <= sizeAtMost else { return .malformed }
+        HandshakeMessage.appendMacs(MacKey(receiver: peer.key), to: &message)
+
+        let session = keys.split { sending, receiving in
+            Session(
+                localIndex: localIndex,
+                remoteIndex: remoteIndex,
+                createdAt: now,
+                peerParameters: parameters,
+                sendingKey: sending,
+                receivingKey: receiving
+            )
+        }
+        peer.greatestTimestamp = timestamp
+        let id = self.carriers[at].id
+        let entry = ResponderSession(session: session, peer: peer, carrier: id, answered: answered)
+        if peer.unconfirmed.count >= Constants.unconfirmedSessionsKept, let oldest = peer.unconfirmed.first {
+            self.remove(oldest)
+        }
+        peer.unconfirmed.append(entry)
+        self.sessions[localIndex] = entry
+        if !peer.expected.contains(where: { $0.id == answered }) && peer.current?.connection.id != answered {
+            if peer.expected.count >= Constants.unconfirmedSessionsKept { peer.expected.removeFirst() }
+            peer.expected.append(ExpectedConnection(id: answered, askedAs: parameters.connectionID, madeAt: now))
+        }
+        self.carriers[at].isKnown = true
+        if self.carriers[at].link == nil { self.carriers[at].closeAt = now + Constants.silenceBeforeClose }
+        if self.carriers[at].outbox.count >= Constants.unconfirmedSessionsKept {
+            self.carriers[at].outbox.removeFirst()
+        }
+        self.carriers[at].outbox.append(message)
+        return nil
+    }
+
+    /// The id that an initiation naming this one is answered with: the held connection's, or one that is awaited, or a new.
+    private func answer(to id: ConnectionID, of peer: AcceptedPeer, at now: Instant) -> ConnectionID {
+        if let link = peer.current, link.connection.isActive, link.connection.id == id || link.secondName == id {
+            return link.connection.id
+        }
+        if let expected = peer.expected.first(where: { $0.askedAs == id || $0.id == id }) { return expected.id }
+        return ConnectionID(rawValue: self.random.next())
+    }
+
+    private func unusedIndex() -> UInt32 {
+        while true {
+            let index = self.random.nextUInt32()
+            if self.sessions[index] == nil { return index }
+        }
+    }
+
+    /// The first data message of a session has opened: only now does the handshake change anything.
+    private mutating func confirm(_ entry: ResponderSession, on carrier: CarrierID, at now: Instant) -> Link? {
+        let peer = entry.peer
+        peer.unconfirmed.removeAll { $0 === entry }
+        if let link = peer.current, link.connection.isActive, link.connection.id == entry.answered {
+            self.adopt(entry, by: link)
+            return link
+        }
+        // The connection that it was to carry on has ended meanwhile, or nobody expects it any more.
+        guard let expected = peer.expected.first(where: { $0.id == entry.answered }) else {
+            self.sessions[entry.session.localIndex] = nil
+            return nil
+        }
+        peer.expected.removeAll { $0.id == entry.answered }
+        if let earlier = peer.current {
+            earlier.connection.close(.replaced, at: now)
+            self.collectEvents(earlier, at: now)
+            self.retire(earlier)
+        }
+        let connection = Connection(
+            role: .responder,
+            id: entry.answered,
+            configuration: self.configuration,
+            peerParameters: entry.session.peerParameters,
+            random: self.random,
+            at: now
+        )
+        let link = Link(peer: peer, secondName: expected.askedAs, connection: connection)
+        peer.current = link
+        self.adopt(entry, by: link)
+        self.events.append(.established(peer.key))
+        return link
+    }
+
+    private mutating func adopt(_ entry: ResponderSession, by link: Link) {
+        entry.link = link
+        link.sessions.append(entry)
+        if link.sessions.count > Constants.sessionsKept, let oldest = link.sessions.first { self.remove(oldest) }
+    }
+
+    private mutating func remove(_ entry: ResponderSession) {
+        self.sessions[entry.session.localIndex] = nil
+        entry.peer.unconfirmed.removeAll { $0 === entry }
+        entry.link?.sessions.removeAll { $0 === entry }
+        entry.link?.connection.forget(entry.session)
+    }
+
+    // MARK: Ends
+
+    /// A connection that has ended keeps its sessions until it has said so.
+    private mutating func retire(_ link: Link) {
+        if link.peer.current === link { link.peer.current = nil }
+        if link.connection.isFinished {
+            self.discard(link)
+        } else if !link.peer.closing.contains(where: { $0 === link }) {
+            if link.peer.closing.count >= Constants.sessionsKept, let oldest = link.peer.closing.first {
+                self.discard(oldest)
+            }
+            link.peer.closing.append(link)
+        }
+    }
+
+    private mutating func discard(_ link: Link) {
+        link.connection.wipe()
+        link.peer.closing.removeAll { $0 === link }
+        if link.peer.current === link { link.peer.current = nil }
+        for entry in link.sessions { self.sessions[entry.session.localIndex] = nil }
+        link.sessions.removeAll()
+        for id in link.carriers {
+            self.carriers.removeAll { $0.id == id }
+            self.events.append(.closeCarrier(id))
+        }
+        link.carriers.removeAll()
+    }
+
+    private mutating func collectEvents(_ link: Link, at now: Instant) {
+        var isGone = false
+        while let event = link.connection.nextEvent() {
+            if event == .presence(.gone) { isGone = true }
+            self.events.append(.connection(link.peer.key, event))
+        }
+        if !link.connection.isActive {
+            self.retire(link)
+        } else if isGone {
+            for id in link.carriers { self.dropCarrier(id, at: now) }
+        }
+    }
+
+    // MARK: Events and time
+
+    public mutating func nextEvent() -> Event? { self.events.popFirst() }
+
+    private func forEachLink(_ body: (Link) -> Void) {
+        for peer in self.peers.values {
+            if let link = peer.current { body(link) }
+            for link in peer.closing { body(link) }
+        }
+        for peer in self.revoked {
+            for link in peer.closing { body(link) }
+        }
+    }
+
+    public var nextDeadline: Instant? {
+        var deadline: Instant?
+        for carrier in self.carriers { deadline = sooner(deadline, carrier.closeAt) }
+        for peer in self.peers.values {
+            if let oldest = peer.unconfirmed.first {
+                deadline = sooner(deadline, oldest.session.createdAt + Constants.unconfirmedLifetime)
+            }
+        }
+        self.forEachLink { link in
+            deadline = sooner(deadline, link.connection.nextDeadline)
+            // Keys are erased when their time is over, used or not.
+            if let oldest = link.sessions.first { deadline = sooner(deadline, oldest.session.expiresAt) }
+        }
+        return deadline
+    }
+
+    public mutating func handleDeadline(at now: Instant) {
+        self.notice(now)
+        for carrier in self.carriers {
+            if let closeAt = carrier.closeAt, now >= closeAt { self.dropCarrier(carrier.id, at: now) }
+        }
+        for peer in self.peers.values {
+            for entry in peer.unconfirmed where now >= entry.session.createdAt + Constants.unconfirmedLifetime {
+                self.remove(entry)
+            }
+            peer.expected.removeAll { now >= $0.madeAt + Constants.unconfirmedLifetime }
+        }
+        var links: [Link] = []
+        self.forEachLink { links.append($0) }
+        for link in links {
+            link.connection.handleDeadline(at: now)
+            for entry in link.sessions where entry.session.isExpired(at: now) { self.remove(entry) }
+            self.collectEvents(link, at: now)
+        }
+        self.revoked.removeAll { $0.closing.isEmpty }
+    }
+}

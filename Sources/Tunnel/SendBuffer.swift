@@ -1,0 +1,162 @@
+import NIOCore
+
+/// The bytes of one direction of a stream from when the application wrote them until the peer has them.
+struct SendBuffer {
+    /// What is kept, oldest first. The buffers that were written, or, for small ones, copies gathered in one.
+    private var chunks = CircularBuffer<ByteBuffer>()
+    /// Offset of the first byte in `chunks`: everything before it has been acknowledged.
+    private(set) var base: UInt64 = 0
+    private(set) var end: UInt64 = 0
+    /// The first byte that was never sent.
+    private(set) var sentEnd: UInt64 = 0
+    private var acknowledged = OffsetRanges()
+    private var lost = OffsetRanges()
+    /// Where `sentEnd` is: a bulk stream's next byte is found without a walk.
+    private var cursor = (chunk: 0, offset: UInt64(0))
+
+    /// Below this a buffer is copied: a read of ten bytes must not keep alive the 64 KiB it was read into.
+    private static let copyBelow = 4 * 1_024
+    private static let gatherInto = 4 * 1_024
+
+    var buffered: Int { Int(truncatingIfNeeded: self.end - self.base) }
+    var unsent: Int { Int(truncatingIfNeeded: self.end - self.sentEnd) }
+    var hasLost: Bool { !self.lost.isEmpty }
+    var isAllAcknowledged: Bool { self.base == self.end }
+
+    mutating func append(_ bytes: ByteBuffer) {
+        let count = bytes.readableBytes
+        if count == 0 { return }
+        self.end += UInt64(count)
+        if count >= Self.copyBelow, count * 2 >= bytes.storageCapacity {
+            self.chunks.append(bytes)
+            return
+        }
+        if let last = self.chunks.indices.last, self.chunks[last].writableBytes >= count, count < Self.copyBelow {
+            self.chunks[last].writeImmutableBuffer(bytes)
+            return
+        }
+        var copy = ByteBuffer()
+        copy.reserveCapacity(count <= 512 ? count : max(count, Self.gatherInto))
+        copy.writeImmutableBuffer(bytes)
+        self.chunks.append(copy)
+    }
+
+    /// The next bytes to send, at most so many: lost ones first, then fresh ones as credit allows.
+    func nextRange(atMost room: Int, freshAtMost credit: UInt64) -> Range<UInt64>? {
+        if let first = self.lost.first {
+            return first.lowerBound..<min(first.upperBound, first.lowerBound + UInt64(room))
+        }
+        let count = min(UInt64(room), credit, self.end - self.sentEnd)
+        return count == 0 ? nil : self.sentEnd..<self.sentEnd + count
+    }
+
+    /// Copies a range that `nextRange` gave, and counts it as sent.
+    mutating func send(_ range: Range<UInt64>, into output: inout ByteBuffer) {
+        if range.lowerBound == self.sentEnd {
+            self.copyFresh(range, into: &output)
+            self.sentEnd = range.upperBound
+        } else {
+            self.lost.remove(range)
+            var offset = self.base
+            for chunk in self.chunks {
+                let chunkEnd = offset + UInt64(chunk.readableBytes)
+                if offset >= range.upperBound { break }
+                if chunkEnd > range.lowerBound {
+                    Self.copy(range.clamped(to: offset..<chunkEnd), of: chunk, at: offset, into: &output)
+                }
+                offset = chunkEnd
+            }
+        }
+    }
+
+    private mutating func copyFresh(_ range: Range<UInt64>, into output: inout ByteBuffer) {
+        var left = range
+        while !left.isEmpty, self.cursor.chunk < self.chunks.count {
+            let chunk = self.chunks[self.chunks.index(self.chunks.startIndex, offsetBy: self.cursor.chunk)]
+            let chunkEnd = self.cursor.offset + UInt64(chunk.readableBytes)
+            let piece = left.clamped(to: self.cursor.offset..<chunkEnd)
+            Self.copy(piece, of: chunk, at: self.cursor.offset, into: &output)
+            left = piece.upperBound..<left.upperBound
+            // The last chunk may still grow: only leave it when another follows.
+            if piece.upperBound == chunkEnd, self.cursor.chunk + 1 < self.chunks.count {
+                self.cursor = (self.cursor.chunk + 1, chunkEnd)
+            } else if left.isEmpty || self.cursor.chunk + 1 >= self.chunks.count {
+                break
+            }
+        }
+    }
+
+    private static func copy(
+        _ range: Range<UInt64>,
+        of chunk: ByteBuffer,
+        at offset: UInt64,
+        into output: inout ByteBuffer
+    ) {
+        let start = chunk.readerIndex + Int(range.lowerBound - offset)
+        if let view = chunk.getSlice(at: start, length: range.count) { output.writeImmutableBuffer(view) }
+    }
+
+    /// The peer has these bytes: lets go of what no one can ask for again. Returns how many bytes were freed.
+    mutating func acknowledge(_ range: Range<UInt64>) -> Int {
+        let range = range.clamped(to: self.base..<self.sentEnd)
+        self.lost.remove(range)
+        guard range.lowerBound <= self.base else {
+            self.acknowledged.insert(range)
+            return 0
+        }
+        var newBase = max(self.base, range.upperBound)
+        if let first = self.acknowledged.first, first.lowerBound <= newBase {
+            newBase = max(newBase, first.upperBound)
+        }
+        self.acknowledged.remove(below: newBase)
+        return self.release(through: newBase)
+    }
+
+    private mutating func release(through newBase: UInt64) -> Int {
+        let freed = Int(newBase - self.base)
+        var left = freed
+        while left > 0, let first = self.chunks.first {
+            let count = first.readableBytes
+            if count <= left {
+                self.chunks.removeFirst()
+                left -= count
+                if self.cursor.chunk > 0 {
+                    self.cursor.chunk -= 1
+                } else {
+                    self.cursor.offset = newBase - UInt64(left)
+                }
+            } else {
+                self.chunks[self.chunks.startIndex].moveReaderIndex(forwardBy: left)
+                if self.cursor.chunk == 0 { self.cursor.offset = newBase }
+                left = 0
+            }
+        }
+        self.base = newBase
+        if self.chunks.isEmpty {
+            self.cursor = (0, newBase)
+            // A stream that was busy once and is idle now keeps no room for it.
+            self.chunks = CircularBuffer()
+        }
+        return freed
+    }
+
+    /// These bytes went down with a message: they are sent again, unless they have arrived by now.
+    mutating func lose(_ range: Range<UInt64>) {
+        let range = range.clamped(to: self.base..<max(self.base, self.sentEnd))
+        if range.isEmpty { return }
+        self.lost.insert(range)
+        for gone in self.acknowledged.ranges where gone.overlaps(range) { self.lost.remove(gone) }
+    }
+
+    /// The stream was reset: nothing of it is sent any more. Returns how many bytes were freed.
+    mutating func discard() -> Int {
+        let freed = self.buffered
+        self.chunks = CircularBuffer()
+        self.acknowledged.removeAll()
+        self.lost.removeAll()
+        self.end = self.sentEnd
+        self.base = self.end
+        self.cursor = (0, self.end)
+        return freed
+    }
+}

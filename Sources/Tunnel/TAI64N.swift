@@ -1,0 +1,42 @@
+import NIOCore
+
+/// A handshake's timestamp: 12 bytes that compare as time does (WireGuard's paper, §5.1).
+public struct TAI64N: Hashable, Comparable, Sendable {
+    public static let byteCount = 12
+
+    private(set) var seconds: UInt64
+    private(set) var fraction: UInt32
+
+    /// From Unix time. Times before 1970 read as 1970.
+    public init(unixSeconds: Int64, nanoseconds: UInt32) {
+        self.seconds = (1 << 62) + 10 + UInt64(max(0, unixSeconds))
+        self.fraction = min(nanoseconds, 999_999_999)
+    }
+
+    init?(reading bytes: inout ByteBuffer) {
+        guard let (seconds, fraction) = bytes.readMultipleIntegers(as: (UInt64, UInt32).self) else { return nil }
+        self.seconds = seconds
+        self.fraction = fraction
+    }
+
+    func write(into bytes: inout ByteBuffer) { bytes.writeMultipleIntegers(self.seconds, self.fraction) }
+
+    /// The next representable time: what is sent when the clock has gone back since the last handshake.
+    var successor: TAI64N {
+        var next = self
+        if next.fraction >= 999_999_999 {
+            next.seconds &+= 1
+            next.fraction = 0
+        } else {
+            next.fraction += 1
+        }
+        return next
+    }
+
+    public static func < (left: TAI64N, right: TAI64N) -> Bool {
+        (left.seconds, left.fraction) < (right.seconds, right.fraction)
+    }
+
+    /// Seconds since 1970, for a log line. A peer may have sent anything.
+    public var unixSeconds: Int64 { Int64(clamping: self.seconds &- ((1 << 62) + 10)) }
+}

@@ -1,0 +1,29 @@
+public import NIOCore
+
+/// What an agent chooses about its connections.
+public struct TunnelConfiguration: Sendable {
+    /// A peer that acknowledged nothing for so long is gone. Both use the smaller of theirs. At least 1 s.
+    public var deadAfter = Constants.defaultDeadAfter
+    /// How long a connection outlives its last carrier.
+    public var linger = Constants.defaultLinger
+    /// The greatest message we take on a stream carrier.
+    public var maxMessageSize = Constants.defaultMaxMessageSize
+    /// How many streams the peer may have open at once.
+    public var maxStreamsFromPeer = Constants.peerStreams
+    /// The bound of what the peer may send ahead of our reading, on all streams.
+    public var maxConnectionWindow = Constants.maxConnectionWindow
+    /// The bound of what we keep of our own until the peer has it.
+    public var sendBuffer = Constants.sendBufferPerConnection
+
+    public init() {}
+
+    func parameters(_ id: ConnectionID) -> TransportParameters {
+        var parameters = TransportParameters(connectionID: id)
+        parameters.initialMaxData = min(Constants.initialConnectionWindow, self.maxConnectionWindow)
+        parameters.initialMaxStreamData = Constants.initialStreamWindow
+        parameters.initialMaxStreams = self.maxStreamsFromPeer
+        parameters.maxMessageSize = self.maxMessageSize
+        parameters.deadAfter = self.deadAfter
+        return parameters
+    }
+}
