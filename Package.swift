@@ -25,6 +25,11 @@ let package = Package(
     targets: [
         .systemLibrary(name: "CSodium", pkgConfig: "libsodium", providers: [.apt(["libsodium-dev"])]),
         .target(name: "Noise", dependencies: ["CSodium"], swiftSettings: strict),
+        .target(name: "KeyFiles", dependencies: ["Noise"], swiftSettings: strict),
         .target(name: "Tunnel", dependencies: ["Noise", nioCore], swiftSettings: strict),
+        .target(name: "Carriers", dependencies: ["Noise", "Tunnel", nioCore, nioPosix], swiftSettings: strict),
+        .executableTarget(name: "kl", dependencies: ["KeyFiles", "Noise", argumentParser], swiftSettings: strict),
+        .testTarget(name: "NoiseTests", dependencies: ["Noise"], swiftSettings: strict),
+        .testTarget(name: "KeyFilesTests", dependencies: ["KeyFiles", "Noise"], swiftSettings: strict),
     ]
 )

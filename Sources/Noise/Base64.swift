@@ -2,7 +2,8 @@ import CSodium
 
 /// Keys as text, the way `wg` writes them: 44 characters of base64 with padding, the unused bits of the last group zero.
 ///
-/// libsodium's functions run in constant time and refuse whatever is not canonical.
+/// libsodium's functions run in constant time and refuse whatever is not canonical, with one exception: 1.0.18 reads some
+/// bytes above 127 as digits, so those are refused here.
 enum Base64 {
     static let keyByteCount = 32
     /// 44 characters.
@@ -13,7 +14,8 @@ enum Base64 {
         guard text.byteCount == keyTextCount, key.byteCount == keyByteCount else { return false }
         Sodium.initialize()
         return text.withUnsafeBytes { text in
-            key.withUnsafeMutableBytes { key in
+            guard text.reduce(0, |) < 0x80 else { return false }
+            return key.withUnsafeMutableBytes { key in
                 guard let characters = text.assumingMemoryBound(to: CChar.self).baseAddress else { return false }
                 var count = 0
                 let outcome = sodium_base642bin(

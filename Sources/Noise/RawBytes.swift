@@ -12,7 +12,8 @@ extension UnsafeRawBufferPointer {
 extension UnsafeMutableRawBufferPointer {
     /// As above; of an empty buffer nobody writes a byte.
     var start: UnsafeMutablePointer<UInt8> {
-        assumingMemoryBound(to: UInt8.self).baseAddress ?? UnsafeMutablePointer(mutating: ("" as StaticString).utf8Start)
+        assumingMemoryBound(to: UInt8.self).baseAddress
+            ?? UnsafeMutablePointer(mutating: ("" as StaticString).utf8Start)
     }
 }
 

@@ -14,7 +14,10 @@ struct SymmetricState: ~Copyable {
     init(prologue: RawSpan, arena: SecretArena) {
         self.arena = arena
         chainingKey = arena.allocate(HashWorkspace.hashByteCount)
-        let name = UnsafeRawBufferPointer(start: Self.protocolName.utf8Start, count: Self.protocolName.utf8CodeUnitCount)
+        let name = UnsafeRawBufferPointer(
+            start: Self.protocolName.utf8Start,
+            count: Self.protocolName.utf8CodeUnitCount
+        )
         chainingKey.withMutableBytes { bytes in
             bytes.withUnsafeMutableBytes { $0.copyMemory(from: name) }
         }

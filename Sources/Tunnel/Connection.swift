@@ -178,6 +178,11 @@ public struct Connection: ~Copyable {
     }
 }
 
+extension Connection {
+    /// Optional chaining reaches a value that can't be copied in place; an `if let` would have to move it.
+    mutating func apply<Result>(_ body: (inout Connection) -> Result) -> Result { body(&self) }
+}
+
 /// What a connection has done since it began.
 public struct ConnectionStatistics: Sendable {
     public var messagesSent: UInt64 = 0

@@ -433,3 +433,10 @@ public struct Initiator: ~Copyable {
         }
     }
 }
+
+extension Initiator {
+    /// Runs the body on the connection, in place, if there is one.
+    public mutating func withConnection<Result>(_ body: (inout Connection) -> Result) -> Result? {
+        self.connection?.apply(body)
+    }
+}

@@ -1,0 +1,31 @@
+import Tunnel
+
+#if canImport(Glibc)
+import Glibc
+#elseif canImport(Musl)
+import Musl
+#else
+import Darwin
+#endif
+
+/// The clocks that the tunnel is handed: it reads none itself.
+enum Clock {
+    /// Runs while the machine sleeps, so that a key ages through a night in a closed laptop. NIO's own deadlines don't
+    /// (they use CLOCK_MONOTONIC): never compare the two.
+    static func now() -> Instant {
+        var time = timespec()
+        #if os(Linux)
+        clock_gettime(CLOCK_BOOTTIME, &time)
+        #else
+        // Darwin's CLOCK_MONOTONIC runs during sleep.
+        clock_gettime(CLOCK_MONOTONIC, &time)
+        #endif
+        return Instant(nanoseconds: Int64(time.tv_sec) &* 1_000_000_000 &+ Int64(time.tv_nsec))
+    }
+
+    static func wallClock() -> TAI64N {
+        var time = timespec()
+        clock_gettime(CLOCK_REALTIME, &time)
+        return TAI64N(unixSeconds: Int64(time.tv_sec), nanoseconds: UInt32(clamping: time.tv_nsec))
+    }
+}

@@ -1,0 +1,191 @@
+public import NIOCore
+import NIOPosix
+public import Noise
+public import Tunnel
+
+/// The sidecar's end of all its tunnels, with real sockets and a real clock.
+///
+/// Everything happens on one event loop: the carriers, the streams and the sockets that the agent ties to them.
+public final class TunnelServer {
+    public protocol Delegate: AnyObject {
+        /// Called on the event loop, never from within a call that the delegate makes.
+        func tunnelServer(_ server: TunnelServer, did event: Responder.Event)
+        /// Something was dropped, which the other side is not told: for a rate-limited log line.
+        func tunnelServer(_ server: TunnelServer, dropped reason: DropReason, from remote: String)
+    }
+
+    public let eventLoop: any EventLoop
+    private weak var delegate: (any Delegate)?
+    private var responder: Responder
+    private let maxMessageSize: Int
+    private let timer: DeadlineTimer
+    private var carriers: [StreamCarrier] = []
+    private var nextCarrier: UInt64 = 1
+    private var listeners: [any Channel] = []
+    private var pumpIsScheduled = false
+    private var isDelivering = false
+
+    /// - Precondition: called on the event loop, as every method here.
+    public init(
+        staticKey: StaticKeyPair,
+        configuration: TunnelConfiguration,
+        eventLoop: any EventLoop,
+        delegate: any Delegate
+    ) {
+        eventLoop.preconditionInEventLoop()
+        self.eventLoop = eventLoop
+        self.delegate = delegate
+        self.maxMessageSize = configuration.maxMessageSize
+        self.responder = Responder(staticKey: staticKey, configuration: configuration, random: .system)
+        self.timer = DeadlineTimer(eventLoop: eventLoop)
+        self.timer.onDeadline = { [weak self] in self?.deadline() }
+    }
+
+    // MARK: For the agent
+
+    /// Listens for stream carriers, and says where: port 0 is any free one.
+    public func listen(host: String, port: Int) -> EventLoopFuture<SocketAddress?> {
+        let bound = NIOLoopBound(self, eventLoop: self.eventLoop)
+        return ServerBootstrap(group: self.eventLoop)
+            .serverChannelOption(.backlog, value: 256)
+            .serverChannelOption(.socketOption(.so_reuseaddr), value: 1)
+            .childChannelOption(.recvAllocator, value: CarrierOptions.receiveAllocator)
+            .childChannelOption(.writeBufferWaterMark, value: CarrierOptions.waterMark)
+            .carrierSocketOptions()
+            .childChannelInitializer { channel in
+                channel.eventLoop.makeCompletedFuture { try bound.value.attach(channel) }
+            }
+            .bind(host: host, port: port)
+            .map { channel in
+                bound.value.listeners.append(channel)
+                return channel.localAddress
+            }
+    }
+
+    public func accept(_ key: PublicKey, presharedKey: PresharedKey) {
+        self.responder.accept(key, presharedKey: presharedKey)
+    }
+
+    /// Ends what this key has, with REVOKED.
+    public func revoke(_ key: PublicKey) {
+        self.responder.revoke(key, at: Clock.now())
+        self.schedulePump()
+    }
+
+    public var acceptedKeys: [PublicKey] { self.responder.acceptedKeys }
+
+    /// Works on the key's connection, if there is one; what it wants to send goes out soon after.
+    public func withConnection<Result>(of key: PublicKey, _ body: (inout Connection) -> Result) -> Result? {
+        defer { self.schedulePump() }
+        return self.responder.withConnection(of: key, body)
+    }
+
+    public func close(_ key: PublicKey, _ code: ErrorCode) {
+        self.responder.close(key, code, at: Clock.now())
+        self.schedulePump()
+    }
+
+    /// Takes no more carriers. Those that are there stay.
+    public func stopListening() {
+        for listener in self.listeners { listener.close(promise: nil) }
+        self.listeners.removeAll()
+    }
+
+    public var hasConnections: Bool { self.responder.hasConnections }
+    public var drops: DropCounters { self.responder.drops }
+    public var lastOldTimestamp: (sent: TAI64N, greatest: TAI64N)? { self.responder.lastOldTimestamp }
+
+    private func attach(_ channel: any Channel) throws {
+        let carrier = StreamCarrier(
+            id: CarrierID(self.nextCarrier),
+            channel: channel,
+            framer: MessageFramer(role: .responder, maxMessageSize: self.maxMessageSize),
+            at: Clock.now()
+        )
+        self.nextCarrier += 1
+        try channel.pipeline.syncOperations.addHandler(StreamCarrierHandler(carrier: carrier, owner: self))
+    }
+
+    // MARK: Pumping
+
+    /// Once for all that happens in this turn of the loop, so that many small writes leave in one message.
+    private func schedulePump() {
+        guard !self.pumpIsScheduled else { return }
+        self.pumpIsScheduled = true
+        self.eventLoop.assumeIsolated().execute {
+            self.pumpIsScheduled = false
+            self.pump()
+        }
+    }
+
+    private func pump() {
+        let now = Clock.now()
+        self.deliverEvents()
+        for carrier in self.carriers {
+            carrier.pump { self.responder.writeNext(into: &$0, for: carrier.id, at: now) }
+        }
+        self.deliverEvents()
+        self.timer.arm(for: self.responder.nextDeadline, now: now)
+    }
+
+    private func deadline() {
+        self.responder.handleDeadline(at: Clock.now())
+        self.pump()
+    }
+
+    private func deliverEvents() {
+        guard !self.isDelivering else { return }
+        self.isDelivering = true
+        defer { self.isDelivering = false }
+        while let event = self.responder.nextEvent() {
+            if case .closeCarrier(let id) = event { self.drop(id) }
+            self.delegate?.tunnelServer(self, did: event)
+        }
+    }
+
+    private func drop(_ id: CarrierID) {
+        guard let carrier = self.carriers.first(where: { $0.id == id }) else { return }
+        carrier.framer.discard()
+        carrier.channel.close(promise: nil)
+    }
+}
+
+extension TunnelServer: StreamCarrierHandler.Owner {
+    func carrierOpened(_ carrier: StreamCarrier) {
+        let now = Clock.now()
+        self.carriers.append(carrier)
+        self.responder.carrierOpened(carrier.id, at: now)
+        self.deliverEvents()
+        self.timer.arm(for: self.responder.nextDeadline, now: now)
+    }
+
+    func carrier(_ carrier: StreamCarrier, read bytes: ByteBuffer) {
+        let now = Clock.now()
+        carrier.framer.append(bytes)
+        while true {
+            switch carrier.framer.next() {
+            case .message(let message):
+                switch self.responder.receive(message, from: carrier.id, at: now) {
+                case .taken: carrier.framer.open()
+                case .dropped(let reason):
+                    let remote = carrier.channel.remoteAddress.map { "\($0)" } ?? "unknown"
+                    self.delegate?.tunnelServer(self, dropped: reason, from: remote)
+                }
+            case .needsMore: return
+            case .violation:
+                self.drop(carrier.id)
+                return
+            }
+        }
+    }
+
+    func carrierReadComplete(_ carrier: StreamCarrier) { self.pump() }
+
+    func carrierBecameWritable(_ carrier: StreamCarrier) { self.pump() }
+
+    func carrierClosed(_ carrier: StreamCarrier) {
+        self.carriers.removeAll { $0 === carrier }
+        self.responder.carrierClosed(carrier.id, at: Clock.now())
+        self.pump()
+    }
+}

@@ -1,0 +1,58 @@
+#if canImport(Glibc)
+import Glibc
+#elseif canImport(Musl)
+import Musl
+#else
+import Darwin
+#endif
+
+/// read(2) and write(2) to their end, straight from and to memory that the caller has chosen.
+enum DescriptorIO {
+    /// Reads until the end of the file or until `bytes` is full, and says how many came.
+    static func read(from descriptor: CInt, into bytes: inout MutableRawSpan) throws(SystemError) -> Int {
+        try bytes.withUnsafeMutableBytes { buffer throws(SystemError) in
+            var count = 0
+            while count < buffer.count {
+                let rest = UnsafeMutableRawBufferPointer(rebasing: buffer[count...])
+                let outcome = try retrying(descriptor, POLLIN) { systemRead(descriptor, rest.baseAddress, rest.count) }
+                if outcome == 0 { break }
+                count += outcome
+            }
+            return count
+        }
+    }
+
+    static func write(_ bytes: RawSpan, to descriptor: CInt) throws(SystemError) {
+        try bytes.withUnsafeBytes { buffer throws(SystemError) in
+            var rest = buffer[...]
+            while !rest.isEmpty {
+                let chunk = UnsafeRawBufferPointer(rebasing: rest)
+                let outcome = try retrying(descriptor, POLLOUT) {
+                    systemWrite(descriptor, chunk.baseAddress, chunk.count)
+                }
+                rest = rest.dropFirst(outcome)
+            }
+        }
+    }
+
+    /// Standard input and output may have been made non-blocking by whoever shares them.
+    private static func retrying(_ descriptor: CInt, _ event: CInt, _ call: () -> Int) throws(SystemError) -> Int {
+        while true {
+            let outcome = call()
+            if outcome >= 0 { return outcome }
+            let error = SystemError.last
+            switch error.code {
+            case EINTR:
+                continue
+            case EAGAIN:
+                var wanted = pollfd(fd: descriptor, events: Int16(event), revents: 0)
+                _ = poll(&wanted, 1, -1)
+            default:
+                throw error
+            }
+        }
+    }
+}
+
+private let systemRead = read
+private let systemWrite = write
