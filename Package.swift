@@ -28,6 +28,7 @@ let package = Package(
         .target(name: "KeyFiles", dependencies: ["Noise"], swiftSettings: strict),
         .target(name: "Tunnel", dependencies: ["Noise", nioCore], swiftSettings: strict),
         .target(name: "Carriers", dependencies: ["Noise", "Tunnel", nioCore, nioPosix], swiftSettings: strict),
+        .target(name: "InterceptProtocol", dependencies: [nioCore], swiftSettings: strict),
         .executableTarget(name: "kl", dependencies: ["KeyFiles", "Noise", argumentParser], swiftSettings: strict),
         .testTarget(name: "NoiseTests", dependencies: ["Noise"], swiftSettings: strict),
         .testTarget(name: "KeyFilesTests", dependencies: ["KeyFiles", "Noise"], swiftSettings: strict),
