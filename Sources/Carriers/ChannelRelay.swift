@@ -4,46 +4,67 @@ public import NIOCore
 ///
 /// Two of these, one in each pipeline. Like `StreamBridge`: half-close, reset and back-pressure pass through, and the
 /// channels need `autoRead` off and `allowRemoteHalfClosure` on.
+///
+/// The client's half is in its pipeline before the other socket exists: NIO reads on its own when a socket's end comes,
+/// and what it reads then must not be lost.
 public final class ChannelRelay: ChannelInboundHandler, RemovableChannelHandler {
     public typealias InboundIn = ByteBuffer
 
     private let channel: any Channel
     private var partner: ChannelRelay?
+    private var early: [ByteBuffer]
     private var inputIsClosed: Bool
     private var outputIsClosed = false
+    private var isOver = false
     private var onDone: (() -> Void)?
 
-    private init(_ channel: any Channel, inputIsClosed: Bool) {
-        self.channel = channel
+    /// - Parameters:
+    ///   - firstBytes: what was read of the client before.
+    ///   - inputIsClosed: whether its end was seen as well.
+    public init(
+        client: any Channel,
+        firstBytes: [ByteBuffer] = [],
+        inputIsClosed: Bool = false,
+        onDone: @escaping () -> Void
+    ) {
+        self.channel = client
+        self.early = firstBytes
         self.inputIsClosed = inputIsClosed
+        self.onDone = onDone
     }
 
-    /// Joins the two and begins. What was read of the first before goes out to the second first.
-    public static func join(
-        _ client: any Channel,
-        _ server: any Channel,
-        firstBytes: [ByteBuffer],
-        inputIsClosed: Bool,
-        onDone: @escaping () -> Void
-    ) throws {
-        let front = ChannelRelay(client, inputIsClosed: inputIsClosed)
-        let back = ChannelRelay(server, inputIsClosed: false)
-        front.partner = back
-        back.partner = front
-        front.onDone = onDone
-        try client.pipeline.syncOperations.addHandler(front)
-        try server.pipeline.syncOperations.addHandler(back)
-        for bytes in firstBytes { server.write(bytes, promise: nil) }
-        server.flush()
-        if inputIsClosed { back.closeOutput() } else { client.read() }
-        server.read()
-        // Either may have gone while nobody watched.
-        if !client.isActive { front.end(withReset: true) }
-        if !server.isActive { back.end(withReset: true) }
+    private init(server: any Channel) {
+        self.channel = server
+        self.early = []
+        self.inputIsClosed = false
     }
+
+    /// The other socket is there.
+    public func join(_ server: any Channel) {
+        let back = ChannelRelay(server: server)
+        guard !self.isOver, (try? server.pipeline.syncOperations.addHandler(back)) != nil else {
+            return server.close(promise: nil)
+        }
+        self.partner = back
+        back.partner = self
+        for bytes in self.early { server.write(bytes, promise: nil) }
+        self.early = []
+        server.flush()
+        if self.inputIsClosed { back.closeOutput() } else if server.isWritable { self.channel.read() }
+        server.read()
+        if !server.isActive { back.end() }
+    }
+
+    /// There will be no other socket: the client gets what it would have got there.
+    public func refuse() { self.end() }
 
     public func channelRead(context: ChannelHandlerContext, data: NIOAny) {
-        self.partner?.channel.write(Self.unwrapInboundIn(data), promise: nil)
+        let bytes = Self.unwrapInboundIn(data)
+        if let partner = self.partner {
+            partner.channel.write(bytes, promise: nil)
+        } else if !self.isOver {
+            self.early.append(bytes)
+        }
     }
 
     public func channelReadComplete(context: ChannelHandlerContext) {
@@ -64,36 +85,35 @@ public final class ChannelRelay: ChannelInboundHandler, RemovableChannelHandler 
         self.partner?.closeOutput()
     }
 
+    /// Behind everything written: NIO closes the output once all of it is out.
     private func closeOutput() {
         guard !self.outputIsClosed else { return }
         self.outputIsClosed = true
+        self.channel.flush()
         self.channel.close(mode: .output).assumeIsolated().whenComplete { _ in
-            if self.inputIsClosed { self.end(withReset: false) }
+            if self.inputIsClosed, self.partner?.outputIsClosed ?? true { self.end() }
         }
     }
 
-    public func errorCaught(context: ChannelHandlerContext, error: any Error) { self.end(withReset: true) }
+    public func errorCaught(context: ChannelHandlerContext, error: any Error) { self.end() }
 
-    public func channelInactive(context: ChannelHandlerContext) {
-        self.end(withReset: !(self.inputIsClosed && self.outputIsClosed))
-    }
+    public func channelInactive(context: ChannelHandlerContext) { self.end() }
 
-    /// Closes both. A connection that ended before its time ends on the other side by a reset, as it did here.
-    private func end(withReset: Bool) {
-        guard let partner = self.partner else { return }
+    /// Ends both sockets. Where both directions had not ended properly, both clients see a reset, as they would have.
+    private func end() {
+        guard !self.isOver else { return }
+        self.isOver = true
+        let isProper = self.inputIsClosed && self.outputIsClosed
+        let partner = self.partner
         self.partner = nil
-        partner.partner = nil
-        let bothEnded = self.inputIsClosed && partner.inputIsClosed
-        if withReset && !bothEnded {
-            partner.channel.closeWithReset()
-            self.channel.closeWithReset()
-        } else {
-            // What was written and not yet sent still goes out: the output was closed behind it.
-            self.channel.close(promise: nil)
-            if bothEnded && partner.outputIsClosed { partner.channel.close(promise: nil) }
-        }
-        (self.onDone ?? partner.onDone)?()
+        self.early = []
+        if isProper { self.channel.close(promise: nil) } else { self.channel.closeWithReset() }
+        let onDone = self.onDone
         self.onDone = nil
-        partner.onDone = nil
+        if let partner {
+            // The other half's last bytes may still be on their way out: it closes when its own output has.
+            if !isProper || partner.outputIsClosed { partner.end() }
+        }
+        onDone?()
     }
 }

@@ -51,13 +51,13 @@ public enum Flags {
         return Endpoint(host: String(pieces[0]), port: try Self.port(pieces[1]))
     }
 
-    /// `10m`, `6s`, `500ms`, `1h`, or seconds without a unit, as milliseconds.
+    /// `10m`, `6s`, `500ms`, `1h`, as milliseconds.
     public static func milliseconds(_ text: String) throws(FlagError) -> Int64 {
         let digits = text.prefix { $0.isASCII && $0.isNumber }
         let factor: Int64? =
             switch text.dropFirst(digits.count) {
             case "ms": 1
-            case "s", "": 1_000
+            case "s": 1_000
             case "m": 60_000
             case "h": 3_600_000
             default: nil
