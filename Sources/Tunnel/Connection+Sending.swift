@@ -180,7 +180,9 @@ extension Connection {
             let limit = stream.receiveWindow.update(
                 at: now,
                 roundTripTime: self.roundTripTime.smoothed,
-                windowAtMost: min(Constants.maxStreamWindow, free / 2)
+                // The control stream isn't part of what the connection's window bounds: it stays as small as it began.
+                windowAtMost: stream.id == .control
+                    ? Constants.initialStreamWindow : min(Constants.maxStreamWindow, free / 2)
             )
             body.writeVarInt(FrameType.maxStreamData)
             body.writeVarInt(stream.id.rawValue)

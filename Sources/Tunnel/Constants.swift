@@ -45,6 +45,11 @@ enum Constants {
     /// Curve25519 work for initiations whose mac1 is right: 0.11 ms each, so at most a tenth of a core. †
     static let handshakeBudgetPerSecond = 1_000
     static let waitingCarriers = 64  // †
+    /// What a stranger's carrier may cost in Curve25519 work: so many openings, so far apart. †
+    static let openingsPerCarrier = 3
+    static let openingInterval = TimeAmount.milliseconds(20)
+    /// Stream carriers that one connection may have at once; one more closes the one that has been there longest. †
+    static let carriersPerConnection = 8
     static let silenceBeforeClose = TimeAmount.seconds(5)
 
     // MARK: Recovery (RFC 9002, appendix A.2) and acknowledgement

@@ -25,6 +25,9 @@ public struct Responder: ~Copyable {
         /// When it is closed unless something valid has come by then.
         var closeAt: Instant?
         var isKnown = false
+        /// Initiations with a valid mac1 that were opened on it before any was accepted.
+        var openings = 0
+        var openedLastAt: Instant?
         var link: Link?
         /// Answers to initiations, at most one for each of the sessions that may wait.
         var outbox: [ByteBuffer] = []
@@ -170,7 +173,7 @@ public struct Responder: ~Copyable {
             return .unknownIndex
         }
         // From its first session on, a stream carrier is that one connection's.
-        if let bound = self.carriers[at].link, entry.link.map({ $0 !== bound }) ?? false { return .otherConnection }
+        if let bound = self.carriers[at].link, !self.belongs(entry, to: bound) { return .otherConnection }
         var plaintext = self.plaintext.take(max(0, message.readableBytes - Constants.dataOverhead))
         let (number, reason) = entry.session.open(message, into: &plaintext, at: now)
         guard let number else {
@@ -179,7 +182,7 @@ public struct Responder: ~Copyable {
         }
         let id = self.carriers[at].id
         guard let link = entry.link ?? self.confirm(entry, on: id, at: now) else { return .keyTooOld }
-        self.bind(id, to: link)
+        self.bind(id, to: link, at: now)
         if link.connection.isActive, link.connection.highestReceived.map({ number > $0 }) ?? true {
             link.connection.highestReceived = number
             let isNew = link.connection.carrier != id
@@ -193,12 +196,22 @@ public struct Responder: ~Copyable {
         return nil
     }
 
-    private mutating func bind(_ id: CarrierID, to link: Link) {
+    private func belongs(_ entry: ResponderSession, to link: Link) -> Bool {
+        if let held = entry.link { return held === link }
+        return entry.peer === link.peer && entry.answered == link.connection.id
+    }
+
+    private mutating func bind(_ id: CarrierID, to link: Link, at now: Instant) {
         guard let at = self.carriers.firstIndex(where: { $0.id == id }), self.carriers[at].link == nil else { return }
         self.carriers[at].link = link
         self.carriers[at].closeAt = nil
         link.carriers.append(id)
         link.connection.carrierLostAt = nil
+        if link.carriers.count > Constants.carriersPerConnection,
+            let oldest = link.carriers.first(where: { $0 != link.connection.carrier })
+        {
+            self.dropCarrier(oldest, at: now)
+        }
     }
 
     /// The next message for this carrier, appended to the buffer. False: nothing for it now.
@@ -220,7 +233,7 @@ public struct Responder: ~Copyable {
             let noise = HandshakeMessage.noisePart(of: message, header: HandshakeMessage.initiationHeader)
         else { return .malformed }
         guard HandshakeMessage.hasValidMac1(message, self.receivingMac) else { return .wrongMac1 }
-        guard self.handshakeBudget.allows(at: now) else { return .overBudget }
+        guard self.mayOpenInitiation(carrierAt: at, at: now) else { return .overBudget }
         let opened = HandshakeMessage.withPrologue { prologue in
             ResponderHandshake(
                 message1: noise.readableBytesSpan,
@@ -256,6 +269,19 @@ public struct Responder: ~Copyable {
             carrierAt: at,
             at: now
         )
+    }
+
+    /// Whoever knows our public key can make us do Curve25519 work: strangers get little of it, each and together. A
+    /// carrier that carries a connection is no stranger's, so a flood can't keep a connection from rekeying.
+    private mutating func mayOpenInitiation(carrierAt at: Int, at now: Instant) -> Bool {
+        if self.carriers[at].link != nil { return true }
+        if !self.carriers[at].isKnown {
+            guard self.carriers[at].openings < Constants.openingsPerCarrier else { return false }
+            if let last = self.carriers[at].openedLastAt, now < last + Constants.openingInterval { return false }
+            self.carriers[at].openings += 1
+            self.carriers[at].openedLastAt = now
+        }
+        return self.handshakeBudget.allows(at: now)
     }
 
     private mutating func respond(
