@@ -14,8 +14,11 @@ public final class ChannelRelay: ChannelInboundHandler, RemovableChannelHandler 
     private var partner: ChannelRelay?
     private var early: [ByteBuffer]
     private var inputIsClosed: Bool
+    private var outputIsClosing = false
+    /// All that was written, and the end behind it, is out.
     private var outputIsClosed = false
     private var isOver = false
+    private var wasJoined = false
     private var onDone: (() -> Void)?
 
     /// - Parameters:
@@ -46,6 +49,7 @@ public final class ChannelRelay: ChannelInboundHandler, RemovableChannelHandler 
             return server.close(promise: nil)
         }
         self.partner = back
+        self.wasJoined = true
         back.partner = self
         for bytes in self.early { server.write(bytes, promise: nil) }
         self.early = []
@@ -62,7 +66,7 @@ public final class ChannelRelay: ChannelInboundHandler, RemovableChannelHandler 
         let bytes = Self.unwrapInboundIn(data)
         if let partner = self.partner {
             partner.channel.write(bytes, promise: nil)
-        } else if !self.isOver {
+        } else if !self.isOver, !self.wasJoined {
             self.early.append(bytes)
         }
     }
@@ -83,37 +87,51 @@ public final class ChannelRelay: ChannelInboundHandler, RemovableChannelHandler 
         guard !self.inputIsClosed else { return }
         self.inputIsClosed = true
         self.partner?.closeOutput()
+        self.endIfDone()
     }
 
     /// Behind everything written: NIO closes the output once all of it is out.
     private func closeOutput() {
-        guard !self.outputIsClosed else { return }
-        self.outputIsClosed = true
+        guard !self.outputIsClosing else { return }
+        self.outputIsClosing = true
         self.channel.flush()
-        self.channel.close(mode: .output).assumeIsolated().whenComplete { _ in
-            if self.inputIsClosed, self.partner?.outputIsClosed ?? true { self.end() }
+        self.channel.closeOutputWhenWritten().assumeIsolated().whenComplete { result in
+            if case .success = result { self.outputIsClosed = true }
+            self.endIfDone()
         }
     }
 
     public func errorCaught(context: ChannelHandlerContext, error: any Error) { self.end() }
 
-    public func channelInactive(context: ChannelHandlerContext) { self.end() }
+    public func channelInactive(context: ChannelHandlerContext) {
+        // NIO tells the second of two ends by this alone: the input's when the output was closed before, or the
+        // output's when the input was. What broke, `errorCaught` has told before.
+        if self.outputIsClosed, !self.inputIsClosed {
+            self.inputIsClosed = true
+            self.partner?.closeOutput()
+        }
+        if self.inputIsClosed, self.outputIsClosing { self.outputIsClosed = true }
+        self.end()
+    }
 
-    /// Ends both sockets. Where both directions had not ended properly, both clients see a reset, as they would have.
+    /// Both directions of this socket have ended as they should. The other one closes when its own have.
+    private func endIfDone() {
+        if self.inputIsClosed, self.outputIsClosed { self.end() }
+    }
+
+    /// Ends this socket, and, where it hadn't ended properly, the other one too: both by a reset.
     private func end() {
         guard !self.isOver else { return }
         self.isOver = true
         let isProper = self.inputIsClosed && self.outputIsClosed
         let partner = self.partner
         self.partner = nil
+        partner?.partner = nil
         self.early = []
         if isProper { self.channel.close(promise: nil) } else { self.channel.closeWithReset() }
         let onDone = self.onDone
         self.onDone = nil
-        if let partner {
-            // The other half's last bytes may still be on their way out: it closes when its own output has.
-            if !isProper || partner.outputIsClosed { partner.end() }
-        }
+        if !isProper { partner?.end() }
         onDone?()
     }
 }

@@ -14,8 +14,11 @@ public final class StreamBridge<Access: ConnectionAccess>: ChannelInboundHandler
     private let stream: StreamID
     private let channel: any Channel
     private var inputIsClosed: Bool
+    /// The stream's end was taken: the socket's output closes behind all that was written.
+    private var outputIsClosing = false
     private var outputIsClosed = false
     private var isDone = false
+    private var wasReset = false
     /// The stream has room for what the socket gives.
     private var mayRead = true
     private var onDone: ((StreamBridge) -> Void)?
@@ -68,16 +71,26 @@ public final class StreamBridge<Access: ConnectionAccess>: ChannelInboundHandler
     }
 
     /// The socket was reset: so are both directions of the stream.
-    public func errorCaught(context: ChannelHandlerContext, error: any Error) { context.close(promise: nil) }
+    public func errorCaught(context: ChannelHandlerContext, error: any Error) {
+        self.wasReset = true
+        context.close(promise: nil)
+    }
 
-    public func channelInactive(context: ChannelHandlerContext) { self.socketClosed() }
+    public func channelInactive(context: ChannelHandlerContext) {
+        // When the output was closed before, NIO tells the input's end by this alone.
+        if self.outputIsClosed, !self.inputIsClosed, !self.wasReset {
+            self.inputIsClosed = true
+            _ = self.access.withConnection { $0.finish(self.stream) }
+        }
+        self.socketClosed()
+    }
 
     private func socketClosed() {
         guard !self.isDone else { return }
         _ = self.access.withConnection { connection in
             // Does nothing to a direction that is over.
             if !self.inputIsClosed { connection.reset(self.stream, .tcpReset) }
-            if !self.outputIsClosed {
+            if !self.outputIsClosing {
                 connection.stopSending(self.stream, .tcpReset)
                 connection.reset(self.stream, .tcpReset)
             }
@@ -92,7 +105,7 @@ public final class StreamBridge<Access: ConnectionAccess>: ChannelInboundHandler
     // MARK: Stream to socket
 
     private func pumpToSocket() {
-        guard !self.isDone, !self.outputIsClosed else { return }
+        guard !self.isDone, !self.outputIsClosing else { return }
         var wrote = false
         loop: while self.channel.isWritable {
             switch self.access.withConnection({ $0.read(self.stream) }) ?? .nothing {
@@ -101,14 +114,17 @@ public final class StreamBridge<Access: ConnectionAccess>: ChannelInboundHandler
                 self.channel.write(bytes, promise: nil)
                 wrote = true
             case .end:
-                self.outputIsClosed = true
+                self.outputIsClosing = true
                 break loop
             case .nothing: break loop
             }
         }
         if wrote { self.channel.flush() }
-        if self.outputIsClosed {
-            self.channel.close(mode: .output).assumeIsolated().whenComplete { _ in self.closeIfDone() }
+        if self.outputIsClosing {
+            self.channel.closeOutputWhenWritten().assumeIsolated().whenComplete { result in
+                if case .success = result { self.outputIsClosed = true }
+                self.closeIfDone()
+            }
         }
     }
 

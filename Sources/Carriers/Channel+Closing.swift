@@ -1,6 +1,3 @@
-public import NIOCore
-import NIOPosix
-
 #if canImport(Glibc)
 import Glibc
 #elseif canImport(Musl)
@@ -8,6 +5,8 @@ import Musl
 #else
 import Darwin
 #endif
+public import NIOCore
+import NIOPosix
 
 extension Channel {
     /// Closes by a TCP reset: SO_LINGER with no time. Whoever is at the other end knows that this wasn't a proper end.
@@ -17,5 +16,13 @@ extension Channel {
         } else {
             self.close(promise: nil)
         }
+    }
+
+    /// Closes the output behind all that was written.
+    ///
+    /// NIO closes the whole socket at once when the input is closed already, and drops what it has not sent: so wait until
+    /// it has.
+    func closeOutputWhenWritten() -> EventLoopFuture<Void> {
+        self.writeAndFlush(ByteBuffer()).flatMap { self.close(mode: .output) }
     }
 }
