@@ -29,7 +29,18 @@ let package = Package(
         .target(name: "Tunnel", dependencies: ["Noise", nioCore], swiftSettings: strict),
         .target(name: "Carriers", dependencies: ["Noise", "Tunnel", nioCore, nioPosix], swiftSettings: strict),
         .executableTarget(name: "kl", dependencies: ["KeyFiles", "Noise", argumentParser], swiftSettings: strict),
+        .target(
+            name: "TunnelSimulator",
+            dependencies: ["Noise", "Tunnel", nioCore],
+            path: "Tests/TunnelSimulator",
+            swiftSettings: strict
+        ),
         .testTarget(name: "NoiseTests", dependencies: ["Noise"], swiftSettings: strict),
         .testTarget(name: "KeyFilesTests", dependencies: ["KeyFiles", "Noise"], swiftSettings: strict),
+        .testTarget(
+            name: "TunnelTests",
+            dependencies: ["Noise", "Tunnel", "TunnelSimulator", nioCore],
+            swiftSettings: strict
+        ),
     ]
 )
