@@ -160,7 +160,6 @@ extension Initiator {
             hasher.combine(carrier.attempts)
             hasher.combine(carrier.outbox)
         }
-        hasher.combine(self.events.count)
         hasher.combine(self.secretArena.liveSecrets)
         self.connection?.hash(into: &hasher)
     }
@@ -196,7 +195,6 @@ extension Responder {
         }
         hasher.combine(self.sessions.count)
         hasher.combine(self.revoked.count)
-        hasher.combine(self.events.count)
         hasher.combine(self.secretArena.liveSecrets)
     }
 }

@@ -92,7 +92,7 @@ public class End {
 
     private func open(_ attachment: Attachment) {
         attachment.isOpen = true
-        attachment.openedAt = self.world.now
+        attachment.openedAt = self.now
         self.opened(attachment.id)
     }
 
@@ -102,9 +102,12 @@ public class End {
             switch attachment.framer.next() {
             case .message(let message):
                 try self.world.attacker?.precede(message, at: self, on: attachment)
-                if self.take(message, from: attachment.id) == .taken {
+                switch self.take(message, from: attachment.id) {
+                case .taken:
                     attachment.hasTaken = true
                     attachment.framer.open()
+                case .dropped(let reason):
+                    self.world.log("\(self.name): drops a message of type \(message.messageType): \(reason.label)")
                 }
             case .needsMore: return
             case .violation:

@@ -14,6 +14,7 @@ public final class InitiatorEnd: End {
     /// Streams that the other side opens on each connection of this key.
     var dialAt: Int64?
     private var attempts = 0
+    private var dateWasChanged = false
     private(set) var replacements = 0
     private(set) var established = 0
 
@@ -31,10 +32,13 @@ public final class InitiatorEnd: End {
     public var key: PublicKey { self.configuration.staticKey.publicKey }
 
     /// The program ends without a word and is started again: its carriers break, its keys are gone.
-    func restart(remembersTimestamp: Bool) throws(SimulationFailure) {
+    func restart() throws(SimulationFailure) {
         self.world.log("\(self.name): restarts")
         let arena = self.tunnel.secretArena
-        if remembersTimestamp { self.configuration.lastTimestamp = self.tunnel.lastTimestamp }
+        // One whose clock has gone back is refused until it catches up, unless it remembers.
+        if self.dateWasChanged || self.random.isOne(in: 2) {
+            self.configuration.lastTimestamp = self.tunnel.lastTimestamp
+        }
         for attachment in self.attachments { attachment.carrier?.cut(at: self.world.now, losing: false) }
         self.attachments.removeAll()
         self.traffic = nil
@@ -43,6 +47,11 @@ public final class InitiatorEnd: End {
         guard arena.liveSecrets == 0 else { throw self.world.failure("\(self.name) left \(arena.liveSecrets) secrets") }
         self.attempts = 0
         self.dialAt = self.world.now
+    }
+
+    func changeDate(by nanoseconds: Int64) {
+        self.wallClock.offset += nanoseconds
+        self.dateWasChanged = true
     }
 
     // MARK: The tunnel

@@ -3,7 +3,7 @@ import Tunnel
 /// What holds after every step, whatever the network does.
 extension World {
     func checkInvariants() throws(SimulationFailure) {
-        for end in self.ends { try end.checkBounds() }
+        for end in self.ends where end.isAwake { try end.checkBounds() }
         guard let responder = self.responder else { return }
         for initiator in self.initiators {
             var one: ConnectionInspection?

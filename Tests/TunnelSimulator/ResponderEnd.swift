@@ -31,6 +31,8 @@ public final class ResponderEnd: End {
         self.tunnel.accept(key, presharedKey: presharedKey)
     }
 
+    func presharedKey(of key: PublicKey) -> PresharedKey? { self.accepted.first { $0.key == key }?.presharedKey }
+
     /// The program ends without a word and is started again.
     public func restart() throws(SimulationFailure) {
         self.world.log("\(self.name): restarts")
@@ -78,7 +80,9 @@ public final class ResponderEnd: End {
                     )
                 }
             case .resumed: break
-            case .closeCarrier(let id): self.close(id)
+            case .closeCarrier(let id):
+                try self.checkPatience(id)
+                self.close(id)
             case .connection(let key, .ended(let end)):
                 if end.code == .replaced { self.replacements += 1 }
                 self.traffic[key] = nil
@@ -121,6 +125,17 @@ public final class ResponderEnd: End {
 
     // MARK: Bounds
 
+    /// Who has shown nothing is closed after five seconds, and not sooner unless too many wait.
+    private func checkPatience(_ id: CarrierID) throws(SimulationFailure) {
+        guard let attachment = self.attachments.first(where: { $0.id == id }), !attachment.hasTaken else { return }
+        let waiting = self.attachments.count { $0.isOpen && !$0.hasTaken }
+        let waited = self.now - attachment.openedAt
+        try self.world.check(
+            waited >= .seconds(5) || waiting >= 64,
+            "a stranger was closed after \(waited.nanoseconds) ns"
+        )
+    }
+
     override var digest: Int {
         var hasher = Hasher()
         self.tunnel.hash(into: &hasher)
@@ -134,6 +149,9 @@ public final class ResponderEnd: End {
     }
 
     override func checkBounds() throws(SimulationFailure) {
+        for attachment in self.attachments where attachment.isOpen && !attachment.hasTaken {
+            try self.world.check(self.now - attachment.openedAt <= .seconds(5), "a stranger was kept")
+        }
         var sessions = 0
         for (key, _) in self.accepted {
             let unconfirmed = self.tunnel.unconfirmedCount(of: key)

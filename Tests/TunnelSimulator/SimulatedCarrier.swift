@@ -10,6 +10,9 @@ final class SimulatedCarrier {
         /// Byte numbers at which the two directions break.
         var breaksUpAt: Int?
         var breaksDownAt: Int?
+        /// Byte numbers of those that arrive changed.
+        var corruptsUpAt: Int?
+        var corruptsDownAt: Int?
         /// How much later each end is told; nil: never, it has to find out.
         var dialerLearnsAfter: Int64? = 0
         var acceptorLearnsAfter: Int64? = 0
@@ -28,6 +31,8 @@ final class SimulatedCarrier {
         let down = Pipe(shape.down, random: random)
         up.breaksAt = shape.breaksUpAt
         down.breaksAt = shape.breaksDownAt
+        up.corruptsAt = shape.corruptsUpAt
+        down.corruptsAt = shape.corruptsDownAt
         self.id = id
         self.shape = shape
         self.dialer = Attachment(id, end: dialer, input: down, output: up)
@@ -46,6 +51,16 @@ final class SimulatedCarrier {
             if losing { pipe.drain() }
         }
         self.noticeBreak(at: now)
+    }
+
+    /// From now on nothing arrives, and nobody is told.
+    func swallow() {
+        guard !self.isBreaking else { return }
+        self.isBreaking = true
+        for pipe in [self.dialer.output, self.acceptor.output] {
+            pipe.breaksAt = pipe.carried
+            pipe.drain()
+        }
     }
 
     /// Once a direction has broken, both ends will hear of it, or not.
@@ -81,7 +96,8 @@ final class Attachment {
     private(set) var closesAt: Int64?
     /// A message of ours was taken here: until then a responder owes silence.
     var hasTaken = false
-    var openedAt: Int64 = 0
+    /// By the end's own clock.
+    var openedAt = Instant(nanoseconds: 0)
 
     init(_ id: CarrierID, end: End, input: Pipe, output: Pipe) {
         self.id = id

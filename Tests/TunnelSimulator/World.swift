@@ -22,8 +22,11 @@ public final class World {
     /// How the next carrier will be.
     var shapeCarrier: (World) -> SimulatedCarrier.Shape = { _ in SimulatedCarrier.Shape() }
     var attacker: Attacker?
+    /// Until then no carrier comes to be.
+    var offlineUntil: Int64 = 0
 
     let ledger = Ledger()
+    private var departed: [End] = []
     private var carriers: [SimulatedCarrier] = []
     private var nextCarrier: UInt64 = 1
     private var actions: [(at: Int64, what: (World) throws(SimulationFailure) -> Void)] = []
@@ -45,6 +48,15 @@ public final class World {
         self.ends.append(end)
         if let end = end as? InitiatorEnd { self.initiators.append(end) }
         if let end = end as? ResponderEnd { self.responder = end }
+    }
+
+    /// Strangers leave before all is judged.
+    func removeStrangers() {
+        for end in self.ends where end is StrangerEnd {
+            for attachment in end.attachments { end.close(attachment) }
+        }
+        self.departed = self.ends.filter { $0 is StrangerEnd }
+        self.ends.removeAll { $0 is StrangerEnd }
     }
 
     // MARK: Carriers
@@ -175,6 +187,7 @@ public final class World {
         let type: UInt8 = message.getInteger(at: message.readerIndex) ?? 0
         let size = message.readableBytes
         self.bytesSealed += size
+        self.log("\(end.name): message of type \(type), \(size) bytes, on carrier \(attachment.id.rawValue)")
         if end.role == .responder {
             try self.check(attachment.hasTaken, "a byte for one who has shown nothing")
         }

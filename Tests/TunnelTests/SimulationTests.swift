@@ -9,6 +9,7 @@ import TunnelSimulator
             let simulation = Simulation(seed: seed)
             simulation.world.isTraced = environment["SIMULATOR_TRACE"] != nil
             try simulation.run()
+            print("\(simulation.world.steps) steps, \(simulation.world.bytesSealed) bytes sealed")
             return
         }
         let count = environment["SIMULATOR_SEEDS"].flatMap { UInt64($0) } ?? 10_000
