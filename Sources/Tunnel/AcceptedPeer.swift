@@ -20,6 +20,15 @@ final class AcceptedPeer {
         self.key = key
         self.presharedKey = presharedKey
     }
+
+    /// Breaks the circles that lead from here back to here.
+    func letGo() {
+        self.unconfirmed.removeAll()
+        self.current?.letGo()
+        self.current = nil
+        for link in self.closing { link.letGo() }
+        self.closing.removeAll()
+    }
 }
 
 struct ExpectedConnection {
@@ -41,6 +50,12 @@ final class Link {
         self.peer = peer
         self.secondName = secondName
         self.connection = connection
+    }
+
+    func letGo() {
+        for entry in self.sessions { entry.link = nil }
+        self.sessions.removeAll()
+        self.connection.wipe()
     }
 }
 
