@@ -58,7 +58,10 @@ public final class InitiatorEnd: End {
 
     override var deadline: Instant? { self.tunnel.nextDeadline }
     override func handleDeadline() { self.tunnel.handleDeadline(at: self.now) }
-    override func opened(_ id: CarrierID) { self.tunnel.carrierOpened(id, at: self.now) }
+
+    override func opened(_ id: CarrierID) {
+        if self.isRunning { self.tunnel.carrierOpened(id, at: self.now) } else { self.close(id) }
+    }
 
     override func closed(_ id: CarrierID) {
         self.tunnel.carrierClosed(id, at: self.now)
@@ -137,6 +140,7 @@ public final class InitiatorEnd: End {
     public func finish() {
         self.isRunning = false
         self.tunnel.close(.done, at: self.now)
+        if !self.tunnel.isClosing { for attachment in self.attachments { self.close(attachment) } }
     }
 
     // MARK: Bounds

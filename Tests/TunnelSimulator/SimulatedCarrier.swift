@@ -114,7 +114,6 @@ final class Attachment {
 
     var nextTime: Int64? {
         if !self.isOpen { return self.opensAt }
-        guard let arrival = self.input.nextArrival else { return self.closesAt }
-        return min(arrival, self.closesAt ?? arrival)
+        return self.input.nextArrival ?? self.closesAt
     }
 }

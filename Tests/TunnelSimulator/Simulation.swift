@@ -132,6 +132,8 @@ public struct Simulation {
         self.world.isSettling = true
         self.world.removeStrangers()
         self.world.log("quiet")
+        // Whoever sleeps wakes first: until then nothing shows that anything is amiss.
+        try self.world.run(until: self.world.ends.map(\.asleepUntil).max() ?? self.world.now)
         let isComplete = try self.world.run(atMost: .hours(24)) { self.world.isComplete }
         guard isComplete else { throw self.world.failure("not all came to an end: \(self.world.unfinished)") }
         try self.finish()
