@@ -79,17 +79,18 @@ final class ResponderSession {
 /// So many a second, counted in seconds that begin with the first.
 struct RateLimit {
     let perSecond: Int
-    private var second = Instant(nanoseconds: .min)
+    private var second: Instant?
     private var count = 0
 
     init(perSecond: Int) { self.perSecond = perSecond }
 
     mutating func allows(at now: Instant) -> Bool {
-        if now < self.second || now.nanoseconds &- self.second.nanoseconds >= 1_000_000_000 {
+        if let second = self.second, now >= second, now - second < .seconds(1) {
+            guard self.count < self.perSecond else { return false }
+        } else {
             self.second = now
             self.count = 0
         }
-        guard self.count < self.perSecond else { return false }
         self.count += 1
         return true
     }
