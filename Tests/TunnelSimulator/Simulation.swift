@@ -134,6 +134,7 @@ public struct Simulation {
         self.world.log("quiet")
         // Whoever sleeps wakes first: until then nothing shows that anything is amiss.
         try self.world.run(until: self.world.ends.map(\.asleepUntil).max() ?? self.world.now)
+        try self.world.run(for: self.configuration.deadAfter + self.configuration.deadAfter)
         let isComplete = try self.world.run(atMost: .hours(24)) { self.world.isComplete }
         guard isComplete else { throw self.world.failure("not all came to an end: \(self.world.unfinished)") }
         try self.finish()
