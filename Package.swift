@@ -55,15 +55,32 @@ let package = Package(
         ),
         .executableTarget(
             name: "kl-sidecar",
-            dependencies: ["AgentSupport", "SidecarAgent", argumentParser, nioPosix],
+            dependencies: [
+                "AgentSupport", "InterceptProtocol", "KeyFiles", "Noise", "SidecarAgent", "Tunnel", argumentParser, logging,
+                nioCore, nioPosix,
+            ],
             swiftSettings: strict
         ),
         .executableTarget(
             name: "kl-workspace",
-            dependencies: ["AgentSupport", "WorkspaceAgent", argumentParser, nioPosix],
+            dependencies: [
+                "AgentSupport", "InterceptProtocol", "Noise", "Tunnel", "WorkspaceAgent", argumentParser, logging, nioCore,
+                nioPosix,
+            ],
+            swiftSettings: strict
+        ),
+        .target(
+            name: "TunnelSimulator",
+            dependencies: ["Noise", "Tunnel", nioCore],
+            path: "Tests/TunnelSimulator",
             swiftSettings: strict
         ),
         .testTarget(name: "NoiseTests", dependencies: ["Noise"], swiftSettings: strict),
         .testTarget(name: "KeyFilesTests", dependencies: ["KeyFiles", "Noise"], swiftSettings: strict),
+        .testTarget(
+            name: "TunnelTests",
+            dependencies: ["Noise", "Tunnel", "TunnelSimulator", nioCore],
+            swiftSettings: strict
+        ),
     ]
 )

@@ -20,6 +20,15 @@ final class AcceptedPeer {
         self.key = key
         self.presharedKey = presharedKey
     }
+
+    /// Breaks the circles that lead from here back to here.
+    func letGo() {
+        self.unconfirmed.removeAll()
+        self.current?.letGo()
+        self.current = nil
+        for link in self.closing { link.letGo() }
+        self.closing.removeAll()
+    }
 }
 
 struct ExpectedConnection {
@@ -41,6 +50,12 @@ final class Link {
         self.peer = peer
         self.secondName = secondName
         self.connection = connection
+    }
+
+    func letGo() {
+        for entry in self.sessions { entry.link = nil }
+        self.sessions.removeAll()
+        self.connection.wipe()
     }
 }
 
@@ -64,17 +79,18 @@ final class ResponderSession {
 /// So many a second, counted in seconds that begin with the first.
 struct RateLimit {
     let perSecond: Int
-    private var second = Instant(nanoseconds: .min)
+    private var second: Instant?
     private var count = 0
 
     init(perSecond: Int) { self.perSecond = perSecond }
 
     mutating func allows(at now: Instant) -> Bool {
-        if now < self.second || now.nanoseconds &- self.second.nanoseconds >= 1_000_000_000 {
+        if let second = self.second, now >= second, now - second < .seconds(1) {
+            guard self.count < self.perSecond else { return false }
+        } else {
             self.second = now
             self.count = 0
         }
-        guard self.count < self.perSecond else { return false }
         self.count += 1
         return true
     }

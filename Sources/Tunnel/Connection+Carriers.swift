@@ -101,6 +101,7 @@ extension Connection {
             self.setPresence(.gone)
         }
         guard self.carrier != nil else { return }
+        self.received.handleDeadline(at: now)
         if self.presence == .live, let suspicion = self.suspicionDeadline, now >= suspicion {
             self.setPresence(.suspected)
         }

@@ -38,6 +38,9 @@ enum Constants {
     static let retryJitter = TimeAmount.milliseconds(333)
     static let retryPatience = TimeAmount.seconds(90)
     static let retryIntervalLater = TimeAmount.seconds(15)  // †
+    /// A responder closes a stream carrier that it knows nothing of after 5 s: one that was neither answered nor closed
+    /// for twice as long leads nowhere. †
+    static let answerPatience = TimeAmount.seconds(10)
 
     // MARK: A responder's caps (PROTOCOL, silence)
 

@@ -67,7 +67,9 @@ public struct Initiator: ~Copyable {
         /// When the next initiation goes out on it, if an answer is being waited for.
         var retryAt: Instant?
         var attempts = 0
+        /// When the first of these initiations went out.
         var since: Instant
+        let openedAt: Instant
         var outbox: ByteBuffer?
     }
 
@@ -112,7 +114,7 @@ public struct Initiator: ~Copyable {
     /// A carrier is there: an initiation goes out on it at once.
     public mutating func carrierOpened(_ id: CarrierID, at now: Instant) {
         self.notice(now)
-        self.carriers.append(Carrier(id: id, since: now))
+        self.carriers.append(Carrier(id: id, since: now, openedAt: now))
         self.initiate(on: id, at: now)
     }
 
@@ -404,7 +406,10 @@ public struct Initiator: ~Copyable {
             active = connection.carrier
         case .none: break
         }
-        for carrier in self.carriers { deadline = sooner(deadline, carrier.retryAt) }
+        for carrier in self.carriers {
+            deadline = sooner(deadline, carrier.retryAt)
+            if !carrier.isAnswered { deadline = sooner(deadline, carrier.openedAt + Constants.answerPatience) }
+        }
         if let newest = self.sessions.last?.session,
             self.carriers.contains(where: { $0.id == active && $0.retryAt == nil })
         {
@@ -428,6 +433,7 @@ public struct Initiator: ~Copyable {
             self.carriers[at].since = now
             self.initiate(on: self.carriers[at].id, at: now)
         }
+        self.closeCarriers(at: now) { !$0.isAnswered && now >= $0.openedAt + Constants.answerPatience }
         for carrier in self.carriers {
             if let retryAt = carrier.retryAt, now >= retryAt { self.initiate(on: carrier.id, at: now) }
         }

@@ -3,8 +3,6 @@ import NIOCore
 /// Which message numbers have come, over all sessions, and when the peer must hear of it (RFC 9000 §13.2).
 struct ReceivedNumbers {
     private var numbers = OffsetRanges()
-    /// Everything below is forgotten: acknowledged to the peer's knowledge, or pushed out by newer ranges.
-    private var forgottenBelow: UInt64 = 0
     private(set) var largest: UInt64?
     private var largestAt = Instant(nanoseconds: 0)
     /// Ack-eliciting messages that no ACK of ours has named.
@@ -14,11 +12,8 @@ struct ReceivedNumbers {
     private var mustAckNow = false
 
     mutating func receive(_ number: UInt64, ackEliciting: Bool, bytes: Int, at now: Instant) {
-        if number >= self.forgottenBelow { self.numbers.insert(number..<number + 1) }
-        while self.numbers.count > Constants.ackRangesKept, let oldest = self.numbers.first {
-            self.forgottenBelow = max(self.forgottenBelow, oldest.upperBound)
-            self.numbers.removeFirst()
-        }
+        self.numbers.insert(number..<number + 1)
+        while self.numbers.count > Constants.ackRangesKept { self.numbers.removeFirst() }
         if self.largest.map({ number > $0 }) ?? true {
             self.largest = number
             self.largestAt = now
@@ -31,9 +26,13 @@ struct ReceivedNumbers {
         self.bytesUnacknowledged += bytes
     }
 
-    /// On a stream carrier: after 128 KiB or 25 ms.
+    /// On a stream carrier an ACK is due after 128 KiB or 25 ms. nil: it is due already, and goes as soon as it can.
     var deadline: Instant? {
-        self.hasUnacknowledged ? self.firstUnacknowledgedAt + Constants.maxAckDelay : nil
+        self.hasUnacknowledged && !self.mustAckNow ? self.firstUnacknowledgedAt + Constants.maxAckDelay : nil
+    }
+
+    mutating func handleDeadline(at now: Instant) {
+        if let deadline = self.deadline, now >= deadline { self.mustAckNow = true }
     }
 
     func isDue(at now: Instant) -> Bool {
@@ -62,16 +61,20 @@ struct ReceivedNumbers {
             bytes.writeVarInt(range.upperBound - 1 - range.lowerBound)
             smallest = range.lowerBound
         }
-        self.hasUnacknowledged = false
-        self.bytesUnacknowledged = 0
-        self.mustAckNow = false
+        self.nothingIsOwed()
         return top.upperBound - 1
     }
 
     /// The peer has our ACK that named this number: it and all below need no more saying (RFC 9000 §13.2.4).
     mutating func forget(through number: UInt64) {
-        self.forgottenBelow = max(self.forgottenBelow, number + 1)
-        self.numbers.remove(below: self.forgottenBelow)
+        self.numbers.remove(below: number + 1)
+        if self.numbers.isEmpty { self.nothingIsOwed() }
+    }
+
+    private mutating func nothingIsOwed() {
+        self.hasUnacknowledged = false
+        self.bytesUnacknowledged = 0
+        self.mustAckNow = false
     }
 
     var rangeCount: Int { self.numbers.count }

@@ -59,6 +59,12 @@ public struct Responder: ~Copyable {
 
     var liveSecrets: Int { self.arena.liveSecrets }
 
+    /// Peers, connections and sessions refer to each other: keys are erased only if someone lets go.
+    deinit {
+        for peer in self.peers.values { peer.letGo() }
+        for peer in self.revoked { peer.letGo() }
+    }
+
     // MARK: Keys
 
     public mutating func accept(_ key: PublicKey, presharedKey: PresharedKey = .none) {

@@ -90,7 +90,8 @@ struct TransportParameters: Equatable {
     static func writePadding(_ count: Int, into bytes: inout ByteBuffer) {
         var left = count
         while left >= 2 {
-            let value = min(left - 2, 63)
+            // Never one byte over: it would be no parameter.
+            let value = left == 66 ? 62 : min(left - 2, 63)
             bytes.writeVarInt(Identifier.padding.rawValue)
             bytes.writeVarInt(UInt64(value))
             bytes.writeRepeatingByte(0, count: value)

@@ -1,0 +1,220 @@
+package import Noise
+
+/// What this package's own tests look at after every step of a simulation: counts and limits, never bytes or keys.
+package struct ConnectionInspection {
+    package struct Stream {
+        package var id: StreamID
+        package var sendLimit: UInt64
+        package var sendUsed: UInt64
+        package var receiveLimit: UInt64
+        package var received: UInt64
+        package var receiveWindow: UInt64
+        package var gaps: Int
+    }
+
+    package var id: UInt64
+    package var sendLimit: UInt64
+    package var sendUsed: UInt64
+    package var receiveLimit: UInt64
+    package var received: UInt64
+    package var receiveWindow: UInt64
+    package var sendBuffered: Int
+    package var gaps: Int
+    package var ackRanges: Int
+    package var messagesInFlight: Int
+    /// Entries of all queues of streams: a stream stands in each at most once.
+    package var queued: Int
+    package var events: Int
+    package var streams: [Stream]
+}
+
+extension Connection {
+    package var number: UInt64 { self.id.rawValue }
+
+    package var inspection: ConnectionInspection {
+        ConnectionInspection(
+            id: self.id.rawValue,
+            sendLimit: self.sendCredit.limit,
+            sendUsed: self.sendCredit.used,
+            receiveLimit: self.receiveWindow.limit,
+            received: self.receiveWindow.received,
+            receiveWindow: self.receiveWindow.window,
+            sendBuffered: self.sendBuffered,
+            gaps: self.gapCount,
+            ackRanges: self.received.rangeCount,
+            messagesInFlight: self.sent.unsettled,
+            queued: self.controlQueue.count + self.lostQueue.count + self.freshQueue.count,
+            events: self.events.count,
+            streams: self.streams.values.map { stream in
+                ConnectionInspection.Stream(
+                    id: stream.id,
+                    sendLimit: stream.sendCredit.limit,
+                    sendUsed: stream.sendCredit.used,
+                    receiveLimit: stream.receiveWindow.limit,
+                    received: stream.receiveWindow.received,
+                    receiveWindow: stream.receiveWindow.window,
+                    gaps: stream.receiveBuffer.gapCount
+                )
+            }
+        )
+    }
+
+    /// All that a message may change: equal before and after one that was dropped.
+    package func hash(into hasher: inout Hasher) {
+        hasher.combine(self.id)
+        hasher.combine(self.isActive)
+        hasher.combine(self.isClosing)
+        hasher.combine(self.closeIsPending)
+        hasher.combine(self.carrier)
+        hasher.combine(self.session?.localIndex)
+        hasher.combine(self.deadAfter)
+        hasher.combine(self.nextNumber)
+        hasher.combine(self.nextSkip)
+        hasher.combine(self.highestReceived)
+        hasher.combine(self.sent.unsettled)
+        hasher.combine(self.sent.oldestTime)
+        hasher.combine(self.received.rangeCount)
+        hasher.combine(self.received.largest)
+        hasher.combine(self.received.hasUnacknowledged)
+        hasher.combine(self.roundTripTime.smoothed)
+        hasher.combine(self.sendCredit.limit)
+        hasher.combine(self.sendCredit.used)
+        hasher.combine(self.receiveWindow.limit)
+        hasher.combine(self.receiveWindow.received)
+        hasher.combine(self.receiveWindow.consumed)
+        hasher.combine(self.sendBuffered)
+        hasher.combine(self.gapCount)
+        hasher.combine(self.localNextIndex)
+        hasher.combine(self.localStreamLimit)
+        hasher.combine(self.peerNextIndex)
+        hasher.combine(self.peerStreamLimit)
+        hasher.combine(self.pendingControl.rawValue)
+        hasher.combine(self.pingIsPending)
+        hasher.combine(self.controlQueue.count)
+        hasher.combine(self.lostQueue.count)
+        hasher.combine(self.freshQueue.count)
+        hasher.combine(self.presence)
+        hasher.combine(self.aliveAt)
+        hasher.combine(self.elicitedAt)
+        hasher.combine(self.probeCount)
+        hasher.combine(self.carrierLostAt)
+        hasher.combine(self.events.count)
+        hasher.combine(self.statistics.messagesReceived)
+        hasher.combine(self.streams.count)
+        // A sum, since a dictionary has no order that two connections share.
+        var streams = 0
+        for stream in self.streams.values { streams &+= stream.digest }
+        hasher.combine(streams)
+    }
+}
+
+extension StreamState {
+    var digest: Int {
+        var hasher = Hasher()
+        hasher.combine(self.id)
+        hasher.combine(self.sendBuffer.base)
+        hasher.combine(self.sendBuffer.sentEnd)
+        hasher.combine(self.sendBuffer.end)
+        hasher.combine(self.sendBuffer.hasLost)
+        hasher.combine(self.sendCredit.limit)
+        hasher.combine(self.finIsSent)
+        hasher.combine(self.finIsAcknowledged)
+        hasher.combine(self.resetSent?.finalSize)
+        hasher.combine(self.resetIsAcknowledged)
+        hasher.combine(self.receiveBuffer.next)
+        hasher.combine(self.receiveBuffer.readyCount)
+        hasher.combine(self.receiveBuffer.gapCount)
+        hasher.combine(self.receiveWindow.limit)
+        hasher.combine(self.receiveWindow.received)
+        hasher.combine(self.receiveWindow.consumed)
+        hasher.combine(self.finalSize)
+        hasher.combine(self.resetReceived)
+        hasher.combine(self.stopRequested)
+        hasher.combine(self.endIsTaken)
+        hasher.combine(self.pendingControl.rawValue)
+        hasher.combine(self.readableIsSignalled)
+        hasher.combine(self.wantsWritable)
+        return hasher.finalize()
+    }
+}
+
+extension Initiator {
+    /// For counting the secrets that are left after this end has gone.
+    package var secretArena: SecretArena { self.arena }
+    package var sessionCount: Int { self.sessions.count }
+    package var handshakeCount: Int { self.pending.count }
+
+    package func hash(into hasher: inout Hasher) {
+        hasher.combine(self.lastTimestamp)
+        hasher.combine(self.connectionID)
+        hasher.combine(self.madeBy)
+        for (session, timestamp) in self.sessions {
+            hasher.combine(session.localIndex)
+            hasher.combine(timestamp)
+        }
+        for pending in self.pending { hasher.combine(pending.localIndex) }
+        for carrier in self.carriers {
+            hasher.combine(carrier.id)
+            hasher.combine(carrier.isAnswered)
+            hasher.combine(carrier.retryAt)
+            hasher.combine(carrier.attempts)
+            hasher.combine(carrier.outbox)
+        }
+        hasher.combine(self.secretArena.liveSecrets)
+        self.connection?.hash(into: &hasher)
+    }
+}
+
+extension Responder {
+    package var secretArena: SecretArena { self.arena }
+    package var sessionCount: Int { self.sessions.count }
+    package var carrierCount: Int { self.carriers.count }
+
+    /// Sessions of this key that no data message has confirmed.
+    package func unconfirmedCount(of key: PublicKey) -> Int { self.peers[key]?.unconfirmed.count ?? 0 }
+
+    /// Sessions that the key's connection holds.
+    package func sessionCount(of key: PublicKey) -> Int { self.peers[key]?.current?.sessions.count ?? 0 }
+
+    package func closingCount(of key: PublicKey) -> Int { self.peers[key]?.closing.count ?? 0 }
+
+    package func hash(into hasher: inout Hasher) {
+        var peers = 0
+        for peer in self.peers.values {
+            var one = Hasher()
+            peer.hash(into: &one)
+            peers &+= one.finalize()
+        }
+        hasher.combine(peers)
+        for carrier in self.carriers {
+            hasher.combine(carrier.id)
+            hasher.combine(carrier.closeAt)
+            hasher.combine(carrier.isKnown)
+            hasher.combine(carrier.link == nil)
+            hasher.combine(carrier.outbox)
+        }
+        hasher.combine(self.sessions.count)
+        hasher.combine(self.revoked.count)
+        hasher.combine(self.secretArena.liveSecrets)
+    }
+}
+
+extension AcceptedPeer {
+    fileprivate func hash(into hasher: inout Hasher) {
+        hasher.combine(self.key)
+        hasher.combine(self.greatestTimestamp)
+        for session in self.unconfirmed { hasher.combine(session.session.localIndex) }
+        for expected in self.expected { hasher.combine(expected.id) }
+        for link in self.closing { link.hash(into: &hasher) }
+        self.current?.hash(into: &hasher)
+    }
+}
+
+extension Link {
+    fileprivate func hash(into hasher: inout Hasher) {
+        hasher.combine(self.secondName)
+        hasher.combine(self.carriers)
+        for session in self.sessions { hasher.combine(session.session.localIndex) }
+        self.connection.hash(into: &hasher)
+    }
+}

@@ -1,0 +1,46 @@
+import Tunnel
+
+extension World {
+    /// Every program that still runs has a connection, both sides hold it to be alive, and all its streams have ended.
+    var isComplete: Bool {
+        guard let responder else { return true }
+        for initiator in self.initiators where initiator.isRunning {
+            guard let traffic = initiator.traffic, let other = responder.traffic[initiator.key],
+                traffic.connection == other.connection, traffic.isComplete, other.isComplete
+            else { return false }
+            var presences: [Presence] = []
+            var open = 0
+            _ = initiator.tunnel.withConnection {
+                presences.append($0.presence)
+                open += $0.openStreamCount
+            }
+            _ = responder.tunnel.withConnection(of: initiator.key) {
+                presences.append($0.presence)
+                open += $0.openStreamCount
+            }
+            guard presences == [.live, .live], open == 0 else { return false }
+            guard self.ledger.isControlRead(traffic.connection) else { return false }
+        }
+        return true
+    }
+
+    /// What has not come to its end, for a failure's text.
+    var unfinished: String {
+        self.initiators.map { initiator in
+            let other = self.responder?.traffic[initiator.key]
+            return "\(initiator.name): \(initiator.traffic?.unfinished ?? "no connection"); "
+                + "responder: \(other?.unfinished ?? "no connection")"
+        }.joined(separator: "\n")
+    }
+}
+
+extension Ledger {
+    /// Stream 0 has no end: all that was written on it has been read.
+    func isControlRead(_ connection: UInt64) -> Bool {
+        for sender in [Role.initiator, .responder] {
+            let key = Key(connection: connection, stream: .control, sender: sender)
+            guard let direction = self.directions[key], direction.read == direction.written else { return false }
+        }
+        return true
+    }
+}

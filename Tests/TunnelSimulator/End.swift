@@ -1,0 +1,159 @@
+import NIOCore
+import Noise
+public import Tunnel
+
+/// One end with its carriers: does with simulated bytes and a simulated clock what a driver does with sockets.
+///
+/// A subclass has the tunnel and the application.
+public class End {
+    public let name: String
+    let role: Role
+    let maxMessageSize: Int
+    unowned let world: World
+    let random: SeededRandom
+
+    /// What this end's clocks show more than the world's.
+    public var clockOffset: Int64
+    public var wallOffset: Int64 = 0
+    /// Until then nothing here runs, as in a laptop that sleeps.
+    public var asleepUntil: Int64 = 0
+    /// false: its program has ended, and dials and answers no more.
+    public var isRunning = true
+    var attachments: [Attachment] = []
+    private var output = ByteBuffer()
+
+    init(_ name: String, role: Role, maxMessageSize: Int, world: World) {
+        self.name = name
+        self.role = role
+        self.maxMessageSize = maxMessageSize
+        self.world = world
+        self.random = world.random.fork()
+        self.clockOffset = self.random.between(0...1_000_000_000_000)
+    }
+
+    public var now: Instant { Instant(nanoseconds: self.world.now + self.clockOffset) }
+
+    public var isAwake: Bool { self.world.now >= self.asleepUntil }
+
+    /// When something has to be done here, in the world's time.
+    var nextTime: Int64? {
+        var next: Int64?
+        func consider(_ time: Int64?) { if let time { next = min(next ?? time, time) } }
+        consider(self.deadline.map { $0.nanoseconds - self.clockOffset })
+        consider(self.nextWake)
+        for attachment in self.attachments { consider(attachment.nextTime) }
+        return next.map { max($0, self.asleepUntil) }
+    }
+
+    // MARK: What a subclass has
+
+    var deadline: Instant? { nil }
+    var nextWake: Int64? { nil }
+    func handleDeadline() {}
+    func wake() throws(SimulationFailure) {}
+    func opened(_ id: CarrierID) {}
+    func closed(_ id: CarrierID) {}
+    func take(_ message: ByteBuffer, from id: CarrierID) -> MessageVerdict { .dropped(.malformed) }
+    func writeNext(into buffer: inout ByteBuffer, for id: CarrierID) -> Bool { false }
+    func deliverEvents() throws(SimulationFailure) {}
+    /// Of all that a message may change.
+    var digest: Int { 0 }
+    /// Of what only a confirmed session may change.
+    var connectionDigest: Int { 0 }
+    func checkBounds() throws(SimulationFailure) {}
+
+    // MARK: The loop's turn
+
+    /// All that is due now.
+    func run() throws(SimulationFailure) {
+        try self.takeArrivals()
+        if let deadline = self.deadline, deadline <= self.now { self.handleDeadline() }
+        try self.wake()
+        try self.pump()
+    }
+
+    private func takeArrivals() throws(SimulationFailure) {
+        for attachment in self.attachments {
+            guard self.attachments.contains(where: { $0 === attachment }) else { continue }
+            if !attachment.isOpen, attachment.opensAt <= self.world.now { self.open(attachment) }
+            guard attachment.isOpen else { continue }
+            while let bytes = attachment.input.read(at: self.world.now) {
+                try self.receive(bytes, on: attachment)
+                guard self.attachments.contains(where: { $0 === attachment }) else { break }
+            }
+            if let closesAt = attachment.closesAt, closesAt <= self.world.now, attachment.input.nextArrival == nil {
+                self.world.log("\(self.name): carrier \(attachment.id.rawValue) is closed")
+                self.attachments.removeAll { $0 === attachment }
+                attachment.carrier?.closed(by: attachment, at: self.world.now)
+                self.closed(attachment.id)
+            }
+        }
+    }
+
+    private func open(_ attachment: Attachment) {
+        attachment.isOpen = true
+        attachment.openedAt = self.now
+        self.opened(attachment.id)
+    }
+
+    func receive(_ bytes: ByteBuffer, on attachment: Attachment) throws(SimulationFailure) {
+        attachment.framer.append(bytes)
+        while true {
+            switch attachment.framer.next() {
+            case .message(let message):
+                try self.world.attacker?.precede(message, at: self, on: attachment)
+                switch self.take(message, from: attachment.id) {
+                case .taken:
+                    attachment.hasTaken = true
+                    attachment.framer.open()
+                case .dropped(let reason):
+                    self.world.log("\(self.name): drops a message of type \(message.messageType): \(reason.label)")
+                }
+            case .needsMore: return
+            case .violation:
+                self.close(attachment)
+                return
+            }
+        }
+    }
+
+    /// Closes a carrier from this side.
+    func close(_ attachment: Attachment) {
+        guard self.attachments.contains(where: { $0 === attachment }) else { return }
+        self.world.log("\(self.name): closes carrier \(attachment.id.rawValue)")
+        self.attachments.removeAll { $0 === attachment }
+        attachment.framer.discard()
+        attachment.carrier?.closed(by: attachment, at: self.world.now)
+        self.closed(attachment.id)
+    }
+
+    func close(_ id: CarrierID) {
+        if let attachment = self.attachments.first(where: { $0.id == id }) { self.close(attachment) }
+    }
+
+    func pump() throws(SimulationFailure) {
+        try self.deliverEvents()
+        for attachment in self.attachments where attachment.isOpen {
+            while attachment.output.isWritable {
+                self.output.clear()
+                let batch = self.random.logarithmic(1...128 * 1_024)
+                while self.output.readableBytes < batch {
+                    let start = self.output.writerIndex + 4
+                    guard
+                        MessageFramer.frame(
+                            into: &self.output,
+                            body: { self.writeNext(into: &$0, for: attachment.id) ? () : nil }
+                        ) != nil
+                    else { break }
+                    let length = self.output.writerIndex - start
+                    guard let message = self.output.getSlice(at: start, length: length) else { break }
+                    try self.world.sealed(message, by: self, on: attachment)
+                }
+                guard self.output.readableBytes > 0 else { break }
+                attachment.output.write(self.output, at: self.world.now)
+                attachment.carrier?.noticeBreak(at: self.world.now)
+            }
+        }
+        try self.deliverEvents()
+    }
+}

@@ -1,0 +1,170 @@
+import NIOCore
+public import Noise
+public import Tunnel
+
+/// A workspace's end: dials, and dials again, as long as its program is wanted.
+public final class InitiatorEnd: End {
+    public var configuration: Initiator.Configuration
+    public var tunnel: Initiator
+    public private(set) var events: [Initiator.Event] = []
+    /// For stories: false leaves all dialling to them.
+    public var dialsByItself = true
+    let wallClock: WallClock
+    var traffic: Traffic?
+    /// Streams that the other side opens on each connection of this key.
+    var dialAt: Int64?
+    private var attempts = 0
+    private var dateWasChanged = false
+    private(set) var replacements = 0
+    private(set) var established = 0
+
+    private static let backoff: [Int64] = [0, 1_000_000_000, 2_000_000_000, 4_000_000_000, 5_000_000_000]
+
+    init(_ name: String, _ configuration: Initiator.Configuration, world: World) {
+        let wallClock = WallClock(world)
+        self.configuration = configuration
+        self.wallClock = wallClock
+        self.tunnel = Initiator(configuration, random: world.random.fork().source) { wallClock.now }
+        super.init(name, role: .initiator, maxMessageSize: configuration.tunnel.maxMessageSize, world: world)
+        self.dialAt = world.now
+    }
+
+    public var key: PublicKey { self.configuration.staticKey.publicKey }
+
+    /// The program ends without a word and is started again: its carriers break, its keys are gone.
+    func restart() throws(SimulationFailure) {
+        self.world.log("\(self.name): restarts")
+        let arena = self.tunnel.secretArena
+        // One whose clock has gone back is refused until it catches up, unless it remembers.
+        if self.dateWasChanged || self.random.isOne(in: 2) {
+            self.configuration.lastTimestamp = self.tunnel.lastTimestamp
+        }
+        for attachment in self.attachments { attachment.carrier?.cut(at: self.world.now, losing: false) }
+        self.attachments.removeAll()
+        self.traffic = nil
+        let wallClock = self.wallClock
+        self.tunnel = Initiator(self.configuration, random: self.world.random.fork().source) { wallClock.now }
+        guard arena.liveSecrets == 0 else { throw self.world.failure("\(self.name) left \(arena.liveSecrets) secrets") }
+        self.attempts = 0
+        self.dialAt = self.world.now
+    }
+
+    func changeDate(by nanoseconds: Int64) {
+        self.wallClock.offset += nanoseconds
+        self.dateWasChanged = true
+    }
+
+    // MARK: The tunnel
+
+    override var deadline: Instant? { self.tunnel.nextDeadline }
+    override func handleDeadline() { self.tunnel.handleDeadline(at: self.now) }
+
+    override func opened(_ id: CarrierID) {
+        if self.isRunning { self.tunnel.carrierOpened(id, at: self.now) } else { self.close(id) }
+    }
+
+    override func closed(_ id: CarrierID) {
+        self.tunnel.carrierClosed(id, at: self.now)
+        guard self.attachments.isEmpty, self.isRunning else { return }
+        let step = Self.backoff[min(self.attempts, Self.backoff.count - 1)]
+        self.attempts += 1
+        self.dialAt = self.world.now + step
+    }
+
+    override func take(_ message: ByteBuffer, from id: CarrierID) -> MessageVerdict {
+        self.tunnel.receive(message, from: id, at: self.now)
+    }
+
+    override func writeNext(into buffer: inout ByteBuffer, for id: CarrierID) -> Bool {
+        self.tunnel.writeNext(into: &buffer, for: id, at: self.now)
+    }
+
+    override func deliverEvents() throws(SimulationFailure) {
+        while let event = self.tunnel.nextEvent() {
+            self.world.log("\(self.name): \(event)")
+            self.events.append(event)
+            switch event {
+            case .established:
+                self.attempts = 0
+                self.established += 1
+                try self.withConnection { connection throws(SimulationFailure) in
+                    let traffic = Traffic(connection.number, role: .initiator, toOpen: 0, world: self.world)
+                    try traffic.openControl(&connection)
+                    self.traffic = traffic
+                }
+            case .resumed: self.attempts = 0
+            case .closeCarrier(let id): self.close(id)
+            case .presharedKeysDiffer: break
+            case .connection(.ended(let end)):
+                self.traffic = nil
+                if end.code == .replaced { self.replacements += 1 }
+                if end.origin == .peer, [.replaced, .revoked, .done].contains(end.code) { self.isRunning = false }
+                try self.world.ended(end, at: self)
+            case .connection(let event):
+                try self.withConnection { connection throws(SimulationFailure) in
+                    try self.traffic?.handle(event, &connection)
+                }
+            }
+        }
+    }
+
+    func withConnection(
+        _ body: (inout Connection) throws(SimulationFailure) -> Void
+    ) throws(SimulationFailure) {
+        let failure = self.tunnel.withConnection { connection -> SimulationFailure? in
+            do throws(SimulationFailure) {
+                try body(&connection)
+                return nil
+            } catch { return error }
+        }
+        if let failure, let failure { throw failure }
+    }
+
+    // MARK: The program
+
+    override var nextWake: Int64? {
+        var next = self.traffic?.nextWake
+        if let dialAt = self.dialAt, self.isRunning, self.dialsByItself { next = min(next ?? dialAt, dialAt) }
+        return next
+    }
+
+    override func wake() throws(SimulationFailure) {
+        if let dialAt = self.dialAt, self.isRunning, self.dialsByItself, dialAt <= self.world.now {
+            self.dialAt = nil
+            if self.attachments.isEmpty { self.world.dial(self) }
+        }
+        try self.withConnection { connection throws(SimulationFailure) in try self.traffic?.wake(&connection) }
+    }
+
+    /// Ends the intercept, as its user wishes.
+    public func finish() {
+        self.isRunning = false
+        self.tunnel.close(.done, at: self.now)
+        if !self.tunnel.isClosing { for attachment in self.attachments { self.close(attachment) } }
+    }
+
+    // MARK: Bounds
+
+    override var digest: Int {
+        var hasher = Hasher()
+        self.tunnel.hash(into: &hasher)
+        return hasher.finalize()
+    }
+
+    override var connectionDigest: Int {
+        var hasher = Hasher()
+        _ = self.tunnel.withConnection { $0.hash(into: &hasher) }
+        return hasher.finalize()
+    }
+
+    override func checkBounds() throws(SimulationFailure) {
+        let tunnel = self.configuration.tunnel
+        try self.world.check(self.tunnel.sessionCount <= 4, "\(self.name) holds \(self.tunnel.sessionCount) sessions")
+        try self.world.check(self.tunnel.handshakeCount <= 4, "\(self.name) waits for too many responses")
+        // Two keys a session; a waiting handshake has its ephemeral, chaining key and a few more.
+        try self.world.check(self.tunnel.secretArena.liveSecrets <= 4 * 2 + 4 * 10, "\(self.name) holds many secrets")
+        try self.withConnection { connection throws(SimulationFailure) in
+            try self.world.checkBounds(of: connection.inspection, tunnel, at: self)
+        }
+    }
+}

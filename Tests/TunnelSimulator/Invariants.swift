@@ -1,0 +1,65 @@
+import Tunnel
+
+/// What holds after every step, whatever the network does.
+extension World {
+    func checkInvariants() throws(SimulationFailure) {
+        for end in self.ends where end.isAwake { try end.checkBounds() }
+        guard let responder = self.responder else { return }
+        for initiator in self.initiators {
+            var one: ConnectionInspection?
+            var other: ConnectionInspection?
+            try initiator.withConnection { connection throws(SimulationFailure) in one = connection.inspection }
+            try responder.withConnection(of: initiator.key) { connection throws(SimulationFailure) in
+                other = connection.inspection
+            }
+            guard let one, let other, one.id == other.id else { continue }
+            try self.checkCredit(from: one, to: other)
+            try self.checkCredit(from: other, to: one)
+        }
+    }
+
+    /// RFC 9000 §4.1, on both levels: nobody was promised more than was given, or used more than was promised.
+    private func checkCredit(
+        from sender: ConnectionInspection,
+        to receiver: ConnectionInspection
+    ) throws(SimulationFailure) {
+        try self.check(sender.sendUsed <= sender.sendLimit, "more sent than promised")
+        try self.check(sender.sendLimit <= receiver.receiveLimit, "a promise that nobody gave")
+        try self.check(receiver.received <= sender.sendUsed, "more received than sent")
+        for stream in sender.streams {
+            guard let other = receiver.streams.first(where: { $0.id == stream.id }) else { continue }
+            try self.check(stream.sendUsed <= stream.sendLimit, "\(stream.id): more sent than promised")
+            try self.check(stream.sendLimit <= other.receiveLimit, "\(stream.id): a promise that nobody gave")
+            try self.check(other.received <= stream.sendUsed, "\(stream.id): more received than sent")
+        }
+    }
+
+    /// What one end may keep for one connection.
+    func checkBounds(
+        of connection: ConnectionInspection,
+        _ configuration: TunnelConfiguration,
+        at end: End
+    ) throws(SimulationFailure) {
+        // The application writes at most so much before it looks whether there is room.
+        let slack = 65_536
+        try self.check(
+            connection.sendBuffered <= configuration.sendBuffer + slack * max(1, connection.streams.count),
+            "\(end.name) keeps \(connection.sendBuffered) bytes to send"
+        )
+        try self.check(
+            connection.receiveWindow <= max(configuration.maxConnectionWindow, 1_024 * 1_024),
+            "\(end.name): the window is \(connection.receiveWindow)"
+        )
+        try self.check(connection.gaps >= 0 && connection.gaps <= 16_384, "\(end.name): \(connection.gaps) gaps")
+        try self.check(
+            connection.streams.reduce(0) { $0 + $1.gaps } == connection.gaps,
+            "\(end.name): gaps are miscounted"
+        )
+        try self.check(connection.ackRanges <= 64, "\(end.name): \(connection.ackRanges) ranges to acknowledge")
+        try self.check(connection.messagesInFlight <= 32_768, "\(end.name): too many messages in flight")
+        try self.check(
+            connection.events <= 4 * connection.streams.count + 8,
+            "\(end.name): \(connection.events) events wait"
+        )
+    }
+}

@@ -1,0 +1,41 @@
+import Tunnel
+
+/// What every stream was given and what came out of it, kept by neither end.
+final class Ledger {
+    struct Key: Hashable {
+        var connection: UInt64
+        var stream: StreamID
+        var sender: Role
+    }
+
+    enum Outcome {
+        case open
+        case ended
+        case reset
+        /// The reader wanted no more.
+        case stopped
+    }
+
+    /// One direction of one stream.
+    final class Direction {
+        let pattern: Pattern
+        var written: UInt64 = 0
+        var finished = false
+        var resetCode: StreamErrorCode?
+        var stopCode: StreamErrorCode?
+        var read: UInt64 = 0
+        var outcome = Outcome.open
+
+        init(pattern: Pattern) { self.pattern = pattern }
+    }
+
+    private(set) var directions: [Key: Direction] = [:]
+
+    func direction(_ connection: UInt64, _ stream: StreamID, from sender: Role, pattern: UInt64) -> Direction {
+        let key = Key(connection: connection, stream: stream, sender: sender)
+        if let known = self.directions[key] { return known }
+        let direction = Direction(pattern: Pattern(base: pattern))
+        self.directions[key] = direction
+        return direction
+    }
+}

@@ -1,0 +1,84 @@
+import NIOCore
+import Tunnel
+
+/// One thing that goes wrong.
+enum Trouble: CaseIterable {
+    case cut
+    case cutSilently
+    case dialAnother
+    case dialSeveral
+    case offline
+    case sleepHere
+    case sleepThere
+    case sleepBoth
+    case clockLeaps
+    case dateChanges
+    case initiatorRestarts
+    case responderRestarts
+    case stranger
+    case strangers
+
+    private static let eightHours: Int64 = 8 * 3_600 * 1_000_000_000
+    private static let nanosecondsAtMost: Int64 = 30_000_000_000
+
+    func happen(to world: World) throws(SimulationFailure) {
+        guard let responder = world.responder else { return }
+        let random = world.random
+        let initiator = random.pick(world.initiators)
+        world.log("trouble: \(self)")
+        switch self {
+        case .cut: random.pickOrNone(world.liveCarriers)?.cut(at: world.now, losing: random.isOne(in: 2))
+        case .cutSilently:
+            // Nobody is told: both sides wait for answers that don't come.
+            random.pickOrNone(world.liveCarriers)?.swallow()
+        case .dialAnother: if initiator.isRunning { world.dial(initiator) }
+        case .dialSeveral:
+            for _ in 0..<random.between(2...6) where initiator.isRunning { world.dial(initiator) }
+        case .offline:
+            world.offlineUntil = world.now + random.between(0...2 * Self.nanosecondsAtMost)
+            for carrier in world.liveCarriers { carrier.cut(at: world.now, losing: random.isOne(in: 2)) }
+        case .sleepHere: initiator.asleepUntil = world.now + self.duration(random)
+        case .sleepThere: responder.asleepUntil = world.now + self.duration(random)
+        case .sleepBoth:
+            let until = world.now + self.duration(random)
+            for end in world.ends { end.asleepUntil = until }
+        case .clockLeaps: random.pick(world.ends).clockOffset += self.duration(random)
+        case .dateChanges:
+            // Two programs of one key need one date: who is behind the other isn't heard.
+            guard Set(world.initiators.map(\.key)).count == world.initiators.count else { return }
+            let change = random.between(-Self.eightHours...Self.eightHours)
+            initiator.changeDate(by: change)
+        case .initiatorRestarts: if initiator.isRunning { try initiator.restart() }
+        case .responderRestarts: try responder.restart()
+        case .stranger: world.addStranger()
+        case .strangers: for _ in 0..<random.between(10...80) { world.addStranger() }
+        }
+    }
+
+    private func duration(_ random: SeededRandom) -> Int64 {
+        random.isOne(in: 3) ? Self.eightHours : random.between(1...Self.nanosecondsAtMost)
+    }
+}
+
+extension SeededRandom {
+    func pickOrNone<Element>(_ elements: [Element]) -> Element? { elements.isEmpty ? nil : self.pick(elements) }
+}
+
+extension World {
+    func addStranger() {
+        guard let attacker = self.attacker, let responder = self.responder else { return }
+        var script: [ByteBuffer] = []
+        for _ in 0..<self.random.between(0...3) {
+            let message = attacker.anything(for: responder)
+            var bytes = ByteBuffer()
+            // Now and then a length that promises far more than comes.
+            let length = self.random.isOne(in: 4) ? self.random.logarithmic(0...Int(UInt32.max)) : message.readableBytes
+            bytes.writeInteger(UInt32(length))
+            bytes.writeImmutableBuffer(message)
+            script.append(bytes)
+        }
+        let stranger = StrangerEnd("stranger", saying: script, world: self)
+        self.add(stranger)
+        self.dial(stranger, SimulatedCarrier.Shape())
+    }
+}

@@ -1,0 +1,209 @@
+public import NIOCore
+import Noise
+public import Tunnel
+
+/// A simulated network with its ends and its clock. One thread, one seed, one course of events.
+public final class World {
+    public let seed: UInt64
+    /// Nanoseconds since it began.
+    public private(set) var now: Int64 = 0
+    public let random: SeededRandom
+    public private(set) var ends: [End] = []
+    public private(set) var initiators: [InitiatorEnd] = []
+    public private(set) var responder: ResponderEnd?
+
+    /// Nothing hostile happens any more: what is open must come to its end.
+    public var isSettling = false
+    /// Prints what happens, for whoever looks for a fault.
+    public var isTraced = false
+    /// What the streams of the applications are like.
+    var limits = StreamPlan.Limits()
+    var openPause: Int64 = 200_000_000
+    /// How the next carrier will be.
+    var shapeCarrier: (World) -> SimulatedCarrier.Shape = { _ in SimulatedCarrier.Shape() }
+    var attacker: Attacker?
+    /// Until then no carrier comes to be.
+    var offlineUntil: Int64 = 0
+
+    let ledger = Ledger()
+    private var departed: [End] = []
+    private var carriers: [SimulatedCarrier] = []
+    private var nextCarrier: UInt64 = 1
+    private var actions: [(at: Int64, what: (World) throws(SimulationFailure) -> Void)] = []
+    private(set) public var steps = 0
+    private var stepsWithoutTime = 0
+    /// The greatest counter that was sealed for each key, told by the direction and the receiver's index.
+    private var greatestCounters: [UInt64: UInt64] = [:]
+    public private(set) var bytesSealed = 0
+    public private(set) var connectionEnds: [ConnectionEnd] = []
+
+    static let stepsAtMost = 3_000_000
+
+    public init(seed: UInt64) {
+        self.seed = seed
+        self.random = SeededRandom(seed: seed)
+    }
+
+    func add(_ end: End) {
+        self.ends.append(end)
+        if let end = end as? InitiatorEnd { self.initiators.append(end) }
+        if let end = end as? ResponderEnd { self.responder = end }
+    }
+
+    /// Strangers leave before all is judged.
+    func removeStrangers() {
+        for end in self.ends where end is StrangerEnd {
+            for attachment in end.attachments { end.close(attachment) }
+        }
+        self.departed = self.ends.filter { $0 is StrangerEnd }
+        self.ends.removeAll { $0 is StrangerEnd }
+    }
+
+    // MARK: Carriers
+
+    @discardableResult
+    func dial(_ dialer: End, _ shape: SimulatedCarrier.Shape? = nil) -> SimulatedCarrier? {
+        guard let responder else { return nil }
+        let carrier = SimulatedCarrier(
+            CarrierID(self.nextCarrier),
+            shape ?? self.shapeCarrier(self),
+            from: dialer,
+            to: responder,
+            random: self.random.fork(),
+            at: self.now
+        )
+        self.log("\(dialer.name): dials carrier \(self.nextCarrier)")
+        self.nextCarrier += 1
+        dialer.attachments.append(carrier.dialer)
+        responder.attachments.append(carrier.acceptor)
+        self.carriers.append(carrier)
+        return carrier
+    }
+
+    /// Carriers that at least one end still holds.
+    var liveCarriers: [SimulatedCarrier] {
+        self.carriers.removeAll { carrier in
+            !carrier.dialer.end.attachments.contains { $0 === carrier.dialer }
+                && !carrier.acceptor.end.attachments.contains { $0 === carrier.acceptor }
+        }
+        return self.carriers
+    }
+
+    // MARK: Time
+
+    func at(_ time: Int64, _ what: @escaping (World) throws(SimulationFailure) -> Void) {
+        self.actions.append((max(time, self.now), what))
+        self.actions.sort { $0.at < $1.at }
+    }
+
+    /// When anything happens next.
+    private var nextTime: Int64? {
+        var next = self.actions.first?.at
+        for end in self.ends {
+            if let time = end.nextTime { next = min(next ?? time, time) }
+        }
+        return next
+    }
+
+    /// Goes to the next thing that happens, if that is no later than so.
+    func step(noLaterThan end: Int64) throws(SimulationFailure) -> Bool {
+        guard let next = self.nextTime, next <= end else {
+            self.now = max(self.now, end)
+            return false
+        }
+        if next > self.now {
+            self.now = next
+            self.stepsWithoutTime = 0
+        } else {
+            self.stepsWithoutTime += 1
+            try self.check(self.stepsWithoutTime < 2_000, "time stands still: \(self.whoHurries)")
+        }
+        self.steps += 1
+        try self.check(self.steps < Self.stepsAtMost, "too many steps")
+        while let action = self.actions.first, action.at <= self.now {
+            self.actions.removeFirst()
+            try action.what(self)
+        }
+        try self.turn()
+        if self.steps % 256 == 0 { _ = self.liveCarriers }
+        return true
+    }
+
+    /// Each end does what is due, whoever caused it.
+    private func turn() throws(SimulationFailure) {
+        for end in self.ends where end.isAwake { try end.run() }
+        try self.checkInvariants()
+    }
+
+    public func run(until end: Int64) throws(SimulationFailure) {
+        try self.turn()
+        while try self.step(noLaterThan: end) {}
+    }
+
+    public func run(for time: TimeAmount) throws(SimulationFailure) {
+        try self.run(until: self.now + time.nanoseconds)
+    }
+
+    /// Runs until something is so. Returns whether it came to be.
+    public func run(atMost time: TimeAmount, until isSo: () -> Bool) throws(SimulationFailure) -> Bool {
+        let end = self.now + time.nanoseconds
+        try self.turn()
+        while !isSo() {
+            guard try self.step(noLaterThan: end) else { return isSo() }
+        }
+        return true
+    }
+
+    private var whoHurries: String {
+        self.ends.map { end in
+            "\(end.name) deadline \((end.deadline?.nanoseconds).map { "\($0 - end.clockOffset - self.now)" } ?? "none")"
+                + " wake \(end.nextWake.map { "\($0 - self.now)" } ?? "none")"
+        }.joined(separator: ", ")
+    }
+
+    // MARK: What is watched
+
+    func failure(_ what: String) -> SimulationFailure { SimulationFailure(seed: self.seed, time: self.now, what: what) }
+
+    func check(_ isSo: Bool, _ what: @autoclosure () -> String) throws(SimulationFailure) {
+        if !isSo { throw self.failure(what()) }
+    }
+
+    func log(_ text: @autoclosure () -> String) {
+        if self.isTraced { print("\(Double(self.now) / 1e9) \(text())") }
+    }
+
+    /// A connection came to its end. Errors of the protocol are nobody's here but a fault's.
+    func ended(_ end: ConnectionEnd, at: End) throws(SimulationFailure) {
+        self.connectionEnds.append(end)
+        try self.check(
+            [.noError, .done, .replaced, .revoked].contains(end.code),
+            "\(at.name): the connection ended with \(end.code): \(end.reason)"
+        )
+    }
+
+    /// A message as it goes out. No key may see a number twice: the index names the key, and numbers rise.
+    func sealed(_ message: ByteBuffer, by end: End, on attachment: Attachment) throws(SimulationFailure) {
+        let type: UInt8 = message.getInteger(at: message.readerIndex) ?? 0
+        let size = message.readableBytes
+        self.bytesSealed += size
+        self.log("\(end.name): message of type \(type), \(size) bytes, on carrier \(attachment.id.rawValue)")
+        if end.role == .responder {
+            try self.check(attachment.hasTaken, "a byte for one who has shown nothing")
+        }
+        if type == 4 {
+            let index: UInt32 = message.getInteger(at: message.readerIndex + 4, endianness: .little) ?? 0
+            let counter: UInt64 = message.getInteger(at: message.readerIndex + 8, endianness: .little) ?? 0
+            let key = UInt64(index) | (end.role == .initiator ? 1 << 32 : 0)
+            if let greatest = self.greatestCounters[key] {
+                try self.check(counter > greatest, "number \(counter) after \(greatest) under one key")
+            }
+            self.greatestCounters[key] = counter
+            let limit = self.ends.map(\.maxMessageSize).max() ?? 0
+            try self.check(size <= limit && size % 16 == 0, "a data message of \(size) bytes")
+        } else {
+            try self.check(size <= 1_200, "a handshake message of \(size) bytes")
+        }
+        self.attacker?.saw(message, by: end)
+    }
+}
