@@ -65,5 +65,10 @@ let package = Package(
         ),
         .testTarget(name: "NoiseTests", dependencies: ["Noise"], swiftSettings: strict),
         .testTarget(name: "KeyFilesTests", dependencies: ["KeyFiles", "Noise"], swiftSettings: strict),
+        .testTarget(
+            name: "InterceptProtocolTests",
+            dependencies: ["InterceptProtocol", nioCore],
+            swiftSettings: strict
+        ),
     ]
 )
