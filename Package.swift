@@ -70,5 +70,10 @@ let package = Package(
             dependencies: ["InterceptProtocol", nioCore],
             swiftSettings: strict
         ),
+        .testTarget(
+            name: "AgentSupportTests",
+            dependencies: ["AgentSupport", "InterceptProtocol", argumentParser, logging, nioCore, nioPosix],
+            swiftSettings: strict
+        ),
     ]
 )

@@ -108,7 +108,7 @@ import Testing
         for json in costly as [String] {
             #expect(json.utf8.count <= ControlMessage.maxByteCount)
             let took = ContinuousClock().measure { _ = try? decode(json) }
-            #expect(took < .seconds(1), "\(json.prefix(40))")
+            #expect(took < .seconds(5), "\(json.prefix(40))")
         }
     }
 
