@@ -82,5 +82,15 @@ let package = Package(
             dependencies: ["Noise", "Tunnel", "TunnelSimulator", nioCore],
             swiftSettings: strict
         ),
+        .testTarget(
+            name: "InterceptProtocolTests",
+            dependencies: ["InterceptProtocol", nioCore],
+            swiftSettings: strict
+        ),
+        .testTarget(
+            name: "AgentSupportTests",
+            dependencies: ["AgentSupport", "InterceptProtocol", argumentParser, logging, nioCore, nioPosix],
+            swiftSettings: strict
+        ),
     ]
 )

@@ -11,8 +11,8 @@ import Darwin
 /// How a program ends: what it says, where, and with which code. Scripts rely on the codes: 0 done, 1 failed, 2 wrong
 /// usage, 5 intercepted by someone else, 130 interrupted.
 public struct Ending {
-    private let text: String
-    private let code: CInt
+    let text: String
+    let code: CInt
 
     /// Also for what is no error: `--help` and `--version` come as such.
     public init<Root: ParsableCommand>(of error: any Error, in root: Root.Type) {

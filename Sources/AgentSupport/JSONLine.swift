@@ -1,3 +1,5 @@
+import InterceptProtocol
+
 /// One JSON object on one line, with its keys in the order given: for ready lines and log records.
 public enum JSONLine {
     public enum Value {
@@ -15,24 +17,28 @@ public enum JSONLine {
         switch value {
         case .string(let text): Self.quoted(text)
         case .bool(let value): value ? "true" : "false"
-        case .number(let value): "\(value)"
+        // JSON has no other word for what is no number.
+        case .number(let value): value.isFinite ? "\(value)" : "null"
         case .object(let fields): Self.object(fields)
         }
     }
 
-    /// RFC 8259 §7.
+    /// RFC 8259 §7. What can't be seen is escaped, so that the line is one on every terminal.
     private static func quoted(_ text: String) -> String {
         var result = "\""
         for scalar in text.unicodeScalars {
             switch scalar {
             case "\"": result += "\\\""
             case "\\": result += "\\\\"
-            case _ where scalar.value < 0x20 || scalar.value == 0x7f:
-                let hex = String(scalar.value, radix: 16)
-                result += "\\u" + String(repeating: "0", count: 4 - hex.count) + hex
-            default: result.unicodeScalars.append(scalar)
+            case _ where scalar.isVisible: result.unicodeScalars.append(scalar)
+            default: for unit in String(scalar).utf16 { result += Self.escaped(unit) }
             }
         }
         return result + "\""
+    }
+
+    private static func escaped(_ unit: UInt16) -> String {
+        let hex = String(unit, radix: 16)
+        return "\\u" + String(repeating: "0", count: 4 - hex.count) + hex
     }
 }

@@ -32,21 +32,30 @@ public struct LineLogHandler: LogHandler {
     }
 
     public func log(event: LogEvent) {
-        let metadata = self.metadata.merging(event.metadata ?? [:]) { $1 }
-        let pairs = metadata.sorted { $0.key < $1.key }.map { ($0.key, "\($0.value)") }
+        let line = self.line(level: event.level, "\(event.message)", event.metadata ?? [:], at: .now)
+        Console.write(line + "\n", to: STDERR_FILENO)
+    }
+
+    func line(
+        level: Logger.Level,
+        _ message: String,
+        _ metadata: Logger.Metadata,
+        at time: Timestamp
+    ) -> String {
+        let pairs = self.metadata.merging(metadata) { $1 }
+            .sorted { $0.key < $1.key }
+            .map { ($0.key, "\($0.value)") }
         switch self.format {
         case .text:
-            var line =
-                "\(Self.timestamp()) \(Self.padded(event.level)) \(self.label): \(Self.oneLine("\(event.message)"))"
-            for (key, value) in pairs { line += " \(key)=\(Self.quotedIfNeeded(value))" }
-            Console.write(line + "\n", to: STDERR_FILENO)
+            let start = "\(time) \(Self.padded(level)) \(self.label): \(Self.oneLine(message))"
+            return pairs.reduce(into: start) { $0 += " \($1.0)=\(Self.quotedIfNeeded($1.1))" }
         case .json:
-            var fields = [
-                ("time", Self.timestamp()), ("level", event.level.rawValue), ("program", self.label),
-                ("message", "\(event.message)"),
+            let own = [
+                ("time", "\(time)"), ("level", level.rawValue), ("program", self.label), ("message", message),
             ]
-            fields += pairs
-            Console.write(JSONLine.object(fields.map { ($0.0, .string($0.1)) }) + "\n", to: STDERR_FILENO)
+            // A name must not come twice in an object.
+            let others = pairs.map { pair in (own.contains { $0.0 == pair.0 } ? pair.0 + "_" : pair.0, pair.1) }
+            return JSONLine.object((own + others).map { ($0.0, .string($0.1)) })
         }
     }
 
@@ -55,24 +64,25 @@ public struct LineLogHandler: LogHandler {
         return name + String(repeating: " ", count: max(0, 7 - name.count))
     }
 
+    /// A line break or tab becomes a space; what else can't be seen, or turns the writing direction, is left out.
     private static func oneLine(_ text: String) -> String {
-        String(String.UnicodeScalarView(text.unicodeScalars.filter { $0.properties.generalCategory != .control }))
+        var result = ""
+        for scalar in text.unicodeScalars {
+            if scalar.isVisible {
+                result.unicodeScalars.append(scalar)
+            } else if scalar.properties.isWhitespace {
+                result.append(" ")
+            }
+        }
+        return result
     }
 
+    /// So that no value can be taken for the end of itself and another key.
     private static func quotedIfNeeded(_ value: String) -> String {
         let value = Self.oneLine(value)
-        return value.contains(" ") || value.isEmpty ? "\"\(value)\"" : value
-    }
-
-    /// UTC with milliseconds, RFC 3339.
-    private static func timestamp() -> String {
-        var time = timespec()
-        clock_gettime(CLOCK_REALTIME, &time)
-        var parts = tm()
-        gmtime_r(&time.tv_sec, &parts)
-        func two(_ value: CInt) -> String { value < 10 ? "0\(value)" : "\(value)" }
-        let millis = "\(1_000 + time.tv_nsec / 1_000_000)".dropFirst()
-        return "\(parts.tm_year + 1900)-\(two(parts.tm_mon + 1))-\(two(parts.tm_mday))"
-            + "T\(two(parts.tm_hour)):\(two(parts.tm_min)):\(two(parts.tm_sec)).\(millis)Z"
+        let isPlain = value.unicodeScalars.allSatisfy { !$0.properties.isWhitespace && $0 != "\"" }
+        guard !isPlain || value.isEmpty else { return value }
+        let escaped = value.unicodeScalars.map { $0 == "\"" || $0 == "\\" ? "\\\($0)" : "\($0)" }.joined()
+        return "\"\(escaped)\""
     }
 }

@@ -12,26 +12,27 @@ public enum Process {
     @discardableResult
     public static func raiseDescriptorLimit() -> Int {
         var limit = rlimit()
-        #if os(Linux)
-        let resource = __rlimit_resource_t(UInt32(7))  // RLIMIT_NOFILE
-        #else
-        let resource = RLIMIT_NOFILE
-        #endif
-        guard getrlimit(resource, &limit) == 0 else { return 1_024 }
+        guard getrlimit(openFiles, &limit) == 0 else { return 1_024 }
         let hard = limit.rlim_max
         limit.rlim_cur = hard
-        if setrlimit(resource, &limit) != 0 { getrlimit(resource, &limit) }
+        if setrlimit(openFiles, &limit) != 0 { getrlimit(openFiles, &limit) }
         return Int(clamping: limit.rlim_cur)
     }
 
-    /// Keys are in memory: a crash must not write them to a file.
+    /// Keys are in memory: a crash must not write them anywhere.
+    ///
+    /// Linux pipes a dump to a handler whatever the limit is, but for 1, which no file fits into either (core(5),
+    /// fs/coredump.c).
     public static func forbidCoreDumps() {
-        var none = rlimit(rlim_cur: 0, rlim_max: 0)
+        var limit = rlimit()
+        guard getrlimit(coreFile, &limit) == 0 else { return }
         #if os(Linux)
-        setrlimit(__rlimit_resource_t(UInt32(4)), &none)  // RLIMIT_CORE
+        let size = min(1, limit.rlim_max)
         #else
-        setrlimit(RLIMIT_CORE, &none)
+        let size: rlim_t = 0
         #endif
+        limit = rlimit(rlim_cur: size, rlim_max: size)
+        setrlimit(coreFile, &limit)
     }
 
     /// Call it before any thread starts: SIGTERM and SIGINT then wait for `nextEndSignal`, and a closed pipe is no signal.
@@ -57,3 +58,12 @@ public enum Process {
         return signals
     }
 }
+
+// glibc's functions take another type than its constants have.
+#if canImport(Glibc)
+private let openFiles = __rlimit_resource_t(RLIMIT_NOFILE.rawValue)
+private let coreFile = __rlimit_resource_t(RLIMIT_CORE.rawValue)
+#else
+private let openFiles = RLIMIT_NOFILE
+private let coreFile = RLIMIT_CORE
+#endif

@@ -18,10 +18,14 @@ public enum ControlMessage: Equatable, Sendable {
         public var workspace: String
         public var ports: [Port]
         public var onUnavailable: OnUnavailable = .original
+        /// 0 to 600.
         public var drainSeconds = 10
         public var probes: Probes = .original
         public var proxyProtocol: ProxyProtocol?
         public var takeover = false
+
+        /// So many fit into a message, and far more than a service has.
+        public static let maxPortCount = 1_024
 
         public init(generation: UInt64, workspace: String, ports: [Port]) {
             self.generation = generation
@@ -89,7 +93,7 @@ public enum ControlMessage: Equatable, Sendable {
     }
 }
 
-public enum Transport: String, Sendable {
+public enum Transport: String, Sendable, CaseIterable {
     case tcp
     case udp
 }

@@ -27,7 +27,9 @@ public enum Flags {
                 pieces.append(rest[rest.index(after: rest.startIndex)..<end])
                 rest = rest[rest.index(after: end)...]
                 if rest.isEmpty { return pieces }
-                guard rest.first == ":" else { throw FlagError("'\(text)' has something after ']' that isn't ':'.") }
+                guard rest.first == ":" else {
+                    throw FlagError("'\(text)' goes on after ']'. A port comes after a colon: [::1]:8080.")
+                }
                 rest = rest.dropFirst()
             } else if let colon = rest.firstIndex(of: ":") {
                 pieces.append(rest[..<colon])
@@ -109,7 +111,9 @@ public struct PortMapping: Hashable, Sendable {
         case 3 where !pieces[1].isEmpty:
             self.target = Endpoint(host: String(pieces[1]), port: try Flags.port(pieces[2]))
         default:
-            throw FlagError("'\(text)' isn't a mapping. Write SERVICE_PORT:LOCAL_PORT, such as 8080:3000.")
+            throw FlagError(
+                "'\(text)' isn't a mapping. Write SERVICE_PORT:LOCAL_PORT or SERVICE_PORT:HOST:PORT, such as 8080:3000."
+            )
         }
         self.service = ControlMessage.Port(service: try Flags.port(pieces[0]), transport: transport)
     }
@@ -151,12 +155,12 @@ public struct SidecarAddress: Hashable, Sendable {
         guard let at = text.firstIndex(of: "@") else { throw Self.malformed(text) }
         self.publicKey = String(text[..<at])
         let rest = text[text.index(after: at)...]
-        guard let colon = rest.firstIndex(of: ":") else { throw Self.malformed(text) }
+        guard let colon = rest.firstIndex(of: ":"), !self.publicKey.isEmpty else { throw Self.malformed(text) }
         let value = String(rest[rest.index(after: colon)...])
         switch rest[..<colon] {
         case "tcp": self.carrier = .tcp(try Flags.endpoint(value))
         case "udp": self.carrier = .udp(try Flags.endpoint(value))
-        case "exec": self.carrier = .exec(value)
+        case "exec" where value.contains { !$0.isWhitespace }: self.carrier = .exec(value)
         default: throw Self.malformed(text)
         }
     }

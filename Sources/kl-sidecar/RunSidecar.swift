@@ -110,9 +110,10 @@ struct RunSidecar: ParsableCommand {
                 "--divert listen=ADDRESS:PORT serves one --service-port. For several write listen=ADDRESS."
             )
         }
-        var seen: Set<UInt16> = []
-        for port in self.servicePort.map(\.port) where !seen.insert(port).inserted {
-            throw ValidationError("--service-port \(port) is given twice.")
+        do throws(FlagError) {
+            try Flags.checkDistinct(self.servicePort)
+        } catch {
+            throw ValidationError(error.description)
         }
     }
 

@@ -72,13 +72,10 @@ struct RunWorkspace: ParsableCommand {
         if self.deadAfter < .seconds(1) { throw ValidationError("--dead-after must be at least 1s.") }
         if self.drain > .minutes(10) { throw ValidationError("--drain must be at most 10m.") }
         if self.map.isEmpty { throw ValidationError("No port is mapped. Name one by --map, such as --map 8080:3000.") }
-        var seen: [ControlMessage.Port: PortMapping] = [:]
-        for mapping in self.map {
-            if let other = seen.updateValue(mapping, forKey: mapping.service) {
-                throw ValidationError(
-                    "Service port \(mapping.service.service) is mapped twice, to \(other.target) and to \(mapping.target)."
-                )
-            }
+        do throws(FlagError) {
+            try Flags.checkDistinct(self.map)
+        } catch {
+            throw ValidationError(error.description)
         }
     }
 
