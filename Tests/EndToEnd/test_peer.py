@@ -10,11 +10,11 @@ import pathlib
 import re
 import socket
 import struct
-import threading
 import time
 
 import pytest
 from peer import control, handshake, wire
+from peer.agent import in_background
 from peer.handshake import Initiation, Opened, generate_key, public_key
 from peer.initiator import Workspace
 from peer.responder import Sidecar
@@ -125,29 +125,6 @@ def pair(psk=None, linger=600, **limits):
 def started(workspace, *ports):
     workspace.start(1, *ports)
     assert workspace.wait_message("started", "failed") == {"type": "started", "generation": 1}
-
-
-def in_background(*actions):
-    failures = []
-
-    def run(action):
-        try:
-            action()
-        except BaseException as error:
-            failures.append(error)
-            raise
-
-    threads = [threading.Thread(target=run, args=(action,), daemon=True) for action in actions]
-    for thread in threads:
-        thread.start()
-
-    def join():
-        for thread in threads:
-            thread.join(60)
-            assert not thread.is_alive()
-        assert not failures
-
-    return join
 
 
 @pytest.mark.parametrize("psk", [None, bytes(range(32))], ids=["no psk", "psk"])

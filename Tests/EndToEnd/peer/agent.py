@@ -4,7 +4,6 @@ import logging
 import selectors
 import socket
 import threading
-import time
 from collections import Counter, deque
 
 from . import control, wire
@@ -361,10 +360,25 @@ class Agent:
             return self.messages.popleft()
 
 
-def sleep_until(condition, timeout=10, what="it"):
-    end = time.monotonic() + timeout
-    while not (result := condition()):
-        if time.monotonic() > end:
-            raise TimeoutError(f"waited for {what}")
-        time.sleep(0.01)
-    return result
+def in_background(*actions):
+    """Runs them at once. What is returned waits for them."""
+    failures = []
+
+    def run(action):
+        try:
+            action()
+        except BaseException as error:
+            failures.append(error)
+            raise
+
+    threads = [threading.Thread(target=run, args=(action,), daemon=True) for action in actions]
+    for thread in threads:
+        thread.start()
+
+    def join():
+        for thread in threads:
+            thread.join(60)
+            assert not thread.is_alive()
+        assert not failures
+
+    return join

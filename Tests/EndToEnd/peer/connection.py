@@ -382,7 +382,9 @@ class Connection:
         offset, data, fin = piece
         if stream.id:
             self.sent_total += stream.sending.sent - before
-        return put(wire.StreamData(stream.id, offset, data, fin), ("stream", stream.id, offset, offset + len(data), fin))
+        return put(
+            wire.StreamData(stream.id, offset, data, fin), ("stream", stream.id, offset, offset + len(data), fin)
+        )
 
     def numbered(self, plaintext, room, sent):
         if random.randrange(LEFT_OUT) == 0:

@@ -227,6 +227,9 @@ class Sidecar(Agent):
     def wait_connected(self, timeout=10):
         return self.wait(lambda: self.connection, timeout, "a connection")
 
+    def handle(self, connection, stream):
+        return Handle(self, connection, stream)
+
     def intercept(self, service_port, client="192.0.2.7", client_port=40_000):
         """Opens a stream, with its header."""
         with self.changed:
@@ -235,7 +238,7 @@ class Sidecar(Agent):
             if not stream:
                 raise ConnectionError("no stream can be opened")
             self.total += 1
-            handle = Handle(self, connection, stream)
+            handle = self.handle(connection, stream)
             handle.write(control.Header(service_port, client, client_port).encode())
         return handle
 
@@ -243,4 +246,3 @@ class Sidecar(Agent):
         with self.changed:
             self.close_connection(self.connection, code)
         self.wake()
-
