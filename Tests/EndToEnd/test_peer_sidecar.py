@@ -58,8 +58,8 @@ class Setup:
         self.stack.callback(made.shut)
         return made
 
-    def started(self, dead_after=6_000, **more):
-        workspace = self.workspace(dead_after=dead_after)
+    def started(self, **more):
+        workspace = self.workspace()
         workspace.wait_connected()
         workspace.start(1, PORT, **more)
         assert workspace.wait_message("started", "failed") == {"type": "started", "generation": 1}
@@ -217,6 +217,38 @@ def test_no_byte_is_lost(setup, disturb):
     join()
 
 
+@pytest.mark.parametrize("size", [0, 1, 500_000])
+def test_the_client_ends_first_and_the_service_answers(setup, size):
+    workspace = setup.started()
+    with setup.stream(workspace) as (client, service):
+        client.sendall(b"question")
+        client.shutdown(socket.SHUT_WR)
+        assert service.read_to_end() == b"question"
+        join = in_background(lambda: (service.write(DATA[:size]), service.end()))
+        assert read_all(client) == DATA[:size]
+        join()
+    workspace.wait(lambda: list(workspace.connection.streams) == [0], what="the stream to finish")
+
+
+@pytest.mark.parametrize("size", [0, 1, 500_000])
+def test_the_service_ends_first_and_the_client_goes_on(setup, size):
+    workspace = setup.started()
+    with setup.stream(workspace) as (client, service):
+        service.end()
+        assert client.recv(1) == b""
+        join = in_background(lambda: (client.sendall(DATA[:size]), client.shutdown(socket.SHUT_WR)))
+        assert service.read_to_end() == DATA[:size]
+        join()
+    workspace.wait(lambda: list(workspace.connection.streams) == [0], what="the stream to finish")
+
+
+def read_all(sock):
+    data = bytearray()
+    while more := sock.recv(65_536):
+        data += more
+    return bytes(data)
+
+
 def test_an_idle_stream_lives_through_a_cut(setup):
     workspace = setup.started()
     with setup.stream(workspace) as (client, service):
@@ -276,12 +308,37 @@ def test_an_unknown_id_makes_a_new_connection_that_replaces(setup):
 
 
 def test_without_a_workspace_the_original_answers(setup):
-    workspace = setup.started(dead_after=2_000)
-    workspace.shut()  # says nothing
-    deadline = time.monotonic() + 5
-    while get(setup.front) != "original":
-        assert time.monotonic() < deadline
-    assert setup.original.requests
+    workspace = setup.started()
+    workspace.shut()  # says nothing; the sidecar finds it gone a second later
+    time.sleep(1.5)
+    for _ in range(3):
+        assert get(setup.front) == "original"
+
+
+def test_a_client_that_comes_while_there_is_no_carrier(setup):
+    """It waits. Nothing of it was sent, so the original answers once the workspace is held gone (PROTOCOL §17.3)."""
+    workspace = setup.started()
+    workspace.shut()
+    time.sleep(0.2)
+    assert get(setup.front) == "original"
+
+
+def test_a_client_that_comes_during_a_cut(setup):
+    workspace = setup.started()
+    with workspace.changed:
+        workspace.dialling = False
+        workspace.drop_carrier(workspace.connection.carrier, abort=True)
+    time.sleep(0.1)
+    join = serve(workspace)
+
+    def back():
+        time.sleep(0.3)
+        workspace.dialling = True
+
+    also = in_background(back)
+    assert get(setup.front) == "workspace"
+    join()
+    also()
 
 
 def test_a_status_is_told(setup):

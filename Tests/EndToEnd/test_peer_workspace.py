@@ -3,6 +3,7 @@
 import contextlib
 import os
 import signal
+import socket
 import time
 
 import pytest
@@ -24,7 +25,7 @@ MAPPED, ECHO, NOBODY, UNMAPPED = 8080, 8081, 8082, 8083
 
 
 class Setup:
-    def __init__(self, folder, psk=None, **limits):
+    def __init__(self, folder, psk=None, echo=echo, **limits):
         self.folder, self.private = folder, generate_key()
         self.stack = contextlib.ExitStack()
         self.service, self.echo = Service(http("workspace")), Service(echo)
@@ -102,16 +103,17 @@ def test_a_header_that_is_wrong_is_answered_with_4(setup):
         client.end()
 
 
-def transfer(client, data, got, pace=0.005):
+def transfer(client, data, got):
+    """Sends all of it and reads as much. Neither end closes: that is tested by itself."""
+
     def write():
         for at in range(0, len(data), 100_000):
             client.write(data[at : at + 100_000])
-            time.sleep(pace)
-        client.end()
+            time.sleep(0.005)
 
     def read():
-        while more := client.read(timeout=30):
-            got.extend(more)
+        while len(got) < len(data):
+            got.extend(client.read(timeout=30))
 
     return in_background(write, read)
 
@@ -166,6 +168,43 @@ def test_after_a_close_without_fault_it_dials_again(setup):
     assert setup.sidecar.wait_message("start", timeout=15)
     assert setup.sidecar.connection.id != first
     assert setup.request() == (control.CONNECTED, response("workspace"))
+
+
+@pytest.mark.parametrize("size", [0, 1, 500_000])
+def test_the_client_ends_first_and_the_service_answers(tmp_path, size):
+    def at_the_end(service, sock):
+        while more := sock.recv(65_536):
+            service.requests.append(more)
+        sock.sendall(DATA[:size])
+
+    setup = Setup(tmp_path, echo=at_the_end)
+    with setup.stack:
+        client = setup.sidecar.intercept(ECHO)
+        client.write(b"question")
+        client.end()
+        assert client.read_to_end() == bytes([control.CONNECTED]) + DATA[:size]
+        assert b"".join(setup.echo.requests) == b"question"
+        sidecar = setup.sidecar
+        sidecar.wait(lambda: list(sidecar.connection.streams) == [0], what="the stream to finish")
+
+
+@pytest.mark.parametrize("size", [0, 1, 500_000])
+def test_the_service_ends_first_and_the_client_goes_on(tmp_path, size):
+    def ends_first(service, sock):
+        sock.shutdown(socket.SHUT_WR)
+        while more := sock.recv(65_536):
+            service.requests.append(more)
+        service.requests.append(None)
+
+    setup = Setup(tmp_path, echo=ends_first)
+    with setup.stack:
+        client = setup.sidecar.intercept(ECHO)
+        assert client.read_to_end() == bytes([control.CONNECTED])
+        client.write(DATA[:size])
+        client.end()
+        client.wait_acknowledged()
+        setup.sidecar.wait(lambda: setup.echo.requests[-1:] == [None], what="the service's end")
+        assert b"".join(setup.echo.requests[:-1]) == DATA[:size]
 
 
 def test_a_reset_client_resets_the_service(setup):
