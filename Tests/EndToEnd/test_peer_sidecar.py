@@ -10,7 +10,7 @@ import time
 import pytest
 from peer import control, handshake, wire
 from peer.agent import in_background
-from peer.handshake import as_text, generate_key, public_key
+from peer.handshake import Initiation, as_text, generate_key, public_key
 from peer.initiator import Workspace
 from peer.programs import Program, Service, ask, folder, free_port, get, http, key_file, response
 from peer.stream import StreamReset
@@ -417,6 +417,30 @@ def test_a_replayed_initiation_is_not_answered(setup):
         began = time.monotonic()
         assert sock.recv(1) == b""
         assert 4 < time.monotonic() - began < 7
+
+
+def test_a_session_that_is_not_confirmed_changes_nothing(setup):
+    workspace = setup.started()
+    with setup.stream(workspace) as (client, service):
+        # An initiation as a resumption sends it, on a carrier of its own, and then nothing.
+        with workspace.changed:
+            workspace.last_timestamp = handshake.timestamp(workspace.last_timestamp)
+            parameters = workspace.parameters(workspace.connection.id)
+            keys = (workspace.private, workspace.responder, workspace.psk)
+            initiation = Initiation(*keys, 1, workspace.last_timestamp, parameters)
+        with socket.create_connection(setup.tcp, 10) as sock:
+            sock.sendall(struct.pack(">I", len(initiation.message)) + initiation.message)
+            (length,) = struct.unpack(">I", sock.recv(4, socket.MSG_WAITALL))
+            session = initiation.finish(sock.recv(length, socket.MSG_WAITALL))
+            assert session.remote.connection_id == workspace.connection.id
+            began = time.monotonic()
+            client.sendall(b"ping")
+            assert service.read_exactly(4) == b"ping"
+            assert sock.recv(1) == b""  # closed without a byte more
+            assert 4 < time.monotonic() - began < 7
+        service.write(b"pong")
+        assert client.recv(4) == b"pong"
+        assert workspace.handshakes == 1
 
 
 @pytest.mark.parametrize("bytes_sent", [b"", b"GET / HTTP/1.0\r\n\r\n", struct.pack(">I", 256) + bytes(256)])

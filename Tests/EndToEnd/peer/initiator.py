@@ -135,7 +135,6 @@ class Workspace(Agent):
             log.info("the connection is no more")
             self.resets.append(connection.id)
             self.forget(connection)
-            self.named = os.urandom(8)
 
     def confirm(self, session, carrier):
         pass  # at an initiator the response has done that
@@ -157,10 +156,16 @@ class Workspace(Agent):
     def forgotten(self, connection):
         if connection is self.connection:
             self.connection = None
+            self.named = os.urandom(8)
+            if connection.closing:
+                self.dial_again(connection.closing)
 
     def connection_closed(self, connection, close):
         self.closed_with = close.code
-        self.named = os.urandom(8)
+        self.dial_again(close)
+
+    def dial_again(self, close):
+        """What follows a close depends on its code, received or sent (§14)."""
         if close.code in (wire.DONE, wire.REPLACED, wire.REVOKED):
             self.dialling = False
         else:
