@@ -14,8 +14,8 @@ CONNECTED, REFUSED, NOT_MAPPED, CONNECT_TIMED_OUT, OTHER = range(5)
 
 
 def encode(message):
-    text = json.dumps(message, separators=(",", ":")).encode()
-    return struct.pack(">I", len(text)) + text
+    text = json.dumps(message, ensure_ascii=False).encode()
+    return len(text).to_bytes(4, "big") + text
 
 
 class Parser:

@@ -26,10 +26,12 @@ class Malformed(Exception):
 
 
 def varint(value):
-    for size, mark in ((1, 0), (2, 1), (4, 2), (8, 3)):
-        if value < 1 << (8 * size - 2):
-            return (value | mark << (8 * size - 2)).to_bytes(size, "big")
-    raise ValueError(value)
+    """The shortest form. The two top bits of the first byte are the logarithm of the length."""
+    for logarithm in range(4):
+        bits = (8 << logarithm) - 2
+        if value >> bits == 0:
+            return (logarithm << bits | value).to_bytes(1 << logarithm, "big")
+    raise ValueError(f"{value} is too large for a varint")
 
 
 class Reader:
@@ -218,9 +220,12 @@ class StreamData(Frame):
     fin: bool = False
 
     def encode(self):
-        kind = 0x08 | 0x02 | (0x04 if self.offset else 0) | (0x01 if self.fin else 0)
-        offset = varint(self.offset) if self.offset else b""
-        return varint(kind) + varint(self.stream) + offset + varint(len(self.data)) + self.data
+        kind, where = 0x0A, b""  # always with a length, so that more can follow
+        if self.offset:
+            kind, where = kind | 0x04, varint(self.offset)
+        if self.fin:
+            kind |= 0x01
+        return varint(kind) + varint(self.stream) + where + varint(len(self.data)) + self.data
 
     @classmethod
     def read(cls, reader, kind):
