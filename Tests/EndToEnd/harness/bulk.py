@@ -1,10 +1,14 @@
 """Long transfers in which not one byte may differ."""
 
+import dataclasses
 import hashlib
 import os
+import queue
 import socket
 import threading
 import time
+
+from .servers import Server
 
 CHUNK = 1 << 20
 GIB = 1 << 30
@@ -79,3 +83,28 @@ def finish(sender, receiver, deadline):
     assert receiver.received == sender.size, state
     assert receiver.digest.digest() == sender.digest.digest(), f"the bytes differ: {state}"
     return time.monotonic() - start
+
+
+class BulkServer(Server):
+    """Sends so many bytes on each connection, and reads what the client sends."""
+
+    def __init__(self, size, host="127.0.0.1"):
+        self.size = size
+        self._transfers = queue.Queue()
+        super().__init__(self.transfer, host)
+
+    def transfer(self, connection):
+        transfer = Transfer(Sender(connection, self.size), Receiver(connection))
+        self._transfers.put(transfer)
+        transfer.sender.join()
+        transfer.receiver.join()
+
+    def next_transfer(self):
+        """The transfer of the connection accepted next."""
+        return self._transfers.get(timeout=30)
+
+
+@dataclasses.dataclass
+class Transfer:
+    sender: Sender
+    receiver: Receiver
