@@ -33,12 +33,14 @@ let package = Package(
         .target(name: "Diversion", dependencies: [nioCore, nioPosix], swiftSettings: strict),
         .target(
             name: "SidecarAgent",
-            dependencies: ["Carriers", "Diversion", "InterceptProtocol", "Noise", "Tunnel", logging, nioCore],
+            dependencies: [
+                "Carriers", "Diversion", "InterceptProtocol", "Noise", "Tunnel", logging, nioCore, nioPosix,
+            ],
             swiftSettings: strict
         ),
         .target(
             name: "WorkspaceAgent",
-            dependencies: ["Carriers", "InterceptProtocol", "Noise", "Tunnel", logging, nioCore],
+            dependencies: ["Carriers", "InterceptProtocol", "Noise", "Tunnel", logging, nioCore, nioPosix],
             swiftSettings: strict
         ),
         .target(
@@ -56,7 +58,8 @@ let package = Package(
         .executableTarget(
             name: "kl-sidecar",
             dependencies: [
-                "AgentSupport", "InterceptProtocol", "KeyFiles", "Noise", "SidecarAgent", "Tunnel", argumentParser, logging,
+                "AgentSupport", "InterceptProtocol", "KeyFiles", "Noise", "SidecarAgent", "Tunnel", argumentParser,
+                logging,
                 nioCore, nioPosix,
             ],
             swiftSettings: strict
@@ -64,7 +67,8 @@ let package = Package(
         .executableTarget(
             name: "kl-workspace",
             dependencies: [
-                "AgentSupport", "InterceptProtocol", "Noise", "Tunnel", "WorkspaceAgent", argumentParser, logging, nioCore,
+                "AgentSupport", "InterceptProtocol", "Noise", "Tunnel", "WorkspaceAgent", argumentParser, logging,
+                nioCore,
                 nioPosix,
             ],
             swiftSettings: strict

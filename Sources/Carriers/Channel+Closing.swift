@@ -1,3 +1,6 @@
+public import NIOCore
+import NIOPosix
+
 #if canImport(Glibc)
 import Glibc
 #elseif canImport(Musl)
@@ -5,8 +8,6 @@ import Musl
 #else
 import Darwin
 #endif
-public import NIOCore
-import NIOPosix
 
 extension Channel {
     /// Closes by a TCP reset: SO_LINGER with no time. Whoever is at the other end knows that this wasn't a proper end.

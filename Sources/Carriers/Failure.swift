@@ -17,7 +17,7 @@ public enum Failure {
             if let error = error.connectionErrors.last { return Self.describe(error.error) }
             return "its name can't be looked up"
         case let error as IOError: return Self.text(of: error.errnoCode)
-        case SocketAddressError.unknown: return "its name can't be looked up"
+        case SocketAddressError.unknown, is SocketAddressError.UnknownHost: return "its name can't be looked up"
         default:
             if case ChannelError.connectTimeout = error { return "no answer" }
             return "\(error)"

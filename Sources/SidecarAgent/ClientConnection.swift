@@ -24,8 +24,9 @@ final class ClientConnection: ChannelInboundHandler, RemovableChannelHandler {
     private var isWaiting = true
     private var kept: [ByteBuffer] = []
     private var keptBytes = 0
-    /// False while the workspace is suspected: then nothing but the header has gone out.
-    private let sendsAtOnce: Bool
+    /// False once there was no carrier, or the workspace was suspected, before anything but the header had gone out: what
+    /// was not sent can be handed over.
+    private var sendsAtOnce = true
     private var hasSentBytes = false
     private var inputIsClosed = false
     private var timeout: Scheduled<Void>?
@@ -40,14 +41,12 @@ final class ClientConnection: ChannelInboundHandler, RemovableChannelHandler {
         link: WorkspaceLink,
         channel: any Channel,
         stream: StreamID,
-        upstream: Endpoint,
-        sendsAtOnce: Bool
+        upstream: Endpoint
     ) {
         self.link = link
         self.channel = channel
         self.stream = stream
         self.upstream = upstream
-        self.sendsAtOnce = sendsAtOnce
     }
 
     func start() {
@@ -66,6 +65,7 @@ final class ClientConnection: ChannelInboundHandler, RemovableChannelHandler {
         // A small read must not keep alive the large buffer that it was read into.
         self.kept.append(bytes.readableBytes < 4_096 ? bytes.compacted : bytes)
         self.link.agent.keptBytes += bytes.readableBytes
+        if !self.hasSentBytes, !self.link.isReachable { self.sendsAtOnce = false }
         guard self.sendsAtOnce else { return }
         self.hasSentBytes = true
         self.link.withConnection { _ = $0.write(bytes, to: self.stream) }

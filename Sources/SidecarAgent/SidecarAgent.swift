@@ -3,6 +3,7 @@ import Diversion
 public import InterceptProtocol
 public import Logging
 public import NIOCore
+import NIOPosix
 public import Noise
 public import Tunnel
 
@@ -125,8 +126,32 @@ public final class SidecarAgent {
             .map { (port, $0) }
             .flatMapErrorThrowing { throw StartError("Port \(port) can't be listened for on \(endpoint)", $0) }
         }
-        return EventLoopFuture.whenAllSucceed(futures, on: self.eventLoop).map { bound in
-            Dictionary(bound.compactMap { port, address in address.map { (port, $0) } }, uniquingKeysWith: { $1 })
+        let this = NIOLoopBound(self, eventLoop: self.eventLoop)
+        return EventLoopFuture.whenAllSucceed(futures, on: self.eventLoop).flatMapThrowing { bound in
+            let listeners = bound.compactMap { port, address in address.map { (port, $0) } }
+            try this.value.refuseLoops(listeners.map(\.1))
+            return Dictionary(listeners, uniquingKeysWith: { $1 })
+        }
+    }
+
+    /// A sidecar that is its own original would connect to itself until its descriptors run out.
+    private func refuseLoops(_ listeners: [SocketAddress]) throws {
+        let own = Set((try? System.enumerateDevices())?.compactMap { $0.address?.ipAddress } ?? [])
+        for (upstream, target) in self.upstreams {
+            for address in target.addresses {
+                let isOwn = listeners.contains { listener in
+                    guard listener.port == address.port, let here = listener.ipAddress, let there = address.ipAddress
+                    else { return false }
+                    return here == there || (["0.0.0.0", "::"].contains(here) && own.contains(there))
+                }
+                guard isOwn else { continue }
+                throw StartError(
+                    """
+                    The original's address \(upstream) is where this sidecar itself listens. Let the service listen on \
+                    another port, and name it: --service-port \(upstream.port):127.0.0.1:OTHER_PORT.
+                    """
+                )
+            }
         }
     }
 
@@ -273,6 +298,8 @@ public struct SidecarMeasurements {
 public struct StartError: Error, CustomStringConvertible {
     public let description: String
 
+    init(_ description: String) { self.description = description }
+
     public init(_ what: String, _ error: any Error) {
         self.description = "\(what): \(Failure.describe(error))."
     }
@@ -294,9 +321,10 @@ extension SidecarAgent: TunnelServer.Delegate {
         }
     }
 
-    public func tunnelServer(_ server: TunnelServer, dropped reason: DropReason, from remote: String) {
+    public func tunnelServer(_ server: TunnelServer, dropped reason: DropReason, from remote: SocketAddress?) {
         guard let count = self.drops.shouldLog(reason) else { return }
-        var metadata: Logger.Metadata = ["reason": "\(reason.label)", "from": "\(remote)", "since_last": "\(count)"]
+        let from = Endpoint(host: remote?.ipAddress ?? "unknown", port: UInt16(clamping: remote?.port ?? 0))
+        var metadata: Logger.Metadata = ["reason": "\(reason.label)", "from": "\(from)", "since_last": "\(count)"]
         if reason == .oldTimestamp, let times = server.lastOldTimestamp {
             metadata["sent"] = "\(times.sent.unixSeconds)"
             metadata["greatest"] = "\(times.greatest.unixSeconds)"

@@ -49,13 +49,14 @@ final class WorkspaceLink {
         self.agent = agent
     }
 
-    var name: String {
-        let label = self.intercept?.workspace ?? ""
-        return label.isEmpty ? self.key.abbreviated : label
-    }
+    /// As others are told; it stays known after the intercept's end, for the log.
+    private(set) lazy var name = self.key.abbreviated
 
     @discardableResult
     func withConnection<Result>(_ body: (inout Connection) -> Result) -> Result? { self.access.withConnection(body) }
+
+    /// What is said to it now goes out now, as far as anyone can tell.
+    var isReachable: Bool { self.presence == .live && (self.withConnection { $0.hasCarrier } ?? false) }
 
     // MARK: Events
 
@@ -84,7 +85,8 @@ final class WorkspaceLink {
         self.presence = presence
         guard presence == .gone else { return }
         if self.isDiverting {
-            self.agent.log.warning("workspace is gone: new connections reach the original", metadata: self.metadata)
+            let instead = self.intercept?.onUnavailable == .refuse ? "are refused" : "reach the original"
+            self.agent.log.warning("workspace is gone: new connections \(instead)", metadata: self.metadata)
             self.withdraw()
             self.owesWithdrawn = true
         }
@@ -189,7 +191,8 @@ final class WorkspaceLink {
                         .init(
                             generation: start.generation,
                             code: .busy,
-                            reason: "the service is intercepted by \(holder.name)",
+                            reason: "the service is intercepted by \(holder.name)"
+                                + (holder.presence == .gone ? ", who can't be reached at the moment" : ""),
                             holder: holder.name,
                             since: holder.since?.rfc3339
                         )
@@ -201,6 +204,7 @@ final class WorkspaceLink {
         }
         let wasDiverting = self.isDiverting
         self.intercept = start
+        if !start.workspace.isEmpty { self.name = start.workspace }
         if self.since == nil { self.since = .now }
         self.isDiverting = true
         self.owesWithdrawn = false
@@ -318,8 +322,7 @@ final class WorkspaceLink {
             link: self,
             channel: channel,
             stream: stream,
-            upstream: upstream,
-            sendsAtOnce: self.presence == .live
+            upstream: upstream
         )
         self.total += 1
         self.owners[stream] = .waiting(client)

@@ -73,7 +73,8 @@ enum Constants {
 
     static let initialStreamWindow: UInt64 = 128 * 1_024  // †
     static let maxStreamWindow: UInt64 = 6 * 1_024 * 1_024  // †
-    static let initialConnectionWindow: UInt64 = 1_024 * 1_024  // †
+    /// From the start, since it bounds memory and nothing else: a smaller one would be used up by one stream whose reader
+    /// stands still, and stop all others.
     static let maxConnectionWindow: UInt64 = 16 * 1_024 * 1_024
     static let minStreamData: UInt64 = 4_096
     static let sendBufferPerConnection = 16 * 1_024 * 1_024

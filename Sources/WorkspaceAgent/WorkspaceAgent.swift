@@ -17,6 +17,8 @@ public final class WorkspaceAgent {
         public var onUnavailable: OnUnavailable = .original
         public var probes: Probes = .original
         public var drainSeconds = 10
+        /// Take the service from whoever has it.
+        public var takesOver = false
         /// What other people are told about whose intercept it is.
         public var label: String
         public var log: Logger
@@ -58,6 +60,7 @@ public final class WorkspaceAgent {
     private var startTimeout: Scheduled<Void>?
     private var endTimeout: Scheduled<Void>?
     private var lastDialFailure: String?
+    private var dialFailureSaidAt = NIODeadline.now()
     private var keysDiffer = false
     private var presence = Presence.live
     private var saysServerIsMissing = false
@@ -184,6 +187,8 @@ public final class WorkspaceAgent {
         start.onUnavailable = self.configuration.onUnavailable
         start.probes = self.configuration.probes
         start.drainSeconds = self.configuration.drainSeconds
+        // Once: what somebody took back isn't taken again without a person's wish.
+        start.takeover = self.configuration.takesOver && !self.isStarted
         self.send(.start(start))
     }
 
@@ -242,7 +247,10 @@ public final class WorkspaceAgent {
         case .busy:
             let since = failure.since.map { " since \($0)" } ?? ""
             self.fail(
-                "The service is intercepted by \(failure.holder ?? "someone else")\(since). Ask them to stop it.",
+                """
+                The service is intercepted by \(failure.holder ?? "someone else")\(since). Ask them to stop it, or take it \
+                over with --takeover.
+                """,
                 isBusy: true
             )
         case .port, .unsupported, .internal: self.fail("The sidecar refused: \(failure.reason).")
@@ -309,7 +317,11 @@ extension WorkspaceAgent: TunnelClient.Delegate {
     }
 
     public func tunnelClient(_ client: TunnelClient, dialFailed reason: String, retryIn delay: TimeAmount) {
-        if self.lastDialFailure != reason { self.log.warning("\(reason); trying again") }
+        let now = NIODeadline.now()
+        if self.lastDialFailure != reason || now - self.dialFailureSaidAt >= .minutes(1) {
+            self.log.warning("\(reason); trying again")
+            self.dialFailureSaidAt = now
+        }
         self.lastDialFailure = reason
     }
 

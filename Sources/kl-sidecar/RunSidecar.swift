@@ -152,10 +152,10 @@ struct RunSidecar: ParsableCommand {
         let bound = try eventLoop.submit { NIOLoopBound(program.build(), eventLoop: eventLoop) }.wait()
         eventLoop.execute { bound.value.start() }
 
-        let signal = AgentSupport.Process.nextEndSignal()
+        _ = AgentSupport.Process.nextEndSignal()
         eventLoop.execute { bound.value.shutDown() }
         // Asked again: at once.
         _ = AgentSupport.Process.nextEndSignal()
-        Ending(name: "kl-sidecar", saying: nil, code: signal == 2 ? Ending.interrupted : Ending.failed).exit()
+        Ending(name: "kl-sidecar", saying: nil, code: Ending.interrupted).exit()
     }
 }

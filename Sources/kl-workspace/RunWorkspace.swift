@@ -32,9 +32,24 @@ struct RunWorkspace: ParsableCommand {
             "Whom to dial: PUBLIC_KEY@tcp:HOST:PORT, as the sidecar's ready line has them.",
             valueName: "address"
         ),
-        transform: { try SidecarAddress($0) }
+        transform: { try Sidecar($0) }
     )
-    var sidecar: SidecarAddress
+    var sidecar: Sidecar
+
+    /// The address with its key, as the module of keys reads it.
+    struct Sidecar {
+        let key: PublicKey
+        let carrier: SidecarAddress.Carrier
+
+        init(_ text: String) throws {
+            let address = try SidecarAddress(text)
+            self.key = try PublicKey.flag(address.publicKey)
+            self.carrier = address.carrier
+        }
+    }
+
+    @Flag(help: "Take the service over from whoever intercepts it.")
+    var takeover = false
 
     @Option(
         help: ArgumentHelp(
@@ -48,7 +63,10 @@ struct RunWorkspace: ParsableCommand {
     @Option(help: "What clients get when the local server can't be reached: the original service, or a reset (refuse).")
     var onUnavailable: OnUnavailable = .original
 
-    @Option(help: "Who answers health probes, where they can be told: original or workspace.")
+    @Option(
+        help:
+            "Who answers health probes, where a sidecar can tell them (none of this version can): original or workspace."
+    )
     var probes: Probes = .original
 
     @Option(
@@ -94,9 +112,13 @@ struct RunWorkspace: ParsableCommand {
         case .exec: throw ValidationError("exec: isn't a carrier of this version. Write PUBLIC_KEY@tcp:HOST:PORT.")
         }
         let staticKey = try self.agent.staticKey()
+        if self.agent.privateKeyFile == nil {
+            // Nobody can have been told it before: the sidecar's --peers-file may still learn it.
+            log.info("made a key for this run", metadata: ["public_key": "\(staticKey.publicKey)"])
+        }
         var tunnel = Initiator.Configuration(
             staticKey: staticKey,
-            responder: try PublicKey.flag(self.sidecar.publicKey),
+            responder: self.sidecar.key,
             presharedKey: try self.agent.presharedKey()
         )
         tunnel.tunnel.deadAfter = self.deadAfter
@@ -109,7 +131,9 @@ struct RunWorkspace: ParsableCommand {
         )
         configuration.onUnavailable = self.onUnavailable
         configuration.probes = self.probes
-        configuration.drainSeconds = Int(self.drain.nanoseconds / 1_000_000_000)
+        configuration.takesOver = self.takeover
+        // Whole seconds on the wire: what is asked for is never cut short.
+        configuration.drainSeconds = Int((self.drain.nanoseconds + 999_999_999) / 1_000_000_000)
 
         let eventLoop = MultiThreadedEventLoopGroup.singleton.next()
         let built = configuration
