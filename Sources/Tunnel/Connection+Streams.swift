@@ -43,7 +43,7 @@ extension Connection {
         self.queueFresh(stream)
         if self.room(for: stream) > 0 { return true }
         stream.wantsWritable = true
-        if self.sendBuffered >= self.configuration.sendBuffer { self.sendBufferWasFull = true }
+        if stream.sendBuffer.unsent == 0 { self.someWaitForRoom = true }
         return false
     }
 
@@ -123,16 +123,24 @@ extension Connection {
 
     // MARK: Room
 
+    /// Called when some of the stream's own bytes went out.
     mutating func signalWritable(_ stream: StreamState) {
-        guard stream.wantsWritable, self.room(for: stream) >= Constants.unsentPerStreamAtLeast / 2 else { return }
+        guard stream.wantsWritable else { return }
+        guard self.room(for: stream) >= min(Constants.unsentPerStreamAtLeast, self.configuration.sendBuffer) / 2 else {
+            // What it waits for may be the room that all share, and its own bytes may all be out already.
+            self.someWaitForRoom = true
+            return
+        }
         stream.wantsWritable = false
         self.events.append(.writable(stream.id))
     }
 
-    /// All streams may have waited for the room that they share.
+    /// Called when the peer has acknowledged something.
     mutating func signalWritableAfterRoom() {
-        guard self.sendBufferWasFull, self.sendBuffered < self.configuration.sendBuffer / 4 * 3 else { return }
-        self.sendBufferWasFull = false
-        for stream in self.streams.values { self.signalWritable(stream) }
+        guard self.someWaitForRoom, self.sendBuffered <= self.configuration.sendBuffer / 4 * 3 else { return }
+        self.someWaitForRoom = false
+        // In the order of their numbers: what happens here follows from what was handed in, and from nothing else.
+        let waiting = self.streams.values.filter(\.wantsWritable).sorted { $0.id < $1.id }
+        for stream in waiting { self.signalWritable(stream) }
     }
 }

@@ -41,7 +41,7 @@ public struct Connection: ~Copyable {
     var peerInitialMaxStreamData: UInt64
     /// Bytes in all send buffers.
     var sendBuffered = 0
-    var sendBufferWasFull = false
+    var someWaitForRoom = false
     var gapCount = 0
 
     // Streams
