@@ -1,4 +1,5 @@
 public import ArgumentParser
+import InterceptProtocol
 
 #if canImport(Glibc)
 import Glibc
@@ -26,7 +27,8 @@ public struct Ending {
             self.code = Self.wrongUsage
         } else {
             self.text = "\(name): \(error)\n"
-            self.code = Self.failed
+            // A flag whose value is looked at only once the program runs.
+            self.code = error is FlagError ? Self.wrongUsage : Self.failed
         }
     }
 

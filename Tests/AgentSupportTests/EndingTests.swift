@@ -58,6 +58,8 @@ import Testing
         struct Failure: Error, CustomStringConvertible { let description = "The port is taken." }
         let ending = Ending(of: Failure(), in: Program.self)
         #expect((ending.text, ending.code) == ("program: The port is taken.\n", 1))
+        let late = Ending(of: FlagError("'x' isn't a key."), in: Program.self)
+        #expect((late.text, late.code) == ("program: 'x' isn't a key.\n", 2))
         #expect(Ending(name: "kl", saying: nil, code: 5).text.isEmpty)
         #expect(Ending(name: "kl", saying: "No.", code: 5).text == "kl: No.\n")
     }
