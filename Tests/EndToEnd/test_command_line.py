@@ -7,7 +7,9 @@ import socket
 import pytest
 from harness.agents import endpoint
 from harness.keys import KeyPair, write_secret
+from harness.load import ask
 from harness.ports import free_port
+from harness.web import WebServer
 
 KEY = KeyPair().public
 WRONG_USAGE, FAILED = 2, 1
@@ -216,9 +218,6 @@ def test_help_and_version_are_no_errors(processes, binaries, agent):
 
 def test_udp_is_accepted_with_a_warning(make_pair, closing):
     """Commands written for the next version run with this one."""
-    from harness.load import ask
-    from harness.web import WebServer
-
     original, local = closing(WebServer("environment")), closing(WebServer("workspace"))
     pair = make_pair(original=original.address, local=local.address, sidecar=["--listen-udp", "127.0.0.1:0"])
     pair.start_sidecar()

@@ -1,5 +1,6 @@
 """Memory and descriptors: many idle connections, a reader that doesn't read, and what happens when files run out."""
 
+import contextlib
 import resource
 import threading
 import time
@@ -9,7 +10,7 @@ from harness import sockets
 from harness.bulk import BulkServer, Receiver, Sender, finish
 from harness.idle import IdleServer
 from harness.servers import Server, say
-from harness.waiting import eventually, note
+from harness.waiting import NotSeen, eventually, note
 
 MIB = 1 << 20
 RESIDENT_LIMIT = 64  # MiB, each agent
@@ -29,7 +30,9 @@ class Watch:
     def _sample(self):
         while not self._stopping.wait(0.1):
             for name, process in self.agents.items():
-                self.highest[name] = max(self.highest[name], process.resident_mib())
+                # An agent that ends is for the test to notice.
+                with contextlib.suppress(OSError, NotSeen):
+                    self.highest[name] = max(self.highest[name], process.resident_mib())
 
     def stop(self, doing):
         self._stopping.set()
