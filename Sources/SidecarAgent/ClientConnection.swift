@@ -106,12 +106,7 @@ final class ClientConnection: ChannelInboundHandler, RemovableChannelHandler {
 
     private func bridge() {
         self.stopWaiting()
-        if !self.sendsAtOnce {
-            self.link.withConnection { connection in
-                for bytes in self.kept { connection.write(bytes, to: self.stream) }
-                if self.inputIsClosed { connection.finish(self.stream) }
-            }
-        }
+        if !self.sendsAtOnce { self.sendKept() }
         self.kept = []
         let link = self.link
         let stream = self.stream
@@ -154,6 +149,21 @@ final class ClientConnection: ChannelInboundHandler, RemovableChannelHandler {
         guard self.isWaiting else { return }
         self.giveUpStream(code)
         if self.hasSentBytes { self.resetClient() } else { self.passOn() }
+    }
+
+    /// A carrier is there again, and the workspace answers: what was held back goes out.
+    func workspaceIsBack() {
+        guard self.isWaiting, !self.sendsAtOnce else { return }
+        self.sendsAtOnce = true
+        self.hasSentBytes = !self.kept.isEmpty
+        self.sendKept()
+    }
+
+    private func sendKept() {
+        self.link.withConnection { connection in
+            for bytes in self.kept { connection.write(bytes, to: self.stream) }
+            if self.inputIsClosed { connection.finish(self.stream) }
+        }
     }
 
     /// The workspace is gone (PROTOCOL, liveness): what waits for its answer waits no longer.

@@ -76,13 +76,20 @@ final class WorkspaceLink {
 
     /// A new carrier after the old one was lost: what was withdrawn meanwhile, the workspace learns now.
     func resumed() {
+        self.tellIfReachable()
         guard self.owesWithdrawn else { return }
         self.owesWithdrawn = false
         self.send(.withdrawn(holder: nil))
     }
 
+    private func tellIfReachable() {
+        guard self.isReachable else { return }
+        for case .waiting(let client) in self.owners.values { client.workspaceIsBack() }
+    }
+
     private func presenceChanged(to presence: Presence) {
         self.presence = presence
+        self.tellIfReachable()
         guard presence == .gone else { return }
         if self.isDiverting {
             let instead = self.intercept?.onUnavailable == .refuse ? "are refused" : "reach the original"

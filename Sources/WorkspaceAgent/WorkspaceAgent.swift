@@ -64,6 +64,7 @@ public final class WorkspaceAgent {
     private var keysDiffer = false
     private var presence = Presence.live
     private var saysServerIsMissing = false
+    private var mayWarnAgainAt = NIODeadline.now()
     var refused: UInt64 = 0
 
     /// How long the first `started` may take.
@@ -269,8 +270,11 @@ public final class WorkspaceAgent {
     }
 
     func localServerFailed(_ port: UInt16, _ error: any Error) {
-        guard !self.saysServerIsMissing else { return }
+        let now = NIODeadline.now()
+        guard !self.saysServerIsMissing, now >= self.mayWarnAgainAt else { return }
         self.saysServerIsMissing = true
+        // A server that comes and goes, or one that takes some connections and not others, is told of once a minute.
+        self.mayWarnAgainAt = now + .minutes(1)
         let target = self.configuration.mappings.first { $0.service.service == port }?.target
         self.log.warning(
             "the local server can't be reached: until it can, the original answers",

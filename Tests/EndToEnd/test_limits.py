@@ -130,7 +130,7 @@ def test_with_1024_descriptors_nobody_is_turned_away(make_pair, closing, limited
     A sidecar without a descriptor can't even accept; who waits is served as others leave.
     """
     clients = 1_500
-    original, local = closing(Server(say(b"environment"))), closing(Server(say(b"workspace")))
+    original, local = closing(Server(say(b"elsewhere"))), closing(Server(say(b"workspace")))
     pair = make_pair(original=original.address, local=local.address)
     pair.start_sidecar(**({"descriptors": 1024} if limited == "sidecar" else {}))
     pair.start_workspace(**({"descriptors": 1024} if limited == "workspace" else {}))
