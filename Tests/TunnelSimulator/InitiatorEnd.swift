@@ -50,7 +50,8 @@ public final class InitiatorEnd: End {
     }
 
     func changeDate(by nanoseconds: Int64) {
-        self.wallClock.offset += nanoseconds
+        // Before its first handshake nothing tells a program that the date was set back.
+        self.wallClock.offset += self.tunnel.lastTimestamp == nil ? abs(nanoseconds) : nanoseconds
         self.dateWasChanged = true
     }
 

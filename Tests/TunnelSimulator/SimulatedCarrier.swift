@@ -53,6 +53,14 @@ final class SimulatedCarrier {
         self.noticeBreak(at: now)
     }
 
+    /// What has not gone wrong yet won't.
+    func heal() {
+        for pipe in [self.dialer.output, self.acceptor.output] {
+            pipe.corruptsAt = nil
+            if !self.isBreaking { pipe.breaksAt = nil }
+        }
+    }
+
     /// From now on nothing arrives, and nobody is told.
     func swallow() {
         guard !self.isBreaking else { return }

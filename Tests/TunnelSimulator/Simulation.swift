@@ -81,7 +81,7 @@ public struct Simulation {
         let patience = self.configuration.deadAfter.nanoseconds / 6
         let slowest = max(20_000, Int(Int64(capacity) * Self.second / patience))
         let bytesPerSecond = self.random.logarithmic(slowest...1_000_000_000)
-        let pieces = 1...self.random.logarithmic(max(1, capacity / 64)...65_536)
+        let pieces = 1...self.random.logarithmic(max(256, capacity / 64)...65_536)
         let cuts = self.random.isOne(in: 2)
         let corrupts = self.random.isOne(in: 6)
         world.shapeCarrier = { world in
@@ -131,6 +131,7 @@ public struct Simulation {
         try self.world.run(until: self.duration)
         self.world.isSettling = true
         self.world.removeStrangers()
+        for carrier in self.world.liveCarriers { carrier.heal() }
         self.world.log("quiet")
         // Whoever sleeps wakes first: until then nothing shows that anything is amiss.
         try self.world.run(until: self.world.ends.map(\.asleepUntil).max() ?? self.world.now)

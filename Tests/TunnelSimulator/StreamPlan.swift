@@ -57,16 +57,19 @@ struct StreamPlan {
         if !random.isOne(in: 10), limits.sizes.upperBound > 0 {
             plan.size = random.logarithmic(max(1, limits.sizes.lowerBound)...limits.sizes.upperBound)
         }
-        if let resets = limits.resets, random.isOne(in: resets) { plan.resetsAt = random.between(0...plan.size) }
-        if let stops = limits.stops, random.isOne(in: stops) { plan.stopsAt = random.between(0...plan.size) }
         if let slow = limits.slowOnes, random.isOne(in: slow) {
-            plan.readSize = random.logarithmic(64...32_768)
+            plan.readSize = random.logarithmic(16...32_768)
             plan.readPause = 1_000_000...100_000_000
+            // Slow ones are short: a hundred turns tell as much as ten thousand.
+            plan.size = min(plan.size, 100 * plan.readSize)
         }
         if let slow = limits.slowOnes, random.isOne(in: slow) {
             plan.writeSize = 1...random.logarithmic(16...8_192)
             plan.writePause = 0...50_000_000
+            plan.size = min(plan.size, 50 * plan.writeSize.upperBound)
         }
+        if let resets = limits.resets, random.isOne(in: resets) { plan.resetsAt = random.between(0...plan.size) }
+        if let stops = limits.stops, random.isOne(in: stops) { plan.stopsAt = random.between(0...plan.size) }
         return plan
     }
 }

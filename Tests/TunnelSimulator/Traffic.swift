@@ -51,6 +51,8 @@ final class Traffic {
     /// How many are still to be opened, by the responder.
     var toOpen: Int
     private var nextOpenAt: Int64 = 0
+    /// How often in a row there was no credit for another stream.
+    private var refusals = 0
     private let random: SeededRandom
     private(set) var completed = 0
 
@@ -146,8 +148,12 @@ final class Traffic {
             if let id = connection.openStream() {
                 self.begin(id)
                 self.toOpen -= 1
+                self.refusals = 0
+            } else {
+                self.refusals = min(self.refusals + 1, 16)
             }
-            self.nextOpenAt = now + self.random.between(1_000_000...self.world.openPause)
+            let pause = self.random.between(1_000_000...self.world.openPause) << Int64(self.refusals)
+            self.nextOpenAt = now + min(pause, 60_000_000_000)
         }
         for id in self.order {
             guard let stream = self.streams[id] else { continue }

@@ -26,6 +26,8 @@ enum Trouble: CaseIterable {
         let random = world.random
         let initiator = random.pick(world.initiators)
         world.log("trouble: \(self)")
+        // While one end sleeps for hours, nobody else falls asleep or wakes.
+        if [.sleepHere, .sleepThere, .sleepBoth].contains(self), world.ends.contains(where: { !$0.isAwake }) { return }
         switch self {
         case .cut: random.pickOrNone(world.liveCarriers)?.cut(at: world.now, losing: random.isOne(in: 2))
         case .cutSilently:
@@ -37,8 +39,11 @@ enum Trouble: CaseIterable {
         case .offline:
             world.offlineUntil = world.now + random.between(0...2 * Self.nanosecondsAtMost)
             for carrier in world.liveCarriers { carrier.cut(at: world.now, losing: random.isOne(in: 2)) }
-        case .sleepHere: initiator.asleepUntil = world.now + self.duration(random)
-        case .sleepThere: responder.asleepUntil = world.now + self.duration(random)
+        case .sleepHere:
+            // Whoever stays awake goes on asking, which takes its time here too.
+            let isAlone = world.initiators.count == 1
+            initiator.asleepUntil = world.now + (isAlone ? self.duration(random) : self.nap(random))
+        case .sleepThere: responder.asleepUntil = world.now + self.nap(random)
         case .sleepBoth:
             let until = world.now + self.duration(random)
             for end in world.ends { end.asleepUntil = until }
@@ -56,8 +61,10 @@ enum Trouble: CaseIterable {
     }
 
     private func duration(_ random: SeededRandom) -> Int64 {
-        random.isOne(in: 3) ? Self.eightHours : random.between(1...Self.nanosecondsAtMost)
+        random.isOne(in: 3) ? Self.eightHours : self.nap(random)
     }
+
+    private func nap(_ random: SeededRandom) -> Int64 { random.between(1...Self.nanosecondsAtMost) }
 }
 
 extension SeededRandom {

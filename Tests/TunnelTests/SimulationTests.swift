@@ -18,9 +18,11 @@ import TunnelSimulator
                 group.addTask {
                     var failures: [SimulationFailure] = []
                     for seed in stride(from: worker, to: count, by: 2) where failures.count < 3 {
-                        do throws(SimulationFailure) { try Simulation(seed: seed).run() } catch {
-                            failures.append(error)
-                        }
+                        let t0 = Date()
+                        let simulation = Simulation(seed: seed)
+                        do throws(SimulationFailure) { try simulation.run() } catch { failures.append(error) }
+                        let dt = Date().timeIntervalSince(t0)
+                        if dt > 0.4 { print("SLOW \(seed) \(dt) steps \(simulation.world.steps) bytes \(simulation.world.bytesSealed) now \(simulation.world.now)") }
                     }
                     return failures
                 }
