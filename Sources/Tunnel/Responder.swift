@@ -175,7 +175,8 @@ public struct Responder: ~Copyable {
         guard let index: UInt32 = message.headerInteger(at: 4), let entry = self.sessions[index] else {
             return .unknownIndex
         }
-        // From its first session on, a stream carrier is that one connection's.
+        // A carrier begins with an initiation, and from its first session on it is that one connection's.
+        guard self.carriers[at].isKnown else { return .otherConnection }
         if let bound = self.carriers[at].link, entry.link.map({ $0 !== bound }) ?? false { return .otherConnection }
         var plaintext = self.plaintext.take(max(0, message.readableBytes - Constants.dataOverhead))
         let (number, reason) = entry.session.open(message, into: &plaintext, at: now)
