@@ -52,6 +52,12 @@ final class Link {
         self.connection = connection
     }
 
+    /// Whether this session is the connection's, or would be once confirmed.
+    func owns(_ entry: ResponderSession) -> Bool {
+        if let link = entry.link { return link === self }
+        return entry.peer === self.peer && entry.answered == self.connection.id
+    }
+
     func letGo() {
         for entry in self.sessions { entry.link = nil }
         self.sessions.removeAll()

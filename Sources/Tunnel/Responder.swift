@@ -177,7 +177,7 @@ public struct Responder: ~Copyable {
         }
         // A carrier begins with an initiation, and from its first session on it is that one connection's.
         guard self.carriers[at].isKnown else { return .otherConnection }
-        if let bound = self.carriers[at].link, entry.link.map({ $0 !== bound }) ?? false { return .otherConnection }
+        if let bound = self.carriers[at].link, !bound.owns(entry) { return .otherConnection }
         var plaintext = self.plaintext.take(max(0, message.readableBytes - Constants.dataOverhead))
         let (number, reason) = entry.session.open(message, into: &plaintext, at: now)
         guard let number else {
