@@ -60,6 +60,8 @@ public struct Connection: ~Copyable {
     var controlQueue = CircularBuffer<StreamID>()
     var lostQueue = CircularBuffer<StreamID>()
     var freshQueue = CircularBuffer<StreamID>()
+    /// Streams that have something to send but for the connection's credit; they move to `freshQueue` when it rises.
+    var blockedQueue = CircularBuffer<StreamID>()
     var closeIsPending = false
     var closeSentAt: Instant?
 
@@ -166,6 +168,7 @@ public struct Connection: ~Copyable {
         self.controlQueue.removeAll()
         self.lostQueue.removeAll()
         self.freshQueue.removeAll()
+        self.blockedQueue.removeAll()
         self.sent.settleAll(where: { _ in true }, { _ in })
         self.events.removeAll()
         self.sendBuffered = 0
