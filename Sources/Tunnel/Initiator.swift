@@ -195,7 +195,8 @@ public struct Initiator: ~Copyable {
         }
         guard self.connection?.carrier == carrier else { return false }
         let wrote = self.connection?.writeNext(into: &buffer, at: now) != nil
-        if wrote { self.collectEvents(at: now) }
+        // Room for more to write; or the end, where all numbers are used.
+        self.collectEvents(at: now)
         return wrote
     }
 

@@ -216,7 +216,10 @@ public struct Responder: ~Copyable {
             return true
         }
         guard let link = self.carriers[at].link, link.connection.carrier == carrier else { return false }
-        return link.connection.writeNext(into: &buffer, at: now) != nil
+        let wrote = link.connection.writeNext(into: &buffer, at: now) != nil
+        // Room for more to write; or the end, where all numbers are used.
+        self.collectEvents(link, at: now)
+        return wrote
     }
 
     // MARK: Handshake
