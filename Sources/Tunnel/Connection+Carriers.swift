@@ -7,6 +7,9 @@ extension Connection {
             self.session = session
             self.statistics.sessions += 1
             self.deadAfter = min(self.configuration.deadAfter, session.peerParameters.deadAfter)
+            // A message at once confirms the session to the responder.
+            if self.role == .initiator { self.pingIsPending = true }
+            self.noteAlive(at: now)
         }
         guard self.carrier != carrier else { return }
         self.carrier = carrier
