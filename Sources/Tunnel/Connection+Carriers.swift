@@ -39,7 +39,9 @@ extension Connection {
 
     mutating func noteAlive(at now: Instant) {
         self.aliveAt = now
-        self.setPresence(.live)
+        // One sign of life doesn't answer what has been unanswered for too long.
+        let isSuspected = self.carrier != nil && self.suspicionDeadline.map { now >= $0 } ?? false
+        self.setPresence(isSuspected ? .suspected : .live)
     }
 
     private mutating func setPresence(_ presence: Presence) {
