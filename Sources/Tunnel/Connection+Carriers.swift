@@ -78,7 +78,8 @@ extension Connection {
 
     private var goneDeadline: Instant {
         let unanswered = self.aliveAt + self.deadAfter
-        guard let carrierLostAt = self.carrierLostAt else { return unanswered }
+        // Only the responder takes the loss of the last carrier for a sign: the initiator is the one who dials.
+        guard self.role == .responder, let carrierLostAt = self.carrierLostAt else { return unanswered }
         return min(unanswered, carrierLostAt + Constants.carrierGrace)
     }
 

@@ -295,6 +295,8 @@ public struct Initiator: ~Copyable {
         // From here on the response is the responder's own, and this handshake has had its answer.
         self.pending.removeAll { $0 === pending }
         guard let parameters = TransportParameters(reading: &payload) else { return .badParameters }
+        // A connection that is closing is not carried on, nor is another begun beside it.
+        if self.isClosing { return .staleResponse }
         if let madeBy = self.madeBy, self.connection != nil, pending.timestamp < madeBy { return .staleResponse }
         let session = keys.split { sending, receiving in
             Session(
