@@ -203,7 +203,7 @@ public struct Initiator: ~Copyable {
     // MARK: Handshake
 
     private mutating func initiate(on id: CarrierID, at now: Instant) {
-        guard let at = self.carriers.firstIndex(where: { $0.id == id }) else { return }
+        guard !self.isClosing, let at = self.carriers.firstIndex(where: { $0.id == id }) else { return }
         let index = self.unusedIndex()
         let timestamp = max(self.lastTimestamp?.successor ?? self.wallClock(), self.wallClock())
         self.lastTimestamp = timestamp
@@ -409,6 +409,9 @@ public struct Initiator: ~Copyable {
             active = connection.carrier
         case .none: break
         }
+        // Keys are erased when their time is over, used or not.
+        if let oldest = self.sessions.first?.session { deadline = sooner(deadline, oldest.expiresAt) }
+        if self.isClosing { return deadline }
         for carrier in self.carriers {
             deadline = sooner(deadline, carrier.retryAt)
             if !carrier.isAnswered { deadline = sooner(deadline, carrier.openedAt + Constants.answerPatience) }
@@ -418,8 +421,6 @@ public struct Initiator: ~Copyable {
         {
             deadline = sooner(deadline, newest.createdAt + Constants.rekeyAfterTime)
         }
-        // Keys are erased when their time is over, used or not.
-        if let oldest = self.sessions.first?.session { deadline = sooner(deadline, oldest.expiresAt) }
         return deadline
     }
 
@@ -429,9 +430,12 @@ public struct Initiator: ~Copyable {
         self.collectEvents(at: now)
         for (session, _) in self.sessions where session.isExpired(at: now) { self.connection?.forget(session) }
         self.sessions.removeAll { $0.session.isExpired(at: now) }
+        // What is closing needs no new keys.
+        if self.isClosing { return }
         let active = self.connection?.carrier
-        if let newest = self.sessions.last?.session, newest.wantsRekey(at: now), self.connection?.isActive ?? false,
-            let at = self.carriers.firstIndex(where: { $0.id == active && $0.retryAt == nil })
+        // With no session left there is all the more to do.
+        let needsKeys = self.sessions.last?.session.wantsRekey(at: now) ?? true
+        if needsKeys, let at = self.carriers.firstIndex(where: { $0.id == active && $0.retryAt == nil })
         {
             self.carriers[at].since = now
             self.initiate(on: self.carriers[at].id, at: now)
