@@ -412,6 +412,10 @@ public struct Initiator: ~Copyable {
         // Keys are erased when their time is over, used or not.
         if let oldest = self.sessions.first?.session { deadline = sooner(deadline, oldest.expiresAt) }
         if self.isClosing { return deadline }
+        // Whoever waits idly must be seen now and then, or waiting would look like standing still.
+        if !self.carriers.isEmpty, let lastSeen = self.lastSeen, let deadAfter = self.connection?.deadAfter {
+            deadline = sooner(deadline, lastSeen + .nanoseconds(deadAfter.nanoseconds / 2))
+        }
         for carrier in self.carriers {
             deadline = sooner(deadline, carrier.retryAt)
             if !carrier.isAnswered { deadline = sooner(deadline, carrier.openedAt + Constants.answerPatience) }
