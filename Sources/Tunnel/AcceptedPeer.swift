@@ -6,7 +6,7 @@ final class AcceptedPeer {
     let key: PublicKey
     var presharedKey: PresharedKey
     var greatestTimestamp: TAI64N?
-    /// Initiations opened in the present second.
+    /// Initiations answered in the present second.
     var rate = RateLimit(perSecond: Constants.initiationsPerSecond)
     /// Sessions that no data message has confirmed, oldest first.
     var unconfirmed: [ResponderSession] = []
@@ -45,11 +45,19 @@ final class Link {
     var connection: Connection
     var sessions: [ResponderSession] = []
     var carriers: [CarrierID] = []
+    /// Initiations opened on its carriers in the present second.
+    var handshakes = RateLimit(perSecond: Constants.initiationsPerSecond)
 
     init(peer: AcceptedPeer, secondName: ConnectionID, connection: consuming Connection) {
         self.peer = peer
         self.secondName = secondName
         self.connection = connection
+    }
+
+    /// Whether this session is the connection's, or would be once confirmed.
+    func owns(_ entry: ResponderSession) -> Bool {
+        if let link = entry.link { return link === self }
+        return entry.peer === self.peer && entry.answered == self.connection.id
     }
 
     func letGo() {

@@ -19,7 +19,6 @@ extension Connection {
         }
         guard !settled.isEmpty else { return }
         self.probeCount = 0
-        self.noteAlive(at: now)
         var newest: SentMessage?
         for message in settled {
             self.acknowledge(message)
@@ -31,6 +30,7 @@ extension Connection {
             self.sent.settleEarlier(than: newest.number, on: newest.carrier) { lost.append($0) }
             for message in lost { self.lose(message) }
         }
+        self.noteAlive(at: now)
         self.signalWritableAfterRoom()
     }
 

@@ -7,6 +7,9 @@ extension Connection {
             self.session = session
             self.statistics.sessions += 1
             self.deadAfter = min(self.configuration.deadAfter, session.peerParameters.deadAfter)
+            // A message at once confirms the session to the responder.
+            if self.role == .initiator { self.pingIsPending = true }
+            self.noteAlive(at: now)
         }
         guard self.carrier != carrier else { return }
         self.carrier = carrier
@@ -36,7 +39,9 @@ extension Connection {
 
     mutating func noteAlive(at now: Instant) {
         self.aliveAt = now
-        self.setPresence(.live)
+        // One sign of life doesn't answer what has been unanswered for too long.
+        let isSuspected = self.carrier != nil && self.suspicionDeadline.map { now >= $0 } ?? false
+        self.setPresence(isSuspected ? .suspected : .live)
     }
 
     private mutating func setPresence(_ presence: Presence) {
@@ -73,7 +78,8 @@ extension Connection {
 
     private var goneDeadline: Instant {
         let unanswered = self.aliveAt + self.deadAfter
-        guard let carrierLostAt = self.carrierLostAt else { return unanswered }
+        // Only the responder takes the loss of the last carrier for a sign: the initiator is the one who dials.
+        guard self.role == .responder, let carrierLostAt = self.carrierLostAt else { return unanswered }
         return min(unanswered, carrierLostAt + Constants.carrierGrace)
     }
 

@@ -50,7 +50,7 @@ extension Connection {
             try self.receiveReset(id, code: code, finalSize: finalSize)
         case .stopSending(let id, let code): try self.receiveStopSending(id, code: code)
         case .maxData(let limit):
-            _ = self.sendCredit.raise(to: limit)
+            if self.sendCredit.raise(to: limit) { self.queueBlocked() }
         case .maxStreamData(let id, let limit):
             guard let stream = try self.stream(addressedByPeer: id) else { return }
             if stream.sendCredit.raise(to: limit) { self.queueFresh(stream) }

@@ -205,17 +205,17 @@ extension Connection {
             self.writeStream(stream, into: &body, end: end, message: &message)
             self.queueLost(stream)
         }
-        // Each at most once a message, but for those that go to the back because the connection has no credit.
+        // Each at most once a message.
         var turns = self.freshQueue.count
         while turns > 0, end - body.writerIndex >= 64, let id = self.freshQueue.popFirst() {
             turns -= 1
             guard let stream = self.streams[id.rawValue] else { continue }
-            stream.isInFreshQueue = false
-            guard stream.hasFreshToSend else { continue }
             if stream.needsConnectionCredit, self.sendCredit.available == 0 {
-                self.queueFresh(stream)
+                self.blockedQueue.append(id)
                 continue
             }
+            stream.isInFreshQueue = false
+            guard stream.hasFreshToSend else { continue }
             self.writeStream(stream, into: &body, end: end, message: &message)
             self.queueFresh(stream)
         }
@@ -276,9 +276,14 @@ extension Connection {
         self.lostQueue.append(stream.id)
     }
 
+    /// A stream stands in `freshQueue` or in `blockedQueue`, or in neither.
     mutating func queueFresh(_ stream: StreamState) {
         guard stream.hasFreshToSend, !stream.isInFreshQueue, stream.id != .control else { return }
         stream.isInFreshQueue = true
         self.freshQueue.append(stream.id)
+    }
+
+    mutating func queueBlocked() {
+        while let id = self.blockedQueue.popFirst() { self.freshQueue.append(id) }
     }
 }

@@ -60,6 +60,8 @@ public struct Connection: ~Copyable {
     var controlQueue = CircularBuffer<StreamID>()
     var lostQueue = CircularBuffer<StreamID>()
     var freshQueue = CircularBuffer<StreamID>()
+    /// Streams that have something to send but for the connection's credit; they move to `freshQueue` when it rises.
+    var blockedQueue = CircularBuffer<StreamID>()
     var closeIsPending = false
     var closeSentAt: Instant?
 
@@ -141,8 +143,10 @@ public struct Connection: ~Copyable {
         self.dropStreams()
         self.events.append(.ended(end))
         if end.origin == .local, self.carrier != nil, self.session != nil {
-            let lifetime = 3 * self.roundTripTime.probeTimeout.nanoseconds
-            self.state = .closing(end, until: now + .nanoseconds(lifetime))
+            var lifetime = TimeAmount.nanoseconds(3 * self.roundTripTime.probeTimeout.nanoseconds)
+            // The keys of a key that is accepted no more are gone within a second.
+            if end.code == .revoked { lifetime = min(lifetime, Constants.revokedLifetime) }
+            self.state = .closing(end, until: now + lifetime)
             self.closeIsPending = true
         } else {
             self.wipe()
@@ -166,10 +170,12 @@ public struct Connection: ~Copyable {
         self.controlQueue.removeAll()
         self.lostQueue.removeAll()
         self.freshQueue.removeAll()
+        self.blockedQueue.removeAll()
         self.sent.settleAll(where: { _ in true }, { _ in })
         self.events.removeAll()
         self.sendBuffered = 0
         self.gapCount = 0
+        self.receiveWindow.consume(self.receiveWindow.buffered)
     }
 
     /// About one number in 512 is left out, at a place that a peer can't foresee.

@@ -195,14 +195,15 @@ public struct Initiator: ~Copyable {
         }
         guard self.connection?.carrier == carrier else { return false }
         let wrote = self.connection?.writeNext(into: &buffer, at: now) != nil
-        if wrote { self.collectEvents(at: now) }
+        // Room for more to write; or the end, where all numbers are used.
+        self.collectEvents(at: now)
         return wrote
     }
 
     // MARK: Handshake
 
     private mutating func initiate(on id: CarrierID, at now: Instant) {
-        guard let at = self.carriers.firstIndex(where: { $0.id == id }) else { return }
+        guard !self.isClosing, let at = self.carriers.firstIndex(where: { $0.id == id }) else { return }
         let index = self.unusedIndex()
         let timestamp = max(self.lastTimestamp?.successor ?? self.wallClock(), self.wallClock())
         self.lastTimestamp = timestamp
@@ -294,6 +295,8 @@ public struct Initiator: ~Copyable {
         // From here on the response is the responder's own, and this handshake has had its answer.
         self.pending.removeAll { $0 === pending }
         guard let parameters = TransportParameters(reading: &payload) else { return .badParameters }
+        // A connection that is closing is not carried on, nor is another begun beside it.
+        if self.isClosing { return .staleResponse }
         if let madeBy = self.madeBy, self.connection != nil, pending.timestamp < madeBy { return .staleResponse }
         let session = keys.split { sending, receiving in
             Session(
@@ -400,11 +403,21 @@ public struct Initiator: ~Copyable {
     public var nextDeadline: Instant? {
         var deadline: Instant?
         var active: CarrierID?
+        var deadAfter: TimeAmount?
         switch self.connection {
         case .some(let connection):
             deadline = connection.nextDeadline
             active = connection.carrier
+            // Here and not below: every `self.connection?` in a getter costs the compiler minutes.
+            deadAfter = connection.deadAfter
         case .none: break
+        }
+        // Keys are erased when their time is over, used or not.
+        if let oldest = self.sessions.first?.session { deadline = sooner(deadline, oldest.expiresAt) }
+        if self.isClosing { return deadline }
+        // Whoever waits idly must be seen now and then, or waiting would look like standing still.
+        if !self.carriers.isEmpty, let lastSeen = self.lastSeen, let deadAfter {
+            deadline = sooner(deadline, lastSeen + .nanoseconds(deadAfter.nanoseconds / 2))
         }
         for carrier in self.carriers {
             deadline = sooner(deadline, carrier.retryAt)
@@ -415,8 +428,6 @@ public struct Initiator: ~Copyable {
         {
             deadline = sooner(deadline, newest.createdAt + Constants.rekeyAfterTime)
         }
-        // Keys are erased when their time is over, used or not.
-        if let oldest = self.sessions.first?.session { deadline = sooner(deadline, oldest.expiresAt) }
         return deadline
     }
 
@@ -426,10 +437,12 @@ public struct Initiator: ~Copyable {
         self.collectEvents(at: now)
         for (session, _) in self.sessions where session.isExpired(at: now) { self.connection?.forget(session) }
         self.sessions.removeAll { $0.session.isExpired(at: now) }
+        // What is closing needs no new keys.
+        if self.isClosing { return }
         let active = self.connection?.carrier
-        if let newest = self.sessions.last?.session, newest.wantsRekey(at: now), self.connection?.isActive ?? false,
-            let at = self.carriers.firstIndex(where: { $0.id == active && $0.retryAt == nil })
-        {
+        // With no session left there is all the more to do.
+        let needsKeys = self.sessions.last?.session.wantsRekey(at: now) ?? true
+        if needsKeys, let at = self.carriers.firstIndex(where: { $0.id == active && $0.retryAt == nil }) {
             self.carriers[at].since = now
             self.initiate(on: self.carriers[at].id, at: now)
         }

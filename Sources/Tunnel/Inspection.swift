@@ -43,7 +43,8 @@ extension Connection {
             gaps: self.gapCount,
             ackRanges: self.received.rangeCount,
             messagesInFlight: self.sent.unsettled,
-            queued: self.controlQueue.count + self.lostQueue.count + self.freshQueue.count,
+            queued: self.controlQueue.count + self.lostQueue.count + self.freshQueue.count
+                + self.blockedQueue.count,
             events: self.events.count,
             streams: self.streams.values.map { stream in
                 ConnectionInspection.Stream(
@@ -93,6 +94,7 @@ extension Connection {
         hasher.combine(self.controlQueue.count)
         hasher.combine(self.lostQueue.count)
         hasher.combine(self.freshQueue.count)
+        hasher.combine(self.blockedQueue.count)
         hasher.combine(self.presence)
         hasher.combine(self.aliveAt)
         hasher.combine(self.elicitedAt)

@@ -80,16 +80,16 @@ public struct Responder: ~Copyable {
     /// The key is accepted no more: its connection ends with REVOKED and its unconfirmed sessions go.
     public mutating func revoke(_ key: PublicKey, at now: Instant) {
         guard let peer = self.peers.removeValue(forKey: key) else { return }
+        self.revoked.append(peer)
+        defer { self.forgetRevoked() }
         for session in peer.unconfirmed { self.sessions[session.session.localIndex] = nil }
         peer.unconfirmed.removeAll()
         guard let link = peer.current else { return }
         link.connection.close(.revoked, at: now)
         self.collectEvents(link, at: now)
-        self.retire(link)
-        // Until the close has been said, by its own deadline, someone must remember it.
-        self.revoked.append(peer)
     }
 
+    /// Keys that are accepted no more, until their peers have been told.
     var revoked: [AcceptedPeer] = []
 
     // MARK: The connections
@@ -149,7 +149,7 @@ public struct Responder: ~Copyable {
     /// See `Initiator.notice`.
     private mutating func notice(_ now: Instant) {
         defer { self.lastSeen = now }
-        guard let lastSeen = self.lastSeen else { return }
+        guard let lastSeen = self.lastSeen, now - lastSeen >= Constants.deadAfterAtLeast else { return }
         for carrier in self.carriers {
             guard let link = carrier.link, now - lastSeen > link.connection.deadAfter else { continue }
             self.dropCarrier(carrier.id, at: now)
@@ -178,8 +178,9 @@ public struct Responder: ~Copyable {
         guard let index: UInt32 = message.headerInteger(at: 4), let entry = self.sessions[index] else {
             return .unknownIndex
         }
-        // From its first session on, a stream carrier is that one connection's.
-        if let bound = self.carriers[at].link, !self.belongs(entry, to: bound) { return .otherConnection }
+        // A carrier begins with an initiation, and from its first session on it is that one connection's.
+        guard self.carriers[at].isKnown else { return .otherConnection }
+        if let bound = self.carriers[at].link, !bound.owns(entry) { return .otherConnection }
         var plaintext = self.plaintext.take(max(0, message.readableBytes - Constants.dataOverhead))
         let (number, reason) = entry.session.open(message, into: &plaintext, at: now)
         guard let number else {
@@ -200,11 +201,6 @@ public struct Responder: ~Copyable {
         self.plaintext.giveBack(plaintext)
         self.collectEvents(link, at: now)
         return nil
-    }
-
-    private func belongs(_ entry: ResponderSession, to link: Link) -> Bool {
-        if let held = entry.link { return held === link }
-        return entry.peer === link.peer && entry.answered == link.connection.id
     }
 
     private mutating func bind(_ id: CarrierID, to link: Link, at now: Instant) {
@@ -228,7 +224,10 @@ public struct Responder: ~Copyable {
             return true
         }
         guard let link = self.carriers[at].link, link.connection.carrier == carrier else { return false }
-        return link.connection.writeNext(into: &buffer, at: now) != nil
+        let wrote = link.connection.writeNext(into: &buffer, at: now) != nil
+        // Room for more to write; or the end, where all numbers are used.
+        self.collectEvents(link, at: now)
+        return wrote
     }
 
     // MARK: Handshake
@@ -239,7 +238,7 @@ public struct Responder: ~Copyable {
             let noise = HandshakeMessage.noisePart(of: message, header: HandshakeMessage.initiationHeader)
         else { return .malformed }
         guard HandshakeMessage.hasValidMac1(message, self.receivingMac) else { return .wrongMac1 }
-        guard self.mayOpenInitiation(carrierAt: at, at: now) else { return .overBudget }
+        guard self.allowsHandshake(on: at, at: now) else { return .overBudget }
         let opened = HandshakeMessage.withPrologue { prologue in
             ResponderHandshake(
                 message1: noise.readableBytesSpan,
@@ -250,7 +249,6 @@ public struct Responder: ~Copyable {
         }
         guard var handshake = opened else { return .notOpened }
         guard let peer = self.peers[handshake.initiator] else { return .keyNotAccepted }
-        guard peer.rate.allows(at: now) else { return .overBudget }
         var payload = ByteBuffer()
         var isOpened = false
         payload.writeWithOutputRawSpan(minimumWritableBytes: noise.readableBytes) { output in
@@ -263,6 +261,8 @@ public struct Responder: ~Copyable {
             return .oldTimestamp
         }
         guard let parameters = TransportParameters(reading: &payload) else { return .badParameters }
+        // Counted only now: neither a replay nor who merely names the key uses up what its owner has.
+        guard peer.rate.allows(at: now) else { return .overBudget }
         // A carrier that carries a connection answers for that connection only.
         if let bound = self.carriers[at].link, bound.peer !== peer { return .otherConnection }
         return self.respond(
@@ -277,10 +277,9 @@ public struct Responder: ~Copyable {
         )
     }
 
-    /// Whoever knows our public key can make us do Curve25519 work: strangers get little of it, each and together. A
-    /// carrier that carries a connection is no stranger's, so a flood can't keep a connection from rekeying.
-    private mutating func mayOpenInitiation(carrierAt at: Int, at now: Instant) -> Bool {
-        if self.carriers[at].link != nil { return true }
+    /// Strangers share one budget, so that a flood of them costs little; a connection that rekeys doesn't depend on it.
+    private mutating func allowsHandshake(on at: Int, at now: Instant) -> Bool {
+        if let link = self.carriers[at].link { return link.handshakes.allows(at: now) }
         if !self.carriers[at].isKnown {
             guard self.carriers[at].openings < Constants.openingsPerCarrier else { return false }
             if let last = self.carriers[at].openedLastAt, now < last + Constants.openingInterval { return false }
@@ -341,9 +340,12 @@ public struct Responder: ~Copyable {
         }
         peer.unconfirmed.append(entry)
         self.sessions[localIndex] = entry
-        if !peer.expected.contains(where: { $0.id == answered }) && peer.current?.connection.id != answered {
+        if peer.current?.connection.id != answered {
+            // One that is asked for again lives as long as the newest session that may confirm it.
+            let asked = peer.expected.first { $0.id == answered }?.askedAs ?? parameters.connectionID
+            peer.expected.removeAll { $0.id == answered }
             if peer.expected.count >= Constants.unconfirmedSessionsKept { peer.expected.removeFirst() }
-            peer.expected.append(ExpectedConnection(id: answered, askedAs: parameters.connectionID, madeAt: now))
+            peer.expected.append(ExpectedConnection(id: answered, askedAs: asked, madeAt: now))
         }
         self.carriers[at].isKnown = true
         if self.carriers[at].link == nil { self.carriers[at].closeAt = now + Constants.silenceBeforeClose }
@@ -482,8 +484,12 @@ public struct Responder: ~Copyable {
         }
         self.forEachLink { link in
             deadline = sooner(deadline, link.connection.nextDeadline)
+            // See `Initiator.nextDeadline`.
+            if !link.carriers.isEmpty, let lastSeen = self.lastSeen {
+                deadline = sooner(deadline, lastSeen + .nanoseconds(link.connection.deadAfter.nanoseconds / 2))
+            }
             // Keys are erased when their time is over, used or not.
-            if let oldest = link.sessions.first { deadline = sooner(deadline, oldest.session.expiresAt) }
+            for entry in link.sessions { deadline = sooner(deadline, entry.session.expiresAt) }
         }
         return deadline
     }
@@ -506,6 +512,8 @@ public struct Responder: ~Copyable {
             for entry in link.sessions where entry.session.isExpired(at: now) { self.remove(entry) }
             self.collectEvents(link, at: now)
         }
-        self.revoked.removeAll { $0.closing.isEmpty }
+        self.forgetRevoked()
     }
+
+    private mutating func forgetRevoked() { self.revoked.removeAll { $0.closing.isEmpty } }
 }

@@ -36,6 +36,7 @@ final class StreamState {
     var pendingControl: StreamControlFrames = []
     var isInControlQueue = false
     var isInLostQueue = false
+    /// Or in the queue of those that wait for the connection's credit.
     var isInFreshQueue = false
     var readableIsSignalled = false
     var wantsWritable = false

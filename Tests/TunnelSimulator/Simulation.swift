@@ -76,10 +76,10 @@ public struct Simulation {
     private func setUpNetwork() {
         let world = self.world
         let latency = Int64(self.random.logarithmic(10_000...100_000_000))
-        // What a full pipe holds is through it in less time than a peer is waited for.
+        // What a full pipe holds, and a message more, is through it in less time than a peer is waited for.
         let capacity = self.random.logarithmic(2_048...512 * 1_024)
         let patience = self.configuration.deadAfter.nanoseconds / 6
-        let slowest = max(20_000, Int(Int64(capacity) * Self.second / patience))
+        let slowest = max(20_000, Int(Int64(capacity + self.configuration.maxMessageSize) * Self.second / patience))
         let bytesPerSecond = self.random.logarithmic(slowest...1_000_000_000)
         let pieces = 1...self.random.logarithmic(max(256, capacity / 64)...65_536)
         let cuts = self.random.isOne(in: 2)
