@@ -403,15 +403,21 @@ public struct Initiator: ~Copyable {
     public var nextDeadline: Instant? {
         var deadline: Instant?
         var active: CarrierID?
+        var deadAfter: TimeAmount?
         switch self.connection {
         case .some(let connection):
             deadline = connection.nextDeadline
             active = connection.carrier
+            deadAfter = connection.deadAfter
         case .none: break
         }
         // Keys are erased when their time is over, used or not.
         if let oldest = self.sessions.first?.session { deadline = sooner(deadline, oldest.expiresAt) }
         if self.isClosing { return deadline }
+        // Whoever waits idly must be seen now and then, or waiting would look like standing still.
+        if !self.carriers.isEmpty, let lastSeen = self.lastSeen, let deadAfter {
+            deadline = sooner(deadline, lastSeen + .nanoseconds(deadAfter.nanoseconds / 2))
+        }
         for carrier in self.carriers {
             deadline = sooner(deadline, carrier.retryAt)
             if !carrier.isAnswered { deadline = sooner(deadline, carrier.openedAt + Constants.answerPatience) }

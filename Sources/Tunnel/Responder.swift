@@ -146,7 +146,7 @@ public struct Responder: ~Copyable {
     /// See `Initiator.notice`.
     private mutating func notice(_ now: Instant) {
         defer { self.lastSeen = now }
-        guard let lastSeen = self.lastSeen else { return }
+        guard let lastSeen = self.lastSeen, now - lastSeen >= Constants.deadAfterAtLeast else { return }
         for carrier in self.carriers {
             guard let link = carrier.link, now - lastSeen > link.connection.deadAfter else { continue }
             self.dropCarrier(carrier.id, at: now)
@@ -460,8 +460,12 @@ public struct Responder: ~Copyable {
         }
         self.forEachLink { link in
             deadline = sooner(deadline, link.connection.nextDeadline)
+            // See `Initiator.nextDeadline`.
+            if !link.carriers.isEmpty, let lastSeen = self.lastSeen {
+                deadline = sooner(deadline, lastSeen + .nanoseconds(link.connection.deadAfter.nanoseconds / 2))
+            }
             // Keys are erased when their time is over, used or not.
-            if let oldest = link.sessions.first { deadline = sooner(deadline, oldest.session.expiresAt) }
+            for entry in link.sessions { deadline = sooner(deadline, entry.session.expiresAt) }
         }
         return deadline
     }
