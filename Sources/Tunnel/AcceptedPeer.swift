@@ -6,7 +6,7 @@ final class AcceptedPeer {
     let key: PublicKey
     var presharedKey: PresharedKey
     var greatestTimestamp: TAI64N?
-    /// Initiations opened in the present second.
+    /// Initiations answered in the present second.
     var rate = RateLimit(perSecond: Constants.initiationsPerSecond)
     /// Sessions that no data message has confirmed, oldest first.
     var unconfirmed: [ResponderSession] = []
@@ -45,6 +45,8 @@ final class Link {
     var connection: Connection
     var sessions: [ResponderSession] = []
     var carriers: [CarrierID] = []
+    /// Initiations opened on its carriers in the present second.
+    var handshakes = RateLimit(perSecond: Constants.initiationsPerSecond)
 
     init(peer: AcceptedPeer, secondName: ConnectionID, connection: consuming Connection) {
         self.peer = peer

@@ -230,7 +230,7 @@ public struct Responder: ~Copyable {
             let noise = HandshakeMessage.noisePart(of: message, header: HandshakeMessage.initiationHeader)
         else { return .malformed }
         guard HandshakeMessage.hasValidMac1(message, self.receivingMac) else { return .wrongMac1 }
-        guard self.handshakeBudget.allows(at: now) else { return .overBudget }
+        guard self.allowsHandshake(on: at, at: now) else { return .overBudget }
         let opened = HandshakeMessage.withPrologue { prologue in
             ResponderHandshake(
                 message1: noise.readableBytesSpan,
@@ -241,7 +241,6 @@ public struct Responder: ~Copyable {
         }
         guard var handshake = opened else { return .notOpened }
         guard let peer = self.peers[handshake.initiator] else { return .keyNotAccepted }
-        guard peer.rate.allows(at: now) else { return .overBudget }
         var payload = ByteBuffer()
         var isOpened = false
         payload.writeWithOutputRawSpan(minimumWritableBytes: noise.readableBytes) { output in
@@ -254,6 +253,8 @@ public struct Responder: ~Copyable {
             return .oldTimestamp
         }
         guard let parameters = TransportParameters(reading: &payload) else { return .badParameters }
+        // Counted only now: neither a replay nor who merely names the key uses up what its owner has.
+        guard peer.rate.allows(at: now) else { return .overBudget }
         // A carrier that carries a connection answers for that connection only.
         if let bound = self.carriers[at].link, bound.peer !== peer { return .otherConnection }
         return self.respond(
@@ -266,6 +267,12 @@ public struct Responder: ~Copyable {
             carrierAt: at,
             at: now
         )
+    }
+
+    /// Strangers share one budget, so that a flood of them costs little; a connection that rekeys doesn't depend on it.
+    private mutating func allowsHandshake(on at: Int, at now: Instant) -> Bool {
+        if let link = self.carriers[at].link { return link.handshakes.allows(at: now) }
+        return self.handshakeBudget.allows(at: now)
     }
 
     private mutating func respond(
