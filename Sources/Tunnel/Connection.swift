@@ -143,8 +143,10 @@ public struct Connection: ~Copyable {
         self.dropStreams()
         self.events.append(.ended(end))
         if end.origin == .local, self.carrier != nil, self.session != nil {
-            let lifetime = 3 * self.roundTripTime.probeTimeout.nanoseconds
-            self.state = .closing(end, until: now + .nanoseconds(lifetime))
+            var lifetime = TimeAmount.nanoseconds(3 * self.roundTripTime.probeTimeout.nanoseconds)
+            // The keys of a key that is accepted no more are gone within a second.
+            if end.code == .revoked { lifetime = min(lifetime, Constants.revokedLifetime) }
+            self.state = .closing(end, until: now + lifetime)
             self.closeIsPending = true
         } else {
             self.wipe()
@@ -173,6 +175,7 @@ public struct Connection: ~Copyable {
         self.events.removeAll()
         self.sendBuffered = 0
         self.gapCount = 0
+        self.receiveWindow.consume(self.receiveWindow.buffered)
     }
 
     /// About one number in 512 is left out, at a place that a peer can't foresee.

@@ -32,6 +32,7 @@ enum Constants {
     static let unconfirmedSessionsKept = 4  // † a key
     static let unconfirmedLifetime = TimeAmount.seconds(10)  // †
     static let handshakesInFlight = 4
+    static let revokedLifetime = TimeAmount.seconds(1)
     static let cookieLifetime = TimeAmount.seconds(120)
     static let retrySchedule: [TimeAmount] = [.seconds(1), .seconds(2), .seconds(4)]
     static let retryInterval = TimeAmount.seconds(5)

@@ -77,16 +77,16 @@ public struct Responder: ~Copyable {
     /// The key is accepted no more: its connection ends with REVOKED and its unconfirmed sessions go.
     public mutating func revoke(_ key: PublicKey, at now: Instant) {
         guard let peer = self.peers.removeValue(forKey: key) else { return }
+        self.revoked.append(peer)
+        defer { self.forgetRevoked() }
         for session in peer.unconfirmed { self.sessions[session.session.localIndex] = nil }
         peer.unconfirmed.removeAll()
         guard let link = peer.current else { return }
         link.connection.close(.revoked, at: now)
         self.collectEvents(link, at: now)
-        self.retire(link)
-        // Until the close has been said, by its own deadline, someone must remember it.
-        self.revoked.append(peer)
     }
 
+    /// Keys that are accepted no more, until their peers have been told.
     var revoked: [AcceptedPeer] = []
 
     // MARK: The connections
@@ -495,6 +495,8 @@ public struct Responder: ~Copyable {
             for entry in link.sessions where entry.session.isExpired(at: now) { self.remove(entry) }
             self.collectEvents(link, at: now)
         }
-        self.revoked.removeAll { $0.closing.isEmpty }
+        self.forgetRevoked()
     }
+
+    private mutating func forgetRevoked() { self.revoked.removeAll { $0.closing.isEmpty } }
 }
