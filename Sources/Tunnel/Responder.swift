@@ -326,9 +326,12 @@ public struct Responder: ~Copyable {
         }
         peer.unconfirmed.append(entry)
         self.sessions[localIndex] = entry
-        if !peer.expected.contains(where: { $0.id == answered }) && peer.current?.connection.id != answered {
+        if peer.current?.connection.id != answered {
+            // One that is asked for again lives as long as the newest session that may confirm it.
+            let asked = peer.expected.first { $0.id == answered }?.askedAs ?? parameters.connectionID
+            peer.expected.removeAll { $0.id == answered }
             if peer.expected.count >= Constants.unconfirmedSessionsKept { peer.expected.removeFirst() }
-            peer.expected.append(ExpectedConnection(id: answered, askedAs: parameters.connectionID, madeAt: now))
+            peer.expected.append(ExpectedConnection(id: answered, askedAs: asked, madeAt: now))
         }
         self.carriers[at].isKnown = true
         if self.carriers[at].link == nil { self.carriers[at].closeAt = now + Constants.silenceBeforeClose }
