@@ -49,6 +49,8 @@ enum Constants {
     /// Curve25519 work for initiations whose mac1 is right: 0.11 ms each, so at most a tenth of a core. †
     static let handshakeBudgetPerSecond = 1_000
     static let waitingCarriers = 64  // †
+    /// An initiator closes those that it left; one that doesn't loses the oldest. †
+    static let carriersPerConnection = 8
     static let silenceBeforeClose = TimeAmount.seconds(5)
 
     // MARK: Recovery (RFC 9002, appendix A.2) and acknowledgement

@@ -186,7 +186,7 @@ public struct Responder: ~Copyable {
         }
         let id = self.carriers[at].id
         guard let link = entry.link ?? self.confirm(entry, on: id, at: now) else { return .keyTooOld }
-        self.bind(id, to: link)
+        self.bind(id, to: link, at: now)
         if link.connection.isActive, link.connection.highestReceived.map({ number > $0 }) ?? true {
             link.connection.highestReceived = number
             let isNew = link.connection.carrier != id
@@ -200,12 +200,17 @@ public struct Responder: ~Copyable {
         return nil
     }
 
-    private mutating func bind(_ id: CarrierID, to link: Link) {
+    private mutating func bind(_ id: CarrierID, to link: Link, at now: Instant) {
         guard let at = self.carriers.firstIndex(where: { $0.id == id }), self.carriers[at].link == nil else { return }
         self.carriers[at].link = link
         self.carriers[at].closeAt = nil
         link.carriers.append(id)
         link.connection.carrierLostAt = nil
+        if link.carriers.count > Constants.carriersPerConnection,
+            let idle = link.carriers.first(where: { $0 != link.connection.carrier && $0 != id })
+        {
+            self.dropCarrier(idle, at: now)
+        }
     }
 
     /// The next message for this carrier, appended to the buffer. False: nothing for it now.
