@@ -177,12 +177,12 @@ extension Connection {
                     self.configuration.maxConnectionWindow,
                     self.receiveWindow.buffered
                 )
+            let cap = min(Constants.maxStreamWindow, free / 2)
             let limit = stream.receiveWindow.update(
                 at: now,
                 roundTripTime: self.roundTripTime.smoothed,
-                // The control stream isn't part of what the connection's window bounds: it stays as small as it began.
-                windowAtMost: stream.id == .control
-                    ? Constants.initialStreamWindow : min(Constants.maxStreamWindow, free / 2)
+                // The control stream takes no credit from the connection: what it may hold is added to that.
+                windowAtMost: stream.countsAgainstConnection ? cap : Constants.initialStreamWindow
             )
             body.writeVarInt(FrameType.maxStreamData)
             body.writeVarInt(stream.id.rawValue)

@@ -52,7 +52,7 @@ enum Constants {
     /// What a stranger's carrier may cost in Curve25519 work: so many openings, so far apart. †
     static let openingsPerCarrier = 3
     static let openingInterval = TimeAmount.milliseconds(20)
-    /// Stream carriers that one connection may have at once; one more closes the one that has been there longest. †
+    /// An initiator closes those that it left; one that doesn't loses the oldest. †
     static let carriersPerConnection = 8
     static let silenceBeforeClose = TimeAmount.seconds(5)
 

@@ -210,9 +210,9 @@ public struct Responder: ~Copyable {
         link.carriers.append(id)
         link.connection.carrierLostAt = nil
         if link.carriers.count > Constants.carriersPerConnection,
-            let oldest = link.carriers.first(where: { $0 != link.connection.carrier })
+            let idle = link.carriers.first(where: { $0 != link.connection.carrier && $0 != id })
         {
-            self.dropCarrier(oldest, at: now)
+            self.dropCarrier(idle, at: now)
         }
     }
 
