@@ -18,12 +18,15 @@ from harness.processes import Processes  # noqa: E402
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 LONG = os.environ.get("KL_LONG") == "1"
-DEADLINE = 120
+DEADLINE = 240
 
 
 def pytest_configure(config):
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    # Who is told to end cleans up, as after Ctrl-C, which a shell's background job would not hear.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items):

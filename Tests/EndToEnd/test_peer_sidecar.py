@@ -8,11 +8,12 @@ import struct
 import time
 
 import pytest
+from harness.ports import free_port
 from peer import control, handshake, wire
 from peer.agent import in_background
 from peer.handshake import Initiation, as_text, generate_key, public_key
 from peer.initiator import Workspace
-from peer.programs import Program, Service, ask, folder, free_port, get, http, key_file, response
+from peer.programs import Program, Service, ask, folder, get, http, key_file, response
 from peer.stream import StreamReset
 
 pytestmark = [

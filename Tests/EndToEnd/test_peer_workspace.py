@@ -7,10 +7,11 @@ import socket
 import time
 
 import pytest
+from harness.ports import free_port
 from peer import control, wire
 from peer.agent import in_background
 from peer.handshake import as_text, generate_key, public_key
-from peer.programs import Program, Service, echo, folder, free_port, http, key_file, response
+from peer.programs import Program, Service, echo, folder, http, key_file, response
 from peer.responder import Sidecar
 from peer.stream import StreamReset
 

@@ -114,9 +114,7 @@ def test_original_service_that_resets_resets_the_client(make_pair, closing):
     original = closing(Server(refuse))
     pair = make_pair(original=original.address, local=original.address)
     pair.start_sidecar()
-    with connect(pair.public) as client:
-        client.sendall(b"question")
-        assert ending(client, 30) == (b"", "reset")
+    assert sockets.attempt(pair.public, b"question") == (b"", "reset")
 
 
 def test_original_service_that_is_not_there_is_a_reset(make_pair, closing):
@@ -124,8 +122,7 @@ def test_original_service_that_is_not_there_is_a_reset(make_pair, closing):
     gone.close()
     pair = make_pair(original=gone.address, local=gone.address)
     pair.start_sidecar()
-    with connect(pair.public) as client:
-        assert ending(client, 30) == (b"", "reset")
+    assert sockets.attempt(pair.public, b"") == (b"", "reset")
 
 
 def test_bytes_cross_in_both_directions_at_once_one_by_one(intercept):

@@ -8,6 +8,8 @@ import pytest
 from harness.agents import Workspace
 from harness.keys import KeyPair
 from harness.load import Load, summary, who
+from harness.pair import SERVICE
+from harness.ports import address
 from harness.servers import Server, echo
 from harness.sockets import connect, ending, exchange, is_quiet
 from harness.waiting import eventually, note
@@ -232,3 +234,21 @@ def test_workspace_with_another_key_waits_its_turn(make_pair, webs, processes, b
     assert pair.workspace.stop() == 0
     Workspace(processes, binaries, flags)
     assert who(pair.public) == "workspace"
+
+
+def test_takeover_moves_new_connections_and_keeps_open_ones(make_pair, closing, processes, binaries):
+    original, first, second = closing(Server(echo)), closing(Server(echo)), closing(Server(echo))
+    other = KeyPair()
+    pair = make_pair(original=original.address, local=first.address, sidecar=["--peer", other.public]).start()
+    with connect(pair.public) as held:
+        exchange(held, b"before")
+        flags = pair.workspace_flags()
+        flags[flags.index("--private-key-file") + 1] = other.write(pair.folder / "other.key")
+        flags[flags.index("--map") + 1] = f"{SERVICE}:{address(*second.address)}"
+        Workspace(processes, binaries, [*flags, "--takeover"])
+        with connect(pair.public) as connection:
+            exchange(connection, b"to the second")
+        assert (original.accepted, first.accepted, second.accepted) == (0, 1, 1)
+        eventually("who held the service is told", lambda: "taken over" in pair.workspace.process.log(), 1)
+        exchange(held, b"after")
+    assert pair.workspace.process.wait(30) == 5

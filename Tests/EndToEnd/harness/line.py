@@ -51,6 +51,10 @@ class Line:
         with self._lock:
             return [connection for connection in self.connections if connection.is_alive]
 
+    def carries(self):
+        """Whether more than a handshake has come back over the newest connection."""
+        return any(connection.returned > 2000 for connection in self.live)
+
     def cut(self, by_reset=True):
         """Ends every connection at once: what is under way is lost (RST), or ends early (FIN). How many there were."""
         live = self.live
@@ -79,11 +83,12 @@ class Line:
 
 
 class _Relayed:
-    """One connection through the line. `first_bytes` is the begin of what the dialling side sent."""
+    """One connection through the line: how the dialling side began (`first_bytes`), and how much came back to it."""
 
     def __init__(self, near, far, rate, flowing):
         self.near, self.far, self.rate, self.flowing = near, far, rate, flowing
         self.first_bytes = bytearray()
+        self.returned = 0
         self.is_cut = False
         self.by_reset = False
         self._pumping = 2
@@ -118,7 +123,9 @@ class _Relayed:
                     continue
                 if self.is_cut or count == 0:
                     break
-                if record is not None and len(record) < 4096:
+                if record is None:
+                    self.returned += count
+                elif len(record) < 4096:
                     record += buffer[:count]
                 self.flowing.wait()
                 self._forward(sink, buffer[:count])

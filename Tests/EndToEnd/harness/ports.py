@@ -6,8 +6,8 @@ import random
 import socket
 
 _lowest_outgoing = int(pathlib.Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
-# Each process begins elsewhere, and no port is handed out twice.
-_numbers = itertools.count(random.randrange(2_000))
+# Each process begins elsewhere, so that two at once don't meet, and hands no port out twice.
+_numbers = itertools.count(random.randrange(1 << 30))
 
 
 def free_port():

@@ -15,6 +15,16 @@ def connect(address, timeout=30):
     return connection
 
 
+def attempt(address, data, deadline=60):
+    """Connects, sends bytes and reads to the end, which may come at any moment: what came, and FIN or reset."""
+    try:
+        with connect(address) as connection:
+            connection.sendall(data)
+            return ending(connection, deadline)
+    except (ConnectionResetError, BrokenPipeError):
+        return b"", "reset"
+
+
 def exchange(connection, data):
     """Sends bytes to an echoing server, and checks that the same come back."""
     connection.sendall(data)

@@ -20,11 +20,6 @@ def folder():
     return BUILD if BUILD.exists() else None
 
 
-def free_port():
-    with socket.create_server(("127.0.0.1", 0)) as sock:
-        return sock.getsockname()[1]
-
-
 def key_file(path, key):
     """As `wg genkey` writes it; the agents refuse a looser mode."""
     path.touch(0o600)
