@@ -10,6 +10,7 @@ let strict: [SwiftSetting] = [
 ]
 
 let nioCore = Target.Dependency.product(name: "NIOCore", package: "swift-nio")
+let nioHTTP1 = Target.Dependency.product(name: "NIOHTTP1", package: "swift-nio")
 let nioPosix = Target.Dependency.product(name: "NIOPosix", package: "swift-nio")
 let logging = Target.Dependency.product(name: "Logging", package: "swift-log")
 let argumentParser = Target.Dependency.product(name: "ArgumentParser", package: "swift-argument-parser")
@@ -28,7 +29,50 @@ let package = Package(
         .target(name: "KeyFiles", dependencies: ["Noise"], swiftSettings: strict),
         .target(name: "Tunnel", dependencies: ["Noise", nioCore], swiftSettings: strict),
         .target(name: "Carriers", dependencies: ["Noise", "Tunnel", nioCore, nioPosix], swiftSettings: strict),
-        .executableTarget(name: "kl", dependencies: ["KeyFiles", "Noise", argumentParser], swiftSettings: strict),
+        .target(name: "InterceptProtocol", dependencies: [nioCore], swiftSettings: strict),
+        .target(name: "Diversion", dependencies: [nioCore, nioPosix], swiftSettings: strict),
+        .target(
+            name: "SidecarAgent",
+            dependencies: [
+                "Carriers", "Diversion", "InterceptProtocol", "Noise", "Tunnel", logging, nioCore, nioPosix,
+            ],
+            swiftSettings: strict
+        ),
+        .target(
+            name: "WorkspaceAgent",
+            dependencies: ["Carriers", "InterceptProtocol", "Noise", "Tunnel", logging, nioCore, nioPosix],
+            swiftSettings: strict
+        ),
+        .target(
+            name: "AgentSupport",
+            dependencies: [
+                "InterceptProtocol", "KeyFiles", "Noise", argumentParser, logging, nioCore, nioHTTP1, nioPosix,
+            ],
+            swiftSettings: strict
+        ),
+        .executableTarget(
+            name: "kl",
+            dependencies: ["AgentSupport", "KeyFiles", "Noise", argumentParser],
+            swiftSettings: strict
+        ),
+        .executableTarget(
+            name: "kl-sidecar",
+            dependencies: [
+                "AgentSupport", "InterceptProtocol", "KeyFiles", "Noise", "SidecarAgent", "Tunnel", argumentParser,
+                logging,
+                nioCore, nioPosix,
+            ],
+            swiftSettings: strict
+        ),
+        .executableTarget(
+            name: "kl-workspace",
+            dependencies: [
+                "AgentSupport", "InterceptProtocol", "Noise", "Tunnel", "WorkspaceAgent", argumentParser, logging,
+                nioCore,
+                nioPosix,
+            ],
+            swiftSettings: strict
+        ),
         .target(
             name: "TunnelSimulator",
             dependencies: ["Noise", "Tunnel", nioCore],
@@ -40,6 +84,16 @@ let package = Package(
         .testTarget(
             name: "TunnelTests",
             dependencies: ["Noise", "Tunnel", "TunnelSimulator", nioCore],
+            swiftSettings: strict
+        ),
+        .testTarget(
+            name: "InterceptProtocolTests",
+            dependencies: ["InterceptProtocol", nioCore],
+            swiftSettings: strict
+        ),
+        .testTarget(
+            name: "AgentSupportTests",
+            dependencies: ["AgentSupport", "InterceptProtocol", argumentParser, logging, nioCore, nioPosix],
             swiftSettings: strict
         ),
     ]

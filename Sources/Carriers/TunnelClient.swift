@@ -3,14 +3,6 @@ import NIOPosix
 import Noise
 public import Tunnel
 
-#if canImport(Glibc)
-import Glibc
-#elseif canImport(Musl)
-import Musl
-#else
-import Darwin
-#endif
-
 /// The workspace's tunnel to one sidecar, with real sockets and a real clock: dials, and dials again.
 ///
 /// Everything happens on one event loop: the tunnel's carriers, its streams and the sockets that the agent ties to them.
@@ -48,6 +40,9 @@ public final class TunnelClient {
     private var isWanted = false
     private var isDialling = false
     private var dialAttempts = 0
+    /// How many connections in a row the peer ended with an error, and when the last one began.
+    private var badEndings = 0
+    private var establishedAt = Instant(nanoseconds: 0)
     private var redial: Scheduled<Void>?
     private var pumpIsScheduled = false
     private var isDelivering = false
@@ -58,6 +53,9 @@ public final class TunnelClient {
     /// A carrier that lived less than this was cut by something that will cut the next one too: don't spin.
     private static let shortLife = TimeAmount.milliseconds(250)
     private static let shortLifePause = TimeAmount.milliseconds(50)
+    /// After a connection that ended with an error: 1, 2, 4, 8, then 15 s, unless it had held for this long.
+    private static let endingBackoff: [TimeAmount] = [.seconds(1), .seconds(2), .seconds(4), .seconds(8), .seconds(15)]
+    private static let heldLongEnough = TimeAmount.seconds(60)
     private static let connectTimeout = TimeAmount.seconds(5)
 
     /// - Precondition: called on the event loop, as every method here.
@@ -99,6 +97,12 @@ public final class TunnelClient {
         self.initiator.close(code, at: Clock.now())
         self.schedulePump()
         if !self.initiator.isClosing { self.dropCarriers() }
+    }
+
+    /// Ends this connection for a fault of the peer's; another one is dialled after a while.
+    public func endConnection(_ code: ErrorCode) {
+        self.initiator.close(code, at: Clock.now())
+        self.schedulePump()
     }
 
     /// Dials no more and lets all carriers go, saying nothing: after REPLACED and its like.
@@ -149,7 +153,7 @@ public final class TunnelClient {
     private func dialled(_ result: Result<any Channel, any Error>) {
         self.isDialling = false
         if case .failure(let error) = result {
-            self.dialFailed("\(self.address) can't be reached: \(Self.describe(error))")
+            self.dialFailed("\(self.address) can't be reached: \(Failure.describe(error))")
         }
     }
 
@@ -165,17 +169,6 @@ public final class TunnelClient {
     private func dial(in delay: TimeAmount) {
         self.redial?.cancel()
         self.redial = self.eventLoop.assumeIsolated().scheduleTask(in: delay) { [weak self] in self?.dial() }
-    }
-
-    private static func describe(_ error: any Error) -> String {
-        switch error {
-        case let error as NIOConnectionError:
-            if let dns = error.dnsAError ?? error.dnsAAAAError, error.connectionErrors.isEmpty { return "\(dns)" }
-            return error.connectionErrors.last.map { Self.describe($0.error) } ?? "no address"
-        case let error as IOError: return String(cString: strerror(error.errnoCode))
-        case ChannelError.connectTimeout: return "no answer within \(Self.connectTimeout.nanoseconds / 1_000_000_000) s"
-        default: return "\(error)"
-        }
     }
 
     // MARK: Pumping
@@ -213,13 +206,23 @@ public final class TunnelClient {
         while let event = self.initiator.nextEvent() {
             switch event {
             case .closeCarrier(let id): self.drop(id)
-            case .established, .resumed: self.dialAttempts = 0
-            case .connection(.ended(let end)):
-                if end.origin == .peer, [.replaced, .revoked, .done].contains(end.code) { self.isWanted = false }
+            case .established:
+                self.dialAttempts = 0
+                self.establishedAt = Clock.now()
+            case .resumed: self.dialAttempts = 0
+            case .connection(.ended(let end)): self.connectionEnded(end)
             case .connection, .presharedKeysDiffer: break
             }
             self.delegate?.tunnelClient(self, did: event)
         }
+    }
+
+    /// PROTOCOL, closing: some ends say that nobody should come back, others that nobody should come back at once.
+    private func connectionEnded(_ end: ConnectionEnd) {
+        guard end.origin == .peer || end.origin == .local else { return }
+        if end.origin == .peer, [.replaced, .revoked, .done].contains(end.code) { self.isWanted = false }
+        if Clock.now() - self.establishedAt >= Self.heldLongEnough { self.badEndings = 0 }
+        self.badEndings = min(self.badEndings + 1, Self.endingBackoff.count)
     }
 
     private func drop(_ id: CarrierID) {
@@ -266,6 +269,9 @@ extension TunnelClient: StreamCarrierHandler.Owner {
         self.initiator.carrierClosed(carrier.id, at: now)
         self.pump()
         guard self.isWanted, self.carriers.isEmpty, !self.isDialling, self.redial == nil else { return }
+        if self.badEndings > 0, self.initiator.connection == nil {
+            return self.dial(in: Self.endingBackoff[self.badEndings - 1])
+        }
         let wasShort = now - carrier.openedAt < Self.shortLife
         if self.dialAttempts == 0 {
             self.dialAttempts = 1

@@ -11,7 +11,7 @@ public final class TunnelServer {
         /// Called on the event loop, never from within a call that the delegate makes.
         func tunnelServer(_ server: TunnelServer, did event: Responder.Event)
         /// Something was dropped, which the other side is not told: for a rate-limited log line.
-        func tunnelServer(_ server: TunnelServer, dropped reason: DropReason, from remote: String)
+        func tunnelServer(_ server: TunnelServer, dropped reason: DropReason, from remote: SocketAddress?)
     }
 
     public let eventLoop: any EventLoop
@@ -168,8 +168,7 @@ extension TunnelServer: StreamCarrierHandler.Owner {
                 switch self.responder.receive(message, from: carrier.id, at: now) {
                 case .taken: carrier.framer.open()
                 case .dropped(let reason):
-                    let remote = carrier.channel.remoteAddress.map { "\($0)" } ?? "unknown"
-                    self.delegate?.tunnelServer(self, dropped: reason, from: remote)
+                    self.delegate?.tunnelServer(self, dropped: reason, from: carrier.channel.remoteAddress)
                 }
             case .needsMore: return
             case .violation:

@@ -54,7 +54,7 @@ public enum FileKind: String, Equatable, Sendable {
     case fifo = "a named pipe"
     case socket = "a socket"
     case device = "a device"
-    case other = "no regular file"
+    case other = "something else"
 }
 
 extension KeyFileError: CustomStringConvertible {

@@ -12,8 +12,7 @@ public final class SecretArena {
     /// A slot of 1 to 64 zero bytes.
     public func allocate(_ byteCount: Int) -> Secret {
         precondition(1...SecretRegion.slotByteCount ~= byteCount, "a secret has 1 to 64 bytes")
-        // What a burst of handshakes left empty goes back; one region is kept, so that a rekey need not map a new one.
-        while regions.count > 1, let last = regions.last, last.liveSlots == 0 { regions.removeLast() }
+        dropSpareRegions()
         for region in regions {
             if let slot = region.take() { return Secret(byteCount: byteCount, region: region, slot: slot) }
         }
@@ -21,6 +20,15 @@ public final class SecretArena {
         regions.append(region)
         return Secret(byteCount: byteCount, region: region, slot: region.takeFirst())
     }
+
+    /// What a burst of handshakes left empty goes back. One empty region is kept: where the others are just full, a
+    /// handshake would else map and unmap one for each of its secrets.
+    private func dropSpareRegions() {
+        while regions.suffix(2).count == 2, regions.suffix(2).allSatisfy({ $0.liveSlots == 0 }) { regions.removeLast() }
+    }
+
+    /// How many regions there are. For tests.
+    var regionCount: Int { regions.count }
 
     /// How many secrets have not ended yet. For tests: nothing leaks.
     public var liveSecrets: Int {

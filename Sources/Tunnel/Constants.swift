@@ -49,7 +49,10 @@ enum Constants {
     /// Curve25519 work for initiations whose mac1 is right: 0.11 ms each, so at most a tenth of a core. †
     static let handshakeBudgetPerSecond = 1_000
     static let waitingCarriers = 64  // †
-    /// An initiator closes those that it left; one that doesn't loses the oldest. †
+    /// What a stranger's carrier may cost in Curve25519 work: so many openings, so far apart. †
+    static let openingsPerCarrier = 3
+    static let openingInterval = TimeAmount.milliseconds(20)
+    /// Stream carriers that one connection may have at once; one more closes the one that has been idle longest. †
     static let carriersPerConnection = 8
     static let silenceBeforeClose = TimeAmount.seconds(5)
 
@@ -71,7 +74,8 @@ enum Constants {
 
     static let initialStreamWindow: UInt64 = 128 * 1_024  // †
     static let maxStreamWindow: UInt64 = 6 * 1_024 * 1_024  // †
-    static let initialConnectionWindow: UInt64 = 1_024 * 1_024  // †
+    /// From the start, since it bounds memory and nothing else: a smaller one would be used up by one stream whose reader
+    /// stands still, and stop all others.
     static let maxConnectionWindow: UInt64 = 16 * 1_024 * 1_024
     static let minStreamData: UInt64 = 4_096
     static let sendBufferPerConnection = 16 * 1_024 * 1_024

@@ -11,7 +11,7 @@ public import Noise
 ///                       └───┘                               └─▶ initiation on the same carrier
 /// ```
 public struct Initiator: ~Copyable {
-    public struct Configuration {
+    public struct Configuration: Sendable {
         public var staticKey: StaticKeyPair
         public var responder: PublicKey
         public var presharedKey: PresharedKey

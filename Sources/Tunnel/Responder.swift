@@ -25,6 +25,9 @@ public struct Responder: ~Copyable {
         /// When it is closed unless something valid has come by then.
         var closeAt: Instant?
         var isKnown = false
+        /// Initiations with a valid mac1 that were opened on it before any was accepted.
+        var openings = 0
+        var openedLastAt: Instant?
         var link: Link?
         /// Answers to initiations, at most one for each of the sessions that may wait.
         var outbox: [ByteBuffer] = []
@@ -235,7 +238,7 @@ public struct Responder: ~Copyable {
             let noise = HandshakeMessage.noisePart(of: message, header: HandshakeMessage.initiationHeader)
         else { return .malformed }
         guard HandshakeMessage.hasValidMac1(message, self.receivingMac) else { return .wrongMac1 }
-        guard self.allowsHandshake(on: at, at: now) else { return .overBudget }
+        guard self.mayOpenInitiation(carrierAt: at, at: now) else { return .overBudget }
         let opened = HandshakeMessage.withPrologue { prologue in
             ResponderHandshake(
                 message1: noise.readableBytesSpan,
@@ -274,9 +277,16 @@ public struct Responder: ~Copyable {
         )
     }
 
-    /// Strangers share one budget, so that a flood of them costs little; a connection that rekeys doesn't depend on it.
-    private mutating func allowsHandshake(on at: Int, at now: Instant) -> Bool {
+    /// Whoever knows our public key can make us do Curve25519 work: strangers get little of it, each and together. A
+    /// carrier that carries a connection is no stranger's, so a flood can't keep a connection from rekeying.
+    private mutating func mayOpenInitiation(carrierAt at: Int, at now: Instant) -> Bool {
         if let link = self.carriers[at].link { return link.handshakes.allows(at: now) }
+        if !self.carriers[at].isKnown {
+            guard self.carriers[at].openings < Constants.openingsPerCarrier else { return false }
+            if let last = self.carriers[at].openedLastAt, now < last + Constants.openingInterval { return false }
+            self.carriers[at].openings += 1
+            self.carriers[at].openedLastAt = now
+        }
         return self.handshakeBudget.allows(at: now)
     }
 

@@ -19,7 +19,7 @@ public struct TunnelConfiguration: Sendable {
 
     func parameters(_ id: ConnectionID) -> TransportParameters {
         var parameters = TransportParameters(connectionID: id)
-        parameters.initialMaxData = min(Constants.initialConnectionWindow, self.maxConnectionWindow)
+        parameters.initialMaxData = self.maxConnectionWindow
         parameters.initialMaxStreamData = Constants.initialStreamWindow
         parameters.initialMaxStreams = self.maxStreamsFromPeer
         parameters.maxMessageSize = self.maxMessageSize

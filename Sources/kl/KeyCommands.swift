@@ -1,3 +1,4 @@
+import AgentSupport
 import ArgumentParser
 import KeyFiles
 import Noise

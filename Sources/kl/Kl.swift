@@ -1,3 +1,4 @@
+import AgentSupport
 import ArgumentParser
 
 /// Takes a developer's connections out of an environment and back.
@@ -10,12 +11,5 @@ struct Kl: ParsableCommand {
         subcommands: [GenerateKey.self, ShowPublicKey.self, GeneratePresharedKey.self, ShowVersion.self]
     )
 
-    static func main() {
-        do {
-            var command = try parseAsRoot()
-            try command.run()
-        } catch {
-            Ending(of: error).exit()
-        }
-    }
+    static func main() { Self.runAsProgram() }
 }

@@ -86,7 +86,8 @@ struct HandshakeVector: Sendable, CustomTestStringConvertible {
         ]
     )
 
-    /// The tunnel's own prologue, no PSK and an empty payload, computed by Python's hashlib and hmac.
+    /// The tunnel's own prologue, no PSK and an empty payload, computed with Python's hashlib and hmac,
+    /// and OpenSSL's X25519 and ChaCha20-Poly1305.
     static let tunnel = HandshakeVector(
         testDescription: "kl-tunnel v1",
         prologue: Bytes("kl-tunnel v1".utf8),

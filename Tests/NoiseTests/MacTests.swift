@@ -2,7 +2,8 @@ import Testing
 
 @testable import Noise
 
-/// Expected values are of Python's hashlib (`blake2b` with `key` and `digest_size`), the cookie reply of PyNaCl's libsodium.
+/// Expected values are of Python's hashlib (`blake2b` with `key` and `digest_size`), the cookie reply of a HChaCha20 written
+/// from its draft and OpenSSL's ChaCha20-Poly1305.
 @Suite struct MacTests {
     static let message = (0..<1_168).map { UInt8($0 % 251) }
     static let mac1 = hex("6e36f38e0da5ec28fcfcfde022912728")

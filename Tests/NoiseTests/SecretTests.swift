@@ -39,9 +39,23 @@ import Testing
         }
         #expect(index == -1)
         #expect(arena.liveSecrets == 0)
+        #expect(arena.regionCount == 4)
         let last = arena.allocate(1)
         #expect(arena.liveSecrets == 1)
+        #expect(arena.regionCount == 1, "what the many needed is given back")
         _ = consume last
+    }
+
+    @Test func `one secret more than a region holds doesn't map a region each time`() {
+        let arena = SecretArena()
+        let keeper = Keeper()
+        for _ in 0..<SecretRegion.slotCount { keeper.add(arena.allocate(32)) }
+        for _ in 0..<3 {
+            let one = arena.allocate(32)
+            #expect(arena.liveSecrets == SecretRegion.slotCount + 1)
+            _ = consume one
+            #expect(arena.regionCount == 2)
+        }
     }
 
     @Test func `a secret outlives its arena`() {

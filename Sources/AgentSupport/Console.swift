@@ -7,8 +7,8 @@ import Darwin
 #endif
 
 /// Text for people, unbuffered, to standard output or error. If nobody can be told, there is nobody to tell.
-enum Console {
-    static func write(_ text: String, to descriptor: CInt) {
+public enum Console {
+    public static func write(_ text: String, to descriptor: CInt) {
         var rest = Array(text.utf8)[...]
         while !rest.isEmpty {
             let count = rest.withUnsafeBytes { systemWrite(descriptor, $0.baseAddress, $0.count) }

@@ -1,8 +1,5 @@
+import AgentSupport
 import ArgumentParser
-
-enum Version {
-    static let text = "kl 0.1.0, tunnel protocol 1"
-}
 
 struct ShowVersion: ParsableCommand {
     static let configuration = CommandConfiguration(

@@ -1,0 +1,68 @@
+public import ArgumentParser
+import InterceptProtocol
+
+#if canImport(Glibc)
+import Glibc
+#elseif canImport(Musl)
+import Musl
+#else
+import Darwin
+#endif
+
+/// How a program ends: what it says, where, and with which code. Scripts rely on the codes: 0 done, 1 failed, 2 wrong
+/// usage, 5 intercepted by someone else, 130 interrupted.
+public struct Ending {
+    let text: String
+    let code: CInt
+
+    /// Also for what is no error: `--help` and `--version` come as such.
+    public init<Root: ParsableCommand>(of error: any Error, in root: Root.Type) {
+        let name = root._commandName
+        let code = root.exitCode(for: error)
+        if code.isSuccess {
+            self.text = root.fullMessage(for: error) + "\n"
+            self.code = 0
+        } else if code == .validationFailure {
+            self.text = "\(name): \(root.fullMessage(for: error).trimmingPrefix("Error: "))\n"
+            self.code = Self.wrongUsage
+        } else {
+            self.text = "\(name): \(error)\n"
+            // A flag whose value is looked at only once the program runs.
+            self.code = error is FlagError ? Self.wrongUsage : Self.failed
+        }
+    }
+
+    /// With a sentence, or without a word where all is well.
+    public init(name: String, saying sentence: String?, code: CInt) {
+        self.text = sentence.map { "\(name): \($0)\n" } ?? ""
+        self.code = code
+    }
+
+    public static let done: CInt = 0
+    public static let failed: CInt = 1
+    public static let wrongUsage: CInt = 2
+    public static let busy: CInt = 5
+    public static let interrupted: CInt = 130
+
+    public func exit() -> Never {
+        Console.write(self.text, to: self.code == 0 ? STDOUT_FILENO : STDERR_FILENO)
+        systemExit(self.code)
+    }
+}
+
+/// `exit` is a method's name above.
+private func systemExit(_ code: CInt) -> Never {
+    exit(code)
+}
+
+extension ParsableCommand {
+    /// The usual `main`, with the codes and the one-sentence errors that all programs here share.
+    public static func runAsProgram() {
+        do {
+            var command = try parseAsRoot()
+            try command.run()
+        } catch {
+            Ending(of: error, in: Self.self).exit()
+        }
+    }
+}

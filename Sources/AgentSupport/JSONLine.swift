@@ -1,0 +1,44 @@
+import InterceptProtocol
+
+/// One JSON object on one line, with its keys in the order given: for ready lines and log records.
+public enum JSONLine {
+    public enum Value {
+        case string(String)
+        case bool(Bool)
+        case number(Double)
+        case object([(String, Value)])
+    }
+
+    public static func object(_ fields: [(String, Value)]) -> String {
+        "{" + fields.map { "\(Self.quoted($0.0)):\(Self.text(of: $0.1))" }.joined(separator: ",") + "}"
+    }
+
+    private static func text(of value: Value) -> String {
+        switch value {
+        case .string(let text): Self.quoted(text)
+        case .bool(let value): value ? "true" : "false"
+        // JSON has no other word for what is no number.
+        case .number(let value): value.isFinite ? "\(value)" : "null"
+        case .object(let fields): Self.object(fields)
+        }
+    }
+
+    /// RFC 8259 §7. What can't be seen is escaped, so that the line is one on every terminal.
+    private static func quoted(_ text: String) -> String {
+        var result = "\""
+        for scalar in text.unicodeScalars {
+            switch scalar {
+            case "\"": result += "\\\""
+            case "\\": result += "\\\\"
+            case _ where scalar.isVisible: result.unicodeScalars.append(scalar)
+            default: for unit in String(scalar).utf16 { result += Self.escaped(unit) }
+            }
+        }
+        return result + "\""
+    }
+
+    private static func escaped(_ unit: UInt16) -> String {
+        let hex = String(unit, radix: 16)
+        return "\\u" + String(repeating: "0", count: 4 - hex.count) + hex
+    }
+}

@@ -1,0 +1,69 @@
+#if canImport(Glibc)
+import Glibc
+#elseif canImport(Musl)
+import Musl
+#else
+import Darwin
+#endif
+
+/// What a long-running program asks of its process.
+public enum Process {
+    /// Every connection is a descriptor: the soft limit goes up to the hard one. Returns what is in force.
+    @discardableResult
+    public static func raiseDescriptorLimit() -> Int {
+        var limit = rlimit()
+        guard getrlimit(openFiles, &limit) == 0 else { return 1_024 }
+        let hard = limit.rlim_max
+        limit.rlim_cur = hard
+        if setrlimit(openFiles, &limit) != 0 { getrlimit(openFiles, &limit) }
+        return Int(clamping: limit.rlim_cur)
+    }
+
+    /// Keys are in memory: a crash must not write them anywhere.
+    ///
+    /// Linux pipes a dump to a handler whatever the limit is, but for 1, which no file fits into either (core(5),
+    /// fs/coredump.c).
+    public static func forbidCoreDumps() {
+        var limit = rlimit()
+        guard getrlimit(coreFile, &limit) == 0 else { return }
+        #if os(Linux)
+        let size = min(1, limit.rlim_max)
+        #else
+        let size: rlim_t = 0
+        #endif
+        limit = rlimit(rlim_cur: size, rlim_max: size)
+        setrlimit(coreFile, &limit)
+    }
+
+    /// Call it before any thread starts: SIGTERM and SIGINT then wait for `nextEndSignal`, and a closed pipe is no signal.
+    public static func holdEndSignals() {
+        signal(SIGPIPE, SIG_IGN)
+        var signals = self.endSignals
+        pthread_sigmask(SIG_BLOCK, &signals, nil)
+    }
+
+    /// Blocks this thread until someone asks the program to end.
+    public static func nextEndSignal() -> CInt {
+        var signals = self.endSignals
+        var number: CInt = 0
+        while sigwait(&signals, &number) != 0 {}
+        return number
+    }
+
+    private static var endSignals: sigset_t {
+        var signals = sigset_t()
+        sigemptyset(&signals)
+        sigaddset(&signals, SIGTERM)
+        sigaddset(&signals, SIGINT)
+        return signals
+    }
+}
+
+// glibc's functions take another type than its constants have.
+#if canImport(Glibc)
+private let openFiles = __rlimit_resource_t(RLIMIT_NOFILE.rawValue)
+private let coreFile = __rlimit_resource_t(RLIMIT_CORE.rawValue)
+#else
+private let openFiles = RLIMIT_NOFILE
+private let coreFile = RLIMIT_CORE
+#endif

@@ -1,0 +1,183 @@
+public import NIOCore
+public import Tunnel
+
+/// Ties a socket to a stream: bytes, half-close, reset and back-pressure pass through both ways.
+///
+/// Added to the socket's pipeline as its last handler. It reads only when the stream has room, and takes from the stream
+/// only when the socket does, so that a slow reader at one end slows the writer at the other, and nothing grows in between.
+///
+/// The channel needs `autoRead` off and `allowRemoteHalfClosure` on.
+public final class StreamBridge<Access: ConnectionAccess>: ChannelInboundHandler, RemovableChannelHandler {
+    public typealias InboundIn = ByteBuffer
+
+    private let access: Access
+    private let stream: StreamID
+    private let channel: any Channel
+    private var inputIsClosed: Bool
+    /// The stream's end was taken: the socket's output closes behind all that was written.
+    private var outputIsClosing = false
+    private var outputIsClosed = false
+    private var isDone = false
+    private var wasReset = false
+    /// The stream has room for what the socket gives.
+    private var mayRead = true
+    private var onDone: ((StreamBridge) -> Void)?
+    public private(set) var bytesToStream: UInt64 = 0
+    public private(set) var bytesFromStream: UInt64 = 0
+
+    /// - Parameters:
+    ///   - inputIsClosed: the socket's end was seen, and passed on, before.
+    ///   - onDone: the socket is closed and both directions are done with; the stream may be released.
+    public init(
+        _ access: Access,
+        stream: StreamID,
+        channel: any Channel,
+        inputIsClosed: Bool = false,
+        onDone: @escaping (StreamBridge) -> Void
+    ) {
+        self.access = access
+        self.stream = stream
+        self.channel = channel
+        self.inputIsClosed = inputIsClosed
+        self.onDone = onDone
+    }
+
+    /// Begins, once the handler is in the pipeline.
+    public func start() {
+        guard self.channel.isActive else { return self.socketClosed() }
+        self.pumpToSocket()
+        if !self.inputIsClosed { self.channel.read() }
+    }
+
+    // MARK: Socket to stream
+
+    public func channelRead(context: ChannelHandlerContext, data: NIOAny) {
+        let bytes = Self.unwrapInboundIn(data)
+        self.bytesToStream += UInt64(bytes.readableBytes)
+        self.mayRead = self.access.withConnection { $0.write(bytes, to: self.stream) } ?? false
+    }
+
+    public func channelReadComplete(context: ChannelHandlerContext) {
+        if self.mayRead, !self.inputIsClosed { context.read() }
+    }
+
+    public func userInboundEventTriggered(context: ChannelHandlerContext, event: Any) {
+        guard case ChannelEvent.inputClosed = event, !self.inputIsClosed else {
+            return context.fireUserInboundEventTriggered(event)
+        }
+        self.inputIsClosed = true
+        _ = self.access.withConnection { $0.finish(self.stream) }
+        self.closeIfDone()
+    }
+
+    /// The socket was reset: so are both directions of the stream.
+    public func errorCaught(context: ChannelHandlerContext, error: any Error) {
+        self.wasReset = true
+        context.close(promise: nil)
+    }
+
+    public func channelInactive(context: ChannelHandlerContext) {
+        // When the output was closed before, NIO tells the input's end by this alone.
+        if self.outputIsClosed, !self.inputIsClosed, !self.wasReset {
+            self.inputIsClosed = true
+            _ = self.access.withConnection { $0.finish(self.stream) }
+        }
+        self.socketClosed()
+    }
+
+    private func socketClosed() {
+        guard !self.isDone else { return }
+        _ = self.access.withConnection { connection in
+            // Does nothing to a direction that is over.
+            if !self.inputIsClosed { connection.reset(self.stream, .tcpReset) }
+            if !self.outputIsClosing {
+                connection.stopSending(self.stream, .tcpReset)
+                connection.reset(self.stream, .tcpReset)
+            }
+        }
+        self.done()
+    }
+
+    public func channelWritabilityChanged(context: ChannelHandlerContext) {
+        if context.channel.isWritable { self.pumpToSocket() }
+    }
+
+    // MARK: Stream to socket
+
+    private func pumpToSocket() {
+        guard !self.isDone, !self.outputIsClosing else { return }
+        var wrote = false
+        loop: while self.channel.isWritable {
+            switch self.access.withConnection({ $0.read(self.stream) }) ?? .nothing {
+            case .bytes(let bytes):
+                self.bytesFromStream += UInt64(bytes.readableBytes)
+                self.channel.write(bytes, promise: nil)
+                wrote = true
+            case .end:
+                self.outputIsClosing = true
+                break loop
+            case .nothing: break loop
+            }
+        }
+        if wrote { self.channel.flush() }
+        if self.outputIsClosing {
+            self.channel.closeOutputWhenWritten().assumeIsolated().whenComplete { result in
+                if case .success = result { self.outputIsClosed = true }
+                self.closeIfDone()
+            }
+        }
+    }
+
+    private func closeIfDone() {
+        guard self.inputIsClosed, self.outputIsClosed, !self.isDone else { return }
+        self.channel.close(promise: nil)
+        self.done()
+    }
+
+    private func done() {
+        guard !self.isDone else { return }
+        self.isDone = true
+        let onDone = self.onDone
+        self.onDone = nil
+        onDone?(self)
+    }
+
+    /// Ends the socket as a reset does, so that its other side doesn't take the cut for an end.
+    private func resetSocket() {
+        guard !self.isDone else { return }
+        self.done()
+        self.channel.closeWithReset()
+    }
+
+    /// Gives the connection up, for a reason of ours.
+    public func abandon(_ code: StreamErrorCode) {
+        guard !self.isDone else { return }
+        _ = self.access.withConnection { connection in
+            connection.reset(self.stream, code)
+            connection.stopSending(self.stream, code)
+        }
+        self.resetSocket()
+    }
+}
+
+extension StreamBridge: StreamOwner {
+    public func streamIsReadable() { self.pumpToSocket() }
+
+    public func streamIsWritable() {
+        self.mayRead = true
+        if !self.inputIsClosed { self.channel.read() }
+    }
+
+    public func streamWasReset(_ code: StreamErrorCode) {
+        _ = self.access.withConnection { $0.reset(self.stream, .tcpReset) }
+        self.resetSocket()
+    }
+
+    /// The other side's socket takes nothing more: TCP says that by a reset, too.
+    public func streamWasStopped(_ code: StreamErrorCode) {
+        _ = self.access.withConnection { $0.stopSending(self.stream, code) }
+        self.resetSocket()
+    }
+
+    public func streamEnded() { self.resetSocket() }
+}

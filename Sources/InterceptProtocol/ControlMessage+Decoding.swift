@@ -1,0 +1,183 @@
+import NIOCore
+
+#if canImport(FoundationEssentials)
+import FoundationEssentials
+#else
+import Foundation
+#endif
+
+/// What one message from the peer turned out to be.
+enum DecodedControlMessage: Equatable {
+    case message(ControlMessage)
+    /// Well-formed, but with a value that isn't known or is out of range: the peer is told so, and the stream goes on.
+    case refused(ControlMessage.Failure)
+}
+
+extension DecodedControlMessage {
+    /// Reads one message, without its length.
+    init(json: ByteBuffer) throws(ControlError) {
+        let bytes = Data(json.readableBytesView)
+        // The decoder below would also guess UTF-16 and UTF-32, which have zero bytes; JSON in UTF-8 never has one.
+        guard !bytes.contains(0) else { throw ControlError("a control message that isn't JSON in UTF-8") }
+        do {
+            self = try JSONDecoder().decode(Self.self, from: bytes)
+        } catch let error as ControlError {
+            throw error
+        } catch DecodingError.typeMismatch(_, let context), DecodingError.valueNotFound(_, let context) {
+            throw ControlError("a control message whose \(Self.name(context.codingPath)) is of a wrong kind")
+        } catch DecodingError.keyNotFound(let key, _) {
+            throw ControlError("a control message that lacks '\(key.stringValue)'")
+        } catch {
+            throw ControlError("a control message that can't be read as a JSON object")
+        }
+    }
+
+    /// The path's keys are our own, never the peer's words.
+    private static func name(_ path: [any CodingKey]) -> String {
+        path.last { $0.intValue == nil }.map { "'\($0.stringValue)'" } ?? "value"
+    }
+}
+
+/// Only the keys that belong to the message's type are looked at: a later version may give the others any meaning.
+extension DecodedControlMessage: Decodable {
+    typealias Key = ControlMessage.Key
+
+    init(from decoder: any Decoder) throws {
+        let values = try decoder.container(keyedBy: Key.self)
+        let type = try values.decode(String.self, forKey: .type)
+        switch type {
+        case "start": self = try Self.start(values)
+        case "stop": self = .message(.stop)
+        case "started": self = .message(.started(generation: try values.requiredNumber(.generation)))
+        case "failed":
+            let code = try values.string(.code) ?? ""
+            let failure = ControlMessage.Failure(
+                generation: try values.number(.generation),
+                // A code of a later version is still a failure.
+                code: ControlMessage.Failure.Code(rawValue: code) ?? .internal,
+                reason: try values.string(.reason)?.printable ?? "",
+                holder: try values.string(.holder)?.printable,
+                since: try values.string(.since)?.printable
+            )
+            self = .message(.failed(failure))
+        case "withdrawn": self = .message(.withdrawn(holder: try values.string(.holder)?.printable))
+        case "stopped":
+            let total = try values.number(.total) ?? 0
+            self = .message(.stopped(total: total, passed: try values.number(.passed) ?? 0))
+        case "status":
+            let status = ControlMessage.Status(
+                open: try values.number(.open) ?? 0,
+                total: try values.number(.total) ?? 0,
+                passed: try values.number(.passed) ?? 0,
+                bytesIn: try values.number(.bytesIn) ?? 0,
+                bytesOut: try values.number(.bytesOut) ?? 0
+            )
+            self = .message(.status(status))
+        default:
+            self = .message(.unknown(type: type.printable, generation: try? values.number(.generation)))
+        }
+    }
+
+    private static func start(_ values: KeyedDecodingContainer<Key>) throws -> Self {
+        var start = ControlMessage.Start(
+            generation: try values.requiredNumber(.generation),
+            workspace: try values.string(.workspace)?.printable ?? "",
+            ports: []
+        )
+        // All kinds first: a message of wrong kinds is an error, whatever else is wrong with it.
+        let ports = try values.decode([RawPort].self, forKey: .ports)
+        let onUnavailable = try values.string(.onUnavailable)
+        let drainSeconds = try values.number(.drainSeconds)
+        let probes = try values.string(.probes)
+        let proxyProtocol = try values.string(.proxyProtocol)
+        start.takeover = try values.boolean(.takeover) ?? false
+        do throws(RefusedValue) {
+            start.ports = try Self.ports(ports)
+            start.onUnavailable = try Self.choice(onUnavailable, .onUnavailable) ?? start.onUnavailable
+            start.probes = try Self.choice(probes, .probes) ?? start.probes
+            start.proxyProtocol = try Self.choice(proxyProtocol, .proxyProtocol)
+            if let drainSeconds {
+                guard drainSeconds <= 600 else { throw RefusedValue("drainSeconds must be 0 to 600") }
+                start.drainSeconds = Int(drainSeconds)
+            }
+        } catch {
+            return .refused(.init(generation: start.generation, code: .unsupported, reason: error.reason))
+        }
+        return .message(.start(start))
+    }
+
+    private static func ports(_ raw: [RawPort]) throws(RefusedValue) -> [ControlMessage.Port] {
+        guard raw.count <= ControlMessage.Start.maxPortCount else {
+            throw RefusedValue("at most \(ControlMessage.Start.maxPortCount) ports can be intercepted")
+        }
+        var ports: [ControlMessage.Port] = []
+        ports.reserveCapacity(raw.count)
+        for port in raw {
+            guard let number = UInt16(exactly: port.service), number > 0 else {
+                throw RefusedValue("port \(port.service) can't be intercepted: ports are 1 to 65535")
+            }
+            let transport = try Self.choice(port.transport, .transport) ?? Transport.tcp
+            ports.append(ControlMessage.Port(service: number, transport: transport))
+        }
+        return ports
+    }
+
+    private static func choice<Choice: RawRepresentable<String> & CaseIterable>(
+        _ text: String?,
+        _ key: Key
+    ) throws(RefusedValue) -> Choice? {
+        guard let text else { return nil }
+        if let choice = Choice(rawValue: text) { return choice }
+        let choices = Choice.allCases.map { "'\($0.rawValue)'" }.joined(separator: " or ")
+        throw RefusedValue("\(key.rawValue) must be \(choices), not '\(text.printable)'")
+    }
+}
+
+/// Numbers as they come, before their range is looked at.
+private struct RawPort: Decodable {
+    let service: UInt64
+    let transport: String?
+
+    init(from decoder: any Decoder) throws {
+        let values = try decoder.container(keyedBy: ControlMessage.Key.self)
+        self.service = try values.requiredNumber(.service)
+        self.transport = try values.string(.transport)
+    }
+}
+
+private struct RefusedValue: Error {
+    let reason: String
+
+    init(_ reason: String) { self.reason = reason }
+}
+
+/// An absent key is nil; JSON's null is a value of a wrong kind.
+extension KeyedDecodingContainer<ControlMessage.Key> {
+    fileprivate func string(_ key: Key) throws -> String? {
+        self.contains(key) ? try self.decode(String.self, forKey: key) : nil
+    }
+
+    fileprivate func boolean(_ key: Key) throws -> Bool? {
+        self.contains(key) ? try self.decode(Bool.self, forKey: key) : nil
+    }
+
+    fileprivate func number(_ key: Key) throws -> UInt64? {
+        self.contains(key) ? try self.requiredNumber(key) : nil
+    }
+
+    fileprivate func requiredNumber(_ key: Key) throws -> UInt64 {
+        // A negative or broken number, or one that is too great, is some other error than a wrong kind.
+        let notInteger = ControlError("a control message whose '\(key.rawValue)' is no integer from 0 to 2^53 - 1")
+        let number: UInt64
+        do {
+            number = try self.decode(UInt64.self, forKey: key)
+        } catch let error as DecodingError {
+            if case .dataCorrupted = error { throw notInteger }
+            throw error
+        } catch {
+            throw notInteger
+        }
+        guard number <= ControlMessage.greatestNumber else { throw notInteger }
+        return number
+    }
+}

@@ -1,0 +1,89 @@
+public import NIOCore
+
+#if canImport(FoundationEssentials)
+import FoundationEssentials
+#else
+import Foundation
+#endif
+
+/// u32 length, then one JSON object.
+extension ControlMessage {
+    /// The greatest message that is taken or sent.
+    public static let maxByteCount = 64 * 1_024
+
+    /// Every integer up to it is exact in every JSON implementation.
+    static let greatestNumber: UInt64 = 1 << 53 - 1
+
+    /// Appends the message with its length. Our own strings are held to the limits that the peer holds them to.
+    ///
+    /// - Returns: false, and nothing is appended, if it is over 64 KiB: a `start` with far more than
+    ///   `Start.maxPortCount` ports.
+    @discardableResult
+    public func encode(into output: inout ByteBuffer) -> Bool {
+        let encoder = JSONEncoder()
+        encoder.outputFormatting = [.sortedKeys, .withoutEscapingSlashes]
+        // Strings, booleans and integers: there is nothing in it that can't be encoded.
+        guard let json = try? encoder.encode(Wire(message: self)), json.count <= Self.maxByteCount else { return false }
+        output.writeInteger(UInt32(json.count))
+        output.writeBytes(json)
+        return true
+    }
+}
+
+/// Not `ControlMessage` itself, so that how it is written stays in this file.
+private struct Wire: Encodable {
+    let message: ControlMessage
+
+    func encode(to encoder: any Encoder) throws {
+        var values = encoder.container(keyedBy: ControlMessage.Key.self)
+        func write(_ type: String, _ pairs: (ControlMessage.Key, UInt64?)...) throws {
+            try values.encode(type, forKey: .type)
+            for (key, number) in pairs {
+                try values.encodeIfPresent(number.map { min($0, ControlMessage.greatestNumber) }, forKey: key)
+            }
+        }
+        switch self.message {
+        case .start(let start):
+            try write("start", (.generation, start.generation))
+            try values.encode(start.workspace.printable, forKey: .workspace)
+            try values.encode(start.ports.map(WirePort.init), forKey: .ports)
+            try values.encode(start.onUnavailable.rawValue, forKey: .onUnavailable)
+            try values.encode(start.drainSeconds, forKey: .drainSeconds)
+            try values.encode(start.probes.rawValue, forKey: .probes)
+            try values.encodeIfPresent(start.proxyProtocol?.rawValue, forKey: .proxyProtocol)
+            if start.takeover { try values.encode(true, forKey: .takeover) }
+        case .stop: try write("stop")
+        case .started(let generation): try write("started", (.generation, generation))
+        case .failed(let failure):
+            try write("failed", (.generation, failure.generation))
+            try values.encode(failure.code.rawValue, forKey: .code)
+            try values.encode(failure.reason.printable, forKey: .reason)
+            try values.encodeIfPresent(failure.holder?.printable, forKey: .holder)
+            try values.encodeIfPresent(failure.since?.printable, forKey: .since)
+        case .withdrawn(let holder):
+            try write("withdrawn")
+            try values.encodeIfPresent(holder?.printable, forKey: .holder)
+        case .stopped(let total, let passed): try write("stopped", (.total, total), (.passed, passed))
+        case .status(let status):
+            try write(
+                "status",
+                (.open, status.open),
+                (.total, status.total),
+                (.passed, status.passed),
+                (.bytesIn, status.bytesIn),
+                (.bytesOut, status.bytesOut)
+            )
+        case .unknown(let type, let generation): try write(type, (.generation, generation))
+        }
+    }
+}
+
+private struct WirePort: Encodable {
+    let port: ControlMessage.Port
+
+    func encode(to encoder: any Encoder) throws {
+        var values = encoder.container(keyedBy: ControlMessage.Key.self)
+        try values.encode(self.port.service, forKey: .service)
+        try values.encode(self.port.transport.rawValue, forKey: .transport)
+    }
+}

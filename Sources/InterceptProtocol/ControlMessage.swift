@@ -1,0 +1,123 @@
+/// What the two agents say to each other on stream 0 (PROTOCOL, control messages).
+public enum ControlMessage: Equatable, Sendable {
+    // Workspace to sidecar
+    case start(Start)
+    case stop
+    // Sidecar to workspace
+    case started(generation: UInt64)
+    case failed(Failure)
+    case withdrawn(holder: String?)
+    case stopped(total: UInt64, passed: UInt64)
+    case status(Status)
+    /// A type that this version doesn't know.
+    case unknown(type: String, generation: UInt64?)
+
+    /// Divert exactly these ports.
+    public struct Start: Equatable, Sendable {
+        public var generation: UInt64
+        public var workspace: String
+        public var ports: [Port]
+        public var onUnavailable: OnUnavailable = .original
+        /// 0 to 600.
+        public var drainSeconds = 10
+        public var probes: Probes = .original
+        public var proxyProtocol: ProxyProtocol?
+        public var takeover = false
+
+        /// So many fit into a message, and far more than a service has.
+        public static let maxPortCount = 1_024
+
+        public init(generation: UInt64, workspace: String, ports: [Port]) {
+            self.generation = generation
+            self.workspace = workspace
+            self.ports = ports
+        }
+    }
+
+    public struct Port: Hashable, Sendable {
+        public var service: UInt16
+        public var transport: Transport
+
+        public init(service: UInt16, transport: Transport = .tcp) {
+            self.service = service
+            self.transport = transport
+        }
+    }
+
+    public struct Failure: Equatable, Sendable {
+        public enum Code: String, Sendable {
+            case busy
+            case port
+            case unsupported
+            case `internal`
+        }
+
+        public var generation: UInt64?
+        public var code: Code
+        public var reason: String
+        /// Who holds the intercept, and since when (RFC 3339, UTC), where the code is `busy`.
+        public var holder: String?
+        public var since: String?
+
+        public init(
+            generation: UInt64?,
+            code: Code,
+            reason: String,
+            holder: String? = nil,
+            since: String? = nil
+        ) {
+            self.generation = generation
+            self.code = code
+            self.reason = reason
+            self.holder = holder
+            self.since = since
+        }
+    }
+
+    /// How the intercept is doing. Headers and answers aren't in the bytes.
+    public struct Status: Equatable, Sendable {
+        public var open: UInt64
+        public var total: UInt64
+        public var passed: UInt64
+        /// From clients to the workspace.
+        public var bytesIn: UInt64
+        public var bytesOut: UInt64
+
+        public init(open: UInt64, total: UInt64, passed: UInt64, bytesIn: UInt64, bytesOut: UInt64) {
+            self.open = open
+            self.total = total
+            self.passed = passed
+            self.bytesIn = bytesIn
+            self.bytesOut = bytesOut
+        }
+    }
+}
+
+public enum Transport: String, Sendable, CaseIterable {
+    case tcp
+    case udp
+}
+
+/// What a client gets when the workspace can't answer.
+public enum OnUnavailable: String, Sendable, CaseIterable {
+    case original
+    case refuse
+}
+
+/// Who answers health probes.
+public enum Probes: String, Sendable, CaseIterable {
+    case original
+    case workspace
+}
+
+public enum ProxyProtocol: String, Sendable, CaseIterable {
+    case v1
+    case v2
+}
+
+/// What came on stream 0 isn't a control message: the connection closes with CONTROL_ERROR.
+public struct ControlError: Error, Equatable, CustomStringConvertible {
+    public let description: String
+
+    init(_ description: String) { self.description = description }
+}

@@ -1,0 +1,37 @@
+/// A port of the service goes to one place: of two flags for it neither is right.
+extension Flags {
+    public static func checkDistinct(_ mappings: [PortMapping]) throws(FlagError) {
+        try Self.checkDistinct(mappings, by: \.service)
+        guard mappings.count <= ControlMessage.Start.maxPortCount else {
+            throw FlagError("\(mappings.count) ports are too many. At most \(ControlMessage.Start.maxPortCount).")
+        }
+    }
+
+    public static func checkDistinct(_ ports: [ServicePort]) throws(FlagError) {
+        try Self.checkDistinct(ports, by: \.port)
+    }
+
+    private static func checkDistinct<Value: CustomStringConvertible, Port: Hashable>(
+        _ values: [Value],
+        by port: KeyPath<Value, Port>
+    ) throws(FlagError) {
+        var seen: [Port: Value] = [:]
+        for value in values {
+            if let other = seen.updateValue(value, forKey: value[keyPath: port]) {
+                throw FlagError("'\(other)' and '\(value)' are for the same port of the service. Give each port once.")
+            }
+        }
+    }
+}
+
+extension PortMapping: CustomStringConvertible {
+    /// As the flag is written, in full.
+    public var description: String {
+        "\(self.service.service):\(self.target)\(self.service.transport == .udp ? "/udp" : "")"
+    }
+}
+
+extension ServicePort: CustomStringConvertible {
+    /// As the flag is written, in full.
+    public var description: String { "\(self.port):\(self.upstream)" }
+}

@@ -1,0 +1,359 @@
+import Carriers
+import InterceptProtocol
+import Logging
+import NIOCore
+import Noise
+import Tunnel
+
+/// One workspace's connection as the sidecar sees it: what it asked for, and the clients that are on their way to it.
+final class WorkspaceLink {
+    enum Owner {
+        case waiting(ClientConnection)
+        case bridged(StreamBridge<ServerConnection>)
+
+        var streamOwner: any StreamOwner {
+            switch self {
+            case .waiting(let client): client
+            case .bridged(let bridge): bridge
+            }
+        }
+    }
+
+    let key: PublicKey
+    let access: ServerConnection
+    unowned let agent: SidecarAgent
+    private var decoder = ControlMessageDecoder()
+    private var owners: [StreamID: Owner] = [:]
+
+    /// What is in force, or was until the workspace was lost.
+    private(set) var intercept: ControlMessage.Start?
+    private(set) var since: WallTime?
+    /// The ports are diverted to this workspace now.
+    private(set) var isDiverting = false
+    /// We stopped diverting without having been asked to, and the workspace hasn't been told yet.
+    private var owesWithdrawn = false
+    private var presence = Presence.live
+
+    private var total: UInt64 = 0
+    var passed: UInt64 = 0
+    var bytesIn: UInt64 = 0
+    var bytesOut: UInt64 = 0
+    private var lastStatus: ControlMessage.Status?
+    private var statusTimer: Scheduled<Void>?
+    private var drain: Scheduled<Void>?
+    private var isStopping = false
+
+    init(key: PublicKey, server: TunnelServer, agent: SidecarAgent) {
+        self.key = key
+        self.access = ServerConnection(key, of: server)
+        self.agent = agent
+    }
+
+    /// As others are told; it stays known after the intercept's end, for the log.
+    private(set) lazy var name = self.key.abbreviated
+
+    @discardableResult
+    func withConnection<Result>(_ body: (inout Connection) -> Result) -> Result? { self.access.withConnection(body) }
+
+    /// What is said to it now goes out now, as far as anyone can tell.
+    var isReachable: Bool { self.presence == .live && (self.withConnection { $0.hasCarrier } ?? false) }
+
+    // MARK: Events
+
+    func handle(_ event: ConnectionEvent) {
+        switch event {
+        case .readable(.control): self.readControl()
+        case .writable(.control): self.readControl()
+        case .streamOpened: break
+        case .readable(let id): self.owners[id]?.streamOwner.streamIsReadable()
+        case .writable(let id): self.owners[id]?.streamOwner.streamIsWritable()
+        case .reset(let id, let code): self.owners[id]?.streamOwner.streamWasReset(code)
+        case .stopped(let id, let code): self.owners[id]?.streamOwner.streamWasStopped(code)
+        case .presence(let presence): self.presenceChanged(to: presence)
+        case .ended(let end): self.ended(end)
+        }
+    }
+
+    /// A new carrier after the old one was lost: what was withdrawn meanwhile, the workspace learns now.
+    func resumed() {
+        self.tellIfReachable()
+        guard self.owesWithdrawn else { return }
+        self.owesWithdrawn = false
+        self.send(.withdrawn(holder: nil))
+    }
+
+    private func tellIfReachable() {
+        guard self.isReachable else { return }
+        for case .waiting(let client) in self.owners.values { client.workspaceIsBack() }
+    }
+
+    private func presenceChanged(to presence: Presence) {
+        self.presence = presence
+        self.tellIfReachable()
+        guard presence == .gone else { return }
+        if self.isDiverting {
+            let instead = self.intercept?.onUnavailable == .refuse ? "are refused" : "reach the original"
+            self.agent.log.warning("workspace is gone: new connections \(instead)", metadata: self.metadata)
+            self.withdraw()
+            self.owesWithdrawn = true
+        }
+        for case .waiting(let client) in self.owners.values { client.workspaceIsGone() }
+    }
+
+    private func ended(_ end: ConnectionEnd) {
+        self.statusTimer?.cancel()
+        self.drain?.cancel()
+        if self.isDiverting { self.withdraw() }
+        let owners = self.owners.values
+        for owner in owners { owner.streamOwner.streamEnded() }
+        self.owners.removeAll()
+        var metadata = self.metadata
+        metadata["code"] = "\(end.code)"
+        metadata["reason"] = "\(end.reason.printable)"
+        self.agent.log.info("workspace's connection ended (\(Self.describe(end)))", metadata: metadata)
+        self.intercept = nil
+        self.agent.releaseHolder(self)
+    }
+
+    private static func describe(_ end: ConnectionEnd) -> String {
+        switch end.origin {
+        case .local: "by this side"
+        case .peer: "by the workspace"
+        case .lingerOver: "it did not come back"
+        case .forgottenByPeer: "it was forgotten"
+        }
+    }
+
+    private var metadata: Logger.Metadata { ["workspace": "\(self.name)", "key": "\(self.key.abbreviated)"] }
+
+    // MARK: Control
+
+    private func readControl() {
+        // A workspace that doesn't read our answers gets no more of them until it does.
+        while let read = self.withConnection({ connection -> StreamRead in
+            connection.writableBytes(.control) > 0 ? connection.read(.control) : .nothing
+        }) {
+            guard case .bytes(let bytes) = read else { return }
+            self.decoder.append(bytes)
+            do throws(ControlError) {
+                loop: while true {
+                    switch try self.decoder.next() {
+                    case .message(let message): self.receive(message)
+                    case .refused(let failure): self.send(.failed(failure))
+                    case .needsMore: break loop
+                    }
+                }
+            } catch {
+                self.agent.log.warning("closing the connection: \(error)", metadata: self.metadata)
+                self.agent.closeConnection(of: self.key, .controlError)
+                return
+            }
+        }
+    }
+
+    func send(_ message: ControlMessage) {
+        var bytes = ByteBuffer()
+        message.encode(into: &bytes)
+        self.withConnection { _ = $0.write(bytes, to: .control) }
+    }
+
+    private func receive(_ message: ControlMessage) {
+        switch message {
+        case .start(let start): self.start(start)
+        case .stop: self.stop()
+        case .unknown(let type, let generation):
+            self.fail(generation, .unsupported, "'\(type)' isn't a message that this sidecar knows")
+        // A workspace's peer says these, not a workspace.
+        case .started, .failed, .withdrawn, .stopped, .status:
+            self.fail(nil, .unsupported, "that is a sidecar's message")
+        }
+    }
+
+    private func fail(_ generation: UInt64?, _ code: ControlMessage.Failure.Code, _ reason: String) {
+        self.send(.failed(.init(generation: generation, code: code, reason: reason)))
+    }
+
+    private func start(_ start: ControlMessage.Start) {
+        guard !self.isStopping else { return self.fail(start.generation, .internal, "the intercept is being stopped") }
+        if start.proxyProtocol != nil {
+            return self.fail(start.generation, .unsupported, "this sidecar doesn't speak the PROXY protocol")
+        }
+        for port in start.ports {
+            guard port.transport == .tcp else {
+                return self.fail(
+                    start.generation,
+                    .unsupported,
+                    "this sidecar doesn't divert UDP (port \(port.service))"
+                )
+            }
+            guard self.agent.serves(port.service) else {
+                let ports = self.agent.servicePortNumbers.map(String.init).joined(separator: ", ")
+                return self.fail(start.generation, .port, "port \(port.service) isn't the service's; it has \(ports)")
+            }
+        }
+        if let holder = self.agent.holder, holder !== self {
+            guard start.takeover else {
+                self.send(
+                    .failed(
+                        .init(
+                            generation: start.generation,
+                            code: .busy,
+                            reason: "the service is intercepted by \(holder.name)"
+                                + (holder.presence == .gone ? ", who can't be reached at the moment" : ""),
+                            holder: holder.name,
+                            since: holder.since?.rfc3339
+                        )
+                    )
+                )
+                return
+            }
+            holder.isTakenOver(by: start.workspace.isEmpty ? self.key.abbreviated : start.workspace)
+        }
+        let wasDiverting = self.isDiverting
+        self.intercept = start
+        if !start.workspace.isEmpty { self.name = start.workspace }
+        if self.since == nil { self.since = .now }
+        self.isDiverting = true
+        self.owesWithdrawn = false
+        self.agent.holder = self
+        self.send(.started(generation: start.generation))
+        self.startStatus()
+        guard !wasDiverting else { return }
+        var metadata = self.metadata
+        metadata["ports"] = "\(start.ports.map { String($0.service) }.joined(separator: ","))"
+        self.agent.log.info("intercepting: new connections reach the workspace", metadata: metadata)
+    }
+
+    private func isTakenOver(by other: String) {
+        self.withdraw()
+        self.intercept = nil
+        self.since = nil
+        self.send(.withdrawn(holder: other))
+        self.agent.log.info("taken over by \(other)", metadata: self.metadata)
+    }
+
+    /// New connections reach the original from this moment on. A workspace that is gone keeps its claim on the service for
+    /// as long as its connection is kept.
+    private func withdraw() { self.isDiverting = false }
+
+    private func stop() {
+        guard !self.isStopping else { return }
+        self.isStopping = true
+        self.isDiverting = false
+        self.agent.releaseHolder(self)
+        self.send(.withdrawn(holder: nil))
+        self.agent.log.info("withdrawn: new connections reach the original", metadata: self.metadata)
+        let seconds = Int64(self.intercept?.drainSeconds ?? 0)
+        self.drain = self.agent.eventLoop.assumeIsolated().scheduleTask(in: .seconds(seconds)) { [weak self] in
+            self?.drainIsOver()
+        }
+        self.stopIfDrained()
+    }
+
+    private func drainIsOver() {
+        for owner in self.owners.values {
+            switch owner {
+            case .waiting(let client): client.abandon(.shuttingDown)
+            case .bridged(let bridge): bridge.abandon(.shuttingDown)
+            }
+        }
+        self.stopIfDrained()
+    }
+
+    private func stopIfDrained() {
+        guard self.isStopping, self.owners.isEmpty, self.drain != nil else { return }
+        self.drain?.cancel()
+        self.drain = nil
+        self.sendStatus()
+        self.send(.stopped(total: self.total, passed: self.passed))
+        self.statusTimer?.cancel()
+        self.statusTimer = nil
+        self.intercept = nil
+        self.since = nil
+        self.isStopping = false
+    }
+
+    // MARK: Status
+
+    /// Every second while something changes.
+    private func startStatus() {
+        guard self.statusTimer == nil else { return }
+        self.statusTimer = self.agent.eventLoop.assumeIsolated().scheduleTask(in: .seconds(1)) { [weak self] in
+            guard let self else { return }
+            self.statusTimer = nil
+            self.sendStatus()
+            if self.intercept != nil { self.startStatus() }
+        }
+    }
+
+    private func sendStatus() {
+        guard self.presence == .live, self.withConnection({ $0.hasCarrier && $0.writableBytes(.control) > 0 }) ?? false
+        else { return }
+        let status = self.status
+        guard status != self.lastStatus else { return }
+        self.lastStatus = status
+        self.send(.status(status))
+    }
+
+    var status: ControlMessage.Status {
+        var status = ControlMessage.Status(
+            open: UInt64(self.owners.count),
+            total: self.total,
+            passed: self.passed,
+            bytesIn: self.bytesIn,
+            bytesOut: self.bytesOut
+        )
+        for case .bridged(let bridge) in self.owners.values {
+            status.bytesIn += bridge.bytesToStream
+            status.bytesOut += bridge.bytesFromStream
+        }
+        return status
+    }
+
+    // MARK: Clients
+
+    func wants(_ port: UInt16) -> Bool { self.intercept?.ports.contains { $0.service == port } ?? false }
+
+    /// Takes a client onto its way to the workspace. False: there is no stream for it now.
+    func open(_ channel: any Channel, port: UInt16, upstream: Endpoint) -> Bool {
+        let header = ConnectionHeader(transport: .tcp, servicePort: port, client: ClientAddress(channel.remoteAddress))
+        var bytes = ByteBuffer()
+        header.write(into: &bytes)
+        let opened = self.withConnection { connection -> StreamID? in
+            guard let id = connection.openStream() else { return nil }
+            connection.write(bytes, to: id)
+            return id
+        }
+        guard let stream = opened ?? nil else { return false }
+        let client = ClientConnection(
+            link: self,
+            channel: channel,
+            stream: stream,
+            upstream: upstream
+        )
+        self.total += 1
+        self.owners[stream] = .waiting(client)
+        do {
+            try channel.pipeline.syncOperations.addHandler(client)
+        } catch {
+            channel.close(promise: nil)
+            return true
+        }
+        client.start()
+        return true
+    }
+
+    func replaceOwner(of stream: StreamID, by owner: Owner) { self.owners[stream] = owner }
+
+    /// Its socket is closed or handed over: the stream may go, and the workspace may get another.
+    func streamIsDone(_ stream: StreamID) {
+        self.owners[stream] = nil
+        self.withConnection { $0.release(stream) }
+        self.stopIfDrained()
+    }
+
+    /// The agent ends: everything that is still open is cut.
+    func abandonAll() { self.drainIsOver() }
+
+    var openCount: Int { self.owners.count }
+}

@@ -1,0 +1,184 @@
+import Carriers
+import InterceptProtocol
+import NIOCore
+import Tunnel
+
+/// One intercepted connection at the workspace: from its header to the local server.
+///
+/// ```
+///   header ──▶ connecting ── connected: answer 0 ──▶ bridged (StreamBridge)
+///     │            └── failed: answer 1, 3 or 4 ──▶ refused: what still comes is thrown away
+///     └── no such port, unreadable: answer 2 or 4 ──▶ refused
+/// ```
+final class LocalConnection {
+    private enum State {
+        case header
+        case connecting
+        case refused
+        case bridged(StreamBridge<TunnelClient>)
+        case over
+    }
+
+    private unowned let agent: WorkspaceAgent
+    private let stream: StreamID
+    private var state = State.header
+    private var headerBytes = ByteBuffer()
+    private var headerTimeout: Scheduled<Void>?
+
+    private static let connectTimeout = TimeAmount.seconds(5)  // †
+    private static let headerWithin = TimeAmount.seconds(10)
+    /// The longest header, with an IPv6 address. What follows is the client's, and stays in the stream.
+    private static let headerAtMost = 23
+
+    init(agent: WorkspaceAgent, stream: StreamID) {
+        self.agent = agent
+        self.stream = stream
+        self.headerTimeout = agent.eventLoop.assumeIsolated().scheduleTask(in: Self.headerWithin) { [weak self] in
+            self?.abandon()
+        }
+    }
+
+    private func withConnection<Result>(_ body: (inout Connection) -> Result) -> Result? {
+        self.agent.client?.withConnection(body)
+    }
+
+    private func readHeader() {
+        while case .header = self.state {
+            // A byte too many would be the client's: the header's own length is in its fifth byte.
+            let wanted = self.headerBytes.readableBytes < 5 ? 5 - self.headerBytes.readableBytes : self.restOfHeader
+            switch self.withConnection({ $0.read(self.stream, atMost: wanted) }) ?? .nothing {
+            case .bytes(var bytes): self.headerBytes.writeBuffer(&bytes)
+            case .end, .nothing: return
+            }
+            switch ConnectionHeader.parse(&self.headerBytes) {
+            case .needsMore: continue
+            case .unsupported: self.answer(.other)
+            case .header(let header): self.connect(header)
+            }
+        }
+    }
+
+    private var restOfHeader: Int {
+        let family: UInt8 = self.headerBytes.getInteger(at: self.headerBytes.readerIndex + 4) ?? 6
+        let length = family == 4 ? Self.headerAtMost - 12 : Self.headerAtMost
+        return max(1, length - self.headerBytes.readableBytes)
+    }
+
+    private func connect(_ header: ConnectionHeader) {
+        self.headerTimeout?.cancel()
+        guard let target = self.agent.target(for: header) else { return self.answer(.unmapped) }
+        self.state = .connecting
+        target.connect(on: self.agent.eventLoop, timeout: Self.connectTimeout).assumeIsolated()
+            .whenComplete { [weak self] result in
+                switch result {
+                case .success(let channel): self?.connected(channel) ?? channel.close(promise: nil)
+                case .failure(let error): self?.failed(error, header)
+                }
+            }
+    }
+
+    private func connected(_ channel: any Channel) {
+        guard case .connecting = self.state else { return channel.closeWithReset() }
+        guard let client = self.agent.client else { return channel.closeWithReset() }
+        self.agent.localServerAnswered()
+        let bridge = StreamBridge(client, stream: self.stream, channel: channel) { [weak self] _ in self?.done() }
+        guard (try? channel.pipeline.syncOperations.addHandler(bridge)) != nil else {
+            channel.closeWithReset()
+            return self.answer(.other)
+        }
+        self.state = .bridged(bridge)
+        self.withConnection { _ = $0.write(Self.byte(.connected), to: self.stream) }
+        bridge.start()
+    }
+
+    private func failed(_ error: any Error, _ header: ConnectionHeader) {
+        guard case .connecting = self.state else { return }
+        self.agent.localServerFailed(header.servicePort, error)
+        switch error {
+        case ChannelError.connectTimeout: self.answer(.timedOut)
+        case _ where Failure.isRefusal(error): self.answer(.refused)
+        default: self.answer(.other)
+        }
+    }
+
+    private static func byte(_ answer: Answer) -> ByteBuffer { ByteBuffer(integer: answer.rawValue) }
+
+    /// No server has seen a byte: the sidecar may give all of them to the original.
+    private func answer(_ answer: Answer) {
+        self.headerTimeout?.cancel()
+        self.state = .refused
+        self.agent.refused += 1
+        self.withConnection { connection in
+            connection.write(Self.byte(answer), to: self.stream)
+            connection.finish(self.stream)
+        }
+        self.discard()
+    }
+
+    /// Throws away what still comes, so that its credit goes back.
+    private func discard() {
+        while let read = self.withConnection({ $0.read(self.stream) }) {
+            switch read {
+            case .bytes: continue
+            case .end: return self.done()
+            case .nothing: return
+            }
+        }
+    }
+
+    private func abandon() {
+        self.withConnection { connection in
+            connection.reset(self.stream, .timedOut)
+            connection.stopSending(self.stream, .timedOut)
+        }
+        self.done()
+    }
+
+    private func done() {
+        if case .over = self.state { return }
+        self.state = .over
+        self.headerTimeout?.cancel()
+        self.agent.streamIsDone(self.stream)
+    }
+}
+
+extension LocalConnection: StreamOwner {
+    func streamIsReadable() {
+        switch self.state {
+        case .header: self.readHeader()
+        case .refused: self.discard()
+        case .bridged(let bridge): bridge.streamIsReadable()
+        case .connecting, .over: break
+        }
+    }
+
+    func streamIsWritable() { if case .bridged(let bridge) = self.state { bridge.streamIsWritable() } }
+
+    func streamWasReset(_ code: StreamErrorCode) {
+        switch self.state {
+        case .bridged(let bridge): bridge.streamWasReset(code)
+        case .header, .connecting:
+            self.withConnection { $0.reset(self.stream, .tcpReset) }
+            self.done()
+        // The answer that was given stands.
+        case .refused: self.done()
+        case .over: break
+        }
+    }
+
+    func streamWasStopped(_ code: StreamErrorCode) {
+        switch self.state {
+        case .bridged(let bridge): bridge.streamWasStopped(code)
+        case .header, .connecting:
+            self.withConnection { $0.stopSending(self.stream, code) }
+            self.done()
+        case .refused: break
+        case .over: break
+        }
+    }
+
+    func streamEnded() {
+        if case .bridged(let bridge) = self.state { bridge.streamEnded() }
+        self.done()
+    }
+}

@@ -1,0 +1,15 @@
+import AgentSupport
+import ArgumentParser
+
+/// The sidecar agent: stands next to a service, and gives its clients to a workspace or to the original.
+@main
+struct KlSidecar: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "kl-sidecar",
+        abstract: "Stand next to a service and hand its connections to a workspace.",
+        version: Version.text,
+        subcommands: [RunSidecar.self]
+    )
+
+    static func main() { Self.runAsProgram() }
+}

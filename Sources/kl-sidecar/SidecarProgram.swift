@@ -1,0 +1,171 @@
+import AgentSupport
+import InterceptProtocol
+import KeyFiles
+import Logging
+import NIOCore
+import Noise
+import SidecarAgent
+
+/// What of the program lives on the event loop: the agent, its metrics, and the file of keys that is looked at again.
+struct SidecarProgram: Sendable {
+    private let configuration: SidecarAgent.Configuration
+    private let metrics: Endpoint?
+    private let peersFile: String?
+    private let peers: [PublicKey]
+    private let eventLoop: any EventLoop
+
+    init(
+        _ configuration: SidecarAgent.Configuration,
+        metrics: Endpoint?,
+        peersFile: String?,
+        peers: [PublicKey],
+        eventLoop: any EventLoop
+    ) {
+        self.configuration = configuration
+        self.metrics = metrics
+        self.peersFile = peersFile
+        self.peers = peers
+        self.eventLoop = eventLoop
+    }
+
+    func build() -> Running { Running(self) }
+
+    final class Running {
+        private let program: SidecarProgram
+        private let agent: SidecarAgent
+        private var lastKeys: [PublicKey]
+        private var lastProblem: String?
+
+        init(_ program: SidecarProgram) {
+            self.program = program
+            self.agent = SidecarAgent(program.configuration, eventLoop: program.eventLoop)
+            self.lastKeys = program.configuration.peers
+        }
+
+        func start() {
+            self.agent.start().assumeIsolated().whenComplete { result in
+                switch result {
+                case .success(let ready): self.startMetrics(then: ready)
+                case .failure(let error): self.fail(error)
+                }
+            }
+        }
+
+        private func startMetrics(then ready: SidecarAgent.Ready) {
+            guard let metrics = self.program.metrics else { return self.announce(ready, metrics: nil) }
+            let agent = self.agent
+            MetricsServer.start(host: metrics.host, port: Int(metrics.port), on: self.program.eventLoop) {
+                agent.measurements.metrics
+            }
+            .assumeIsolated()
+            .whenComplete { result in
+                switch result {
+                case .success(let address): self.announce(ready, metrics: address)
+                case .failure(let error): self.fail(StartError("Metrics can't be served on \(metrics)", error))
+                }
+            }
+        }
+
+        private func announce(_ ready: SidecarAgent.Ready, metrics: SocketAddress?) {
+            var fields: [(String, JSONLine.Value)] = [
+                ("ready", .bool(true)),
+                ("publicKey", .string(self.program.configuration.staticKey.publicKey.base64)),
+            ]
+            if let tunnel = ready.tunnel { fields.append(("tcp", .string(tunnel.endpointText))) }
+            let services = ready.services.sorted { $0.key < $1.key }
+            fields.append(("listen", .object(services.map { ("\($0.key)", .string($0.value.endpointText)) })))
+            if let metrics { fields.append(("metrics", .string(metrics.endpointText))) }
+            Console.write(JSONLine.object(fields) + "\n", to: 1)
+            self.watchPeersFile()
+        }
+
+        private func fail(_ error: any Error) {
+            Ending(name: "kl-sidecar", saying: "\(error)", code: Ending.failed).exit()
+        }
+
+        /// A key taken off the list ends its connection within a second or so.
+        private func watchPeersFile() {
+            guard let path = self.program.peersFile else { return }
+            self.program.eventLoop.assumeIsolated().scheduleTask(in: .milliseconds(500)) {
+                self.readPeersFile(path)
+                self.watchPeersFile()
+            }
+        }
+
+        private func readPeersFile(_ path: String) {
+            do {
+                let keys = self.program.peers + (try PeersFile(contentsOf: path).keys)
+                self.lastProblem = nil
+                guard keys != self.lastKeys else { return }
+                self.lastKeys = keys
+                self.agent.accept(keys)
+            } catch {
+                // As it was until the file can be read again; said once.
+                guard self.lastProblem != "\(error)" else { return }
+                self.lastProblem = "\(error)"
+                self.program.configuration.log.error("the accepted keys stay as they were: \(error)")
+            }
+        }
+
+        func shutDown() {
+            self.agent.shutDown().assumeIsolated().whenComplete { _ in
+                Ending(name: "kl-sidecar", saying: nil, code: Ending.done).exit()
+            }
+        }
+    }
+}
+
+extension SocketAddress {
+    /// HOST:PORT, as a flag takes it.
+    fileprivate var endpointText: String {
+        Endpoint(host: self.ipAddress ?? "", port: UInt16(clamping: self.port ?? 0)).description
+    }
+}
+
+extension SidecarMeasurements {
+    fileprivate var metrics: [Metric] {
+        [
+            Metric(
+                "kl_sidecar_diverting",
+                .gauge,
+                "1 while a workspace gets new connections.",
+                self.isDiverting ? 1 : 0
+            ),
+            Metric("kl_sidecar_clients", .gauge, "Clients that are connected.", Double(self.clients)),
+            Metric("kl_sidecar_streams", .gauge, "Clients that are in the tunnel.", Double(self.openStreams)),
+            Metric("kl_sidecar_intercepted_total", .counter, "Clients given to a workspace.", Double(self.intercepted)),
+            Metric("kl_sidecar_passed_total", .counter, "Clients given to the original.", Double(self.passed)),
+            Metric("kl_sidecar_bytes_in", .gauge, "Bytes from clients to connected workspaces.", Double(self.bytesIn)),
+            Metric(
+                "kl_sidecar_bytes_out",
+                .gauge,
+                "Bytes from connected workspaces to clients.",
+                Double(self.bytesOut)
+            ),
+            Metric(
+                "kl_tunnel_messages_sent",
+                .gauge,
+                "Messages sealed in present connections.",
+                Double(self.messagesSent)
+            ),
+            Metric(
+                "kl_tunnel_messages_received",
+                .gauge,
+                "Messages opened in present connections.",
+                Double(self.messagesReceived)
+            ),
+            Metric(
+                "kl_tunnel_messages_lost",
+                .gauge,
+                "Messages whose frames were sent again.",
+                Double(self.messagesLost)
+            ),
+            Metric(
+                "kl_tunnel_dropped_total",
+                .counter,
+                "Messages dropped without an answer, by reason.",
+                self.drops.map { ([("reason", $0.reason)], Double($0.count)) }
+            ),
+        ]
+    }
+}

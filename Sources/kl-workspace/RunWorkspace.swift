@@ -1,0 +1,178 @@
+import AgentSupport
+import ArgumentParser
+import Carriers
+import InterceptProtocol
+import Logging
+import NIOCore
+import NIOPosix
+import Noise
+import Tunnel
+import WorkspaceAgent
+
+#if canImport(Glibc)
+import Glibc
+#elseif canImport(Musl)
+import Musl
+#else
+import Darwin
+#endif
+
+struct RunWorkspace: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "run",
+        abstract: "Run the workspace agent until it is told to end.",
+        discussion: """
+            Prints one JSON line on standard output when it is ready: when the sidecar has said that the service's new \
+            connections come here. On SIGTERM or SIGINT it gives the service back, lets open connections finish, and ends.
+            """
+    )
+
+    @Option(
+        help: ArgumentHelp(
+            "Whom to dial: PUBLIC_KEY@tcp:HOST:PORT, as the sidecar's ready line has them.",
+            valueName: "address"
+        ),
+        transform: { try Sidecar($0) }
+    )
+    var sidecar: Sidecar
+
+    /// The address with its key, as the module of keys reads it.
+    struct Sidecar {
+        let key: PublicKey
+        let carrier: SidecarAddress.Carrier
+
+        init(_ text: String) throws {
+            let address = try SidecarAddress(text)
+            self.key = try PublicKey.flag(address.publicKey)
+            self.carrier = address.carrier
+        }
+    }
+
+    @Flag(help: "Take the service over from whoever intercepts it.")
+    var takeover = false
+
+    @Option(
+        help: ArgumentHelp(
+            "Which local port answers for a service's port: 8080:3000, 8080 for the same one, 8080:HOST:3000; may be repeated.",
+            valueName: "service:local"
+        ),
+        transform: { try PortMapping($0) }
+    )
+    var map: [PortMapping]
+
+    @Option(help: "What clients get when the local server can't be reached: the original service, or a reset (refuse).")
+    var onUnavailable: OnUnavailable = .original
+
+    @Option(
+        help:
+            "Who answers health probes, where a sidecar can tell them (none of this version can): original or workspace."
+    )
+    var probes: Probes = .original
+
+    @Option(
+        help: ArgumentHelp(
+            "How long open connections may take when the intercept ends; at most 10m.",
+            valueName: "time"
+        ),
+        transform: TimeAmount.flag
+    )
+    var drain: TimeAmount = .seconds(10)
+
+    @Option(
+        help: ArgumentHelp("A sidecar that has not answered for so long is gone; at least 1s.", valueName: "time"),
+        transform: TimeAmount.flag
+    )
+    var deadAfter: TimeAmount = .seconds(6)
+
+    @OptionGroup var agent: AgentOptions
+
+    func validate() throws {
+        if self.deadAfter < .seconds(1) { throw ValidationError("--dead-after must be at least 1s.") }
+        if self.drain > .minutes(10) { throw ValidationError("--drain must be at most 10m.") }
+        if self.map.isEmpty { throw ValidationError("No port is mapped. Name one by --map, such as --map 8080:3000.") }
+        do throws(FlagError) {
+            try Flags.checkDistinct(self.map)
+        } catch {
+            throw ValidationError(error.description)
+        }
+    }
+
+    func run() throws {
+        AgentSupport.Process.holdEndSignals()
+        AgentSupport.Process.forbidCoreDumps()
+        AgentSupport.Process.raiseDescriptorLimit()
+        let log = self.agent.logger("kl-workspace")
+
+        let endpoint: Endpoint
+        switch self.sidecar.carrier {
+        case .tcp(let tcp): endpoint = tcp
+        case .udp(let udp):
+            log.warning("udp: the UDP carrier isn't in this version; dialling \(udp) over TCP")
+            endpoint = udp
+        case .exec: throw ValidationError("exec: isn't a carrier of this version. Write PUBLIC_KEY@tcp:HOST:PORT.")
+        }
+        let staticKey = try self.agent.staticKey()
+        if self.agent.privateKeyFile == nil {
+            // Nobody can have been told it before: the sidecar's --peers-file may still learn it.
+            log.info("made a key for this run", metadata: ["public_key": "\(staticKey.publicKey)"])
+        }
+        var tunnel = Initiator.Configuration(
+            staticKey: staticKey,
+            responder: self.sidecar.key,
+            presharedKey: try self.agent.presharedKey()
+        )
+        tunnel.tunnel.deadAfter = self.deadAfter
+        var configuration = WorkspaceAgent.Configuration(
+            tunnel: tunnel,
+            sidecar: .init(host: endpoint.host, port: Int(endpoint.port)),
+            mappings: self.map,
+            label: Self.label,
+            log: log
+        )
+        configuration.onUnavailable = self.onUnavailable
+        configuration.probes = self.probes
+        configuration.takesOver = self.takeover
+        // Whole seconds on the wire: what is asked for is never cut short.
+        configuration.drainSeconds = Int((self.drain.nanoseconds + 999_999_999) / 1_000_000_000)
+
+        let eventLoop = MultiThreadedEventLoopGroup.singleton.next()
+        let built = configuration
+        let agent = try eventLoop.submit {
+            NIOLoopBound(try WorkspaceAgent(built, eventLoop: eventLoop), eventLoop: eventLoop)
+        }.wait()
+        let publicKey = staticKey.publicKey
+        eventLoop.execute { agent.value.start { Self.handle($0, publicKey: publicKey) } }
+
+        _ = AgentSupport.Process.nextEndSignal()
+        eventLoop.execute { agent.value.shutDown() }
+        // Asked again: at once.
+        _ = AgentSupport.Process.nextEndSignal()
+        Ending(name: "kl-workspace", saying: nil, code: Ending.interrupted).exit()
+    }
+
+    private static func handle(_ outcome: WorkspaceAgent.Outcome, publicKey: PublicKey) {
+        switch outcome {
+        case .ready(let roundTripTime):
+            var fields: [(String, JSONLine.Value)] = [
+                ("ready", .bool(true)), ("publicKey", .string(publicKey.base64)), ("carrier", .string("tcp")),
+            ]
+            if let roundTripTime {
+                let microseconds = Double(roundTripTime.nanoseconds / 1_000)
+                fields.append(("rttMs", .number(max(1, microseconds) / 1_000)))
+            }
+            Console.write(JSONLine.object(fields) + "\n", to: 1)
+        case .failed(let sentence, let isBusy):
+            Ending(name: "kl-workspace", saying: sentence, code: isBusy ? Ending.busy : Ending.failed).exit()
+        case .ended: Ending(name: "kl-workspace", saying: nil, code: Ending.done).exit()
+        }
+    }
+
+    /// user@host, as others see it who ask whose intercept it is.
+    private static var label: String {
+        var name = [CChar](repeating: 0, count: 256)
+        gethostname(&name, name.count - 1)
+        let host = name.withUnsafeBytes { String(decoding: $0.prefix { $0 != 0 }, as: UTF8.self) }
+        let user = getpwuid(getuid()).flatMap { $0.pointee.pw_name }.map { String(cString: $0) } ?? "\(getuid())"
+        return "\(user)@\(host)"
+    }
+}

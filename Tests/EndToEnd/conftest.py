@@ -1,0 +1,138 @@
+"""Fixtures of the end-to-end tests: the agents, a folder, and the certainty that nothing is left behind."""
+
+import os
+import pathlib
+import resource
+import shutil
+import signal
+import sys
+import tempfile
+
+import pytest
+
+sys.path.insert(0, str(pathlib.Path(__file__).parent))
+
+from harness import waiting  # noqa: E402
+from harness.pair import Pair  # noqa: E402
+from harness.processes import Processes  # noqa: E402
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+LONG = os.environ.get("KL_LONG") == "1"
+DEADLINE = 120
+
+
+def pytest_configure(config):
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def pytest_collection_modifyitems(items):
+    for item in items:
+        if not LONG and item.get_closest_marker("long"):
+            item.add_marker(pytest.mark.skip(reason="only with agent/test --long"))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item):
+    """A test that hangs fails by itself, with its logs."""
+    marker = item.get_closest_marker("deadline")
+    seconds = marker.args[0] if marker else DEADLINE
+
+    def expire(*_):
+        raise waiting.NotSeen(f"the test was not done in {seconds} s")
+
+    before = signal.signal(signal.SIGALRM, expire)
+    signal.alarm(seconds)
+    first = len(waiting.measured)
+    try:
+        return (yield)
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
+        item.user_properties += [("took", entry) for entry in waiting.measured[first:]]
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item, call):
+    report = yield
+    if report.failed and (started := item.funcargs.get("processes")):
+        report.sections.append(("what the programs said", started.logs()))
+    return report
+
+
+def pytest_terminal_summary(terminalreporter):
+    """What was waited for and what it took, the slowest of each kind: the times are told, not judged."""
+    worst = {}
+    for outcome in ("passed", "failed"):
+        for report in terminalreporter.getreports(outcome):
+            for name, (what, aim, took) in getattr(report, "user_properties", []):
+                if name == "took":
+                    count, slowest = worst.get((what, aim), (0, 0))
+                    worst[what, aim] = (count + 1, max(slowest, took))
+    if worst:
+        terminalreporter.section("what it took")
+        for (what, aim), (count, slowest) in worst.items():
+            times = f", the slowest of {count}" if count > 1 else ""
+            late = "  (past the aim)" if slowest > aim else ""
+            terminalreporter.line(f"{slowest:8.2f} s  (aim {aim:g} s{times})  {what}{late}")
+
+
+@pytest.fixture(scope="session")
+def binaries():
+    folder = pathlib.Path(os.environ.get("KL_BIN", ROOT / ".build/release")).resolve()
+    for name in ("kl-sidecar", "kl-workspace"):
+        if not (folder / name).exists():
+            pytest.exit(f"{folder / name} doesn't exist. Build first: agent/build", returncode=3)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def scratch():
+    """A folder for everything that the tests write. Outside a home that another user may not enter, for PostgreSQL."""
+    folder = pathlib.Path(tempfile.mkdtemp(prefix="kl-e2e-"))
+    folder.chmod(0o711)
+    yield folder
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture
+def folder(scratch, request):
+    """A folder of this test alone."""
+    path = pathlib.Path(tempfile.mkdtemp(prefix="test-", dir=scratch))
+    path.chmod(0o711)
+    yield path
+    shutil.rmtree(path, ignore_errors=True)
+
+
+@pytest.fixture
+def processes(folder):
+    started = Processes(folder / "logs")
+    yield started
+    started.end_all()
+
+
+@pytest.fixture
+def make_pair(processes, binaries, folder):
+    """Makes the two agents of a service; they are started by the test."""
+    made = []
+
+    def make(**options):
+        pair = Pair(processes, binaries, folder / f"pair-{len(made)}", **options)
+        made.append(pair)
+        return pair
+
+    return make
+
+
+@pytest.fixture
+def closing():
+    """Takes what has a close(), and closes it at the test's end."""
+    things = []
+
+    def add(thing):
+        things.append(thing)
+        return thing
+
+    yield add
+    for thing in reversed(things):
+        thing.close()

@@ -1,0 +1,24 @@
+# What the scripts beside this file share. Sourced, never run.
+# shellcheck shell=bash disable=SC2034
+set -euo pipefail
+
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+cd "$root"
+
+# One configuration for the demo, the tests and the benchmarks, so that nothing is compiled twice. Traps stay on.
+swift_flags=(-c release -Xswiftc -enable-testing)
+python=$root/.build-venv/bin/python
+binaries=$root/.build/release
+
+say() { printf '%s\n' "$*" >&2; }
+
+fail() {
+    say "$(basename "$0"): $*"
+    exit 1
+}
+
+# Seconds since the machine started, with two decimals: a clock that nobody sets.
+uptime_now() { cut -d' ' -f1 /proc/uptime; }
+
+# took START: how long it has been since START, of uptime_now.
+took() { awk -v from="$1" -v to="$(uptime_now)" 'BEGIN { printf "%.1f s", to - from }'; }
