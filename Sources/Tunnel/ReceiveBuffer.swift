@@ -2,7 +2,7 @@ import NIOCore
 
 /// The bytes of one direction of a stream between their arrival and the application's taking them, put in order.
 ///
-/// Slices of the opened message are kept where they are large, and copied where they are small, so that what is held
+/// A slice of the opened message is kept where it is the greater part of its buffer, and copied else, so that what is held
 /// stays within a small factor of what flow control has promised, whatever pieces a peer sends.
 struct ReceiveBuffer {
     /// In order, ready to be taken.
@@ -13,11 +13,17 @@ struct ReceiveBuffer {
     private(set) var next: UInt64 = 0
     private(set) var readyCount = 0
 
-    /// A slice is kept only if it is at least this part of the message's buffer.
-    private static let copyBelow = 4 * 1_024
+    /// Small pieces that follow each other are gathered in one of up to this size.
     private static let gatherInto = 4 * 1_024
 
     var gapCount: Int { self.waiting.count }
+
+    /// What is held in truth, for tests of the bounds: the room of all buffers, and what each costs besides.
+    var memoryInUse: Int {
+        let each = 96
+        return self.ready.reduce(0) { $0 + $1.storageCapacity + each }
+            + self.waiting.reduce(0) { $0 + $1.bytes.storageCapacity + each }
+    }
 
     /// Returns by how many the pieces beyond gaps have changed.
     mutating func insert(_ bytes: ByteBuffer, at offset: UInt64) -> Int {
@@ -44,22 +50,25 @@ struct ReceiveBuffer {
         let count = bytes.readableBytes
         self.next += UInt64(count)
         self.readyCount += count
-        if count < Self.copyBelow, let last = self.ready.indices.last, self.ready[last].writableBytes >= count,
-            self.ready[last].storageCapacity <= 2 * Self.gatherInto
-        {
-            self.ready[last].writeImmutableBuffer(bytes)
-            return
-        }
-        let room = self.ready.isEmpty ? 0 : Self.gatherInto
-        self.ready.append(count < Self.copyBelow ? Self.compact(bytes, roomFor: room) : bytes)
+        if let last = self.ready.indices.last, Self.gather(bytes, into: &self.ready[last]) { return }
+        self.ready.append(Self.compact(bytes))
     }
 
-    /// A small piece gets room for more of its kind only when others wait before it: a request's 200 bytes stay 200.
-    private static func compact(_ bytes: ByteBuffer, roomFor: Int = 0) -> ByteBuffer {
-        var copy = ByteBuffer()
-        copy.reserveCapacity(max(bytes.readableBytes, roomFor))
-        copy.writeImmutableBuffer(bytes)
-        return copy
+    /// The bytes without the rest of a buffer that they were a small part of.
+    private static func compact(_ bytes: ByteBuffer) -> ByteBuffer {
+        if bytes.readableBytes * 2 >= bytes.storageCapacity { return bytes }
+        return bytes.compacted(capacity: bytes.readableBytes)
+    }
+
+    /// False: the two would be too large for one. A piece grows by doubling: it has never much more room than it needs.
+    private static func gather(_ bytes: ByteBuffer, into piece: inout ByteBuffer) -> Bool {
+        let count = piece.readableBytes + bytes.readableBytes
+        guard count <= Self.gatherInto else { return false }
+        if piece.writableBytes < bytes.readableBytes {
+            piece = piece.compacted(capacity: min(2 * count, Self.gatherInto))
+        }
+        piece.writeImmutableBuffer(bytes)
+        return true
     }
 
     /// Puts in only what isn't there yet.
@@ -92,20 +101,13 @@ struct ReceiveBuffer {
     /// Returns how many pieces more there are: none where a small one continues the piece before it.
     @discardableResult
     private mutating func place(_ bytes: ByteBuffer, at offset: UInt64, position: Int) -> Int {
-        let small = bytes.readableBytes < Self.copyBelow
-        if small, position > 0 {
-            let before = self.waiting[position - 1]
-            if before.offset + UInt64(before.bytes.readableBytes) == offset,
-                before.bytes.readableBytes < Self.gatherInto
-            {
-                if before.bytes.writableBytes < bytes.readableBytes {
-                    self.waiting[position - 1].bytes = Self.compact(before.bytes, roomFor: 2 * Self.gatherInto)
-                }
-                self.waiting[position - 1].bytes.writeImmutableBuffer(bytes)
-                return 0
-            }
+        if position > 0,
+            self.waiting[position - 1].offset + UInt64(self.waiting[position - 1].bytes.readableBytes) == offset,
+            Self.gather(bytes, into: &self.waiting[position - 1].bytes)
+        {
+            return 0
         }
-        self.waiting.insert((offset, small ? Self.compact(bytes) : bytes), at: position)
+        self.waiting.insert((offset, Self.compact(bytes)), at: position)
         return 1
     }
 
@@ -138,6 +140,16 @@ struct ReceiveBuffer {
         self.waiting = []
         self.readyCount = 0
         return gaps
+    }
+}
+
+extension ByteBuffer {
+    /// A copy of what is readable, in a buffer of its own.
+    fileprivate func compacted(capacity: Int) -> ByteBuffer {
+        var copy = ByteBuffer()
+        copy.reserveCapacity(capacity)
+        copy.writeImmutableBuffer(self)
+        return copy
     }
 }
 
