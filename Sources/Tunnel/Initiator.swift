@@ -441,8 +441,7 @@ public struct Initiator: ~Copyable {
         let active = self.connection?.carrier
         // With no session left there is all the more to do.
         let needsKeys = self.sessions.last?.session.wantsRekey(at: now) ?? true
-        if needsKeys, let at = self.carriers.firstIndex(where: { $0.id == active && $0.retryAt == nil })
-        {
+        if needsKeys, let at = self.carriers.firstIndex(where: { $0.id == active && $0.retryAt == nil }) {
             self.carriers[at].since = now
             self.initiate(on: self.carriers[at].id, at: now)
         }
