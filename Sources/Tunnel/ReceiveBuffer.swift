@@ -13,9 +13,6 @@ struct ReceiveBuffer {
     private(set) var next: UInt64 = 0
     private(set) var readyCount = 0
 
-    /// Small pieces that follow each other are gathered in one of up to this size.
-    private static let gatherInto = 4 * 1_024
-
     var gapCount: Int { self.waiting.count }
 
     /// What is held in truth, for tests of the bounds: the room of all buffers, and what each costs besides.
@@ -50,25 +47,8 @@ struct ReceiveBuffer {
         let count = bytes.readableBytes
         self.next += UInt64(count)
         self.readyCount += count
-        if let last = self.ready.indices.last, Self.gather(bytes, into: &self.ready[last]) { return }
-        self.ready.append(Self.compact(bytes))
-    }
-
-    /// The bytes without the rest of a buffer that they were a small part of.
-    private static func compact(_ bytes: ByteBuffer) -> ByteBuffer {
-        if bytes.readableBytes * 2 >= bytes.storageCapacity { return bytes }
-        return bytes.compacted(capacity: bytes.readableBytes)
-    }
-
-    /// False: the two would be too large for one. A piece grows by doubling: it has never much more room than it needs.
-    private static func gather(_ bytes: ByteBuffer, into piece: inout ByteBuffer) -> Bool {
-        let count = piece.readableBytes + bytes.readableBytes
-        guard count <= Self.gatherInto else { return false }
-        if piece.writableBytes < bytes.readableBytes {
-            piece = piece.compacted(capacity: min(2 * count, Self.gatherInto))
-        }
-        piece.writeImmutableBuffer(bytes)
-        return true
+        if let last = self.ready.indices.last, self.ready[last].gather(bytes) { return }
+        self.ready.append(bytes.trimmed)
     }
 
     /// Puts in only what isn't there yet.
@@ -103,11 +83,11 @@ struct ReceiveBuffer {
     private mutating func place(_ bytes: ByteBuffer, at offset: UInt64, position: Int) -> Int {
         if position > 0,
             self.waiting[position - 1].offset + UInt64(self.waiting[position - 1].bytes.readableBytes) == offset,
-            Self.gather(bytes, into: &self.waiting[position - 1].bytes)
+            self.waiting[position - 1].bytes.gather(bytes)
         {
             return 0
         }
-        self.waiting.insert((offset, Self.compact(bytes)), at: position)
+        self.waiting.insert((offset, bytes.trimmed), at: position)
         return 1
     }
 
@@ -140,16 +120,6 @@ struct ReceiveBuffer {
         self.waiting = []
         self.readyCount = 0
         return gaps
-    }
-}
-
-extension ByteBuffer {
-    /// A copy of what is readable, in a buffer of its own.
-    fileprivate func compacted(capacity: Int) -> ByteBuffer {
-        var copy = ByteBuffer()
-        copy.reserveCapacity(capacity)
-        copy.writeImmutableBuffer(self)
-        return copy
     }
 }
 

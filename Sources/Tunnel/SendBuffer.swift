@@ -14,31 +14,21 @@ struct SendBuffer {
     /// Where `sentEnd` is: a bulk stream's next byte is found without a walk.
     private var cursor = (chunk: 0, offset: UInt64(0))
 
-    /// Below this a buffer is copied: a read of ten bytes must not keep alive the 64 KiB it was read into.
-    private static let copyBelow = 4 * 1_024
-    private static let gatherInto = 4 * 1_024
-
     var buffered: Int { Int(truncatingIfNeeded: self.end - self.base) }
     var unsent: Int { Int(truncatingIfNeeded: self.end - self.sentEnd) }
     var hasLost: Bool { !self.lost.isEmpty }
+
+    /// What is held in truth, for tests of the bounds: the room of all buffers, and what each costs besides.
+    var memoryInUse: Int { self.chunks.reduce(0) { $0 + $1.storageCapacity + 96 } }
     var isAllAcknowledged: Bool { self.base == self.end }
 
     mutating func append(_ bytes: ByteBuffer) {
         let count = bytes.readableBytes
         if count == 0 { return }
         self.end += UInt64(count)
-        if count >= Self.copyBelow, count * 2 >= bytes.storageCapacity {
-            self.chunks.append(bytes)
-            return
-        }
-        if let last = self.chunks.indices.last, self.chunks[last].writableBytes >= count, count < Self.copyBelow {
-            self.chunks[last].writeImmutableBuffer(bytes)
-            return
-        }
-        var copy = ByteBuffer()
-        copy.reserveCapacity(count <= 512 ? count : max(count, Self.gatherInto))
-        copy.writeImmutableBuffer(bytes)
-        self.chunks.append(copy)
+        // A read of ten bytes must not keep alive the 64 KiB that it was read into.
+        if let last = self.chunks.indices.last, self.chunks[last].gather(bytes) { return }
+        self.chunks.append(bytes.trimmed)
     }
 
     /// The next bytes to send, at most so many: lost ones first, then fresh ones as credit allows.
