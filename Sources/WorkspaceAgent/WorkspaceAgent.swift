@@ -57,6 +57,8 @@ public final class WorkspaceAgent {
     private var decoder = ControlMessageDecoder()
     private var isStarted = false
     private var isEnding = false
+    /// Who took the service over, once someone has.
+    private var newHolder: String?
     private var startTimeout: Scheduled<Void>?
     private var endTimeout: Scheduled<Void>?
     private var lastDialFailure: String?
@@ -222,6 +224,7 @@ public final class WorkspaceAgent {
         case .started: self.started()
         case .failed(let failure): self.refusedBySidecar(failure)
         case .withdrawn(let holder?): self.takenOver(by: holder)
+        case .withdrawn(nil) where self.newHolder != nil: break
         case .withdrawn(nil):
             // Asked for when we are ending; otherwise the sidecar had lost us, and wants to be asked again.
             if !self.isEnding { self.sendStart() }
@@ -259,8 +262,18 @@ public final class WorkspaceAgent {
     }
 
     private func takenOver(by holder: String) {
-        self.log.warning("taken over by \(holder)")
-        self.fail("The intercept was taken over by \(holder).", isBusy: true)
+        self.log.warning(
+            "taken over by \(holder): open connections go on",
+            metadata: ["open": "\(self.connections.count)"]
+        )
+        self.newHolder = holder
+        self.failIfTakenOver()
+    }
+
+    /// What was open when somebody took the service over may end by itself; then there is nothing more to do here.
+    private func failIfTakenOver() {
+        guard let newHolder = self.newHolder, self.connections.isEmpty else { return }
+        self.fail("The intercept was taken over by \(newHolder).", isBusy: true)
     }
 
     // MARK: Intercepted connections
@@ -291,6 +304,7 @@ public final class WorkspaceAgent {
     func streamIsDone(_ stream: StreamID) {
         self.connections[stream] = nil
         _ = self.client?.withConnection { $0.release(stream) }
+        self.failIfTakenOver()
     }
 }
 
@@ -311,7 +325,7 @@ extension WorkspaceAgent: TunnelClient.Delegate {
             self.begin()
         case .resumed:
             self.log.info("the tunnel is back on a new carrier")
-            self.sendStart()
+            if self.newHolder == nil { self.sendStart() }
         case .presharedKeysDiffer:
             if !self.keysDiffer { self.log.warning("a response that doesn't open: the preshared keys differ") }
             self.keysDiffer = true
