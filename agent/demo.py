@@ -86,7 +86,9 @@ def make_keys(binaries, folder, name):
     path = folder / f"{name}.key"
     with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
         file.write(private)
-    public = subprocess.run([binaries / "kl", "pubkey"], input=private, check=True, capture_output=True, text=True).stdout
+    public = subprocess.run(
+        [binaries / "kl", "pubkey"], input=private, check=True, capture_output=True, text=True
+    ).stdout
     return path, public.strip()
 
 

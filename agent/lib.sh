@@ -10,6 +10,14 @@ swift_flags=(-c release -Xswiftc -enable-testing)
 python=$root/.build-venv/bin/python
 binaries=$root/.build/release
 
+# The package manager's caches and temporary files stay in the clone: what is done here leaves nothing elsewhere.
+swift_in_clone() {
+    local subcommand=$1
+    shift
+    mkdir -p .build-tmp
+    TMPDIR=$root/.build-tmp swift "$subcommand" --disable-dependency-cache --manifest-cache local "$@"
+}
+
 say() { printf '%s\n' "$*" >&2; }
 
 fail() {

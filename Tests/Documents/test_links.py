@@ -28,7 +28,9 @@ def test_links_resolve(document):
 def anchors(text):
     """The names that GitHub gives a document's headings."""
     names = set()
-    for heading in re.findall(r"^#{1,6}\s+(.+?)\s*#*$", re.sub(r"^```.*?^```", "", text, flags=re.M | re.S), re.MULTILINE):
+    for heading in re.findall(
+        r"^#{1,6}\s+(.+?)\s*#*$", re.sub(r"^```.*?^```", "", text, flags=re.M | re.S), re.MULTILINE
+    ):
         plain = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", heading).replace("`", "").lower()
         name = re.sub(r"\s", "-", re.sub(r"[^\w\s-]", "", plain))
         number, unique = 0, name

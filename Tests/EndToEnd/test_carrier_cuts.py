@@ -15,18 +15,23 @@ from harness.sockets import connect, exchange
 from harness.waiting import eventually, note
 from harness.web import WebServer
 
-CUTS = 50
 RATE = 30_000_000
 
 
-@pytest.mark.deadline(400)
-def test_fifty_cuts_while_a_gibibyte_flows_and_requests_come(processes, binaries, folder, closing):
-    """Two service ports share the tunnel: one moves 1 GiB each way, the other answers 100 requests a second."""
+@pytest.mark.parametrize(
+    ("wanted", "size"),
+    [
+        pytest.param(50, GIB, marks=pytest.mark.deadline(400)),
+        pytest.param(500, 8 * GIB, marks=[pytest.mark.deadline(3000), pytest.mark.long]),
+    ],
+)
+def test_cuts_while_gibibytes_flow_and_requests_come(processes, binaries, folder, closing, wanted, size):
+    """Two service ports share the tunnel: one moves so much each way, the other answers 100 requests a second."""
     seed = int(os.environ.get("KL_SEED", random.randrange(1 << 32)))
     print(f"KL_SEED={seed}")
     chance = random.Random(seed)
 
-    bulk, bulk_original = closing(BulkServer(GIB)), closing(Server(lambda connection: None))
+    bulk, bulk_original = closing(BulkServer(size)), closing(Server(lambda connection: None))
     web, web_original = closing(WebServer("workspace")), closing(WebServer("environment"))
     pair = TwoPorts(processes, binaries, folder / "pair", (bulk_original, web_original), (bulk, web))
     pair.start_sidecar()
@@ -37,21 +42,21 @@ def test_fifty_cuts_while_a_gibibyte_flows_and_requests_come(processes, binaries
     load = Load(pair.web, per_second=100)
     start = time.monotonic()
     with connect(pair.bulk) as connection:
-        up, down = Sender(connection, GIB), Receiver(connection)
+        up, down = Sender(connection, size), Receiver(connection)
         transfer = bulk.next_transfer()
         cuts = 0
-        while cuts < CUTS:
+        while cuts < wanted:
             # On average the cuts take three quarters of the time that the transfer takes on an uncut line.
-            time.sleep(chance.uniform(0, 1.5 * GIB / RATE / CUTS))
+            time.sleep(chance.uniform(0, 1.5 * size / RATE / wanted))
             # A cut in the midst of a handshake may cost more than the second that clients wait: not here, but below.
             eventually("a new carrier after a cut", line.carries, 1, pause=0.001)
             cuts += line.cut(by_reset=chance.random() < 0.5)
-        assert transfer.receiver.received < GIB, "the transfer ended before the last cut"
-        finish(up, transfer.receiver, 300)
-        finish(transfer.sender, down, 300)
+        assert transfer.receiver.received < size, "the transfer ended before the last cut"
+        finish(up, transfer.receiver, 10 * size / RATE)
+        finish(transfer.sender, down, 10 * size / RATE)
         took = time.monotonic() - start
     outcomes = load.stop()
-    note(f"1 GiB each way at {RATE // 1_000_000} MB/s with {CUTS} cuts", 1.5 * GIB / RATE, took)
+    note(f"{size / GIB:g} GiB each way at {RATE // 1_000_000} MB/s with {wanted} cuts", 1.5 * size / RATE, took)
     note("the longest request between cuts", 1, max(outcome.took for outcome in outcomes))
     assert not [outcome for outcome in outcomes if outcome.failure], summary(outcomes)
     assert bulk_original.accepted == 0

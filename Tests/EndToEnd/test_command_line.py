@@ -74,7 +74,10 @@ SIDECAR_USAGE = {
     "service port 65536": (sidecar_flags(service_port="65536"), PORT_WORDS, "65536"),
     "service port abc": (sidecar_flags(service_port="abc"), PORT_WORDS, "abc"),
     "service port empty": (sidecar_flags(service_port=""), PORT_WORDS),
-    "service port negative": (["kl-sidecar", "run", *sidecar_flags(service_port=None)[2:], "--service-port=-1"], PORT_WORDS),
+    "service port negative": (
+        ["kl-sidecar", "run", *sidecar_flags(service_port=None)[2:], "--service-port=-1"],
+        PORT_WORDS,
+    ),
     "original's port out of range": (sidecar_flags(service_port="8080:127.0.0.1:70000"), PORT_WORDS, "70000"),
     "the same service port twice": (sidecar_flags(service_port=["8080", "8080"], divert="listen=127.0.0.1"), "8080"),
     "one address for two ports": (sidecar_flags(service_port=["8080", "8081"]), "--divert"),
@@ -190,7 +193,19 @@ def endless(path):
     return write_secret(path, KeyPair().private + "\n" + "x" * 1_000_000), "key"
 
 
-FILES = [loose, loose_for_the_group, missing, linked, a_folder, a_pipe, of_another_user, no_key, cut_short, empty, endless]
+FILES = [
+    loose,
+    loose_for_the_group,
+    missing,
+    linked,
+    a_folder,
+    a_pipe,
+    of_another_user,
+    no_key,
+    cut_short,
+    empty,
+    endless,
+]
 
 
 @pytest.mark.parametrize("flags", [sidecar_flags, workspace_flags], ids=["sidecar", "workspace"])
@@ -241,7 +256,10 @@ def test_a_free_port_is_free_for_both(binaries, processes):
     port = free_port()
     process = processes.start(
         "kl-sidecar",
-        [binaries / "kl-sidecar", *sidecar_flags(listen_tcp=f"127.0.0.1:{port}", divert=f"listen=127.0.0.1:{port}")[1:]],
+        [
+            binaries / "kl-sidecar",
+            *sidecar_flags(listen_tcp=f"127.0.0.1:{port}", divert=f"listen=127.0.0.1:{port}")[1:],
+        ],
     )
     assert process.wait(30) in (FAILED, WRONG_USAGE)
     assert str(port) in process.log()

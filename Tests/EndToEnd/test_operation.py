@@ -109,12 +109,16 @@ def test_log_as_json(make_pair, webs):
         assert lines and all(isinstance(json.loads(line), dict) for line in lines)
 
 
-SAMPLE = re.compile(r'^[a-zA-Z_:][a-zA-Z0-9_:]*(\{[a-zA-Z_]\w*="[^"\n]*"(,[a-zA-Z_]\w*="[^"\n]*")*,?\})? -?[0-9.eE+-]+$')
+SAMPLE = re.compile(
+    r'^[a-zA-Z_:][a-zA-Z0-9_:]*(\{[a-zA-Z_]\w*="[^"\n]*"(,[a-zA-Z_]\w*="[^"\n]*")*,?\})? -?[0-9.eE+-]+$'
+)
 
 
 def test_metrics_for_prometheus(make_pair, webs):
     port = free_port()
-    pair = make_pair(original=webs[0].address, local=webs[1].address, sidecar=["--metrics", f"127.0.0.1:{port}"]).start()
+    pair = make_pair(
+        original=webs[0].address, local=webs[1].address, sidecar=["--metrics", f"127.0.0.1:{port}"]
+    ).start()
     for _ in range(3):
         assert ask(pair.public) == "workspace"
     with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=30) as answer:

@@ -173,7 +173,12 @@ def test_replayed_initiation_gets_no_byte(pair, closing):
     flipped[100] ^= 1
     results = endings(
         pair.tunnel,
-        {"replay": initiation, "replay of more": seen, "replay, twice": initiation * 2, "one bit flipped": bytes(flipped)},
+        {
+            "replay": initiation,
+            "replay of more": seen,
+            "replay, twice": initiation * 2,
+            "one bit flipped": bytes(flipped),
+        },
     )
     assert_silent(results)
     assert ask(pair.public) == "workspace"

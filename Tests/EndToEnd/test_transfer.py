@@ -1,5 +1,7 @@
 """A gibibyte in each direction, with equal SHA-256."""
 
+import time
+
 import pytest
 from harness.bulk import GIB, BulkServer, Receiver, Sender, finish
 from harness.servers import Server
@@ -36,3 +38,30 @@ def test_a_gibibyte_both_ways_at_once(bulk):
         took = finish(up, transfer.receiver, 100)
         took += finish(transfer.sender, down, 100)
         note("1 GiB each way at once", 10, took)
+
+
+@pytest.mark.long
+@pytest.mark.deadline(600)
+def test_four_gibibytes_to_a_reader_that_rests(make_pair, closing):
+    """It stops for seconds at a time: whatever waited meanwhile comes, whole and in order."""
+    original = closing(Server(lambda connection: None))
+    local = closing(BulkServer(4 * GIB))
+    pair = make_pair(original=original.address, local=local.address).start()
+    with connect(pair.public) as connection:
+        transfer = local.next_transfer()
+        down = Receiver(RestingReader(connection))
+        finish(transfer.sender, down, 500)
+
+
+class RestingReader:
+    """A connection whose reads pause for two seconds after each quarter of a gibibyte."""
+
+    def __init__(self, connection):
+        self.connection, self.count = connection, 0
+
+    def recv_into(self, buffer):
+        count = self.connection.recv_into(buffer)
+        if (self.count + count) // (GIB // 4) > self.count // (GIB // 4):
+            time.sleep(2)
+        self.count += count
+        return count

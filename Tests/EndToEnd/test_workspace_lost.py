@@ -47,7 +47,9 @@ def test_killed_under_load_and_started_again(make_pair, webs, body):
         killed = time.monotonic()
         gaps.append((began, killed))
         eventually(
-            "after kill -9 of the workspace the original answers", answers_after(load, "environment", killed), DEAD_AFTER
+            "after kill -9 of the workspace the original answers",
+            answers_after(load, "environment", killed),
+            DEAD_AFTER,
         )
         time.sleep(1)
         pair.start_workspace()

@@ -1,4 +1,4 @@
-"""A service's two agents, wired up: public port → sidecar → tunnel → workspace → local server, and the original behind."""
+"""A service's two agents, wired up: public port → sidecar → tunnel → workspace → local server; behind, the original."""
 
 from .agents import Sidecar, Workspace, endpoint
 from .keys import KeyPair

@@ -41,6 +41,7 @@ def nginx(processes, folder, host="127.0.0.1", http2=False):
     root.mkdir(parents=True)
     (root / "index.html").write_bytes(b"x" * 256)
     (root / "large").write_bytes(b"y" * (16 << 10))
+    temporary = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
     configuration = folder / "nginx.conf"
     configuration.write_text(
         f"""
@@ -53,7 +54,7 @@ def nginx(processes, folder, host="127.0.0.1", http2=False):
         http {{
             access_log off;
             keepalive_requests 1000000;
-            {" ".join(f"{kind}_temp_path {folder}/{kind};" for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi"))}
+            {" ".join(f"{kind}_temp_path {folder}/{kind};" for kind in temporary)}
             server {{
                 listen {host}:{port} backlog=4096 {"http2" if http2 else ""};
                 root {root};
