@@ -13,6 +13,7 @@ let nioCore = Target.Dependency.product(name: "NIOCore", package: "swift-nio")
 let nioHTTP1 = Target.Dependency.product(name: "NIOHTTP1", package: "swift-nio")
 let nioPosix = Target.Dependency.product(name: "NIOPosix", package: "swift-nio")
 let logging = Target.Dependency.product(name: "Logging", package: "swift-log")
+let yams = Target.Dependency.product(name: "Yams", package: "Yams")
 let argumentParser = Target.Dependency.product(name: "ArgumentParser", package: "swift-argument-parser")
 
 let package = Package(
@@ -22,6 +23,7 @@ let package = Package(
         .package(url: "https://github.com/apple/swift-nio", exact: "2.101.2"),
         .package(url: "https://github.com/apple/swift-log", exact: "1.16.2"),
         .package(url: "https://github.com/apple/swift-argument-parser", exact: "1.8.2"),
+        .package(url: "https://github.com/jpsim/Yams", exact: "6.2.2"),
     ],
     targets: [
         .systemLibrary(name: "CSodium", pkgConfig: "libsodium", providers: [.apt(["libsodium-dev"])]),
@@ -50,9 +52,28 @@ let package = Package(
             ],
             swiftSettings: strict
         ),
+        .target(name: "CSpawn"),
+        .target(name: "HostSupport", dependencies: ["CSpawn", nioCore, nioPosix], swiftSettings: strict),
+        .target(
+            name: "Environments",
+            dependencies: ["HostSupport", "InterceptProtocol", "KeyFiles", "Noise", logging, nioCore, nioPosix, yams],
+            swiftSettings: strict
+        ),
+        .target(
+            name: "WorkspaceDaemon",
+            dependencies: [
+                "Carriers", "Environments", "HostSupport", "InterceptProtocol", "KeyFiles", "Noise", "Tunnel",
+                "WorkspaceAgent", logging, nioCore, nioPosix,
+            ],
+            swiftSettings: strict
+        ),
+        .target(name: "Interactive", swiftSettings: strict),
         .executableTarget(
             name: "kl",
-            dependencies: ["AgentSupport", "KeyFiles", "Noise", argumentParser],
+            dependencies: [
+                "AgentSupport", "Environments", "HostSupport", "Interactive", "InterceptProtocol", "KeyFiles", "Noise",
+                "WorkspaceDaemon", argumentParser, logging, nioCore, nioPosix, yams,
+            ],
             swiftSettings: strict
         ),
         .executableTarget(
@@ -91,6 +112,19 @@ let package = Package(
             dependencies: ["InterceptProtocol", nioCore],
             swiftSettings: strict
         ),
+        .testTarget(name: "HostSupportTests", dependencies: ["HostSupport", nioCore, nioPosix], swiftSettings: strict),
+        .testTarget(
+            name: "EnvironmentsTests",
+            dependencies: ["Environments", "HostSupport", "InterceptProtocol", nioCore, nioPosix],
+            swiftSettings: strict
+        ),
+        .testTarget(
+            name: "WorkspaceDaemonTests",
+            dependencies: ["Environments", "HostSupport", "WorkspaceDaemon", nioCore, nioPosix],
+            swiftSettings: strict
+        ),
+        .testTarget(name: "InteractiveTests", dependencies: ["Interactive"], swiftSettings: strict),
+        .testTarget(name: "KlTests", dependencies: ["kl", "Environments", "WorkspaceDaemon"], swiftSettings: strict),
         .testTarget(
             name: "AgentSupportTests",
             dependencies: ["AgentSupport", "InterceptProtocol", argumentParser, logging, nioCore, nioPosix],

@@ -1,0 +1,188 @@
+/// Where services run: what the CLI and the daemon know of it, whatever it is made of.
+///
+/// The methods may wait for files or for another program. Their errors are an `EnvironmentError`, in a sentence for people.
+public protocol Environment: Sendable {
+    var reference: EnvironmentReference { get }
+
+    /// In the order in which the environment lists them. Throws `.notUp` where nothing runs.
+    func services() async throws -> [Service]
+
+    /// Makes sure that each replica of the service has a sidecar that runs and accepts this public key, and tells where
+    /// they are. Returns once they accept it.
+    func prepareSidecars(of service: String, accepting member: Member) async throws -> [SidecarLocation]
+
+    /// Where they are now; asked again when one doesn't answer, since its address and key may be new.
+    func sidecars(of service: String) async throws -> [SidecarLocation]
+
+    /// Everybody's intercepts.
+    func intercepts() async throws -> [InterceptRecord]
+
+    /// Writes that this service is intercepted, if it isn't by someone else. One of several at once wins. A claim of the same
+    /// key is replaced.
+    func claim(_ record: InterceptRecord, force: Bool) async throws -> ClaimResult
+
+    /// Takes the claim back if it is this key's; otherwise nothing happens.
+    func release(service: String, publicKey: String) async throws
+}
+
+public enum ClaimResult: Equatable, Sendable {
+    case claimed
+    /// With `force`: whose it was.
+    case takenOver(from: InterceptRecord)
+    case heldBy(InterceptRecord)
+}
+
+/// Which environment, in a form that can be written down.
+public struct EnvironmentReference: Codable, Hashable, Sendable {
+    public enum Kind: String, Codable, Sendable {
+        case local
+    }
+
+    public var kind: Kind
+    public var name: String
+    /// `local`: the compose file's absolute path.
+    public var location: String
+
+    public init(kind: Kind, name: String, location: String) {
+        self.kind = kind
+        self.name = name
+        self.location = location
+    }
+}
+
+/// A service as people see it.
+public struct Service: Codable, Equatable, Sendable {
+    public enum State: String, Codable, Sendable {
+        case starting
+        case running
+        /// It ended, and is started again after a while.
+        case restarting
+        /// It ended and stays so, or couldn't be started.
+        case stopped
+    }
+
+    public struct Port: Codable, Equatable, Hashable, Sendable {
+        /// What clients use, and `--port` speaks of.
+        public var published: UInt16
+        /// Where the service's own process listens.
+        public var target: UInt16
+        public var name: String?
+
+        public init(published: UInt16, target: UInt16, name: String? = nil) {
+            self.published = published
+            self.target = target
+            self.name = name
+        }
+    }
+
+    public var name: String
+    public var state: State
+    /// Why it isn't running, in a clause: "exited with code 1", "doesn't listen on 21090 yet".
+    public var reason: String?
+    public var ports: [Port]
+    public var replicas: Int
+
+    public init(name: String, state: State, reason: String? = nil, ports: [Port], replicas: Int = 1) {
+        self.name = name
+        self.state = state
+        self.reason = reason
+        self.ports = ports
+        self.replicas = replicas
+    }
+}
+
+/// One replica's sidecar.
+public struct SidecarLocation: Codable, Hashable, Sendable {
+    /// `api-server-1`
+    public var name: String
+    /// Base64.
+    public var publicKey: String
+    /// HOST:PORT
+    public var tcp: String
+    /// Where clients reach the service: `127.0.0.1:8080`.
+    public var listens: [String]
+
+    public init(name: String, publicKey: String, tcp: String, listens: [String]) {
+        self.name = name
+        self.publicKey = publicKey
+        self.tcp = tcp
+        self.listens = listens
+    }
+}
+
+/// Somebody who may connect to the environment's sidecars.
+public struct Member: Codable, Hashable, Sendable {
+    /// `ada@thinkpad`
+    public var label: String
+    /// Base64.
+    public var publicKey: String
+
+    public init(label: String, publicKey: String) {
+        self.label = label
+        self.publicKey = publicKey
+    }
+}
+
+/// Who intercepts a service.
+public struct InterceptRecord: Codable, Equatable, Sendable {
+    public struct Port: Codable, Equatable, Hashable, Sendable {
+        /// The service's.
+        public var service: UInt16
+        /// HOST:PORT on the workspace's side.
+        public var target: String
+
+        public init(service: UInt16, target: String) {
+            self.service = service
+            self.target = target
+        }
+    }
+
+    public var service: String
+    public var holder: Member
+    /// RFC 3339, UTC.
+    public var since: String
+    public var ports: [Port]
+    /// As the environment sees it: true while a sidecar gives connections to the holder's workspace; nil where it can't tell.
+    public var isDiverting: Bool?
+    /// As the environment's sidecars count them.
+    public var connections: Connections?
+
+    public struct Connections: Codable, Equatable, Sendable {
+        public var open: UInt64
+        public var total: UInt64
+        public var passed: UInt64
+
+        public init(open: UInt64, total: UInt64, passed: UInt64) {
+            self.open = open
+            self.total = total
+            self.passed = passed
+        }
+    }
+
+    public init(service: String, holder: Member, since: String, ports: [Port]) {
+        self.service = service
+        self.holder = holder
+        self.since = since
+        self.ports = ports
+    }
+}
+
+/// What is wrong, and what to do, in two sentences; `code` decides the program's exit code.
+public struct EnvironmentError: Error, Equatable, CustomStringConvertible, Sendable {
+    public enum Code: String, Codable, Sendable {
+        case failed
+        /// The file, or something in it, can't be used.
+        case file
+        case notUp
+        case noSuchService
+        case busy
+    }
+
+    public var code: Code
+    public var description: String
+
+    public init(_ code: Code, _ description: String) {
+        self.code = code
+        self.description = description
+    }
+}

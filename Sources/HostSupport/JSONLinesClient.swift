@@ -1,0 +1,100 @@
+import FoundationEssentials
+
+#if canImport(Glibc)
+import Glibc
+#elseif canImport(Musl)
+import Musl
+#else
+import Darwin
+#endif
+
+/// One end of a conversation in JSON lines over a Unix socket, for a program that may wait: the CLI's.
+public final class JSONLinesClient {
+    private let descriptor: CInt
+    private var buffer: [UInt8] = []
+    private let path: String
+
+    /// A longer line is nobody's who speaks this.
+    public static let maxLine = 4 * 1_048_576
+
+    /// Nil: nobody listens there.
+    public init?(path: String) throws(HostError) {
+        guard let descriptor = try LocalSocket.connect(to: path) else { return nil }
+        self.descriptor = descriptor
+        self.path = path
+    }
+
+    deinit { close(self.descriptor) }
+
+    /// For poll(2), beside other things that are waited for.
+    public var rawDescriptor: CInt { self.descriptor }
+
+    public func send(_ message: some Encodable) throws {
+        var bytes = Array(try JSONEncoder().encode(message))
+        bytes.append(UInt8(ascii: "\n"))
+        var rest = bytes[...]
+        while !rest.isEmpty {
+            let count = rest.withUnsafeBytes { systemSend(self.descriptor, $0.baseAddress, $0.count) }
+            if count < 0, errno == EINTR { continue }
+            guard count > 0 else { throw HostError.last(self.path, "can't be written to") }
+            rest.removeFirst(count)
+        }
+    }
+
+    /// Says that nothing more will be asked; what is asked already is cancelled by it.
+    public func endSending() { shutdown(self.descriptor, CInt(SHUT_WR)) }
+
+    public enum Received<Message> {
+        case message(Message)
+        /// The other end closed the connection.
+        case ended
+        /// Not within the time given.
+        case timedOut
+        /// A signal came, or `interrupt` became readable.
+        case interrupted
+    }
+
+    /// - Parameters:
+    ///   - milliseconds: how long to wait; nil is for ever.
+    ///   - interrupt: a descriptor that ends the wait when it becomes readable.
+    public func receive<Message: Decodable>(
+        _ type: Message.Type,
+        within milliseconds: Int? = nil,
+        unless interrupt: CInt? = nil
+    ) throws -> Received<Message> {
+        let until = milliseconds.map { Self.now() + Int64($0) }
+        while true {
+            if let end = self.buffer.firstIndex(of: UInt8(ascii: "\n")) {
+                let line = self.buffer[..<end]
+                self.buffer.removeSubrange(...end)
+                return .message(try JSONDecoder().decode(type, from: Data(line)))
+            }
+            guard self.buffer.count <= Self.maxLine else { throw HostError(self.path, code: EMSGSIZE) }
+            var waits = [pollfd(fd: self.descriptor, events: Int16(POLLIN), revents: 0)]
+            if let interrupt { waits.append(pollfd(fd: interrupt, events: Int16(POLLIN), revents: 0)) }
+            let rest = until.map { max(0, $0 - Self.now()) } ?? -1
+            let ready = poll(&waits, nfds_t(waits.count), CInt(clamping: rest))
+            if ready < 0, errno == EINTR { continue }
+            guard ready >= 0 else { throw HostError.last(self.path, "can't be waited for") }
+            if ready == 0 { return .timedOut }
+            if waits.count > 1, waits[1].revents != 0 { return .interrupted }
+            guard waits[0].revents != 0 else { continue }
+            var piece = [UInt8](repeating: 0, count: 65_536)
+            let count = piece.withUnsafeMutableBytes { recv(self.descriptor, $0.baseAddress, $0.count, 0) }
+            if count < 0, errno == EINTR { continue }
+            guard count > 0 else { return .ended }
+            self.buffer += piece[..<count]
+        }
+    }
+
+    private static func now() -> Int64 {
+        var time = timespec()
+        clock_gettime(CLOCK_MONOTONIC, &time)
+        return Int64(time.tv_sec) * 1_000 + Int64(time.tv_nsec) / 1_000_000
+    }
+}
+
+/// `send` is a method's name above. A closed connection is an error, not a signal.
+private func systemSend(_ descriptor: CInt, _ bytes: UnsafeRawPointer?, _ count: Int) -> Int {
+    send(descriptor, bytes, count, CInt(MSG_NOSIGNAL))
+}

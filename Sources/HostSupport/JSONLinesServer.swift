@@ -1,0 +1,151 @@
+import FoundationEssentials
+public import NIOCore
+import NIOPosix
+
+#if canImport(Glibc)
+import Glibc
+#elseif canImport(Musl)
+import Musl
+#else
+import Darwin
+#endif
+
+/// The other end: on an event loop, with a handler's call for each line.
+public final class JSONLinesServer<Request: Decodable & SendableMetatype, Reply: Encodable & SendableMetatype> {
+    public final class Connection {
+        let channel: any Channel
+        /// The user at the other end.
+        public let user: UInt32
+        /// Called on the event loop when the other end has closed, or sends no more.
+        public var onClose: (() -> Void)?
+
+        init(channel: any Channel, user: UInt32) {
+            self.channel = channel
+            self.user = user
+        }
+
+        public func send(_ reply: Reply) {
+            guard let data = try? JSONEncoder().encode(reply) else { return }
+            var bytes = ByteBuffer(bytes: data)
+            bytes.writeInteger(UInt8(ascii: "\n"))
+            self.channel.writeAndFlush(bytes, promise: nil)
+        }
+
+        /// After what was sent is written.
+        public func close() {
+            let channel = self.channel
+            channel.writeAndFlush(ByteBuffer()).whenComplete { _ in channel.close(promise: nil) }
+        }
+    }
+
+    private let eventLoop: any EventLoop
+    private let mayConnect: (UInt32) -> Bool
+    private let onConnect: (Connection) -> Void
+    private let onRequest: (Request, Connection) -> Void
+    private var listener: (any Channel)?
+
+    /// - Parameters:
+    ///   - mayConnect: whether this user may; who may not is closed without a word.
+    ///   - onRequest: a line that can't be read closes the connection instead.
+    public init(
+        eventLoop: any EventLoop,
+        mayConnect: @escaping (UInt32) -> Bool,
+        onConnect: @escaping (Connection) -> Void,
+        onRequest: @escaping (Request, Connection) -> Void
+    ) {
+        self.eventLoop = eventLoop
+        self.mayConnect = mayConnect
+        self.onConnect = onConnect
+        self.onRequest = onRequest
+    }
+
+    /// - Parameter descriptor: a socket of `LocalSocket.listen`; it is closed with the server.
+    public func start(on descriptor: CInt) -> EventLoopFuture<Void> {
+        let this = NIOLoopBound(self, eventLoop: self.eventLoop)
+        return ServerBootstrap(group: self.eventLoop)
+            .childChannelOption(.allowRemoteHalfClosure, value: true)
+            .childChannelInitializer { channel in
+                channel.eventLoop.makeCompletedFuture {
+                    try channel.pipeline.syncOperations.addHandler(LineHandler(server: this.value))
+                }
+            }
+            .withBoundSocket(descriptor)
+            .map { this.value.listener = $0 }
+    }
+
+    public func close() { self.listener?.close(promise: nil) }
+
+    private func connected(_ channel: any Channel, user: UInt32) -> Connection? {
+        guard self.mayConnect(user) else { return nil }
+        let connection = Connection(channel: channel, user: user)
+        self.onConnect(connection)
+        return connection
+    }
+
+    private final class LineHandler: ChannelInboundHandler {
+        typealias InboundIn = ByteBuffer
+        private let server: JSONLinesServer
+        private var connection: Connection?
+        private var buffer = ByteBuffer()
+        private var hasEnded = false
+
+        init(server: JSONLinesServer) { self.server = server }
+
+        func channelActive(context: ChannelHandlerContext) {
+            let channel = context.channel
+            guard let provider = channel as? any SocketOptionProvider else { return context.close(promise: nil) }
+            let credentials: EventLoopFuture<LocalSocket.Credentials> = provider.unsafeGetSocketOption(
+                level: .socket,
+                name: .init(rawValue: SO_PEERCRED)
+            )
+            credentials.assumeIsolated().whenComplete { result in
+                guard case .success(let credentials) = result,
+                    let connection = self.server.connected(channel, user: credentials.user)
+                else { return channel.close(promise: nil) }
+                self.connection = connection
+                self.takeLines()
+                if self.hasEnded { connection.onClose?() }
+            }
+        }
+
+        func channelRead(context: ChannelHandlerContext, data: NIOAny) {
+            var bytes = self.unwrapInboundIn(data)
+            self.buffer.writeBuffer(&bytes)
+            guard self.buffer.readableBytes <= JSONLines.maxRequest else { return context.close(promise: nil) }
+            self.takeLines()
+        }
+
+        private func takeLines() {
+            guard let connection = self.connection else { return }
+            while let end = self.buffer.readableBytesView.firstIndex(of: UInt8(ascii: "\n")) {
+                let count = end - self.buffer.readerIndex
+                let line = self.buffer.readBytes(length: count) ?? []
+                self.buffer.moveReaderIndex(forwardBy: 1)
+                guard let request = try? JSONDecoder().decode(Request.self, from: Data(line)) else {
+                    return connection.channel.close(promise: nil)
+                }
+                self.server.onRequest(request, connection)
+            }
+            self.buffer.discardReadBytes()
+        }
+
+        func userInboundEventTriggered(context: ChannelHandlerContext, event: Any) {
+            if case ChannelEvent.inputClosed = event { self.ended() }
+        }
+
+        func channelInactive(context: ChannelHandlerContext) { self.ended() }
+
+        func errorCaught(context: ChannelHandlerContext, error: any Error) { context.close(promise: nil) }
+
+        private func ended() {
+            guard !self.hasEnded else { return }
+            self.hasEnded = true
+            self.connection?.onClose?()
+        }
+    }
+}
+
+enum JSONLines {
+    /// Requests are small; a longer line is nobody's who speaks this.
+    static let maxRequest = 262_144
+}

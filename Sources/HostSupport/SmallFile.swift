@@ -1,0 +1,74 @@
+#if canImport(Glibc)
+import Glibc
+#elseif canImport(Musl)
+import Musl
+#else
+import Darwin
+#endif
+
+/// Files of state: small, read whole, and replaced whole, so that a reader sees the old one or the new one.
+public enum SmallFile {
+    /// Nil: there is none. A file larger than the limit is an error: nobody wrote it for us.
+    public static func read(_ path: String, atMost limit: Int = 1_048_576) throws(HostError) -> [UInt8]? {
+        let descriptor = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY)
+        guard descriptor >= 0 else {
+            if errno == ENOENT { return nil }
+            throw .last(path, "can't be read")
+        }
+        defer { close(descriptor) }
+        var bytes: [UInt8] = []
+        var piece = [UInt8](repeating: 0, count: 65_536)
+        while true {
+            let count = piece.withUnsafeMutableBytes { systemRead(descriptor, $0.baseAddress, $0.count) }
+            if count < 0, errno == EINTR { continue }
+            guard count >= 0 else { throw .last(path, "can't be read") }
+            guard count > 0 else { return bytes }
+            bytes += piece[..<count]
+            guard bytes.count <= limit else { throw HostError("\(path) can't be read", code: EFBIG) }
+        }
+    }
+
+    /// Written beside it, flushed to the disk, then renamed over it: a full disk or a crash leaves the old one.
+    public static func replace(_ path: String, with bytes: [UInt8], mode: UInt32 = 0o600) throws(HostError) {
+        let other = "\(path).\(getpid()).\(UInt32.random(in: .min ... .max))"
+        let descriptor = open(other, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, mode_t(mode))
+        guard descriptor >= 0 else { throw .last(path, "can't be written") }
+        var failure: CInt?
+        // open(2) takes the mode through the umask.
+        if fchmod(descriptor, mode_t(mode)) != 0 { failure = errno }
+        var rest = bytes[...]
+        while failure == nil, !rest.isEmpty {
+            let count = rest.withUnsafeBytes { systemWrite(descriptor, $0.baseAddress, $0.count) }
+            if count >= 0 { rest.removeFirst(count) } else if errno != EINTR { failure = errno }
+        }
+        if failure == nil, fsync(descriptor) != 0 { failure = errno }
+        close(descriptor)
+        if failure == nil, rename(other, path) != 0 { failure = errno }
+        guard let failure else { return }
+        unlink(other)
+        throw HostError("\(path) can't be written", code: failure)
+    }
+
+    /// Makes a folder, and those above it that lack, if it isn't there.
+    public static func makeFolder(_ path: String, mode: UInt32 = 0o700) throws(HostError) {
+        if mkdir(path, mode_t(mode)) == 0 || errno == EEXIST { return }
+        let parent = Self.parent(of: path)
+        guard errno == ENOENT, parent != path else { throw .last(path, "can't be made") }
+        try Self.makeFolder(parent, mode: mode)
+        guard mkdir(path, mode_t(mode)) == 0 || errno == EEXIST else { throw .last(path, "can't be made") }
+    }
+
+    public static func parent(of path: String) -> String {
+        guard let slash = path.lastIndex(of: "/") else { return "." }
+        return slash == path.startIndex ? "/" : String(path[..<slash])
+    }
+}
+
+/// `read` and `write` are methods' names above.
+private func systemRead(_ descriptor: CInt, _ bytes: UnsafeMutableRawPointer?, _ count: Int) -> Int {
+    read(descriptor, bytes, count)
+}
+
+private func systemWrite(_ descriptor: CInt, _ bytes: UnsafeRawPointer?, _ count: Int) -> Int {
+    write(descriptor, bytes, count)
+}

@@ -1,0 +1,201 @@
+public import Environments
+
+/// What `kl` asks of the daemon: one JSON object on a line of its own, answered by one or more lines.
+///
+/// A connection that is closed before its last line came cancels what it asked for.
+public enum DaemonRequest: Codable, Equatable, Sendable {
+    /// Answered by `steps` and then `done` or `failed`.
+    case start(StartRequest)
+    /// Answered as `start` is.
+    case stop(StopRequest)
+    /// Answered by `intercepts`.
+    case status
+    /// Answered by `changed` lines until the connection closes: an intercept as it is now, whenever it changes.
+    case follow(service: String)
+    /// Ends the daemon once its intercepts are stopped. Answered by `done`.
+    case shutDown
+    /// Leaves its intercepts to the next daemon and ends. Answered by `done`.
+    case handOver
+}
+
+public struct StartRequest: Codable, Equatable, Sendable {
+    public var environment: EnvironmentReference
+    public var service: String
+    public var mappings: [Mapping]
+    /// `original` or `refuse`.
+    public var onUnavailable: String
+    /// `original` or `workspace`.
+    public var probes: String
+    public var drainSeconds: Int
+    public var force: Bool
+
+    public struct Mapping: Codable, Hashable, Sendable {
+        public var service: UInt16
+        public var host: String
+        public var port: UInt16
+
+        public init(service: UInt16, host: String, port: UInt16) {
+            self.service = service
+            self.host = host
+            self.port = port
+        }
+    }
+
+    public init(environment: EnvironmentReference, service: String, mappings: [Mapping]) {
+        self.environment = environment
+        self.service = service
+        self.mappings = mappings
+        self.onUnavailable = "original"
+        self.probes = "original"
+        self.drainSeconds = 10
+        self.force = false
+    }
+}
+
+public struct StopRequest: Codable, Equatable, Sendable {
+    public var environment: EnvironmentReference
+    public var service: String
+    /// Nil: as `start` had it.
+    public var drainSeconds: Int?
+
+    public init(environment: EnvironmentReference, service: String, drainSeconds: Int? = nil) {
+        self.environment = environment
+        self.service = service
+        self.drainSeconds = drainSeconds
+    }
+}
+
+/// A line of the daemon's. The first on every connection is `hello`.
+public enum DaemonReply: Codable, Equatable, Sendable {
+    case hello(version: String, pid: Int32)
+    case step(Step)
+    case intercepts([InterceptStatus])
+    case changed(InterceptStatus)
+    /// `start` and `stop` tell how the intercept is, or was at its end.
+    case done(InterceptStatus?)
+    case failed(Failure)
+
+    /// Something that was waited for, and has come.
+    public struct Step: Codable, Equatable, Sendable {
+        public enum Name: String, Codable, Sendable {
+            // start
+            case sidecarRunning
+            case tunnelUp
+            case portMapped
+            case localServerMissing
+            // stop
+            case originalAnswers
+            case drained
+        }
+
+        public var name: Name
+        public var seconds: Double
+        /// Of `portMapped` and `localServerMissing`.
+        public var mapping: StartRequest.Mapping?
+        /// Of `tunnelUp`.
+        public var sidecars: [SidecarStatus]
+        /// Of `drained`: how many were open at the stop, and how many of them had to be reset.
+        public var connections: UInt64?
+        public var reset: UInt64?
+
+        public init(_ name: Name, seconds: Double) {
+            self.name = name
+            self.seconds = seconds
+            self.sidecars = []
+        }
+    }
+
+    public struct Failure: Codable, Equatable, Sendable {
+        public enum Code: String, Codable, Sendable {
+            case failed
+            case notUp
+            case noSuchService
+            case noSuchIntercept
+            case busy
+        }
+
+        public var code: Code
+        public var message: String
+
+        public init(code: Code, message: String) {
+            self.code = code
+            self.message = message
+        }
+    }
+}
+
+public enum Phase: String, Codable, Sendable {
+    case pending = "Pending"
+    case active = "Active"
+    /// The tunnel is down: the original answers.
+    case degraded = "Degraded"
+    case stopping = "Stopping"
+    case failed = "Failed"
+}
+
+/// One of this workspace's intercepts, as its daemon knows it.
+public struct InterceptStatus: Codable, Equatable, Sendable {
+    public var environment: EnvironmentReference
+    public var service: String
+    public var phase: Phase
+    /// Of a phase that isn't Active: why, in a clause.
+    public var reason: String?
+    /// RFC 3339, UTC: when the phase began.
+    public var phaseSince: String
+    /// RFC 3339, UTC: when the intercept began.
+    public var since: String
+    public var generation: UInt64
+    public var mappings: [StartRequest.Mapping]
+    /// Ports of `mappings` behind which nothing listens.
+    public var missingLocalServers: [UInt16]
+    public var open: UInt64
+    public var total: UInt64
+    public var passed: UInt64
+    public var bytesIn: UInt64
+    public var bytesOut: UInt64
+    public var sidecars: [SidecarStatus]
+
+    public init(environment: EnvironmentReference, service: String, phase: Phase, since: String) {
+        self.environment = environment
+        self.service = service
+        self.phase = phase
+        self.phaseSince = since
+        self.since = since
+        self.generation = 1
+        self.mappings = []
+        self.missingLocalServers = []
+        self.open = 0
+        self.total = 0
+        self.passed = 0
+        self.bytesIn = 0
+        self.bytesOut = 0
+        self.sidecars = []
+    }
+}
+
+public struct SidecarStatus: Codable, Equatable, Sendable {
+    public var name: String
+    public var phase: Phase
+    public var reason: String?
+    public var publicKey: String
+    /// `tcp`
+    public var carrier: String
+    /// HOST:PORT that is dialled.
+    public var address: String
+    public var listens: [String]
+    public var rttMs: Double?
+    public var handshakeAgeSeconds: Double?
+    public var messagesSent: UInt64
+    public var messagesLost: UInt64
+
+    public init(name: String, phase: Phase, publicKey: String, address: String, listens: [String]) {
+        self.name = name
+        self.phase = phase
+        self.publicKey = publicKey
+        self.carrier = "tcp"
+        self.address = address
+        self.listens = listens
+        self.messagesSent = 0
+        self.messagesLost = 0
+    }
+}
