@@ -20,10 +20,7 @@ struct ComposeChecks {
             for (port, position) in service.ports {
                 if port.published == port.target { throw self.sameNumber(port, at: position) }
                 if let other = published[port.published] {
-                    let both =
-                        other.service == name
-                        ? "twice by \(name.quoted) (lines \(other.position.line) and \(position.line))"
-                        : "by \(other.service.quoted) (line \(other.position.line)) and by \(name.quoted) (line \(position.line))"
+                    let both = Self.places(other, Use(service: name, position: position))
                     throw Fault(
                         position,
                         "port \(port.published) is published \(both). Publish one of them on another port."
@@ -51,6 +48,15 @@ struct ComposeChecks {
                 )
             }
         }
+    }
+
+    private static func places(_ first: Use, _ second: Use) -> String {
+        let lines = (first.position.line, second.position.line)
+        guard first.service == second.service else {
+            return "by \(first.service.quoted) (line \(lines.0)) and by \(second.service.quoted) (line \(lines.1))"
+        }
+        let place = lines.0 == lines.1 ? "line \(lines.0)" : "lines \(lines.0) and \(lines.1)"
+        return "twice by \(first.service.quoted) (\(place))"
     }
 
     private func sameNumber(_ port: ComposePort, at position: Position) -> Fault {

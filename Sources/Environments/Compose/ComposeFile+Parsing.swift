@@ -70,7 +70,7 @@ extension ComposeFile {
         return real == "/" ? "/\(name)" : "\(real)/\(name)"
     }
 
-    private static func defaultName(in folder: String) -> String {
+    static func defaultName(in folder: String) -> String {
         let last = folder[(folder.lastIndex(of: "/").map { folder.index(after: $0) } ?? folder.startIndex)...]
         return ComposeReader.validName(from: String(last)) ?? "default"
     }

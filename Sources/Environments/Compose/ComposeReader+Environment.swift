@@ -110,6 +110,11 @@ extension ComposeReader {
 extension ComposeFile {
     static let maxBytes = 1_048_576
 
+    static func isFile(_ path: String) -> Bool {
+        var status = stat()
+        return stat(path, &status) == 0 && UInt32(status.st_mode) & UInt32(S_IFMT) == UInt32(S_IFREG)
+    }
+
     /// Nil: there is no such file.
     static func readText(_ path: String) throws(EnvironmentError) -> String? {
         var status = stat()
