@@ -29,12 +29,12 @@ final class WorkspaceLink {
     private(set) var intercept: ControlMessage.Start?
     private(set) var since: WallTime?
     /// The ports are diverted to this workspace now.
-    private(set) var isDiverting = false
+    private(set) var isDiverting = false { didSet { self.agent.interceptMayHaveChanged() } }
     /// We stopped diverting without having been asked to, and the workspace hasn't been told yet.
     private var owesWithdrawn = false
     private var presence = Presence.live
 
-    private var total: UInt64 = 0
+    private(set) var total: UInt64 = 0
     var passed: UInt64 = 0
     var bytesIn: UInt64 = 0
     var bytesOut: UInt64 = 0
