@@ -9,14 +9,6 @@ import Noise
 import Tunnel
 import WorkspaceAgent
 
-#if canImport(Glibc)
-import Glibc
-#elseif canImport(Musl)
-import Musl
-#else
-import Darwin
-#endif
-
 struct RunWorkspace: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "run",
@@ -126,7 +118,7 @@ struct RunWorkspace: ParsableCommand {
             tunnel: tunnel,
             sidecar: .init(host: endpoint.host, port: Int(endpoint.port)),
             mappings: self.map,
-            label: Self.label,
+            label: WorkspaceLabel.own,
             log: log
         )
         configuration.onUnavailable = self.onUnavailable
@@ -165,14 +157,5 @@ struct RunWorkspace: ParsableCommand {
             Ending(name: "kl-workspace", saying: sentence, code: isBusy ? Ending.busy : Ending.failed).exit()
         case .ended: Ending(name: "kl-workspace", saying: nil, code: Ending.done).exit()
         }
-    }
-
-    /// user@host, as others see it who ask whose intercept it is.
-    private static var label: String {
-        var name = [CChar](repeating: 0, count: 256)
-        gethostname(&name, name.count - 1)
-        let host = name.withUnsafeBytes { String(decoding: $0.prefix { $0 != 0 }, as: UTF8.self) }
-        let user = getpwuid(getuid()).flatMap { $0.pointee.pw_name }.map { String(cString: $0) } ?? "\(getuid())"
-        return "\(user)@\(host)"
     }
 }
