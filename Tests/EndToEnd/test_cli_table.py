@@ -56,7 +56,7 @@ WITHOUT_ENVIRONMENT = [
     ),
     (["env", "up"], USAGE, "kl: there is no compose file in this folder. Name one: kl env up --file compose.yaml"),
     (["env", "down"], USAGE, "kl: there is no compose file in this folder. Name one: kl env down --file compose.yaml"),
-    (["env", "up", "--file", "none.yaml"], 1, r"^kl: .*/none\.yaml doesn't exist\. .+"),
+    (["env", "up", "--file", "none.yaml"], 1, "kl: there is no none.yaml. Name a compose file with --file."),
     (["intercept", "start", "a", "-p", "http:x"], USAGE, r"^kl: .*'x' isn't a port\. Ports are numbers from 1 to 65535\."),
     (["intercept", "start", "a", "-p", "0:3000"], USAGE, r"^kl: .*'0' isn't a port\."),
     (["intercept", "start", "a", "-p", "8080:65536"], USAGE, r"^kl: .*'65536' isn't a port\."),

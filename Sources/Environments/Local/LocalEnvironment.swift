@@ -15,6 +15,26 @@ public struct LocalEnvironment: Environment {
         self.patience = patience
     }
 
+    /// Whether a supervisor runs.
+    public var isSupervised: Bool {
+        get throws {
+            guard let folder = try StateFolder.open(besideFile: self.reference.location) else { return false }
+            return try LocalStatus.read(self.reference, in: folder)?.isSupervised ?? false
+        }
+    }
+
+    /// Whether anything of it runs, if only what a supervisor that is gone has left.
+    public var isAlive: Bool {
+        get throws {
+            guard let folder = try StateFolder.open(besideFile: self.reference.location) else { return false }
+            return try LocalStatus.read(self.reference, in: folder) != nil
+        }
+    }
+
+    public func join(_ member: Member) async throws {
+        try await Blocking.run { try self.introduce(member, in: try self.status()) }
+    }
+
     public func services() async throws -> [Service] {
         try await Blocking.run { try self.status().services.map(\.service) }
     }
@@ -24,7 +44,11 @@ public struct LocalEnvironment: Environment {
     }
 
     public func prepareSidecars(of service: String, accepting member: Member) async throws -> [SidecarLocation] {
-        try await Blocking.run { try self.introduce(member, to: service) }
+        try await Blocking.run {
+            let status = try self.status()
+            _ = try status.find(service)
+            try self.introduce(member, in: status)
+        }
         let deadline = ContinuousClock.now + self.patience
         while true {
             let (status, found) = try await Blocking.run {
@@ -81,9 +105,7 @@ public struct LocalEnvironment: Environment {
     }
 
     /// Makes sure that the sidecars know the member.
-    private func introduce(_ member: Member, to service: String) throws(EnvironmentError) {
-        let status = try self.status()
-        _ = try status.find(service)
+    private func introduce(_ member: Member, in status: LocalStatus) throws(EnvironmentError) {
         let record = RecordFile(in: status.folder)
         let isNew = try record.add(member)
         // Also for a member of old: who added it may have been ended before the sidecars heard of it.

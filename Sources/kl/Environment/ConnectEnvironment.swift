@@ -26,8 +26,8 @@ struct ConnectEnvironment: AsyncParsableCommand {
             let workspace = try Workspace(self.output)
             let reference = try self.chosen(workspace)
             try await self.leavePrevious(for: reference, workspace)
-            var report = StepReport(isOn: self.output.isText && !self.output.quiet)
-            if try !LocalEnvironment(reference).isUp { try Up.bring(reference, workspace, &report) }
+            let report = StepReport(isOn: self.output.isText && !self.output.quiet)
+            if try !LocalEnvironment(reference).isSupervised { try Up.bring(reference, report) }
             let environment = try Workspace.environment(reference)
             try await environment.join(try workspace.member())
             try workspace.connect(to: reference)
@@ -46,7 +46,7 @@ struct ConnectEnvironment: AsyncParsableCommand {
             // Its mistakes and oddities are worth telling each time.
             return try Found.file(environment.reference.location, self.output)
         }
-        return try Questions(self.output).environment(of: found.all)
+        return try Asking(self.output).environment(of: found.all)
     }
 
     /// Intercepts belong to the environment that they were started in.

@@ -45,16 +45,16 @@ struct Found {
 
     /// By its file. What is wrong in the file is thrown, what is odd is told.
     static func file(_ path: String, _ output: OutputOptions) throws -> EnvironmentReference {
-        let absolute = path.hasPrefix("/") ? path : Self.workingFolder + "/" + path
-        let compose = try ComposeFile.load(absolute)
+        let compose = try ComposeFile.read(path: path)
         for warning in compose.warnings { output.warn(warning) }
         return EnvironmentReference(kind: .local, name: compose.name, location: compose.path)
     }
 
     /// What `up` and `down` mean without a flag: this folder's, else the connected one.
-    static func implied(_ file: String?, _ workspace: Workspace, flagOf command: String) throws -> EnvironmentReference {
+    static func implied(_ file: String?, _ workspace: Workspace, flagOf command: String) throws -> EnvironmentReference
+    {
         if let file { return try Self.file(file, workspace.output) }
-        if let here = EnvironmentDiscovery.composeFile(in: Self.workingFolder) {
+        if let here = EnvironmentDiscovery.files(from: Self.workingFolder).first {
             return try Self.file(here, workspace.output)
         }
         if let connected = try workspace.connectedReference() { return connected }

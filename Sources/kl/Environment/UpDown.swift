@@ -15,11 +15,11 @@ struct BringUp: AsyncParsableCommand {
         try await self.output.reporting {
             let workspace = try Workspace(self.output)
             let reference = try Found.implied(self.file.file, workspace, flagOf: "up")
-            var report = StepReport(isOn: self.output.isText && !self.output.quiet)
-            if try LocalEnvironment(reference).isUp {
+            let report = StepReport(isOn: self.output.isText && !self.output.quiet)
+            if try LocalEnvironment(reference).isSupervised {
                 report.line("Environment \(reference.name.printable) is up already.")
             } else {
-                try Up.bring(reference, workspace, &report)
+                try Up.bring(reference, report)
             }
             try workspace.remember(reference)
             let status = try await EnvironmentStatus(reference, workspace)
@@ -41,9 +41,9 @@ struct TakeDown: AsyncParsableCommand {
         try await self.output.reporting {
             let workspace = try Workspace(self.output)
             let reference = try Found.implied(self.file.file, workspace, flagOf: "down")
-            var report = StepReport(isOn: self.output.isText && !self.output.quiet)
-            let environment = try LocalEnvironment(reference)
-            guard try environment.hasAnythingRunning else {
+            let report = StepReport(isOn: self.output.isText && !self.output.quiet)
+            let environment = LocalEnvironment(reference)
+            guard try environment.isAlive else {
                 report.line("Environment \(reference.name.printable) is down already.")
                 if !self.output.isText { try await self.printStatus(reference, workspace) }
                 return
@@ -54,7 +54,10 @@ struct TakeDown: AsyncParsableCommand {
                 try? StopIntercept.stop(requests, workspace, QuietOutput.of(self.output))
             }
             report.line("Ending environment \(reference.name.printable)")
-            try SupervisorStarter.takeDown(reference) { report.done($0, nil) }
+            report.waiting("waiting for its services to end")
+            _ = try report.ending {
+                try SupervisorEnding.down(file: reference.location) { report.waiting($0.printable) }
+            }
             report.line("Environment \(reference.name.printable) is down.")
             if !self.output.isText { try await self.printStatus(reference, workspace) }
         }
@@ -67,15 +70,23 @@ struct TakeDown: AsyncParsableCommand {
 
 /// Brings an environment up and tells of each service.
 enum Up {
-    static func bring(
-        _ reference: EnvironmentReference,
-        _ workspace: Workspace,
-        _ report: inout StepReport
-    ) throws {
+    static func bring(_ reference: EnvironmentReference, _ report: StepReport) throws {
         report.line("Starting environment \(reference.name.printable) from \(reference.location.printable)")
-        report.waiting("waiting for its services")
-        try report.ending { report in
-            try SupervisorStarter.bringUp(reference) { report.done($0, nil) }
+        report.waiting("starting its services")
+        let state = try report.ending {
+            try SupervisorStarter(file: reference.location).up { line in
+                if !line.hasSuffix(": running") { report.waiting(line.printable) }
+            }
+        }
+        for service in state.services {
+            let name = service.service.name.printable
+            let places = service.sidecars.compactMap(\.location).flatMap(\.listens).joined(separator: ", ")
+            if service.service.state == .running {
+                report.done(places.isEmpty ? "\(name) running" : "\(name) running on \(places)", nil)
+            } else {
+                let reason = service.service.reason.map { ": \($0.printable)" } ?? ""
+                report.line("  ! \(name) \(service.service.state.rawValue)\(reason)")
+            }
         }
     }
 }

@@ -72,7 +72,6 @@ struct PortFlag {
     }
 }
 
-
 /// Several `--port` flags together: all or none.
 enum PortFlags {
     static func noPorts(_ service: Environments.Service) -> CommandFailure {

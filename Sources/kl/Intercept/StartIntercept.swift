@@ -34,7 +34,10 @@ struct StartIntercept: AsyncParsableCommand {
     var allPorts = false
 
     @Option(
-        help: ArgumentHelp("How long open connections may take when the intercept ends; at most 10m.", valueName: "time"),
+        help: ArgumentHelp(
+            "How long open connections may take when the intercept ends; at most 10m.",
+            valueName: "time"
+        ),
         transform: TimeAmount.flag
     )
     var drain: TimeAmount = .seconds(10)
@@ -59,7 +62,9 @@ struct StartIntercept: AsyncParsableCommand {
             throw ValidationError("--all-ports and --port exclude each other. Give one of them.")
         }
         if self.foreground, !self.output.isText {
-            throw ValidationError("--foreground prints lines for people. Leave --output out, or follow with kl intercept status.")
+            throw ValidationError(
+                "--foreground prints lines for people. Leave --output out, or follow with kl intercept status."
+            )
         }
     }
 
@@ -93,9 +98,10 @@ struct StartIntercept: AsyncParsableCommand {
         _ workspace: Workspace
     ) async throws -> Environments.Service {
         guard let name = self.service else {
-            return try await Questions(self.output).service(
+            let intercepts = try await workspace.intercepts(in: environment).intercepts
+            return try Asking(self.output).service(
                 of: services,
-                intercepts: try await workspace.intercepts(in: environment).intercepts,
+                intercepts: intercepts,
                 in: environment.reference
             )
         }
@@ -121,19 +127,19 @@ struct StartIntercept: AsyncParsableCommand {
             guard !all.isEmpty else { throw PortFlags.noPorts(service) }
             return try PortFlags.mappings(all, for: service, listeningOn: places)
         }
-        return try Questions(self.output).mappings(for: service, listeningOn: places)
+        return try Asking(self.output).mappings(for: service, listeningOn: places)
     }
 
     // MARK: Starting
 
     private func start(_ request: StartRequest, _ workspace: Workspace) throws {
         let says = self.output.isText && !self.output.quiet
-        var report = StepReport(isOn: says)
-        report.heading("Intercepting \(request.service) in environment \(request.environment.name.printable)")
+        let report = StepReport(isOn: says)
+        report.line("Intercepting \(request.service) in environment \(request.environment.name.printable)")
         var steps: [StepView] = []
         var warnings: [String] = []
         report.waiting("waiting for the sidecar")
-        let status = try report.ending { report in
+        let status = try report.ending {
             try workspace.daemon().perform(
                 .start(request),
                 interrupted: "interrupted: \(request.service) is as it was before",
@@ -173,7 +179,7 @@ struct StartIntercept: AsyncParsableCommand {
 
     /// Until Ctrl-C: what changes.
     private func stay(_ request: StartRequest, _ workspace: Workspace) throws {
-        var report = StepReport(isOn: !self.output.quiet)
+        let report = StepReport(isOn: !self.output.quiet)
         report.line("Stop with Ctrl-C.")
         var last: InterceptStatus?
         var isOver = false
@@ -203,8 +209,12 @@ enum ForegroundNews {
         for mapping in new.mappings {
             let was = old.missingLocalServers.contains(mapping.service)
             let isMissing = new.missingLocalServers.contains(mapping.service)
-            if was, !isMissing { lines.append("✓ \(mapping.target) listens now: it answers for port \(mapping.service)") }
-            if !was, isMissing { lines.append("! nothing is listening on \(mapping.target): the original service answers") }
+            if was, !isMissing {
+                lines.append("✓ \(mapping.target) listens now: it answers for port \(mapping.service)")
+            }
+            if !was, isMissing {
+                lines.append("! nothing is listening on \(mapping.target): the original service answers")
+            }
         }
         return lines
     }

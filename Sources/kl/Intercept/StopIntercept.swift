@@ -50,7 +50,7 @@ struct StopIntercept: AsyncParsableCommand {
                 try await self.check(service, in: environment, list)
                 services = [service]
             } else {
-                services = [try Questions(self.output).intercept(of: own)]
+                services = [try Asking(self.output).intercept(of: own)]
             }
             if services.isEmpty {
                 let view = StopView(environment: environment.reference.name, stopped: [])
@@ -86,11 +86,11 @@ struct StopIntercept: AsyncParsableCommand {
     static func stop(_ requests: [StopRequest], _ workspace: Workspace, _ output: OutputOptions) throws {
         var stopped: [StopView.Stopped] = []
         var failure: CommandFailure?
-        var report = StepReport(isOn: output.isText && !output.quiet)
+        let report = StepReport(isOn: output.isText && !output.quiet)
         for request in requests {
-            if requests.count > 1 { report.heading("Stopping \(request.service)") }
+            if requests.count > 1 { report.line("Stopping \(request.service)") }
             do {
-                stopped.append(try Self.stop(request, workspace, &report))
+                stopped.append(try Self.stop(request, workspace, report))
                 report.line("\(request.service) answers from the environment again.")
             } catch let error as CommandFailure where error.code != .interrupted {
                 if failure == nil { failure = error }
@@ -107,13 +107,20 @@ struct StopIntercept: AsyncParsableCommand {
     private static func stop(
         _ request: StopRequest,
         _ workspace: Workspace,
-        _ report: inout StepReport
+        _ report: StepReport
     ) throws -> StopView.Stopped {
         var result = StopView.Stopped(
-            service: request.service, total: 0, passed: 0, drained: 0, reset: 0, bytesIn: 0, bytesOut: 0, steps: []
+            service: request.service,
+            total: 0,
+            passed: 0,
+            drained: 0,
+            reset: 0,
+            bytesIn: 0,
+            bytesOut: 0,
+            steps: []
         )
         report.waiting("waiting for the sidecar")
-        let status = try report.ending { report in
+        let status = try report.ending {
             try workspace.daemon().perform(
                 .stop(request),
                 interrupted: "interrupted: \(request.service) is given back all the same, and what is open drains",

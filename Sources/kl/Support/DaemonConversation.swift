@@ -68,6 +68,13 @@ struct DaemonConversation {
         }
     }
 
+    /// Ends the daemon if it holds nothing any more.
+    func shutDownIfIdle() throws {
+        guard try self.intercepts().isEmpty else { return }
+        try self.client.send(DaemonRequest.shutDown)
+        while case .message = try self.client.receive(DaemonReply.self, within: Self.patience) {}
+    }
+
     private static let gone = CommandFailure(
         .failed,
         "the workspace daemon ended before it answered. Try again; its log is daemon.log in the state folder (kl -v names it)"

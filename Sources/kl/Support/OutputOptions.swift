@@ -59,7 +59,10 @@ struct OutputOptions: ParsableArguments {
         } catch {
             let failure = CommandFailure(error)
             if !self.isText {
-                try? self.print(ErrorView(error: .init(code: failure.code.rawValue, message: failure.description)), text: "")
+                try? self.print(
+                    ErrorView(error: .init(code: failure.code.rawValue, message: failure.description)),
+                    text: ""
+                )
             }
             throw failure
         }

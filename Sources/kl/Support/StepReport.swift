@@ -9,30 +9,25 @@ import Musl
 import Darwin
 #endif
 
-/// Steps as a person sees them come: what is waited for while it is, and a line once it is there.
+/// Steps as a person sees them come, on standard output: what is waited for while it is, and a line once it is there.
 struct StepReport {
     private let isOn: Bool
+    private let progress: Progress
 
-    init(isOn: Bool) { self.isOn = isOn }
-
-    mutating func heading(_ text: String) { self.line(text) }
-
-    mutating func line(_ text: String) { if self.isOn { Console.write(text + "\n", to: STDOUT_FILENO) } }
-
-    mutating func waiting(_ text: String) {}
-
-    mutating func done(_ text: String, _ seconds: Double?) {
-        let line = "  ✓ " + text
-        let time = seconds.map { Times.seconds($0) } ?? ""
-        let gap = String(repeating: " ", count: max(2, Self.width - line.count))
-        self.line(time.isEmpty ? line : line + gap + time)
+    init(isOn: Bool) {
+        self.isOn = isOn
+        self.progress = Progress(descriptor: STDOUT_FILENO, form: isOn ? nil : .silent)
     }
 
-    /// Where the times begin, unless a line is longer.
-    private static let width = 61
+    func line(_ text: String) { if self.isOn { Console.write(text + "\n", to: STDOUT_FILENO) } }
+
+    func waiting(_ text: String) { self.progress.begin(text) }
+
+    func done(_ text: String, _ seconds: Double?) { self.progress.succeed(text, seconds: seconds) }
 
     /// Takes what is waited for off the screen, however it ends.
-    mutating func ending<Result>(_ body: (inout StepReport) throws -> Result) rethrows -> Result {
-        try body(&self)
+    func ending<Result>(_ body: () throws -> Result) rethrows -> Result {
+        defer { self.progress.end() }
+        return try body()
     }
 }

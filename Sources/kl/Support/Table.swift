@@ -15,7 +15,11 @@ struct Table {
         var widths: [Int] = []
         for row in self.rows {
             for (index, cell) in row.enumerated() {
-                if index < widths.count { widths[index] = max(widths[index], cell.count) } else { widths.append(cell.count) }
+                if index < widths.count {
+                    widths[index] = max(widths[index], cell.count)
+                } else {
+                    widths.append(cell.count)
+                }
             }
         }
         var result = ""

@@ -43,7 +43,7 @@ struct Workspace {
 
     static func environment(_ reference: EnvironmentReference) throws -> any Environments.Environment {
         switch reference.kind {
-        case .local: try LocalEnvironment(reference)
+        case .local: LocalEnvironment(reference)
         }
     }
 

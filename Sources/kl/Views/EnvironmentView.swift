@@ -22,7 +22,9 @@ struct EnvironmentList: Codable {
         }
         var table = Table(["", "ENVIRONMENT", "KIND", "STATE", "WHERE"])
         for entry in self.environments {
-            table.add([entry.isConnected ? "*" : "", entry.name.printable, entry.kind, entry.state, entry.location.printable])
+            table.add([
+                entry.isConnected ? "*" : "", entry.name.printable, entry.kind, entry.state, entry.location.printable,
+            ])
             if let reason = entry.reason { table.note("Reason: \(reason.printable)") }
         }
         return table.text
@@ -37,6 +39,8 @@ struct EnvironmentStatus: Codable {
             var target: UInt16
             var name: String?
             var transport = "tcp"
+
+            var text: String { self.name.map { "\(self.port) (\($0.printable))" } ?? "\(self.port)" }
         }
 
         var name: String
@@ -70,7 +74,7 @@ struct EnvironmentStatus: Codable {
         guard !self.services.isEmpty else { return result }
         var table = Table(["SERVICE", "STATE", "PORTS", "INTERCEPTED BY"])
         for service in self.services {
-            let ports = service.ports.map { $0.name.map { name in "\($0.port) (\(name.printable))" } ?? "\($0.port)" }
+            let ports = service.ports.map(\.text)
             table.add([
                 service.name.printable,
                 service.state,

@@ -28,7 +28,8 @@ extension InterceptList {
 extension InterceptView.Port {
     /// "8080 → 3000"; another machine's in full.
     var arrow: String {
-        let target = self.target.hasPrefix("localhost:") ? String(self.target.dropFirst("localhost:".count)) : self.target
+        let target =
+            self.target.hasPrefix("localhost:") ? String(self.target.dropFirst("localhost:".count)) : self.target
         return "\(self.service) → \(target.printable)"
     }
 }
@@ -36,7 +37,9 @@ extension InterceptView.Port {
 extension InterceptView {
     /// "tcp 0.3 ms", of the first sidecar that has one.
     var tunnelText: String? {
-        guard let first = self.sidecars?.first(where: { $0.phase == .active }) ?? self.sidecars?.first else { return nil }
+        guard let first = self.sidecars?.first(where: { $0.phase == .active }) ?? self.sidecars?.first else {
+            return nil
+        }
         return first.tunnelText
     }
 

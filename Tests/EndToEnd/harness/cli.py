@@ -48,7 +48,7 @@ class Ran:
         validator({"$defs": SCHEMA["$defs"], "$ref": f"#/$defs/{name}"}).validate(found)
         return found
 
-    def __str__(self):
+    def __repr__(self):
         return f"kl {' '.join(self.arguments)} → {self.code}\n{self.out}{self.error}"
 
 
