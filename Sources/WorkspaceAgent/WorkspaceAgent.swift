@@ -67,7 +67,6 @@ public final class WorkspaceAgent {
     private var presence = Presence.live
     private var saysServerIsMissing = false
     private var mayWarnAgainAt = NIODeadline.now()
-    var refused: UInt64 = 0
 
     /// How long the first `started` may take.
     private static let startWithin = TimeAmount.seconds(10)
@@ -233,7 +232,7 @@ public final class WorkspaceAgent {
             self.log.info("ended", metadata: ["total": "\(total)", "passed": "\(passed)"])
             self.client?.close(.done)
             self.finishAfterClose(.ended)
-        case .status, .start, .stop, .unknown: break
+        case .status, .start, .stop, .probe, .probed, .unknown: break
         }
     }
 
