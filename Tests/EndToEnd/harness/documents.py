@@ -60,7 +60,7 @@ class Reader:
 
     def run(self, wanted):
         """What each block printed, on both outputs together."""
-        mark = "=== the block's end ==="
+        mark = "=== end of a block ==="
         script = "".join(f"{self.with_ports(block.commands)}\necho '{mark}'\n" for block in wanted)
         log = self.folder / "said.txt"
         with open(log, "wb") as said:
@@ -83,6 +83,8 @@ class Reader:
         text = log.read_text(errors="replace")
         if code != 0:
             raise NotSeen(f"the commands' exit code was {code}\n{text}")
+        # What the shell itself says of a job that was ended.
+        text = re.sub(r"^bash: line \d+: +\d+ (Killed|Terminated) .*\n", "", text, flags=re.MULTILINE)
         return text.split(mark + "\n")[: len(wanted)]
 
     def left(self):
