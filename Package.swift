@@ -18,6 +18,8 @@ let argumentParser = Target.Dependency.product(name: "ArgumentParser", package: 
 
 let package = Package(
     name: "kl",
+    // For Synchronization; Linux has no such floor.
+    platforms: [.macOS(.v15)],
     dependencies: [
         // Exact, because Package.resolved stays out of the repository.
         .package(url: "https://github.com/apple/swift-nio", exact: "2.101.2"),
@@ -100,6 +102,13 @@ let package = Package(
             path: "Tests/TunnelSimulator",
             swiftSettings: strict
         ),
+        // Not installed: the end-to-end tests run it in a terminal.
+        .executableTarget(
+            name: "picker-trial",
+            dependencies: ["Interactive"],
+            path: "Tests/picker-trial",
+            swiftSettings: strict
+        ),
         .testTarget(name: "NoiseTests", dependencies: ["Noise"], swiftSettings: strict),
         .testTarget(name: "KeyFilesTests", dependencies: ["KeyFiles", "Noise"], swiftSettings: strict),
         .testTarget(
@@ -126,7 +135,12 @@ let package = Package(
             ],
             swiftSettings: strict
         ),
-        .testTarget(name: "InteractiveTests", dependencies: ["Interactive"], swiftSettings: strict),
+        .testTarget(
+            name: "InteractiveTests",
+            dependencies: ["Interactive", "picker-trial"],
+            exclude: ["Screens"],
+            swiftSettings: strict
+        ),
         .testTarget(name: "KlTests", dependencies: ["kl", "Environments", "WorkspaceDaemon"], swiftSettings: strict),
         .testTarget(
             name: "AgentSupportTests",

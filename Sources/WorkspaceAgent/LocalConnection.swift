@@ -27,6 +27,8 @@ final class LocalConnection {
     private var headerBytes = ByteBuffer()
     private var headerTimeout: Scheduled<Void>?
     private var isProbe = false
+    private var wasCut = false
+    private var port: UInt16 = 0
 
     private static let connectTimeout = TimeAmount.seconds(5)  // †
     private static let headerWithin = TimeAmount.seconds(10)
@@ -70,6 +72,7 @@ final class LocalConnection {
     private func connect(_ header: ConnectionHeader) {
         self.headerTimeout?.cancel()
         self.isProbe = header.client.isUnspecified
+        self.port = header.servicePort
         guard let target = self.agent.target(for: header) else { return self.answer(.unmapped) }
         self.state = .connecting
         target.connect(on: self.agent.eventLoop, timeout: Self.connectTimeout).assumeIsolated()
@@ -84,7 +87,7 @@ final class LocalConnection {
     private func connected(_ channel: any Channel) {
         guard case .connecting = self.state else { return channel.closeWithReset() }
         guard let client = self.agent.client else { return channel.closeWithReset() }
-        self.agent.localServerAnswered()
+        self.agent.localServerAnswered(self.port)
         if self.isProbe {
             channel.close(promise: nil)
             return self.answer(.connected)
@@ -133,6 +136,13 @@ final class LocalConnection {
         }
     }
 
+    /// The sidecar's drain time is over: both of its words for that may come, in either order.
+    private func noteCut(_ code: StreamErrorCode) {
+        guard code == .shuttingDown, self.agent.isEnding, !self.wasCut else { return }
+        self.wasCut = true
+        self.agent.cutAtEnd += 1
+    }
+
     private func abandon() {
         self.withConnection { connection in
             connection.reset(self.stream, .timedOut)
@@ -162,6 +172,7 @@ extension LocalConnection: StreamOwner {
     func streamIsWritable() { if case .bridged(let bridge) = self.state { bridge.streamIsWritable() } }
 
     func streamWasReset(_ code: StreamErrorCode) {
+        self.noteCut(code)
         switch self.state {
         case .bridged(let bridge): bridge.streamWasReset(code)
         case .header, .connecting:
@@ -174,6 +185,7 @@ extension LocalConnection: StreamOwner {
     }
 
     func streamWasStopped(_ code: StreamErrorCode) {
+        self.noteCut(code)
         switch self.state {
         case .bridged(let bridge): bridge.streamWasStopped(code)
         case .header, .connecting:

@@ -117,7 +117,7 @@ struct RunWorkspace: ParsableCommand {
         var configuration = WorkspaceAgent.Configuration(
             tunnel: tunnel,
             sidecar: .init(host: endpoint.host, port: Int(endpoint.port)),
-            mappings: self.map,
+            targets: try LocalTargets(self.map),
             label: WorkspaceLabel.own,
             log: log
         )
@@ -130,7 +130,7 @@ struct RunWorkspace: ParsableCommand {
         let eventLoop = MultiThreadedEventLoopGroup.singleton.next()
         let built = configuration
         let agent = try eventLoop.submit {
-            NIOLoopBound(try WorkspaceAgent(built, eventLoop: eventLoop), eventLoop: eventLoop)
+            NIOLoopBound(WorkspaceAgent(built, eventLoop: eventLoop), eventLoop: eventLoop)
         }.wait()
         let publicKey = staticKey.publicKey
         eventLoop.execute { agent.value.start { Self.handle($0, publicKey: publicKey) } }
@@ -155,7 +155,7 @@ struct RunWorkspace: ParsableCommand {
             Console.write(JSONLine.object(fields) + "\n", to: 1)
         case .failed(let sentence, let isBusy):
             Ending(name: "kl-workspace", saying: sentence, code: isBusy ? Ending.busy : Ending.failed).exit()
-        case .ended: Ending(name: "kl-workspace", saying: nil, code: Ending.done).exit()
+        case .stopped, .ended: Ending(name: "kl-workspace", saying: nil, code: Ending.done).exit()
         }
     }
 }

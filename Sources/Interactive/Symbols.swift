@@ -1,0 +1,49 @@
+/// The signs beside the text.
+public struct Symbols: Equatable, Sendable {
+    /// Before the row that Enter takes.
+    public var current: String
+    /// Before a row that was chosen with Tab.
+    public var toggled: String
+    /// Where text was cut.
+    public var ellipsis: String
+    public var done: String
+    public var failed: String
+    /// Shown one after the other while something lasts.
+    public var turning: [String]
+
+    public static let unicode = Symbols(
+        current: "▌",
+        toggled: "●",
+        ellipsis: "…",
+        done: "✓",
+        failed: "✗",
+        turning: ["⠋", "⠙", "⠹", "⠸", "⠼", "⠴", "⠦", "⠧", "⠇", "⠏"]
+    )
+
+    public static let ascii = Symbols(
+        current: ">",
+        toggled: "*",
+        ellipsis: "~",
+        done: "+",
+        failed: "x",
+        turning: ["|", "/", "-", "\\"]
+    )
+
+    /// Terminals show UTF-8 today, whether the locale says so or says nothing. Not so the Linux console, whose fonts lack
+    /// most of it, and where the locale names another character set.
+    public init(environment: [String: String]) {
+        let locale = ["LC_ALL", "LC_CTYPE", "LANG"].lazy.compactMap { environment[$0] }.first { !$0.isEmpty } ?? ""
+        let set = locale.split(separator: ".").dropFirst().first?.split(separator: "@").first?.lowercased() ?? "utf-8"
+        let isUnicode = set == "utf-8" || set == "utf8"
+        self = isUnicode && environment["TERM"] != "linux" ? .unicode : .ascii
+    }
+
+    init(current: String, toggled: String, ellipsis: String, done: String, failed: String, turning: [String]) {
+        self.current = current
+        self.toggled = toggled
+        self.ellipsis = ellipsis
+        self.done = done
+        self.failed = failed
+        self.turning = turning
+    }
+}
