@@ -216,18 +216,6 @@ struct LocalEnvironmentTests {
         try self.state(supervisor: self.own, service: self.own, sidecar: self.own).write(to: self.folder)
         #expect(list().first == FoundEnvironment(near, .up))
     }
-
-    @Test func known() throws {
-        let path = self.room("environments.json")
-        #expect(KnownEnvironments.read(path) == [])
-        let references = (0..<120).map { EnvironmentReference(kind: .local, name: "e\($0)", location: "/e/\($0)") }
-        for reference in references { try KnownEnvironments.remember(reference, in: path) }
-        try KnownEnvironments.remember(references[100], in: path)
-        #expect(KnownEnvironments.read(path).map(\.name).prefix(3) == ["e100", "e119", "e118"])
-        #expect(KnownEnvironments.read(path).count == 100)
-        try self.room.file("environments.json", "{")
-        #expect(KnownEnvironments.read(path) == [])
-    }
 }
 
 /// Answers every request alike.
