@@ -64,8 +64,8 @@ let package = Package(
         .target(
             name: "WorkspaceDaemon",
             dependencies: [
-                "Carriers", "Environments", "HostSupport", "InterceptProtocol", "KeyFiles", "Noise", "Tunnel",
-                "WorkspaceAgent", logging, nioCore, nioPosix,
+                "AgentSupport", "Carriers", "Environments", "HostSupport", "InterceptProtocol", "KeyFiles", "Noise",
+                "Tunnel", "WorkspaceAgent", logging, nioCore, nioPosix,
             ],
             swiftSettings: strict
         ),
@@ -129,7 +129,10 @@ let package = Package(
         ),
         .testTarget(
             name: "WorkspaceDaemonTests",
-            dependencies: ["Environments", "HostSupport", "WorkspaceDaemon", nioCore, nioPosix],
+            dependencies: [
+                "AgentSupport", "Carriers", "Environments", "HostSupport", "InterceptProtocol", "KeyFiles", "Noise",
+                "SidecarAgent", "Tunnel", "WorkspaceAgent", "WorkspaceDaemon", logging, nioCore, nioPosix,
+            ],
             swiftSettings: strict
         ),
         .testTarget(

@@ -28,7 +28,7 @@ public struct Ending {
         } else {
             self.text = "\(name): \(error)\n"
             // A flag whose value is looked at only once the program runs.
-            self.code = error is FlagError ? Self.wrongUsage : Self.failed
+            self.code = (error as? any ExitCoded)?.exitCode ?? (error is FlagError ? Self.wrongUsage : Self.failed)
         }
     }
 
@@ -50,12 +50,27 @@ public struct Ending {
     }
 }
 
+/// An error that knows the code which scripts expect of it.
+public protocol ExitCoded: Error {
+    var exitCode: CInt { get }
+}
+
 /// `exit` is a method's name above.
 private func systemExit(_ code: CInt) -> Never {
     exit(code)
 }
 
 extension ParsableCommand {
+    /// As below, for a program with commands that wait.
+    public static func runAsProgram() async {
+        do {
+            var command = try parseAsRoot()
+            if var waiting = command as? any AsyncParsableCommand { try await waiting.run() } else { try command.run() }
+        } catch {
+            Ending(of: error, in: Self.self).exit()
+        }
+    }
+
     /// The usual `main`, with the codes and the one-sentence errors that all programs here share.
     public static func runAsProgram() {
         do {

@@ -36,15 +36,30 @@ public enum Process {
     }
 
     /// Call it before any thread starts: SIGTERM and SIGINT then wait for `nextEndSignal`, and a closed pipe is no signal.
-    public static func holdEndSignals() {
+    public static func holdEndSignals() { self.hold(self.endSignals) }
+
+    /// The same, and SIGHUP too waits, for `nextSignal`.
+    public static func holdEndAndReloadSignals() { self.hold(self.endAndReloadSignals) }
+
+    /// Blocks this thread until someone asks the program to end.
+    public static func nextEndSignal() -> CInt { self.next(of: self.endSignals) }
+
+    public enum Request: Sendable {
+        case end
+        case reload
+    }
+
+    /// Blocks this thread until someone asks for something.
+    public static func nextSignal() -> Request { self.next(of: self.endAndReloadSignals) == SIGHUP ? .reload : .end }
+
+    private static func hold(_ signals: sigset_t) {
         signal(SIGPIPE, SIG_IGN)
-        var signals = self.endSignals
+        var signals = signals
         pthread_sigmask(SIG_BLOCK, &signals, nil)
     }
 
-    /// Blocks this thread until someone asks the program to end.
-    public static func nextEndSignal() -> CInt {
-        var signals = self.endSignals
+    private static func next(of signals: sigset_t) -> CInt {
+        var signals = signals
         var number: CInt = 0
         while sigwait(&signals, &number) != 0 {}
         return number
@@ -55,6 +70,12 @@ public enum Process {
         sigemptyset(&signals)
         sigaddset(&signals, SIGTERM)
         sigaddset(&signals, SIGINT)
+        return signals
+    }
+
+    private static var endAndReloadSignals: sigset_t {
+        var signals = self.endSignals
+        sigaddset(&signals, SIGHUP)
         return signals
     }
 }

@@ -1,5 +1,7 @@
 #define _GNU_SOURCE
 #include "CSpawn.h"
+#include <string.h>
+#include <sys/socket.h>
 
 short kl_spawn_setsid(void) { return POSIX_SPAWN_SETSID; }
 
@@ -9,4 +11,24 @@ int kl_spawn_add_chdir(posix_spawn_file_actions_t *actions, const char *path) {
 
 int kl_spawn_add_closefrom(posix_spawn_file_actions_t *actions, int from) {
     return posix_spawn_file_actions_addclosefrom_np(actions, from);
+}
+
+ssize_t kl_receive_from(int socket, void *bytes, size_t size, pid_t *sender) {
+    union {
+        struct cmsghdr header;
+        char room[CMSG_SPACE(sizeof(struct ucred))];
+    } control;
+    struct iovec piece = {.iov_base = bytes, .iov_len = size};
+    struct msghdr message = {
+        .msg_iov = &piece, .msg_iovlen = 1, .msg_control = control.room, .msg_controllen = sizeof control.room};
+    *sender = 0;
+    ssize_t count = recvmsg(socket, &message, MSG_CMSG_CLOEXEC);
+    if (count < 0) return count;
+    for (struct cmsghdr *part = CMSG_FIRSTHDR(&message); part; part = CMSG_NXTHDR(&message, part)) {
+        if (part->cmsg_level != SOL_SOCKET || part->cmsg_type != SCM_CREDENTIALS) continue;
+        struct ucred credentials;
+        memcpy(&credentials, CMSG_DATA(part), sizeof credentials);
+        *sender = credentials.pid;
+    }
+    return count;
 }

@@ -12,6 +12,8 @@ public final class TunnelClient {
         func tunnelClient(_ client: TunnelClient, did event: Initiator.Event)
         /// A carrier could not be made, or ended; when the next one is dialled.
         func tunnelClient(_ client: TunnelClient, dialFailed reason: String, retryIn delay: TimeAmount)
+        /// The last carrier has closed. Another one is being dialled, or will be.
+        func tunnelClientLostItsCarrier(_ client: TunnelClient)
     }
 
     public struct Address: Hashable, Sendable, CustomStringConvertible {
@@ -47,8 +49,12 @@ public final class TunnelClient {
     private var pumpIsScheduled = false
     private var isDelivering = false
 
-    /// PROTOCOL, carriers: at once, then after 1, 2, 4, 5 s.
-    private static let backoff: [TimeAmount] = [.zero, .seconds(1), .seconds(2), .seconds(4), .seconds(5)]
+    /// PROTOCOL, retries. The short steps are for a carrier that breaks during the handshake: the sidecar waits a second for
+    /// the next one before it gives new connections to the original.
+    private static let backoff: [TimeAmount] =
+        [.zero] + [100, 200, 400, 1_000, 2_000, 4_000, 5_000].map { TimeAmount.milliseconds($0) }
+    /// Of a step, as much as this, and of none more than a third of a second.
+    private static let jitterShare = 3
     private static let jitter = TimeAmount.milliseconds(333)
     /// A carrier that lived less than this was cut by something that will cut the next one too: don't spin.
     private static let shortLife = TimeAmount.milliseconds(250)
@@ -161,7 +167,8 @@ public final class TunnelClient {
         guard self.isWanted else { return }
         let step = Self.backoff[min(self.dialAttempts, Self.backoff.count - 1)]
         self.dialAttempts = min(self.dialAttempts + 1, Self.backoff.count)
-        let jitter = step == .zero ? 0 : Int64(self.random.next() % UInt64(Self.jitter.nanoseconds))
+        let most = min(Self.jitter.nanoseconds, step.nanoseconds / Int64(Self.jitterShare))
+        let jitter = most > 0 ? Int64(self.random.next() % UInt64(most)) : 0
         self.dial(in: step + .nanoseconds(jitter))
         self.delegate?.tunnelClient(self, dialFailed: reason, retryIn: step)
     }
@@ -268,7 +275,9 @@ extension TunnelClient: StreamCarrierHandler.Owner {
         self.carriers.removeAll { $0 === carrier }
         self.initiator.carrierClosed(carrier.id, at: now)
         self.pump()
-        guard self.isWanted, self.carriers.isEmpty, !self.isDialling, self.redial == nil else { return }
+        guard self.isWanted, self.carriers.isEmpty else { return }
+        self.delegate?.tunnelClientLostItsCarrier(self)
+        guard !self.isDialling, self.redial == nil else { return }
         if self.badEndings > 0, self.initiator.connection == nil {
             return self.dial(in: Self.endingBackoff[self.badEndings - 1])
         }

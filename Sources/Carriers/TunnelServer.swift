@@ -45,6 +45,23 @@ public final class TunnelServer {
 
     /// Listens for stream carriers, and says where: port 0 is any free one.
     public func listen(host: String, port: Int) -> EventLoopFuture<SocketAddress?> {
+        self.listening(self.bootstrap.bind(host: host, port: port))
+    }
+
+    /// The same on a socket that listens already, and was opened by someone else; closed with the others.
+    public func listen(onBoundSocket descriptor: CInt) -> EventLoopFuture<SocketAddress?> {
+        self.listening(self.bootstrap.withBoundSocket(descriptor))
+    }
+
+    private func listening(_ channel: EventLoopFuture<any Channel>) -> EventLoopFuture<SocketAddress?> {
+        let bound = NIOLoopBound(self, eventLoop: self.eventLoop)
+        return channel.map { channel in
+            bound.value.listeners.append(channel)
+            return channel.localAddress
+        }
+    }
+
+    private var bootstrap: ServerBootstrap {
         let bound = NIOLoopBound(self, eventLoop: self.eventLoop)
         return ServerBootstrap(group: self.eventLoop)
             .serverChannelOption(.backlog, value: 256)
@@ -54,11 +71,6 @@ public final class TunnelServer {
             .carrierSocketOptions()
             .childChannelInitializer { channel in
                 channel.eventLoop.makeCompletedFuture { try bound.value.attach(channel) }
-            }
-            .bind(host: host, port: port)
-            .map { channel in
-                bound.value.listeners.append(channel)
-                return channel.localAddress
             }
     }
 

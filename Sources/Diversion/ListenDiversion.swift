@@ -1,6 +1,14 @@
 public import NIOCore
 import NIOPosix
 
+#if canImport(Glibc)
+import Glibc
+#elseif canImport(Musl)
+import Musl
+#else
+import Darwin
+#endif
+
 /// Diversion without privilege: the sidecar owns the public port from the start, and the service listens on another one.
 ///
 /// Channels are handed over before anything is read of them, with `autoRead` off: who gets them decides where they go.
@@ -11,16 +19,22 @@ public final class ListenDiversion {
 
     public init(eventLoop: any EventLoop) { self.eventLoop = eventLoop }
 
+    /// Where a service port is listened on.
+    public enum Source: Sendable {
+        case address(host: String, port: Int)
+        /// A socket that listens already, and was opened by someone else; closed with the others.
+        case socket(CInt)
+    }
+
     /// Listens on one service port. `accept` is called on the event loop for each client.
     public func listen(
-        host: String,
-        port: Int,
+        on source: Source,
         accept: @escaping (any Channel) -> Void
     ) -> EventLoopFuture<SocketAddress?> {
         let accepting = NIOLoopBound(accept, eventLoop: self.eventLoop)
         let this = NIOLoopBound(self, eventLoop: self.eventLoop)
-        return ServerBootstrap(group: self.eventLoop)
-            .serverChannelOption(.backlog, value: 4_096)
+        let bootstrap = ServerBootstrap(group: self.eventLoop)
+            .serverChannelOption(.backlog, value: Self.backlog)
             .serverChannelOption(.socketOption(.so_reuseaddr), value: 1)
             .childChannelOption(.autoRead, value: false)
             .childChannelOption(.allowRemoteHalfClosure, value: true)
@@ -33,12 +47,21 @@ public final class ListenDiversion {
                     )
                 }
             }
-            .bind(host: host, port: port)
-            .map { channel in
-                this.value.listeners.append(channel)
-                return channel.localAddress
+        let bound =
+            switch source {
+            case .address(let host, let port): bootstrap.bind(host: host, port: port)
+            case .socket(let descriptor): bootstrap.withBoundSocket(descriptor)
             }
+        return bound.map { channel in
+            // NIO has called listen(2) again, with a backlog of 128.
+            if case .socket(let descriptor) = source { _ = systemListen(descriptor, Self.backlog) }
+            this.value.listeners.append(channel)
+            return channel.localAddress
+        }
     }
+
+    /// Clients that wait in the kernel for this process, or for the one that comes after it.
+    private static let backlog: CInt = 4_096
 
     /// Leaves new connections in the kernel's queue for a while: what is taken must be able to reach the original, and
     /// for that there must be descriptors left.
@@ -56,6 +79,9 @@ public final class ListenDiversion {
         self.listeners.removeAll()
     }
 }
+
+/// `listen` is a method's name above.
+private func systemListen(_ descriptor: CInt, _ backlog: CInt) -> CInt { listen(descriptor, backlog) }
 
 /// Gives the channel away once it is active, and leaves.
 private final class AcceptHandler: ChannelInboundHandler, RemovableChannelHandler {

@@ -7,6 +7,9 @@ public protocol Environment: Sendable {
     /// In the order in which the environment lists them. Throws `.notUp` where nothing runs.
     func services() async throws -> [Service]
 
+    /// Lets a workspace connect to the environment's sidecars. Returns once they accept it, where they run already.
+    func join(_ member: Member) async throws
+
     /// Makes sure that each replica of the service has a sidecar that runs and accepts this public key, and tells where
     /// they are. Returns once they accept it.
     func prepareSidecars(of service: String, accepting member: Member) async throws -> [SidecarLocation]

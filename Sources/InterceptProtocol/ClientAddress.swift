@@ -48,6 +48,11 @@ public struct ClientAddress: Hashable, Sendable {
         }
     }
 
+    /// No client's: the stream is the sidecar's probe of the way to a local server (PROTOCOL, probe).
+    public static let unspecified = ClientAddress(ipv4: 0, port: 0)
+
+    public var isUnspecified: Bool { self.high == 0 && self.low == 0 && self.port == 0 }
+
     /// nil: not all of it is there.
     init?(isIPv6: Bool, from bytes: inout ByteBuffer) {
         if isIPv6 {

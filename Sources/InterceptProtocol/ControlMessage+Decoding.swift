@@ -48,6 +48,7 @@ extension DecodedControlMessage: Decodable {
         switch type {
         case "start": self = try Self.start(values)
         case "stop": self = .message(.stop)
+        case "probe": self = try Self.probe(values)
         case "started": self = .message(.started(generation: try values.requiredNumber(.generation)))
         case "failed":
             let code = try values.string(.code) ?? ""
@@ -57,7 +58,8 @@ extension DecodedControlMessage: Decodable {
                 code: ControlMessage.Failure.Code(rawValue: code) ?? .internal,
                 reason: try values.string(.reason)?.printable ?? "",
                 holder: try values.string(.holder)?.printable,
-                since: try values.string(.since)?.printable
+                since: try values.string(.since)?.printable,
+                id: try values.number(.id)
             )
             self = .message(.failed(failure))
         case "withdrawn": self = .message(.withdrawn(holder: try values.string(.holder)?.printable))
@@ -73,6 +75,7 @@ extension DecodedControlMessage: Decodable {
                 bytesOut: try values.number(.bytesOut) ?? 0
             )
             self = .message(.status(status))
+        case "probed": self = .message(.probed(try Self.probed(values)))
         default:
             self = .message(.unknown(type: type.printable, generation: try? values.number(.generation)))
         }
@@ -104,6 +107,29 @@ extension DecodedControlMessage: Decodable {
             return .refused(.init(generation: start.generation, code: .unsupported, reason: error.reason))
         }
         return .message(.start(start))
+    }
+
+    private static func probe(_ values: KeyedDecodingContainer<Key>) throws -> Self {
+        let id = try values.requiredNumber(.id)
+        let ports = try values.decode([RawPort].self, forKey: .ports)
+        do throws(RefusedValue) {
+            return .message(.probe(.init(id: id, ports: try Self.ports(ports))))
+        } catch {
+            return .refused(.init(generation: nil, code: .unsupported, reason: error.reason, id: id))
+        }
+    }
+
+    /// What a later version may have put in that has no meaning here is as good as no answer.
+    private static func probed(_ values: KeyedDecodingContainer<Key>) throws -> ControlMessage.Probed {
+        var probed = ControlMessage.Probed(id: try values.requiredNumber(.id), answers: [:])
+        for raw in try values.decode([RawAnswer].self, forKey: .answers) {
+            guard let number = UInt16(exactly: raw.port.service), number > 0,
+                let transport = Transport(rawValue: raw.port.transport ?? Transport.tcp.rawValue),
+                let answer = UInt8(exactly: raw.answer).flatMap(Answer.init)
+            else { continue }
+            probed.answers[ControlMessage.Port(service: number, transport: transport)] = answer
+        }
+        return probed
     }
 
     private static func ports(_ raw: [RawPort]) throws(RefusedValue) -> [ControlMessage.Port] {
@@ -142,6 +168,16 @@ private struct RawPort: Decodable {
         let values = try decoder.container(keyedBy: ControlMessage.Key.self)
         self.service = try values.requiredNumber(.service)
         self.transport = try values.string(.transport)
+    }
+}
+
+private struct RawAnswer: Decodable {
+    let port: RawPort
+    let answer: UInt64
+
+    init(from decoder: any Decoder) throws {
+        self.port = try RawPort(from: decoder)
+        self.answer = try decoder.container(keyedBy: ControlMessage.Key.self).requiredNumber(.answer)
     }
 }
 

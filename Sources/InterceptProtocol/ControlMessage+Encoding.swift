@@ -53,9 +53,12 @@ private struct Wire: Encodable {
             try values.encodeIfPresent(start.proxyProtocol?.rawValue, forKey: .proxyProtocol)
             if start.takeover { try values.encode(true, forKey: .takeover) }
         case .stop: try write("stop")
+        case .probe(let probe):
+            try write("probe", (.id, probe.id))
+            try values.encode(probe.ports.map(WirePort.init), forKey: .ports)
         case .started(let generation): try write("started", (.generation, generation))
         case .failed(let failure):
-            try write("failed", (.generation, failure.generation))
+            try write("failed", (.generation, failure.generation), (.id, failure.id))
             try values.encode(failure.code.rawValue, forKey: .code)
             try values.encode(failure.reason.printable, forKey: .reason)
             try values.encodeIfPresent(failure.holder?.printable, forKey: .holder)
@@ -73,6 +76,12 @@ private struct Wire: Encodable {
                 (.bytesIn, status.bytesIn),
                 (.bytesOut, status.bytesOut)
             )
+        case .probed(let probed):
+            try write("probed", (.id, probed.id))
+            let answers = probed.answers.sorted {
+                ($0.key.service, $0.key.transport.rawValue) < ($1.key.service, $1.key.transport.rawValue)
+            }
+            try values.encode(answers.map { WirePort(port: $0.key, answer: $0.value) }, forKey: .answers)
         case .unknown(let type, let generation): try write(type, (.generation, generation))
         }
     }
@@ -80,10 +89,19 @@ private struct Wire: Encodable {
 
 private struct WirePort: Encodable {
     let port: ControlMessage.Port
+    let answer: Answer?
+
+    init(port: ControlMessage.Port) { self.init(port: port, answer: nil) }
+
+    init(port: ControlMessage.Port, answer: Answer?) {
+        self.port = port
+        self.answer = answer
+    }
 
     func encode(to encoder: any Encoder) throws {
         var values = encoder.container(keyedBy: ControlMessage.Key.self)
         try values.encode(self.port.service, forKey: .service)
         try values.encode(self.port.transport.rawValue, forKey: .transport)
+        try values.encodeIfPresent(self.answer?.rawValue, forKey: .answer)
     }
 }

@@ -20,5 +20,8 @@ extension ControlMessage {
         case passed
         case bytesIn
         case bytesOut
+        case id
+        case answers
+        case answer
     }
 }

@@ -3,12 +3,14 @@ public enum ControlMessage: Equatable, Sendable {
     // Workspace to sidecar
     case start(Start)
     case stop
+    case probe(Probe)
     // Sidecar to workspace
     case started(generation: UInt64)
     case failed(Failure)
     case withdrawn(holder: String?)
     case stopped(total: UInt64, passed: UInt64)
     case status(Status)
+    case probed(Probed)
     /// A type that this version doesn't know.
     case unknown(type: String, generation: UInt64?)
 
@@ -44,6 +46,29 @@ public enum ControlMessage: Equatable, Sendable {
         }
     }
 
+    /// Open a stream for each of these ports, as for a client, and tell how the workspace answered.
+    public struct Probe: Equatable, Sendable {
+        /// Chosen by the workspace, echoed.
+        public var id: UInt64
+        public var ports: [Port]
+
+        public init(id: UInt64, ports: [Port]) {
+            self.id = id
+            self.ports = ports
+        }
+    }
+
+    public struct Probed: Equatable, Sendable {
+        public var id: UInt64
+        /// A port without an answer isn't among them.
+        public var answers: [Port: Answer]
+
+        public init(id: UInt64, answers: [Port: Answer]) {
+            self.id = id
+            self.answers = answers
+        }
+    }
+
     public struct Failure: Equatable, Sendable {
         public enum Code: String, Sendable {
             case busy
@@ -53,6 +78,8 @@ public enum ControlMessage: Equatable, Sendable {
         }
 
         public var generation: UInt64?
+        /// The one of the `probe` that failed.
+        public var id: UInt64?
         public var code: Code
         public var reason: String
         /// Who holds the intercept, and since when (RFC 3339, UTC), where the code is `busy`.
@@ -64,9 +91,11 @@ public enum ControlMessage: Equatable, Sendable {
             code: Code,
             reason: String,
             holder: String? = nil,
-            since: String? = nil
+            since: String? = nil,
+            id: UInt64? = nil
         ) {
             self.generation = generation
+            self.id = id
             self.code = code
             self.reason = reason
             self.holder = holder

@@ -21,6 +21,8 @@ public final class SidecarAgent {
         /// Where the service's ports are listened on.
         public var divert: Divert
         public var log: Logger
+        /// Listening sockets that were opened for this agent, and take the place of its own.
+        public var sockets = Sockets()
         /// How many descriptors the process may have.
         public var descriptorLimit = 1_024
         /// How long open connections may still take when the agent is told to end.
@@ -48,6 +50,22 @@ public final class SidecarAgent {
         case listen(Endpoint)
         /// An address: each service port is listened on there.
         case listenOnAll(host: String)
+
+        /// Where clients of a service port connect.
+        public func endpoint(of port: UInt16) -> Endpoint {
+            switch self {
+            case .listen(let endpoint): endpoint
+            case .listenOnAll(let host): Endpoint(host: host, port: port)
+            }
+        }
+    }
+
+    public struct Sockets: Sendable {
+        public var tunnel: [CInt] = []
+        /// By service port; more than one where the port has several addresses.
+        public var services: [UInt16: [CInt]] = [:]
+
+        public init() {}
     }
 
     /// What is to be told once it runs.
@@ -64,7 +82,10 @@ public final class SidecarAgent {
     private var upstreams: [Endpoint: DialTarget] = [:]
     private static let upstreamTimeout = TimeAmount.seconds(10)
     private var links: [PublicKey: WorkspaceLink] = [:]
-    var holder: WorkspaceLink?
+    var holder: WorkspaceLink? { didSet { self.interceptMayHaveChanged() } }
+    /// Called on the event loop, soon after who gets new connections has changed.
+    public var onInterceptChange: (() -> Void)?
+    private var changeIsScheduled = false
     /// What all clients that wait for an answer have said so far.
     var keptBytes = 0
     private var clients = 0
@@ -95,42 +116,51 @@ public final class SidecarAgent {
         )
         self.server = server
         for key in self.configuration.peers { server.accept(key, presharedKey: self.configuration.presharedKey) }
-        let address = self.configuration.tunnelAddress
         let this = NIOLoopBound(self, eventLoop: self.eventLoop)
-        return server.listen(host: address.host, port: Int(address.port))
-            .flatMapErrorThrowing { throw StartError("The tunnel can't listen on \(address)", $0) }
-            .flatMap { tunnel in
-                this.value.listenForClients().map { Ready(tunnel: tunnel, services: $0) }
-            }
+        return self.listenForWorkspaces(server).flatMap { tunnel in
+            this.value.listenForClients().map { Ready(tunnel: tunnel, services: $0) }
+        }
+    }
+
+    private func listenForWorkspaces(_ server: TunnelServer) -> EventLoopFuture<SocketAddress?> {
+        let address = self.configuration.tunnelAddress
+        let sockets = self.configuration.sockets.tunnel
+        guard !sockets.isEmpty else {
+            return server.listen(host: address.host, port: Int(address.port))
+                .flatMapErrorThrowing { throw StartError("The tunnel can't listen on \(address)", $0) }
+        }
+        return EventLoopFuture.whenAllSucceed(sockets.map { server.listen(onBoundSocket: $0) }, on: self.eventLoop)
+            .map { $0.first ?? nil }
+            .flatMapErrorThrowing { throw StartError("The tunnel can't use the socket that it was given", $0) }
     }
 
     private func listenForClients() -> EventLoopFuture<[UInt16: SocketAddress]> {
-        let futures = self.configuration.servicePorts.map { servicePort -> EventLoopFuture<(UInt16, SocketAddress?)> in
-            let endpoint: Endpoint =
-                switch self.configuration.divert {
-                case .listen(let endpoint): endpoint
-                case .listenOnAll(let host): Endpoint(host: host, port: servicePort.port)
-                }
+        let futures = self.configuration.servicePorts.flatMap {
+            servicePort -> [EventLoopFuture<(UInt16, SocketAddress?)>] in
+            let endpoint = self.configuration.divert.endpoint(of: servicePort.port)
             let port = servicePort.port
             do {
                 let upstream = servicePort.upstream
                 self.upstreams[upstream] = try DialTarget(host: upstream.host, port: Int(upstream.port))
             } catch {
-                return self.eventLoop.makeFailedFuture(
-                    StartError("The original's address \(servicePort.upstream) can't be looked up", error)
-                )
+                let error = StartError("The original's address \(servicePort.upstream) can't be looked up", error)
+                return [self.eventLoop.makeFailedFuture(error)]
             }
-            return self.diversion.listen(host: endpoint.host, port: Int(endpoint.port)) { [weak self] channel in
-                self?.accepted(channel, port: port)
+            let sockets = self.configuration.sockets.services[port] ?? []
+            let sources: [ListenDiversion.Source] =
+                sockets.isEmpty
+                ? [.address(host: endpoint.host, port: Int(endpoint.port))] : sockets.map { .socket($0) }
+            return sources.map { source in
+                self.diversion.listen(on: source) { [weak self] in self?.accepted($0, port: port) }
+                    .map { (port, $0) }
+                    .flatMapErrorThrowing { throw StartError("Port \(port) can't be listened for on \(endpoint)", $0) }
             }
-            .map { (port, $0) }
-            .flatMapErrorThrowing { throw StartError("Port \(port) can't be listened for on \(endpoint)", $0) }
         }
         let this = NIOLoopBound(self, eventLoop: self.eventLoop)
         return EventLoopFuture.whenAllSucceed(futures, on: self.eventLoop).flatMapThrowing { bound in
             let listeners = bound.compactMap { port, address in address.map { (port, $0) } }
             try this.value.refuseLoops(listeners.map(\.1))
-            return Dictionary(listeners, uniquingKeysWith: { $1 })
+            return Dictionary(listeners, uniquingKeysWith: { first, _ in first })
         }
     }
 
@@ -229,6 +259,36 @@ public final class SidecarAgent {
     func releaseHolder(_ link: WorkspaceLink) { if self.holder === link { self.holder = nil } }
 
     func closeConnection(of key: PublicKey, _ code: ErrorCode) { self.server?.close(key, code) }
+
+    /// Who intercepts, as the environment is told it.
+    public struct Intercept: Equatable, Sendable {
+        /// Who gets new connections; nil: the original does.
+        public var divertingTo: PublicKey?
+        /// Of the holder's.
+        public var open: UInt64 = 0
+        public var total: UInt64 = 0
+        public var passed: UInt64 = 0
+    }
+
+    public var intercept: Intercept {
+        guard let holder = self.holder else { return Intercept() }
+        return Intercept(
+            divertingTo: holder.isDiverting ? holder.key : nil,
+            open: UInt64(holder.openCount),
+            total: holder.total,
+            passed: holder.passed
+        )
+    }
+
+    /// Once for all that changes in this turn of the loop: of a service that changes hands, the end is told.
+    func interceptMayHaveChanged() {
+        guard self.onInterceptChange != nil, !self.changeIsScheduled else { return }
+        self.changeIsScheduled = true
+        self.eventLoop.assumeIsolated().execute {
+            self.changeIsScheduled = false
+            self.onInterceptChange?()
+        }
+    }
 
     // MARK: Ending
 

@@ -29,12 +29,12 @@ final class WorkspaceLink {
     private(set) var intercept: ControlMessage.Start?
     private(set) var since: WallTime?
     /// The ports are diverted to this workspace now.
-    private(set) var isDiverting = false
+    private(set) var isDiverting = false { didSet { self.agent.interceptMayHaveChanged() } }
     /// We stopped diverting without having been asked to, and the workspace hasn't been told yet.
     private var owesWithdrawn = false
     private var presence = Presence.live
 
-    private var total: UInt64 = 0
+    private(set) var total: UInt64 = 0
     var passed: UInt64 = 0
     var bytesIn: UInt64 = 0
     var bytesOut: UInt64 = 0
@@ -42,6 +42,7 @@ final class WorkspaceLink {
     private var statusTimer: Scheduled<Void>?
     private var drain: Scheduled<Void>?
     private var isStopping = false
+    private var probe: Probe?
 
     init(key: PublicKey, server: TunnelServer, agent: SidecarAgent) {
         self.key = key
@@ -65,6 +66,8 @@ final class WorkspaceLink {
         case .readable(.control): self.readControl()
         case .writable(.control): self.readControl()
         case .streamOpened: break
+        case .readable(let id) where self.probe?.handles(id) ?? false: self.probe?.streamIsReadable(id)
+        case .reset(let id, _) where self.probe?.handles(id) ?? false: self.probe?.streamWasReset(id)
         case .readable(let id): self.owners[id]?.streamOwner.streamIsReadable()
         case .writable(let id): self.owners[id]?.streamOwner.streamIsWritable()
         case .reset(let id, let code): self.owners[id]?.streamOwner.streamWasReset(code)
@@ -103,6 +106,8 @@ final class WorkspaceLink {
     private func ended(_ end: ConnectionEnd) {
         self.statusTimer?.cancel()
         self.drain?.cancel()
+        self.probe?.cancel()
+        self.probe = nil
         if self.isDiverting { self.withdraw() }
         let owners = self.owners.values
         for owner in owners { owner.streamOwner.streamEnded() }
@@ -161,10 +166,11 @@ final class WorkspaceLink {
         switch message {
         case .start(let start): self.start(start)
         case .stop: self.stop()
+        case .probe(let probe): self.probe(probe)
         case .unknown(let type, let generation):
             self.fail(generation, .unsupported, "'\(type)' isn't a message that this sidecar knows")
         // A workspace's peer says these, not a workspace.
-        case .started, .failed, .withdrawn, .stopped, .status:
+        case .started, .failed, .withdrawn, .stopped, .status, .probed:
             self.fail(nil, .unsupported, "that is a sidecar's message")
         }
     }
@@ -178,18 +184,8 @@ final class WorkspaceLink {
         if start.proxyProtocol != nil {
             return self.fail(start.generation, .unsupported, "this sidecar doesn't speak the PROXY protocol")
         }
-        for port in start.ports {
-            guard port.transport == .tcp else {
-                return self.fail(
-                    start.generation,
-                    .unsupported,
-                    "this sidecar doesn't divert UDP (port \(port.service))"
-                )
-            }
-            guard self.agent.serves(port.service) else {
-                let ports = self.agent.servicePortNumbers.map(String.init).joined(separator: ", ")
-                return self.fail(start.generation, .port, "port \(port.service) isn't the service's; it has \(ports)")
-            }
+        if let failure = self.refusal(of: start.ports, generation: start.generation) {
+            return self.send(.failed(failure))
         }
         if let holder = self.agent.holder, holder !== self {
             guard start.takeover else {
@@ -223,6 +219,39 @@ final class WorkspaceLink {
         metadata["ports"] = "\(start.ports.map { String($0.service) }.joined(separator: ","))"
         self.agent.log.info("intercepting: new connections reach the workspace", metadata: metadata)
     }
+
+    /// Why these ports can't be had here.
+    private func refusal(
+        of ports: [ControlMessage.Port],
+        generation: UInt64? = nil,
+        id: UInt64? = nil
+    ) -> ControlMessage.Failure? {
+        for port in ports {
+            if port.transport != .tcp {
+                let reason = "this sidecar doesn't divert UDP (port \(port.service))"
+                return .init(generation: generation, code: .unsupported, reason: reason, id: id)
+            }
+            if !self.agent.serves(port.service) {
+                let served = self.agent.servicePortNumbers.map(String.init).joined(separator: ", ")
+                let reason = "port \(port.service) isn't the service's; it has \(served)"
+                return .init(generation: generation, code: .port, reason: reason, id: id)
+            }
+        }
+        return nil
+    }
+
+    /// One at a time: of a second there are no answers.
+    private func probe(_ message: ControlMessage.Probe) {
+        if let failure = self.refusal(of: message.ports, id: message.id) { return self.send(.failed(failure)) }
+        guard self.probe == nil else { return self.send(.probed(.init(id: message.id, answers: [:]))) }
+        let probe = Probe(message, link: self) { [weak self] answers in
+            self?.send(.probed(.init(id: message.id, answers: answers)))
+        }
+        self.probe = probe
+        probe.begin()
+    }
+
+    func probeIsOver(_ probe: Probe) { if self.probe === probe { self.probe = nil } }
 
     private func isTakenOver(by other: String) {
         self.withdraw()

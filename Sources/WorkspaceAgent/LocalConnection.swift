@@ -10,6 +10,8 @@ import Tunnel
 ///     │            └── failed: answer 1, 3 or 4 ──▶ refused: what still comes is thrown away
 ///     └── no such port, unreadable: answer 2 or 4 ──▶ refused
 /// ```
+///
+/// A probe of the sidecar's gets its answer and no more: the local server sees a client that connects and leaves.
 final class LocalConnection {
     private enum State {
         case header
@@ -24,6 +26,9 @@ final class LocalConnection {
     private var state = State.header
     private var headerBytes = ByteBuffer()
     private var headerTimeout: Scheduled<Void>?
+    private var isProbe = false
+    private var wasCut = false
+    private var port: UInt16 = 0
 
     private static let connectTimeout = TimeAmount.seconds(5)  // †
     private static let headerWithin = TimeAmount.seconds(10)
@@ -66,6 +71,8 @@ final class LocalConnection {
 
     private func connect(_ header: ConnectionHeader) {
         self.headerTimeout?.cancel()
+        self.isProbe = header.client.isUnspecified
+        self.port = header.servicePort
         guard let target = self.agent.target(for: header) else { return self.answer(.unmapped) }
         self.state = .connecting
         target.connect(on: self.agent.eventLoop, timeout: Self.connectTimeout).assumeIsolated()
@@ -80,7 +87,11 @@ final class LocalConnection {
     private func connected(_ channel: any Channel) {
         guard case .connecting = self.state else { return channel.closeWithReset() }
         guard let client = self.agent.client else { return channel.closeWithReset() }
-        self.agent.localServerAnswered()
+        self.agent.localServerAnswered(self.port)
+        if self.isProbe {
+            channel.close(promise: nil)
+            return self.answer(.connected)
+        }
         let bridge = StreamBridge(client, stream: self.stream, channel: channel) { [weak self] _ in self?.done() }
         guard (try? channel.pipeline.syncOperations.addHandler(bridge)) != nil else {
             channel.closeWithReset()
@@ -103,11 +114,10 @@ final class LocalConnection {
 
     private static func byte(_ answer: Answer) -> ByteBuffer { ByteBuffer(integer: answer.rawValue) }
 
-    /// No server has seen a byte: the sidecar may give all of them to the original.
+    /// That is all: no server has seen a byte, so the sidecar may give all of them to the original.
     private func answer(_ answer: Answer) {
         self.headerTimeout?.cancel()
         self.state = .refused
-        self.agent.refused += 1
         self.withConnection { connection in
             connection.write(Self.byte(answer), to: self.stream)
             connection.finish(self.stream)
@@ -124,6 +134,13 @@ final class LocalConnection {
             case .nothing: return
             }
         }
+    }
+
+    /// The sidecar's drain time is over: both of its words for that may come, in either order.
+    private func noteCut(_ code: StreamErrorCode) {
+        guard code == .shuttingDown, self.agent.isEnding, !self.wasCut else { return }
+        self.wasCut = true
+        self.agent.cutAtEnd += 1
     }
 
     private func abandon() {
@@ -155,6 +172,7 @@ extension LocalConnection: StreamOwner {
     func streamIsWritable() { if case .bridged(let bridge) = self.state { bridge.streamIsWritable() } }
 
     func streamWasReset(_ code: StreamErrorCode) {
+        self.noteCut(code)
         switch self.state {
         case .bridged(let bridge): bridge.streamWasReset(code)
         case .header, .connecting:
@@ -167,6 +185,7 @@ extension LocalConnection: StreamOwner {
     }
 
     func streamWasStopped(_ code: StreamErrorCode) {
+        self.noteCut(code)
         switch self.state {
         case .bridged(let bridge): bridge.streamWasStopped(code)
         case .header, .connecting:

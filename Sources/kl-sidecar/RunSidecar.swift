@@ -118,7 +118,9 @@ struct RunSidecar: ParsableCommand {
     }
 
     func run() throws {
-        AgentSupport.Process.holdEndSignals()
+        AgentSupport.Process.holdEndAndReloadSignals()
+        var sockets = ActivatedSockets.inherited()
+        let notifier = ServiceNotifier.inherited()
         AgentSupport.Process.forbidCoreDumps()
         let descriptors = AgentSupport.Process.raiseDescriptorLimit()
         let log = self.agent.logger("kl-sidecar")
@@ -140,6 +142,13 @@ struct RunSidecar: ParsableCommand {
         configuration.tunnel.deadAfter = self.deadAfter
         configuration.tunnel.maxStreamsFromPeer = 1
         configuration.descriptorLimit = descriptors
+        configuration.sockets = self.take(&sockets)
+        for socket in sockets.sockets {
+            log.warning(
+                "a socket that was handed over serves no port of this sidecar",
+                metadata: ["name": "\(socket.name)"]
+            )
+        }
 
         let eventLoop = MultiThreadedEventLoopGroup.singleton.next()
         let program = SidecarProgram(
@@ -147,15 +156,27 @@ struct RunSidecar: ParsableCommand {
             metrics: self.metrics,
             peersFile: self.peersFile,
             peers: self.peer,
+            notifier: notifier,
             eventLoop: eventLoop
         )
         let bound = try eventLoop.submit { NIOLoopBound(program.build(), eventLoop: eventLoop) }.wait()
         eventLoop.execute { bound.value.start() }
 
-        _ = AgentSupport.Process.nextEndSignal()
+        while AgentSupport.Process.nextSignal() == .reload { eventLoop.execute { bound.value.reload() } }
         eventLoop.execute { bound.value.shutDown() }
         // Asked again: at once.
         _ = AgentSupport.Process.nextEndSignal()
         Ending(name: "kl-sidecar", saying: nil, code: Ending.interrupted).exit()
+    }
+
+    /// A socket belongs to the service port for which this sidecar would otherwise listen on the same port itself.
+    private func take(_ sockets: inout ActivatedSockets) -> SidecarAgent.Sockets {
+        var result = SidecarAgent.Sockets()
+        result.tunnel = sockets.take(named: "tunnel")
+        for servicePort in self.servicePort {
+            let taken = sockets.take(port: self.divert.endpoint(of: servicePort.port).port)
+            if !taken.isEmpty { result.services[servicePort.port] = taken }
+        }
+        return result
     }
 }

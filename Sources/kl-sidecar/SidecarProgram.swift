@@ -12,6 +12,7 @@ struct SidecarProgram: Sendable {
     private let metrics: Endpoint?
     private let peersFile: String?
     private let peers: [PublicKey]
+    private let notifier: ServiceNotifier?
     private let eventLoop: any EventLoop
 
     init(
@@ -19,12 +20,14 @@ struct SidecarProgram: Sendable {
         metrics: Endpoint?,
         peersFile: String?,
         peers: [PublicKey],
+        notifier: ServiceNotifier?,
         eventLoop: any EventLoop
     ) {
         self.configuration = configuration
         self.metrics = metrics
         self.peersFile = peersFile
         self.peers = peers
+        self.notifier = notifier
         self.eventLoop = eventLoop
     }
 
@@ -35,6 +38,9 @@ struct SidecarProgram: Sendable {
         private let agent: SidecarAgent
         private var lastKeys: [PublicKey]
         private var lastProblem: String?
+        private var isReady = false
+        private var mustReload = false
+        private var lastTold: SidecarAgent.Intercept?
 
         init(_ program: SidecarProgram) {
             self.program = program
@@ -77,11 +83,14 @@ struct SidecarProgram: Sendable {
             if let metrics { fields.append(("metrics", .string(metrics.endpointText))) }
             Console.write(JSONLine.object(fields) + "\n", to: 1)
             self.watchPeersFile()
+            self.notify()
         }
 
         private func fail(_ error: any Error) {
             Ending(name: "kl-sidecar", saying: "\(error)", code: Ending.failed).exit()
         }
+
+        // MARK: Keys
 
         /// A key taken off the list ends its connection within a second or so.
         private func watchPeersFile() {
@@ -107,7 +116,55 @@ struct SidecarProgram: Sendable {
             }
         }
 
+        /// SIGHUP: whoever changed the file need not wait until it is looked at.
+        func reload() {
+            // Before that the file may just have been read: it is read again once the agent knows what to do with the keys.
+            guard self.isReady else {
+                self.mustReload = true
+                return
+            }
+            self.program.notifier?.reloading()
+            if let path = self.program.peersFile { self.readPeersFile(path) }
+            self.program.notifier?.ready()
+        }
+
+        // MARK: Notifications
+
+        private func notify() {
+            self.isReady = true
+            if self.mustReload { self.reload() }
+            guard let notifier = self.program.notifier else { return }
+            notifier.ready()
+            self.agent.onInterceptChange = { [weak self] in self?.tellIntercept() }
+            self.tellIntercept()
+            self.watchCounts()
+        }
+
+        /// Who intercepts is told at once, counts once a second.
+        private func watchCounts() {
+            self.program.eventLoop.assumeIsolated().scheduleTask(in: .seconds(1)) {
+                self.tellIntercept()
+                self.watchCounts()
+            }
+        }
+
+        private func tellIntercept() {
+            let intercept = self.agent.intercept
+            guard intercept != self.lastTold else { return }
+            let isSent = self.program.notifier?.send([
+                ("X_KL_DIVERTING", intercept.divertingTo?.base64 ?? ""),
+                ("X_KL_OPEN", "\(intercept.open)"),
+                ("X_KL_TOTAL", "\(intercept.total)"),
+                ("X_KL_PASSED", "\(intercept.passed)"),
+            ])
+            // Otherwise tried again in a second.
+            if isSent == true { self.lastTold = intercept }
+        }
+
+        // MARK: Ending
+
         func shutDown() {
+            self.program.notifier?.stopping()
             self.agent.shutDown().assumeIsolated().whenComplete { _ in
                 Ending(name: "kl-sidecar", saying: nil, code: Ending.done).exit()
             }

@@ -9,14 +9,6 @@ import Noise
 import Tunnel
 import WorkspaceAgent
 
-#if canImport(Glibc)
-import Glibc
-#elseif canImport(Musl)
-import Musl
-#else
-import Darwin
-#endif
-
 struct RunWorkspace: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "run",
@@ -125,8 +117,8 @@ struct RunWorkspace: ParsableCommand {
         var configuration = WorkspaceAgent.Configuration(
             tunnel: tunnel,
             sidecar: .init(host: endpoint.host, port: Int(endpoint.port)),
-            mappings: self.map,
-            label: Self.label,
+            targets: try LocalTargets(self.map),
+            label: WorkspaceLabel.own,
             log: log
         )
         configuration.onUnavailable = self.onUnavailable
@@ -138,7 +130,7 @@ struct RunWorkspace: ParsableCommand {
         let eventLoop = MultiThreadedEventLoopGroup.singleton.next()
         let built = configuration
         let agent = try eventLoop.submit {
-            NIOLoopBound(try WorkspaceAgent(built, eventLoop: eventLoop), eventLoop: eventLoop)
+            NIOLoopBound(WorkspaceAgent(built, eventLoop: eventLoop), eventLoop: eventLoop)
         }.wait()
         let publicKey = staticKey.publicKey
         eventLoop.execute { agent.value.start { Self.handle($0, publicKey: publicKey) } }
@@ -163,16 +155,7 @@ struct RunWorkspace: ParsableCommand {
             Console.write(JSONLine.object(fields) + "\n", to: 1)
         case .failed(let sentence, let isBusy):
             Ending(name: "kl-workspace", saying: sentence, code: isBusy ? Ending.busy : Ending.failed).exit()
-        case .ended: Ending(name: "kl-workspace", saying: nil, code: Ending.done).exit()
+        case .stopped, .ended: Ending(name: "kl-workspace", saying: nil, code: Ending.done).exit()
         }
-    }
-
-    /// user@host, as others see it who ask whose intercept it is.
-    private static var label: String {
-        var name = [CChar](repeating: 0, count: 256)
-        gethostname(&name, name.count - 1)
-        let host = name.withUnsafeBytes { String(decoding: $0.prefix { $0 != 0 }, as: UTF8.self) }
-        let user = getpwuid(getuid()).flatMap { $0.pointee.pw_name }.map { String(cString: $0) } ?? "\(getuid())"
-        return "\(user)@\(host)"
     }
 }

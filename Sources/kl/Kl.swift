@@ -3,13 +3,21 @@ import ArgumentParser
 
 /// Takes a developer's connections out of an environment and back.
 @main
-struct Kl: ParsableCommand {
+struct Kl: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "kl",
         abstract: "Intercept services of an environment from your workspace.",
+        discussion: """
+            kl env connect demo, then kl intercept start api-server --port 8080:3000: what others send to \
+            api-server:8080 reaches localhost:3000 of this machine, until kl intercept stop api-server.
+            """,
         version: Version.text,
-        subcommands: [GenerateKey.self, ShowPublicKey.self, GeneratePresharedKey.self, ShowVersion.self]
+        subcommands: [
+            EnvironmentCommands.self, InterceptCommands.self, PrintCompletion.self, GenerateKey.self,
+            ShowPublicKey.self,
+            GeneratePresharedKey.self, ShowVersion.self, Supervise.self,
+        ]
     )
 
-    static func main() { Self.runAsProgram() }
+    static func main() async { await Self.runAsProgram() }
 }

@@ -34,3 +34,8 @@ def commands(text):
         if language in ("", "sh", "bash", "shell", "console"):
             lines += re.sub(r"\\\n\s*", " ", block).splitlines()
     return lines
+
+
+def spans(text):
+    """What stands in `code spans`, outside fenced blocks."""
+    return re.findall(r"`([^`\n]+)`", re.sub(r"^(```+|~~~+).*?^\1", "", text, flags=re.MULTILINE | re.DOTALL))

@@ -13,6 +13,7 @@ import pytest
 sys.path.insert(0, str(pathlib.Path(__file__).parent))
 
 from harness import waiting  # noqa: E402
+from harness.cli import ComposeProject, Developer  # noqa: E402
 from harness.pair import Pair  # noqa: E402
 from harness.processes import Processes  # noqa: E402
 
@@ -60,6 +61,9 @@ def pytest_runtest_makereport(item, call):
     report = yield
     if report.failed and (started := item.funcargs.get("processes")):
         report.sections.append(("what the programs said", started.logs()))
+    if report.failed and (given := item.funcargs.get("demo")):
+        project, ada = given
+        report.sections.append(("what the environment said", project.logs() + ada.logs()))
     return report
 
 
@@ -83,7 +87,7 @@ def pytest_terminal_summary(terminalreporter):
 @pytest.fixture(scope="session")
 def binaries():
     folder = pathlib.Path(os.environ.get("KL_BIN", ROOT / ".build/release")).resolve()
-    for name in ("kl-sidecar", "kl-workspace"):
+    for name in ("kl", "kl-sidecar", "kl-workspace"):
         if not (folder / name).exists():
             pytest.exit(f"{folder / name} doesn't exist. Build first: agent/build", returncode=3)
     return folder
@@ -125,6 +129,49 @@ def make_pair(processes, binaries, folder):
         return pair
 
     return make
+
+
+@pytest.fixture
+def make_developer(binaries, folder):
+    """Makes developers, each with a home of their own: in KL_TEST_HOMES, for a run with homes of another kind."""
+    made = []
+
+    def make(name="ada", directory=None, **environment):
+        homes = os.environ.get("KL_TEST_HOMES")
+        home = (pathlib.Path(homes) / folder.name if homes else folder) / f"home-{name}"
+        developer = Developer(binaries, home, directory or folder, **environment)
+        made.append(developer)
+        return developer
+
+    yield make
+    for developer in made:
+        developer.end()
+
+
+@pytest.fixture
+def make_project(binaries, folder, make_developer):
+    """Makes compose projects. What runs of them is ended, and must have been known to `kl env down`."""
+    made = []
+
+    def make(services=("api-server",), name="demo", folder_name=None, **options):
+        project = ComposeProject(binaries, folder / (folder_name or name), services, name, **options)
+        made.append(project)
+        return project
+
+    yield make
+    janitor = make_developer("janitor")
+    left = [pid for project in made for pid in project.down(janitor)]
+    assert not left, f"left running after kl env down: {left}"
+
+
+@pytest.fixture
+def demo(make_project, make_developer):
+    """A project that is up, and a developer who is connected to it."""
+    project = make_project()
+    ada = make_developer("ada", project.folder)
+    ada.ok("env", "connect", "demo")
+    project.answers("api-server", aim=2)
+    return project, ada
 
 
 @pytest.fixture

@@ -355,6 +355,54 @@ def test_a_status_is_told(setup):
     assert status["bytesIn"] == len(b"GET / HTTP/1.0\r\nHost: test\r\n\r\n")
 
 
+def test_a_probe_is_answered_and_counts_nowhere(setup):
+    workspace = setup.started()
+
+    def probe(number, answer):
+        workspace.send_control({"type": "probe", "id": number, "ports": [{"service": PORT, "transport": "tcp"}]})
+        service, header = workspace.next_stream()
+        assert header == control.Header(PORT, "0.0.0.0", 0)
+        assert service.read() == b""
+        service.write(bytes([answer]))
+        service.end()
+        answers = [{"service": PORT, "transport": "tcp", "answer": answer}]
+        assert workspace.wait_message("probed") == {"type": "probed", "id": number, "answers": answers}
+
+    for number, answer in enumerate((control.CONNECTED, control.REFUSED, control.OTHER)):
+        probe(number, answer)
+    workspace.wait(lambda: list(workspace.connection.streams) == [0], what="the streams to finish")
+    workspace.send_control({"type": "stop"})
+    assert workspace.wait_message("stopped") == {"type": "stopped", "total": 0, "passed": 0}
+    assert setup.original.requests == []
+
+
+def test_a_probe_of_a_workspace_that_takes_it_for_a_client(setup):
+    """Its answer counts; what its server says, and how long that takes to leave, disturbs nothing."""
+    workspace = setup.started()
+    ports = [{"service": PORT, "transport": "tcp"}]
+    workspace.send_control({"type": "probe", "id": 1, "ports": ports})
+    service, _ = workspace.next_stream()
+    # One at a time.
+    workspace.send_control({"type": "probe", "id": 2, "ports": ports})
+    assert workspace.wait_message("probed") == {"type": "probed", "id": 2, "answers": []}
+    service.write(bytes([control.CONNECTED]) + b"220 mail.example ESMTP")
+    assert workspace.wait_message("probed")["answers"] == [{**ports[0], "answer": control.CONNECTED}]
+    join = serve(workspace)
+    assert get(setup.front) == "workspace"
+    join()
+    with pytest.raises(StreamReset):
+        while True:
+            service.wait_acknowledged()
+            service.write(b"x", timeout=10)
+            time.sleep(0.2)
+
+
+def test_a_probe_without_an_answer(setup):
+    workspace = setup.started()
+    workspace.send_control({"type": "probe", "id": 1, "ports": [{"service": PORT}]})
+    assert workspace.wait_message("probed", timeout=12) == {"type": "probed", "id": 1, "answers": []}
+
+
 def test_control_messages_that_cannot_be_done(setup):
     workspace = setup.workspace()
     workspace.wait_connected()
@@ -365,6 +413,9 @@ def test_control_messages_that_cannot_be_done(setup):
         workspace.send_control({"type": "start", "generation": 8, "ports": ports, "unknown": [1]})
         failed = workspace.wait_message("failed", "started")
         assert (failed["type"], failed["generation"], failed["code"]) == ("failed", 8, code)
+        workspace.send_control({"type": "probe", "id": 9, "ports": ports})
+        failed = workspace.wait_message("failed", "probed")
+        assert (failed["type"], failed["id"], failed["code"], failed.get("generation")) == ("failed", 9, code, None)
     workspace.send_control({"type": "start", "generation": "nine", "ports": []})
     workspace.wait(lambda: workspace.closed_with is not None, what="CONTROL_ERROR")
     assert workspace.closed_with == wire.CONTROL_ERROR

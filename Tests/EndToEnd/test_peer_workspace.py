@@ -93,6 +93,19 @@ def test_what_cannot_be_connected(setup, port, answer):
     assert setup.request() == (control.CONNECTED, response("workspace"))
 
 
+@pytest.mark.parametrize(
+    ("port", "answer"),
+    [(MAPPED, control.CONNECTED), (UNMAPPED, control.NOT_MAPPED), (NOBODY, control.REFUSED)],
+)
+def test_a_probe_gets_its_answer_and_no_more(setup, port, answer):
+    client = setup.sidecar.intercept(port, "0.0.0.0", 0)
+    assert client.read_to_end() == bytes([answer])
+    client.end()
+    sidecar = setup.sidecar
+    sidecar.wait(lambda: list(sidecar.connection.streams) == [0], what="the streams to finish")
+    assert setup.request() == (control.CONNECTED, response("workspace"))
+
+
 def test_a_header_that_is_wrong_is_answered_with_4(setup):
     sidecar = setup.sidecar
     for wrong in (b"\x02\x06\x1f\x90\x04\xc0\0\2\7\x9c\x40", b"\x01\x06\x1f\x90\x05\xc0\0\2\7\x9c\x40"):

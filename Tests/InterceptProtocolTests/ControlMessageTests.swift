@@ -32,6 +32,13 @@ import Testing
         .withdrawn(holder: "grace@desk"),
         .stopped(total: 128, passed: 2),
         .status(.init(open: 3, total: 128, passed: 2, bytesIn: 13_002_342, bytesOut: 102_865_121)),
+        .probe(.init(id: 0, ports: [])),
+        .probe(.init(id: 7, ports: [.init(service: 8_080), .init(service: 53, transport: .udp)])),
+        .probed(.init(id: 7, answers: [:])),
+        .probed(
+            .init(id: 7, answers: [.init(service: 8_080): .connected, .init(service: 53, transport: .udp): .other])
+        ),
+        .failed(.init(generation: nil, code: .port, reason: "port 9999 is not served here", id: 7)),
         .unknown(type: "later", generation: nil),
         .unknown(type: "later", generation: 7),
     ]
@@ -53,6 +60,15 @@ import Testing
         }
         #expect(json(.stop) == #"{"type":"stop"}"#)
         #expect(json(.started(generation: 1)) == #"{"generation":1,"type":"started"}"#)
+        #expect(
+            json(.probe(.init(id: 7, ports: [.init(service: 8_080)])))
+                == #"{"id":7,"ports":[{"service":8080,"transport":"tcp"}],"type":"probe"}"#
+        )
+        #expect(
+            json(.probed(.init(id: 7, answers: [.init(service: 9_090): .refused, .init(service: 8_080): .connected])))
+                == #"{"answers":[{"answer":0,"service":8080,"transport":"tcp"},"#
+                + #"{"answer":1,"service":9090,"transport":"tcp"}],"id":7,"type":"probed"}"#
+        )
         #expect(json(.withdrawn(holder: "a/b")) == #"{"holder":"a/b","type":"withdrawn"}"#)
         #expect(
             json(.start(.init(generation: 1, workspace: "ada@thinkpad", ports: [.init(service: 8_080)])))
@@ -69,6 +85,18 @@ import Testing
             try decode(
                 #" { "later" : {"a":[null]}, "ports":[{"service":8080,"x":1}], "generation":1 ,"type" : "start" } "#
             ) == .message(least)
+        )
+        #expect(
+            try decode(#"{"type":"probe","id":7,"ports":[{"service":1}]}"#)
+                == .message(.probe(.init(id: 7, ports: [.init(service: 1)])))
+        )
+        // Answers that mean nothing here are as good as none.
+        #expect(
+            try decode(
+                #"{"type":"probed","id":7,"answers":[{"service":1,"answer":5},{"service":2,"answer":300},"#
+                    + #"{"service":0,"answer":0},{"service":65536,"answer":0},{"service":3,"answer":4},"#
+                    + #"{"service":4,"transport":"sctp","answer":0}]}"#
+            ) == .message(.probed(.init(id: 7, answers: [.init(service: 3): .other])))
         )
         #expect(try decode(#"{"type":"stopped"}"#) == .message(.stopped(total: 0, passed: 0)))
         #expect(
@@ -118,6 +146,11 @@ import Testing
         #"{"type":"start","generation":1,"ports":[],"drainSeconds":-1}"#,
         #"{"type":"start","generation":1,"ports":[],"workspace":{}}"#,
         #"{"type":"start","generation":1,"ports":[],"onUnavailable":"no","probes":1}"#,
+        #"{"type":"probe","ports":[]}"#, #"{"type":"probe","id":7}"#, #"{"type":"probe","id":"7","ports":[]}"#,
+        #"{"type":"probe","id":-1,"ports":[]}"#, #"{"type":"probe","id":7,"ports":[8080]}"#,
+        #"{"type":"probe","id":7,"ports":[{}]}"#, #"{"type":"probed","id":7}"#, #"{"type":"probed","answers":[]}"#,
+        #"{"type":"probed","id":7,"answers":[{"service":1}]}"#, #"{"type":"probed","id":7,"answers":[{"answer":0}]}"#,
+        #"{"type":"probed","id":7,"answers":[{"service":1,"answer":"0"}]}"#, #"{"type":"failed","id":"7"}"#,
         #"{"type":"failed","code":7}"#, #"{"type":"withdrawn","holder":7}"#, #"{"type":"status","open":"3"}"#,
     ])
     func `what is no control message`(json: String) {
@@ -166,6 +199,17 @@ import Testing
         )
     }
 
+    @Test(arguments: [
+        (#"[{"service":0}]"#, "port 0 can't be intercepted: ports are 1 to 65535"),
+        (#"[{"service":1,"transport":"sctp"}]"#, "transport must be 'tcp' or 'udp', not 'sctp'"),
+    ])
+    func `a probe that is refused`(ports: String, reason: String) throws {
+        #expect(
+            try decode(#"{"type":"probe","id":5,"ports":\#(ports)}"#)
+                == .refused(.init(generation: nil, code: .unsupported, reason: reason, id: 5))
+        )
+    }
+
     @Test func `at most so many ports, and they fit`() throws {
         func start(_ count: Int) -> ControlMessage {
             .start(
@@ -183,6 +227,12 @@ import Testing
         decoder.append(.control(start(ControlMessage.Start.maxPortCount + 1)))
         guard case .refused(let failure) = try decoder.next() else { throw CancellationError() }
         #expect(failure.reason == "at most 1024 ports can be intercepted")
+
+        let answers = Dictionary(
+            uniqueKeysWithValues: most.ports.map { ($0, Answer.other) }
+        )
+        decoder.append(.control(.probed(.init(id: 9_007_199_254_740_991, answers: answers))))
+        #expect(try decoder.next() == .message(.probed(.init(id: 9_007_199_254_740_991, answers: answers))))
 
         var bytes = ByteBuffer(string: "before")
         #expect(!start(4_000).encode(into: &bytes))

@@ -1,3 +1,152 @@
+import Environments
+import InterceptProtocol
 import Testing
+import WorkspaceDaemon
 
 @testable import kl
+
+struct PortFlagTests {
+    private static let service = Environments.Service(
+        name: "api",
+        state: .running,
+        ports: [
+            .init(published: 8080, target: 21090, name: "http"), .init(published: 9090, target: 21091),
+            .init(published: 53, target: 21092, name: "80"),
+        ]
+    )
+
+    @Test(
+        arguments: [
+            ("8080:3000", 8080, "127.0.0.1", 3000), ("8080", 8080, "127.0.0.1", 8080),
+            ("http", 8080, "127.0.0.1", 8080),
+            ("http:3000", 8080, "127.0.0.1", 3000), ("8080:other:3000", 8080, "other", 3000),
+            ("8080:[::1]:3000", 8080, "::1", 3000), ("9090:localhost:1/tcp", 9090, "127.0.0.1", 1),
+        ] as [(String, UInt16, String, UInt16)]
+    )
+    func isRead(_ text: String, _ service: UInt16, _ host: String, _ port: UInt16) throws {
+        let mapping = try PortFlag(text).mapping(for: Self.service)
+        #expect(mapping == StartRequest.Mapping(service: service, host: host, port: port))
+    }
+
+    @Test(arguments: [
+        "", ":", "8080:", ":3000", "0:1", "65536", "8080:0", "8080:99999", "1:2:3:4", "8080::3000", "8080:[::1",
+        "53/udp",
+        "53/sctp", "-1", "8080:-1", "８０８０:1", "8080 :1",
+    ])
+    func isRefused(_ text: String) {
+        #expect(throws: (any Error).self) { try PortFlag(text).mapping(for: Self.service) }
+    }
+
+    @Test func whatTheServiceLacksIsNamedWithWhatItHas() throws {
+        let flag = try PortFlag("grpc:1")
+        let failure = #expect(throws: CommandFailure.self) { try flag.mapping(for: Self.service) }
+        #expect(failure?.description == "'api' has no port named 'grpc'. It has 8080 (http), 9090, 53 (80).")
+        #expect(failure?.exitCode == 2)
+    }
+
+    @Test func twoForOnePortAreRefusedWithBoth() throws {
+        let flags = try [PortFlag("8080:1"), PortFlag("http:2")]
+        let failure = #expect(throws: CommandFailure.self) {
+            try PortFlags.mappings(flags, for: Self.service, listeningOn: [])
+        }
+        #expect(failure?.description == "'8080:1' and 'http:2' are for the same port of 'api'. Give each port once.")
+    }
+
+    @Test(
+        arguments: [
+            ("127.0.0.1", 8080, "127.0.0.1", 8080, true), ("127.0.0.1", 8080, "::1", 8080, true),
+            ("0.0.0.0", 8080, "127.0.0.1", 8080, true), ("192.0.2.1", 8080, "192.0.2.1", 8080, true),
+            ("192.0.2.1", 8080, "127.0.0.1", 8080, false), ("127.0.0.1", 8080, "127.0.0.1", 3000, false),
+        ] as [(String, UInt16, String, UInt16, Bool)]
+    )
+    func aTargetThatIsTheServicesOwnPlaceIsACircle(
+        _ place: String,
+        _ placePort: UInt16,
+        _ host: String,
+        _ port: UInt16,
+        _ isLoop: Bool
+    ) {
+        let mapping = StartRequest.Mapping(service: 8080, host: host, port: port)
+        let loop = PortFlags.loop(mapping, listeningOn: [Endpoint(host: place, port: placePort)])
+        #expect((loop != nil) == isLoop)
+    }
+}
+
+struct TextTests {
+    @Test(arguments: [
+        (0.004, "0.00 s"), (0.04, "0.04 s"), (0.2, "0.2 s"), (1.25, "1.3 s"), (12.0, "12.0 s"),
+    ])
+    func seconds(_ value: Double, _ text: String) { #expect(Times.seconds(value) == text) }
+
+    @Test(
+        arguments: [(0, "0"), (999, "999"), (1_000, "1,000"), (10_211, "10,211"), (1_234_567, "1,234,567")]
+            as [(UInt64, String)]
+    )
+    func grouped(_ value: UInt64, _ text: String) { #expect(Times.grouped(value) == text) }
+
+    @Test(
+        arguments: [
+            (0, "0 B"), (1_023, "1023 B"), (1_024, "1.0 KiB"), (13_002_342, "12.4 MiB"), (.max, "16777216.0 TiB"),
+        ] as [(UInt64, String)]
+    )
+    func bytes(_ value: UInt64, _ text: String) { #expect(Times.bytes(value) == text) }
+
+    @Test func timesOfRFC3339() {
+        #expect(Times.unixSeconds("1970-01-01T00:00:00Z") == 0)
+        #expect(Times.unixSeconds("2026-11-22T21:40:03.123Z") == 1_795_383_603)
+        for text in ["", "now", "2026-11-22", "2026-11-22T21:40:03+01:00", "２０２６-11-22T21:40:03Z"] {
+            #expect(Times.unixSeconds(text) == nil)
+            #expect(Times.age(of: text) == "?")
+        }
+    }
+
+    @Test func columnsAreAsWideAsTheirWidestCell() {
+        var table = Table(["A", "LONGER", "C"])
+        table.add(["wide cell", "x", "1"])
+        table.note("Reason: none")
+        table.add(["é", "", "2"])
+        #expect(
+            table.text == """
+                A           LONGER   C
+                wide cell   x        1
+                  Reason: none
+                é                    2
+
+                """
+        )
+    }
+
+    @Test func whatOthersWroteCannotMoveTheCursor() {
+        let record = InterceptRecord(
+            service: "api",
+            holder: Member(label: "eve\u{1B}[2J\u{7}@\u{202E}host", publicKey: "key"),
+            since: "2026-11-22T21:40:03Z",
+            ports: [.init(service: 1, target: "127.0.0.1:2\u{1B}")]
+        )
+        let reference = EnvironmentReference(kind: .local, name: "demo", location: "/x")
+        let view = InterceptView(record, environment: reference, isOwn: false)
+        for text in [InterceptList(environment: "demo", intercepts: [view]).text, view.text] {
+            #expect(
+                !text.unicodeScalars.contains { $0.value < 32 && $0 != "\n" || $0.value == 0x202E || $0.value == 0x7F }
+            )
+        }
+    }
+
+    @Test func newsOfAnInterceptInFrontOfAPerson() {
+        let reference = EnvironmentReference(kind: .local, name: "demo", location: "/x")
+        var old = InterceptStatus(environment: reference, service: "api", phase: .active, since: "2026-11-22T21:40:03Z")
+        old.mappings = [.init(service: 8080, host: "127.0.0.1", port: 3000)]
+        old.missingLocalServers = [8080]
+        var new = old
+        new.missingLocalServers = []
+        #expect(ForegroundNews.lines(from: nil, to: old) == [])
+        #expect(ForegroundNews.lines(from: old, to: new) == ["✓ localhost:3000 listens now: it answers for port 8080"])
+        #expect(
+            ForegroundNews.lines(from: new, to: old)
+                == ["! nothing is listening on localhost:3000: the original service answers"]
+        )
+        new.phase = .degraded
+        new.reason = "the tunnel is down"
+        #expect(ForegroundNews.lines(from: old, to: new).first == "api is Degraded: the tunnel is down")
+    }
+}

@@ -1,8 +1,9 @@
-/// What glibc has beyond POSIX, for posix_spawn(3): the Swift module of the C library doesn't show it.
+/// What the Swift module of the C library doesn't show: glibc's additions to posix_spawn(3), and the macros of cmsg(3).
 #ifndef KL_CSPAWN_H
 #define KL_CSPAWN_H
 
 #include <spawn.h>
+#include <sys/types.h>
 
 /// A session of its own for the child.
 short kl_spawn_setsid(void);
@@ -10,5 +11,7 @@ short kl_spawn_setsid(void);
 int kl_spawn_add_chdir(posix_spawn_file_actions_t *actions, const char *path);
 /// The child gets no descriptor from this one on.
 int kl_spawn_add_closefrom(posix_spawn_file_actions_t *actions, int from);
+/// The next datagram, and who sent it as the kernel says it (SO_PASSCRED is set on the socket); no process where it doesn't say.
+ssize_t kl_receive_from(int socket, void *bytes, size_t size, pid_t *sender);
 
 #endif

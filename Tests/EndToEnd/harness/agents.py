@@ -41,6 +41,13 @@ class Sidecar(Agent):
     def __init__(self, processes, binaries, arguments, **options):
         super().__init__(processes, "kl-sidecar", [binaries / "kl-sidecar", "run", *arguments], **options)
 
+    @classmethod
+    def started_by(cls, processes, command, **options):
+        """One that another program starts."""
+        sidecar = cls.__new__(cls)
+        Agent.__init__(sidecar, processes, "kl-sidecar", command, **options)
+        return sidecar
+
     @property
     def tunnel(self):
         """Host and port of its TCP carrier."""

@@ -15,7 +15,9 @@ from .waiting import NotSeen
 class Process:
     """A program in a process group of its own. Its standard error is a file; its standard output is kept as lines."""
 
-    def __init__(self, name, arguments, log, *, user=None, descriptors=None, directory=None, environment=None):
+    def __init__(
+        self, name, arguments, log, *, user=None, descriptors=None, directory=None, environment=None, pass_descriptors=()
+    ):
         self.name = name
         self.arguments = [str(argument) for argument in arguments]
         self.log_path = pathlib.Path(log)
@@ -42,6 +44,7 @@ class Process:
                 cwd=directory,
                 env={**os.environ, **(environment or {})},
                 preexec_fn=limit if descriptors else None,
+                pass_fds=pass_descriptors,
             )
         self.pid = self.child.pid
         threading.Thread(target=self._read_output, daemon=True).start()

@@ -63,7 +63,8 @@ class Workspace(Agent):
                 self.initiate(carrier)
 
     def dial(self, current):
-        self.dial_at = current + (1, 2, 4, 5 + random.random() / 3)[min(self.dials, 3)]
+        step = (0.1, 0.2, 0.4, 1, 2, 4, 5)[min(self.dials, 6)]
+        self.dial_at = current + step + min(step, 1) * random.random() / 3
         self.dials += 1
         sock = socket.socket()
         sock.setblocking(False)

@@ -1,0 +1,96 @@
+#if canImport(Glibc)
+import Glibc
+#elseif canImport(Musl)
+import Musl
+#else
+import Darwin
+#endif
+
+/// Tells whoever started this program how it is, in datagrams as sd_notify(3) has them.
+///
+/// Nobody is waited for: what can't be sent now isn't sent, and `send` says so.
+public struct ServiceNotifier: Sendable {
+    private let descriptor: CInt
+    /// With the leading NUL of an abstract name.
+    private let name: [UInt8]
+
+    /// Where NOTIFY_SOCKET says; nil where nobody wants to know. The variable is removed: it isn't meant for children.
+    ///
+    /// Call it before any other thread starts: the environment has no lock.
+    public static func inherited() -> ServiceNotifier? {
+        defer { unsetenv("NOTIFY_SOCKET") }
+        return getenv("NOTIFY_SOCKET").flatMap { ServiceNotifier(to: String(cString: $0)) }
+    }
+
+    /// - Parameter address: a path, or `@` and an abstract name. Nil for anything else.
+    init?(to address: String) {
+        guard let name = Self.socketName(address) else { return nil }
+        #if canImport(Glibc)
+        let type = CInt(SOCK_DGRAM.rawValue)
+        #else
+        let type = CInt(SOCK_DGRAM)
+        #endif
+        let descriptor = socket(AF_UNIX, type, 0)
+        guard descriptor >= 0 else { return nil }
+        _ = fcntl(descriptor, F_SETFD, FD_CLOEXEC)
+        self.descriptor = descriptor
+        self.name = name
+    }
+
+    static func socketName(_ address: String) -> [UInt8]? {
+        var name = Array(address.utf8)
+        guard name.count > 1, name.count < MemoryLayout.size(ofValue: sockaddr_un().sun_path) else { return nil }
+        switch name[0] {
+        case UInt8(ascii: "@"): name[0] = 0
+        case UInt8(ascii: "/"): break
+        default: return nil
+        }
+        return name
+    }
+
+    /// False: it couldn't be sent, and may be tried again.
+    @discardableResult
+    public func send(_ fields: [(String, String)]) -> Bool {
+        let bytes = Array(Self.message(fields).utf8)
+        var address = sockaddr_un()
+        address.sun_family = sa_family_t(AF_UNIX)
+        withUnsafeMutableBytes(of: &address.sun_path) { $0.copyBytes(from: self.name) }
+        // An abstract name is as long as the address says; behind a path stands a NUL.
+        let isPath = self.name.first != 0
+        let offset = MemoryLayout<sockaddr_un>.offset(of: \.sun_path) ?? 2
+        let size = socklen_t(offset + self.name.count + (isPath ? 1 : 0))
+        return withUnsafePointer(to: &address) {
+            $0.withMemoryRebound(to: sockaddr.self, capacity: 1) { pointer in
+                while true {
+                    let count = sendto(self.descriptor, bytes, bytes.count, Self.flags, pointer, size)
+                    if count < 0, errno == EINTR { continue }
+                    return count == bytes.count
+                }
+            }
+        }
+    }
+
+    /// A line break can't be part of a value.
+    static func message(_ fields: [(String, String)]) -> String {
+        fields.map { "\($0.0)=\($0.1.filter { !$0.isNewline })" }.joined(separator: "\n")
+    }
+
+    /// SIGPIPE comes from stream sockets alone.
+    private static let flags = CInt(MSG_DONTWAIT)
+}
+
+extension ServiceNotifier {
+    public func ready() { self.send([("READY", "1")]) }
+
+    /// Before the configuration is read again; `ready` follows. The time lets the other side tell whether it was read after it
+    /// was changed.
+    public func reloading() { self.send([("RELOADING", "1"), ("MONOTONIC_USEC", "\(Self.monotonicMicroseconds)")]) }
+
+    public func stopping() { self.send([("STOPPING", "1")]) }
+
+    private static var monotonicMicroseconds: UInt64 {
+        var time = timespec()
+        clock_gettime(CLOCK_MONOTONIC, &time)
+        return UInt64(time.tv_sec) * 1_000_000 + UInt64(time.tv_nsec) / 1_000
+    }
+}

@@ -1,0 +1,118 @@
+/// What no service can be wrong in by itself: ports that meet on one machine, and services that wait for each other.
+struct ComposeChecks {
+    let services: [ComposeReader.Draft]
+
+    func check() throws(Fault) {
+        try self.checkPorts()
+        try self.checkDependencies()
+    }
+
+    private struct Use {
+        var service: String
+        var position: Position
+    }
+
+    private func checkPorts() throws(Fault) {
+        var published: [UInt16: Use] = [:]
+        var targets: [UInt16: Use] = [:]
+        for service in self.services {
+            let name = service.service.name
+            for (port, position) in service.ports {
+                if port.published == port.target { throw self.sameNumber(port, at: position) }
+                if let other = published[port.published] {
+                    let both = Self.places(other, Use(service: name, position: position))
+                    throw Fault(
+                        position,
+                        "port \(port.published) is published \(both). Publish one of them on another port."
+                    )
+                }
+                published[port.published] = Use(service: name, position: position)
+                if let other = targets[port.target], other.service != name {
+                    throw Fault(
+                        position,
+                        "\(other.service.quoted) (line \(other.position.line)) and \(name.quoted) (line \(position.line))"
+                            + " both listen on \(port.target) themselves, and they share this machine."
+                            + " Let one of them listen on another port."
+                    )
+                }
+                targets[port.target] = Use(service: name, position: position)
+            }
+        }
+        for service in self.services {
+            for (port, position) in service.ports {
+                guard let other = published[port.target] else { continue }
+                throw Fault(
+                    position,
+                    "\(service.service.name.quoted) listens on \(port.target) itself, and \(other.service.quoted)"
+                        + " (line \(other.position.line)) publishes that port. Let one of them use another port."
+                )
+            }
+        }
+    }
+
+    private static func places(_ first: Use, _ second: Use) -> String {
+        let lines = (first.position.line, second.position.line)
+        guard first.service == second.service else {
+            return "by \(first.service.quoted) (line \(lines.0)) and by \(second.service.quoted) (line \(lines.1))"
+        }
+        let place = lines.0 == lines.1 ? "line \(lines.0)" : "lines \(lines.0) and \(lines.1)"
+        return "twice by \(first.service.quoted) (\(place))"
+    }
+
+    private func sameNumber(_ port: ComposePort, at position: Position) -> Fault {
+        let taken = Set(self.services.flatMap { $0.ports.flatMap { [$0.port.published, $0.port.target] } })
+        var other = PortText.other(than: port.target)
+        while taken.contains(other), other < .max { other += 1 }
+        return Fault(
+            position,
+            "port \(port.published) is the published one and the service's own, and on one machine they can't be the same."
+                + " Let the service listen on another, such as \(other), and write \"\(port.published):\(other)\"."
+        )
+    }
+
+    private func checkDependencies() throws(Fault) {
+        let names = self.services.map(\.service.name)
+        let indices = Dictionary(uniqueKeysWithValues: names.enumerated().map { ($1, $0) })
+        for service in self.services {
+            for (name, position) in service.dependsOn where indices[name] == nil {
+                let suggestion = Suggestion.sentence(for: name, among: names)
+                throw Fault(
+                    position,
+                    "\(service.service.name.quoted) depends on \(name.quoted), which isn't in the file.\(suggestion) Mend the name, or take it out."
+                )
+            }
+        }
+        var done: Set<String> = []
+        for service in self.services {
+            var way: [String] = []
+            try self.follow(service, indices: indices, way: &way, done: &done)
+        }
+    }
+
+    /// Depth first; what is on the way already closes a circle. At most as deep as there are services.
+    private func follow(
+        _ service: ComposeReader.Draft,
+        indices: [String: Int],
+        way: inout [String],
+        done: inout Set<String>
+    ) throws(Fault) {
+        guard !done.contains(service.service.name) else { return }
+        way.append(service.service.name)
+        for (name, position) in service.dependsOn {
+            if let begin = way.firstIndex(of: name) {
+                let circle = way[begin...] + [name]
+                let shown = circle.count > 12 ? circle.prefix(6) + ["…"] + circle.suffix(5) : circle
+                throw Fault(
+                    position,
+                    "services wait for each other in a circle: \(shown.joined(separator: " → "))."
+                        + " Take one of them out of 'depends_on'."
+                )
+            }
+            if let index = indices[name] {
+                try self.follow(self.services[index], indices: indices, way: &way, done: &done)
+            }
+        }
+        way.removeLast()
+        done.insert(service.service.name)
+    }
+}

@@ -1,0 +1,169 @@
+extension ComposeReader {
+    private static let keys = [
+        "command", "depends_on", "entrypoint", "env_file", "environment", "ports", "restart", "stop_grace_period",
+        "working_dir",
+    ]
+    /// Of containers, and nothing that a process of this machine has.
+    private static let containerKeys: Set<String> = [
+        "annotations", "blkio_config", "build", "cap_add", "cap_drop", "cgroup", "cgroup_parent", "configs",
+        "container_name",
+        "cpu_count", "cpu_percent", "cpu_period", "cpu_quota", "cpu_rt_period", "cpu_rt_runtime", "cpu_shares", "cpus",
+        "cpuset", "credential_spec", "deploy", "device_cgroup_rules", "devices", "dns", "dns_opt", "dns_search",
+        "domainname", "expose", "external_links", "extra_hosts", "gpus", "group_add", "hostname", "image", "init",
+        "ipc",
+        "isolation", "labels", "links", "logging", "mac_address", "mem_limit", "mem_reservation", "mem_swappiness",
+        "memswap_limit", "network_mode", "networks", "oom_kill_disable", "oom_score_adj", "pid", "pids_limit",
+        "platform",
+        "privileged", "pull_policy", "read_only", "runtime", "secrets", "security_opt", "shm_size", "stdin_open",
+        "storage_opt", "sysctls", "tmpfs", "tty", "ulimits", "userns_mode", "uts", "volumes", "volumes_from",
+    ]
+    /// What a process could have.
+    private static let absentKeys: Set<String> = [
+        "attach", "develop", "extends", "healthcheck", "post_start", "pre_stop", "profiles", "provider", "scale",
+        "stop_signal", "user",
+    ]
+
+    mutating func service(_ entry: YAMLValue.Entry) throws(Fault) -> Draft {
+        let name = entry.key
+        var draft = Draft(
+            service: ComposeService(name: name, command: [], workingDirectory: self.folder, line: entry.position.line),
+            position: entry.position
+        )
+        var entrypoint: [String] = []
+        var command: [String] = []
+        var fromFiles: [String: String] = [:]
+        var own: [String: String] = [:]
+        var hasImage = false
+        let entries = entry.value.isNull ? [] : try self.entries(entry.value, "service \(name.quoted)")
+        for entry in entries {
+            // `key:` with nothing after it is as good as no key.
+            if entry.value.isNull, Self.keys.contains(entry.key) { continue }
+            switch entry.key {
+            case "entrypoint": entrypoint = try self.words(entry)
+            case "command": command = try self.words(entry)
+            case "working_dir":
+                draft.service.workingDirectory = self.absolute(try self.text(entry.value, "'working_dir'"))
+            case "ports": draft.ports = try self.ports(entry.value, of: name)
+            case "environment": own = try self.environment(entry.value)
+            case "env_file": fromFiles = try self.environmentFiles(entry.value)
+            case "depends_on": draft.dependsOn = try self.dependencies(entry.value)
+            case "stop_grace_period": draft.service.stopGraceSeconds = try self.gracePeriod(entry.value)
+            case "restart": draft.service.restart = try self.restartPolicy(entry.value)
+            case let key where key.hasPrefix("x-"): try self.checkExtension(entry)
+            case let key where Self.containerKeys.contains(key):
+                hasImage = hasImage || key == "image" || key == "build"
+                self.warn(
+                    entry.position,
+                    "\(key.quoted) is ignored: a service of a local environment is a process of this machine"
+                )
+            case let key where Self.absentKeys.contains(key):
+                self.warn(entry.position, "\(key.quoted) is ignored: it isn't in this version")
+            default: self.warnOfUnknown(entry, of: "a service", known: Self.keys)
+            }
+        }
+        draft.service.command = entrypoint + command
+        guard let program = draft.service.command.first, !program.isEmpty else {
+            let what =
+                hasImage
+                ? "has no command, and its image isn't used: it is a process of this machine" : "has no command"
+            throw Fault(
+                draft.position,
+                "service \(name.quoted) \(what). Write what is run, as in 'command: ./server --port 21090'."
+            )
+        }
+        draft.service.environment = fromFiles.merging(own) { $1 }
+        draft.service.ports = draft.ports.map(\.port)
+        draft.service.dependsOn = draft.dependsOn.map(\.name)
+        return draft
+    }
+
+    /// A text is split as a shell does it; a list is taken as it is.
+    private mutating func words(_ entry: YAMLValue.Entry) throws(Fault) -> [String] {
+        if case .sequence(let elements) = entry.value.kind {
+            var words: [String] = []
+            for element in elements { words.append(try self.text(element, "an element of \(entry.key.quoted)")) }
+            return words
+        }
+        let text = try self.text(entry.value, entry.key.quoted)
+        do throws(ShellWords.Failure) {
+            let split = try ShellWords(text)
+            if let syntax = split.shellSyntax {
+                self.warn(
+                    entry.value.position,
+                    "there is no shell: \(syntax.quoted) is an argument like the others."
+                        + " For a shell write \(entry.key): [sh, -c, \"…\"]"
+                )
+            }
+            return split.words
+        } catch {
+            switch error {
+            case .unclosed(let quote):
+                throw Fault(
+                    entry.value.position,
+                    "a quote (\(quote)) in \(entry.key.quoted) isn't closed. Close it, or write a list."
+                )
+            case .backslashAtEnd:
+                throw Fault(
+                    entry.value.position,
+                    "\(entry.key.quoted) ends with a backslash. Leave it out, or write a list."
+                )
+            }
+        }
+    }
+
+    private mutating func dependencies(_ value: YAMLValue) throws(Fault) -> [(name: String, position: Position)] {
+        var result: [(name: String, position: Position)] = []
+        var known: Set<String> = []
+        if case .sequence(let elements) = value.kind {
+            for element in elements {
+                let name = try self.text(element, "an element of 'depends_on'")
+                if known.insert(name).inserted { result.append((name, element.position)) }
+            }
+            return result
+        }
+        for entry in try self.entries(value, "'depends_on'") {
+            result.append((entry.key, entry.position))
+            guard !entry.value.isNull else { continue }
+            for option in try self.entries(entry.value, "a service in 'depends_on'") {
+                guard option.key == "condition" else {
+                    self.warnOfUnknown(option, of: "a service in 'depends_on' that is used", known: ["condition"])
+                    continue
+                }
+                let condition = try self.text(option.value, "'condition'")
+                // Without containers there is one thing to see: whether it listens.
+                guard condition == "service_started" || condition == "service_healthy" else {
+                    throw Fault(
+                        option.value.position,
+                        "the condition \(condition.quoted) isn't in this version."
+                            + " Write 'service_started': it means that the service listens."
+                    )
+                }
+            }
+        }
+        return result
+    }
+
+    private mutating func gracePeriod(_ value: YAMLValue) throws(Fault) -> Double {
+        let text = try self.text(value, "'stop_grace_period'")
+        guard let seconds = ComposeDuration.seconds(text) else {
+            throw Fault(
+                value.position,
+                "\(text.quoted) isn't a length of time. Write one with its unit, as in '10s' or '1m30s'."
+            )
+        }
+        return seconds
+    }
+
+    private mutating func restartPolicy(_ value: YAMLValue) throws(Fault) -> ComposeService.RestartPolicy {
+        let text = try self.text(value, "'restart'")
+        if let policy = ComposeService.RestartPolicy(rawValue: text) { return policy }
+        if text.hasPrefix("on-failure:"), let count = UInt16(text.dropFirst(11)) {
+            self.warn(value.position, "the limit of \(count) restarts is ignored: it isn't in this version")
+            return .onFailure
+        }
+        throw Fault(
+            value.position,
+            "\(text.quoted) isn't a restart policy. Write no, always, on-failure or unless-stopped."
+        )
+    }
+}

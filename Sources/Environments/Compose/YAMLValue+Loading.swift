@@ -1,0 +1,201 @@
+import Yams
+
+extension YAMLValue {
+    /// Nil: there is nothing in the file but comments.
+    static func load(_ text: String) throws(Fault) -> YAMLValue? {
+        let begin = Position(line: 1, column: 1)
+        // Yams puts a copy of what an alias stands for in its place, and hashes keys by all that is in them. A few lines of
+        // aliases of aliases would keep it busy for ever, or overflow the stack. It never sees one: each '*' of the text is
+        // some letter that the text doesn't have, and a plain scalar that begins with it is an alias of ours.
+        guard let marker = Self.privateUse.first(where: { !text.unicodeScalars.contains($0) }) else {
+            throw Fault(begin, "the file is full of private-use characters. Mend the file.")
+        }
+        let marked = text.replacing("*", with: marker)
+        var loader = Loader(marker: marker)
+        do {
+            // Anchors are weak in nodes: the parser holds them. `.basic` leaves every scalar the text that it is.
+            let parser = try Parser(yaml: marked, resolver: .basic, encoding: .utf8)
+            return try withExtendedLifetime(parser) {
+                guard let root = try parser.singleRoot() else { return nil }
+                return try loader.value(of: root)
+            }
+        } catch let fault as Fault {
+            throw fault
+        } catch let error as YamlError {
+            throw Fault(error, restoring: { $0.replacing(marker, with: "*") })
+        } catch {
+            throw Fault(begin, "the file can't be read as YAML. Mend the file.")
+        }
+    }
+
+    private static let privateUse = (UInt32(0xE000)...0xE0FF).compactMap(Unicode.Scalar.init)
+}
+
+private struct Loader {
+    let marker: Unicode.Scalar
+    private var anchors: [String: YAMLValue] = [:]
+    private var merged = 0
+
+    init(marker: Unicode.Scalar) { self.marker = marker }
+
+    /// † Compose files are a few levels deep.
+    private static let maxHeight = 100
+    /// The file's own bound of 1 MiB, several times: what is written once and used by every service.
+    private static let maxWeight = 8 * 1_048_576
+    private static let maxMerged = 200_000
+
+    mutating func value(of node: Node) throws(Fault) -> YAMLValue {
+        let position = Position(node.mark)
+        let value: YAMLValue
+        switch node {
+        case .scalar(let scalar):
+            if scalar.style == .plain, scalar.string.unicodeScalars.first == self.marker {
+                return try self.target(ofAlias: self.restored(scalar.string), at: position)
+            }
+            value = YAMLValue(self.restored(scalar.string), isPlain: scalar.style == .plain, at: position)
+        case .sequence(let sequence):
+            var elements: [YAMLValue] = []
+            var weight = 0
+            for element in sequence {
+                elements.append(try self.value(of: element))
+                weight += elements.last?.weight ?? 0
+                try self.check(weight, at: position)
+            }
+            value = YAMLValue(elements, at: position)
+        case .mapping(let mapping): value = try self.value(of: mapping, at: position)
+        case .alias: throw Fault(position, "an alias can't be used here. Write out what it stands for.")
+        }
+        guard value.height <= Self.maxHeight else {
+            throw Fault(position, "more than \(Self.maxHeight) values lie in one another here. Mend the file.")
+        }
+        if let anchor = node.anchor { self.anchors[self.restored(anchor.rawValue)] = value }
+        return value
+    }
+
+    private mutating func value(of mapping: Node.Mapping, at position: Position) throws(Fault) -> YAMLValue {
+        var own: [YAMLValue.Entry] = []
+        var bases: [YAMLValue] = []
+        var weight = 0
+        for (key, value) in mapping {
+            let keyPosition = Position(key.mark)
+            guard case .scalar(let text, let isPlain) = try self.value(of: key).kind else {
+                throw Fault(keyPosition, "a list or a mapping can't be a key. Mend the file.")
+            }
+            let entry = YAMLValue.Entry(key: text, position: keyPosition, value: try self.value(of: value))
+            weight += entry.weight
+            try self.check(weight, at: position)
+            guard text == "<<", isPlain else {
+                own.append(entry)
+                continue
+            }
+            if case .sequence(let several) = entry.value.kind { bases += several } else { bases.append(entry.value) }
+        }
+        guard !bases.isEmpty else { return YAMLValue(own, at: position) }
+        // https://yaml.org/type/merge.html: what is written here wins, then what comes first.
+        var known = Set(own.map(\.key))
+        for base in bases {
+            guard case .mapping(let entries) = base.kind else {
+                throw Fault(base.position, "'<<' takes mappings, and this is \(base.whatItIs). Mend the file.")
+            }
+            self.merged += entries.count
+            guard self.merged <= Self.maxMerged else { throw self.tooMuch(at: position) }
+            own += entries.filter { known.insert($0.key).inserted }
+        }
+        return YAMLValue(own, at: position)
+    }
+
+    private func target(ofAlias text: String, at position: Position) throws(Fault) -> YAMLValue {
+        let name = text.dropFirst()
+        let isAlias = !name.isEmpty && name.utf8.allSatisfy { $0.isAlphanumeric || $0 == 0x2D || $0 == 0x5F }
+        guard isAlias else {
+            throw Fault(position, "\(text.quoted) begins with '*', which is an alias in YAML. Put it in quotes.")
+        }
+        guard let target = self.anchors[String(name)] else {
+            throw Fault(
+                position,
+                "\(text.quoted) stands for nothing: there is no '&\(name.prefix(60))' before it. Write it at the value that is meant."
+            )
+        }
+        return target
+    }
+
+    private func check(_ weight: Int, at position: Position) throws(Fault) {
+        guard weight <= Self.maxWeight else { throw self.tooMuch(at: position) }
+    }
+
+    private func tooMuch(at position: Position) -> Fault {
+        Fault(position, "with its aliases written out this is more than 8 MiB. Use fewer.")
+    }
+
+    private func restored(_ text: String) -> String {
+        text.replacing(self.marker, with: "*")
+    }
+}
+
+extension String {
+    /// By scalars: a '*' with an accent on it is one character, and none of YAML's.
+    fileprivate func replacing(_ scalar: Unicode.Scalar, with other: Unicode.Scalar) -> String {
+        guard self.unicodeScalars.contains(scalar) else { return self }
+        return String(String.UnicodeScalarView(self.unicodeScalars.lazy.map { $0 == scalar ? other : $0 }))
+    }
+}
+
+extension UInt8 {
+    var isAlphanumeric: Bool { self.isLetter || self.isDigit }
+    var isLetter: Bool { (0x41...0x5A).contains(self) || (0x61...0x7A).contains(self) }
+    var isDigit: Bool { (0x30...0x39).contains(self) }
+}
+
+extension Position {
+    fileprivate init(_ mark: Mark?) {
+        self.init(line: mark?.line ?? 1, column: mark?.column ?? 1)
+    }
+
+    /// - Parameter offset: in characters.
+    fileprivate init(_ offset: Int?, in text: String) {
+        let before = text.prefix(offset ?? 0)
+        let line = 1 + before.count { $0.isNewline }
+        let column =
+            1
+            + (before.lastIndex { $0.isNewline }.map { before.distance(from: $0, to: before.endIndex) - 1 }
+                ?? before.count)
+        self.init(line: line, column: column)
+    }
+}
+
+extension Fault {
+    fileprivate init(_ error: YamlError, restoring: (String) -> String) {
+        switch error {
+        case .scanner(let context, let problem, let mark, let text),
+            .parser(let context, let problem, let mark, let text):
+            if Self.isTab(at: mark, in: text) {
+                self.init(Position(mark), "there is a tab where YAML takes blanks only. Indent with blanks.")
+                return
+            }
+            let context = context.map { " \($0.text) that began at line \($0.mark.line)" } ?? ""
+            self.init(Position(mark), "this isn't YAML: \(problem)\(context). Mend the file there.")
+        case .composer(_, let problem, let mark, _):
+            let isSecond = problem == "but found another document"
+            self.init(
+                Position(mark),
+                isSecond
+                    ? "a second document begins here. Keep one in the file."
+                    : "this isn't YAML: \(problem). Mend the file there."
+            )
+        case .reader(let problem, let offset, _, let text):
+            self.init(Position(offset, in: text), "this isn't text: \(problem). Mend the file there.")
+        case .duplicatedKeysInMapping(let duplicates, let context):
+            let key = restoring(duplicates.first ?? "")
+            self.init(Position(context.mark), "the key \(key.quoted) is there more than once. Keep one of them.")
+        default:
+            self.init(Position(line: 1, column: 1), "the file can't be read as YAML. Mend the file.")
+        }
+    }
+
+    private static func isTab(at mark: Mark, in text: String) -> Bool {
+        let line = text.split(separator: "\n", maxSplits: mark.line, omittingEmptySubsequences: false).dropFirst(
+            mark.line - 1
+        )
+        return line.first?.unicodeScalars.dropFirst(mark.column - 1).first == "\t"
+    }
+}

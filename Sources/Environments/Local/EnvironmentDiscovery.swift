@@ -1,0 +1,88 @@
+import HostSupport
+
+/// An environment that can be connected to, or the reason why not.
+public struct FoundEnvironment: Codable, Equatable, Sendable {
+    public enum State: String, Codable, Sendable {
+        case up
+        case down
+        /// Its file can't be used.
+        case broken
+    }
+
+    public var reference: EnvironmentReference
+    public var state: State
+    /// Of what is broken: why, in a sentence.
+    public var reason: String?
+
+    public init(_ reference: EnvironmentReference, _ state: State, reason: String? = nil) {
+        self.reference = reference
+        self.state = state
+        self.reason = reason
+    }
+}
+
+/// Finds the environments that somebody here may mean: the compose files of a folder and of those above it, and what was
+/// connected to before. Reads files, and waits for the disk.
+public enum EnvironmentDiscovery {
+    /// In compose's own order: where a folder has several, the first is meant.
+    public static let fileNames = ["compose.yaml", "compose.yml", "docker-compose.yaml", "docker-compose.yml"]
+
+    /// † Folders above one another.
+    private static let maxFolders = 64
+
+    /// The nearest first, then those known from before; each once.
+    public static func find(
+        from folder: String,
+        known: [EnvironmentReference] = [],
+        environment: [String: String] = Spawn.ownEnvironment
+    ) -> [FoundEnvironment] {
+        let near = Self.files(from: folder).map { (path: $0, name: nil as String?) }
+        let others = known.filter { $0.kind == .local }.map { (path: $0.location, name: $0.name as String?) }
+        var seen: Set<String> = []
+        return (near + others).compactMap { path, name in
+            seen.insert(path).inserted ? Self.look(at: path, name: name, environment: environment) : nil
+        }
+    }
+
+    /// The compose files of a folder and of those above it, absolute, the nearest first.
+    public static func files(from folder: String) -> [String] {
+        var result: [String] = []
+        var folder = SmallFile.parent(of: ComposeFile.absolutePath(of: folder + "/."))
+        for _ in 0..<Self.maxFolders {
+            let prefix = folder == "/" ? "/" : folder + "/"
+            if let name = Self.fileNames.first(where: { ComposeFile.isFile(prefix + $0) }) {
+                result.append(prefix + name)
+            }
+            guard folder != "/" else { break }
+            folder = SmallFile.parent(of: folder)
+        }
+        return result
+    }
+
+    /// One environment, by its compose file.
+    /// - Parameter name: what it is called if its file can't be read.
+    public static func look(
+        at path: String,
+        name: String? = nil,
+        environment: [String: String] = Spawn.ownEnvironment
+    ) -> FoundEnvironment {
+        let path = ComposeFile.absolutePath(of: path)
+        let fallback = name ?? ComposeFile.defaultName(in: SmallFile.parent(of: path))
+        do throws(EnvironmentError) {
+            // What runs is up, whatever its file says by now.
+            if let folder = try StateFolder.open(besideFile: path), let state = try EnvironmentState.read(from: folder),
+                state.file == path, state.isAlive
+            {
+                return FoundEnvironment(Self.reference(path, state.name), .up)
+            }
+            let file = try ComposeFile.read(path: path, environment: environment)
+            return FoundEnvironment(Self.reference(path, file.name), .down)
+        } catch {
+            return FoundEnvironment(Self.reference(path, fallback), .broken, reason: error.description)
+        }
+    }
+
+    private static func reference(_ path: String, _ name: String) -> EnvironmentReference {
+        EnvironmentReference(kind: .local, name: name, location: path)
+    }
+}

@@ -1,0 +1,147 @@
+import HostSupport
+
+/// An environment of processes on this machine: what its folder `.kl/` says, and what its supervisor does.
+///
+/// The supervisor may have died. What it started lives on, and is served from its last words.
+public struct LocalEnvironment: Environment {
+    public let reference: EnvironmentReference
+    private let patience: Duration
+
+    public init(_ reference: EnvironmentReference) { self.init(reference, patience: .seconds(10)) }
+
+    /// - Parameter patience: how long a sidecar that isn't ready, or a supervisor that doesn't answer, is waited for.
+    init(_ reference: EnvironmentReference, patience: Duration) {
+        self.reference = reference
+        self.patience = patience
+    }
+
+    /// Whether a supervisor runs.
+    public var isSupervised: Bool {
+        get throws {
+            guard let folder = try StateFolder.open(besideFile: self.reference.location) else { return false }
+            return try LocalStatus.read(self.reference, in: folder)?.isSupervised ?? false
+        }
+    }
+
+    /// Whether anything of it runs, if only what a supervisor that is gone has left.
+    public var isAlive: Bool {
+        get throws {
+            guard let folder = try StateFolder.open(besideFile: self.reference.location) else { return false }
+            return try LocalStatus.read(self.reference, in: folder) != nil
+        }
+    }
+
+    public func join(_ member: Member) async throws {
+        try await Blocking.run { try self.introduce(member, in: try self.status()) }
+    }
+
+    public func services() async throws -> [Service] {
+        try await Blocking.run { try self.status().services.map(\.service) }
+    }
+
+    public func sidecars(of service: String) async throws -> [SidecarLocation] {
+        try await Blocking.run { try self.status().find(service).sidecars.compactMap(\.location) }
+    }
+
+    public func prepareSidecars(of service: String, accepting member: Member) async throws -> [SidecarLocation] {
+        try await Blocking.run {
+            let status = try self.status()
+            _ = try status.find(service)
+            try self.introduce(member, in: status)
+        }
+        let deadline = ContinuousClock.now + self.patience
+        while true {
+            let (status, found) = try await Blocking.run {
+                let status = try self.status()
+                return (status, try status.find(service))
+            }
+            guard let late = found.sidecars.first(where: { $0.location == nil }) else {
+                guard !found.sidecars.isEmpty else { throw status.withoutSidecar(service) }
+                return found.sidecars.compactMap(\.location)
+            }
+            // Nobody is there who could start another.
+            guard status.isSupervised else { throw status.withoutSidecar(service) }
+            guard ContinuousClock.now < deadline else {
+                throw EnvironmentError(
+                    .failed,
+                    "the sidecar \(late.name.quoted) isn't ready: \(late.reason ?? "it is \(late.state.rawValue)")."
+                        + " Look into \(status.folder.log(ofSidecar: late.name))"
+                )
+            }
+            try await Task.sleep(for: .milliseconds(50))
+        }
+    }
+
+    public func intercepts() async throws -> [InterceptRecord] {
+        try await Blocking.run {
+            guard let folder = try StateFolder.open(besideFile: self.reference.location) else { return [] }
+            let status = try LocalStatus.read(self.reference, in: folder)
+            return try RecordFile(in: folder).read().intercepts.map { Self.merged($0, status) }
+        }
+    }
+
+    public func claim(_ record: InterceptRecord, force: Bool) async throws -> ClaimResult {
+        try await Blocking.run {
+            let status = try self.status()
+            _ = try status.find(record.service)
+            return try RecordFile(in: status.folder).claim(record, force: force)
+        }
+    }
+
+    public func release(service: String, publicKey: String) async throws {
+        try await Blocking.run {
+            guard let folder = try StateFolder.open(besideFile: self.reference.location) else { return }
+            try RecordFile(in: folder).release(service: service, publicKey: publicKey)
+        }
+    }
+
+    // MARK: - What waits for files
+
+    private func status() throws(EnvironmentError) -> LocalStatus {
+        guard let folder = try StateFolder.open(besideFile: self.reference.location),
+            let status = try LocalStatus.read(self.reference, in: folder)
+        else { throw LocalStatus.notUp(self.reference) }
+        return status
+    }
+
+    /// Makes sure that the sidecars know the member.
+    private func introduce(_ member: Member, in status: LocalStatus) throws(EnvironmentError) {
+        let record = RecordFile(in: status.folder)
+        let isNew = try record.add(member)
+        // Also for a member of old: who added it may have been ended before the sidecars heard of it.
+        let milliseconds = Int(self.patience / .milliseconds(1))
+        let outcome = SupervisorClient(folder: status.folder).refresh(within: isNew ? milliseconds : milliseconds / 5)
+        guard isNew, outcome != .refreshed else { return }
+        // Or the next try would take it for known.
+        try record.removeMember(publicKey: member.publicKey)
+        switch outcome {
+        case .failed(let reason):
+            throw EnvironmentError(
+                .failed,
+                "the supervisor of environment \(self.reference.name.quoted) hasn't let your key in: \(reason)."
+                    + " Try again; if that doesn't help, look into \(status.folder.supervisorLog)"
+            )
+        default: throw status.withoutSupervisor("your key is new to it, and nobody can let it in")
+        }
+    }
+
+    private static func merged(_ record: InterceptRecord, _ status: LocalStatus?) -> InterceptRecord {
+        var record = record
+        guard let status else {
+            record.isDiverting = false
+            return record
+        }
+        // Without a supervisor nobody has written down what the sidecars do.
+        guard status.isSupervised, let service = status.services.first(where: { $0.service.name == record.service })
+        else {
+            return record
+        }
+        record.isDiverting = service.sidecars.contains { $0.divertingTo == record.holder.publicKey }
+        record.connections = InterceptRecord.Connections(
+            open: service.sidecars.reduce(0) { $0 &+ $1.open },
+            total: service.sidecars.reduce(0) { $0 &+ $1.total },
+            passed: service.sidecars.reduce(0) { $0 &+ $1.passed }
+        )
+        return record
+    }
+}

@@ -1,0 +1,132 @@
+import HostSupport
+
+#if canImport(Glibc)
+import Glibc
+#elseif canImport(Musl)
+import Musl
+#else
+import Darwin
+#endif
+
+extension StateFolder {
+    /// The folder as it is. Nil: there is none, so the environment has never been up.
+    ///
+    /// - Parameter file: the compose file.
+    public static func open(besideFile file: String) throws(EnvironmentError) -> StateFolder? {
+        let parent = try Status.of(folderOf: file)
+        guard let folder = try Status.of(parent.path + "/" + Self.name) else { return nil }
+        try Self.check(folder, in: parent)
+        return StateFolder(path: folder.path, isShared: parent.isShared)
+    }
+
+    /// The folder, made if it isn't there, with `logs/` in it.
+    public static func make(besideFile file: String) throws(EnvironmentError) -> StateFolder {
+        let parent = try Status.of(folderOf: file)
+        let path = parent.path + "/" + Self.name
+        let folder = StateFolder(path: path, isShared: parent.isShared)
+        if mkdir(path, 0o700) == 0 {
+            do throws(EnvironmentError) { try folder.share(with: parent) } catch {
+                // Half made it would be refused from now on, and nobody could say why.
+                rmdir(path)
+                throw error
+            }
+        } else {
+            let code = errno
+            guard code == EEXIST else { throw EnvironmentError(HostError("\(path) can't be made", code: code)) }
+            guard let existing = try Status.of(path) else {
+                throw EnvironmentError(HostError("\(path) can't be made", code: code))
+            }
+            try Self.check(existing, in: parent)
+            // The compose file's folder became the group's later.
+            if existing.user == geteuid(), existing.mode & 0o7777 != folder.folderMode {
+                try folder.share(with: parent)
+            }
+        }
+        if mkdir(folder.logs, 0o700) == 0 {
+            // The group comes from the folder above: it is setgid.
+            chmod(folder.logs, mode_t(folder.folderMode))
+        } else if errno != EEXIST {
+            throw EnvironmentError(HostError("\(folder.logs) can't be made", code: errno))
+        }
+        return folder
+    }
+
+    private func share(with parent: Status) throws(EnvironmentError) {
+        let isDone =
+            (!self.isShared || chown(self.path, uid_t.max, parent.group) == 0)
+            && chmod(self.path, mode_t(self.folderMode)) == 0
+        guard isDone else { throw EnvironmentError(HostError("\(self.path) can't be given its rights", code: errno)) }
+    }
+
+    /// Who could write there could name processes to end and keys to accept.
+    private static func check(_ folder: Status, in parent: Status) throws(EnvironmentError) {
+        switch folder.mode & UInt32(S_IFMT) {
+        case UInt32(S_IFDIR): break
+        case UInt32(S_IFLNK):
+            throw EnvironmentError(.failed, "\(folder.path) is a symbolic link. Remove it: kl makes a folder there.")
+        default:
+            throw EnvironmentError(.failed, "\(folder.path) isn't a folder. Move it away: kl makes a folder there.")
+        }
+        if parent.isShared {
+            guard folder.user == geteuid() || folder.group == parent.group else {
+                throw EnvironmentError(
+                    .failed,
+                    "\(folder.path) belongs to user \(folder.user) and not to the group \(parent.group), whose its folder is."
+                        + " Ask them to run: chgrp \(parent.group) '\(folder.path)' && chmod 2770 '\(folder.path)'"
+                )
+            }
+            guard folder.mode & 0o002 == 0 else {
+                throw EnvironmentError(
+                    .failed,
+                    "\(folder.path) may be written by everybody. Look what is in it, then: chmod 2770 '\(folder.path)'"
+                )
+            }
+        } else {
+            guard folder.user == geteuid() else {
+                throw EnvironmentError(
+                    .failed,
+                    "\(folder.path) belongs to user \(folder.user), and you are user \(geteuid())."
+                        + " Share the folder above with a group of yours both (chmod g+w), or copy the compose file to one of your own."
+                )
+            }
+            guard folder.mode & 0o022 == 0 else {
+                throw EnvironmentError(
+                    .failed,
+                    "\(folder.path) may be written by others. Look what is in it, then: chmod 700 '\(folder.path)'"
+                )
+            }
+        }
+    }
+}
+
+/// What is at a path, a link itself too.
+private struct Status {
+    var path: String
+    var mode: UInt32
+    var user: UInt32
+    var group: UInt32
+
+    /// Written by its group but not by everybody, as /tmp is.
+    var isShared: Bool { self.mode & 0o022 == 0o020 }
+
+    /// Nil: nothing.
+    static func of(_ path: String) throws(EnvironmentError) -> Status? {
+        var status = stat()
+        guard lstat(path, &status) == 0 else {
+            let code = errno
+            if code == ENOENT { return nil }
+            throw EnvironmentError(HostError("\(path) can't be read", code: code))
+        }
+        return Status(path: path, mode: UInt32(status.st_mode), user: status.st_uid, group: status.st_gid)
+    }
+
+    static func of(folderOf file: String) throws(EnvironmentError) -> Status {
+        let path = SmallFile.parent(of: file)
+        var status = stat()
+        guard stat(path, &status) == 0 else {
+            throw EnvironmentError(HostError("\(path) can't be read", code: errno))
+        }
+        let name = path == "/" ? "" : path
+        return Status(path: name, mode: UInt32(status.st_mode), user: status.st_uid, group: status.st_gid)
+    }
+}

@@ -1,0 +1,43 @@
+import HostSupport
+import NIOCore
+
+#if canImport(Glibc)
+import Glibc
+#elseif canImport(Musl)
+import Musl
+#else
+import Darwin
+#endif
+
+/// Ends a process and all that it left in its group: asked first, then not asked.
+final class GroupEnding {
+    private let eventLoop: any EventLoop
+    private let process: SupervisedProcess
+    private let deadline: NIODeadline
+    private let onDone: () -> Void
+    private static let pause = TimeAmount.milliseconds(20)
+
+    /// - Precondition: the process's end hasn't been reported yet.
+    init(_ process: SupervisedProcess, grace: TimeAmount, on eventLoop: any EventLoop, onDone: @escaping () -> Void) {
+        self.eventLoop = eventLoop
+        self.process = process
+        self.deadline = .now() + grace
+        self.onDone = onDone
+        process.sendToGroup(SIGTERM)
+        // What is stopped can't hear.
+        process.sendToGroup(SIGCONT)
+        self.look()
+    }
+
+    private func look() {
+        self.eventLoop.assumeIsolated().scheduleTask(in: Self.pause) {
+            let isLate = NIODeadline.now() >= self.deadline
+            // While the first of them lives, there is no need to look for the others.
+            if let leader = self.process.identity, leader.isAlive, !isLate { return self.look() }
+            let rest = RunningProcesses.inGroup(self.process.pid)
+            guard !rest.isEmpty else { return self.onDone() }
+            if isLate { for process in rest { process.send(SIGKILL) } }
+            self.look()
+        }
+    }
+}

@@ -1,0 +1,46 @@
+import HostSupport
+
+#if canImport(Glibc)
+import Glibc
+#elseif canImport(Musl)
+import Musl
+#else
+import Darwin
+#endif
+
+/// Ends what a supervisor that is gone has left, and waits for it.
+enum Leftovers {
+    /// - Parameters:
+    ///   - groups: leaders of groups; those that don't live any more are nobody's.
+    ///   - others: asked again and again, since one of them may start another.
+    ///   - grace: seconds between SIGTERM and SIGKILL.
+    /// - Returns: what couldn't be ended, because it is another user's.
+    static func end(groups: [ProcessIdentity], others: () -> [ProcessIdentity], grace: Double) -> [ProcessIdentity] {
+        let groups = groups.filter(\.isAlive)
+        var asked: Set<ProcessIdentity> = []
+        var refused: Set<ProcessIdentity> = []
+        let deadline = Self.now() + grace
+        // One that SIGKILL doesn't end waits in the kernel for a disk or a network that doesn't answer.
+        while Self.now() < deadline + 5 {
+            let found = Set(groups.flatMap { RunningProcesses.inGroup($0.pid) } + others()).subtracting(refused)
+            guard !found.isEmpty else { break }
+            for process in found where process.isAlive {
+                let isNew = asked.insert(process).inserted
+                guard isNew || Self.now() >= deadline else { continue }
+                if kill(process.pid, Self.now() >= deadline ? SIGKILL : SIGTERM) != 0, errno == EPERM {
+                    refused.insert(process)
+                } else {
+                    kill(process.pid, SIGCONT)
+                }
+            }
+            usleep(20_000)
+        }
+        return refused.sorted { $0.pid < $1.pid }
+    }
+
+    private static func now() -> Double {
+        var time = timespec()
+        clock_gettime(CLOCK_MONOTONIC, &time)
+        return Double(time.tv_sec) + Double(time.tv_nsec) / 1e9
+    }
+}

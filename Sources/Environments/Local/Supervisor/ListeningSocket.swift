@@ -1,0 +1,79 @@
+import HostSupport
+import NIOCore
+
+#if canImport(Glibc)
+import Glibc
+#elseif canImport(Musl)
+import Musl
+#else
+import Darwin
+#endif
+
+/// A TCP port that is held open, and handed to one sidecar after the other: what connects meanwhile waits in it.
+final class ListeningSocket {
+    let descriptor: CInt
+    let host: String
+    let port: UInt16
+
+    /// - Parameter port: 0 is any free one.
+    init(host: String, port: UInt16) throws(HostError) {
+        let what = "\(host):\(port) can't be listened on"
+        guard let address = try? SocketAddress(ipAddress: host, port: Int(port)) else {
+            throw HostError(what, code: EADDRNOTAVAIL)
+        }
+        let family = address.protocol == .inet6 ? AF_INET6 : AF_INET
+        let type = CInt(SOCK_STREAM.rawValue) | CInt(SOCK_CLOEXEC.rawValue) | CInt(SOCK_NONBLOCK.rawValue)
+        let descriptor = socket(family, type, 0)
+        guard descriptor >= 0 else { throw HostError(what, code: errno) }
+        var on: CInt = 1
+        let size = socklen_t(MemoryLayout<CInt>.size)
+        setsockopt(descriptor, SOL_SOCKET, SO_REUSEADDR, &on, size)
+        // So that [::] and 0.0.0.0 can both be published.
+        if family == AF_INET6 { setsockopt(descriptor, CInt(IPPROTO_IPV6), IPV6_V6ONLY, &on, size) }
+        let isBound = address.withSockAddr { bind(descriptor, $0, socklen_t($1)) == 0 }
+        guard isBound, listen(descriptor, 4_096) == 0 else {
+            let code = errno
+            close(descriptor)
+            throw HostError(what, code: code)
+        }
+        self.descriptor = descriptor
+        self.host = host
+        self.port = Self.localPort(of: descriptor) ?? port
+    }
+
+    deinit { close(self.descriptor) }
+
+    private static func localPort(of descriptor: CInt) -> UInt16? {
+        var address = sockaddr_storage()
+        var size = socklen_t(MemoryLayout<sockaddr_storage>.size)
+        let result = withUnsafeMutablePointer(to: &address) {
+            $0.withMemoryRebound(to: sockaddr.self, capacity: 1) { getsockname(descriptor, $0, &size) }
+        }
+        guard result == 0 else { return nil }
+        // The port stands at the same place in both families' addresses.
+        return withUnsafeBytes(of: &address) { UInt16(bigEndian: $0.loadUnaligned(fromByteOffset: 2, as: UInt16.self)) }
+    }
+}
+
+extension EnvironmentError {
+    /// A service's public port can't be opened.
+    static func port(_ port: ComposePort, of service: String, _ error: HostError) -> EnvironmentError {
+        let what = "port \(port.published) of service '\(service)' can't be opened on \(port.hostAddress)"
+        switch error.code {
+        case EADDRINUSE:
+            let owner = PortOwner.describe(port.published).map { "\($0) has it" } ?? "another process has it"
+            return EnvironmentError(.failed, "\(what): \(owner). Stop that, or publish another port in the compose file.")
+        case EADDRNOTAVAIL:
+            return EnvironmentError(
+                .failed,
+                "\(what): that isn't an address of this machine. Name another one in the compose file, or none."
+            )
+        case EACCES:
+            return EnvironmentError(
+                .failed,
+                "\(what): only root may have ports below 1024. Publish a higher one in the compose file."
+            )
+        default: return EnvironmentError(HostError(what, code: error.code))
+        }
+    }
+}

@@ -1,0 +1,57 @@
+import HostSupport
+
+#if canImport(Glibc)
+import Glibc
+#elseif canImport(Musl)
+import Musl
+#else
+import Darwin
+#endif
+
+/// The files to which children write, and the supervisor itself.
+enum LogFiles {
+    static let limit: Int64 = 10 * 1_048_576
+
+    /// Opened to append, so that a file which is cut goes on at its beginning.
+    static func open(_ path: String, mode: UInt32) throws(HostError) -> CInt {
+        let descriptor = systemOpen(path, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC | O_NOFOLLOW | O_NOCTTY, mode)
+        guard descriptor >= 0 else { throw HostError("\(path) can't be written", code: errno) }
+        // open(2) takes the mode through the umask; the file of another member of the group has it already.
+        fchmod(descriptor, mode_t(mode))
+        return descriptor
+    }
+
+    /// A file that has grown too large is copied aside and cut: whoever writes to it keeps the same file. At most so much is
+    /// kept, the end of it. Where there is no room for the copy, there is all the more need to cut.
+    static func cutIfLarge(_ path: String, mode: UInt32, limit: Int64 = LogFiles.limit) {
+        var status = stat()
+        guard stat(path, &status) == 0, Int64(status.st_size) > limit else { return }
+        let source = systemOpen(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW, 0)
+        guard source >= 0 else { return }
+        defer { close(source) }
+        if !Self.copy(source, from: Int64(status.st_size) - limit, to: "\(path).1", mode: mode) { unlink("\(path).1") }
+        truncate(path, 0)
+    }
+
+    private static func copy(_ source: CInt, from offset: Int64, to path: String, mode: UInt32) -> Bool {
+        unlink(path)
+        let target = systemOpen(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, mode)
+        guard target >= 0 else { return false }
+        defer { close(target) }
+        fchmod(target, mode_t(mode))
+        guard lseek(source, off_t(offset), SEEK_SET) >= 0 else { return false }
+        // What is written meanwhile comes with it, up to a bound.
+        var rest = Self.limit * 2
+        while rest > 0 {
+            let count = sendfile(target, source, nil, Int(min(rest, 1_048_576)))
+            if count < 0, errno == EINTR { continue }
+            guard count >= 0 else { return false }
+            if count == 0 { return true }
+            rest -= Int64(count)
+        }
+        return true
+    }
+}
+
+/// `open` is a method's name above.
+private func systemOpen(_ path: String, _ flags: CInt, _ mode: UInt32) -> CInt { open(path, flags, mode_t(mode)) }

@@ -1,0 +1,75 @@
+import HostSupport
+import Logging
+
+#if canImport(Glibc)
+import Glibc
+#elseif canImport(Musl)
+import Musl
+#else
+import Darwin
+#endif
+
+/// Keeps `peers` as the members of `record.json` are.
+struct MembersFile {
+    let folder: StateFolder
+    let log: Logger
+    /// What is wrong, in a sentence; nil while it works.
+    private(set) var problem: String?
+    private var seen: Stamp?
+    private var written: String?
+
+    init(folder: StateFolder, log: Logger) {
+        self.folder = folder
+        self.log = log
+    }
+
+    /// The record is replaced, never changed: another file has another number.
+    private struct Stamp: Equatable {
+        var inode: UInt64
+        var size: Int64
+        var seconds: Int
+        var nanoseconds: Int
+
+        static func of(_ path: String) -> Stamp? {
+            var status = stat()
+            guard stat(path, &status) == 0 else { return nil }
+            return Stamp(
+                inode: UInt64(status.st_ino),
+                size: Int64(status.st_size),
+                seconds: status.st_mtim.tv_sec,
+                nanoseconds: status.st_mtim.tv_nsec
+            )
+        }
+    }
+
+    /// Writes the keys anew if the record has changed; true if they are others now.
+    @discardableResult
+    mutating func update(_ generation: inout Int) -> Bool {
+        let stamp = Stamp.of(self.folder.record)
+        guard stamp != self.seen || self.written == nil || self.problem != nil else { return false }
+        var problem: String?
+        var text = self.written ?? ""
+        do throws(EnvironmentError) {
+            text = PeersText.make(try RecordFile(in: self.folder).read().members)
+            self.seen = stamp
+        } catch {
+            problem = "The accepted keys stay as they were: \(error)"
+        }
+        var isNew = false
+        // A sidecar doesn't start without the file.
+        if text != self.written {
+            do throws(HostError) {
+                // Its owner's alone: who may write it decides who gets in.
+                try SmallFile.replace(self.folder.peers, with: Array(text.utf8), mode: 0o600)
+                self.written = text
+                generation += 1
+                isNew = true
+            } catch {
+                problem = "The accepted keys stay as they were: \(EnvironmentError(error))"
+            }
+        }
+        if let problem, self.problem != problem { self.log.error("\(problem)") }
+        self.problem = problem
+        return isNew
+    }
+}

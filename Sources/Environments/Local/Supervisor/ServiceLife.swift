@@ -1,0 +1,100 @@
+/// What becomes of a service's process, as a value: what happens goes in, what to do comes out.
+///
+///     waiting ──▶ starting ──▶ running
+///                  ▲    │         │
+///                  │    ▼         ▼
+///                  └─ restarting / stopped
+struct ServiceLife: Equatable, Sendable {
+    enum Phase: Equatable, Sendable {
+        /// For services that it depends on.
+        case waiting
+        case starting
+        case running
+        case restarting
+        case stopped
+    }
+
+    enum Action: Equatable, Sendable {
+        /// After so many milliseconds.
+        case restart(after: Int64)
+        case leave
+    }
+
+    private(set) var phase = Phase.waiting
+    /// Why it isn't running.
+    private(set) var reason: String?
+    var restarts = 0
+    /// It did run once, which is what others wait for that depend on it.
+    private(set) var hasRun = false
+    private let policy: ComposeService.RestartPolicy
+    private var backoff = Backoff.ofService
+
+    init(policy: ComposeService.RestartPolicy) { self.policy = policy }
+
+    static let waitingFor = "waits for"
+
+    mutating func waits(for other: String) {
+        self.phase = .waiting
+        self.reason = "\(Self.waitingFor) \(other)"
+    }
+
+    mutating func started(awaiting ports: [UInt16]) {
+        self.phase = .starting
+        self.listens(allBut: ports)
+    }
+
+    /// - Parameter lacking: the ports on which nobody listens yet; none of them makes it run.
+    mutating func listens(allBut lacking: [UInt16]) {
+        guard self.phase == .starting else { return }
+        if lacking.isEmpty {
+            self.phase = .running
+            self.reason = nil
+            self.hasRun = true
+        } else {
+            self.reason = "doesn't listen on \(lacking.map { String($0) }.joined(separator: ", ")) yet"
+        }
+    }
+
+    /// Its process is gone.
+    /// - Parameter life: for how long there was one, in milliseconds.
+    mutating func ended(_ end: ProcessEnd, afterLifeOf life: Int64) -> Action {
+        let isWanted =
+            switch self.policy {
+            case .no: false
+            case .always, .unlessStopped: true
+            case .onFailure: !end.isSuccess
+            }
+        return self.failed(end.reason, afterLifeOf: life, isTriedAgain: isWanted)
+    }
+
+    /// It couldn't be started. The program may be built meanwhile, so that it is tried again.
+    mutating func couldNotStart(_ reason: String) -> Action {
+        self.failed(reason, afterLifeOf: 0, isTriedAgain: self.policy != .no)
+    }
+
+    private mutating func failed(_ reason: String, afterLifeOf life: Int64, isTriedAgain: Bool) -> Action {
+        self.reason = reason
+        guard isTriedAgain else {
+            self.phase = .stopped
+            return .leave
+        }
+        self.phase = .restarting
+        self.restarts += 1
+        return .restart(after: self.backoff.next(afterLifeOf: life))
+    }
+
+    mutating func isEnding() {
+        self.phase = .stopped
+        self.reason = "is being stopped"
+    }
+
+    /// As people see it.
+    var state: Service.State {
+        switch self.phase {
+        case .waiting, .starting: .starting
+        case .running: .running
+        case .restarting: .restarting
+        case .stopped: .stopped
+        }
+    }
+}

@@ -1,0 +1,146 @@
+import HostSupport
+import Logging
+import NIOCore
+import NIOPosix
+
+#if canImport(Glibc)
+import Glibc
+#elseif canImport(Musl)
+import Musl
+#else
+import Darwin
+#endif
+
+/// Brings an environment up, or takes over what a supervisor that is gone has left.
+struct Starting: Sendable {
+    let file: ComposeFile
+    let folder: StateFolder
+    let sidecar: String
+    let log: Logger
+
+    /// - Precondition: the supervisor's lock is held, and this is called on the event loop.
+    /// - Throws: nothing runs then that didn't run before.
+    func start(on eventLoop: any EventLoop) throws(EnvironmentError) -> Supervisor {
+        guard let identity = ProcessIdentity.own else {
+            throw EnvironmentError(.failed, "/proc can't be read. Mount it, then try again.")
+        }
+        let context = SupervisorContext(
+            eventLoop: eventLoop,
+            folder: self.folder,
+            sidecar: self.sidecar,
+            environment: Spawn.ownEnvironment,
+            log: self.log
+        )
+        let adopted = self.endWhatIsNotAdopted(context.mark)
+        context.notifications = self.openNotifications(adopting: adopted != nil)
+        let supervisor = Supervisor(
+            self.file,
+            context: context,
+            identity: identity,
+            since: adopted?.since ?? Moment.now.rfc3339
+        )
+        do throws(EnvironmentError) {
+            try supervisor.start(adopting: adopted, servingOn: try self.listen())
+        } catch {
+            _ = Cleanup.remove(from: self.folder)
+            throw error
+        }
+        self.receiveNotifications(context.notifications, for: supervisor, on: eventLoop)
+        return supervisor
+    }
+
+    private func listen() throws(EnvironmentError) -> CInt {
+        do throws(HostError) {
+            return try LocalSocket.listen(at: self.folder.supervisorSocket, mode: self.folder.fileMode)
+        } catch {
+            throw EnvironmentError(error)
+        }
+    }
+
+    /// What is left of an environment that this file still describes; the rest ends now.
+    private func endWhatIsNotAdopted(_ mark: SupervisorMark) -> EnvironmentState? {
+        // One that can't be read names nothing; the processes are found by their mark.
+        var state = (try? EnvironmentState.read(from: self.folder)) ?? nil
+        var unwanted: [ProcessIdentity] = []
+        var roles: Set<SupervisorMark.Role> = []
+        state?.services.removeAll { service in
+            let isSame = self.file.services.contains { $0.name == service.service.name && self.hasPorts($0, service) }
+            let processes = [service.process] + service.sidecars.map(\.process)
+            guard isSame else {
+                unwanted += processes.compactMap { $0 }
+                return true
+            }
+            if service.process?.isAlive == true { roles.insert(.service(service.service.name)) }
+            for sidecar in service.sidecars where sidecar.process?.isAlive == true && sidecar.location != nil {
+                roles.insert(.sidecar(sidecar.name))
+            }
+            return false
+        }
+        if !roles.isEmpty { self.log.notice("taking over what runs: \(roles.map(\.text).sorted().joined(separator: ", "))") }
+        for process in Leftovers.end(groups: unwanted, others: { mark.processes(except: roles) }, grace: 10) {
+            self.log.error("process \(process.pid) is left from before and another user's")
+        }
+        return roles.isEmpty ? nil : state
+    }
+
+    private func hasPorts(_ service: ComposeService, _ state: EnvironmentState.ServiceState) -> Bool {
+        let ports = Set(service.ports.map { [$0.published, $0.target] })
+        return ports == Set(state.service.ports.map { [$0.published, $0.target] })
+    }
+
+    // MARK: Notifications
+
+    /// Under the name that adopted sidecars know, if nobody has taken it.
+    private func openNotifications(adopting: Bool) -> NotificationSocket? {
+        if adopting, let bytes = try? SmallFile.read(self.folder.notificationName),
+            let socket = try? NotificationSocket(name: String(decoding: bytes, as: UTF8.self))
+        {
+            return socket
+        }
+        let random = (0..<2).map { _ in String(UInt64.random(in: .min ... .max), radix: 36) }.joined()
+        do throws(HostError) {
+            guard let socket = try NotificationSocket(name: "kl-\(random)") else { return nil }
+            try SmallFile.replace(
+                self.folder.notificationName,
+                with: Array(socket.name.dropFirst().utf8),
+                mode: self.folder.fileMode
+            )
+            return socket
+        } catch {
+            self.log.error("sidecars can't tell how they are: \(error)")
+            return nil
+        }
+    }
+
+    /// Waits in a thread of its own, for as long as the process lives.
+    private func receiveNotifications(
+        _ socket: NotificationSocket?,
+        for supervisor: Supervisor,
+        on eventLoop: any EventLoop
+    ) {
+        guard let socket else { return }
+        let receiver = NIOLoopBound(supervisor, eventLoop: eventLoop)
+        let threads = NIOThreadPool(numberOfThreads: 1)
+        threads.start()
+        threads.submit { _ in
+            while let datagram = socket.next() { eventLoop.execute { receiver.value.received(datagram) } }
+        }
+    }
+}
+
+/// A time that people are told.
+struct Moment {
+    private let seconds: time_t
+
+    static var now: Moment { Moment(seconds: time(nil)) }
+
+    /// UTC, RFC 3339.
+    var rfc3339: String {
+        var seconds = self.seconds
+        var parts = tm()
+        gmtime_r(&seconds, &parts)
+        func two(_ value: CInt) -> String { value < 10 ? "0\(value)" : "\(value)" }
+        let date = "\(parts.tm_year + 1900)-\(two(parts.tm_mon + 1))-\(two(parts.tm_mday))"
+        return "\(date)T\(two(parts.tm_hour)):\(two(parts.tm_min)):\(two(parts.tm_sec))Z"
+    }
+}

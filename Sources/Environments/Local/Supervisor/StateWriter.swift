@@ -1,0 +1,29 @@
+import Logging
+
+/// Writes `state.json`, and knows when that doesn't work: a full disk ends no service.
+struct StateWriter {
+    private let folder: StateFolder
+    private let log: Logger
+    /// What is wrong, in a sentence; nil while it works.
+    private(set) var problem: String?
+
+    init(folder: StateFolder, log: Logger) {
+        self.folder = folder
+        self.log = log
+    }
+
+    mutating func write(_ state: EnvironmentState) {
+        var state = state
+        // If it can be written, that is no longer wrong.
+        if state.problem == self.problem { state.problem = nil }
+        do throws(EnvironmentError) {
+            try state.write(to: self.folder)
+            if self.problem != nil { self.log.notice("the state can be written again") }
+            self.problem = nil
+        } catch {
+            let problem = "The state isn't up to date: \(error)"
+            if self.problem != problem { self.log.error("\(problem)") }
+            self.problem = problem
+        }
+    }
+}

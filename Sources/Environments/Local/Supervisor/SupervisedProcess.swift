@@ -1,0 +1,41 @@
+import HostSupport
+import NIOCore
+
+#if canImport(Glibc)
+import Glibc
+#elseif canImport(Musl)
+import Musl
+#else
+import Darwin
+#endif
+
+/// A process that leads a session and a group of its own, as each that a supervisor starts does.
+struct SupervisedProcess {
+    let pid: Int32
+    /// Nil: it ended before it could be looked at.
+    let identity: ProcessIdentity?
+    let isChild: Bool
+    private let since = NIODeadline.now()
+
+    init(child pid: Int32) {
+        self.pid = pid
+        self.identity = ProcessIdentity(of: pid)
+        self.isChild = true
+    }
+
+    init(adopted identity: ProcessIdentity) {
+        self.pid = identity.pid
+        self.identity = identity
+        self.isChild = false
+    }
+
+    /// In milliseconds.
+    var life: Int64 { (NIODeadline.now() - self.since).nanoseconds / 1_000_000 }
+
+    /// - Precondition: a child's end hasn't been reported yet: until then its number is nobody else's.
+    func send(_ signal: CInt) { if self.isOurs { kill(self.pid, signal) } }
+
+    func sendToGroup(_ signal: CInt) { if self.isOurs { kill(-self.pid, signal) } }
+
+    private var isOurs: Bool { self.isChild || self.identity?.isAlive ?? false }
+}

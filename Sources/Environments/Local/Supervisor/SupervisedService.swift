@@ -1,0 +1,169 @@
+import HostSupport
+import Logging
+import NIOCore
+
+#if canImport(Glibc)
+import Glibc
+#elseif canImport(Musl)
+import Musl
+#else
+import Darwin
+#endif
+
+/// A service of the compose file: its process, started again when it ends, and the sidecar in front of it.
+final class SupervisedService {
+    let service: ComposeService
+    let sidecar: SupervisedSidecar?
+    private(set) var life: ServiceLife
+    private let context: SupervisorContext
+    private var process: SupervisedProcess?
+    private var probe: PortProbe?
+    private var restart: Scheduled<Void>?
+    private var isEnding = false
+    private var ending: GroupEnding?
+    /// What the last process left in its group.
+    private var remains: [ProcessIdentity] = []
+
+    init(_ service: ComposeService, context: SupervisorContext) {
+        self.service = service
+        self.context = context
+        self.life = ServiceLife(policy: service.restart)
+        self.sidecar = service.ports.isEmpty ? nil : SupervisedSidecar(of: service, context: context)
+    }
+
+    private var role: SupervisorMark.Role { .service(self.service.name) }
+
+    /// As `state.json` has it.
+    var state: EnvironmentState.ServiceState {
+        EnvironmentState.ServiceState(
+            service: Service(
+                name: self.service.name,
+                state: self.life.state,
+                reason: self.life.reason,
+                ports: self.service.ports.map {
+                    Service.Port(published: $0.published, target: $0.target, name: $0.name)
+                }
+            ),
+            process: self.process?.identity,
+            restarts: self.life.restarts,
+            sidecars: self.sidecar.map { [$0.state] } ?? []
+        )
+    }
+
+    // MARK: Starting
+
+    func waits(for other: String) {
+        self.life.waits(for: other)
+        self.context.onChange(true)
+    }
+
+    func start() {
+        guard !self.isEnding, self.process == nil else { return }
+        for process in self.remains { process.send(SIGKILL) }
+        self.remains = []
+        switch self.spawn() {
+        case .success(let pid):
+            self.context.log.info("service started", metadata: ["service": "\(self.service.name)", "pid": "\(pid)"])
+            self.watch(SupervisedProcess(child: pid))
+        case .failure(let problem): self.act(self.life.couldNotStart(problem.reason))
+        }
+        self.context.onChange(true)
+    }
+
+    private struct Problem: Error { var reason: String }
+
+    private func spawn() -> Result<Int32, Problem> {
+        var environment = self.context.environment(for: self.role)
+        environment.merge(self.service.environment) { $1 }
+        let folder = self.service.workingDirectory
+        var status = stat()
+        guard stat(folder, &status) == 0, status.st_mode & S_IFMT == S_IFDIR else {
+            return .failure(Problem(reason: "its working directory \(folder) doesn't exist"))
+        }
+        guard let name = self.service.command.first,
+            let program = Spawn.find(name, path: environment["PATH"], in: folder)
+        else {
+            return .failure(Problem(reason: "its command '\(self.service.command.first ?? "")' isn't found"))
+        }
+        do throws(HostError) {
+            let log = try LogFiles.open(
+                self.context.folder.log(ofService: self.service.name),
+                mode: self.context.folder.fileMode
+            )
+            defer { close(log) }
+            var spawn = Spawn(program, Array(self.service.command.dropFirst()), environment: environment)
+            spawn.workingDirectory = folder
+            spawn.descriptors = [nil, log, log]
+            return .success(try spawn.start())
+        } catch {
+            return .failure(Problem(reason: error.description))
+        }
+    }
+
+    /// One that an earlier supervisor has started.
+    func adopt(_ state: EnvironmentState.ServiceState) -> Bool {
+        guard let identity = state.process, identity.isAlive else { return false }
+        self.life.restarts = state.restarts
+        self.watch(SupervisedProcess(adopted: identity))
+        return true
+    }
+
+    private func watch(_ process: SupervisedProcess) {
+        self.process = process
+        self.life.started(awaiting: self.service.ports.map(\.target))
+        let probe = PortProbe(ports: self.service.ports.map(\.target), on: self.context.eventLoop) { [weak self] in
+            self?.listens(allBut: $0)
+        }
+        self.probe = probe
+        probe.start()
+        self.context.watchEnd(of: process) { [weak self] in self?.ended($0) }
+    }
+
+    private func listens(allBut lacking: [UInt16]) {
+        let before = self.life
+        self.life.listens(allBut: lacking)
+        guard self.life != before else { return }
+        if self.life.phase == .running {
+            self.context.log.info("service runs", metadata: ["service": "\(self.service.name)"])
+        }
+        self.context.onChange(true)
+    }
+
+    // MARK: Ending
+
+    private func ended(_ end: ProcessEnd) {
+        guard let process = self.process else { return }
+        self.process = nil
+        self.probe = nil
+        guard !self.isEnding else { return }
+        self.remains = RunningProcesses.inGroup(process.pid)
+        for process in self.remains { process.send(SIGTERM) }
+        self.context.log.warning("service \(end.reason)", metadata: ["service": "\(self.service.name)"])
+        self.act(self.life.ended(end, afterLifeOf: process.life))
+        self.context.onChange(true)
+    }
+
+    private func act(_ action: ServiceLife.Action) {
+        guard case .restart(let delay) = action, !self.isEnding else { return }
+        self.restart = self.context.after(milliseconds: delay) { self.start() }
+    }
+
+    /// Ends the service and its sidecar; new clients are refused from this moment on.
+    func end(onDone: @escaping () -> Void) {
+        self.isEnding = true
+        self.restart?.cancel()
+        self.probe = nil
+        self.life.isEnding()
+        self.sidecar?.stop()
+        for process in self.remains { process.send(SIGKILL) }
+        let finish = { [self] in
+            // Whoever could answer is gone: what is still open waits for nothing.
+            guard let sidecar = self.sidecar else { return onDone() }
+            sidecar.end(onDone: onDone)
+        }
+        guard let process = self.process else { return finish() }
+        let grace = TimeAmount.milliseconds(Int64(min(self.service.stopGraceSeconds, 86_400) * 1_000))
+        self.ending = GroupEnding(process, grace: grace, on: self.context.eventLoop, onDone: finish)
+        self.context.onChange(true)
+    }
+}

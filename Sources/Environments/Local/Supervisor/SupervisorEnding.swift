@@ -1,0 +1,89 @@
+import FoundationEssentials
+import HostSupport
+
+#if canImport(Glibc)
+import Glibc
+#elseif canImport(Musl)
+import Musl
+#else
+import Darwin
+#endif
+
+/// Ends a local environment, whether its supervisor lives or not.
+public enum SupervisorEnding {
+    /// Returns once nothing of it runs. Does nothing where it isn't up.
+    ///
+    /// - Parameters:
+    ///   - file: the compose file, which may be gone or broken by now.
+    ///   - progress: called with a line for people whenever something is new.
+    /// - Returns: whether there was something to end.
+    @discardableResult
+    public static func down(file: String, progress: (String) -> Void) throws(EnvironmentError) -> Bool {
+        let path = ComposeFile.absolutePath(of: file)
+        guard let folder = try StateFolder.open(besideFile: path) else { return false }
+        for _ in 0..<200 {
+            if try Self.ask(folder, progress) { return true }
+            // Nobody listens: it is gone, or has just begun.
+            do {
+                if let lock = try FileLock.tryToAcquire(folder.supervisorLock, mode: folder.fileMode) {
+                    let result = try Self.endLeftovers(of: path, in: folder, progress)
+                    withExtendedLifetime(lock) {}
+                    return result
+                }
+            } catch {
+                throw error.environmentError
+            }
+            usleep(50_000)
+        }
+        throw EnvironmentError(
+            .failed,
+            "\(folder.supervisorLock) is held by a process that doesn't answer. Look which one hangs"
+                + " (fuser '\(folder.supervisorLock)'), and end it."
+        )
+    }
+
+    /// False: nobody listens.
+    private static func ask(_ folder: StateFolder, _ progress: (String) -> Void) throws(EnvironmentError) -> Bool {
+        do {
+            guard let client = try JSONLinesClient(path: folder.supervisorSocket) else { return false }
+            try client.send(SupervisorRequest.down)
+            while true {
+                switch try client.receive(SupervisorReply.self) {
+                case .message(.progress(let line)): progress(line)
+                case .message(.done): return true
+                case .message(.failed(let problem)): throw EnvironmentError(.failed, problem)
+                case .message: continue
+                // Killed meanwhile, say: what it has left is looked at again.
+                case .ended, .timedOut, .interrupted: return false
+                }
+            }
+        } catch let error as EnvironmentError {
+            throw error
+        } catch {
+            throw EnvironmentError(.failed, "the environment's supervisor can't be asked: \(error).")
+        }
+    }
+
+    private static func endLeftovers(
+        of file: String,
+        in folder: StateFolder,
+        _ progress: (String) -> Void
+    ) throws(EnvironmentError) -> Bool {
+        let mark = SupervisorMark(folder: folder.path)
+        let state = (try? EnvironmentState.read(from: folder)) ?? nil
+        let named = (state?.services ?? []).flatMap { [$0.process] + $0.sidecars.map(\.process) }.compactMap { $0 }
+        let isUp = state != nil || !mark.processes().isEmpty
+        if isUp { progress("the supervisor is gone: ending what it has left") }
+        let grace = (try? ComposeFile.read(path: file))?.services.map(\.stopGraceSeconds).max() ?? 10
+        let rest = Leftovers.end(groups: named, others: { mark.processes() }, grace: grace)
+        if !rest.isEmpty {
+            let pids = rest.map { "\($0.pid)" }.joined(separator: ", ")
+            throw EnvironmentError(
+                .failed,
+                "the processes \(pids) of this environment are another user's. Ask them to end it: kl env down"
+            )
+        }
+        if let problem = Cleanup.remove(from: folder) { throw EnvironmentError(.failed, problem) }
+        return isUp
+    }
+}

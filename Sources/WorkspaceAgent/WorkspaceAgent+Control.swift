@@ -1,0 +1,178 @@
+import Carriers
+import InterceptProtocol
+import NIOCore
+import Tunnel
+
+/// What is said on stream 0.
+extension WorkspaceAgent {
+    func begin() {
+        self.decoder = ControlMessageDecoder()
+        let stream = self.client?.withConnection { $0.openStream() } ?? nil
+        guard stream == .control else {
+            return self.fail("The sidecar allows no control stream: it isn't one of ours.")
+        }
+        self.sendStart()
+    }
+
+    func sendStart() {
+        guard !self.isEnding else { return self.sendStop() }
+        guard !self.configuration.onlyReleases else { return self.shutDownAfterCrash() }
+        var start = ControlMessage.Start(
+            generation: self.configuration.generation,
+            workspace: self.configuration.label,
+            ports: self.configuration.targets.ports
+        )
+        start.onUnavailable = self.configuration.onUnavailable
+        start.probes = self.configuration.probes
+        start.drainSeconds = self.configuration.drainSeconds
+        // Once: what somebody took back isn't taken again without a person's wish.
+        start.takeover = self.configuration.takesOver && !self.isStarted
+        self.send(.start(start))
+    }
+
+    func send(_ message: ControlMessage) {
+        var bytes = ByteBuffer()
+        message.encode(into: &bytes)
+        _ = self.client?.withConnection { $0.write(bytes, to: .control) }
+    }
+
+    func readControl() {
+        while case .bytes(let bytes) = self.client?.withConnection({ $0.read(.control) }) {
+            self.decoder.append(bytes)
+            do throws(ControlError) {
+                loop: while true {
+                    switch try self.decoder.next() {
+                    case .message(let message): self.receive(message)
+                    case .refused, .needsMore: break loop
+                    }
+                }
+            } catch {
+                self.log.error("closing the connection: \(error)")
+                self.client?.endConnection(.controlError)
+                return
+            }
+        }
+    }
+
+    private func receive(_ message: ControlMessage) {
+        switch message {
+        case .started(let generation): self.started(generation)
+        case .failed(let failure): self.refusedBySidecar(failure)
+        case .withdrawn(let holder?): self.takenOver(by: holder)
+        case .withdrawn(nil) where self.isEnding: self.tell(.withdrawn)
+        case .withdrawn(nil) where self.newHolder != nil: break
+        case .withdrawn(nil):
+            // The sidecar had lost us, and wants to be asked again.
+            self.acknowledged = nil
+            self.tell(.changed)
+            self.sendStart()
+        case .stopped(let total, let passed): self.stopped(total: total, passed: passed)
+        case .status(let status):
+            self.counts.open = status.open
+            self.counts.total = status.total
+            self.counts.passed = status.passed
+            self.counts.bytesIn = status.bytesIn
+            self.counts.bytesOut = status.bytesOut
+            self.tell(.changed)
+        case .probed(let probed): if self.pendingProbe?.id == probed.id { self.endProbe(.answered(probed.answers)) }
+        case .start, .stop, .probe, .unknown: break
+        }
+    }
+
+    private func started(_ generation: UInt64) {
+        // An answer to an earlier list says nothing of this one.
+        guard generation == self.configuration.generation, !self.isEnding else { return }
+        self.acknowledged = generation
+        self.lastAcknowledged = generation
+        if !self.isStarted {
+            self.isStarted = true
+            let roundTrip = self.client?.withConnection { $0.measuredRoundTripTime } ?? nil
+            self.log.info("intercepting", metadata: ["sidecar": "\(self.configuration.sidecar)"])
+            self.startedFirst(roundTrip)
+        }
+        self.tell(.started(generation: generation))
+    }
+
+    /// There is nothing to drain here: what was open went with the program that crashed.
+    private func shutDownAfterCrash() {
+        self.isEnding = true
+        self.sendStop()
+    }
+
+    private func refusedBySidecar(_ failure: ControlMessage.Failure) {
+        if let probe = self.pendingProbe {
+            if failure.id == probe.id { return self.endProbe(.failed(failure.reason)) }
+            if failure.id == nil, failure.generation == nil, failure.code == .unsupported {
+                return self.endProbe(.unsupported)
+            }
+        }
+        // Of a probe that nobody waits for any more, or of an earlier list.
+        guard failure.id == nil, failure.generation.map({ $0 == self.configuration.generation }) ?? true else { return }
+        if let generation = failure.generation, failure.code != .busy, let before = self.lastAcknowledged,
+            before != generation
+        {
+            return self.tell(.refused(generation: generation, failure))
+        }
+        switch failure.code {
+        case .busy:
+            self.holder = (failure.holder ?? "someone else", failure.since)
+            let since = failure.since.map { " since \($0)" } ?? ""
+            self.fail(
+                """
+                The service is intercepted by \(failure.holder ?? "someone else")\(since). Ask them to stop it, or take it \
+                over with --takeover.
+                """,
+                isBusy: true
+            )
+        case .port, .unsupported, .internal: self.fail("The sidecar refused: \(failure.reason).")
+        }
+    }
+
+    private func takenOver(by holder: String) {
+        self.log.warning(
+            "taken over by \(holder): open connections go on",
+            metadata: ["open": "\(self.connections.count)"]
+        )
+        self.newHolder = holder
+        self.acknowledged = nil
+        self.tell(.takenOver(by: holder))
+        self.failIfTakenOver()
+    }
+
+    /// What was open when somebody took the service over may end by itself; then there is nothing more to do here.
+    func failIfTakenOver() {
+        guard let newHolder = self.newHolder, self.connections.isEmpty, !self.isOver else { return }
+        self.fail("The intercept was taken over by \(newHolder).", isBusy: true)
+    }
+}
+
+/// Whether connections come through, and to a server.
+extension WorkspaceAgent {
+    struct PendingProbe {
+        var id: UInt64
+        var onResult: (ProbeResult) -> Void
+        var timeout: Scheduled<Void>
+    }
+
+    /// The sidecar answers within 8 s.
+    private static var probeWithin: TimeAmount { .seconds(12) }
+
+    /// Has the sidecar open a connection to each of the ports. One at a time: an earlier one ends as failed.
+    public func probe(_ onResult: @escaping (ProbeResult) -> Void) {
+        self.endProbe(.failed("another probe was begun"))
+        self.lastProbe += 1
+        let id = self.lastProbe
+        let timeout = self.eventLoop.assumeIsolated().scheduleTask(in: Self.probeWithin) { [weak self] () -> Void in
+            self?.endProbe(.failed("the sidecar doesn't answer"))
+        }
+        self.pendingProbe = PendingProbe(id: id, onResult: onResult, timeout: timeout)
+        self.send(.probe(.init(id: id, ports: self.configuration.targets.ports)))
+    }
+
+    func endProbe(_ result: ProbeResult) {
+        guard let probe = self.pendingProbe else { return }
+        self.pendingProbe = nil
+        probe.timeout.cancel()
+        probe.onResult(result)
+    }
+}

@@ -1,0 +1,83 @@
+public import Carriers
+import InterceptProtocol
+import Logging
+public import NIOCore
+public import Tunnel
+
+extension WorkspaceAgent: TunnelClient.Delegate {
+    public func tunnelClient(_ client: TunnelClient, did event: Initiator.Event) {
+        switch event {
+        case .established:
+            self.lastDialFailure = nil
+            self.keysDiffer = false
+            self.presence = .live
+            self.acknowledged = nil
+            self.begin()
+            self.tell(.changed)
+        case .resumed:
+            self.log.info("the tunnel is back on a new carrier")
+            self.acknowledged = nil
+            if self.newHolder == nil { self.sendStart() }
+            self.tell(.changed)
+        case .presharedKeysDiffer:
+            if !self.keysDiffer { self.log.warning("a response that doesn't open: the preshared keys differ") }
+            self.keysDiffer = true
+            self.tell(.changed)
+        case .closeCarrier: break
+        case .connection(let event): self.handle(event)
+        }
+    }
+
+    public func tunnelClient(_ client: TunnelClient, dialFailed reason: String, retryIn delay: TimeAmount) {
+        let now = NIODeadline.now()
+        if self.lastDialFailure != reason || now - self.dialFailureSaidAt >= .minutes(1) {
+            self.log.warning("\(reason); trying again")
+            self.dialFailureSaidAt = now
+        }
+        self.lastDialFailure = reason
+        self.tell(.changed)
+    }
+
+    public func tunnelClientLostItsCarrier(_ client: TunnelClient) { self.tell(.carrierLost) }
+
+    private func handle(_ event: ConnectionEvent) {
+        switch event {
+        case .readable(.control): self.readControl()
+        case .streamOpened(let id): self.connections[id] = LocalConnection(agent: self, stream: id)
+        case .readable(let id): self.connections[id]?.streamIsReadable()
+        case .writable(let id): self.connections[id]?.streamIsWritable()
+        case .reset(let id, let code): self.connections[id]?.streamWasReset(code)
+        case .stopped(let id, let code): self.connections[id]?.streamWasStopped(code)
+        case .presence(let presence):
+            if presence == .gone { self.log.warning("the sidecar doesn't answer: dialling again") }
+            self.presence = presence
+            self.tell(.changed)
+        case .ended(let end): self.ended(end)
+        }
+    }
+
+    private func ended(_ end: ConnectionEnd) {
+        for connection in self.connections.values { connection.streamEnded() }
+        self.connections.removeAll()
+        self.keepCounts()
+        self.acknowledged = nil
+        self.endProbe(.failed("the tunnel ended"))
+        defer { self.tell(.changed) }
+        guard end.origin == .peer else { return }
+        switch end.code {
+        case .replaced:
+            self.finish(
+                .failed(
+                    "Another program with the same key has taken this one's place. Give each its own key.",
+                    isBusy: false
+                )
+            )
+        case .revoked: self.finish(.failed("The sidecar no longer accepts this key.", isBusy: false))
+        case .done: self.finish(.ended)
+        default:
+            if self.isEnding { return self.finish(.ended) }
+            let metadata: Logger.Metadata = ["code": "\(end.code)", "reason": "\(end.reason.printable)"]
+            self.log.warning("the sidecar ended the connection: dialling again", metadata: metadata)
+        }
+    }
+}

@@ -1,0 +1,182 @@
+import AgentSupport
+public import HostSupport
+
+#if canImport(Glibc)
+import Glibc
+#elseif canImport(Musl)
+import Musl
+#else
+import Darwin
+#endif
+
+/// Connects to this workspace's daemon, and starts it where none runs.
+///
+/// ```
+///   connect ── somebody listens ──▶ hello ── our version ──▶ done
+///      ▲              │                 └── another ──▶ handOver, and again ──┐
+///      │              nobody                                                 │
+///      │              ▼                                                      │
+///      ├── held ◀── daemon.lock ── ours ──▶ spawn, wait for its ready byte ──┤
+///      └─────────────────────────────────────────────────────────────────────┘
+/// ```
+///
+/// The lock is held by whoever starts the daemon, and from then on by the daemon: it gets the descriptor. While it is held
+/// and nobody listens, one is about to listen, or to end; so that is tried again.
+public struct DaemonStarter: Sendable {
+    public var home: WorkspaceHome
+    public var version: String
+    /// The program whose hidden command `daemon` is the daemon.
+    public var executable: String
+
+    private static let giveUpAfter: Int64 = 15_000
+    private static let readyWithin: CInt = 10_000
+    private static let helloWithin = 5_000
+    /// A daemon that leaves its intercepts to another lets short connections end first.
+    private static let handOverWithin = 10_000
+    private static let pause: UInt32 = 20_000
+    private static let logAtMost: off_t = 1_048_576
+
+    public init(
+        home: WorkspaceHome,
+        version: String = Version.number,
+        executable: String = Spawn.ownExecutable
+    ) {
+        self.home = home
+        self.version = version
+        self.executable = executable
+    }
+
+    /// A daemon of this version that has said hello. It ends by itself some time after the last intercept has.
+    public static func connect(home: WorkspaceHome) throws -> JSONLinesClient {
+        try DaemonStarter(home: home).connect()
+    }
+
+    /// The same where a daemon runs, or one has left intercepts behind; else nil, and nothing is started.
+    public static func connectIfThereIsAny(home: WorkspaceHome) throws -> JSONLinesClient? {
+        try home.prepare()
+        let left = (try? StoredIntercepts.read(home.intercepts))?.intercepts ?? []
+        if left.isEmpty, try JSONLinesClient(path: home.daemonSocket) == nil { return nil }
+        return try Self.connect(home: home)
+    }
+
+    public func connect() throws -> JSONLinesClient {
+        try self.home.prepare()
+        let until = Self.now() + Self.giveUpAfter
+        while true {
+            if let client = try JSONLinesClient(path: self.home.daemonSocket) {
+                if try self.greets(client) { return client }
+            } else if let lock = try FileLock.tryToAcquire(self.home.daemonLock) {
+                try self.start(holding: lock)
+                continue
+            }
+            guard Self.now() < until else {
+                throw WorkspaceError(
+                    """
+                    the workspace daemon doesn't answer at \(self.home.daemonSocket). End it, if it still runs, and look at \
+                    \(self.home.daemonLog).
+                    """
+                )
+            }
+            usleep(Self.pause)
+        }
+    }
+
+    /// False: it is another version's, or about to end. Then there will be a place for ours.
+    private func greets(_ client: JSONLinesClient) throws -> Bool {
+        guard
+            case .message(.hello(let version, let pid))? = try? client.receive(
+                DaemonReply.self,
+                within: Self.helloWithin
+            )
+        else { return false }
+        if version == self.version { return true }
+        try? client.send(DaemonRequest.handOver)
+        switch try? client.receive(DaemonReply.self, within: Self.handOverWithin) {
+        case .message(.done), .ended: return false
+        default:
+            throw WorkspaceError(
+                """
+                the workspace daemon (process \(pid)) is of version \(version), not \(self.version), and doesn't give its \
+                place away. Stop its intercepts with the kl that started it, or end it with 'kill \(pid)'.
+                """
+            )
+        }
+    }
+
+    private func start(holding lock: borrowing FileLock) throws {
+        let log = try self.openLog()
+        defer { close(log) }
+        let logStart = lseek(log, 0, SEEK_END)
+        var ends: [CInt] = [-1, -1]
+        guard pipe(&ends) == 0 else { throw HostError("a pipe can't be made", code: errno) }
+        let ready = (read: ends[0], write: ends[1])
+        // Spawn hands down what it is told to, and nothing else.
+        defer { close(ready.read) }
+        var spawn = Spawn(
+            self.executable,
+            ["daemon", "--lock-descriptor", "3", "--ready-descriptor", "4"],
+            environment: self.home.variables
+        )
+        spawn.workingDirectory = "/"
+        spawn.descriptors = [nil, log, log, lock.rawDescriptor, ready.write]
+        let started = Result { try spawn.start() }
+        close(ready.write)
+        let pid = try started.get()
+        guard self.isReady(ready.read) else {
+            // It ends by itself where it can't begin; it isn't to live on where it only took too long.
+            kill(pid, SIGKILL)
+            waitpid(pid, nil, 0)
+            throw WorkspaceError(
+                """
+                the workspace daemon could not be started\(self.lastWords(since: logStart).map { ": \($0)" } ?? ""). Look at \
+                \(self.home.daemonLog).
+                """
+            )
+        }
+    }
+
+    private func openLog() throws -> CInt {
+        var status = stat()
+        if stat(self.home.daemonLog, &status) == 0, status.st_size > Self.logAtMost {
+            rename(self.home.daemonLog, "\(self.home.daemonLog).1")
+        }
+        let log = open(self.home.daemonLog, O_RDWR | O_CREAT | O_APPEND | O_CLOEXEC | O_NOFOLLOW, 0o600)
+        guard log >= 0 else { throw HostError("\(self.home.daemonLog) can't be written", code: errno) }
+        return log
+    }
+
+    /// One byte says that it listens; the pipe's end, that it never will.
+    private func isReady(_ pipe: CInt) -> Bool {
+        let until = Self.now() + Int64(Self.readyWithin)
+        while true {
+            var wait = pollfd(fd: pipe, events: Int16(POLLIN), revents: 0)
+            let count = poll(&wait, 1, CInt(clamping: max(0, until - Self.now())))
+            if count < 0, errno == EINTR { continue }
+            guard count > 0 else { return false }
+            var byte: UInt8 = 0
+            let read = read(pipe, &byte, 1)
+            if read < 0, errno == EINTR { continue }
+            return read == 1
+        }
+    }
+
+    /// The last line that it wrote, without what the log's form puts before it.
+    private func lastWords(since start: off_t) -> String? {
+        guard let bytes = try? SmallFile.read(self.home.daemonLog, atMost: 4 * Int(Self.logAtMost)) else { return nil }
+        let said = String(decoding: bytes.dropFirst(Int(clamping: start)), as: UTF8.self)
+        guard let line = said.split(separator: "\n").last else { return nil }
+        return String(line.trimmingPrefix("kl: ")).trimmingSuffix(".")
+    }
+
+    private static func now() -> Int64 {
+        var time = timespec()
+        clock_gettime(CLOCK_MONOTONIC, &time)
+        return Int64(time.tv_sec) * 1_000 + Int64(time.tv_nsec) / 1_000_000
+    }
+}
+
+extension String {
+    fileprivate func trimmingSuffix(_ suffix: String) -> String {
+        self.hasSuffix(suffix) ? String(self.dropLast(suffix.count)) : self
+    }
+}

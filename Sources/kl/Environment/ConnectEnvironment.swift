@@ -1,0 +1,62 @@
+import ArgumentParser
+import Environments
+import InterceptProtocol
+
+struct ConnectEnvironment: AsyncParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "connect",
+        abstract: "Connect this workspace to an environment; a local one that is down is brought up first.",
+        aliases: ["c", "conn"]
+    )
+
+    @Argument(help: "The environment, as kl env list has it.", completion: Completion.environments)
+    var name: String?
+
+    @OptionGroup var file: FileOption
+    @OptionGroup var output: OutputOptions
+
+    func validate() throws {
+        if self.name != nil, self.file.file != nil {
+            throw ValidationError("An environment is named by NAME or by --file. Give one of them.")
+        }
+    }
+
+    func run() async throws {
+        try await self.output.reporting {
+            let workspace = try Workspace(self.output)
+            let reference = try self.chosen(workspace)
+            try await self.leavePrevious(for: reference, workspace)
+            let report = StepReport(isOn: self.output.isText && !self.output.quiet)
+            if try !LocalEnvironment(reference).isSupervised { try Up.bring(reference, report) }
+            let environment = try Workspace.environment(reference)
+            try await environment.join(try workspace.member())
+            try workspace.connect(to: reference)
+            let status = try await EnvironmentStatus(reference, workspace)
+            guard self.output.isText else { return try self.output.print(status, text: "") }
+            report.line("Connected to environment \(reference.name.printable) (\(reference.kind.rawValue)).")
+            report.line("Intercept one of its services with: kl intercept start")
+        }
+    }
+
+    private func chosen(_ workspace: Workspace) throws -> EnvironmentReference {
+        if let file = self.file.file { return try Found.file(file, self.output) }
+        let found = try Found(workspace)
+        if let name = self.name {
+            let environment = try found.named(name)
+            // Its mistakes and oddities are worth telling each time.
+            return try Found.file(environment.reference.location, self.output)
+        }
+        return try Asking(self.output).environment(of: found.all)
+    }
+
+    /// Intercepts belong to the environment that they were started in.
+    private func leavePrevious(for reference: EnvironmentReference, _ workspace: Workspace) async throws {
+        guard let previous = try workspace.connectedReference(), previous.location != reference.location else { return }
+        let own = try workspace.ownIntercepts().filter { $0.environment.location == previous.location }
+        guard let first = own.first else { return }
+        throw CommandFailure(
+            .failed,
+            "you intercept '\(first.service)' in environment '\(previous.name)'. Disconnect from it first: kl env disconnect"
+        )
+    }
+}

@@ -1,0 +1,66 @@
+import Environments
+import HostSupport
+import WorkspaceDaemon
+
+#if canImport(Glibc)
+import Glibc
+#elseif canImport(Musl)
+import Musl
+#else
+import Darwin
+#endif
+
+/// The environments that there are to choose from: those in this folder and above it, and those used before.
+struct Found {
+    let all: [FoundEnvironment]
+
+    init(_ workspace: Workspace) throws {
+        self.all = EnvironmentDiscovery.find(from: Self.workingFolder, known: try workspace.knownReferences())
+    }
+
+    static var workingFolder: String {
+        guard let path = getcwd(nil, 0) else { return "/" }
+        defer { free(path) }
+        return String(cString: path)
+    }
+
+    /// The one of that name.
+    func named(_ name: String) throws -> FoundEnvironment {
+        let matching = self.all.filter { $0.reference.name == name }
+        guard let first = matching.first else {
+            let nearest = Suggestion.nearest(to: name, among: self.all.map(\.reference.name))
+            let hint = nearest.map { "Did you mean '\($0)'? (kl env list lists them)" }
+            throw CommandFailure(
+                .failed,
+                "no environment '\(name)' was found. "
+                    + (hint ?? "Name its compose file: kl env connect --file compose.yaml")
+            )
+        }
+        guard matching.count == 1 else {
+            let places = matching.map(\.reference.location).joined(separator: ", ")
+            throw CommandFailure(.failed, "several environments are named '\(name)'. Name one by --file: \(places)")
+        }
+        return first
+    }
+
+    /// By its file. What is wrong in the file is thrown, what is odd is told.
+    static func file(_ path: String, _ output: OutputOptions) throws -> EnvironmentReference {
+        let compose = try ComposeFile.read(path: path)
+        for warning in compose.warnings { output.warn(warning) }
+        return EnvironmentReference(kind: .local, name: compose.name, location: compose.path)
+    }
+
+    /// What `up` and `down` mean without a flag: this folder's, else the connected one.
+    static func implied(_ file: String?, _ workspace: Workspace, flagOf command: String) throws -> EnvironmentReference
+    {
+        if let file { return try Self.file(file, workspace.output) }
+        if let here = EnvironmentDiscovery.files(from: Self.workingFolder).first {
+            return try Self.file(here, workspace.output)
+        }
+        if let connected = try workspace.connectedReference() { return connected }
+        throw CommandFailure(
+            .usage,
+            "there is no compose file in this folder. Name one: kl env \(command) --file compose.yaml"
+        )
+    }
+}

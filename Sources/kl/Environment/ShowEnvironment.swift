@@ -1,0 +1,111 @@
+import ArgumentParser
+import Environments
+import InterceptProtocol
+import WorkspaceDaemon
+
+struct ShowEnvironment: AsyncParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "status",
+        abstract: "Show the connected environment, its services with ports and state, and active intercepts.",
+        aliases: ["st", "stat"]
+    )
+
+    @OptionGroup var output: OutputOptions
+
+    func run() async throws {
+        try await self.output.reporting {
+            let workspace = try Workspace(self.output)
+            var status = EnvironmentStatus.notConnected
+            if let reference = try workspace.connectedReference() {
+                status = try await EnvironmentStatus(reference, workspace)
+            }
+            try self.output.print(status, text: status.text)
+        }
+    }
+}
+
+struct DisconnectEnvironment: AsyncParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "disconnect",
+        abstract: "Stop this workspace's intercepts, then disconnect. The environment stays up.",
+        aliases: ["d", "disc"]
+    )
+
+    @OptionGroup var output: OutputOptions
+
+    func run() async throws {
+        try await self.output.reporting {
+            _ = Interrupt.descriptor
+            let workspace = try Workspace(self.output)
+            guard let reference = try workspace.connectedReference() else { throw CommandFailure.notConnected }
+            let report = StepReport(isOn: self.output.isText && !self.output.quiet)
+            // Of an environment that is gone nothing can be asked; what the daemon holds of it is stopped all the same.
+            var names = Set(
+                try workspace.ownIntercepts().filter { $0.environment.location == reference.location }.map(\.service)
+            )
+            if let environment = try? Workspace.environment(reference),
+                let list = try? await workspace.intercepts(in: environment)
+            {
+                names.formUnion(list.intercepts.filter(\.isOwn).map(\.service))
+            }
+            if !names.isEmpty {
+                let requests = names.sorted().map { StopRequest(environment: reference, service: $0) }
+                try StopIntercept.stop(requests, workspace, QuietOutput.of(self.output))
+                for name in names.sorted() { report.done("stopped the intercept of \(name)", nil) }
+            }
+            try? workspace.runningDaemon()?.shutDownIfIdle()
+            try workspace.disconnect()
+            report.line("Disconnected from environment \(reference.name.printable).")
+            if !self.output.isText { try self.output.print(EnvironmentStatus.notConnected, text: "") }
+        }
+    }
+}
+
+extension EnvironmentStatus {
+    /// As it is now; an environment that is down, or whose file is broken, has that to tell.
+    init(_ reference: EnvironmentReference, _ workspace: Workspace) async throws {
+        let isConnected = try workspace.connectedReference()?.location == reference.location
+        self.init(isConnected: isConnected, services: [], intercepts: [])
+        self.environment = reference.name
+        self.kind = reference.kind.rawValue
+        self.location = reference.location
+        do {
+            let environment = try Workspace.environment(reference)
+            let services = try await environment.services()
+            let intercepts = try await workspace.intercepts(in: environment).intercepts
+            self.state = "up"
+            self.intercepts = intercepts
+            self.services = services.map { service in
+                Service(
+                    name: service.name,
+                    state: service.state.rawValue,
+                    reason: service.reason,
+                    replicas: service.replicas,
+                    ports: service.ports.map { .init(port: $0.published, target: $0.target, name: $0.name) },
+                    interceptedBy: intercepts.first { $0.service == service.name }?.workspace
+                )
+            }
+        } catch let error as EnvironmentError where error.code == .notUp {
+            self.state = "down"
+        } catch let error as EnvironmentError where error.code == .file {
+            self.state = "broken"
+            self.reason = error.description
+        }
+    }
+}
+
+/// The same flags with nothing printed: of a command that runs another one's work.
+enum QuietOutput {
+    static func of(_ output: OutputOptions) -> OutputOptions {
+        var quiet = output
+        quiet.quiet = true
+        quiet.output = .text
+        return quiet
+    }
+}
+
+enum StopRequestOf {
+    static func intercept(_ status: InterceptStatus) -> StopRequest {
+        StopRequest(environment: status.environment, service: status.service)
+    }
+}

@@ -1,0 +1,92 @@
+import ArgumentParser
+import Environments
+import InterceptProtocol
+
+struct BringUp: AsyncParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "up",
+        abstract: "Start a local environment: its services, and a sidecar in front of each, in the background."
+    )
+
+    @OptionGroup var file: FileOption
+    @OptionGroup var output: OutputOptions
+
+    func run() async throws {
+        try await self.output.reporting {
+            let workspace = try Workspace(self.output)
+            let reference = try Found.implied(self.file.file, workspace, flagOf: "up")
+            let report = StepReport(isOn: self.output.isText && !self.output.quiet)
+            if try LocalEnvironment(reference).isSupervised {
+                report.line("Environment \(reference.name.printable) is up already.")
+            } else {
+                try Up.bring(reference, report)
+            }
+            try workspace.remember(reference)
+            let status = try await EnvironmentStatus(reference, workspace)
+            if !self.output.isText { try self.output.print(status, text: "") }
+        }
+    }
+}
+
+struct TakeDown: AsyncParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "down",
+        abstract: "End a local environment: its services and its sidecars. Intercepts in it end too."
+    )
+
+    @OptionGroup var file: FileOption
+    @OptionGroup var output: OutputOptions
+
+    func run() async throws {
+        try await self.output.reporting {
+            let workspace = try Workspace(self.output)
+            let reference = try Found.implied(self.file.file, workspace, flagOf: "down")
+            let report = StepReport(isOn: self.output.isText && !self.output.quiet)
+            let environment = LocalEnvironment(reference)
+            guard try environment.isAlive else {
+                report.line("Environment \(reference.name.printable) is down already.")
+                if !self.output.isText { try await self.printStatus(reference, workspace) }
+                return
+            }
+            let own = try workspace.ownIntercepts().filter { $0.environment.location == reference.location }
+            if !own.isEmpty {
+                let requests = own.map { StopRequestOf.intercept($0) }
+                try? StopIntercept.stop(requests, workspace, QuietOutput.of(self.output))
+            }
+            report.line("Ending environment \(reference.name.printable)")
+            report.waiting("waiting for its services to end")
+            _ = try report.ending {
+                try SupervisorEnding.down(file: reference.location) { report.waiting($0.printable) }
+            }
+            report.line("Environment \(reference.name.printable) is down.")
+            if !self.output.isText { try await self.printStatus(reference, workspace) }
+        }
+    }
+
+    private func printStatus(_ reference: EnvironmentReference, _ workspace: Workspace) async throws {
+        try self.output.print(try await EnvironmentStatus(reference, workspace), text: "")
+    }
+}
+
+/// Brings an environment up and tells of each service.
+enum Up {
+    static func bring(_ reference: EnvironmentReference, _ report: StepReport) throws {
+        report.line("Starting environment \(reference.name.printable) from \(reference.location.printable)")
+        report.waiting("starting its services")
+        let state = try report.ending {
+            try SupervisorStarter(file: reference.location).up { line in
+                if !line.hasSuffix(": running") { report.waiting(line.printable) }
+            }
+        }
+        for service in state.services {
+            let name = service.service.name.printable
+            let places = service.sidecars.compactMap(\.location).flatMap(\.listens).joined(separator: ", ")
+            if service.service.state == .running {
+                report.done(places.isEmpty ? "\(name) running" : "\(name) running on \(places)", nil)
+            } else {
+                let reason = service.service.reason.map { ": \($0.printable)" } ?? ""
+                report.line("  ! \(name) \(service.service.state.rawValue)\(reason)")
+            }
+        }
+    }
+}

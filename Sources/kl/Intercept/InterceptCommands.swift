@@ -1,0 +1,92 @@
+import ArgumentParser
+import Environments
+import WorkspaceDaemon
+
+struct InterceptCommands: AsyncParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "intercept",
+        abstract: "Take a service's connections to this machine, and give them back.",
+        subcommands: [StartIntercept.self, ListIntercepts.self, ShowIntercept.self, StopIntercept.self],
+        aliases: ["i", "int"]
+    )
+}
+
+struct ListIntercepts: AsyncParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "list",
+        abstract: "List the environment's intercepts, also other people's.",
+        aliases: ["ls"]
+    )
+
+    @OptionGroup var output: OutputOptions
+
+    func run() async throws {
+        try await self.output.reporting {
+            let workspace = try Workspace(self.output)
+            let list = try await workspace.intercepts(in: try workspace.environment())
+            try self.output.print(list, text: list.text)
+        }
+    }
+}
+
+struct ShowIntercept: AsyncParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "status",
+        abstract: "Show one intercept in detail, or all.",
+        aliases: ["st"]
+    )
+
+    @Argument(help: "A service that is intercepted; all without it.", completion: Completion.intercepts)
+    var service: String?
+
+    @OptionGroup var output: OutputOptions
+
+    func run() async throws {
+        try await self.output.reporting {
+            let workspace = try Workspace(self.output)
+            let environment = try workspace.environment()
+            var list = try await workspace.intercepts(in: environment)
+            if let service = self.service {
+                list.intercepts = list.intercepts.filter { $0.service == service }
+                guard !list.intercepts.isEmpty else {
+                    throw try await NoSuchIntercept.failure(service, in: environment, of: list)
+                }
+            }
+            let text = list.intercepts.isEmpty ? list.text : list.intercepts.map(\.text).joined(separator: "\n")
+            try self.output.print(list, text: text)
+        }
+    }
+}
+
+/// A name for which there is no intercept: of a service, or of nothing.
+enum NoSuchIntercept {
+    static func failure(
+        _ name: String,
+        in environment: any Environments.Environment,
+        of list: InterceptList
+    ) async throws -> CommandFailure {
+        let services = (try? await environment.services()) ?? []
+        if services.isEmpty || services.contains(where: { $0.name == name }) {
+            return CommandFailure(
+                .noSuchIntercept,
+                "'\(name)' isn't intercepted, so the environment answers. Start with: kl intercept start \(name)"
+            )
+        }
+        return NoSuchService.failure(name, among: services, in: environment.reference)
+    }
+}
+
+enum NoSuchService {
+    static func failure(
+        _ name: String,
+        among services: [Environments.Service],
+        in environment: EnvironmentReference
+    ) -> CommandFailure {
+        let nearest = Suggestion.nearest(to: name, among: services.map(\.name))
+        let hint = nearest.map { " Did you mean '\($0)'?" } ?? ""
+        return CommandFailure(
+            .noSuchService,
+            "service '\(name)' isn't in environment '\(environment.name)'.\(hint) (kl env status lists them)"
+        )
+    }
+}

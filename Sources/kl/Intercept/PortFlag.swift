@@ -1,0 +1,117 @@
+import Environments
+import InterceptProtocol
+import WorkspaceDaemon
+
+/// A `--port` as it was typed: `8080:3000`, `8080`, `http`, `http:3000`, `8080:HOST:3000`, with `/tcp` or `/udp` after it.
+struct PortFlag {
+    /// The service's port: a number or a name.
+    enum Service: Equatable {
+        case number(UInt16)
+        case name(String)
+    }
+
+    let text: String
+    let service: Service
+    /// Nil: the service's own number, on this machine.
+    let target: Endpoint?
+
+    init(_ text: String) throws {
+        self.text = text
+        var body = text
+        if let slash = text.lastIndex(of: "/") {
+            switch text[text.index(after: slash)...] {
+            case "tcp": break
+            case "udp":
+                throw FlagError("'\(text)' is a UDP port, and this version intercepts TCP alone. Leave it out.")
+            default: throw FlagError("'\(text)' names no transport that there is. After the slash write tcp.")
+            }
+            body = String(text[..<slash])
+        }
+        let pieces = try Flags.pieces(body)
+        guard let first = pieces.first, !first.isEmpty, pieces.count <= 3 else { throw Self.malformed(text) }
+        if first.utf8.allSatisfy({ (48...57).contains($0) }) {
+            self.service = .number(try Flags.port(first))
+        } else if first.first == "-" {
+            throw Self.malformed(text)
+        } else {
+            self.service = .name(String(first))
+        }
+        switch pieces.count {
+        case 1: self.target = nil
+        case 2: self.target = Endpoint(host: "127.0.0.1", port: try Flags.port(pieces[1]))
+        default:
+            guard !pieces[1].isEmpty else { throw Self.malformed(text) }
+            let host = pieces[1] == "localhost" ? "127.0.0.1" : String(pieces[1])
+            self.target = Endpoint(host: host, port: try Flags.port(pieces[2]))
+        }
+    }
+
+    private static func malformed(_ text: String) -> FlagError {
+        FlagError("'\(text)' isn't a port mapping. Write SERVICE_PORT:LOCAL_PORT, such as 8080:3000.")
+    }
+
+    /// With the service at hand: names become numbers, and what the service doesn't have is said.
+    func mapping(for service: Environments.Service) throws(CommandFailure) -> StartRequest.Mapping {
+        let port: Environments.Service.Port?
+        switch self.service {
+        case .number(let number): port = service.ports.first { $0.published == number }
+        case .name(let name): port = service.ports.first { $0.name == name }
+        }
+        guard let port else {
+            let ports = service.ports.map(\.text).joined(separator: ", ")
+            let wanted =
+                switch self.service {
+                case .number(let number): "port \(number)"
+                case .name(let name): "port named '\(name)'"
+                }
+            guard !service.ports.isEmpty else { throw PortFlags.noPorts(service) }
+            throw CommandFailure(.usage, "'\(service.name)' has no \(wanted). It has \(ports).")
+        }
+        let target = self.target ?? Endpoint(host: "127.0.0.1", port: port.published)
+        return StartRequest.Mapping(service: port.published, host: target.host, port: target.port)
+    }
+}
+
+/// Several `--port` flags together: all or none.
+enum PortFlags {
+    static func noPorts(_ service: Environments.Service) -> CommandFailure {
+        CommandFailure(
+            .usage,
+            "'\(service.name)' has no ports, so there is nothing to intercept. Give it ports in its compose file."
+        )
+    }
+
+    static func mappings(
+        _ flags: [PortFlag],
+        for service: Environments.Service,
+        listeningOn places: [Endpoint]
+    ) throws(CommandFailure) -> [StartRequest.Mapping] {
+        var result: [StartRequest.Mapping] = []
+        var seen: [UInt16: String] = [:]
+        for flag in flags {
+            let mapping = try flag.mapping(for: service)
+            if let other = seen.updateValue(flag.text, forKey: mapping.service) {
+                throw CommandFailure(
+                    .usage,
+                    "'\(other)' and '\(flag.text)' are for the same port of '\(service.name)'. Give each port once."
+                )
+            }
+            if let problem = Self.loop(mapping, listeningOn: places) { throw CommandFailure(.usage, problem) }
+            result.append(mapping)
+        }
+        return result
+    }
+
+    /// On one machine a service's own public port as the target would send each connection round in a circle.
+    static func loop(_ mapping: StartRequest.Mapping, listeningOn places: [Endpoint]) -> String? {
+        let isLoop = places.contains { place in
+            guard place.port == mapping.port else { return false }
+            let local = ["127.0.0.1", "::1", "localhost", "0.0.0.0", "::"]
+            return place.host == mapping.host || (local.contains(place.host) && local.contains(mapping.host))
+        }
+        guard isLoop else { return nil }
+        return
+            "\(mapping.target) is where clients reach the service itself, so connections would go in a circle. Give another "
+            + "local port, such as \(mapping.service):\(mapping.port == 3000 ? 3001 : 3000)."
+    }
+}

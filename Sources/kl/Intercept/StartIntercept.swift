@@ -1,0 +1,232 @@
+import AgentSupport
+import ArgumentParser
+import Environments
+import InterceptProtocol
+import NIOCore
+import WorkspaceDaemon
+
+struct StartIntercept: AsyncParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "start",
+        abstract: "Let a service's connections come to this machine.",
+        discussion: """
+            On a terminal, what isn't given is asked for. When your server isn't listening, when this machine sleeps or \
+            the network goes, the original service answers.
+            """,
+        aliases: ["s", "begin"]
+    )
+
+    @Argument(help: "The service, as kl env status lists it.", completion: Completion.services)
+    var service: String?
+
+    @Option(
+        name: .shortAndLong,
+        help: ArgumentHelp(
+            "A port of the service, by number or name, and which port here answers: 8080:3000, 8080 for the same one, "
+                + "8080:HOST:3000 for another machine; may be repeated.",
+            valueName: "service:local"
+        ),
+        transform: { try PortFlag($0) }
+    )
+    var port: [PortFlag] = []
+
+    @Flag(help: "Intercept all ports of the service, each to the port of the same number here.")
+    var allPorts = false
+
+    @Option(
+        help: ArgumentHelp(
+            "How long open connections may take when the intercept ends; at most 10m.",
+            valueName: "time"
+        ),
+        transform: TimeAmount.flag
+    )
+    var drain: TimeAmount = .seconds(10)
+
+    @Option(help: "What clients get when the local server can't be reached: the original service, or a reset (refuse).")
+    var onUnavailable: OnUnavailable = .original
+
+    @Option(help: "Who answers health probes, where a sidecar can tell them: original or workspace.")
+    var probes: Probes = .original
+
+    @Flag(help: "Take the service over from whoever intercepts it.")
+    var force = false
+
+    @Flag(help: "Stay, say what changes, and stop the intercept on Ctrl-C.")
+    var foreground = false
+
+    @OptionGroup var output: OutputOptions
+
+    func validate() throws {
+        if self.drain > .minutes(10) { throw ValidationError("--drain must be at most 10m.") }
+        if self.allPorts, !self.port.isEmpty {
+            throw ValidationError("--all-ports and --port exclude each other. Give one of them.")
+        }
+        if self.foreground, !self.output.isText {
+            throw ValidationError(
+                "--foreground prints lines for people. Leave --output out, or follow with kl intercept status."
+            )
+        }
+    }
+
+    func run() async throws {
+        try await self.output.reporting {
+            _ = Interrupt.descriptor
+            let workspace = try Workspace(self.output)
+            let environment = try workspace.environment()
+            let services = try await environment.services()
+            let service = try await self.chosenService(of: services, in: environment, workspace)
+            let mappings = try await self.chosenMappings(for: service, in: environment)
+            var request = StartRequest(
+                environment: environment.reference,
+                service: service.name,
+                mappings: mappings
+            )
+            request.onUnavailable = self.onUnavailable.rawValue
+            request.probes = self.probes.rawValue
+            request.drainSeconds = Int((self.drain.nanoseconds + 999_999_999) / 1_000_000_000)
+            request.force = self.force
+            try self.start(request, workspace)
+            if self.foreground { try self.stay(request, workspace) }
+        }
+    }
+
+    // MARK: What is asked for
+
+    private func chosenService(
+        of services: [Environments.Service],
+        in environment: any Environments.Environment,
+        _ workspace: Workspace
+    ) async throws -> Environments.Service {
+        guard let name = self.service else {
+            let intercepts = try await workspace.intercepts(in: environment).intercepts
+            return try Asking(self.output).service(
+                of: services,
+                intercepts: intercepts,
+                in: environment.reference
+            )
+        }
+        guard let service = services.first(where: { $0.name == name }) else {
+            throw NoSuchService.failure(name, among: services, in: environment.reference)
+        }
+        return service
+    }
+
+    private func chosenMappings(
+        for service: Environments.Service,
+        in environment: any Environments.Environment
+    ) async throws -> [StartRequest.Mapping] {
+        // Where clients reach it, as far as its sidecars are up: a target there would be a circle.
+        let places = ((try? await environment.sidecars(of: service.name)) ?? [])
+            .flatMap(\.listens)
+            .compactMap { try? Flags.endpoint($0) }
+        guard self.port.isEmpty else {
+            return try PortFlags.mappings(self.port, for: service, listeningOn: places)
+        }
+        guard !self.allPorts else {
+            let all = try service.ports.map { try PortFlag("\($0.published)") }
+            guard !all.isEmpty else { throw PortFlags.noPorts(service) }
+            return try PortFlags.mappings(all, for: service, listeningOn: places)
+        }
+        return try Asking(self.output).mappings(for: service, listeningOn: places)
+    }
+
+    // MARK: Starting
+
+    private func start(_ request: StartRequest, _ workspace: Workspace) throws {
+        let says = self.output.isText && !self.output.quiet
+        let report = StepReport(isOn: says)
+        report.line("Intercepting \(request.service) in environment \(request.environment.name.printable)")
+        var steps: [StepView] = []
+        var warnings: [String] = []
+        report.waiting("waiting for the sidecar")
+        let status = try report.ending {
+            try workspace.daemon().perform(
+                .start(request),
+                interrupted: "interrupted: \(request.service) is as it was before",
+                isCancellable: true
+            ) { step in
+                steps.append(StepView(name: step.name.rawValue, seconds: step.seconds))
+                switch step.name {
+                case .sidecarRunning:
+                    report.done("sidecar running next to \(request.service)", step.seconds)
+                    report.waiting("waiting for the tunnel")
+                case .tunnelUp:
+                    report.done("tunnel up: \(step.tunnelText)", step.seconds)
+                    report.waiting("waiting for a probe to come back through it")
+                case .portMapped:
+                    if let mapping = step.mapping { report.done("port \(mapping.service) → \(mapping.target)", nil) }
+                case .localServerMissing:
+                    guard let mapping = step.mapping else { break }
+                    let consequence =
+                        request.onUnavailable == OnUnavailable.refuse.rawValue
+                        ? "clients are refused" : "the original service answers"
+                    warnings.append("nothing is listening on \(mapping.target) yet: until it does, \(consequence).")
+                case .originalAnswers, .drained: break
+                }
+            }
+        }
+        guard let status else { throw CommandFailure(.failed, "the daemon told nothing of the intercept. Try again.") }
+        let view = StartView(
+            intercept: InterceptView(status, holder: try workspace.member()),
+            steps: steps,
+            warnings: warnings
+        )
+        guard self.output.isText else { return try self.output.print(view, text: "") }
+        report.line("Traffic to \(request.service) now reaches your workspace.")
+        for warning in warnings { self.output.warn(warning) }
+        if !self.foreground { report.line("Stop with: kl intercept stop \(request.service)") }
+    }
+
+    /// Until Ctrl-C: what changes.
+    private func stay(_ request: StartRequest, _ workspace: Workspace) throws {
+        let report = StepReport(isOn: !self.output.quiet)
+        report.line("Stop with Ctrl-C.")
+        var last: InterceptStatus?
+        var isOver = false
+        try workspace.daemon().follow(request.service) { status in
+            for line in ForegroundNews.lines(from: last, to: status) { report.line(line) }
+            last = status
+            isOver = status.phase == .failed || status.phase == .stopping
+            return !isOver
+        }
+        if isOver {
+            throw CommandFailure(.failed, "the intercept is over: \((last?.reason ?? "it was stopped").printable)")
+        }
+        let stop = StopRequest(environment: request.environment, service: request.service)
+        try StopIntercept.stop([stop], workspace, self.output)
+    }
+}
+
+/// What a person who stays in front of an intercept is told.
+enum ForegroundNews {
+    static func lines(from old: InterceptStatus?, to new: InterceptStatus) -> [String] {
+        guard let old else { return [] }
+        var lines: [String] = []
+        if old.phase != new.phase {
+            let reason = new.reason.map { ": \($0.printable)" } ?? ""
+            lines.append("\(new.service) is \(new.phase.rawValue)\(reason)")
+        }
+        for mapping in new.mappings {
+            let was = old.missingLocalServers.contains(mapping.service)
+            let isMissing = new.missingLocalServers.contains(mapping.service)
+            if was, !isMissing {
+                lines.append("✓ \(mapping.target) listens now: it answers for port \(mapping.service)")
+            }
+            if !was, isMissing {
+                lines.append("! nothing is listening on \(mapping.target): the original service answers")
+            }
+        }
+        return lines
+    }
+}
+
+extension DaemonReply.Step {
+    /// "tcp 127.0.0.1:51820, peer 3Jx5…4Q=, rtt 0.3 ms"
+    fileprivate var tunnelText: String {
+        guard let first = self.sidecars.first else { return "-" }
+        var text = "\(first.carrier) \(first.address), peer \(first.publicKey.abbreviatedKey)"
+        if let rtt = first.rttMs { text += ", rtt \(Times.fixed(rtt, 1)) ms" }
+        if self.sidecars.count > 1 { text += ", and \(self.sidecars.count - 1) more" }
+        return text
+    }
+}

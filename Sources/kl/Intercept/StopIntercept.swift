@@ -1,0 +1,156 @@
+import AgentSupport
+import ArgumentParser
+import Environments
+import InterceptProtocol
+import NIOCore
+import WorkspaceDaemon
+
+struct StopIntercept: AsyncParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "stop",
+        abstract: "Give a service's connections back to the original.",
+        aliases: ["sp", "end"]
+    )
+
+    @Argument(help: "A service that you intercept.", completion: Completion.intercepts)
+    var service: String?
+
+    @Flag(help: "Stop all of your intercepts in this environment.")
+    var all = false
+
+    @Option(
+        help: ArgumentHelp(
+            "How long open connections may still take; at most 10m. As start had it, if not given.",
+            valueName: "time"
+        ),
+        transform: TimeAmount.flag
+    )
+    var drain: TimeAmount?
+
+    @OptionGroup var output: OutputOptions
+
+    func validate() throws {
+        if let drain = self.drain, drain > .minutes(10) { throw ValidationError("--drain must be at most 10m.") }
+        if self.all, self.service != nil {
+            throw ValidationError("--all stops every intercept, so a service can't be named too. Give one of them.")
+        }
+    }
+
+    func run() async throws {
+        try await self.output.reporting {
+            _ = Interrupt.descriptor
+            let workspace = try Workspace(self.output)
+            let environment = try workspace.environment()
+            let list = try await workspace.intercepts(in: environment)
+            let own = list.intercepts.filter(\.isOwn)
+            var services: [String]
+            if self.all {
+                services = own.map(\.service)
+            } else if let service = self.service {
+                try await self.check(service, in: environment, list)
+                services = [service]
+            } else {
+                services = [try Asking(self.output).intercept(of: own)]
+            }
+            if services.isEmpty {
+                let view = StopView(environment: environment.reference.name, stopped: [])
+                return try self.output.print(view, text: "You intercept nothing in environment \(view.environment).\n")
+            }
+            services.sort()
+            let seconds = self.drain.map { Int(($0.nanoseconds + 999_999_999) / 1_000_000_000) }
+            let requests = services.map {
+                StopRequest(environment: environment.reference, service: $0, drainSeconds: seconds)
+            }
+            try Self.stop(requests, workspace, self.output)
+        }
+    }
+
+    private func check(
+        _ service: String,
+        in environment: any Environments.Environment,
+        _ list: InterceptList
+    ) async throws {
+        guard let intercept = list.intercepts.first(where: { $0.service == service }) else {
+            throw try await NoSuchIntercept.failure(service, in: environment, of: list)
+        }
+        guard intercept.isOwn else {
+            throw CommandFailure(
+                .busy,
+                "'\(service)' is intercepted by \(intercept.workspace.printable) since \(Times.short(intercept.since)), "
+                    + "not by you. Ask them to stop it, or take it over: kl intercept start \(service) --force"
+            )
+        }
+    }
+
+    /// One after the other; of several the first failure is thrown once all were tried.
+    static func stop(_ requests: [StopRequest], _ workspace: Workspace, _ output: OutputOptions) throws {
+        var stopped: [StopView.Stopped] = []
+        var failure: CommandFailure?
+        let report = StepReport(isOn: output.isText && !output.quiet)
+        for request in requests {
+            if requests.count > 1 { report.line("Stopping \(request.service)") }
+            do {
+                stopped.append(try Self.stop(request, workspace, report))
+                report.line("\(request.service) answers from the environment again.")
+            } catch let error as CommandFailure where error.code != .interrupted {
+                if failure == nil { failure = error }
+                if requests.count > 1 { output.warn(error.description) }
+            }
+        }
+        if !output.isText {
+            let name = requests.first?.environment.name ?? ""
+            if failure == nil { try output.print(StopView(environment: name, stopped: stopped), text: "") }
+        }
+        if let failure { throw failure }
+    }
+
+    private static func stop(
+        _ request: StopRequest,
+        _ workspace: Workspace,
+        _ report: StepReport
+    ) throws -> StopView.Stopped {
+        var result = StopView.Stopped(
+            service: request.service,
+            total: 0,
+            passed: 0,
+            drained: 0,
+            reset: 0,
+            bytesIn: 0,
+            bytesOut: 0,
+            steps: []
+        )
+        report.waiting("waiting for the sidecar")
+        let status = try report.ending {
+            try workspace.daemon().perform(
+                .stop(request),
+                interrupted: "interrupted: \(request.service) is given back all the same, and what is open drains",
+                isCancellable: false
+            ) { step in
+                result.steps.append(StepView(name: step.name.rawValue, seconds: step.seconds))
+                switch step.name {
+                case .originalAnswers:
+                    report.done("new connections reach the original service", step.seconds)
+                    report.waiting("waiting for open connections to finish")
+                case .drained:
+                    result.drained = step.connections ?? 0
+                    result.reset = step.reset ?? 0
+                    if result.drained > 0 { report.done(Self.drainText(result), step.seconds) }
+                default: break
+                }
+            }
+        }
+        if let status {
+            result.total = status.total
+            result.passed = status.passed
+            result.bytesIn = status.bytesIn
+            result.bytesOut = status.bytesOut
+        }
+        return result
+    }
+
+    private static func drainText(_ result: StopView.Stopped) -> String {
+        let finished = result.drained - min(result.drained, result.reset)
+        let text = "\(finished) open connection\(finished == 1 ? "" : "s") finished"
+        return result.reset == 0 ? text : text + ", \(result.reset) cut off when the drain time was over"
+    }
+}

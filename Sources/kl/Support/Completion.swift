@@ -1,0 +1,69 @@
+import AgentSupport
+import ArgumentParser
+import Environments
+import WorkspaceDaemon
+
+#if canImport(Glibc)
+import Glibc
+#elseif canImport(Musl)
+import Musl
+#else
+import Darwin
+#endif
+
+/// Names that a shell completes, read from what is at hand: never from the network, and without a word when there is nothing.
+enum Completion {
+    static let services = CompletionKind.custom { (_: [String], _: Int, _: String) async -> [String] in
+        guard let workspace = try? Workspace(OutputOptions.parse(["--quiet"])),
+            let services = try? await workspace.environment().services()
+        else { return [] }
+        return services.map(\.name)
+    }
+
+    static let intercepts = CompletionKind.custom { (_: [String], _: Int, _: String) async -> [String] in
+        guard let workspace = try? Workspace(OutputOptions.parse(["--quiet"])),
+            let environment = try? workspace.environment(),
+            let list = try? await workspace.intercepts(in: environment)
+        else { return [] }
+        return list.intercepts.map(\.service)
+    }
+
+    static let environments = CompletionKind.custom { (_: [String], _: Int, _: String) -> [String] in
+        guard let workspace = try? Workspace(OutputOptions.parse(["--quiet"])), let found = try? Found(workspace) else {
+            return []
+        }
+        return found.all.map(\.reference.name)
+    }
+}
+
+struct PrintCompletion: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "completion",
+        abstract: "Print a shell's completion script.",
+        discussion: """
+            It completes commands and flags, and the names of services, environments and intercepts.
+              bash: kl completion bash > ~/.local/share/bash-completion/completions/kl
+              zsh:  kl completion zsh > a folder of your $fpath, in a file named _kl
+              fish: kl completion fish > ~/.config/fish/completions/kl.fish
+            """
+    )
+
+    enum Shell: String, ExpressibleByArgument, CaseIterable {
+        case bash
+        case zsh
+        case fish
+    }
+
+    @Argument(help: "bash, zsh or fish.")
+    var shell: Shell
+
+    func run() {
+        let shell: CompletionShell =
+            switch self.shell {
+            case .bash: .bash
+            case .zsh: .zsh
+            case .fish: .fish
+            }
+        Console.write(Kl.completionScript(for: shell) + "\n", to: STDOUT_FILENO)
+    }
+}

@@ -1,0 +1,82 @@
+import Environments
+import HostSupport
+import WorkspaceDaemon
+
+/// One question to the daemon, and its answers.
+struct DaemonConversation {
+    private let client: JSONLinesClient
+
+    init(_ client: JSONLinesClient) { self.client = client }
+
+    /// How long an answer that needs no network may take.
+    private static let patience = 30_000
+
+    func intercepts() throws -> [InterceptStatus] {
+        try self.client.send(DaemonRequest.status)
+        while true {
+            switch try self.client.receive(DaemonReply.self, within: Self.patience) {
+            case .message(.intercepts(let list)): return list
+            case .message(.failed(let failure)): throw CommandFailure(failure)
+            case .message: continue
+            case .ended, .timedOut, .interrupted: throw Self.gone
+            }
+        }
+    }
+
+    /// Asks for something that takes its steps; a Ctrl-C meanwhile takes it back.
+    ///
+    /// - Parameter isCancellable: whether the end of the conversation undoes what was asked.
+    func perform(
+        _ request: DaemonRequest,
+        interrupted: String,
+        isCancellable: Bool,
+        onStep: (DaemonReply.Step) -> Void
+    ) throws -> InterceptStatus? {
+        let interrupt = Interrupt.descriptor
+        try self.client.send(request)
+        while true {
+            switch try self.client.receive(DaemonReply.self, unless: interrupt) {
+            case .message(.step(let step)): onStep(step)
+            case .message(.done(let status)): return status
+            case .message(.failed(let failure)): throw CommandFailure(failure)
+            case .message: continue
+            case .ended, .timedOut: throw Self.gone
+            case .interrupted:
+                if isCancellable { self.cancel() }
+                throw CommandFailure(.interrupted, interrupted)
+            }
+        }
+    }
+
+    /// Until the daemon has taken back what was begun, and closes.
+    private func cancel() {
+        self.client.endSending()
+        while case .message? = try? self.client.receive(DaemonReply.self, within: 15_000) {}
+    }
+
+    /// Calls for each change, until Ctrl-C or until the body says that it is enough.
+    func follow(_ service: String, onChange: (InterceptStatus) -> Bool) throws {
+        try self.client.send(DaemonRequest.follow(service: service))
+        while true {
+            switch try self.client.receive(DaemonReply.self, unless: Interrupt.descriptor) {
+            case .message(.changed(let status)): if !onChange(status) { return }
+            case .message(.failed(let failure)): throw CommandFailure(failure)
+            case .message, .timedOut: continue
+            case .ended: throw Self.gone
+            case .interrupted: return
+            }
+        }
+    }
+
+    /// Ends the daemon if it holds nothing any more.
+    func shutDownIfIdle() throws {
+        guard try self.intercepts().isEmpty else { return }
+        try self.client.send(DaemonRequest.shutDown)
+        while case .message = try self.client.receive(DaemonReply.self, within: Self.patience) {}
+    }
+
+    private static let gone = CommandFailure(
+        .failed,
+        "the workspace daemon ended before it answered. Try again; its log is daemon.log in the state folder (kl -v names it)"
+    )
+}

@@ -1,0 +1,40 @@
+import Synchronization
+
+#if canImport(Glibc)
+import Glibc
+#elseif canImport(Musl)
+import Musl
+#else
+import Darwin
+#endif
+
+/// Ctrl-C and SIGTERM as something to wait for, so that what was begun can be taken back before the program ends.
+enum Interrupt {
+    /// Readable once one of them has come. Made once, by the first who asks.
+    static let descriptor: CInt = {
+        var ends: [CInt] = [-1, -1]
+        guard pipe(&ends) == 0 else { return -1 }
+        for end in ends {
+            _ = fcntl(end, F_SETFD, FD_CLOEXEC)
+            _ = fcntl(end, F_SETFL, O_NONBLOCK)
+        }
+        writeEnd.store(ends[1], ordering: .relaxed)
+        signal(SIGINT) { _ in Interrupt.note() }
+        signal(SIGTERM) { _ in Interrupt.note() }
+        signal(SIGHUP) { _ in Interrupt.note() }
+        return ends[0]
+    }()
+
+    /// In a signal's handler: nothing but write(2).
+    private static func note() {
+        var byte: UInt8 = 1
+        _ = write(writeEnd.load(ordering: .relaxed), &byte, 1)
+    }
+
+    static var hasCome: Bool {
+        var wait = pollfd(fd: self.descriptor, events: Int16(POLLIN), revents: 0)
+        return poll(&wait, 1, 0) > 0
+    }
+}
+
+private let writeEnd = Atomic<CInt>(-1)

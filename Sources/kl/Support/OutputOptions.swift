@@ -1,0 +1,79 @@
+import AgentSupport
+import ArgumentParser
+import FoundationEssentials
+import Yams
+
+#if canImport(Glibc)
+import Glibc
+#elseif canImport(Musl)
+import Musl
+#else
+import Darwin
+#endif
+
+enum OutputFormat: String, ExpressibleByArgument, CaseIterable {
+    case text
+    case json
+    case yaml
+}
+
+/// Flags of every command that prints data.
+struct OutputOptions: ParsableArguments {
+    @Option(name: .shortAndLong, help: "How to print: text, json or yaml. Their keys are in docs/CLI.md.")
+    var output: OutputFormat = .text
+
+    @Flag(name: .shortAndLong, help: "Print nothing but results and errors.")
+    var quiet = false
+
+    @Flag(name: .shortAndLong, help: "Say on standard error what is done, and with which files.")
+    var verbose = false
+
+    var isText: Bool { self.output == .text }
+
+    /// The result, in the format that was asked for.
+    func print(_ value: some Encodable, text: @autoclosure () -> String) throws {
+        switch self.output {
+        case .text: Console.write(text(), to: STDOUT_FILENO)
+        case .json:
+            let encoder = JSONEncoder()
+            encoder.outputFormatting = [.prettyPrinted, .sortedKeys, .withoutEscapingSlashes]
+            let data = try encoder.encode(value)
+            Console.write(String(decoding: data, as: UTF8.self) + "\n", to: STDOUT_FILENO)
+        case .yaml: Console.write(try YAMLEncoder().encode(value), to: STDOUT_FILENO)
+        }
+    }
+
+    func note(_ text: @autoclosure () -> String) {
+        if self.verbose { Console.write("kl: \(text())\n", to: STDERR_FILENO) }
+    }
+
+    /// Something that a person should know and that stops nothing.
+    func warn(_ text: String) {
+        if !self.quiet { Console.write("! \(text)\n", to: STDERR_FILENO) }
+    }
+
+    /// For programs that read standard output: the error as an object, beside the sentence on standard error.
+    func reporting<Result>(_ body: () async throws -> Result) async throws -> Result {
+        do {
+            return try await body()
+        } catch {
+            let failure = CommandFailure(error)
+            if !self.isText {
+                try? self.print(
+                    ErrorView(error: .init(code: failure.code.rawValue, message: failure.description)),
+                    text: ""
+                )
+            }
+            throw failure
+        }
+    }
+}
+
+struct ErrorView: Codable {
+    struct Body: Codable {
+        var code: String
+        var message: String
+    }
+
+    var error: Body
+}

@@ -1,0 +1,124 @@
+import AgentSupport
+import Environments
+import FoundationEssentials
+import HostSupport
+import WorkspaceDaemon
+
+#if canImport(Glibc)
+import Glibc
+#elseif canImport(Musl)
+import Musl
+#else
+import Darwin
+#endif
+
+/// What a command knows of this developer: their files, the environment that they are connected to, and their daemon.
+struct Workspace {
+    let home: WorkspaceHome
+    let output: OutputOptions
+
+    init(_ output: OutputOptions) throws {
+        self.home = try WorkspaceHome()
+        try self.home.prepare()
+        self.output = output
+        output.note("configuration in \(self.home.configuration), state in \(self.home.state)")
+    }
+
+    // MARK: Who
+
+    func member() throws -> Member { try WorkspaceIdentity(home: self.home).member }
+
+    // MARK: The connected environment
+
+    func connectedReference() throws -> EnvironmentReference? {
+        try Self.read(EnvironmentReference.self, self.home.connected)
+    }
+
+    /// Or the error that says how to connect.
+    func environment() throws -> any Environments.Environment {
+        guard let reference = try self.connectedReference() else { throw CommandFailure.notConnected }
+        self.output.note("environment \(reference.name): \(reference.location)")
+        return try Self.environment(reference)
+    }
+
+    static func environment(_ reference: EnvironmentReference) throws -> any Environments.Environment {
+        switch reference.kind {
+        case .local: LocalEnvironment(reference)
+        }
+    }
+
+    func remember(_ reference: EnvironmentReference) throws {
+        var known = try self.knownReferences().filter { $0.location != reference.location }
+        known.insert(reference, at: 0)
+        try Self.write(Array(known.prefix(100)), self.home.environments)
+    }
+
+    func connect(to reference: EnvironmentReference) throws {
+        try self.remember(reference)
+        try Self.write(reference, self.home.connected)
+    }
+
+    func disconnect() throws {
+        guard unlink(self.home.connected) == 0 || errno == ENOENT else {
+            throw HostError("\(self.home.connected) can't be removed", code: errno)
+        }
+    }
+
+    func knownReferences() throws -> [EnvironmentReference] {
+        try Self.read([EnvironmentReference].self, self.home.environments) ?? []
+    }
+
+    private static func read<Value: Decodable>(_ type: Value.Type, _ path: String) throws -> Value? {
+        guard let bytes = try SmallFile.read(path) else { return nil }
+        do {
+            return try JSONDecoder().decode(type, from: Data(bytes))
+        } catch {
+            throw CommandFailure(.failed, "\(path) can't be understood. Remove it, then connect again: kl env connect")
+        }
+    }
+
+    private static func write(_ value: some Encodable, _ path: String) throws {
+        let encoder = JSONEncoder()
+        encoder.outputFormatting = [.sortedKeys, .withoutEscapingSlashes]
+        try SmallFile.replace(path, with: Array(try encoder.encode(value)) + [UInt8(ascii: "\n")])
+    }
+
+    // MARK: The daemon
+
+    /// Starts it if it isn't there.
+    func daemon() throws -> DaemonConversation {
+        DaemonConversation(try DaemonStarter.connect(home: self.home))
+    }
+
+    /// Nil: none runs.
+    func runningDaemon() throws -> DaemonConversation? {
+        guard let client = try JSONLinesClient(path: self.home.daemonSocket) else { return nil }
+        switch try client.receive(DaemonReply.self, within: 5_000) {
+        case .message(.hello(Version.number, _)): return DaemonConversation(client)
+        // Of another version: ours takes its place, and its intercepts.
+        case .message(.hello): return try self.daemon()
+        default: return nil
+        }
+    }
+
+    /// This workspace's intercepts as the daemon knows them; none if it doesn't run.
+    func ownIntercepts() throws -> [InterceptStatus] {
+        guard let daemon = try self.runningDaemon() else { return [] }
+        return try daemon.intercepts()
+    }
+
+    /// Everybody's in this environment.
+    func intercepts(in environment: any Environments.Environment) async throws -> InterceptList {
+        let own = try self.ownIntercepts().filter { $0.environment.location == environment.reference.location }
+        let member = try self.member()
+        var views: [InterceptView] = []
+        for record in try await environment.intercepts() {
+            let isOwn = record.holder.publicKey == member.publicKey
+            if isOwn, own.contains(where: { $0.service == record.service }) { continue }
+            views.append(InterceptView(record, environment: environment.reference, isOwn: isOwn))
+        }
+        views += own.map { InterceptView($0, holder: member) }
+        views.sort { $0.service < $1.service }
+        return InterceptList(environment: environment.reference.name, intercepts: views)
+    }
+}

@@ -1,0 +1,107 @@
+import Environments
+import InterceptProtocol
+import WorkspaceDaemon
+
+/// The words of `kl intercept list` and `status`.
+extension InterceptList {
+    var text: String {
+        guard !self.intercepts.isEmpty else {
+            return "No active intercepts in environment \(self.environment).\nStart one with: kl intercept start\n"
+        }
+        var table = Table(["SERVICE", "PHASE", "PORTS", "WORKSPACE", "SINCE", "CONNECTIONS", "TUNNEL"])
+        for intercept in self.intercepts {
+            table.add([
+                intercept.service,
+                intercept.phase.rawValue,
+                intercept.ports.map(\.arrow).joined(separator: ", "),
+                intercept.workspace.printable,
+                Times.age(of: intercept.since),
+                intercept.connections.map { "\($0.open) (\(Times.grouped($0.total)))" } ?? "-",
+                intercept.tunnelText ?? "-",
+            ])
+            if let reason = intercept.reason { table.note("Reason: \(reason.printable)") }
+        }
+        return table.text
+    }
+}
+
+extension InterceptView.Port {
+    /// "8080 → 3000"; another machine's in full.
+    var arrow: String {
+        let target =
+            self.target.hasPrefix("localhost:") ? String(self.target.dropFirst("localhost:".count)) : self.target
+        return "\(self.service) → \(target.printable)"
+    }
+}
+
+extension InterceptView {
+    /// "tcp 0.3 ms", of the first sidecar that has one.
+    var tunnelText: String? {
+        guard let first = self.sidecars?.first(where: { $0.phase == .active }) ?? self.sidecars?.first else {
+            return nil
+        }
+        return first.tunnelText
+    }
+
+    var text: String {
+        var lines: [(String, String)] = []
+        lines.append(("Service:", "\(self.service)   Environment: \(self.environment)"))
+        lines.append(("Phase:", self.phaseText))
+        if let reason = self.reason { lines.append(("Reason:", reason.printable)) }
+        lines.append(("Workspace:", "\(self.workspace.printable)   key \(self.publicKey.abbreviatedKey)"))
+        for (number, port) in self.ports.enumerated() {
+            var text = "\(port.service) → \(port.target.printable)"
+            if port.isListening == false { text += "   ! nothing listens there: the original answers" }
+            lines.append((number == 0 ? "Ports:" : "", text))
+        }
+        if let connections = self.connections {
+            let passed = "\(Times.grouped(connections.passed)) passed to the original"
+            lines.append(
+                ("Connections:", "\(connections.open) open, \(Times.grouped(connections.total)) total, \(passed)")
+            )
+        }
+        if let tunnel = self.sidecars?.first(where: { $0.phase == .active }) {
+            var text = "\(tunnel.carrier) \(tunnel.address)"
+            if let rtt = tunnel.rttMs { text += ", rtt \(Times.fixed(rtt, 1)) ms" }
+            if let age = tunnel.handshakeAgeSeconds { text += ", handshake \(Times.fixed(age, 0)) s ago" }
+            text += ", \(Times.grouped(tunnel.messagesLost)) lost of \(Times.grouped(tunnel.messagesSent))"
+            lines.append(("Tunnel:", text))
+        }
+        var result = Self.aligned(lines)
+        if let sidecars = self.sidecars {
+            let ready = sidecars.filter { $0.phase == .active }.count
+            result += Self.aligned([("Sidecars:", "\(ready) of \(sidecars.count) ready")])
+            for sidecar in sidecars {
+                let place = sidecar.listens.joined(separator: ", ")
+                let reason = sidecar.reason.map { "   \($0.printable)" } ?? ""
+                result += "  \(sidecar.name)   \(place)   \(sidecar.phase.rawValue)   \(sidecar.tunnelText)\(reason)\n"
+            }
+        }
+        if let traffic = self.traffic {
+            let text = "\(Times.bytes(traffic.bytesIn)) in, \(Times.bytes(traffic.bytesOut)) out"
+            result += Self.aligned([("Traffic:", text)])
+        }
+        return result
+    }
+
+    private var phaseText: String {
+        let since = self.phaseSince ?? self.since
+        return "\(self.phase.rawValue)   since \(Times.local(since)) (\(Times.age(of: since)))"
+    }
+
+    private static func aligned(_ lines: [(String, String)]) -> String {
+        lines.map { $0.0 + String(repeating: " ", count: 14 - $0.0.count) + $0.1 + "\n" }.joined()
+    }
+}
+
+extension SidecarStatus {
+    var tunnelText: String {
+        guard self.phase == .active, let rtt = self.rttMs else { return self.phase == .active ? self.carrier : "-" }
+        return "\(self.carrier) \(Times.fixed(rtt, 1)) ms"
+    }
+}
+
+extension String {
+    /// "9f3c…Yk="
+    var abbreviatedKey: String { self.count > 12 ? "\(self.prefix(4))…\(self.suffix(3))" : self }
+}

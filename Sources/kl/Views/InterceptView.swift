@@ -1,0 +1,106 @@
+import Environments
+import WorkspaceDaemon
+
+/// An intercept as the CLI prints it, from what the environment has on record and what this workspace's daemon knows.
+struct InterceptView: Codable {
+    struct Port: Codable {
+        var service: UInt16
+        var target: String
+        /// False: nothing listens there. Nil: not known here.
+        var isListening: Bool?
+    }
+
+    struct Connections: Codable {
+        var open: UInt64
+        var total: UInt64
+        var passed: UInt64
+    }
+
+    struct Traffic: Codable {
+        var bytesIn: UInt64
+        var bytesOut: UInt64
+    }
+
+    var environment: String
+    var service: String
+    var phase: Phase
+    var reason: String?
+    var phaseSince: String?
+    var workspace: String
+    var publicKey: String
+    /// Whether it is this workspace's.
+    var isOwn: Bool
+    var since: String
+    var generation: UInt64?
+    var ports: [Port]
+    var connections: Connections?
+    var traffic: Traffic?
+    /// Known of this workspace's own alone.
+    var sidecars: [SidecarStatus]?
+
+    static let daemonIsGone =
+        "the workspace daemon isn't running, so the original answers. Start the intercept again, or stop it"
+    static let holderIsAway = "the holder's workspace can't be reached, so the original answers"
+
+    /// One that the environment has on record.
+    init(_ record: InterceptRecord, environment: EnvironmentReference, isOwn: Bool) {
+        self.environment = environment.name
+        self.service = record.service
+        self.workspace = record.holder.label
+        self.publicKey = record.holder.publicKey
+        self.isOwn = isOwn
+        self.since = record.since
+        self.ports = record.ports.map { Port(service: $0.service, target: Self.text($0.target), isListening: nil) }
+        self.connections = record.connections.map { Connections(open: $0.open, total: $0.total, passed: $0.passed) }
+        if isOwn {
+            self.phase = .degraded
+            self.reason = Self.daemonIsGone
+        } else if record.isDiverting == false {
+            self.phase = .degraded
+            self.reason = Self.holderIsAway
+        } else {
+            self.phase = .active
+        }
+    }
+
+    /// One that this workspace's daemon holds.
+    init(_ status: InterceptStatus, holder: Member) {
+        self.environment = status.environment.name
+        self.service = status.service
+        self.phase = status.phase
+        self.reason = status.reason
+        self.phaseSince = status.phaseSince
+        self.workspace = holder.label
+        self.publicKey = holder.publicKey
+        self.isOwn = true
+        self.since = status.since
+        self.generation = status.generation
+        self.ports = status.mappings.map {
+            Port(
+                service: $0.service,
+                target: $0.target,
+                isListening: status.phase == .active ? !status.missingLocalServers.contains($0.service) : nil
+            )
+        }
+        self.connections = Connections(open: status.open, total: status.total, passed: status.passed)
+        self.traffic = Traffic(bytesIn: status.bytesIn, bytesOut: status.bytesOut)
+        self.sidecars = status.sidecars
+    }
+
+    private static func text(_ target: String) -> String {
+        target.hasPrefix("127.0.0.1:") ? "localhost:" + target.dropFirst("127.0.0.1:".count) : target
+    }
+}
+
+extension StartRequest.Mapping {
+    /// As people are told it.
+    var target: String {
+        if self.host == "127.0.0.1" { return "localhost:\(self.port)" }
+        return self.host.contains(":") ? "[\(self.host)]:\(self.port)" : "\(self.host):\(self.port)"
+    }
+}
+
+struct InterceptList: Codable {
+    var environment: String
+    var intercepts: [InterceptView]
+}

@@ -1,0 +1,415 @@
+"""`kl env` and `kl intercept` as a developer types them, against real services."""
+
+import json
+import os
+import pathlib
+import re
+import signal
+import time
+
+import pytest
+from harness.load import Load, ask, who
+from harness.waiting import eventually, note
+from harness.web import WebServer
+
+START = ("intercept", "start", "api-server", "--port")
+
+
+def test_the_whole_day(demo, closing):
+    """Connect, start, list, status, stop, disconnect: what each says, and who answers meanwhile."""
+    project, ada = demo
+    mine = closing(WebServer("workspace"))
+    port = project.port()
+    mapping = f"{port}:{mine.address[1]}"
+
+    assert ask(project.address()) == "api-server"
+    said = ada.ok(*START, mapping).out
+    assert ask(project.address()) == "workspace"
+    lines = said.splitlines()
+    assert lines[0] == "Intercepting api-server in environment demo"
+    assert re.fullmatch(r"  ✓ sidecar running next to api-server +\d+\.\d+ s", lines[1])
+    assert re.fullmatch(
+        r"  ✓ tunnel up: tcp 127\.0\.0\.1:\d+, peer .{4}….{3}, rtt \d+\.\d ms +\d+\.\d+ s", lines[2]
+    )
+    assert lines[3] == f"  ✓ port {port} → localhost:{mine.address[1]}"
+    assert lines[4:] == [
+        "Traffic to api-server now reaches your workspace.",
+        "Stop with: kl intercept stop api-server",
+    ]
+
+    table = ada.ok("i", "ls").out.splitlines()
+    assert table[0].split() == ["SERVICE", "PHASE", "PORTS", "WORKSPACE", "SINCE", "CONNECTIONS", "TUNNEL"]
+    assert re.search(rf"^api-server +Active +{port} → {mine.address[1]} .*tcp \d+\.\d ms$", table[1])
+
+    details = ada.ok("int", "st", "api-server").out
+    for word in ("Service:", "Phase:", "Active", "Workspace:", "Sidecars:", "1 of 1 ready", "Traffic:"):
+        assert word in details
+    status = ada.ok("e", "st").out
+    assert "demo (local)   up" in status and "Active intercepts:" in status
+
+    said = ada.ok("intercept", "stop", "api-server").out.splitlines()
+    assert ask(project.address()) == "api-server"
+    assert re.fullmatch(r"  ✓ new connections reach the original service +\d+\.\d+ s", said[0])
+    assert said[-1] == "api-server answers from the environment again."
+    assert ada.intercepts() == []
+
+    assert ada.ok("env", "disconnect").out == "Disconnected from environment demo.\n"
+    gone = ada.run("intercept", "list")
+    assert (gone.code, gone.error) == (3, "kl: not connected to an environment. Connect first: kl env connect\n")
+
+
+def test_nothing_listens_yet(demo, closing):
+    """The original answers until the local server is there; from then on it does, without a command."""
+    project, ada = demo
+    mine = WebServer("workspace")
+    address = mine.address
+    mine.close()
+    ran = ada.ok(*START, f"{project.port()}:{address[1]}")
+    assert f"! nothing is listening on localhost:{address[1]} yet: until it does, the original service answers." in ran.error
+    assert ask(project.address()) == "api-server"
+    assert ada.intercepts()[0]["ports"][0]["isListening"] is False
+    closing(WebServer("workspace", port=address[1]))
+    project.answers("workspace")
+    eventually("status says that it listens", lambda: ada.intercepts()[0]["ports"][0]["isListening"], 2)
+
+
+def test_several_ports_at_once(make_project, make_developer, closing):
+    """All of several ports or none; a second start replaces the list."""
+    project = make_project(name="two")
+    (published, own) = project.services["api-server"]
+    text = project.file.read_text()
+    project.file.write_text(text.replace(f'["{published}:{own}"]', f'["{published}:{own}", "{published + 1}:{own + 1}"]'))
+    ada = make_developer("ada", project.folder)
+    ada.ok("env", "connect", "--file", "compose.yaml")
+    one, two = closing(WebServer("one")), closing(WebServer("two"))
+    ada.ok("i", "s", "api-server", "-p", f"{published}:{one.address[1]}", "-p", f"{published + 1}:{two.address[1]}")
+    assert ask(("127.0.0.1", published)) == "one"
+    assert ask(("127.0.0.1", published + 1)) == "two"
+    assert ada.intercepts()[0]["generation"] == 1
+    ada.ok("i", "s", "api-server", "-p", f"{published}:{two.address[1]}")
+    assert ada.intercepts()[0]["generation"] == 2
+    assert ask(("127.0.0.1", published)) == "two"
+    ada.ok("i", "sp", "--all")
+    assert ask(("127.0.0.1", published)) == "api-server"
+
+
+@pytest.mark.deadline(600)
+def test_a_hundred_cycles(make_project, make_developer, closing):
+    """Start and stop a hundred times under a hundred requests a second: none fails, and the counts add up."""
+    project = make_project()
+    count = project.folder / "count"
+    text = project.file.read_text()
+    project.file.write_text(text.replace('"--port"', f'"--count", "{count}", "--port"'))
+    ada = make_developer("ada", project.folder)
+    ada.ok("env", "connect", "demo")
+    project.answers("api-server", aim=2)
+    served_before = original_count(project, count)
+    mine = closing(WebServer("workspace"))
+    load = Load(project.address(), 100)
+    carried = 0
+    starts, stops = [], []
+    cycles = 100
+    for _ in range(cycles):
+        began = time.monotonic()
+        ada.ok(*START, f"{project.port()}:{mine.address[1]}", "-q")
+        starts.append(time.monotonic() - began)
+        time.sleep(0.1)
+        began = time.monotonic()
+        stopped = ada.ok("intercept", "stop", "api-server", "-o", "json").json["stopped"][0]
+        stops.append(time.monotonic() - began)
+        assert stopped["reset"] == 0
+        carried += stopped["total"] - stopped["passed"]
+    outcomes = load.stop()
+    failed = [outcome for outcome in outcomes if outcome.failure]
+    assert not failed, failed[:5]
+    by = {name: sum(o.answer == name for o in outcomes) for name in ("workspace", "api-server")}
+    note(f"kl intercept start, median of {cycles}", 0.3, sorted(starts)[cycles // 2])
+    note(f"kl intercept stop, median of {cycles}", 0.3, sorted(stops)[cycles // 2])
+    assert by["workspace"] == carried == mine.requests
+    assert by["api-server"] == original_count(project, count) - served_before
+    assert sum(by.values()) == len(outcomes)
+
+
+def original_count(project, count):
+    """How many requests the original has answered by now, as it says itself."""
+    with_time = count.stat().st_mtime_ns if count.exists() else 0
+    os.kill(project.service_state()["process"]["pid"], signal.SIGUSR1)
+    eventually("the original tells its count", lambda: count.exists() and count.stat().st_mtime_ns > with_time, 1)
+    return int(count.read_text())
+
+
+def test_switching_times(demo, closing):
+    """From typing start to the first intercepted request, and from stop to the first original one."""
+    project, ada = demo
+    mine = closing(WebServer("workspace"))
+    there, back = [], []
+    for _ in range(50 if os.environ.get("KL_LONG") == "1" else 10):
+        there.append(switch(project, lambda: ada.begin(*START, f"{project.port()}:{mine.address[1]}"), "workspace"))
+        back.append(switch(project, lambda: ada.begin("intercept", "stop", "api-server"), "api-server"))
+    note("from typing start to the first intercepted request, median", 0.3, sorted(there)[len(there) // 2])
+    note("from typing stop to the first original request, median", 0.1, sorted(back)[len(back) // 2])
+
+
+def switch(project, begin, name):
+    began = time.monotonic()
+    command = begin()
+    while ask(project.address()) != name:
+        assert time.monotonic() - began < 10
+        time.sleep(0.002)
+    took = time.monotonic() - began
+    command.communicate(timeout=60)
+    assert command.returncode == 0
+    return took
+
+
+class TestKilled:
+    """kill -9 of each part in turn, under load: what clients see, and what list says."""
+
+    @pytest.fixture
+    def running(self, demo, closing):
+        project, ada = demo
+        mine = WebServer("workspace")
+        ada.ok(*START, f"{project.port()}:{mine.address[1]}")
+        assert ask(project.address()) == "workspace"
+        load = Load(project.address(), 50)
+        yield project, ada, mine, load
+        load.stop()
+        mine.close()
+
+    def failed(self, load):
+        return [outcome for outcome in load.stop() if outcome.failure]
+
+    def test_the_daemon(self, running):
+        project, ada, mine, load = running
+        os.kill(ada.daemon(), signal.SIGKILL)
+        project.answers("api-server", aim=2)
+        listed = ada.intercepts()[0]
+        assert listed["phase"] == "Degraded"
+        assert "daemon isn't running" in listed["reason"]
+        time.sleep(0.5)
+        # What had been answered in part when it was killed is lost with it; nothing that came later.
+        killed = [o for o in self.failed(load)]
+        assert len(killed) <= 2, killed
+        ada.ok("intercept", "stop", "api-server")
+        assert ada.intercepts() == []
+        ada.ok(*START, f"{project.port()}:{mine.address[1]}")
+        project.answers("workspace")
+
+    def test_the_daemon_and_start_again(self, running):
+        project, ada, mine, load = running
+        os.kill(ada.daemon(), signal.SIGKILL)
+        project.answers("api-server", aim=2)
+        ada.ok(*START, f"{project.port()}:{mine.address[1]}")
+        project.answers("workspace")
+        assert ada.phase("api-server") == "Active"
+
+    def test_the_sidecar(self, running):
+        project, ada, mine, load = running
+        before = project.service_state()
+        os.kill(before["sidecars"][0]["process"]["pid"], signal.SIGKILL)
+        eventually(
+            "another sidecar is ready",
+            lambda: project.service_state()["sidecars"][0]["location"]
+            and project.service_state()["sidecars"][0]["process"] != before["sidecars"][0]["process"],
+            1,
+        )
+        project.answers("workspace", aim=2)
+        eventually("list says Active", lambda: ada.phase("api-server") == "Active", 2)
+        assert project.service_state()["process"] == before["process"]
+        # Connections that were in the tunnel are reset; no new one is refused.
+        failed = self.failed(load)
+        assert len(failed) <= 5, failed
+        assert not [o for o in failed if "refused" in o.failure.lower()]
+
+    def test_the_supervisor(self, running):
+        project, ada, mine, load = running
+        before = project.service_state()
+        os.kill(project.state["supervisor"]["pid"], signal.SIGKILL)
+        time.sleep(0.5)
+        assert ask(project.address()) == "workspace"
+        assert ada.phase("api-server") == "Active"
+        ada.ok("env", "up")
+        assert project.service_state()["process"] == before["process"]
+        assert not self.failed(load)
+        # The new one watches what it found running.
+        os.kill(project.service_state()["sidecars"][0]["process"]["pid"], signal.SIGKILL)
+        project.answers("workspace", aim=5)
+
+    def test_the_workspaces_server(self, running):
+        project, ada, mine, load = running
+        mine.close()
+        project.answers("api-server")
+        eventually(
+            "list says that nothing listens", lambda: ada.intercepts()[0]["ports"][0]["isListening"] is False, 2
+        )
+        with WebServer("workspace", port=mine.address[1]):
+            project.answers("workspace")
+            ada.ok("intercept", "stop", "api-server")
+        assert not self.failed(load)
+
+
+def test_two_developers_race(demo, make_developer, closing):
+    """Fifty times both start at once: one wins, the other is told who has it, with exit code 5."""
+    project, ada = demo
+    grace = make_developer("grace", project.folder)
+    grace.ok("env", "connect", "demo")
+    servers = {ada: closing(WebServer("ada")), grace: closing(WebServer("grace"))}
+    wins = {ada: 0, grace: 0}
+    for round_number in range(50):
+        pair = [ada, grace] if round_number % 2 else [grace, ada]
+        commands = {d: d.begin(*START, f"{project.port()}:{servers[d].address[1]}") for d in pair}
+        ended = {d: (c.communicate(timeout=60), c.returncode) for d, c in commands.items()}
+        codes = sorted(code for _, code in ended.values())
+        assert codes == [0, 5], ended
+        winner = next(d for d, (_, code) in ended.items() if code == 0)
+        loser = next(d for d in pair if d is not winner)
+        sentence = ended[loser][0][1]
+        assert re.fullmatch(
+            r"kl: 'api-server' is intercepted by \S+@\S+ since \d\d:\d\d\. "
+            r"Ask them to stop it, or take it over with --force\.\n",
+            sentence,
+        ), sentence
+        assert ask(project.address()) == ("ada" if winner is ada else "grace")
+        others = loser.intercepts()[0]
+        assert (others["isOwn"], others["phase"]) == (False, "Active")
+        assert loser.run("intercept", "stop", "api-server").code == 5
+        winner.ok("intercept", "stop", "api-server")
+        wins[winner] += 1
+    assert ask(project.address()) == "api-server"
+
+
+def test_taking_over(demo, make_developer, closing):
+    project, ada = demo
+    grace = make_developer("grace", project.folder)
+    grace.ok("env", "connect", "demo")
+    first, second = closing(WebServer("ada")), closing(WebServer("grace"))
+    ada.ok(*START, f"{project.port()}:{first.address[1]}")
+    grace.ok(*START, f"{project.port()}:{second.address[1]}", "--force")
+    assert ask(project.address()) == "grace"
+    eventually("the first one is told", lambda: ada.phase("api-server") in ("Failed", "Active"), 2)
+    assert not [i for i in ada.intercepts() if i["isOwn"] and i["phase"] == "Active"]
+    grace.ok("intercept", "stop", "api-server")
+    assert ask(project.address()) == "api-server"
+
+
+def test_twenty_starts_at_once(demo, closing):
+    """One daemon, one intercept; every command says the same."""
+    project, ada = demo
+    mine = closing(WebServer("workspace"))
+    commands = [ada.begin(*START, f"{project.port()}:{mine.address[1]}") for _ in range(20)]
+    ended = [(c.communicate(timeout=60), c.returncode) for c in commands]
+    assert [code for _, code in ended] == [0] * 20, ended
+    assert ask(project.address()) == "workspace"
+    assert len(ada.intercepts()) == 1
+    daemons = [
+        entry
+        for entry in pathlib.Path("/proc").iterdir()
+        if entry.name.isdigit() and is_daemon_of(entry, ada)
+    ]
+    assert len(daemons) == 1
+
+
+def is_daemon_of(entry, developer):
+    try:
+        return b"\0daemon" in (entry / "cmdline").read_bytes() and str(developer.home).encode() in (
+            entry / "environ"
+        ).read_bytes() + (entry / "cmdline").read_bytes()
+    except OSError:
+        return False
+
+
+def test_interrupted_start_leaves_nothing(demo, closing):
+    """Ctrl-C and kill -9 at many moments of a start: afterwards the original answers, or the intercept is whole."""
+    project, ada = demo
+    mine = closing(WebServer("workspace"))
+    for number in (signal.SIGINT, signal.SIGKILL):
+        for delay in (0, 0.005, 0.01, 0.02, 0.03, 0.05, 0.08):
+            command = ada.begin(*START, f"{project.port()}:{mine.address[1]}")
+            time.sleep(delay)
+            command.send_signal(number)
+            command.communicate(timeout=60)
+            if command.returncode == 0:
+                assert ask(project.address()) == "workspace"
+                ada.ok("intercept", "stop", "api-server")
+            elif number == signal.SIGINT:
+                assert command.returncode in (130, -signal.SIGINT)
+            eventually("nothing is left", lambda: ada.intercepts() == [] or settled(ada), 2)
+            if ada.intercepts():
+                ada.ok("intercept", "stop", "api-server")
+            assert ask(project.address()) == "api-server"
+
+
+def settled(developer):
+    """kill -9 after the daemon had said that it is done: then it is."""
+    return developer.phase("api-server") == "Active"
+
+
+def test_survives_its_shell(demo, closing):
+    """The intercept goes on when the session of the shell that started it ends."""
+    project, ada = demo
+    mine = closing(WebServer("workspace"))
+    command = ada.begin(*START, f"{project.port()}:{mine.address[1]}", start_new_session=True)
+    command.communicate(timeout=60)
+    for number in (signal.SIGHUP, signal.SIGTERM, signal.SIGKILL):
+        try:
+            os.killpg(command.pid, number)
+        except ProcessLookupError:
+            pass
+    assert ask(project.address()) == "workspace"
+    ada.ok("intercept", "stop", "api-server")
+
+
+def test_foreground(demo):
+    """Stays, says when the local server comes, and stops on Ctrl-C."""
+    project, ada = demo
+    mine = WebServer("workspace")
+    mine.close()
+    command = ada.begin(*START, f"{project.port()}:{mine.address[1]}", "--foreground")
+    eventually("it is active", lambda: ada.phase("api-server") == "Active", 2)
+    with WebServer("workspace", port=mine.address[1]):
+        project.answers("workspace", aim=2)
+        time.sleep(0.2)
+        command.send_signal(signal.SIGINT)
+        out, error = command.communicate(timeout=60)
+    assert command.returncode == 0, error
+    assert f"✓ localhost:{mine.address[1]} listens now" in out
+    assert out.endswith("api-server answers from the environment again.\n")
+    assert ask(project.address()) == "api-server"
+
+
+def test_the_daemon_ends_when_idle(make_project, make_developer, closing):
+    project = make_project()
+    ada = make_developer("ada", project.folder, KL_DAEMON_IDLE_SECONDS="1")
+    ada.ok("env", "connect", "demo")
+    mine = closing(WebServer("workspace"))
+    ada.ok(*START, f"{project.port()}:{mine.address[1]}")
+    assert ada.daemon()
+    ada.ok("intercept", "stop", "api-server")
+    eventually("the daemon has ended", lambda: ada.daemon() is None, 2)
+
+
+def test_environment_down_and_up(demo, closing):
+    """`down` ends an intercept in it; `up` brings the original back."""
+    project, ada = demo
+    mine = closing(WebServer("workspace"))
+    ada.ok(*START, f"{project.port()}:{mine.address[1]}")
+    ada.ok("env", "down")
+    assert who(project.address(), 5) is None
+    assert project.processes() == []
+    ran = ada.run(*START, f"{project.port()}:{mine.address[1]}")
+    assert ran.code == 1 and "kl env up" in ran.error
+    ada.ok("env", "up")
+    project.answers("api-server", aim=2)
+    assert ada.intercepts() == []
+
+
+def test_json_and_yaml_agree(demo, closing):
+    import yaml
+
+    project, ada = demo
+    mine = closing(WebServer("workspace"))
+    ada.ok(*START, f"{project.port()}:{mine.address[1]}")
+    for command in (("env", "list"), ("env", "status"), ("intercept", "list"), ("intercept", "status", "api-server")):
+        one = json.loads(ada.ok(*command, "-o", "json").out)
+        other = yaml.safe_load(ada.ok(*command, "-o", "yaml").out)
+        assert one.keys() == other.keys()

@@ -1,0 +1,397 @@
+"""Wrong invocations and wrong states: the exact sentence and the exit code of each, and no word of a crash."""
+
+import fcntl
+import json
+import os
+import pathlib
+import re
+import signal
+import socket
+import subprocess
+import threading
+
+import pytest
+from harness.cli import Developer
+from harness.load import ask
+from harness.ports import free_port
+from harness.waiting import eventually
+from harness.web import WebServer
+
+USAGE = 2
+
+
+@pytest.fixture(scope="module")
+def nobody(binaries, tmp_path_factory):
+    """A developer who is connected to nothing, in a folder without a compose file."""
+    folder = tmp_path_factory.mktemp("nobody")
+    return Developer(binaries, folder / "home", folder)
+
+
+NOT_CONNECTED = "kl: not connected to an environment. Connect first: kl env connect"
+
+# What is typed; the exit code; the first line of standard error, as a pattern where it begins with ^.
+WITHOUT_ENVIRONMENT = [
+    (["intercept", "list"], 3, NOT_CONNECTED),
+    (["intercept", "status"], 3, NOT_CONNECTED),
+    (["intercept", "status", "api-server"], 3, NOT_CONNECTED),
+    (["intercept", "start", "api-server", "-p", "8080:3000"], 3, NOT_CONNECTED),
+    (["intercept", "start"], 3, NOT_CONNECTED),
+    (["intercept", "stop", "api-server"], 3, NOT_CONNECTED),
+    (["intercept", "stop", "--all"], 3, NOT_CONNECTED),
+    (["env", "disconnect"], 3, NOT_CONNECTED),
+    (
+        ["env", "connect"],
+        USAGE,
+        "kl: no environment is named. Give its name, or a compose file by --file. (kl env list lists what is found here)",
+    ),
+    (
+        ["env", "connect", "nowhere"],
+        1,
+        "kl: no environment 'nowhere' was found. Name its compose file: kl env connect --file compose.yaml",
+    ),
+    (
+        ["env", "connect", "demo", "--file", "compose.yaml"],
+        USAGE,
+        "kl: An environment is named by NAME or by --file. Give one of them.",
+    ),
+    (["env", "up"], USAGE, "kl: there is no compose file in this folder. Name one: kl env up --file compose.yaml"),
+    (["env", "down"], USAGE, "kl: there is no compose file in this folder. Name one: kl env down --file compose.yaml"),
+    (["env", "up", "--file", "none.yaml"], 1, "kl: there is no none.yaml. Name a compose file with --file."),
+    (["intercept", "start", "a", "-p", "http:x"], USAGE, r"^kl: .*'x' isn't a port\. Ports are numbers from 1 to 65535\."),
+    (["intercept", "start", "a", "-p", "0:3000"], USAGE, r"^kl: .*'0' isn't a port\."),
+    (["intercept", "start", "a", "-p", "8080:65536"], USAGE, r"^kl: .*'65536' isn't a port\."),
+    (["intercept", "start", "a", "-p", "8080:-1"], USAGE, r"^kl: .*'-1' isn't a port\."),
+    (["intercept", "start", "a", "-p", "8080:"], USAGE, r"^kl: .*'' isn't a port\."),
+    (["intercept", "start", "a", "-p", "8080:h:1:2"], USAGE, r"^kl: .*'8080:h:1:2' isn't a port mapping\."),
+    (["intercept", "start", "a", "-p", "53:53/udp"], USAGE, r"^kl: .*'53:53/udp' is a UDP port, and this version intercepts TCP"),
+    (["intercept", "start", "a", "-p", "53:53/sctp"], USAGE, r"^kl: .*'53:53/sctp' names no transport"),
+    (["intercept", "start", "a", "-p", "8080:[::1:3000"], USAGE, r"^kl: .*lacks a '\]'"),
+    (
+        ["intercept", "start", "a", "-p", "8080", "--all-ports"],
+        USAGE,
+        "kl: --all-ports and --port exclude each other. Give one of them.",
+    ),
+    (["intercept", "start", "a", "-p", "8080", "--drain", "11m"], USAGE, "kl: --drain must be at most 10m."),
+    (["intercept", "start", "a", "-p", "8080", "--drain", "soon"], USAGE, r"^kl: .*'soon' isn't a length of time\."),
+    (["intercept", "start", "a", "--on-unavailable", "never"], USAGE, r"^kl: The value 'never' is invalid"),
+    (
+        ["intercept", "stop", "a", "--all"],
+        USAGE,
+        "kl: --all stops every intercept, so a service can't be named too. Give one of them.",
+    ),
+    (["intercept", "stop", "a", "--drain", "11m"], USAGE, "kl: --drain must be at most 10m."),
+    (["intercept", "list", "-o", "xml"], USAGE, r"^kl: The value 'xml' is invalid"),
+    (["intercept", "list", "extra"], USAGE, r"^kl: Unexpected argument 'extra'|^kl: 1 unexpected argument"),
+    (["intercept", "begin-again"], USAGE, r"^kl: "),
+    (["completion", "tcsh"], USAGE, r"^kl: The value 'tcsh' is invalid"),
+    (["completion"], USAGE, r"^kl: Missing expected argument '<shell>'"),
+]
+
+
+@pytest.mark.parametrize("arguments, code, sentence", WITHOUT_ENVIRONMENT, ids=lambda value: str(value)[:60])
+def test_without_an_environment(nobody, arguments, code, sentence):
+    check(nobody.run(*arguments), code, sentence)
+
+
+def check(ran, code, sentence):
+    first = ran.error.splitlines()[0] if ran.error else ""
+    assert ran.code == code, ran
+    assert re.match(sentence, first) if sentence.startswith("^") else first == sentence, ran
+    assert ran.out == "", ran
+
+
+def test_in_an_environment(demo, make_developer, closing):
+    """The states that need a service, one after the other: their setting up is what takes time."""
+    project, ada = demo
+    port = project.port()
+    mine = closing(WebServer("workspace"))
+    start = ["intercept", "start"]
+
+    check(
+        ada.run(*start, "api-sever", "-p", "8080:3000"),
+        4,
+        "kl: service 'api-sever' isn't in environment 'demo'. Did you mean 'api-server'? (kl env status lists them)",
+    )
+    check(
+        ada.run(*start, "database", "-p", "1"),
+        4,
+        "kl: service 'database' isn't in environment 'demo'. (kl env status lists them)",
+    )
+    check(
+        ada.run(*start),
+        USAGE,
+        "kl: no service is named. Give one: kl intercept start SERVICE --port 8080:3000 (kl env status lists them)",
+    )
+    check(
+        ada.run(*start, "api-server"),
+        USAGE,
+        f"kl: no port is named. Give one by --port, such as --port {port}:3000, or all by --all-ports.",
+    )
+    check(ada.run(*start, "api-server", "-p", "1:3000"), USAGE, f"kl: 'api-server' has no port 1. It has {port}.")
+    check(
+        ada.run(*start, "api-server", "-p", "http:3000"),
+        USAGE,
+        f"kl: 'api-server' has no port named 'http'. It has {port}.",
+    )
+    check(
+        ada.run(*start, "api-server", "-p", f"{port}:3000", "-p", f"{port}:3001"),
+        USAGE,
+        f"kl: '{port}:3000' and '{port}:3001' are for the same port of 'api-server'. Give each port once.",
+    )
+    check(
+        ada.run(*start, "api-server", "-p", f"{port}"),
+        USAGE,
+        f"kl: localhost:{port} is where clients reach the service itself, so connections would go in a circle. "
+        f"Give another local port, such as {port}:3000.",
+    )
+    check(ada.run(*start, "api-server", "--all-ports"), USAGE, r"^kl: localhost:\d+ is where clients reach")
+    for command in ("stop", "status"):
+        check(
+            ada.run("intercept", command, "api-server"),
+            4,
+            "kl: 'api-server' isn't intercepted, so the environment answers. Start with: kl intercept start api-server",
+        )
+        check(ada.run("intercept", command, "api"), 4, r"^kl: service 'api' isn't in environment 'demo'\.")
+    check(
+        ada.run("intercept", "stop"),
+        USAGE,
+        "kl: no service is named. Give one: kl intercept stop SERVICE, or --all (kl intercept list lists them)",
+    )
+    assert ada.ok("intercept", "stop", "--all").out == "You intercept nothing in environment demo.\n"
+
+    grace = make_developer("grace", project.folder)
+    grace.ok("env", "connect", "demo")
+    grace.ok(*start, "api-server", "-p", f"{port}:{mine.address[1]}")
+    check(
+        ada.run(*start, "api-server", "-p", f"{port}:3000"),
+        5,
+        r"^kl: 'api-server' is intercepted by \S+@\S+ since \d\d:\d\d\. Ask them to stop it, or take it over with --force\.$",
+    )
+    check(
+        ada.run("intercept", "stop", "api-server"),
+        5,
+        r"^kl: 'api-server' is intercepted by \S+@\S+ since \d\d:\d\d, not by you\. Ask them to stop it, or take it over: "
+        r"kl intercept start api-server --force$",
+    )
+    grace.ok("intercept", "stop", "api-server")
+
+    ada.ok(*start, "api-server", "-p", f"{port}:{mine.address[1]}")
+    other = pathlib.Path(ada.directory).parent / "other"
+    other.mkdir()
+    (other / "compose.yaml").write_text("name: other\nservices:\n  a:\n    command: sleep 1000\n")
+    check(
+        ada.run("env", "connect", "--file", other / "compose.yaml"),
+        1,
+        "kl: you intercept 'api-server' in environment 'demo'. Disconnect from it first: kl env disconnect",
+    )
+    ada.ok("intercept", "stop", "--all")
+
+
+def error_object(ran):
+    found = json.loads(ran.out)["error"]
+    return found["code"], found["message"]
+
+
+def test_errors_as_json(nobody):
+    """A program that reads standard output finds the error there; the sentence is on standard error all the same."""
+    ran = nobody.run("intercept", "list", "-o", "json")
+    assert (ran.code, ran.error) == (3, NOT_CONNECTED + "\n")
+    assert error_object(ran) == ("notConnected", NOT_CONNECTED.removeprefix("kl: "))
+
+
+class TestFiles:
+    """What can be wrong around a command: files, folders, ports, homes."""
+
+    def test_a_taken_port(self, make_project, make_developer):
+        project = make_project()
+        ada = make_developer("ada", project.folder)
+        with WebServer("other", port=project.port()):
+            ran = ada.run("env", "up")
+        assert ran.code == 1
+        assert f"port {project.port()}" in ran.error.lower() and "'api-server'" in ran.error
+        assert project.processes() == []
+
+    def test_published_and_own_port_equal(self, make_project, make_developer):
+        project = make_project()
+        project.services["api-server"] = (21090, 21090)
+        project.write()
+        ran = make_developer("ada", project.folder).run("env", "up")
+        assert ran.code == 1
+        assert re.search(r"compose\.yaml:\d+:\d+: .*21090", ran.error)
+
+    def test_a_service_that_dies(self, make_project, make_developer):
+        project = make_project()
+        project.write("  broken:\n    command: sh -c 'exit 3'\n    restart: \"no\"\n")
+        ada = make_developer("ada", project.folder)
+        ada.run("env", "up")
+        ada.ok("env", "connect", "demo")
+        services = {s["name"]: s for s in ada.ok("env", "status", "-o", "json").json["services"]}
+        assert services["broken"]["state"] == "stopped"
+        assert "3" in services["broken"]["reason"]
+        assert services["api-server"]["state"] == "running"
+
+    def test_a_service_that_never_listens(self, make_project, make_developer, closing):
+        """It is said; and it can be intercepted all the same: the workspace answers in its place."""
+        project = make_project()
+        published, own = free_port(), free_port()
+        project.write(f'  mute:\n    command: sleep 1000\n    ports: ["{published}:{own}"]\n')
+        ada = make_developer("ada", project.folder)
+        ada.run("env", "up", timeout=90)
+        ada.ok("env", "connect", "demo")
+        services = {s["name"]: s for s in ada.ok("env", "status", "-o", "json").json["services"]}
+        assert services["mute"]["state"] == "starting"
+        assert f"doesn't listen on {own}" in services["mute"]["reason"]
+        mine = closing(WebServer("workspace"))
+        ada.ok("intercept", "start", "mute", "-p", f"{published}:{mine.address[1]}")
+        assert ask(("127.0.0.1", published)) == "workspace"
+
+    def test_a_command_that_is_not_there(self, make_project, make_developer):
+        project = make_project()
+        project.write("  broken:\n    command: no-such-program --port 1\n")
+        ada = make_developer("ada", project.folder)
+        ada.run("env", "up")
+        ada.ok("env", "connect", "demo")
+        services = {s["name"]: s for s in ada.ok("env", "status", "-o", "json").json["services"]}
+        assert services["broken"]["state"] != "running"
+        assert "no-such-program" in services["broken"]["reason"]
+
+    def test_a_long_home_with_blanks(self, make_project, make_developer, closing, folder):
+        project = make_project()
+        ada = make_developer("x" * 60 + " " + "y" * 90, project.folder)
+        ada.ok("env", "connect", "demo")
+        project.answers("api-server", aim=2)
+        mine = closing(WebServer("workspace"))
+        ada.ok("intercept", "start", "api-server", "-p", f"{project.port()}:{mine.address[1]}")
+        project.answers("workspace")
+        ada.ok("intercept", "stop", "api-server")
+
+    def test_a_long_project_folder(self, make_project, make_developer, folder):
+        project = make_project(folder_name="p" * 100 + "/" + "q q" * 30)
+        ada = make_developer("ada", project.folder)
+        ada.ok("env", "connect", "demo")
+        project.answers("api-server", aim=2)
+
+    def test_a_home_open_to_others(self, make_developer, make_project):
+        ada = make_developer("ada", make_project().folder)
+        ada.home.chmod(0o777)
+        ran = ada.run("env", "list")
+        assert ran.code == 1
+        assert str(ada.home) in ran.error and "chmod" in ran.error
+
+    @pytest.mark.skipif(os.geteuid() != 0, reason="needs another user")
+    def test_a_read_only_folder(self, make_project, make_developer, folder):
+        """As a user who may not write there."""
+        project = make_project()
+        home = folder / "home-reader"
+        home.mkdir(mode=0o700)
+        os.chown(home, 65534, 65534)
+        for path in (project.folder, project.file):
+            path.chmod(0o755)
+        ran = subprocess.run(
+            [project.binaries / "kl", "env", "up"],
+            cwd=project.folder,
+            env={**os.environ, "KL_HOME": str(home)},
+            user=65534,
+            group=65534,
+            extra_groups=[],
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+        if "Permission denied" in ran.stderr and "kl:" not in ran.stderr:
+            pytest.skip("that user can't reach the programs")
+        assert ran.returncode == 1
+        assert ".kl" in ran.stderr and "permission denied" in ran.stderr
+
+    def test_no_room_on_the_disk(self, make_developer, make_project, binaries):
+        """The home is on a file system without a free block: one sentence, and nothing half written."""
+        if not pathlib.Path("/dev/full").exists():
+            pytest.skip("no full disk at hand")
+        project = make_project()
+        ada = make_developer("ada", project.folder)
+        ada.ok("env", "connect", "demo")
+        before = (ada.home / "connected.json").read_bytes()
+        # A limit on the size of a file is what a full disk is to a writer.
+        ran = subprocess.run(
+            ["sh", "-c", 'ulimit -f 0; trap "" XFSZ; exec "$@"', "sh", binaries / "kl", "env", "connect", "demo"],
+            cwd=project.folder,
+            env=ada.environment,
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+        assert ran.returncode == 1
+        assert ran.stderr.startswith("kl: ") and "can't be written" in ran.stderr
+        assert (ada.home / "connected.json").read_bytes() == before
+
+
+class OldDaemon(threading.Thread):
+    """A daemon of an earlier version as another program sees it: its lock, its socket, its hello."""
+
+    def __init__(self, home, gives_way):
+        super().__init__(daemon=True)
+        self.home, self.gives_way = home, gives_way
+        self.lock = open(home / "daemon.lock", "w")
+        fcntl.flock(self.lock, fcntl.LOCK_EX)
+        (home / "daemon.sock").unlink(missing_ok=True)
+        self.listener = socket.socket(socket.AF_UNIX)
+        self.listener.bind(str(home / "daemon.sock"))
+        self.listener.listen()
+        self.start()
+
+    def run(self):
+        while True:
+            try:
+                connection, _ = self.listener.accept()
+            except OSError:
+                return
+            with connection, connection.makefile("rw") as lines:
+                print(json.dumps({"hello": {"version": "0.0.9", "pid": os.getpid()}}), file=lines, flush=True)
+                for line in lines:
+                    if "handOver" not in json.loads(line):
+                        continue
+                    if not self.gives_way:
+                        refusal = {"failed": {"_0": {"code": "failed", "message": "never heard of it"}}}
+                        print(json.dumps(refusal), file=lines, flush=True)
+                        break
+                    path = self.home / "intercepts.json"
+                    path.write_text(json.dumps({**json.loads(path.read_text()), "areHandedOver": True}))
+                    self.close()
+                    print(json.dumps({"done": {}}), file=lines, flush=True)
+                    return
+
+    def close(self):
+        (self.home / "daemon.sock").unlink(missing_ok=True)
+        self.listener.close()
+        self.lock.close()
+
+
+class TestAnotherVersion:
+    @pytest.fixture
+    def left(self, demo, closing):
+        """An intercept whose daemon is gone, and will be an older one."""
+        project, ada = demo
+        mine = closing(WebServer("workspace"))
+        mapping = f"{project.port()}:{mine.address[1]}"
+        ada.ok("intercept", "start", "api-server", "-p", mapping)
+        os.kill(ada.daemon(), signal.SIGKILL)
+        project.answers("api-server", aim=2)
+        return project, ada
+
+    def test_is_replaced_and_its_intercept_goes_on(self, left):
+        project, ada = left
+        OldDaemon(ada.home, gives_way=True)
+        ada.ok("intercept", "list")
+        assert ada.daemon() != os.getpid()
+        eventually("it is active again", lambda: ada.phase("api-server") == "Active", 2)
+        project.answers("workspace")
+        ada.ok("intercept", "stop", "api-server")
+
+    def test_that_does_not_give_way_is_named_with_the_mend(self, left):
+        project, ada = left
+        old = OldDaemon(ada.home, gives_way=False)
+        ran = ada.run("intercept", "list")
+        assert ran.code == 1
+        assert "0.0.9" in ran.error and f"kill {os.getpid()}" in ran.error
+        old.close()
+        ada.ok("intercept", "stop", "api-server")

@@ -1,0 +1,41 @@
+import Testing
+
+@testable import Environments
+
+struct TextTests {
+    @Test(arguments: [
+        ("a b  c", ["a", "b", "c"]), ("", []), ("  ", []), ("'a b' \"c d\"", ["a b", "c d"]),
+        ("a''b \"\"", ["ab", ""]),
+        ("a\\ b \\\"", ["a b", "\""]), ("\"a\\\"b\\x\\$\"", ["a\"b\\x$"]), ("a\\\nb\nc", ["ab", "c"]), ("'\\'", ["\\"]),
+        ("--x='1 2'", ["--x=1 2"]),
+    ])
+    func shellWords(text: String, words: [String]) throws { #expect(try ShellWords(text).words == words) }
+
+    @Test(arguments: [
+        ("a && b", "&&"), ("a | b", "|"), ("a; b", ";"), ("a 2>&1", "2>&1"), ("a '&&' b", nil), ("a \\| b", nil),
+        ("a -c=x", nil),
+    ])
+    func shellSyntax(text: String, syntax: String?) throws { #expect(try ShellWords(text).shellSyntax == syntax) }
+
+    @Test(arguments: [
+        ("x", "x"), ("$A", "1"), ("${A}b", "1b"), ("$Ab", ""), ("$$A", "$A"), ("${N-d}", "d"), ("${E-d}", ""),
+        ("${E:-d}", "d"),
+        ("${A:-d}", "1"), ("${A:+y}", "y"), ("${N+y}", ""), ("${E+y}", "y"), ("${E:+y}", ""),
+        ("${N:-${A}${M:-z}}!", "1z!"),
+        ("${N:-}", ""), ("${N:-a:b}", "a:b"), ("${A:?no}", "1"), ("${N:-$$}", "$"), ("a$A$A", "a11"),
+        ("${N:-{}}", "{}"),
+    ])
+    func interpolation(text: String, expanded: String) throws {
+        var interpolation = Interpolation(environment: ["A": "1", "E": ""])
+        #expect(try interpolation.expand(text, at: Position(line: 1, column: 1)) == expanded)
+    }
+
+    @Test(arguments: [
+        ("api-sever", "api-server"), ("API", "api"), ("wbe", "web"), ("a", nil), ("xyzzy", nil), ("", nil),
+        ("ap", "api"),
+        (String(repeating: "a", count: 1_000), nil),
+    ])
+    func suggestions(word: String, nearest: String?) {
+        #expect(Suggestion.nearest(to: word, among: ["web", "api-server", "api", "api-gateway"]) == nearest)
+    }
+}

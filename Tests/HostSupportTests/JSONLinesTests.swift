@@ -1,0 +1,133 @@
+import NIOCore
+import NIOPosix
+import Testing
+
+@testable import HostSupport
+
+#if canImport(Glibc)
+import Glibc
+#elseif canImport(Musl)
+import Musl
+#else
+import Darwin
+#endif
+
+struct JSONLinesTests {
+    private struct Message: Codable, Equatable {
+        var text: String
+    }
+
+    private final class Echo {
+        let server: JSONLinesServer<Message, Message>
+
+        init(on eventLoop: any EventLoop, user: @escaping (UInt32) -> Bool) {
+            self.server = JSONLinesServer(
+                eventLoop: eventLoop,
+                mayConnect: user,
+                onConnect: { connection in
+                    connection.send(Message(text: "hello"))
+                    connection.onClose = { connection.close() }
+                },
+                onRequest: { request, connection in connection.send(request) }
+            )
+        }
+    }
+
+    /// Runs the body beside a server that listens at this path.
+    private func withServer(
+        at path: String,
+        mayConnect: @escaping @Sendable (UInt32) -> Bool = { $0 == geteuid() },
+        _ body: () throws -> Void
+    ) throws {
+        let eventLoop = MultiThreadedEventLoopGroup.singleton.next()
+        let descriptor = try LocalSocket.listen(at: path)
+        let echo = try eventLoop.flatSubmit {
+            let echo = Echo(on: eventLoop, user: mayConnect)
+            let bound = NIOLoopBound(echo, eventLoop: eventLoop)
+            return echo.server.start(on: descriptor).map { bound }
+        }.wait()
+        defer { eventLoop.execute { echo.value.server.close() } }
+        try body()
+    }
+
+    private func next(_ client: JSONLinesClient) throws -> String? {
+        switch try client.receive(Message.self, within: 10_000) {
+        case .message(let message): message.text
+        case .ended: nil
+        case .timedOut, .interrupted: "nothing"
+        }
+    }
+
+    @Test(arguments: [10, 107, 108, 150, 250])
+    func aPathOfAnyLength(_ length: Int) throws {
+        let scratch = try Scratch()
+        // Folders' names have at most 255 bytes.
+        let folder = scratch.path + "/" + String(repeating: "f", count: length)
+        try SmallFile.makeFolder(folder)
+        let path = folder + "/a socket"
+        #expect(try JSONLinesClient(path: path) == nil)
+        try self.withServer(at: path) {
+            let client = try #require(try JSONLinesClient(path: path))
+            #expect(try self.next(client) == "hello")
+            for text in ["one", "zwei \u{1F600}\n", String(repeating: "x", count: 100_000)] {
+                try client.send(Message(text: text))
+                #expect(try self.next(client) == text)
+            }
+            var status = stat()
+            #expect(stat(path, &status) == 0)
+            #expect(status.st_mode & 0o777 == 0o600)
+            client.endSending()
+            #expect(try self.next(client) == nil)
+        }
+    }
+
+    @Test func whoMayNotIsNotSpokenTo() throws {
+        let scratch = try Scratch()
+        try self.withServer(at: scratch.path + "/s", mayConnect: { _ in false }) {
+            let client = try #require(try JSONLinesClient(path: scratch.path + "/s"))
+            #expect(try self.next(client) == nil)
+        }
+    }
+
+    private static let garbage = ["not json\n", "{}\n", "[1,2]\n", String(repeating: "x", count: 300_000)]
+
+    @Test(arguments: garbage.indices)
+    func whatCannotBeReadEndsTheConversation(_ number: Int) throws {
+        let garbage = Self.garbage[number]
+        let scratch = try Scratch()
+        try self.withServer(at: scratch.path + "/s") {
+            let client = try #require(try JSONLinesClient(path: scratch.path + "/s"))
+            #expect(try self.next(client) == "hello")
+            let bytes = Array(garbage.utf8)
+            var sent = 0
+            while sent < bytes.count {
+                let count = bytes[sent...].withUnsafeBytes {
+                    send(client.rawDescriptor, $0.baseAddress, $0.count, CInt(MSG_NOSIGNAL))
+                }
+                guard count > 0 else { break }
+                sent += count
+            }
+            #expect((try? self.next(client)) ?? nil == nil)
+        }
+    }
+
+    @Test func aWaitEndsWhenItsTimeIsOverOrItIsInterrupted() throws {
+        let scratch = try Scratch()
+        try self.withServer(at: scratch.path + "/s") {
+            let client = try #require(try JSONLinesClient(path: scratch.path + "/s"))
+            #expect(try self.next(client) == "hello")
+            guard case .timedOut = try client.receive(Message.self, within: 20) else {
+                Issue.record("a message came")
+                return
+            }
+            var ends: [CInt] = [-1, -1]
+            #expect(pipe(&ends) == 0)
+            _ = write(ends[1], "x", 1)
+            guard case .interrupted = try client.receive(Message.self, unless: ends[0]) else {
+                Issue.record("the wait went on")
+                return
+            }
+            for end in ends { close(end) }
+        }
+    }
+}

@@ -1,0 +1,1 @@
+"""The shows of agent/demo."""
