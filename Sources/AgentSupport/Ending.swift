@@ -61,23 +61,30 @@ private func systemExit(_ code: CInt) -> Never {
 }
 
 extension ParsableCommand {
-    /// As below, for a program with commands that wait.
-    public static func runAsProgram() async {
+    /// The usual `main`, with the codes and the one-sentence errors that all programs here share.
+    ///
+    /// Not async itself: a command that isn't either runs on the first thread, before there is another one, and can hold
+    /// signals back from all of them.
+    public static func runAsProgram() {
         do {
             var command = try parseAsRoot()
-            if var waiting = command as? any AsyncParsableCommand { try await waiting.run() } else { try command.run() }
+            guard let waiting = command as? any AsyncParsableCommand else { return try command.run() }
+            Self.runToTheEnd(waiting)
         } catch {
             Ending(of: error, in: Self.self).exit()
         }
     }
 
-    /// The usual `main`, with the codes and the one-sentence errors that all programs here share.
-    public static func runAsProgram() {
-        do {
-            var command = try parseAsRoot()
-            try command.run()
-        } catch {
-            Ending(of: error, in: Self.self).exit()
+    private static func runToTheEnd(_ command: sending any AsyncParsableCommand) -> Never {
+        Task {
+            var command = command
+            do {
+                try await command.run()
+                Ending(name: Self._commandName, saying: nil, code: Ending.done).exit()
+            } catch {
+                Ending(of: error, in: Self.self).exit()
+            }
         }
+        while true { pause() }
     }
 }

@@ -24,6 +24,9 @@ public final class JSONLinesServer<Request: Decodable & SendableMetatype, Reply:
             self.user = user
         }
 
+        /// False while the other end reads slower than it is written to.
+        public var isWritable: Bool { self.channel.isWritable }
+
         public func send(_ reply: Reply) {
             guard let data = try? JSONEncoder().encode(reply) else { return }
             var bytes = ByteBuffer(bytes: data)

@@ -35,7 +35,13 @@ public struct Interview<Person: Respondent> {
     }
 
     /// Which ports, and for each where it goes. At least one, unless the service has none: then the person hears why.
-    public mutating func ports(of service: String, _ offers: [PortOffer]) throws -> DialogueResult<[PortAnswer]> {
+    ///
+    /// - Parameter refusal: why a service's port can't go to a port of this machine.
+    public mutating func ports(
+        of service: String,
+        _ offers: [PortOffer],
+        refusal: @escaping @Sendable (PortOffer, UInt16) -> String? = { _, _ in nil }
+    ) throws -> DialogueResult<[PortAnswer]> {
         var chosen: [PortOffer] = []
         switch Questions.ports(of: service, offers) {
         case .none(let sentence):
@@ -55,7 +61,7 @@ public struct Interview<Person: Respondent> {
         self.person.hear(Questions.mapping)
         var answers: [PortAnswer] = []
         for port in chosen {
-            switch try self.person.ask(Questions.workspacePort(for: port)) {
+            switch try self.person.ask(Questions.workspacePort(for: port) { refusal(port, $0) }) {
             case .chosen(let text):
                 guard let number = Questions.port(text) else { return .cancelled }
                 answers.append(PortAnswer(service: port, workspace: number))

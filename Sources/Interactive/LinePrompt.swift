@@ -16,7 +16,7 @@ public struct LinePrompt: Dialogue, Sendable {
     /// - Parameters:
     ///   - prompt: `Service port 8080 → Workspace port [8080]: `
     ///   - defaultAnswer: What Enter alone means.
-    ///   - mistake: A sentence on what is wrong with an answer, nil where nothing is. The default isn't asked about.
+    ///   - mistake: A sentence on what is wrong with an answer, nil where nothing is. Asked about the default too.
     public init(prompt: String, defaultAnswer: String?, mistake: @escaping @Sendable (String) -> String?) {
         self.prompt = prompt
         self.defaultAnswer = defaultAnswer
@@ -37,8 +37,8 @@ public struct LinePrompt: Dialogue, Sendable {
     }
 
     private mutating func finish() -> PromptAction {
-        let text = self.answer.trimmedText
-        if text.isEmpty, let defaultAnswer { return .chosen(defaultAnswer) }
+        let typed = self.answer.trimmedText
+        let text = typed.isEmpty ? self.defaultAnswer ?? "" : typed
         self.complaint = self.mistake(text)
         guard self.complaint != nil else { return .chosen(text) }
         self.answer.clear()

@@ -52,12 +52,16 @@ public enum Questions {
     /// Above the prompts of `workspacePort`.
     public static let mapping = "Map selected ports to workspace ports:"
 
-    public static func workspacePort(for port: PortOffer) -> LinePrompt {
+    /// - Parameter refusal: why a port that is one can't be had all the same.
+    public static func workspacePort(
+        for port: PortOffer,
+        refusal: @escaping @Sendable (UInt16) -> String? = { _ in nil }
+    ) -> LinePrompt {
         LinePrompt(
             prompt: "  Service port \(port.text) → Workspace port [\(port.number)]: ",
             defaultAnswer: String(port.number),
             mistake: { answer in
-                guard self.port(answer) == nil else { return nil }
+                if let number = self.port(answer) { return refusal(number) }
                 let said = answer.count > 20 ? "\(answer.prefix(20))…" : answer
                 return "'\(said)' isn't a port number. Enter one between 1 and 65535."
             }

@@ -92,6 +92,11 @@ public struct PortMapping: Hashable, Sendable {
     public var service: ControlMessage.Port
     public var target: Endpoint
 
+    public init(service: ControlMessage.Port, host: String, port: UInt16) {
+        self.service = service
+        self.target = Endpoint(host: host, port: port)
+    }
+
     /// `8080:3000`, `8080` for the same port, `8080:HOST:3000` for another machine, `/udp` after any of them.
     public init(_ text: String) throws(FlagError) {
         var body = text

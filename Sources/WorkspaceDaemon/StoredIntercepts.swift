@@ -8,6 +8,8 @@ struct StoredIntercepts: Codable, Equatable, Sendable {
         var generation: UInt64
         /// RFC 3339, UTC.
         var since: String
+        /// Its daemon had ended before; the next one doesn't go on with it either.
+        var wasLost: Bool?
     }
 
     var version = 1

@@ -3,7 +3,7 @@ import ArgumentParser
 
 /// Takes a developer's connections out of an environment and back.
 @main
-struct Kl: AsyncParsableCommand {
+struct Kl: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "kl",
         abstract: "Intercept services of an environment from your workspace.",
@@ -15,9 +15,9 @@ struct Kl: AsyncParsableCommand {
         subcommands: [
             EnvironmentCommands.self, InterceptCommands.self, PrintCompletion.self, GenerateKey.self,
             ShowPublicKey.self,
-            GeneratePresharedKey.self, ShowVersion.self, Supervise.self,
+            GeneratePresharedKey.self, ShowVersion.self, Supervise.self, DaemonCommand.self,
         ]
     )
 
-    static func main() async { await Self.runAsProgram() }
+    static func main() { Self.runAsProgram() }
 }

@@ -5,168 +5,118 @@ import WorkspaceDaemon
 
 /// What a person on a terminal is asked when it wasn't given. Elsewhere what is missing is an error that names the flag.
 struct Asking {
-    private let isAsking: Bool
+    private let isOn: Bool
+    private let mayAsk = Interview(TerminalRespondent())
 
-    init(_ output: OutputOptions) { self.isAsking = output.isText && Terminal.isInteractive() }
+    init(_ output: OutputOptions) { self.isOn = output.isText && Terminal.isInteractive() }
 
-    // MARK: Which environment
+    /// For one conversation; or the error of who can't be asked.
+    private func interview(else missing: String) throws -> Interview<TerminalRespondent> {
+        guard self.isOn else { throw CommandFailure(.usage, missing) }
+        return self.mayAsk
+    }
 
     func environment(of found: [FoundEnvironment]) throws -> EnvironmentReference {
-        guard self.isAsking else {
-            throw CommandFailure(
-                .usage,
+        var interview = try self.interview(
+            else:
                 "no environment is named. Give its name, or a compose file by --file. (kl env list lists what is found here)"
-            )
-        }
+        )
         guard !found.isEmpty else {
             throw CommandFailure(
                 .failed,
                 "no environment was found here. Name a compose file: kl env connect --file compose.yaml"
             )
         }
-        let items = found.map { environment in
-            PickerItem(
-                "\(environment.reference.name.printable) (\(environment.state.rawValue)) - "
-                    + environment.reference.location.printable,
-                disabledReason: environment.reason
+        let offers = found.map {
+            EnvironmentOffer(
+                name: $0.reference.name,
+                kind: $0.reference.kind.rawValue,
+                state: $0.state.rawValue,
+                place: $0.reference.location
             )
         }
-        return found[try self.one(of: items, prompt: "Select environment to connect to: ")].reference
+        let chosen = try Self.answer(interview.environment(offers))
+        guard let index = offers.firstIndex(of: chosen) else { throw Self.cancelled }
+        return found[index].reference
     }
-
-    // MARK: Which service
 
     func service(
         of services: [Environments.Service],
         intercepts: [InterceptView],
         in environment: EnvironmentReference
     ) throws -> Environments.Service {
-        guard self.isAsking else {
-            throw CommandFailure(
-                .usage,
+        var interview = try self.interview(
+            else:
                 "no service is named. Give one: kl intercept start SERVICE --port 8080:3000 (kl env status lists them)"
-            )
-        }
+        )
         guard !services.isEmpty else {
             throw CommandFailure(
                 .failed,
                 "environment '\(environment.name)' has no services. Add some to \(environment.location)"
             )
         }
-        let items = services.map { service in
+        let offers = services.map { service in
             let other = intercepts.first { $0.service == service.name && !$0.isOwn }
-            let reason =
-                service.ports.isEmpty
-                ? "it has no ports" : other.map { "intercepted by \($0.workspace.printable)" }
-            return PickerItem(service.pickerText, disabledReason: reason)
+            return ServiceOffer(
+                name: service.name,
+                state: service.state.rawValue,
+                ports: service.ports.map(\.offer),
+                refusal: other.map { "intercepted by \($0.workspace)" }
+            )
         }
-        return services[try self.one(of: items, prompt: "Select service to intercept: ")]
+        let chosen = try Self.answer(interview.service(offers))
+        guard let index = offers.firstIndex(of: chosen) else { throw Self.cancelled }
+        return services[index]
     }
-
-    // MARK: Which ports, and where to
 
     func mappings(
         for service: Environments.Service,
         listeningOn places: [Endpoint]
     ) throws -> [StartRequest.Mapping] {
-        guard self.isAsking else {
-            let example = service.ports.first.map { "\($0.published):3000" } ?? "8080:3000"
-            throw CommandFailure(
-                .usage,
-                "no port is named. Give one by --port, such as --port \(example), or all by --all-ports."
-            )
-        }
-        return try self.ports(of: service).map { try self.mapping(of: $0, of: service, listeningOn: places) }
-    }
-
-    private func ports(of service: Environments.Service) throws -> [Environments.Service.Port] {
-        guard let first = service.ports.first else { throw PortFlags.noPorts(service) }
-        let name = service.name.printable
-        guard service.ports.count > 1 else {
-            Terminal.say("Service '\(name)' has 1 port: \(first.text) (auto-selected)")
-            return [first]
-        }
-        let header =
-            "Service '\(name)' has \(service.ports.count) ports. Select ports to intercept (TAB to select, ENTER to confirm):"
-        let picker = Picker(
-            prompt: "Select ports (TAB to toggle): ",
-            header: header,
-            items: service.ports.map { PickerItem($0.text) },
-            multiple: true
+        let example = service.ports.first.map { "\($0.published):3000" } ?? "8080:3000"
+        var interview = try self.interview(
+            else: "no port is named. Give one by --port, such as --port \(example), or all by --all-ports."
         )
-        return try self.chosen(Terminal.pick(picker)).map { service.ports[$0] }
-    }
-
-    private func mapping(
-        of port: Environments.Service.Port,
-        of service: Environments.Service,
-        listeningOn places: [Endpoint]
-    ) throws -> StartRequest.Mapping {
-        /// What was typed stands for, or what is wrong with it.
-        @Sendable func read(_ text: String) -> Result<StartRequest.Mapping, CommandFailure> {
-            do {
-                let flag = try PortFlag("\(port.published):\(text)")
-                let mapping = try flag.mapping(for: service)
-                if let loop = PortFlags.loop(mapping, listeningOn: places) { return .failure(.init(.usage, loop)) }
-                return .success(mapping)
-            } catch {
-                return .failure(CommandFailure(error))
+        guard !service.ports.isEmpty else { throw PortFlags.noPorts(service) }
+        @Sendable func mapping(_ port: PortOffer, _ local: UInt16) -> StartRequest.Mapping {
+            StartRequest.Mapping(service: port.number, host: "127.0.0.1", port: local)
+        }
+        let answers = try Self.answer(
+            interview.ports(of: service.name, service.ports.map(\.offer)) { port, local in
+                PortFlags.loop(mapping(port, local), listeningOn: places)
             }
-        }
-        // Enter alone is the service's number; also that can be a mistake.
-        let prompt = LinePrompt(
-            prompt: "Service port \(port.text) → Workspace port [\(port.published)]: ",
-            defaultAnswer: nil
-        ) { text in
-            if case .failure(let failure) = read(text.isEmpty ? "\(port.published)" : text) {
-                return failure.description
-            }
-            return nil
-        }
-        switch try Terminal.ask(prompt) {
-        case .chosen(let text): return try read(text.isEmpty ? "\(port.published)" : text).get()
-        case .cancelled: throw Self.cancelled
-        case .interrupted: throw Self.interrupted
-        }
+        )
+        return answers.map { mapping($0.service, $0.workspace) }
     }
-
-    // MARK: Which intercept
 
     func intercept(of own: [InterceptView]) throws -> String {
-        guard self.isAsking else {
-            throw CommandFailure(
-                .usage,
-                "no service is named. Give one: kl intercept stop SERVICE, or --all (kl intercept list lists them)"
-            )
-        }
+        var interview = try self.interview(
+            else: "no service is named. Give one: kl intercept stop SERVICE, or --all (kl intercept list lists them)"
+        )
         guard !own.isEmpty else {
             throw CommandFailure(.noSuchIntercept, "you intercept nothing here. Start with: kl intercept start")
         }
-        let items = own.map { intercept in
-            let ports = intercept.ports.map(\.arrow).joined(separator: ", ")
-            return PickerItem("\(intercept.service) (\(intercept.phase.rawValue.lowercased())) - ports: \(ports)")
+        let offers = own.map {
+            InterceptOffer(
+                service: $0.service,
+                phase: $0.phase.rawValue,
+                ports: $0.ports.map(\.arrow).joined(separator: ", ")
+            )
         }
-        return own[try self.one(of: items, prompt: "Select intercept to stop: ")].service
+        return try Self.answer(interview.intercept(offers)).service
     }
 
-    // MARK: Asking
-
-    private func one(of items: [PickerItem], prompt: String) throws -> Int {
-        let picker = Picker(prompt: prompt, header: nil, items: items, multiple: false)
-        guard let index = try self.chosen(Terminal.pick(picker)).first, items.indices.contains(index) else {
-            throw Self.cancelled
-        }
-        return index
-    }
-
-    private func chosen(_ result: PickerResult) throws -> [Int] {
+    private static func answer<Answer>(_ result: DialogueResult<Answer>) throws -> Answer {
         switch result {
-        case .chosen(let indices) where !indices.isEmpty: return indices
-        case .chosen, .cancelled: throw Self.cancelled
-        case .interrupted: throw Self.interrupted
+        case .chosen(let answer): return answer
+        case .cancelled: throw Self.cancelled
+        case .interrupted: throw CommandFailure(.interrupted, "interrupted: nothing was done.")
         }
     }
 
     private static let cancelled = CommandFailure(.failed, "nothing was selected, so nothing was done.")
-    private static let interrupted = CommandFailure(.interrupted, "interrupted: nothing was done.")
+}
+
+extension Environments.Service.Port {
+    fileprivate var offer: PortOffer { PortOffer(self.published, name: self.name) }
 }

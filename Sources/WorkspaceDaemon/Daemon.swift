@@ -1,0 +1,391 @@
+import AgentSupport
+public import Environments
+import HostSupport
+import Logging
+import NIOCore
+import WorkspaceAgent
+
+#if canImport(Glibc)
+import Glibc
+#elseif canImport(Musl)
+import Musl
+#else
+import Darwin
+#endif
+
+/// Makes an environment of what is written down of it.
+public typealias EnvironmentMaker = @Sendable (EnvironmentReference) throws -> any Environment
+
+/// Holds a developer's intercepts, and does what the CLI asks of it.
+@DaemonLoop
+final class Daemon {
+    /// One service's place: what is asked of it is done one after the other.
+    @DaemonLoop
+    final class Slot {
+        let turnstile = Turnstile()
+        var intercept: Intercept?
+        /// Of a start that isn't done.
+        var cancelStart: (() -> Void)?
+        var waiting = 0
+    }
+
+    typealias Server = JSONLinesServer<DaemonRequest, DaemonReply>
+
+    let home: WorkspaceHome
+    let identity: WorkspaceIdentity
+    let log: Logger
+    private let version: String
+    private let makeEnvironment: EnvironmentMaker
+    private let store: InterceptStore
+    private let idleTime: TimeAmount
+    private let onEnd: () -> Void
+    private var slots: [Intercept.Key: Slot] = [:]
+    private var server: Server?
+    private var clients: [ObjectIdentifier: Client] = [:]
+    private var idleTimer: Scheduled<Void>?
+    private var isEnding = false
+
+    static let clientsAtMost = 64
+    private static let handOverTime = TimeAmount.seconds(3)
+
+    init(
+        home: WorkspaceHome,
+        identity: WorkspaceIdentity,
+        version: String,
+        idleTime: TimeAmount,
+        log: Logger,
+        makeEnvironment: @escaping EnvironmentMaker,
+        onEnd: @escaping () -> Void
+    ) {
+        self.home = home
+        self.identity = identity
+        self.version = version
+        self.idleTime = idleTime
+        self.log = log
+        self.makeEnvironment = makeEnvironment
+        self.store = InterceptStore(path: home.intercepts)
+        self.onEnd = onEnd
+    }
+
+    // MARK: Beginning and ending
+
+    func start() async throws {
+        self.restore()
+        let socket = try LocalSocket.listen(at: self.home.daemonSocket)
+        let server = Server(
+            eventLoop: DaemonLoop.eventLoop,
+            // Root may do anyway what this user may.
+            mayConnect: { [unowned self] user in
+                (user == geteuid() || user == 0) && self.clients.count < Self.clientsAtMost && !self.isEnding
+            },
+            onConnect: { [unowned self] connection in self.connected(connection) },
+            onRequest: { [unowned self] request, connection in
+                self.clients[ObjectIdentifier(connection)]?.take(request)
+            }
+        )
+        self.server = server
+        try await server.start(on: socket).get()
+        self.log.info("ready", metadata: ["version": "\(self.version)", "key": "\(self.identity.member.publicKey)"])
+        self.judgeIdle()
+    }
+
+    /// What the daemon before this one held: left to this one, or lost with it.
+    private func restore() {
+        let stored: StoredIntercepts
+        do {
+            stored = try StoredIntercepts.read(self.home.intercepts)
+        } catch {
+            return self.log.error("\(error)")
+        }
+        for one in stored.intercepts {
+            do {
+                let goesOn = stored.areHandedOver && one.wasLost != true
+                let intercept = Intercept(
+                    one.request,
+                    targets: try LocalTargets(one.request),
+                    environment: try self.makeEnvironment(one.request.environment),
+                    identity: self.identity,
+                    machine: goesOn ? .resuming : .abandoned,
+                    generation: one.generation,
+                    since: one.since,
+                    log: self.log
+                )
+                intercept.mayBeClaimed = true
+                self.install(intercept, in: self.slot(for: intercept.key))
+                if goesOn { intercept.lookAgain(in: .zero) }
+            } catch {
+                self.log.error(
+                    "an intercept of before is left out: \(error)",
+                    metadata: ["service": "\(one.request.service)"]
+                )
+            }
+        }
+        // Handed over once: a crash from here on is a crash.
+        if stored.areHandedOver { Task { await self.persist() } }
+    }
+
+    /// Gives all services back, and ends.
+    func shutDown() async {
+        guard self.beginEnding() else { return }
+        let held = self.slots.values.compactMap { $0.intercept }.filter { !$0.machine.isAbandoned }
+        let stops = held.map { intercept in
+            let request = StopRequest(environment: intercept.request.environment, service: intercept.service)
+            return Task { _ = try? await self.stop(request) { _ in } }
+        }
+        for stop in stops { await stop.value }
+        await self.persist()
+        self.end()
+    }
+
+    /// Leaves all intercepts to the next daemon, and ends.
+    func handOver() async {
+        guard self.beginEnding() else { return }
+        for slot in self.slots.values { slot.cancelStart?() }
+        let intercepts = self.slots.values.compactMap { $0.intercept }
+        let stored = self.stored(areHandedOver: true)
+        let ends = intercepts.filter(\.isLive).map { intercept in
+            Task { await intercept.handOver(within: Self.handOverTime) }
+        }
+        for end in ends { await end.value }
+        await self.store.write(stored, log: self.log)
+    }
+
+    private func beginEnding() -> Bool {
+        guard !self.isEnding else { return false }
+        self.isEnding = true
+        self.idleTimer?.cancel()
+        return true
+    }
+
+    /// The socket goes first: whoever finds none waits for the lock, which goes with the process.
+    func end() {
+        unlink(self.home.daemonSocket)
+        self.server?.close()
+        self.log.info("ended")
+        // What was answered is still to be written.
+        DaemonLoop.eventLoop.assumeIsolated().scheduleTask(in: .milliseconds(20)) { self.onEnd() }
+    }
+
+    /// Nothing is held, and nobody asks: after a while there is no need for a daemon.
+    func judgeIdle() {
+        self.idleTimer?.cancel()
+        self.idleTimer = nil
+        self.slots = self.slots.filter { $0.value.intercept != nil || $0.value.waiting > 0 }
+        let isBusy = self.slots.values.contains { $0.waiting > 0 || $0.intercept?.isLive ?? false }
+        guard !isBusy, self.clients.isEmpty, !self.isEnding else { return }
+        self.idleTimer = DaemonLoop.eventLoop.assumeIsolated().scheduleTask(in: self.idleTime) {
+            [weak self] () -> Void in
+            guard let self, self.beginEnding() else { return }
+            self.end()
+        }
+    }
+
+    // MARK: Clients
+
+    private func connected(_ connection: Server.Connection) {
+        let client = Client(connection, daemon: self)
+        self.clients[ObjectIdentifier(connection)] = client
+        connection.onClose = { [weak self] in
+            client.closed()
+            self?.clients[ObjectIdentifier(connection)] = nil
+            self?.judgeIdle()
+        }
+        connection.send(.hello(version: self.version, pid: getpid()))
+        self.judgeIdle()
+    }
+
+    private func tell(_ status: InterceptStatus) {
+        for client in self.clients.values { client.tell(status) }
+    }
+
+    // MARK: Requests
+
+    var intercepts: [InterceptStatus] {
+        self.slots.values.compactMap { $0.intercept?.status }
+            .sorted { ($0.environment.name, $0.service) < ($1.environment.name, $1.service) }
+    }
+
+    private func slot(for key: Intercept.Key) -> Slot {
+        if let slot = self.slots[key] { return slot }
+        let slot = Slot()
+        self.slots[key] = slot
+        return slot
+    }
+
+    private func install(_ intercept: Intercept, in slot: Slot) {
+        slot.intercept = intercept
+        var last: InterceptStatus?
+        intercept.onChange = { [weak self, weak intercept] in
+            guard let self, let status = intercept?.status, status != last else { return }
+            last = status
+            self.tell(status)
+            if intercept?.isLive == false { self.judgeIdle() }
+        }
+        intercept.onGone = { [weak self, weak slot] in
+            guard let self, let slot else { return }
+            self.remove(from: slot)
+            Task { await self.persist() }
+        }
+    }
+
+    private func remove(from slot: Slot) {
+        guard let intercept = slot.intercept else { return }
+        intercept.dispose()
+        slot.intercept = nil
+        for client in self.clients.values { client.ended(intercept.service) }
+        self.judgeIdle()
+    }
+
+    private func inTurn<Result>(
+        _ key: Intercept.Key,
+        cancelsStart: Bool,
+        _ body: (Slot) async throws -> Result
+    ) async throws -> Result {
+        let slot = self.slot(for: key)
+        slot.waiting += 1
+        defer {
+            slot.waiting -= 1
+            self.judgeIdle()
+        }
+        if cancelsStart { slot.cancelStart?() }
+        guard await slot.turnstile.enter() else { throw CancellationError() }
+        defer { slot.turnstile.leave() }
+        return try await body(slot)
+    }
+
+    func start(
+        _ request: StartRequest,
+        cancel: @escaping @DaemonLoop () -> Void,
+        _ progress: @escaping Progress
+    ) async throws -> InterceptStatus {
+        try request.check()
+        let environment = try self.makeEnvironment(request.environment)
+        let targets = try await Self.resolve(request)
+        let key = Intercept.Key(request.environment, request.service)
+        return try await self.inTurn(key, cancelsStart: false) { slot in
+            guard !self.isEnding else { throw RequestFailure(.failed, "the workspace daemon is ending. Try again.") }
+            slot.cancelStart = cancel
+            defer { slot.cancelStart = nil }
+            if let intercept = slot.intercept, intercept.isLive {
+                try await intercept.adjust(to: request, targets: targets, progress)
+                await self.persist()
+                return intercept.status
+            }
+            self.remove(from: slot)
+            let intercept = Intercept(
+                request,
+                targets: targets,
+                environment: environment,
+                identity: self.identity,
+                log: self.log
+            )
+            self.install(intercept, in: slot)
+            do {
+                try await intercept.begin(progress)
+                await self.persist()
+                try Task.checkCancellation()
+            } catch {
+                // In a task of its own: this one may be cancelled.
+                await Task {
+                    await intercept.rollBack()
+                    if slot.intercept === intercept { slot.intercept = nil }
+                    await self.persist()
+                }.value
+                throw error
+            }
+            return intercept.status
+        }
+    }
+
+    func stop(_ request: StopRequest, _ progress: @escaping Progress) async throws -> InterceptStatus {
+        let key = Intercept.Key(request.environment, request.service)
+        let wasStarting = self.slots[key]?.cancelStart != nil
+        return try await self.inTurn(key, cancelsStart: true) { slot in
+            let intercept: Intercept
+            if let held = slot.intercept {
+                intercept = held
+            } else if let claimed = try await self.claimed(request) {
+                intercept = claimed
+                self.install(intercept, in: slot)
+            } else if wasStarting {
+                // It has undone what it did.
+                progress(.init(.originalAnswers, seconds: 0))
+                let (environment, since) = (request.environment, Moment.now.rfc3339)
+                return InterceptStatus(
+                    environment: environment,
+                    service: request.service,
+                    phase: .stopping,
+                    since: since
+                )
+            } else {
+                throw RequestFailure(
+                    .noSuchIntercept,
+                    "'\(request.service)' isn't intercepted by this workspace. See: kl intercept list"
+                )
+            }
+            var failure: (any Error)?
+            do {
+                try await intercept.stop(drainSeconds: request.drainSeconds, progress)
+            } catch {
+                failure = error
+            }
+            let status = intercept.status
+            if slot.intercept === intercept { self.remove(from: slot) }
+            await self.persist()
+            if let failure { throw failure }
+            return status
+        }
+    }
+
+    /// A claim of our key that this daemon knows nothing of: an earlier one crashed.
+    private func claimed(_ request: StopRequest) async throws -> Intercept? {
+        let environment = try self.makeEnvironment(request.environment)
+        let own = self.identity.member.publicKey
+        let records: [InterceptRecord]
+        do {
+            records = try await environment.intercepts()
+        } catch let error as EnvironmentError where error.code == .notUp {
+            records = []
+        }
+        guard let record = records.first(where: { $0.service == request.service && $0.holder.publicKey == own }) else {
+            return nil
+        }
+        let start = StartRequest(environment: request.environment, service: request.service, mappings: [])
+        return Intercept(
+            start,
+            targets: try LocalTargets([]),
+            environment: environment,
+            identity: self.identity,
+            machine: .abandoned,
+            since: record.since,
+            log: self.log
+        )
+    }
+
+    /// Names are looked up, which may take its time: not on the event loop.
+    @concurrent
+    private nonisolated static func resolve(_ request: StartRequest) async throws -> LocalTargets {
+        try LocalTargets(request)
+    }
+
+    // MARK: Memory
+
+    private func stored(areHandedOver: Bool = false) -> StoredIntercepts {
+        let kept = self.slots.values.compactMap { $0.intercept }
+            .filter { $0.machine.phase == .active || $0.machine.phase == .degraded }
+            .sorted { ($0.key.location, $0.service) < ($1.key.location, $1.service) }
+        return StoredIntercepts(
+            areHandedOver: areHandedOver,
+            intercepts: kept.map {
+                .init(
+                    request: $0.request,
+                    generation: $0.generation,
+                    since: $0.since,
+                    wasLost: $0.machine.isAbandoned ? true : nil
+                )
+            }
+        )
+    }
+
+    private func persist() async { await self.store.write(self.stored(), log: self.log) }
+}

@@ -1,0 +1,75 @@
+import NIOCore
+import NIOPosix
+
+/// The daemon's one event loop, as an actor: tunnels, local sockets, the API and every decision share it, and `async`
+/// functions that are isolated to it come back to it.
+@globalActor
+actor DaemonLoop {
+    static let shared = DaemonLoop()
+    static let eventLoop: any EventLoop = MultiThreadedEventLoopGroup.singleton.next()
+    private static let executor: any SerialExecutor = DaemonLoop.eventLoop.executor
+
+    nonisolated var unownedExecutor: UnownedSerialExecutor { Self.executor.asUnownedSerialExecutor() }
+}
+
+/// Something that is waited for by whoever looks again each time that it may have come.
+@DaemonLoop
+final class Changes {
+    private var waiting: [UInt64: CheckedContinuation<Void, Never>] = [:]
+    private var next: UInt64 = 0
+
+    func happened() {
+        let waiting = self.waiting
+        self.waiting = [:]
+        for continuation in waiting.values { continuation.resume() }
+    }
+
+    /// Until the condition holds, or the task is cancelled, or the time is over. Returns whether it holds.
+    func wait(within limit: TimeAmount? = nil, until condition: () -> Bool) async -> Bool {
+        let timer = limit.map { limit in
+            DaemonLoop.eventLoop.assumeIsolated().scheduleTask(in: limit) { [weak self] () -> Void in self?.happened() }
+        }
+        defer { timer?.cancel() }
+        let until = limit.map { NIODeadline.now() + $0 }
+        while !condition() {
+            if Task.isCancelled { return false }
+            if let until, NIODeadline.now() >= until { return false }
+            await self.wait()
+        }
+        return true
+    }
+
+    private func wait() async {
+        self.next += 1
+        let number = self.next
+        await withTaskCancellationHandler {
+            await withCheckedContinuation { continuation in
+                if Task.isCancelled { return continuation.resume() }
+                self.waiting[number] = continuation
+            }
+        } onCancel: {
+            Task { @DaemonLoop in self.waiting.removeValue(forKey: number)?.resume() }
+        }
+    }
+}
+
+/// One at a time.
+@DaemonLoop
+final class Turnstile {
+    private var isTaken = false
+    private let changes = Changes()
+
+    /// False: the task was cancelled while it waited; then it isn't its turn, and nothing is to be left.
+    func enter() async -> Bool {
+        if await self.changes.wait(until: { !self.isTaken }) {
+            self.isTaken = true
+            return true
+        }
+        return false
+    }
+
+    func leave() {
+        self.isTaken = false
+        self.changes.happened()
+    }
+}

@@ -1,0 +1,111 @@
+import Environments
+import NIOCore
+
+/// Where the sidecars are: read again when one is lost, since its address and key may be new, and now and then for those
+/// that come later.
+extension Intercept {
+    struct Look {
+        fileprivate var timer: Scheduled<Void>?
+        fileprivate var isUnderWay = false
+        fileprivate var isWantedAgain = false
+        fileprivate var lastError: String?
+
+        /// Often while something lacks.
+        static func interval(of phase: Phase) -> TimeAmount { phase == .active ? .seconds(5) : .seconds(1) }
+
+        mutating func stop() {
+            self.timer?.cancel()
+            self.timer = nil
+            self.isWantedAgain = false
+        }
+    }
+
+    func lookAgain(in delay: TimeAmount) {
+        guard self.isLive else { return }
+        if self.look.isUnderWay, delay == .zero {
+            self.look.isWantedAgain = true
+            return
+        }
+        self.look.timer?.cancel()
+        self.look.timer = DaemonLoop.eventLoop.assumeIsolated().scheduleTask(in: delay) { [weak self] () -> Void in
+            guard let self, self.isLive, !self.look.isUnderWay else { return }
+            self.look.isUnderWay = true
+            Task { await self.lookNow() }
+        }
+    }
+
+    private func lookNow() async {
+        let result = await self.readEnvironment()
+        self.look.isUnderWay = false
+        guard self.isLive else { return }
+        switch result {
+        case .success(.sidecars(let locations)):
+            self.look.lastError = nil
+            self.adopt(locations)
+        case .success(.heldBy(let other)): return self.handle(.takenOver(by: other))
+        case .success(.ended):
+            self.log.notice(
+                "the environment has ended, and the intercept with it",
+                metadata: ["service": "\(self.service)"]
+            )
+            self.onGone?()
+            return
+        case .failure(let error):
+            if self.look.lastError != "\(error)" {
+                self.log.warning("the environment can't be read: \(error)", metadata: ["service": "\(self.service)"])
+            }
+            self.look.lastError = "\(error)"
+        }
+        self.refresh()
+        guard self.isLive else { return }
+        let wantsNow = self.look.isWantedAgain
+        self.look.isWantedAgain = false
+        self.lookAgain(in: wantsNow ? .milliseconds(50) : Look.interval(of: self.machine.phase))
+    }
+
+    private enum Found {
+        case sidecars([SidecarLocation])
+        case heldBy(String)
+        case ended
+    }
+
+    /// While all is well only where the sidecars are; whoever was away also has to know whether the service is still its own.
+    private func readEnvironment() async -> Result<Found, any Error> {
+        do {
+            if self.machine.phase != .active {
+                let records = try await self.environment.intercepts()
+                guard let record = records.first(where: { $0.service == self.service }) else { return .success(.ended) }
+                if record.holder.publicKey != self.identity.member.publicKey {
+                    return .success(.heldBy(record.holder.label))
+                }
+            }
+            return .success(.sidecars(try await self.environment.sidecars(of: self.service)))
+        } catch let error as EnvironmentError where error.code == .notUp && self.machine.phase != .active {
+            return .success(.ended)
+        } catch {
+            return .failure(error)
+        }
+    }
+
+    private func adopt(_ locations: [SidecarLocation]) {
+        // One that isn't named is perhaps about to come back; where others are named instead, it isn't.
+        if !locations.isEmpty {
+            for replica in self.replicas where !locations.contains(where: { $0.name == replica.location.name }) {
+                self.remove(replica)
+            }
+        }
+        for location in locations {
+            if let replica = self.replicas.first(where: { $0.location.name == location.name }) {
+                if replica.isAt(location), replica.outcome == nil { continue }
+                self.log.info(
+                    "dialling a sidecar anew",
+                    metadata: ["sidecar": "\(location.name)", "address": "\(location.tcp)"]
+                )
+                self.remove(replica)
+            }
+            if self.connect(location) == nil {
+                self.log.error("the sidecar's key or address can't be read", metadata: ["sidecar": "\(location.name)"])
+            }
+        }
+    }
+}

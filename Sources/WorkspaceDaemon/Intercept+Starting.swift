@@ -1,0 +1,269 @@
+import Environments
+import InterceptProtocol
+import NIOCore
+import WorkspaceAgent
+
+typealias Progress = @DaemonLoop (DaemonReply.Step) -> Void
+
+/// Why something that was asked for isn't done, for whoever asked.
+struct RequestFailure: Error {
+    var failure: DaemonReply.Failure
+
+    init(_ code: DaemonReply.Failure.Code, _ message: String) {
+        self.failure = DaemonReply.Failure(code: code, message: message)
+    }
+
+    init(_ error: any Error) {
+        switch error {
+        case let error as RequestFailure: self = error
+        case let error as EnvironmentError:
+            let code: DaemonReply.Failure.Code =
+                switch error.code {
+                case .notUp: .notUp
+                case .noSuchService: .noSuchService
+                case .busy: .busy
+                case .failed, .file: .failed
+                }
+            self.init(code, error.description)
+        case is CancellationError: self.init(.failed, "nobody waits for it any more. Ask again.")
+        default: self.init(.failed, "\(error)")
+        }
+    }
+}
+
+/// How long each step took.
+struct Stopwatch {
+    private var last = NIODeadline.now()
+
+    /// Seconds since the last lap.
+    mutating func lap() -> Double {
+        let now = NIODeadline.now()
+        defer { self.last = now }
+        return Double((now - self.last).nanoseconds / 1_000) / 1_000_000
+    }
+}
+
+extension Intercept {
+    /// From nothing to Active, or an error, after which `rollBack` leaves nothing.
+    func begin(_ progress: Progress) async throws {
+        var watch = Stopwatch()
+        let member = self.identity.member
+        let locations = try await self.environment.prepareSidecars(of: self.service, accepting: member)
+        guard !locations.isEmpty else {
+            throw RequestFailure(
+                .failed,
+                "'\(self.service)' has no sidecar. Look how the service is: kl env status"
+            )
+        }
+        progress(.init(.sidecarRunning, seconds: watch.lap()))
+        try Task.checkCancellation()
+
+        self.mayBeClaimed = true
+        if case .heldBy(let other) = try await self.environment.claim(self.record, force: self.request.force) {
+            self.mayBeClaimed = false
+            throw Self.busy(self.service, holder: other.holder.label, since: other.since)
+        }
+        try Task.checkCancellation()
+
+        for location in locations where self.connect(location, takesOver: self.request.force) == nil {
+            throw RequestFailure(
+                .failed,
+                "the sidecar \(location.name) can't be dialled at \(location.tcp). Look at its log: kl env status"
+            )
+        }
+        try await self.waitUntilAcknowledged()
+        var tunnelUp = DaemonReply.Step(.tunnelUp, seconds: watch.lap())
+        tunnelUp.sidecars = self.status.sidecars
+        progress(tunnelUp)
+
+        try await self.probe()
+        self.tellMappings(progress, watch.lap())
+        self.handle(.probed)
+    }
+
+    static func busy(_ service: String, holder: String, since: String?) -> RequestFailure {
+        let since = since.map { " since \(Moment(rfc3339: $0)?.forPeople ?? $0)" } ?? ""
+        return RequestFailure(
+            .busy,
+            "'\(service)' is intercepted by \(holder)\(since). Ask them to stop it, or take it over with --force."
+        )
+    }
+
+    /// Each sidecar has said that this generation is in force.
+    func waitUntilAcknowledged() async throws {
+        _ = await self.changes.wait {
+            self.replicas.contains { $0.outcome != nil }
+                || self.replicas.allSatisfy { $0.state(self.generation) == .acknowledged }
+        }
+        try Task.checkCancellation()
+        for replica in self.replicas {
+            switch replica.outcome {
+            case .failed(_, isBusy: true):
+                let holder = replica.agent.holder
+                throw Self.busy(self.service, holder: holder?.name ?? "someone else", since: holder?.since)
+            case .failed(let sentence, isBusy: false): throw RequestFailure(.failed, sentence.startingSmall)
+            case .stopped, .ended:
+                throw RequestFailure(.failed, "the sidecar \(replica.location.name) ended the tunnel. Try again.")
+            case .ready, .none: break
+            }
+        }
+    }
+
+    /// A connection from each sidecar to each local server and back. That none listens there is no failure.
+    func probe() async throws {
+        var results: [WorkspaceAgent.ProbeResult] = []
+        for replica in self.replicas {
+            replica.agent.probe { [weak self] result in
+                results.append(result)
+                self?.changes.happened()
+            }
+        }
+        let count = self.replicas.count
+        _ = await self.changes.wait { results.count >= count }
+        try Task.checkCancellation()
+        for result in results {
+            switch result {
+            case .unsupported: continue
+            case .failed(let reason):
+                throw RequestFailure(.failed, "no connection came through the tunnel: \(reason). Try again.")
+            case .answered(let answers):
+                let silent = self.targets.mappings.first { answers[$0.service] == nil }
+                guard let silent else { continue }
+                throw RequestFailure(
+                    .failed,
+                    "no connection came through the tunnel to port \(silent.service.service). Try again."
+                )
+            }
+        }
+    }
+
+    private func tellMappings(_ progress: Progress, _ seconds: Double) {
+        let missing = self.missingServers
+        for mapping in self.request.mappings {
+            var step = DaemonReply.Step(.portMapped, seconds: seconds)
+            step.mapping = mapping
+            progress(step)
+        }
+        for mapping in self.request.mappings where missing.contains(mapping.service) {
+            var step = DaemonReply.Step(.localServerMissing, seconds: 0)
+            step.mapping = mapping
+            progress(step)
+        }
+    }
+
+    /// What a start that failed, or that nobody waits for, has done is undone.
+    func rollBack() async {
+        self.onChange = nil
+        self.onGone = nil
+        self.look.stop()
+        self.cancelWatches()
+        for replica in self.replicas where replica.outcome == nil { replica.agent.shutDown() }
+        _ = await self.changes.wait(within: .seconds(2)) {
+            self.replicas.allSatisfy { $0.isWithdrawn || $0.outcome != nil }
+        }
+        if self.mayBeClaimed {
+            do {
+                try await self.environment.release(service: self.service, publicKey: self.identity.member.publicKey)
+            } catch {
+                self.log.warning("the claim can't be taken back: \(error)", metadata: ["service": "\(self.service)"])
+            }
+        }
+        // What is open has its drain time, which nobody waits for.
+        Task { _ = await self.changes.wait { self.replicas.allSatisfy { $0.outcome != nil } } }
+    }
+
+    // MARK: Asked for again
+
+    /// The same, or with other ports: all of them or, after an error, those before.
+    func adjust(to request: StartRequest, targets: LocalTargets, _ progress: Progress) async throws {
+        var watch = Stopwatch()
+        if self.machine.phase != .active {
+            self.lookAgain(in: .zero)
+            let isBack = await self.changes.wait(within: .seconds(10)) { self.machine.phase == .active || !self.isLive }
+            try Task.checkCancellation()
+            guard isBack, self.isLive else {
+                throw RequestFailure(
+                    .failed,
+                    """
+                    '\(self.service)' is intercepted already, but not reached: \
+                    \(self.machine.reason ?? "its sidecar doesn't answer"). Stop it first, or try again.
+                    """
+                )
+            }
+        }
+        progress(.init(.sidecarRunning, seconds: watch.lap()))
+        if !self.request.isSame(as: request) { try await self.raise(to: request, targets) }
+        var tunnelUp = DaemonReply.Step(.tunnelUp, seconds: watch.lap())
+        tunnelUp.sidecars = self.status.sidecars
+        progress(tunnelUp)
+        self.tellMappings(progress, watch.lap())
+    }
+
+    private func raise(to request: StartRequest, _ targets: LocalTargets) async throws {
+        let before = (request: self.request, targets: self.targets)
+        self.handle(.raising)
+        defer { self.handle(.raised) }
+        do {
+            self.ask(for: request, targets)
+            let generation = self.generation
+            let isAnswered = await self.changes.wait(within: .seconds(10)) {
+                self.replicas.contains { $0.refusal?.generation == generation || $0.outcome != nil }
+                    || self.replicas.allSatisfy { $0.state(generation) == .acknowledged }
+            }
+            try Task.checkCancellation()
+            if let reason = self.replicas.lazy.compactMap({ $0.refusal }).first(where: { $0.generation == generation })
+            {
+                throw RequestFailure(.failed, "the sidecar refused: \(reason.reason). The ports before stay in force.")
+            }
+            try await self.waitUntilAcknowledgedOrFail(isAnswered)
+            try await self.probe()
+            if case .heldBy(let other) = try await self.environment.claim(self.record, force: false) {
+                throw Self.busy(self.service, holder: other.holder.label, since: other.since)
+            }
+        } catch {
+            self.ask(for: before.request, before.targets)
+            // Also where nobody waits any more: the list before is to be in force again.
+            let generation = self.generation
+            await Task {
+                _ = await self.changes.wait(within: .seconds(5)) {
+                    self.replicas.allSatisfy { $0.state(generation) == .acknowledged }
+                }
+            }.value
+            throw error
+        }
+    }
+
+    private func waitUntilAcknowledgedOrFail(_ isAnswered: Bool) async throws {
+        guard isAnswered else {
+            throw RequestFailure(.failed, "a sidecar doesn't answer. The ports before stay in force; try again.")
+        }
+        try await self.waitUntilAcknowledged()
+    }
+
+    private func ask(for request: StartRequest, _ targets: LocalTargets) {
+        self.request = request
+        self.targets = targets
+        self.generation += 1
+        for replica in self.replicas where replica.outcome == nil {
+            replica.agent.update { configuration in
+                self.apply(request, to: &configuration)
+                configuration.targets = targets
+                configuration.generation = self.generation
+            }
+        }
+        self.refresh()
+    }
+}
+
+extension StartRequest {
+    /// Asks for nothing else, in whatever order.
+    func isSame(as other: StartRequest) -> Bool {
+        self.onUnavailable == other.onUnavailable && self.probes == other.probes
+            && self.drainSeconds == other.drainSeconds && Set(self.mappings) == Set(other.mappings)
+    }
+}
+
+extension String {
+    /// An agent's sentence, to stand after "kl: ".
+    var startingSmall: String { self.prefix(1).lowercased() + self.dropFirst() }
+}

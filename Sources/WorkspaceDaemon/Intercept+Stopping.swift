@@ -1,0 +1,65 @@
+import Environments
+import NIOCore
+import WorkspaceAgent
+
+extension Intercept {
+    /// Gives the service back: new connections at once, then what is open within the drain time, then the claim.
+    func stop(drainSeconds: Int?, _ progress: Progress) async throws {
+        var watch = Stopwatch()
+        let hasTunnels = !self.machine.isAbandoned && self.replicas.contains { $0.outcome == nil }
+        self.handle(.stop)
+        self.cancelWatches()
+        if hasTunnels {
+            self.endAgents(drainSeconds)
+        } else {
+            await self.releaseSidecars()
+        }
+        // Their own time limits see to the end of each wait here.
+        _ = await self.changes.wait { self.replicas.allSatisfy { $0.isWithdrawn || $0.outcome != nil } }
+        progress(.init(.originalAnswers, seconds: watch.lap()))
+        _ = await self.changes.wait { self.replicas.allSatisfy { $0.outcome != nil } }
+        var drained = DaemonReply.Step(.drained, seconds: watch.lap())
+        (drained.connections, drained.reset) = self.replicas.reduce((0, 0)) { sum, replica in
+            guard case .stopped(let stopped) = replica.outcome else { return sum }
+            return (sum.0 + stopped.open, sum.1 + stopped.reset)
+        }
+        progress(drained)
+        try await self.releaseClaim()
+    }
+
+    private func endAgents(_ drainSeconds: Int?) {
+        for replica in self.replicas where replica.outcome == nil {
+            if let drainSeconds, drainSeconds != self.request.drainSeconds {
+                replica.agent.update { $0.drainSeconds = drainSeconds }
+            }
+            // One that is just being dialled again is told by the next carrier.
+            replica.agent.shutDown(patience: .seconds(1))
+        }
+    }
+
+    /// After a crash: what the sidecars still hold for this key is given up, wherever they can be reached.
+    private func releaseSidecars() async {
+        for replica in self.replicas { self.remove(replica) }
+        let locations = (try? await self.environment.sidecars(of: self.service)) ?? []
+        for location in locations { _ = self.connect(location, onlyReleases: true) }
+    }
+
+    private func releaseClaim() async throws {
+        self.mayBeClaimed = false
+        do {
+            try await self.environment.release(service: self.service, publicKey: self.identity.member.publicKey)
+        } catch let error as EnvironmentError where error.code == .notUp || error.code == .noSuchService {
+            // With the environment its record is gone.
+        }
+    }
+
+    /// Another daemon goes on with it: what is open has a little time, and the claim stays.
+    func handOver(within limit: TimeAmount) async {
+        self.handle(.stop)
+        self.onChange = nil
+        self.cancelWatches()
+        for replica in self.replicas where replica.outcome == nil { replica.agent.shutDown() }
+        _ = await self.changes.wait(within: limit) { self.replicas.allSatisfy { $0.outcome != nil } }
+        self.dispose()
+    }
+}

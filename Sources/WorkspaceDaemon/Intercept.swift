@@ -1,0 +1,268 @@
+import Carriers
+import Environments
+import InterceptProtocol
+import Logging
+import NIOCore
+import Tunnel
+import WorkspaceAgent
+
+/// One service that this workspace intercepts: the state machine, the agents for its sidecars, and who is told.
+///
+/// How it is started, changed, watched and stopped is in extensions of its own.
+@DaemonLoop
+final class Intercept {
+    struct Key: Hashable, Sendable {
+        var kind: EnvironmentReference.Kind
+        var location: String
+        var service: String
+
+        init(_ environment: EnvironmentReference, _ service: String) {
+            self.kind = environment.kind
+            self.location = environment.location
+            self.service = service
+        }
+    }
+
+    let environment: any Environment
+    let identity: WorkspaceIdentity
+    let log: Logger
+    /// As it was last asked for and granted.
+    var request: StartRequest
+    var targets: LocalTargets
+    var generation: UInt64
+    let since: String
+    private(set) var phaseSince: String
+    private(set) var machine: InterceptMachine
+    var replicas: [Replica] = []
+    /// What agents counted that are no more.
+    var earlier = WorkspaceAgent.Counts()
+    /// The record may say that it is ours.
+    var mayBeClaimed = false
+    let changes = Changes()
+    /// Something in the status is another now.
+    var onChange: (() -> Void)?
+    /// The environment has ended, and the intercept with it.
+    var onGone: (() -> Void)?
+    private var watches: [UInt16: LocalServerWatch] = [:]
+    var look = Look()
+
+    init(
+        _ request: StartRequest,
+        targets: LocalTargets,
+        environment: any Environment,
+        identity: WorkspaceIdentity,
+        machine: InterceptMachine = .starting,
+        generation: UInt64 = 1,
+        since: String = Moment.now.rfc3339,
+        log: Logger
+    ) {
+        self.request = request
+        self.targets = targets
+        self.environment = environment
+        self.identity = identity
+        self.machine = machine
+        self.generation = generation
+        self.since = since
+        self.phaseSince = since
+        self.log = log
+    }
+
+    var service: String { self.request.service }
+    var key: Key { Key(self.request.environment, self.service) }
+
+    /// It has tunnels, or will have.
+    var isLive: Bool { !self.machine.isOver }
+
+    // MARK: What happens
+
+    func handle(_ event: InterceptMachine.Event) {
+        let before = self.machine
+        let action = self.machine.handle(event)
+        if self.machine.phase != before.phase {
+            self.phaseSince = Moment.now.rfc3339
+            var metadata: Logger.Metadata = ["service": "\(self.service)"]
+            if let reason = self.machine.reason { metadata["reason"] = "\(reason)" }
+            self.log.info("\(self.machine.phase.rawValue)", metadata: metadata)
+        }
+        switch action {
+        case .nothing, .tell: break
+        case .watch: self.lookAgain(in: .zero)
+        case .rest: self.lookAgain(in: Look.interval(of: .active))
+        case .leave: self.look.stop()
+        }
+        if self.machine.phase == .failed, before.phase != .failed { self.letGo() }
+        self.tell()
+    }
+
+    /// After anything that its sidecars' states may follow from.
+    func refresh() {
+        let states = self.replicas.map { ($0.location.name, $0.state(self.generation)) }
+        self.handle(.replicas(Dictionary(states, uniquingKeysWith: { first, _ in first })))
+        self.updateWatches()
+    }
+
+    private func tell() {
+        self.changes.happened()
+        self.onChange?()
+    }
+
+    func replicaChanged(_ replica: Replica, _ change: Replica.Change) {
+        guard self.replicas.contains(where: { $0 === replica }) else { return }
+        switch change {
+        case .any: self.refresh()
+        case .lost:
+            self.refresh()
+            if self.isLive, self.machine.phase != .pending { self.lookAgain(in: .zero) }
+        case .takenOver(let holder): self.handle(.takenOver(by: holder))
+        case .ended: self.replicaEnded(replica)
+        }
+    }
+
+    private func replicaEnded(_ replica: Replica) {
+        // A start sees it by itself, and says it as its error.
+        if self.isLive, self.machine.phase != .pending, case .failed(let sentence, let isBusy) = replica.outcome {
+            if isBusy, let holder = replica.agent.holder {
+                self.handle(.takenOver(by: holder.name))
+            } else {
+                self.handle(.turnedAway(sentence))
+            }
+        }
+        self.refresh()
+        if self.isLive, self.machine.phase != .pending { self.lookAgain(in: .zero) }
+    }
+
+    // MARK: Agents
+
+    /// An agent for a sidecar, which dials it from now on. Nil: what the environment says of it can't be read.
+    func connect(_ location: SidecarLocation, takesOver: Bool = false, onlyReleases: Bool = false) -> Replica? {
+        let made = Replica(location) { key, address in
+            var configuration = WorkspaceAgent.Configuration(
+                tunnel: .init(staticKey: self.identity.staticKey, responder: key),
+                sidecar: address,
+                targets: self.targets,
+                label: self.identity.label,
+                log: self.log
+            )
+            self.apply(self.request, to: &configuration)
+            configuration.generation = self.generation
+            configuration.takesOver = takesOver
+            configuration.onlyReleases = onlyReleases
+            // Later on it is tried for as long as the intercept is wanted.
+            if self.machine.phase != .pending { configuration.givesUpAfter = nil }
+            if onlyReleases {
+                configuration.givesUpAfter = .seconds(3)
+                configuration.drainSeconds = 0
+            }
+            return configuration
+        }
+        guard let made else { return nil }
+        self.replicas.append(made)
+        made.start { [weak self] replica, change in self?.replicaChanged(replica, change) }
+        return made
+    }
+
+    func apply(_ request: StartRequest, to configuration: inout WorkspaceAgent.Configuration) {
+        configuration.onUnavailable = OnUnavailable(rawValue: request.onUnavailable) ?? .original
+        configuration.probes = Probes(rawValue: request.probes) ?? .original
+        configuration.drainSeconds = request.drainSeconds
+    }
+
+    /// Its counts stay.
+    func remove(_ replica: Replica) {
+        self.replicas.removeAll { $0 === replica }
+        replica.agent.abandon()
+        var counts = replica.agent.snapshot.counts
+        counts.open = 0
+        self.earlier = self.earlier + counts
+    }
+
+    /// Failed: sidecars that still give their connections to this workspace stop doing so.
+    private func letGo() {
+        for replica in self.replicas where replica.outcome == nil { replica.agent.shutDown() }
+        self.cancelWatches()
+        guard self.mayBeClaimed else { return }
+        self.mayBeClaimed = false
+        let environment = self.environment
+        let (service, key) = (self.service, self.identity.member.publicKey)
+        Task { try? await environment.release(service: service, publicKey: key) }
+    }
+
+    /// Nothing of it is needed any more.
+    func dispose() {
+        self.onChange = nil
+        self.onGone = nil
+        self.look.stop()
+        self.cancelWatches()
+        for replica in self.replicas where replica.outcome == nil { replica.agent.abandon() }
+    }
+
+    // MARK: Local servers
+
+    /// Ports behind which nothing took the last connection.
+    var missingServers: Set<UInt16> {
+        self.replicas.reduce(into: Set()) { $0.formUnion($1.agent.snapshot.missingServers) }
+    }
+
+    private func updateWatches() {
+        let missing = self.isLive ? self.missingServers : []
+        for (port, watch) in self.watches where !missing.contains(port) {
+            watch.cancel()
+            self.watches[port] = nil
+        }
+        for port in missing where self.watches[port] == nil {
+            guard let target = self.targets[ControlMessage.Port(service: port)] else { continue }
+            self.watches[port] = LocalServerWatch(target) { [weak self] in self?.serverIsThere(port) }
+        }
+    }
+
+    private func serverIsThere(_ port: UInt16) {
+        self.log.info("the local server listens now", metadata: ["service": "\(self.service)", "port": "\(port)"])
+        for replica in self.replicas { replica.agent.localServerAnswered(port) }
+        self.refresh()
+    }
+
+    func cancelWatches() {
+        for watch in self.watches.values { watch.cancel() }
+        self.watches = [:]
+    }
+
+    // MARK: Status
+
+    var counts: WorkspaceAgent.Counts {
+        self.replicas.reduce(self.earlier) { $0 + $1.agent.snapshot.counts }
+    }
+
+    var status: InterceptStatus {
+        var status = InterceptStatus(
+            environment: self.request.environment,
+            service: self.service,
+            phase: self.machine.phase,
+            since: self.since
+        )
+        status.reason = self.machine.reason
+        status.phaseSince = self.phaseSince
+        status.generation = self.generation
+        status.mappings = self.request.mappings
+        status.missingLocalServers = self.missingServers.sorted()
+        let counts = self.counts
+        status.open = counts.open
+        status.total = counts.total
+        status.passed = counts.passed
+        status.bytesIn = counts.bytesIn
+        status.bytesOut = counts.bytesOut
+        let isStarting = self.machine.phase == .pending
+        status.sidecars = self.replicas.map { $0.status(self.generation, isStarting: isStarting) }
+        return status
+    }
+
+    var record: InterceptRecord {
+        InterceptRecord(
+            service: self.service,
+            holder: self.identity.member,
+            since: self.since,
+            ports: self.request.mappings.map {
+                .init(service: $0.service, target: Endpoint(host: $0.host, port: $0.port).description)
+            }
+        )
+    }
+}

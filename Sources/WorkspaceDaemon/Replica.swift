@@ -1,0 +1,101 @@
+import Carriers
+import Environments
+import InterceptProtocol
+import NIOCore
+import Noise
+import Tunnel
+import WorkspaceAgent
+
+/// One sidecar of an intercepted service, and this workspace's agent for it.
+@DaemonLoop
+final class Replica {
+    let location: SidecarLocation
+    let agent: WorkspaceAgent
+    let since = NIODeadline.now()
+    /// The agent is done.
+    private(set) var outcome: WorkspaceAgent.Outcome?
+    /// The last list of ports that it refused, and why.
+    private(set) var refusal: (generation: UInt64, reason: String)?
+    /// New connections reach the original, as was asked.
+    private(set) var isWithdrawn = false
+
+    enum Change: Equatable {
+        case any
+        /// It may be found elsewhere, or under another key.
+        case lost
+        case takenOver(by: String)
+        case ended
+    }
+
+    /// - Parameter location: as the environment has it; nil if its key or address can't be read.
+    init?(
+        _ location: SidecarLocation,
+        _ configuration: (PublicKey, TunnelClient.Address) -> WorkspaceAgent.Configuration
+    ) {
+        guard let key = PublicKey(base64: location.publicKey), let endpoint = try? Flags.endpoint(location.tcp) else {
+            return nil
+        }
+        self.location = location
+        let address = TunnelClient.Address(host: endpoint.host, port: Int(endpoint.port))
+        self.agent = WorkspaceAgent(configuration(key, address), eventLoop: DaemonLoop.eventLoop)
+    }
+
+    func start(_ onChange: @escaping (Replica, Change) -> Void) {
+        self.agent.onEvent = { [weak self] event in
+            guard let self else { return }
+            switch event {
+            case .changed, .started: onChange(self, .any)
+            case .carrierLost: onChange(self, .lost)
+            case .refused(let generation, let failure):
+                self.refusal = (generation, failure.reason)
+                onChange(self, .any)
+            case .withdrawn:
+                self.isWithdrawn = true
+                onChange(self, .any)
+            case .takenOver(let holder): onChange(self, .takenOver(by: holder))
+            }
+        }
+        self.agent.start { [weak self] outcome in
+            guard let self else { return }
+            if case .ready = outcome { return onChange(self, .any) }
+            self.outcome = outcome
+            onChange(self, .ended)
+        }
+    }
+
+    func isAt(_ location: SidecarLocation) -> Bool {
+        self.location.publicKey == location.publicKey && self.location.tcp == location.tcp
+    }
+
+    /// As the intercept's state machine knows it.
+    func state(_ generation: UInt64) -> InterceptMachine.Replica {
+        if self.outcome != nil { return .down("the tunnel has ended") }
+        let snapshot = self.agent.snapshot
+        if snapshot.isInForce(generation) { return .acknowledged }
+        if snapshot.isConnected, snapshot.presence != .gone { return .asked }
+        return .down(snapshot.problem ?? "the tunnel is down")
+    }
+
+    func status(_ generation: UInt64, isStarting: Bool) -> SidecarStatus {
+        let snapshot = self.agent.snapshot
+        var status = SidecarStatus(
+            name: self.location.name,
+            phase: isStarting ? .pending : .degraded,
+            publicKey: self.location.publicKey,
+            address: self.location.tcp,
+            listens: self.location.listens
+        )
+        switch self.state(generation) {
+        case .acknowledged: status.phase = .active
+        case .asked: break
+        case .down(let reason): status.reason = reason
+        }
+        if self.outcome == nil, snapshot.isConnected {
+            status.rttMs = snapshot.roundTripTime.map { Double(max(1, $0.nanoseconds / 1_000)) / 1_000 }
+            status.handshakeAgeSeconds = snapshot.handshakeAge.map { Double($0.nanoseconds / 1_000_000) / 1_000 }
+            status.messagesSent = snapshot.messagesSent
+            status.messagesLost = snapshot.messagesLost
+        }
+        return status
+    }
+}

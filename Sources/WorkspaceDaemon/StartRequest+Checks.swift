@@ -1,0 +1,38 @@
+import InterceptProtocol
+import WorkspaceAgent
+
+extension StartRequest {
+    /// What the CLI has checked as well; but this comes from a socket.
+    func check() throws {
+        guard !self.service.isEmpty, self.service.utf8.count <= 256 else {
+            throw RequestFailure(.failed, "a service's name has 1 to 256 bytes. Name one that is there.")
+        }
+        guard !self.mappings.isEmpty else {
+            throw RequestFailure(.failed, "no port is mapped. Name one by --port, such as --port 8080:3000.")
+        }
+        guard self.mappings.allSatisfy({ $0.service > 0 && $0.port > 0 && !$0.host.isEmpty }) else {
+            throw RequestFailure(.failed, "ports are 1 to 65535. Check the --port flags.")
+        }
+        guard (0...600).contains(self.drainSeconds) else {
+            throw RequestFailure(.failed, "the drain time is at most 10m. Check the --drain flag.")
+        }
+        guard OnUnavailable(rawValue: self.onUnavailable) != nil, Probes(rawValue: self.probes) != nil else {
+            throw RequestFailure(.failed, "--on-unavailable is original or refuse, --probes original or workspace.")
+        }
+        do throws(FlagError) {
+            try Flags.checkDistinct(self.portMappings)
+        } catch {
+            throw RequestFailure(.failed, error.description)
+        }
+    }
+
+    var portMappings: [PortMapping] {
+        self.mappings.map { PortMapping(service: .init(service: $0.service), host: $0.host, port: $0.port) }
+    }
+}
+
+extension LocalTargets {
+    init(_ request: StartRequest) throws(StartError) {
+        try self.init(request.portMappings, flag: "--port")
+    }
+}

@@ -1,0 +1,27 @@
+import ArgumentParser
+import Environments
+import WorkspaceDaemon
+
+/// What `DaemonStarter` starts. Nobody types it.
+struct DaemonCommand: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "daemon",
+        abstract: "Hold this workspace's intercepts: kl starts it by itself.",
+        shouldDisplay: false
+    )
+
+    @Option(help: "The descriptor of the lock that was taken for it.")
+    var lockDescriptor: Int32?
+
+    @Option(help: "The descriptor that gets one byte once it listens.")
+    var readyDescriptor: Int32?
+
+    func run() throws {
+        try DaemonProcess(
+            home: WorkspaceHome(),
+            lockDescriptor: self.lockDescriptor,
+            readyDescriptor: self.readyDescriptor,
+            makeEnvironment: { LocalEnvironment($0) }
+        ).run()
+    }
+}
