@@ -64,7 +64,7 @@ class Reader:
         script = "".join(f"{self.with_ports(block.commands)}\necho '{mark}'\n" for block in wanted)
         log = self.folder / "said.txt"
         with open(log, "wb") as said:
-            # As pasted, but that the first failure ends it. The shell's programs may outlive it, so no pipe is waited for.
+            # As pasted, but that the first failure ends it. Its programs may outlive it, so no pipe is waited for.
             shell = subprocess.Popen(
                 ["bash", "-e", "-o", "pipefail", "-c", script],
                 cwd=self.folder / "clone",
