@@ -3,7 +3,6 @@
 import pytest
 from harness.cli import Developer
 from harness.load import ask
-from harness.ports import free_port
 from harness.terminal import DOWN, ENTER, ESCAPE, TAB, Terminal, control
 from harness.web import WebServer
 
@@ -35,13 +34,9 @@ def typing(closing):
 def two_ports(make_project, make_developer):
     """Two services are up, one of them with two ports; a developer is connected."""
     project = make_project(("api-server", "billing"))
-    (published, own) = project.services["api-server"]
-    other = free_port()
-    text = project.file.read_text()
-    project.file.write_text(text.replace(f'["{published}:{own}"]', f'["{published}:{own}", "{other}:{free_port()}"]'))
+    project.other = project.add_port()
     ada = make_developer("ada", project.folder)
-    ada.run("env", "connect", "demo", timeout=90)
-    project.other = other
+    ada.ok("env", "connect", "demo")
     return project, ada
 
 
