@@ -47,7 +47,7 @@ final class Daemon {
     private var wasBusy = false
     private var isEnding = false
 
-    static let clientsAtMost = 64
+    nonisolated static let clientsAtMost = 64
     private static let handOverTime = TimeAmount.seconds(3)
 
     init(
