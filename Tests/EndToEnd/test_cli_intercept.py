@@ -76,15 +76,13 @@ def test_nothing_listens_yet(demo, closing):
 def test_several_ports_at_once(make_project, make_developer, closing):
     """All of several ports or none; a second start replaces the list."""
     project = make_project(name="two")
-    (published, own) = project.services["api-server"]
-    text = project.file.read_text()
-    project.file.write_text(text.replace(f'["{published}:{own}"]', f'["{published}:{own}", "{published + 1}:{own + 1}"]'))
+    published, second = project.port(), project.add_port()
     ada = make_developer("ada", project.folder)
     ada.ok("env", "connect", "--file", "compose.yaml")
     one, two = closing(WebServer("one")), closing(WebServer("two"))
-    ada.ok("i", "s", "api-server", "-p", f"{published}:{one.address[1]}", "-p", f"{published + 1}:{two.address[1]}")
+    ada.ok("i", "s", "api-server", "-p", f"{published}:{one.address[1]}", "-p", f"{second}:{two.address[1]}")
     assert ask(("127.0.0.1", published)) == "one"
-    assert ask(("127.0.0.1", published + 1)) == "two"
+    assert ask(("127.0.0.1", second)) == "two"
     assert ada.intercepts()[0]["generation"] == 1
     ada.ok("i", "s", "api-server", "-p", f"{published}:{two.address[1]}")
     assert ada.intercepts()[0]["generation"] == 2

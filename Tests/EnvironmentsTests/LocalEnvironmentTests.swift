@@ -195,6 +195,22 @@ struct LocalEnvironmentTests {
         #expect(try await locations == [Self.location])
     }
 
+    @Test func withoutPorts() async throws {
+        var state = self.state(supervisor: self.own, service: self.own, sidecar: self.own)
+        state.services[0].service.ports = []
+        state.services[0].sidecars = []
+        try state.write(to: self.folder)
+        let member = RecordFileTests.member(1)
+        try RecordFile(in: self.folder).add(member)
+        await #expect(
+            throws: EnvironmentError(
+                .failed,
+                "service 'api-server' publishes no ports, so there is nothing to intercept."
+                    + " Give it 'ports' in \(self.environment.reference.location)"
+            )
+        ) { try await self.environment.prepareSidecars(of: "api-server", accepting: member) }
+    }
+
     @Test func found() throws {
         let near = self.environment.reference
         let far = EnvironmentReference(kind: .local, name: "gone", location: self.room("gone/compose.yaml"))
@@ -215,18 +231,6 @@ struct LocalEnvironmentTests {
         )
         try self.state(supervisor: self.own, service: self.own, sidecar: self.own).write(to: self.folder)
         #expect(list().first == FoundEnvironment(near, .up))
-    }
-
-    @Test func known() throws {
-        let path = self.room("environments.json")
-        #expect(KnownEnvironments.read(path) == [])
-        let references = (0..<120).map { EnvironmentReference(kind: .local, name: "e\($0)", location: "/e/\($0)") }
-        for reference in references { try KnownEnvironments.remember(reference, in: path) }
-        try KnownEnvironments.remember(references[100], in: path)
-        #expect(KnownEnvironments.read(path).map(\.name).prefix(3) == ["e100", "e119", "e118"])
-        #expect(KnownEnvironments.read(path).count == 100)
-        try self.room.file("environments.json", "{")
-        #expect(KnownEnvironments.read(path) == [])
     }
 }
 

@@ -42,10 +42,17 @@ struct Trial {
                     InterceptOffer(service: "billing", phase: "Degraded"),
                 ]
                 self.end(try interview.intercept(offers), \.service)
+            case "exit":
+                // As a thread does that is told to end the program.
+                Task.detached {
+                    usleep(300_000)
+                    exit(7)
+                }
+                _ = try interview.service(Names.services(20))
             case "progress":
                 self.showProgress(milliseconds: count)
             default:
-                self.say("usage: picker-trial services|ports|start|stop|progress [COUNT]", to: STDERR_FILENO)
+                self.say("usage: picker-trial services|ports|start|stop|exit|progress [COUNT]", to: STDERR_FILENO)
                 exit(2)
             }
         } catch {

@@ -55,8 +55,14 @@ public struct LocalEnvironment: Environment {
                 let status = try self.status()
                 return (status, try status.find(service))
             }
+            guard !found.sidecars.isEmpty else {
+                throw EnvironmentError(
+                    .failed,
+                    "service \(service.quoted) publishes no ports, so there is nothing to intercept."
+                        + " Give it 'ports' in \(self.reference.location)"
+                )
+            }
             guard let late = found.sidecars.first(where: { $0.location == nil }) else {
-                guard !found.sidecars.isEmpty else { throw status.withoutSidecar(service) }
                 return found.sidecars.compactMap(\.location)
             }
             // Nobody is there who could start another.

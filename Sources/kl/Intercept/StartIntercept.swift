@@ -102,6 +102,7 @@ struct StartIntercept: AsyncParsableCommand {
             return try Asking(self.output).service(
                 of: services,
                 intercepts: intercepts,
+                takingOver: self.force,
                 in: environment.reference
             )
         }

@@ -43,6 +43,7 @@ struct Asking {
     func service(
         of services: [Environments.Service],
         intercepts: [InterceptView],
+        takingOver: Bool,
         in environment: EnvironmentReference
     ) throws -> Environments.Service {
         var interview = try self.interview(
@@ -61,7 +62,7 @@ struct Asking {
                 name: service.name,
                 state: service.state.rawValue,
                 ports: service.ports.map(\.offer),
-                refusal: other.map { "intercepted by \($0.workspace)" }
+                refusal: takingOver ? nil : other.map { "intercepted by \($0.workspace)" }
             )
         }
         let chosen = try Self.answer(interview.service(offers))

@@ -137,16 +137,27 @@ class ComposeProject:
         self.binaries, self.folder, self.name = binaries, pathlib.Path(folder), name
         self.folder.mkdir(parents=True, exist_ok=True)
         self.services = {service: (free_port(), free_port()) for service in services}
+        # Further ports of a service, published and own.
+        self.more = {}
         self.write()
+
+    def add_port(self, service="api-server"):
+        """Another port of the service; returns the published one."""
+        pair = (free_port(), free_port())
+        self.more.setdefault(service, []).append(pair)
+        self.write()
+        return pair[0]
 
     def write(self, extra=""):
         lines = [f"name: {self.name}", "services:"]
         for service, (published, own) in self.services.items():
-            command = [sys.executable, "-B", str(WEB), "--name", service, "--port", str(own)]
+            pairs = [(published, own), *self.more.get(service, [])]
+            command = [sys.executable, "-B", str(WEB), "--name", service]
+            command += [word for _, own in pairs for word in ("--port", str(own))]
             lines += [
                 f"  {service}:",
                 f"    command: {json.dumps(command)}",
-                f'    ports: ["{published}:{own}"]',
+                f"    ports: {json.dumps([f'{published}:{own}' for published, own in pairs])}",
             ]
         self.file = self.folder / "compose.yaml"
         self.file.write_text("\n".join(lines) + "\n" + extra)

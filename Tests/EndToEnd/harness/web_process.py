@@ -10,7 +10,7 @@ import signal
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--name", required=True)
-    parser.add_argument("--port", type=int, required=True)
+    parser.add_argument("--port", type=int, required=True, action="append")
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--count", help="a file that holds how many requests were answered, at the end or on SIGUSR1")
     options = parser.parse_args()
@@ -42,8 +42,9 @@ def main():
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, done.set)
         loop.add_signal_handler(signal.SIGUSR1, note)
-        async with await asyncio.start_server(serve, options.host, options.port, backlog=1024):
-            await done.wait()
+        for port in options.port:
+            await asyncio.start_server(serve, options.host, port, backlog=1024)
+        await done.wait()
         note()
 
     asyncio.run(run())
