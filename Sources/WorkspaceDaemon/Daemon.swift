@@ -43,9 +43,11 @@ final class Daemon {
     private var server: Server?
     private var clients: [ObjectIdentifier: Client] = [:]
     private var idleTimer: Scheduled<Void>?
+    private var idleSince = NIODeadline.now()
+    private var wasBusy = false
     private var isEnding = false
 
-    static let clientsAtMost = 64
+    nonisolated static let clientsAtMost = 64
     private static let handOverTime = TimeAmount.seconds(3)
 
     init(
@@ -172,9 +174,12 @@ final class Daemon {
         self.idleTimer = nil
         self.slots = self.slots.filter { $0.value.intercept != nil || $0.value.waiting > 0 }
         let isBusy = self.slots.values.contains { $0.waiting > 0 || $0.intercept?.isLive ?? false }
+        if isBusy || self.wasBusy { self.idleSince = .now() }
+        self.wasBusy = isBusy
+        // Who only asks how things are keeps it for as long as that takes, and no longer.
         guard !isBusy, self.clients.isEmpty, !self.isEnding else { return }
-        self.idleTimer = DaemonLoop.eventLoop.assumeIsolated().scheduleTask(in: self.idleTime) {
-            [weak self] () -> Void in
+        let until = max(self.idleSince + self.idleTime, .now())
+        self.idleTimer = DaemonLoop.eventLoop.assumeIsolated().scheduleTask(deadline: until) { [weak self] () -> Void in
             guard let self, self.beginEnding() else { return }
             self.end()
         }

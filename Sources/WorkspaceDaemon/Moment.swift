@@ -19,8 +19,11 @@ struct Moment: Equatable {
         // 2026-11-22T21:40:03Z
         let marks: [Int: UInt8] = [4: 45, 7: 45, 10: 84, 13: 58, 16: 58, 19: 90]
         let bytes = Array(text.utf8)
-        guard bytes.count == 20, marks.allSatisfy({ bytes[$0.key] == $0.value }) else { return nil }
-        let numbers = bytes.split { !(48...57).contains($0) }.map { $0.reduce(CInt(0)) { $0 &* 10 &+ CInt($1) - 48 } }
+        let isDigit = { (byte: UInt8) in (48...57).contains(byte) }
+        guard bytes.count == 20,
+            bytes.enumerated().allSatisfy({ place, byte in marks[place].map { $0 == byte } ?? isDigit(byte) })
+        else { return nil }
+        let numbers = bytes.split { !isDigit($0) }.map { $0.reduce(CInt(0)) { $0 &* 10 &+ CInt($1) - 48 } }
         guard numbers.count == 6 else { return nil }
         var parts = tm()
         (parts.tm_year, parts.tm_mon, parts.tm_mday) = (numbers[0] - 1900, numbers[1] - 1, numbers[2])

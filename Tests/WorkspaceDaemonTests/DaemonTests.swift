@@ -1,0 +1,381 @@
+import Environments
+import HostSupport
+import NIOCore
+import Testing
+
+@testable import WorkspaceDaemon
+
+/// A daemon against real sidecars, in one process.
+@Suite(.timeLimit(.minutes(1))) struct DaemonTests {
+    @Test func `from start to stop`() async throws {
+        let stage = try await Stage()
+        let mine = try await NamedServer("workspace")
+        let workspace = try await Workspace(stage)
+        #expect(await ask(stage.port()) == "original")
+
+        let (started, steps) = try await workspace.start((8_080, mine.port))
+        #expect(started.phase == .active)
+        #expect(started.missingLocalServers == [])
+        #expect(steps.map(\.name) == [.sidecarRunning, .tunnelUp, .portMapped])
+        #expect(steps[1].sidecars.first?.phase == .active)
+        #expect(stage.records.first?.ports == [.init(service: 8_080, target: "127.0.0.1:\(mine.port)")])
+        for _ in 0..<3 { #expect(await ask(stage.port()) == "workspace") }
+        #expect(try StoredIntercepts.read(workspace.home.intercepts).intercepts.map(\.request.service) == ["api"])
+
+        let (stopped, last) = try await workspace.stop()
+        #expect(last.map(\.name) == [.originalAnswers, .drained])
+        #expect(last[1].reset == 0)
+        #expect((stopped.total, stopped.passed, stopped.open) == (3, 0, 0))
+        #expect(await ask(stage.port()) == "original")
+        #expect(stage.records == [])
+        #expect(await workspace.status == nil)
+        #expect(try StoredIntercepts.read(workspace.home.intercepts).intercepts == [])
+    }
+
+    @Test func `nothing listens yet, then it does, then no more`() async throws {
+        let stage = try await Stage()
+        let place = try await NamedServer("workspace")
+        await place.close()
+        let workspace = try await Workspace(stage)
+        let (started, steps) = try await workspace.start((8_080, place.port))
+        #expect(started.phase == .active)
+        #expect(steps.map(\.name) == [.sidecarRunning, .tunnelUp, .portMapped, .localServerMissing])
+        #expect(started.missingLocalServers == [8_080])
+        #expect(await ask(stage.port()) == "original")
+        let mine = try await NamedServer("workspace", port: place.port)
+        #expect(await eventually { await workspace.status?.missingLocalServers == [] })
+        #expect(await ask(stage.port()) == "workspace")
+        await mine.close()
+        #expect(await ask(stage.port()) == "original")
+        #expect(await workspace.status?.missingLocalServers == [8_080])
+        try await workspace.stop()
+    }
+
+    @Test func `the same again is nothing new, other ports are`() async throws {
+        let stage = try await Stage()
+        let one = try await NamedServer("one")
+        let two = try await NamedServer("two")
+        let workspace = try await Workspace(stage)
+        #expect(try await workspace.start((8_080, one.port)).0.generation == 1)
+        #expect(try await workspace.start((8_080, one.port)).0.generation == 1)
+        let (raised, steps) = try await workspace.start((8_080, two.port))
+        #expect(raised.generation == 2)
+        #expect(raised.phase == .active)
+        #expect(steps.map(\.name) == [.sidecarRunning, .tunnelUp, .portMapped])
+        #expect(await ask(stage.port()) == "two")
+        #expect(stage.records.first?.ports.first?.target == "127.0.0.1:\(two.port)")
+
+        // A port that the sidecar doesn't have: the list before stays.
+        let failure = await #expect(throws: RequestFailure.self) {
+            try await workspace.start((8_080, one.port), (9_999, one.port))
+        }
+        #expect(failure?.failure.message.contains("port 9999") == true)
+        #expect(await workspace.phase == .active)
+        #expect(await workspace.status?.mappings.map(\.port) == [two.port])
+        #expect(await ask(stage.port()) == "two")
+        try await workspace.stop()
+        #expect(await ask(stage.port()) == "original")
+    }
+
+    @Test func `a start that fails leaves nothing`() async throws {
+        let stage = try await Stage()
+        let workspace = try await Workspace(stage)
+        let failure = await #expect(throws: RequestFailure.self) { try await workspace.start((9_999, 3_000)) }
+        #expect(failure?.failure.message.contains("port 9999") == true)
+        #expect(stage.records == [])
+        #expect(await workspace.status == nil)
+        stage.setUp(false)
+        let down = await #expect(throws: EnvironmentError.self) { try await workspace.start((8_080, 3_000)) }
+        #expect(down?.code == .notUp)
+        #expect(await workspace.status == nil)
+    }
+
+    @Test(arguments: [0, 1, 2, 3, 5, 8, 12, 20, 40]) func `a start that nobody waits for leaves nothing`(
+        delay: Int
+    ) async throws {
+        let stage = try await Stage()
+        let mine = try await NamedServer("workspace")
+        let workspace = try await Workspace(stage)
+        let start = Task { try await workspace.start((8_080, mine.port)) }
+        try await Task.sleep(for: .milliseconds(delay))
+        start.cancel()
+        if case .success = await start.result {
+            #expect(await workspace.phase == .active)
+            try await workspace.stop()
+        }
+        #expect(await workspace.status == nil)
+        #expect(stage.records == [])
+        #expect(await ask(stage.port()) == "original")
+    }
+
+    @Test func `stop ends a start that is under way`() async throws {
+        let stage = try await Stage()
+        // Nobody answers there: the start waits.
+        try await stage.endSidecar("api-1")
+        let workspace = try await Workspace(stage)
+        await #expect(throws: RequestFailure.self) { try await workspace.start((8_080, 3_000)) }
+        #expect(await workspace.status == nil)
+        #expect(stage.records == [])
+    }
+
+    @Test func `a sidecar that was restarted is found under its new key`() async throws {
+        let stage = try await Stage()
+        let mine = try await NamedServer("workspace")
+        let workspace = try await Workspace(stage)
+        try await workspace.start((8_080, mine.port))
+        #expect(await ask(stage.port()) == "workspace")
+        let before = await workspace.status?.sidecars.first?.publicKey
+        try await stage.endSidecar("api-1")
+        #expect(await eventually { await workspace.phase == .degraded })
+        #expect(await workspace.status?.reason != nil)
+        try await stage.startSidecar("api-1")
+        let began = ContinuousClock.now
+        #expect(await eventually { await workspace.phase == .active })
+        #expect(ContinuousClock.now - began < .seconds(2))
+        #expect(await workspace.status?.sidecars.first?.publicKey != before)
+        #expect(await ask(stage.port()) == "workspace")
+        // What the first one counted isn't lost.
+        #expect(try await workspace.stop().0.total >= 1)
+    }
+
+    @Test func `a replica that comes later is intercepted too`() async throws {
+        let stage = try await Stage()
+        let mine = try await NamedServer("workspace")
+        let workspace = try await Workspace(stage)
+        try await workspace.start((8_080, mine.port))
+        try await stage.startSidecar("api-2")
+        #expect(await eventuallyLong { await ask(stage.port(of: "api-2")) == "workspace" })
+        #expect(await workspace.status?.sidecars.map(\.name) == ["api-1", "api-2"])
+        try await workspace.stop()
+        #expect(await ask(stage.port(of: "api-2")) == "original")
+        #expect(await ask(stage.port()) == "original")
+    }
+
+    private func eventuallyLong(_ condition: @Sendable () async -> Bool) async -> Bool {
+        for _ in 0..<3 where await eventually(condition) { return true }
+        return false
+    }
+
+    @Test func `stop although the sidecar, or the whole environment, is gone`() async throws {
+        let stage = try await Stage()
+        let workspace = try await Workspace(stage)
+        try await workspace.start((8_080, 3_000))
+        try await stage.endSidecar("api-1")
+        let (_, steps) = try await workspace.stop()
+        #expect(steps.map(\.name) == [.originalAnswers, .drained])
+        #expect(stage.records == [])
+
+        try await stage.startSidecar("api-1")
+        try await workspace.start((8_080, 3_000))
+        try await stage.endSidecar("api-1")
+        stage.setUp(false)
+        _ = try? await workspace.stop()
+        #expect(await eventually { await workspace.status == nil })
+    }
+
+    @Test func `somebody else has it`() async throws {
+        let stage = try await Stage()
+        let mine = try await NamedServer("ada")
+        let theirs = try await NamedServer("grace")
+        let ada = try await Workspace(stage)
+        let grace = try await Workspace(stage)
+        try await ada.start((8_080, mine.port))
+        let failure = await #expect(throws: RequestFailure.self) { try await grace.start((8_080, theirs.port)) }
+        #expect(failure?.failure.code == .busy)
+        #expect(
+            failure?.failure.message.wholeMatch(
+                of:
+                    /'api' is intercepted by \S+@\S+ since \d\d:\d\d\. Ask them to stop it, or take it over with --force\./
+            ) != nil
+        )
+        #expect(await ask(stage.port()) == "ada")
+        let nothing = await #expect(throws: RequestFailure.self) { try await grace.stop() }
+        #expect(nothing?.failure.code == .noSuchIntercept)
+
+        try await grace.start((8_080, theirs.port), force: true)
+        #expect(await ask(stage.port()) == "grace")
+        #expect(await eventually { await ada.phase == .failed })
+        #expect(await ada.status?.reason?.hasPrefix("taken over by ") == true)
+        #expect(stage.records.count == 1)
+        try await ada.stop()
+        #expect(stage.records.count == 1)
+        #expect(await ask(stage.port()) == "grace")
+        try await grace.stop()
+        #expect(await ask(stage.port()) == "original")
+    }
+
+    @Test func `one of two that start at once`() async throws {
+        let stage = try await Stage()
+        let ada = try await Workspace(stage)
+        let grace = try await Workspace(stage)
+        for _ in 0..<10 {
+            let starts = [ada, grace].map { one in Task { try await one.start((8_080, 3_000)).0.phase } }
+            var results: [Result<Phase, any Error>] = []
+            for start in starts { results.append(await start.result) }
+            #expect(results.filter { (try? $0.get()) == .active }.count == 1)
+            for workspace in [ada, grace] { _ = try? await workspace.stop() }
+            #expect(stage.records == [])
+        }
+    }
+
+    // MARK: Daemons that come after one another
+
+    @Test func `an intercept goes from one daemon to the next`() async throws {
+        let stage = try await Stage()
+        let folder = try TemporaryFolder()
+        let mine = try await NamedServer("workspace")
+        let first = try await Workspace(stage, in: folder)
+        try await first.start((8_080, mine.port))
+        await first.daemon.handOver()
+        await first.daemon.end()
+        #expect(stage.records.count == 1)
+        #expect(await ask(stage.port()) == "original")
+        let second = try await Workspace(stage, in: folder)
+        #expect(await eventually { await second.phase == .active })
+        #expect(await ask(stage.port()) == "workspace")
+        #expect(await eventually { (try? StoredIntercepts.read(second.home.intercepts))?.areHandedOver == false })
+        try await second.stop()
+        #expect(await ask(stage.port()) == "original")
+        #expect(stage.records == [])
+    }
+
+    @Test(arguments: [true, false]) func `what a daemon held that was killed`(isStartedAgain: Bool) async throws {
+        let stage = try await Stage()
+        let folder = try TemporaryFolder()
+        let mine = try await NamedServer("workspace")
+        do {
+            // Not ended: its tunnels stand, and nobody looks after them.
+            let first = try await Workspace(stage, in: folder)
+            try await first.start((8_080, mine.port))
+            await Self.keep(first)
+        }
+        let second = try await Workspace(stage, in: folder)
+        #expect(await second.phase == .degraded)
+        #expect(await second.status?.reason == InterceptMachine.foundAfterCrash)
+        if isStartedAgain {
+            try await second.start((8_080, mine.port))
+            #expect(await second.phase == .active)
+            #expect(await ask(stage.port()) == "workspace")
+        }
+        try await second.stop()
+        #expect(await ask(stage.port()) == "original")
+        #expect(stage.records == [])
+        #expect(await second.status == nil)
+    }
+
+    @Test func `a claim of ours that no daemon knows`() async throws {
+        let stage = try await Stage()
+        let workspace = try await Workspace(stage)
+        let member = await workspace.daemon.identity.member
+        _ = try await stage.claim(
+            .init(service: "api", holder: member, since: "2026-03-01T09:30:00Z", ports: []),
+            force: false
+        )
+        let (_, steps) = try await workspace.stop()
+        #expect(steps.map(\.name) == [.originalAnswers, .drained])
+        #expect(stage.records == [])
+    }
+
+    @Test func `told to end, it gives everything back`() async throws {
+        let stage = try await Stage()
+        let mine = try await NamedServer("workspace")
+        let workspace = try await Workspace(stage)
+        try await workspace.start((8_080, mine.port))
+        await workspace.daemon.shutDown()
+        #expect(stage.records == [])
+        #expect(await ask(stage.port()) == "original")
+        #expect(try StoredIntercepts.read(workspace.home.intercepts).intercepts == [])
+    }
+
+    @Test func `the environment ends under it`() async throws {
+        let stage = try await Stage()
+        let workspace = try await Workspace(stage)
+        try await workspace.start((8_080, 3_000))
+        stage.setUp(false)
+        try await stage.endSidecar("api-1")
+        #expect(await eventually { await workspace.status == nil })
+    }
+
+    @DaemonLoop private static var kept: [Workspace] = []
+    @DaemonLoop private static func keep(_ workspace: Workspace) { self.kept.append(workspace) }
+
+    // MARK: Over the socket
+
+    @Test func `who connects is greeted, and can follow`() async throws {
+        let stage = try await Stage()
+        let workspace = try await Workspace(stage, version: "7")
+        try await workspace.start((8_080, 3_000))
+        let socket = workspace.home.daemonSocket
+        let heard = try await Self.off {
+            let client = try #require(try JSONLinesClient(path: socket))
+            var heard: [DaemonReply] = []
+            func next() throws {
+                if case .message(let reply) = try client.receive(DaemonReply.self, within: 5_000) {
+                    heard.append(reply)
+                }
+            }
+            try next()
+            try client.send(DaemonRequest.status)
+            try next()
+            try client.send(DaemonRequest.follow(service: "nobody"))
+            try next()
+            try client.send(DaemonRequest.follow(service: "api"))
+            try next()
+            return heard
+        }
+        guard heard.count == 4, case .hello(version: "7", _) = heard[0], case .intercepts(let list) = heard[1],
+            case .failed(let failure) = heard[2], case .changed(let status) = heard[3]
+        else {
+            Issue.record("\(heard)")
+            return
+        }
+        #expect(list.map(\.service) == ["api"])
+        #expect(failure.code == .noSuchIntercept)
+        #expect(status.phase == .active)
+        try await workspace.stop()
+    }
+
+    @Test func `at most so many connections`() async throws {
+        let workspace = try await Workspace(try await Stage())
+        let socket = workspace.home.daemonSocket
+        let (greeted, turnedAway) = try await Self.off {
+            var clients: [JSONLinesClient] = []
+            var turnedAway = 0
+            for _ in 0..<(Daemon.clientsAtMost + 5) {
+                let client = try #require(try JSONLinesClient(path: socket))
+                if case .message = try client.receive(DaemonReply.self, within: 5_000) {
+                    clients.append(client)
+                } else {
+                    turnedAway += 1
+                }
+            }
+            return (clients.count, turnedAway)
+        }
+        #expect(greeted == Daemon.clientsAtMost)
+        #expect(turnedAway == 5)
+    }
+
+    @Test func `a start over the socket that is hung up on`() async throws {
+        let stage = try await Stage()
+        let workspace = try await Workspace(stage)
+        let socket = workspace.home.daemonSocket
+        let request = stage.request([(8_080, 3_000)])
+        let ended = try await Self.off {
+            let client = try #require(try JSONLinesClient(path: socket))
+            _ = try client.receive(DaemonReply.self, within: 5_000)
+            try client.send(DaemonRequest.start(request))
+            client.endSending()
+            while true {
+                if case .ended = try client.receive(DaemonReply.self, within: 10_000) { return true }
+            }
+        }
+        #expect(ended)
+        #expect(await workspace.status == nil)
+        #expect(stage.records == [])
+    }
+
+    /// On a thread of its own: these wait.
+    private static func off<Result: Sendable>(_ body: @escaping @Sendable () throws -> Result) async throws -> Result {
+        try await NIOSingletons.posixBlockingThreadPool.runIfActive(body)
+    }
+}

@@ -1,0 +1,275 @@
+import AgentSupport
+import Environments
+import HostSupport
+import InterceptProtocol
+import Logging
+import NIOCore
+import NIOPosix
+import Noise
+import SidecarAgent
+import Synchronization
+import Testing
+
+@testable import WorkspaceDaemon
+
+/// A server that says its name to whoever connects, and closes.
+final class NamedServer: Sendable {
+    let port: UInt16
+    private let channel: any Channel
+
+    init(_ name: String, port: UInt16 = 0) async throws {
+        let accepted = Mutex(0)
+        self.channel = try await ServerBootstrap(group: MultiThreadedEventLoopGroup.singleton)
+            .serverChannelOption(.socketOption(.so_reuseaddr), value: 1)
+            .childChannelInitializer { channel in
+                accepted.withLock { $0 += 1 }
+                channel.writeAndFlush(ByteBuffer(string: name)).whenComplete { _ in channel.close(promise: nil) }
+                return channel.eventLoop.makeSucceededVoidFuture()
+            }
+            .bind(host: "127.0.0.1", port: Int(port)).get()
+        self.port = UInt16(self.channel.localAddress?.port ?? 0)
+    }
+
+    func close() async { try? await self.channel.close().get() }
+}
+
+/// What answers there; empty where the connection is refused or reset.
+func ask(_ port: UInt16) async -> String {
+    final class Collector: ChannelInboundHandler {
+        typealias InboundIn = ByteBuffer
+        private var said = ByteBuffer()
+        private let promise: EventLoopPromise<String>
+
+        init(_ promise: EventLoopPromise<String>) { self.promise = promise }
+
+        func channelRead(context: ChannelHandlerContext, data: NIOAny) {
+            var bytes = self.unwrapInboundIn(data)
+            self.said.writeBuffer(&bytes)
+        }
+
+        func errorCaught(context: ChannelHandlerContext, error: any Error) { context.close(promise: nil) }
+        func channelInactive(context: ChannelHandlerContext) { self.promise.succeed(String(buffer: self.said)) }
+    }
+    let eventLoop = MultiThreadedEventLoopGroup.singleton.next()
+    let promise = eventLoop.makePromise(of: String.self)
+    do {
+        _ = try await ClientBootstrap(group: eventLoop)
+            .channelInitializer { channel in
+                channel.eventLoop.makeCompletedFuture {
+                    try channel.pipeline.syncOperations.addHandler(Collector(promise))
+                }
+            }
+            .connect(host: "127.0.0.1", port: Int(port)).get()
+    } catch {
+        promise.succeed("")
+    }
+    return (try? await promise.futureResult.get()) ?? ""
+}
+
+/// Until it holds, or five seconds are over.
+func eventually(_ condition: @Sendable () async -> Bool) async -> Bool {
+    for _ in 0..<500 {
+        if await condition() { return true }
+        try? await Task.sleep(for: .milliseconds(10))
+    }
+    return false
+}
+
+/// An environment in memory, with real sidecars on loopback.
+final class Stage: Environment {
+    struct State {
+        var sidecars: [String: Running] = [:]
+        var members: Set<String> = []
+        var records: [String: InterceptRecord] = [:]
+        var isUp = true
+        /// Of each sidecar: the service's ports that it knows.
+        var served: [UInt16] = []
+        var claims = 0
+    }
+
+    struct Running: Sendable {
+        var location: SidecarLocation
+        var agent: NIOLoopBound<SidecarAgent>
+        var ports: [UInt16: UInt16]
+    }
+
+    let reference: EnvironmentReference
+    let original: NamedServer
+    /// The service's ports.
+    let ports: [UInt16]
+    private let state = Mutex(State())
+
+    init(ports: [UInt16] = [8_080]) async throws {
+        self.reference = EnvironmentReference(
+            kind: .local,
+            name: "demo",
+            location: "/stage/\(UInt64.random(in: 0 ... .max))"
+        )
+        self.original = try await NamedServer("original")
+        self.ports = ports
+        try await self.startSidecar("api-1")
+    }
+
+    func startSidecar(_ name: String, ports: [UInt16]? = nil, keepsPorts: [UInt16: UInt16] = [:]) async throws {
+        let loop = MultiThreadedEventLoopGroup.singleton.next()
+        let key = StaticKeyPair.generate()
+        let original = self.original.port
+        let served = ports ?? self.ports
+        let peers = self.state.withLock { $0.members.compactMap { PublicKey(base64: $0) } }
+        // Each at a port of its own: they are all found by the environment.
+        let servicePorts = try served.map { try ServicePort("\($0):127.0.0.1:\(original)") }
+        let agent = try await loop.submit {
+            var log = Logger(label: "sidecar") { _ in SwiftLogNoOpLogHandler() }
+            log.logLevel = .critical
+            let configuration = SidecarAgent.Configuration(
+                staticKey: key,
+                peers: peers,
+                tunnelAddress: Endpoint(host: "127.0.0.1", port: 0),
+                servicePorts: servicePorts,
+                divert: .listen(Endpoint(host: "127.0.0.1", port: 0)),
+                log: log
+            )
+            return NIOLoopBound(SidecarAgent(configuration, eventLoop: loop), eventLoop: loop)
+        }.get()
+        let ready = try await loop.flatSubmit { agent.value.start() }.get()
+        let listening = ready.services.mapValues { UInt16($0.port ?? 0) }
+        let location = SidecarLocation(
+            name: name,
+            publicKey: key.publicKey.base64,
+            tcp: "127.0.0.1:\(ready.tunnel?.port ?? 0)",
+            listens: listening.values.map { "127.0.0.1:\($0)" }
+        )
+        let running = Running(location: location, agent: agent, ports: listening)
+        self.state.withLock { $0.sidecars[name] = running }
+    }
+
+    /// Without a word, as a crash: its tunnels are cut.
+    func endSidecar(_ name: String) async throws {
+        guard let running = self.state.withLock({ $0.sidecars.removeValue(forKey: name) }) else { return }
+        let loop = running.agent.eventLoop
+        try await loop.flatSubmit { running.agent.value.shutDown() }.get()
+    }
+
+    func port(_ service: UInt16 = 8_080, of sidecar: String = "api-1") -> UInt16 {
+        self.state.withLock { $0.sidecars[sidecar]?.ports[service] ?? 0 }
+    }
+
+    var records: [InterceptRecord] { self.state.withLock { Array($0.records.values) } }
+
+    func setUp(_ isUp: Bool) { self.state.withLock { $0.isUp = isUp } }
+
+    // MARK: Environment
+
+    private func found<Result>(_ body: (inout State) throws -> Result) throws -> Result {
+        try self.state.withLock { state in
+            guard state.isUp else { throw EnvironmentError(.notUp, "environment 'demo' isn't up. Start it: kl env up") }
+            return try body(&state)
+        }
+    }
+
+    func services() async throws -> [Service] { [] }
+
+    func sidecars(of service: String) async throws -> [SidecarLocation] {
+        try self.found { state in
+            guard service == "api" else { throw EnvironmentError(.noSuchService, "service '\(service)' isn't there") }
+            return state.sidecars.values.map(\.location).sorted { $0.name < $1.name }
+        }
+    }
+
+    func prepareSidecars(of service: String, accepting member: Member) async throws -> [SidecarLocation] {
+        let locations = try await self.sidecars(of: service)
+        try await self.join(member)
+        return locations
+    }
+
+    func join(_ member: Member) async throws {
+        let (running, keys) = try self.found { state in
+            state.members.insert(member.publicKey)
+            return (Array(state.sidecars.values), state.members.compactMap { PublicKey(base64: $0) })
+        }
+        for one in running { try await one.agent.eventLoop.submit { one.agent.value.accept(keys) }.get() }
+    }
+
+    func intercepts() async throws -> [InterceptRecord] { try self.found { Array($0.records.values) } }
+
+    func claim(_ record: InterceptRecord, force: Bool) async throws -> ClaimResult {
+        try self.found { state in
+            state.claims += 1
+            let held = state.records[record.service]
+            let isOwn = held.map { $0.holder.publicKey == record.holder.publicKey } ?? true
+            if let held, !isOwn, !force { return .heldBy(held) }
+            state.records[record.service] = record
+            if let held, !isOwn { return .takenOver(from: held) }
+            return .claimed
+        }
+    }
+
+    func release(service: String, publicKey: String) async throws {
+        try self.found { state in
+            if state.records[service]?.holder.publicKey == publicKey { state.records[service] = nil }
+        }
+    }
+
+    // MARK: Workspaces
+
+    func request(_ mappings: [(UInt16, UInt16)], force: Bool = false) -> StartRequest {
+        var request = StartRequest(
+            environment: self.reference,
+            service: "api",
+            mappings: mappings.map { .init(service: $0.0, host: "127.0.0.1", port: $0.1) }
+        )
+        request.force = force
+        request.drainSeconds = 1
+        return request
+    }
+}
+
+/// A workspace with its daemon, in this process.
+@DaemonLoop
+final class Workspace {
+    let daemon: Daemon
+    let home: WorkspaceHome
+    private let folder: TemporaryFolder
+    let stage: Stage
+
+    init(_ stage: Stage, in folder: TemporaryFolder? = nil, version: String = "1") async throws {
+        self.folder = try folder ?? TemporaryFolder()
+        self.home = WorkspaceHome(folder: "\(self.folder.path)/home")
+        self.stage = stage
+        let identity = try WorkspaceIdentity(home: self.home)
+        var log = Logger(label: "daemon") { _ in SwiftLogNoOpLogHandler() }
+        log.logLevel = .critical
+        self.daemon = Daemon(
+            home: self.home,
+            identity: identity,
+            version: version,
+            idleTime: .hours(1),
+            log: log,
+            makeEnvironment: { _ in stage },
+            onEnd: {}
+        )
+        try await self.daemon.start()
+    }
+
+    @discardableResult
+    func start(
+        _ mappings: (UInt16, UInt16)...,
+        force: Bool = false
+    ) async throws -> (InterceptStatus, [DaemonReply.Step]) {
+        var steps: [DaemonReply.Step] = []
+        let request = self.stage.request(mappings, force: force)
+        let status = try await self.daemon.start(request, cancel: {}) { steps.append($0) }
+        return (status, steps)
+    }
+
+    @discardableResult
+    func stop() async throws -> (InterceptStatus, [DaemonReply.Step]) {
+        var steps: [DaemonReply.Step] = []
+        let request = StopRequest(environment: self.stage.reference, service: "api")
+        let status = try await self.daemon.stop(request) { steps.append($0) }
+        return (status, steps)
+    }
+
+    var status: InterceptStatus? { self.daemon.intercepts.first }
+    var phase: Phase? { self.status?.phase }
+}
