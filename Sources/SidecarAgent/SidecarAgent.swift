@@ -141,7 +141,11 @@ public final class SidecarAgent {
             let port = servicePort.port
             do {
                 let upstream = servicePort.upstream
-                self.upstreams[upstream] = try DialTarget(host: upstream.host, port: Int(upstream.port))
+                // A service that is told "localhost" may listen on ::1 alone.
+                self.upstreams[upstream] =
+                    upstream.host == "127.0.0.1"
+                    ? DialTarget(loopbackPort: Int(upstream.port))
+                    : try DialTarget(host: upstream.host, port: Int(upstream.port))
             } catch {
                 let error = StartError("The original's address \(servicePort.upstream) can't be looked up", error)
                 return [self.eventLoop.makeFailedFuture(error)]

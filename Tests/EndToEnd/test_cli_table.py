@@ -1,5 +1,6 @@
 """Wrong invocations and wrong states: the exact sentence and the exit code of each, and no word of a crash."""
 
+import contextlib
 import fcntl
 import json
 import os
@@ -93,11 +94,11 @@ def test_without_an_environment(nobody, arguments, code, sentence):
     check(nobody.run(*arguments), code, sentence)
 
 
-def check(ran, code, sentence):
+def check(ran, code, sentence, out=""):
     first = ran.error.splitlines()[0] if ran.error else ""
     assert ran.code == code, ran
     assert re.match(sentence, first) if sentence.startswith("^") else first == sentence, ran
-    assert ran.out == "", ran
+    assert out is None or ran.out == out, ran
 
 
 def test_in_an_environment(demo, make_developer, closing):
@@ -166,6 +167,7 @@ def test_in_an_environment(demo, make_developer, closing):
         ada.run(*start, "api-server", "-p", f"{port}:3000"),
         5,
         r"^kl: 'api-server' is intercepted by \S+@\S+ since \d\d:\d\d\. Ask them to stop it, or take it over with --force\.$",
+        out=None,
     )
     check(
         ada.run("intercept", "stop", "api-server"),
@@ -325,6 +327,10 @@ class TestFiles:
         assert (ada.home / "connected.json").read_bytes() == before
 
 
+# A process number that no process has.
+NOBODY = 1 << 30
+
+
 class OldDaemon(threading.Thread):
     """A daemon of an earlier version as another program sees it: its lock, its socket, its hello."""
 
@@ -345,23 +351,29 @@ class OldDaemon(threading.Thread):
                 connection, _ = self.listener.accept()
             except OSError:
                 return
-            with connection, connection.makefile("rw") as lines:
-                print(json.dumps({"hello": {"version": "0.0.9", "pid": os.getpid()}}), file=lines, flush=True)
-                for line in lines:
-                    if "handOver" not in json.loads(line):
-                        continue
-                    if not self.gives_way:
-                        refusal = {"failed": {"_0": {"code": "failed", "message": "never heard of it"}}}
-                        print(json.dumps(refusal), file=lines, flush=True)
-                        break
-                    path = self.home / "intercepts.json"
-                    path.write_text(json.dumps({**json.loads(path.read_text()), "areHandedOver": True}))
-                    self.close()
-                    print(json.dumps({"done": {}}), file=lines, flush=True)
-                    return
+            threading.Thread(target=self.talk, args=(connection,), daemon=True).start()
+
+    def talk(self, connection):
+        def say(message):
+            connection.sendall(json.dumps(message).encode() + b"\n")
+
+        with contextlib.suppress(OSError), connection, connection.makefile("r") as lines:
+            say({"hello": {"version": "0.0.9", "pid": NOBODY}})
+            for line in lines:
+                if "handOver" not in json.loads(line):
+                    continue
+                if not self.gives_way:
+                    return say({"failed": {"_0": {"code": "failed", "message": "never heard of it"}}})
+                path = self.home / "intercepts.json"
+                path.write_text(json.dumps({**json.loads(path.read_text()), "areHandedOver": True}))
+                self.close()
+                return say({"done": {}})
 
     def close(self):
         (self.home / "daemon.sock").unlink(missing_ok=True)
+        # A thread that waits in accept() isn't woken by close() alone.
+        with contextlib.suppress(OSError):
+            self.listener.shutdown(socket.SHUT_RDWR)
         self.listener.close()
         self.lock.close()
 
@@ -382,7 +394,7 @@ class TestAnotherVersion:
         project, ada = left
         OldDaemon(ada.home, gives_way=True)
         ada.ok("intercept", "list")
-        assert ada.daemon() != os.getpid()
+        assert ada.daemon() != NOBODY
         eventually("it is active again", lambda: ada.phase("api-server") == "Active", 2)
         project.answers("workspace")
         ada.ok("intercept", "stop", "api-server")
@@ -392,6 +404,6 @@ class TestAnotherVersion:
         old = OldDaemon(ada.home, gives_way=False)
         ran = ada.run("intercept", "list")
         assert ran.code == 1
-        assert "0.0.9" in ran.error and f"kill {os.getpid()}" in ran.error
+        assert "0.0.9" in ran.error and f"kill {NOBODY}" in ran.error
         old.close()
         ada.ok("intercept", "stop", "api-server")

@@ -46,14 +46,15 @@ class Show:
         original, mine = WebServer("environment"), WebServer("workspace")
         service = ("127.0.0.1", free_port())
 
-        step(1, f"A web server is the original service, on port {original.address[1]}. A sidecar stands in front of it.")
-        command(f"kl-sidecar run --service-port 8080:{address(*original.address)} --divert listen={address(*service)} …")
+        at = address(*original.address)
+        step(1, f"A web server is the original service, at {at}. A sidecar stands in front of it.")
+        command(f"kl-sidecar run --service-port 8080:{at} --divert listen={address(*service)} …")
         sidecar = Sidecar(
             processes,
             binaries,
             [
                 *("--private-key-file", sidecar_key, "--peer", workspace_public, "--listen-tcp", "127.0.0.1:0"),
-                *("--service-port", f"8080:{address(*original.address)}", "--divert", f"listen={address(*service)}"),
+                *("--service-port", f"8080:{at}", "--divert", f"listen={address(*service)}"),
             ],
         )
         client = Client(service)

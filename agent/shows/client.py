@@ -72,4 +72,4 @@ def command(text):
 
 
 def seen(text, detail=""):
-    print(f"   ✓ {text:<48}{detail}", flush=True)
+    print(f"   ✓ {text:<48}{detail}".rstrip(), flush=True)

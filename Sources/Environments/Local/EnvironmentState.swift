@@ -12,7 +12,7 @@ public struct EnvironmentState: Codable, Equatable, Sendable {
     /// RFC 3339, UTC.
     public var since: String
     public var services: [ServiceState]
-    /// What of the environment itself doesn't work, in a sentence: this file can't be written, say.
+    /// What of the environment itself doesn't work, in a clause: this file can't be written, say.
     public var problem: String?
 
     public init(name: String, file: String, supervisor: ProcessIdentity, since: String, services: [ServiceState]) {

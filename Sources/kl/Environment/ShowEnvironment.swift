@@ -82,7 +82,7 @@ extension EnvironmentStatus {
                     reason: service.reason,
                     replicas: service.replicas,
                     ports: service.ports.map { .init(port: $0.published, target: $0.target, name: $0.name) },
-                    interceptedBy: intercepts.first { $0.service == service.name }?.workspace
+                    interceptedBy: intercepts.first { $0.service == service.name && $0.phase != .failed }?.workspace
                 )
             }
         } catch let error as EnvironmentError where error.code == .notUp {

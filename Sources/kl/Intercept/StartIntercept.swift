@@ -193,6 +193,7 @@ struct StartIntercept: AsyncParsableCommand {
         if isOver {
             throw CommandFailure(.failed, "the intercept is over: \((last?.reason ?? "it was stopped").printable)")
         }
+        Interrupt.forget()
         let stop = StopRequest(environment: request.environment, service: request.service)
         try StopIntercept.stop([stop], workspace, self.output)
     }

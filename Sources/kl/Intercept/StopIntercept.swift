@@ -70,7 +70,9 @@ struct StopIntercept: AsyncParsableCommand {
         in environment: any Environments.Environment,
         _ list: InterceptList
     ) async throws {
-        guard let intercept = list.intercepts.first(where: { $0.service == service }) else {
+        // After a take-over there are two: the new holder's, and what is left of one's own.
+        let found = list.intercepts.filter { $0.service == service }
+        guard let intercept = found.first(where: \.isOwn) ?? found.first else {
             throw try await NoSuchIntercept.failure(service, in: environment, of: list)
         }
         guard intercept.isOwn else {

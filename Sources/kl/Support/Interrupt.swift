@@ -31,6 +31,12 @@ enum Interrupt {
         _ = write(writeEnd.load(ordering: .relaxed), &byte, 1)
     }
 
+    /// One that came has been dealt with: from here on the next one counts.
+    static func forget() {
+        var bytes: [UInt8] = [0, 0, 0, 0, 0, 0, 0, 0]
+        while read(self.descriptor, &bytes, bytes.count) > 0 {}
+    }
+
     static var hasCome: Bool {
         var wait = pollfd(fd: self.descriptor, events: Int16(POLLIN), revents: 0)
         return poll(&wait, 1, 0) > 0

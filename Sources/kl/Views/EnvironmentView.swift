@@ -85,7 +85,7 @@ struct EnvironmentStatus: Codable {
         }
         result += "\n" + table.text
         if !self.intercepts.isEmpty {
-            result += "\nActive intercepts:\n"
+            result += "\nIntercepts:\n"
             for intercept in self.intercepts {
                 let ports = intercept.ports.map(\.arrow).joined(separator: ", ")
                 result +=

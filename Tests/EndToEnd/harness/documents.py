@@ -64,7 +64,7 @@ class Reader:
         script = "".join(f"{self.with_ports(block.commands)}\necho '{mark}'\n" for block in wanted)
         log = self.folder / "said.txt"
         with open(log, "wb") as said:
-            # As pasted, but that the first failure ends it. The shell's programs may outlive it, so no pipe is waited for.
+            # As pasted, but that the first failure ends it. Its programs may outlive it, so no pipe is waited for.
             shell = subprocess.Popen(
                 ["bash", "-e", "-o", "pipefail", "-c", script],
                 cwd=self.folder / "clone",
@@ -123,6 +123,8 @@ def pattern(expected):
         line = line.replace("…", r"\S*")
         line = re.sub(r"\d+\\\.\d+(?=\\ m?s\b)", r"\\d+\\.\\d+", line)
         line = re.sub(r"\b\d+s\b", r"\\d+s", line)
+        # Connections, open (total): the sidecar tells its counts once a second.
+        line = re.sub(r"\d+\\ \\\(\d+\\\)", r"\\d+\\ \\(\\d+\\)", line)
         line = re.sub(r"ada@thinkpad", r"\\S+@\\S+", line)
         line = re.sub(r"127\\\.0\\\.0\\\.1:40123", r"127\\.0\\.0\\.1:\\d+", line)
         line = re.sub(r"peer\\ \S*?,", r"peer\\ \\S+,", line)

@@ -29,7 +29,11 @@ enum LogFiles {
         let source = systemOpen(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW, 0)
         guard source >= 0 else { return }
         defer { close(source) }
-        if !Self.copy(source, from: Int64(status.st_size) - limit, to: "\(path).1", mode: mode) { unlink("\(path).1") }
+        if Self.copy(source, from: Int64(status.st_size) - limit, to: "\(path).new", mode: mode) {
+            rename("\(path).new", "\(path).1")
+        } else {
+            unlink("\(path).new")
+        }
         truncate(path, 0)
     }
 

@@ -13,7 +13,7 @@ import Darwin
 struct MembersFile {
     let folder: StateFolder
     let log: Logger
-    /// What is wrong, in a sentence; nil while it works.
+    /// What is wrong, in a clause; nil while it works.
     private(set) var problem: String?
     private var seen: Stamp?
     private var written: String?
@@ -53,7 +53,7 @@ struct MembersFile {
             text = PeersText.make(try RecordFile(in: self.folder).read().members)
             self.seen = stamp
         } catch {
-            problem = "The accepted keys stay as they were: \(error)"
+            problem = "the accepted keys stay as they were: \(error)"
         }
         var isNew = false
         // A sidecar doesn't start without the file.
@@ -65,7 +65,7 @@ struct MembersFile {
                 generation += 1
                 isNew = true
             } catch {
-                problem = "The accepted keys stay as they were: \(EnvironmentError(error))"
+                problem = "the accepted keys stay as they were: \(EnvironmentError(error))"
             }
         }
         if let problem, self.problem != problem { self.log.error("\(problem)") }

@@ -4,7 +4,7 @@ import Logging
 struct StateWriter {
     private let folder: StateFolder
     private let log: Logger
-    /// What is wrong, in a sentence; nil while it works.
+    /// What is wrong, in a clause; nil while it works.
     private(set) var problem: String?
 
     init(folder: StateFolder, log: Logger) {
@@ -21,7 +21,7 @@ struct StateWriter {
             if self.problem != nil { self.log.notice("the state can be written again") }
             self.problem = nil
         } catch {
-            let problem = "The state isn't up to date: \(error)"
+            let problem = "the state isn't up to date: \(error)"
             if self.problem != problem { self.log.error("\(problem)") }
             self.problem = problem
         }

@@ -83,7 +83,8 @@ final class Supervisor {
         self.startWaiting()
         self.serve(on: socket)
         self.context.onChange = { [weak self] in self?.changed(isUrgent: $0) }
-        self.changed(isUrgent: true)
+        // Before anybody is told that it is up.
+        self.writeState()
         self.everySecond()
     }
 
@@ -124,15 +125,12 @@ final class Supervisor {
 
     private func writeState() { self.writer.write(self.state) }
 
-    private var ticks = 0
-
     private func everySecond() {
         self.context.after(milliseconds: 1_000) {
             guard !self.isEnding else { return }
-            self.ticks += 1
             if self.members.update(&self.context.peersGeneration) { self.askSidecars() }
             if self.writer.problem != nil { self.writeState() }
-            if self.ticks % 5 == 0 { self.cutLogs() }
+            self.cutLogs()
             self.everySecond()
         }
     }
@@ -181,8 +179,11 @@ final class Supervisor {
 
     // MARK: Keys
 
+    /// Reasons are clauses: whoever asked says what couldn't be done.
+    private static let ending = "the environment is being ended"
+
     private func refresh(_ reply: @escaping (SupervisorReply) -> Void) {
-        guard !self.isEnding else { return reply(.failed("The environment is being ended. Start it again: kl env up")) }
+        guard !self.isEnding else { return reply(.failed(Self.ending)) }
         self.members.update(&self.context.peersGeneration)
         if let problem = self.members.problem { return reply(.failed(problem)) }
         self.refreshes.append(
@@ -204,9 +205,8 @@ final class Supervisor {
                 return true
             }
             guard now >= refresh.deadline else { return false }
-            refresh.reply(
-                .failed("Sidecar \(late.state.name) doesn't answer. See \(self.context.folder.log(ofSidecar: late.state.name))")
-            )
+            let log = self.context.folder.log(ofSidecar: late.state.name)
+            refresh.reply(.failed("sidecar \(late.state.name) hasn't read the keys within 5 s, see \(log)"))
             return true
         }
     }
@@ -220,7 +220,7 @@ final class Supervisor {
         guard !self.isEnding else { return }
         self.isEnding = true
         self.context.log.info("ending")
-        for refresh in self.refreshes { refresh.reply(.failed("The environment is being ended.")) }
+        for refresh in self.refreshes { refresh.reply(.failed(Self.ending)) }
         self.refreshes = []
         self.endNext()
     }
