@@ -67,12 +67,27 @@ extension ParsableCommand {
     /// signals back from all of them.
     public static func runAsProgram() {
         do {
+            if CommandLine.arguments.dropFirst().first == "---completion" { Self.completeAsAsked() }
             var command = try parseAsRoot()
             guard let waiting = command as? any AsyncParsableCommand else { return try command.run() }
             Self.runToTheEnd(waiting)
         } catch {
             Ending(of: error, in: Self.self).exit()
         }
+    }
+
+    /// A shell asks what it may complete; some of the answers are waited for.
+    private static func completeAsAsked() {
+        guard let program = Self.self as? any AsyncParsableCommand.Type else { return }
+        Task {
+            do {
+                _ = try await program.asyncParseAsRoot()
+                Ending(name: Self._commandName, saying: nil, code: Ending.done).exit()
+            } catch {
+                Ending(of: error, in: Self.self).exit()
+            }
+        }
+        while true { pause() }
     }
 
     private static func runToTheEnd(_ command: sending any AsyncParsableCommand) -> Never {

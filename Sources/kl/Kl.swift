@@ -3,7 +3,7 @@ import ArgumentParser
 
 /// Takes a developer's connections out of an environment and back.
 @main
-struct Kl: ParsableCommand {
+struct Kl: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "kl",
         abstract: "Intercept services of an environment from your workspace.",

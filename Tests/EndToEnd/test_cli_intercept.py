@@ -5,6 +5,7 @@ import os
 import pathlib
 import re
 import signal
+import subprocess
 import time
 
 import pytest
@@ -401,6 +402,34 @@ def test_environment_down_and_up(demo, closing):
     ada.ok("env", "up")
     project.answers("api-server", aim=2)
     assert ada.intercepts() == []
+
+
+def test_shells_complete_names(demo, closing, folder):
+    """A real bash, with the script that kl prints."""
+    project, ada = demo
+    mine = closing(WebServer("workspace"))
+    ada.ok(*START, f"{project.port()}:{mine.address[1]}")
+    script = folder / "kl.bash"
+    script.write_text(ada.ok("completion", "bash").out)
+
+    def completed(*words):
+        text = f"""source "$1"; shift; COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); COMP_LINE="$*"
+            COMP_POINT=${{#COMP_LINE}}; _kl kl "${{@: -1}}" "${{@: -2:1}}"; printf '%s\\n' "${{COMPREPLY[@]}}" """
+        done = subprocess.run(
+            ["bash", "-c", text, "bash", script, "kl", *words],
+            cwd=project.folder,
+            env={**ada.environment, "PATH": f"{ada.binaries}:{os.environ['PATH']}"},
+            capture_output=True,
+            text=True,
+            timeout=30,
+        )
+        assert done.stderr == ""
+        return [line.strip() for line in done.stdout.splitlines()]
+
+    assert completed("intercept", "start", "") == ["api-server"]
+    assert completed("intercept", "stop", "ap") == ["api-server"]
+    assert completed("env", "connect", "") == ["demo"]
+    assert "intercept" in completed("")
 
 
 def test_json_and_yaml_agree(demo, closing):
