@@ -10,8 +10,18 @@ extension Intercept {
         fileprivate var isWantedAgain = false
         fileprivate var lastError: String?
 
-        /// Often while something lacks.
-        static func interval(of phase: Phase) -> TimeAmount { phase == .active ? .seconds(5) : .seconds(1) }
+        /// How often it was looked since something was found to lack.
+        fileprivate var attempts = 0
+
+        static let resting = TimeAmount.seconds(5)
+        /// A sidecar that died is there again after some hundredths of a second. †
+        private static let steps: [TimeAmount] = [
+            .milliseconds(50), .milliseconds(100), .milliseconds(200), .milliseconds(400),
+        ]
+
+        fileprivate var interval: TimeAmount {
+            self.attempts <= Self.steps.count ? Self.steps[max(0, self.attempts - 1)] : .seconds(1)
+        }
 
         mutating func stop() {
             self.timer?.cancel()
@@ -32,6 +42,11 @@ extension Intercept {
             self.look.isUnderWay = true
             Task { await self.lookNow() }
         }
+    }
+
+    func lookSeldom() {
+        self.look.attempts = 0
+        self.lookAgain(in: Look.resting)
     }
 
     private func lookNow() async {
@@ -58,9 +73,10 @@ extension Intercept {
         }
         self.refresh()
         guard self.isLive else { return }
-        let wantsNow = self.look.isWantedAgain
+        let isResting = self.machine.phase == .active && !self.look.isWantedAgain
         self.look.isWantedAgain = false
-        self.lookAgain(in: wantsNow ? .milliseconds(50) : Look.interval(of: self.machine.phase))
+        self.look.attempts = isResting ? 0 : self.look.attempts + 1
+        self.lookAgain(in: isResting ? Look.resting : self.look.interval)
     }
 
     private enum Found {

@@ -87,7 +87,7 @@ final class Intercept {
         switch action {
         case .nothing, .tell: break
         case .watch: self.lookAgain(in: .zero)
-        case .rest: self.lookAgain(in: Look.interval(of: .active))
+        case .rest: self.lookSeldom()
         case .leave: self.look.stop()
         }
         if self.machine.phase == .failed, before.phase != .failed { self.letGo() }

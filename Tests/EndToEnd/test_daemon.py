@@ -1,0 +1,134 @@
+"""The workspace daemon as a process: what it leaves on the disk, how it ends, and what it says when it can't begin."""
+
+import os
+import pathlib
+import signal
+import stat
+import subprocess
+import time
+
+import pytest
+from harness.load import Load, ask
+from harness.waiting import eventually
+from harness.web import WebServer
+
+START = ("intercept", "start", "api-server", "--port")
+
+
+@pytest.fixture
+def running(demo, closing):
+    """An intercept, and the daemon that holds it."""
+    project, ada = demo
+    mine = closing(WebServer("workspace"))
+    ada.ok(*START, f"{project.port()}:{mine.address[1]}")
+    assert ask(project.address()) == "workspace"
+    return project, ada, ada.daemon()
+
+
+def is_alive(pid):
+    try:
+        return pathlib.Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except FileNotFoundError:
+        return False
+
+
+def mode(path):
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+def test_what_it_leaves_to_others(running):
+    """Its files are this user's alone; it has a session of its own, and nothing open that its starter had."""
+    _, ada, daemon = running
+    assert mode(ada.home) == 0o700
+    names = ("daemon.sock", "daemon.log", "daemon.lock", "intercepts.json", "private.key")
+    assert {mode(ada.home / name) for name in names} == {0o600}
+    assert os.getsid(daemon) == daemon
+    opened = {os.readlink(entry) for entry in pathlib.Path(f"/proc/{daemon}/fd").iterdir()}
+    kinds = ("/dev/null", str(ada.home), "socket:", "anon_inode:")
+    assert not {name for name in opened if not name.startswith(kinds)}, opened
+    assert os.readlink(f"/proc/{daemon}/cwd") == "/"
+
+
+def test_told_to_end_it_gives_everything_back(running, closing):
+    project, ada, daemon = running
+    load = Load(project.address(), 50)
+    time.sleep(0.3)
+    os.kill(daemon, signal.SIGTERM)
+    project.answers("api-server", aim=1)
+    eventually("the daemon has ended", lambda: not is_alive(daemon), 2)
+    assert not [outcome for outcome in load.stop() if outcome.failure]
+    assert ada.intercepts() == []
+    assert not (ada.home / "daemon.sock").exists()
+
+
+def test_one_at_a_time(running):
+    _, ada, daemon = running
+    second = subprocess.run(
+        [ada.binaries / "kl", "daemon"], env=ada.environment, capture_output=True, text=True, timeout=30
+    )
+    assert second.returncode == 1
+    assert second.stderr == "kl: the workspace daemon runs already. Let kl start it by itself.\n"
+    assert ada.daemon() == daemon
+
+
+def test_killed_again_and_again(demo, closing):
+    """Each time the next one finds what the one before held, and nothing is left in the end."""
+    project, ada = demo
+    mine = closing(WebServer("workspace"))
+    for round_number in range(6):
+        ada.ok(*START, f"{project.port()}:{mine.address[1]}")
+        assert ask(project.address()) == "workspace"
+        os.kill(ada.daemon(), signal.SIGKILL)
+        if round_number % 2:
+            ada.ok("intercept", "stop", "api-server")
+            assert ask(project.address()) == "api-server"
+            assert ada.intercepts() == []
+
+
+def test_a_sidecar_that_dies_often(running):
+    """Each time it is dialled under its new key, within a second or so."""
+    project, ada, daemon = running
+    for _ in range(5):
+        before = project.service_state()["sidecars"][0]["process"]["pid"]
+        os.kill(before, signal.SIGKILL)
+        eventually(
+            "another sidecar runs",
+            lambda: (project.service_state()["sidecars"][0].get("process") or {"pid": before})["pid"] != before,
+            1,
+        )
+        project.answers("workspace", aim=2)
+        eventually("list says Active", lambda: ada.phase("api-server") == "Active", 2)
+    assert ada.daemon() == daemon
+
+
+def test_a_home_with_a_space_and_a_long_path(demo, make_developer, closing):
+    project, _ = demo
+    grace = make_developer("grace" + " long" * 30, project.folder)
+    assert len(str(grace.home / "daemon.sock")) > 150
+    mine = closing(WebServer("workspace"))
+    grace.ok("env", "connect", "demo")
+    grace.ok(*START, f"{project.port()}:{mine.address[1]}")
+    assert ask(project.address()) == "workspace"
+    grace.ok("intercept", "stop", "api-server")
+
+
+def test_a_memory_that_cannot_be_read(demo, closing):
+    """It is said in the log, and nothing else suffers."""
+    project, ada = demo
+    mine = closing(WebServer("workspace"))
+    (ada.home / "intercepts.json").write_text('{"version": 1, "intercepts": [7]')
+    ada.ok(*START, f"{project.port()}:{mine.address[1]}")
+    assert ask(project.address()) == "workspace"
+    assert "intercepts.json can't be read" in (ada.home / "daemon.log").read_text()
+    ada.ok("intercept", "stop", "api-server")
+
+
+def test_a_daemon_that_cannot_begin(demo):
+    """Whoever started it says why."""
+    project, ada = demo
+    (ada.home / "daemon.sock").mkdir()
+    ran = ada.run(*START, f"{project.port()}:3000")
+    (ada.home / "daemon.sock").rmdir()
+    assert ran.code == 1
+    assert ran.error.startswith("kl: ") and "daemon.sock" in ran.error, ran.error
+    assert ada.intercepts() == []
