@@ -3,10 +3,14 @@
 import contextlib
 import json
 import os
+import random
 import signal
 import socket
 import stat
+import subprocess
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from harness.environment import Environment, ask_supervisor, is_alive
@@ -243,6 +247,80 @@ def test_order(environment):
     assert said == ["front", "api", "db"]
 
 
+def test_order_without_ports(environment):
+    """What has no port to listen on runs at once, and those before it in the file needn't wait for anything else."""
+    environment.add("last", command=["sleep", "1000"], ports=0, options="depends_on: [middle]")
+    environment.add("middle", command=["sleep", "1000"], ports=0, options="depends_on: [first]")
+    environment.add("first", command=["sleep", "1000"], ports=0)
+    environment.up()
+    environment.down()
+    assert environment.marked() == {}
+
+
+def test_file_changes_before_a_takeover(environment):
+    """What the file still describes goes on, what it doesn't ends, and what has other ports starts anew."""
+    (stays,) = environment.add("stays")
+    (goes,) = environment.add("goes")
+    (moves,) = environment.add("moves")
+    environment.up()
+    before = {name: environment.service(name)["process"] for name in ("stays", "goes", "moves")}
+    environment.supervisor.kill()
+    del environment.services["goes"]
+    (moved,) = environment.add("moves")
+    environment.up()
+    assert environment.service("stays")["process"] == before["stays"] and ask(stays) == "stays"
+    assert environment.service("moves")["process"] != before["moves"] and ask(moved) == "moves"
+    assert not is_alive(before["goes"]) and not is_alive(before["moves"])
+    for address in (goes, moves):
+        with pytest.raises(ConnectionRefusedError):
+            socket.create_connection(address)
+    environment.down()
+    assert environment.marked() == {}
+
+
+def kl(environment, *arguments):
+    """A command of `kl` as a person types it."""
+    home = {**os.environ, "KL_HOME": str(environment.folder / "home")}
+    command = [environment.binaries / "kl", *arguments, "--file", environment.file]
+    return subprocess.run(command, env=home, capture_output=True, text=True, timeout=60)
+
+
+def test_killed_at_any_moment(environment):
+    """SIGKILL of the supervisor while it starts: `down`, or `up` and `down`, leave nothing."""
+    environment.add("api")
+    environment.add("db")
+    environment.add("job", command=["sleep", "1000"], ports=0)
+    chance = random.Random(7)
+    for number in range(20):
+        up = threading.Thread(target=kl, args=(environment, "env", "up"))
+        up.start()
+        time.sleep(chance.uniform(0, 0.12))
+        for pid in environment.supervisors():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        up.join()
+        if number % 2:
+            assert kl(environment, "env", "up").returncode == 0
+            assert sorted(environment.marked().values()) == [
+                *("service:api", "service:db", "service:job", "sidecar:api-1", "sidecar:db-1")
+            ]
+        down = kl(environment, "env", "down")
+        assert (down.returncode, environment.marked()) == (0, {}), down.stdout + down.stderr
+        assert sorted(path.name for path in environment.kl.iterdir()) in (["logs"], ["logs", "supervisor.lock"])
+
+
+def test_killed_while_it_ends(environment):
+    """Whoever asked for the end still gets it."""
+    environment.add("deaf", options='environment: {DEAF: "1"}\nstop_grace_period: 2s')
+    environment.up()
+    with ThreadPoolExecutor(1) as pool:
+        down = pool.submit(kl, environment, "env", "down")
+        eventually("it is being ended", lambda: environment.service("deaf")["service"]["state"] == "stopped", 1)
+        environment.supervisor.kill()
+        assert down.result().returncode == 0, down.result().stderr
+    assert environment.marked() == {}
+
+
 def test_children_end_with_their_service(environment):
     """What a service forks ends with it, whether it is asked to end or is killed; also one that hears no SIGTERM."""
     environment.add("forks", options='environment: {WORKERS: "3"}')
@@ -263,8 +341,6 @@ def test_children_end_with_their_service(environment):
 
 def test_many_at_once(environment):
     """Twenty starts: one supervisor, and each says that it is up."""
-    from concurrent.futures import ThreadPoolExecutor
-
     (public,) = environment.add("api")
     with ThreadPoolExecutor(20) as pool:
         reports = list(pool.map(lambda _: environment.supervise(), range(20)))

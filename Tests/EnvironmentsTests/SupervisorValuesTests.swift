@@ -216,3 +216,16 @@ import Darwin
         #expect(PortOwner.describe(socket.port)?.hasSuffix("(pid \(getpid()))") == true)
     }
 }
+
+@Suite struct CleanupTests {
+    @Test(
+        arguments: [
+            ("state.json.4711.123", 4_711), ("peers.1.0", 1), ("record.json.7.4294967295", 7), ("state.json", nil),
+            ("state.json.4711", nil), ("lock.1.2", nil), ("state.json.x.1", nil), ("state.json.0.1", nil),
+            ("state.json.-1.1", nil), ("a.state.json.1.1", nil), (".1.1", nil), ("notify.1.", nil),
+        ] as [(String, Int32?)]
+    )
+    func `whose half-written file it is`(name: String, pid: Int32?) {
+        #expect(Cleanup.writer(ofHalfWritten: name) == pid)
+    }
+}

@@ -42,8 +42,7 @@ struct TakeDown: AsyncParsableCommand {
             let workspace = try Workspace(self.output)
             let reference = try Found.implied(self.file.file, workspace, flagOf: "down")
             let report = StepReport(isOn: self.output.isText && !self.output.quiet)
-            let environment = LocalEnvironment(reference)
-            guard try environment.isAlive else {
+            guard try SupervisorEnding.isNeeded(file: reference.location) else {
                 report.line("Environment \(reference.name.printable) is down already.")
                 if !self.output.isText { try await self.printStatus(reference, workspace) }
                 return

@@ -31,6 +31,7 @@ struct Starting: Sendable {
             environment: Spawn.ownEnvironment,
             log: self.log
         )
+        Cleanup.removeHalfWritten(in: self.folder)
         let adopted = self.endWhatIsNotAdopted(context.mark)
         context.notifications = self.openNotifications(adopting: adopted != nil)
         let supervisor = Supervisor(

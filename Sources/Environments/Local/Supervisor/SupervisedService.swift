@@ -53,8 +53,9 @@ final class SupervisedService {
     // MARK: Starting
 
     func waits(for other: String) {
+        let before = self.life
         self.life.waits(for: other)
-        self.context.onChange(true)
+        if self.life != before { self.context.onChange(true) }
     }
 
     func start() {

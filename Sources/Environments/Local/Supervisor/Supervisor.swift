@@ -91,11 +91,21 @@ final class Supervisor {
     /// Each service after those that it depends on have run once.
     private func startWaiting() {
         guard !self.isEnding else { return }
-        for service in self.services where service.life.phase == .waiting {
-            let lacking = service.service.dependsOn.first { name in
-                self.services.contains { $0.service.name == name && !$0.life.hasRun }
+        // One without ports runs at once, and others may stand before it in the file.
+        var mayGoOn = true
+        while mayGoOn {
+            mayGoOn = false
+            for service in self.services where service.life.phase == .waiting {
+                let lacking = service.service.dependsOn.first { name in
+                    self.services.contains { $0.service.name == name && !$0.life.hasRun }
+                }
+                if let lacking {
+                    service.waits(for: lacking)
+                } else {
+                    service.start()
+                    mayGoOn = true
+                }
             }
-            if let lacking { service.waits(for: lacking) } else { service.start() }
         }
     }
 

@@ -11,6 +11,12 @@ import Darwin
 
 /// Ends a local environment, whether its supervisor lives or not.
 public enum SupervisorEnding {
+    /// Whether `down` would find something: what runs, also where nobody supervises or names it, and what was left on the disk.
+    public static func isNeeded(file: String) throws(EnvironmentError) -> Bool {
+        guard let folder = try StateFolder.open(besideFile: ComposeFile.absolutePath(of: file)) else { return false }
+        return Cleanup.isNeeded(in: folder) || !SupervisorMark(folder: folder.path).processes().isEmpty
+    }
+
     /// Returns once nothing of it runs. Does nothing where it isn't up.
     ///
     /// - Parameters:
