@@ -18,8 +18,9 @@ public enum LocalSocket {
         let descriptor = try Self.make(path)
         let failure: HostError? = Self.withAddress(path) { address, size in
             // Before anyone can connect: the socket's own mode is what its file gets.
+            // Less the umask, which bind(2) takes off: that comes back before anybody can be let in.
             guard fchmod(descriptor, mode_t(mode)) == 0, bind(descriptor, address, size) == 0,
-                systemListen(descriptor, 256) == 0
+                chmod(path, mode_t(mode)) == 0, systemListen(descriptor, 256) == 0
             else { return .last(path, "can't be listened on") }
             return nil
         }

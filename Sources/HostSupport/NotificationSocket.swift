@@ -52,7 +52,9 @@ public final class NotificationSocket: Sendable {
         var bytes = [UInt8](repeating: 0, count: 4_096)
         while true {
             var sender: pid_t = 0
-            let count = bytes.withUnsafeMutableBytes { kl_receive_from(self.descriptor, $0.baseAddress, $0.count, &sender) }
+            let count = bytes.withUnsafeMutableBytes {
+                kl_receive_from(self.descriptor, $0.baseAddress, $0.count, &sender)
+            }
             if count < 0, errno == EINTR { continue }
             guard count >= 0 else { return nil }
             return Datagram(sender: sender, fields: Self.parse(bytes[..<count]))

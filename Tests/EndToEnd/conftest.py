@@ -146,6 +146,7 @@ def make_developer(binaries, folder):
     yield make
     for developer in made:
         developer.end()
+        shutil.rmtree(developer.home, ignore_errors=True)
 
 
 @pytest.fixture

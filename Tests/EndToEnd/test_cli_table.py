@@ -12,7 +12,7 @@ import subprocess
 import threading
 
 import pytest
-from harness.cli import Developer
+from harness.cli import Developer, in_folder
 from harness.load import ask
 from harness.ports import free_port
 from harness.waiting import eventually
@@ -341,7 +341,8 @@ class OldDaemon(threading.Thread):
         fcntl.flock(self.lock, fcntl.LOCK_EX)
         (home / "daemon.sock").unlink(missing_ok=True)
         self.listener = socket.socket(socket.AF_UNIX)
-        self.listener.bind(str(home / "daemon.sock"))
+        with in_folder(home) as name:
+            self.listener.bind(f"{name}/daemon.sock")
         self.listener.listen()
         self.start()
 

@@ -116,7 +116,8 @@ def test_it_keeps_nothing_of_what_is_over(demo, closing):
 
     descriptors, resident = cycles(50)
     later_descriptors, later_resident = cycles(100)
-    assert later_descriptors <= descriptors
+    # The last connections may not be closed yet.
+    assert later_descriptors <= descriptors + 3
     # An API connection that was kept cost 16 KiB a cycle.
     assert later_resident - resident < 1_000, (resident, later_resident)
 

@@ -1,5 +1,6 @@
 """The supervisor of a local environment: what it starts, what it holds, and what it leaves."""
 
+import contextlib
 import json
 import os
 import signal
@@ -8,10 +9,11 @@ import stat
 import time
 
 import pytest
-from harness.environment import Environment, is_alive
+from harness.environment import Environment, ask_supervisor, is_alive
 from harness.keys import KeyPair
 from harness.load import Load, ask, summary, who
 from harness.ports import free_port
+from harness.programs import run
 from harness.waiting import eventually
 
 
@@ -297,4 +299,72 @@ def test_large_logs_are_cut(environment):
     eventually("it is cut", lambda: (environment.kl / "logs/loud.log.1").exists(), 3)
     eventually("it goes on", lambda: 0 < log.stat().st_size, 1)
     assert (environment.kl / "logs/loud.log.1").stat().st_size >= 10 << 20
+    environment.down()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounts a file system")
+def test_full_disk(environment):
+    """The services go on, `status` says that the state can't be written, and once there is room it is."""
+    (public,) = environment.add("api")
+    run("mount", "-t", "tmpfs", "-o", "size=1m,mode=0700", "kl-test", environment.folder)
+    try:
+        environment.write()
+        environment.up()
+        filler = environment.folder / "filler"
+        with contextlib.suppress(OSError), open(filler, "wb", buffering=0) as file:
+            while file.write(b"x" * 4096):
+                pass
+        os.kill(environment.service("api")["process"]["pid"], signal.SIGKILL)
+
+        def status():
+            return environment.ask("status")[0]["state"]["_0"]
+
+        eventually("it says that the disk is full", lambda: "no space" in status().get("problem", ""), 1)
+        eventually("the service is back all the same", lambda: who(public) == "api", 1)
+        assert status()["services"][0]["restarts"] == 1
+        assert environment.service("api")["restarts"] == 0
+        assert "no space" in environment.supervisor.log()
+        filler.unlink()
+        eventually("the state is written again", lambda: environment.service("api")["restarts"] == 1, 1.5)
+        eventually("it says no more of it", lambda: "problem" not in status(), 1)
+        environment.down()
+        assert environment.marked() == {}
+    finally:
+        environment.close()
+        run("umount", "-l", environment.folder)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="becomes another user")
+def test_group(environment):
+    """In a folder of a group its members may ask the supervisor, and others may not."""
+    environment.add("api")
+    group, member, stranger = 54_321, 65_501, 65_502
+    for path in (environment.folder.parent, environment.folder.parent.parent):
+        path.chmod(0o755)
+    os.chown(environment.folder, 0, group)
+    environment.folder.chmod(0o775)
+    environment.up()
+    assert stat.S_IMODE(environment.kl.stat().st_mode) == 0o2770
+    for name, mode in {"state.json": 0o660, "supervisor.sock": 0o660, "peers": 0o600, "logs/api.log": 0o660}.items():
+        status = (environment.kl / name).stat()
+        assert (stat.S_IMODE(status.st_mode), status.st_gid) == (mode, group), name
+
+    def may_ask(user, groups):
+        """In a child: a process that has given up root can't take it back. Its interpreter may be root's alone."""
+        child = os.fork()
+        if child == 0:
+            code = 2
+            try:
+                os.setgroups(groups)
+                os.setgid(user)
+                os.setuid(user)
+                code = 0 if "state" in ask_supervisor(environment.kl, "status")[0] else 2
+            except PermissionError:
+                code = 1
+            finally:
+                os._exit(code)
+        return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+    assert may_ask(member, [group]) == 0
+    assert may_ask(stranger, []) == 1
     environment.down()

@@ -83,7 +83,8 @@ struct JSONLinesTests {
 
     @Test func whoMayNotIsNotSpokenTo() throws {
         let scratch = try Scratch()
-        try self.withServer(at: scratch.path + "/s", mayConnect: { _ in false }) {
+        let nobody: @Sendable (UInt32) -> Bool = { _ in false }
+        try self.withServer(at: scratch.path + "/s", mayConnect: nobody) {
             let client = try #require(try JSONLinesClient(path: scratch.path + "/s"))
             #expect(try self.next(client) == nil)
         }

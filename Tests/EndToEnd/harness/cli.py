@@ -32,6 +32,16 @@ SCHEMA_OF = {
 COMMAND_DEADLINE = 60
 
 
+@contextlib.contextmanager
+def in_folder(path):
+    """A short name for a folder: a socket's address has room for 107 bytes."""
+    folder = os.open(path, os.O_PATH | os.O_DIRECTORY)
+    try:
+        yield f"/proc/self/fd/{folder}"
+    finally:
+        os.close(folder)
+
+
 class Ran:
     """A command that has ended: what it printed, and its code."""
 
@@ -107,12 +117,9 @@ class Developer:
         """The daemon's process number, or None. Its lock file is held by nobody else."""
         with contextlib.suppress(OSError, ValueError, IndexError):
             with socket.socket(socket.AF_UNIX) as connection:
-                folder = os.open(self.home, os.O_PATH | os.O_DIRECTORY)
-                try:
-                    connection.settimeout(5)
-                    connection.connect(f"/proc/self/fd/{folder}/daemon.sock")
-                finally:
-                    os.close(folder)
+                connection.settimeout(5)
+                with in_folder(self.home) as name:
+                    connection.connect(f"{name}/daemon.sock")
                 line = connection.makefile().readline()
             return json.loads(line)["hello"]["pid"]
         return None

@@ -86,22 +86,7 @@ class Environment:
         return self.service(name)["sidecars"][0]
 
     def ask(self, request, until=None):
-        """Sends one request to the supervisor's socket, and returns the answers up to the last."""
-        with socket.socket(socket.AF_UNIX) as connection:
-            connection.settimeout(30)
-            folder = os.open(self.kl, os.O_PATH)
-            try:
-                connection.connect(f"/proc/self/fd/{folder}/supervisor.sock")
-            finally:
-                os.close(folder)
-            connection.sendall(json.dumps({request: {}}).encode() + b"\n")
-            answers = []
-            with connection.makefile() as lines:
-                for line in lines:
-                    answers.append(json.loads(line))
-                    if not until or until in answers[-1] or "failed" in answers[-1]:
-                        return answers
-        return answers
+        return ask_supervisor(self.kl, request, until)
 
     def down(self):
         answers = self.ask("down", until="done")
@@ -134,6 +119,26 @@ class Environment:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
             time.sleep(0.02)
+
+
+def ask_supervisor(folder, request, until=None):
+    """Sends one request to the supervisor's socket, and returns the answers up to the last."""
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.settimeout(30)
+        # However long its name is.
+        descriptor = os.open(folder, os.O_PATH)
+        try:
+            connection.connect(f"/proc/self/fd/{descriptor}/supervisor.sock")
+        finally:
+            os.close(descriptor)
+        connection.sendall(json.dumps({request: {}}).encode() + b"\n")
+        answers = []
+        with connection.makefile() as lines:
+            for line in lines:
+                answers.append(json.loads(line))
+                if not until or until in answers[-1] or "failed" in answers[-1]:
+                    break
+    return answers
 
 
 def is_zombie(entry):

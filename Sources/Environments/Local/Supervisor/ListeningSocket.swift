@@ -62,7 +62,10 @@ extension EnvironmentError {
         switch error.code {
         case EADDRINUSE:
             let owner = PortOwner.describe(port.published).map { "\($0) has it" } ?? "another process has it"
-            return EnvironmentError(.failed, "\(what): \(owner). Stop that, or publish another port in the compose file.")
+            return EnvironmentError(
+                .failed,
+                "\(what): \(owner). Stop that, or publish another port in the compose file."
+            )
         case EADDRNOTAVAIL:
             return EnvironmentError(
                 .failed,

@@ -76,7 +76,9 @@ struct Starting: Sendable {
             }
             return false
         }
-        if !roles.isEmpty { self.log.notice("taking over what runs: \(roles.map(\.text).sorted().joined(separator: ", "))") }
+        if !roles.isEmpty {
+            self.log.notice("taking over what runs: \(roles.map(\.text).sorted().joined(separator: ", "))")
+        }
         for process in Leftovers.end(groups: unwanted, others: { mark.processes(except: roles) }, grace: 10) {
             self.log.error("process \(process.pid) is left from before and another user's")
         }

@@ -144,7 +144,8 @@ final class Supervisor {
     }
 
     func received(_ datagram: NotificationSocket.Datagram) {
-        guard datagram.sender > 0, let sidecar = self.services.compactMap(\.sidecar).first(where: { $0.pid == datagram.sender })
+        guard datagram.sender > 0,
+            let sidecar = self.services.compactMap(\.sidecar).first(where: { $0.pid == datagram.sender })
         else { return }
         sidecar.received(datagram.fields)
         self.answerRefreshes()

@@ -136,8 +136,13 @@ public enum SupervisorProcess {
     private static func findSidecar() throws(EnvironmentError) -> String {
         let beside = SmallFile.parent(of: Spawn.ownExecutable) + "/kl-sidecar"
         if access(beside, X_OK) == 0 { return beside }
-        if let found = Spawn.find("kl-sidecar", path: Spawn.ownEnvironment["PATH"]), found.hasPrefix("/") { return found }
-        throw EnvironmentError(.failed, "kl-sidecar isn't beside kl, nor in PATH. Install it there: both belong together.")
+        if let found = Spawn.find("kl-sidecar", path: Spawn.ownEnvironment["PATH"]), found.hasPrefix("/") {
+            return found
+        }
+        throw EnvironmentError(
+            .failed,
+            "kl-sidecar isn't beside kl, nor in PATH. Install it there: both belong together."
+        )
     }
 
     /// Nobody may be waiting for it.

@@ -41,7 +41,10 @@ extension SupervisorStarter {
         } catch {
             throw EnvironmentError(.failed, "the environment's supervisor can't be asked: \(error).")
         }
-        throw EnvironmentError(.notUp, "the environment has ended meanwhile. See \(folder?.supervisorLog ?? "its log").")
+        throw EnvironmentError(
+            .notUp,
+            "the environment has ended meanwhile. See \(folder?.supervisorLog ?? "its log")."
+        )
     }
 }
 

@@ -1,0 +1,56 @@
+import Testing
+
+@testable import HostSupport
+
+#if canImport(Glibc)
+import Glibc
+#elseif canImport(Musl)
+import Musl
+#else
+import Darwin
+#endif
+
+@Suite struct NotificationSocketTests {
+    private let name = "kl-test-\(UInt64.random(in: .min ... .max))"
+
+    @Test func `each datagram says who sent it`() throws {
+        let socket = try #require(try NotificationSocket(name: self.name))
+        #expect(socket.name == "@\(self.name)")
+        try self.send("READY=1\nX_KL_OPEN=2", to: self.name)
+        let datagram = try #require(socket.next())
+        #expect(datagram.sender == getpid())
+        #expect(datagram.fields == ["READY": "1", "X_KL_OPEN": "2"])
+    }
+
+    @Test func `a name is one socket's`() throws {
+        let first = try #require(try NotificationSocket(name: self.name))
+        #expect(try NotificationSocket(name: self.name) == nil)
+        withExtendedLifetime(first) {}
+    }
+
+    @Test(
+        arguments: [
+            ("", [:]), ("\n\n", [:]), ("READY", [:]), ("=1", ["": "1"]), ("A=b=c", ["A": "b=c"]),
+            ("A=1\nA=2\n", ["A": "2"]),
+            ("A=", ["A": ""]),
+        ] as [(String, [String: String])]
+    )
+    func `fields`(text: String, fields: [String: String]) {
+        #expect(NotificationSocket.parse(Array(text.utf8)) == fields)
+    }
+
+    private func send(_ text: String, to name: String) throws {
+        let sender = socket(AF_UNIX, CInt(SOCK_DGRAM.rawValue), 0)
+        defer { close(sender) }
+        var address = sockaddr_un()
+        address.sun_family = sa_family_t(AF_UNIX)
+        withUnsafeMutableBytes(of: &address.sun_path) { $0.copyBytes(from: [0] + Array(name.utf8)) }
+        let size = socklen_t(MemoryLayout<sa_family_t>.size + 1 + name.utf8.count)
+        let count = withUnsafePointer(to: &address) {
+            $0.withMemoryRebound(to: sockaddr.self, capacity: 1) {
+                sendto(sender, text, text.utf8.count, 0, $0, size)
+            }
+        }
+        try #require(count == text.utf8.count)
+    }
+}
