@@ -190,9 +190,10 @@ final class Daemon {
     private func connected(_ connection: Server.Connection) {
         let client = Client(connection, daemon: self)
         self.clients[ObjectIdentifier(connection)] = client
-        connection.onClose = { [weak self] in
-            client.closed()
-            self?.clients[ObjectIdentifier(connection)] = nil
+        let name = ObjectIdentifier(connection)
+        connection.onClose = { [weak self, weak client] in
+            client?.closed()
+            self?.clients[name] = nil
             self?.judgeIdle()
         }
         connection.send(.hello(version: self.version, pid: getpid()))

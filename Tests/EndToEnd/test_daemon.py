@@ -101,6 +101,27 @@ def test_a_sidecar_that_dies_often(running):
     assert ada.daemon() == daemon
 
 
+def test_it_keeps_nothing_of_what_is_over(demo, closing):
+    """It may live for days: neither descriptors nor memory grow with what was asked of it."""
+    project, ada = demo
+    mine = closing(WebServer("workspace"))
+
+    def cycles(count):
+        for _ in range(count):
+            ada.ok(*START, f"{project.port()}:{mine.address[1]}", "-q")
+            ada.ok("intercept", "stop", "api-server", "-q")
+        daemon = pathlib.Path(f"/proc/{ada.daemon()}")
+        resident = next(line for line in (daemon / "status").read_text().splitlines() if line.startswith("VmRSS"))
+        return len(os.listdir(daemon / "fd")), int(resident.split()[1])
+
+    descriptors, resident = cycles(50)
+    later_descriptors, later_resident = cycles(100)
+    # The last connections may not be closed yet.
+    assert later_descriptors <= descriptors + 3
+    # An API connection that was kept cost 16 KiB a cycle.
+    assert later_resident - resident < 1_000, (resident, later_resident)
+
+
 def test_a_home_with_a_space_and_a_long_path(demo, make_developer, closing):
     project, _ = demo
     grace = make_developer("grace" + " long" * 30, project.folder)

@@ -1,8 +1,10 @@
+import Carriers
 import Environments
 import HostSupport
 import NIOCore
 import Testing
 
+@testable import WorkspaceAgent
 @testable import WorkspaceDaemon
 
 /// A daemon against real sidecars, in one process.
@@ -216,6 +218,50 @@ import Testing
             for workspace in [ada, grace] { _ = try? await workspace.stop() }
             #expect(stage.records == [])
         }
+    }
+
+    /// A daemon lives for days: an intercept that is over leaves no memory behind.
+    @Test func `nothing is kept of an intercept that is over`() async throws {
+        let stage = try await Stage()
+        let mine = try await NamedServer("workspace")
+        let workspace = try await Workspace(stage)
+        let kept = try await Self.remnants(of: workspace, stage, mine.port)
+        #expect(await eventually { await kept.isEmpty })
+    }
+
+    @DaemonLoop
+    final class Remnants {
+        weak var intercept: Intercept?
+        weak var replica: Replica?
+        weak var agent: WorkspaceAgent?
+        weak var client: TunnelClient?
+
+        var isEmpty: Bool {
+            self.intercept == nil && self.replica == nil && self.agent == nil && self.client == nil
+        }
+    }
+
+    @DaemonLoop
+    private static func remnants(of workspace: Workspace, _ stage: Stage, _ port: UInt16) async throws -> Remnants {
+        let remnants = Remnants()
+        let request = stage.request([(8_080, port)])
+        let intercept = Intercept(
+            request,
+            targets: try LocalTargets(request),
+            environment: stage,
+            identity: workspace.daemon.identity,
+            log: workspace.daemon.log
+        )
+        try await intercept.begin { _ in }
+        _ = await ask(stage.port())
+        remnants.intercept = intercept
+        remnants.replica = intercept.replicas.first
+        remnants.agent = intercept.replicas.first?.agent
+        remnants.client = intercept.replicas.first?.agent.client
+        #expect(remnants.client != nil)
+        try await intercept.stop(drainSeconds: nil) { _ in }
+        intercept.dispose()
+        return remnants
     }
 
     // MARK: Daemons that come after one another

@@ -258,8 +258,7 @@ final class Workspace {
     ) async throws -> (InterceptStatus, [DaemonReply.Step]) {
         var steps: [DaemonReply.Step] = []
         let request = self.stage.request(mappings, force: force)
-        let nobodyCancels: @DaemonLoop () -> Void = {}
-        let status = try await self.daemon.start(request, cancel: nobodyCancels) { steps.append($0) }
+        let status = try await self.daemon.start(request, cancel: {}, { steps.append($0) })
         return (status, steps)
     }
 
