@@ -4,6 +4,7 @@ import json
 import os
 import pathlib
 import re
+import shutil
 import signal
 import subprocess
 import time
@@ -277,6 +278,47 @@ def test_two_developers_race(demo, make_developer, closing):
         winner.ok("intercept", "stop", "api-server")
         wins[winner] += 1
     assert ask(project.address()) == "api-server"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs other users")
+def test_two_users_of_one_group(make_project, make_developer, binaries, scratch, closing):
+    """Two users meet in a folder of their group; a third, of another group, finds nothing."""
+    tools = scratch / "tools"
+    tools.mkdir(exist_ok=True)
+    for name in ("kl", "kl-sidecar"):
+        shutil.copy(binaries / name, tools)
+    shutil.copy(pathlib.Path(__file__).parent / "harness/web_process.py", tools)
+    project = make_project(("api-server",))
+    own = project.services["api-server"][1]
+    command = f"command: python3 -B {tools}/web_process.py --name api-server --port {own}"
+    project.file.write_text(re.sub(r"command: .*", command, project.file.read_text()))
+    os.chown(project.folder, 0, 2000)
+    project.folder.chmod(0o2775)
+
+    def user(number, group):
+        person = make_developer(f"user-{number}", project.folder)
+        os.chown(person.home, number, group)
+        person.binaries = tools
+        person.prefix = ["setpriv", f"--reuid={number}", f"--regid={group}", "--clear-groups"]
+        person.environment["PATH"] = "/usr/bin:/bin"
+        return person
+
+    ada, grace, eve = user(61001, 2000), user(61002, 2000), user(61003, 3000)
+    one, two = closing(WebServer("ada")), closing(WebServer("grace"))
+    ada.ok("env", "connect", "demo")
+    grace.ok("env", "connect", "demo")
+    assert eve.run("env", "connect", "--file", project.file).code == 1
+    ada.ok(*START, f"{project.port()}:{one.address[1]}")
+    assert ask(project.address()) == "ada"
+    assert grace.intercepts()[0]["workspace"] == ada.intercepts()[0]["workspace"]
+    assert grace.run(*START, f"{project.port()}:{two.address[1]}").code == 5
+    grace.ok(*START, f"{project.port()}:{two.address[1]}", "--force")
+    assert ask(project.address()) == "grace"
+    # Who has lost it clears what is left of it, and takes nothing back.
+    ada.ok("intercept", "stop", "api-server")
+    assert ask(project.address()) == "grace"
+    assert eve.run("env", "down", "--file", project.file).code == 1
+    grace.ok("env", "down")
 
 
 def test_taking_over(demo, make_developer, closing):

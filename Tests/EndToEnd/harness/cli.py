@@ -66,8 +66,10 @@ class Ran:
 class Developer:
     """A developer with a home of their own. Each has their own key, and so their own intercepts."""
 
-    def __init__(self, binaries, home, directory, **environment):
+    def __init__(self, binaries, home, directory, *, prefix=(), **environment):
         self.binaries, self.home, self.directory = binaries, pathlib.Path(home), pathlib.Path(directory)
+        # What runs kl: as another user, say.
+        self.prefix = list(prefix)
         self.home.mkdir(parents=True, exist_ok=True)
         self.home.chmod(0o700)
         kept = {name: value for name, value in os.environ.items() if not name.startswith(("KL_", "XDG_"))}
@@ -76,7 +78,7 @@ class Developer:
     def run(self, *arguments, directory=None, timeout=COMMAND_DEADLINE, **environment):
         arguments = [str(argument) for argument in arguments]
         done = subprocess.run(
-            [self.binaries / "kl", *arguments],
+            [*self.prefix, self.binaries / "kl", *arguments],
             cwd=directory or self.directory,
             env={**self.environment, **environment},
             stdin=subprocess.DEVNULL,
@@ -96,7 +98,7 @@ class Developer:
     def begin(self, *arguments, **options):
         """Starts it, for a test that does something meanwhile."""
         return subprocess.Popen(
-            [self.binaries / "kl", *map(str, arguments)],
+            [*self.prefix, self.binaries / "kl", *map(str, arguments)],
             cwd=self.directory,
             env=self.environment,
             stdin=subprocess.DEVNULL,
