@@ -31,6 +31,16 @@ public struct LocalEnvironment: Environment {
         }
     }
 
+    /// What of the environment itself doesn't work, in a sentence: its folder can't be written, say.
+    public var problem: String? {
+        get async throws {
+            try await Blocking.run {
+                guard let folder = try StateFolder.open(besideFile: self.reference.location) else { return nil }
+                return SupervisorClient(folder: folder).problem
+            }
+        }
+    }
+
     public func join(_ member: Member) async throws {
         try await Blocking.run { try self.introduce(member, in: try self.status()) }
     }

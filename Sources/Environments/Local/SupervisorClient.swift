@@ -12,6 +12,16 @@ struct SupervisorClient {
         case failed(String)
     }
 
+    /// What of the environment itself doesn't work, as only its supervisor knows where it can't write that down. Nil: nothing,
+    /// or nobody answers.
+    var problem: String? {
+        guard let client = try? JSONLinesClient(path: self.folder.supervisorSocket),
+            (try? client.send(SupervisorRequest.status)) != nil,
+            case .message(.state(let state))? = try? client.receive(SupervisorReply.self, within: 2_000)
+        else { return nil }
+        return state.problem
+    }
+
     /// Has the accepted keys written anew, and waits until every sidecar has read them.
     func refresh(within milliseconds: Int) -> Outcome {
         do {

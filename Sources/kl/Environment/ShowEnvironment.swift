@@ -74,6 +74,7 @@ extension EnvironmentStatus {
             let services = try await environment.services()
             let intercepts = try await workspace.intercepts(in: environment).intercepts
             self.state = "up"
+            if reference.kind == .local { self.reason = try await LocalEnvironment(reference).problem }
             self.intercepts = intercepts
             self.services = services.map { service in
                 Service(
