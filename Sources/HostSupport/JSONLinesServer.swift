@@ -120,7 +120,10 @@ public final class JSONLinesServer<Request: Decodable & SendableMetatype, Reply:
 
         private func takeLines() {
             guard let connection = self.connection else { return }
-            while let end = self.buffer.readableBytesView.firstIndex(of: UInt8(ascii: "\n")) {
+            // Who doesn't read the answers isn't read either: they would pile up here.
+            while connection.channel.isWritable,
+                let end = self.buffer.readableBytesView.firstIndex(of: UInt8(ascii: "\n"))
+            {
                 let count = end - self.buffer.readerIndex
                 let line = self.buffer.readBytes(length: count) ?? []
                 self.buffer.moveReaderIndex(forwardBy: 1)
@@ -130,6 +133,11 @@ public final class JSONLinesServer<Request: Decodable & SendableMetatype, Reply:
                 self.server.onRequest(request, connection)
             }
             self.buffer.discardReadBytes()
+        }
+
+        func channelWritabilityChanged(context: ChannelHandlerContext) {
+            context.channel.setOption(.autoRead, value: context.channel.isWritable).whenFailure { _ in }
+            self.takeLines()
         }
 
         func userInboundEventTriggered(context: ChannelHandlerContext, event: Any) {

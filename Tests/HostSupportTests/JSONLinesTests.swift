@@ -131,4 +131,30 @@ struct JSONLinesTests {
             for end in ends { close(end) }
         }
     }
+
+    @Test func whoDoesNotReadTheAnswersIsNotReadEither() throws {
+        let scratch = try Scratch()
+        try self.withServer(at: scratch.path + "/s") {
+            let client = try #require(try JSONLinesClient(path: scratch.path + "/s"))
+            let line = Array("{\"text\":\"\(String(repeating: "x", count: 10_000))\"}\n".utf8)
+            var sent = 0
+            var waited = 0
+            // Until nothing has been taken for half a second.
+            while waited < 50, sent < 256 * 1_048_576 {
+                let rest = line[(sent % line.count)...]
+                let count = rest.withUnsafeBytes {
+                    send(client.rawDescriptor, $0.baseAddress, $0.count, CInt(MSG_NOSIGNAL) | CInt(MSG_DONTWAIT))
+                }
+                if count > 0 {
+                    sent += count
+                    waited = 0
+                } else {
+                    try #require(errno == EAGAIN)
+                    usleep(10_000)
+                    waited += 1
+                }
+            }
+            #expect(waited == 50, "\(sent) bytes were taken")
+        }
+    }
 }
