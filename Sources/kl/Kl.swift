@@ -1,6 +1,14 @@
 import AgentSupport
 import ArgumentParser
 
+#if canImport(Glibc)
+import Glibc
+#elseif canImport(Musl)
+import Musl
+#else
+import Darwin
+#endif
+
 /// Takes a developer's connections out of an environment and back.
 @main
 struct Kl: AsyncParsableCommand {
@@ -19,5 +27,9 @@ struct Kl: AsyncParsableCommand {
         ]
     )
 
-    static func main() { Self.runAsProgram() }
+    static func main() {
+        // Whoever stops reading what a command says doesn't stop what it does.
+        signal(SIGPIPE, SIG_IGN)
+        Self.runAsProgram()
+    }
 }

@@ -387,6 +387,17 @@ def settled(developer):
     return developer.phase("api-server") == "Active"
 
 
+def test_a_reader_that_leaves_stops_nothing(demo, closing):
+    """`kl intercept start … | head -1`: what was asked for is done."""
+    project, ada = demo
+    mine = closing(WebServer("workspace"))
+    command = ada.begin(*START, f"{project.port()}:{mine.address[1]}")
+    command.stdout.close()
+    command.stderr.close()
+    assert command.wait(60) == 0
+    assert ask(project.address()) == "workspace"
+
+
 def test_survives_its_shell(demo, closing):
     """The intercept goes on when the session of the shell that started it ends."""
     project, ada = demo

@@ -112,7 +112,14 @@ struct Workspace {
         let own = try self.ownIntercepts().filter { $0.environment.location == environment.reference.location }
         let member = try self.member()
         var views: [InterceptView] = []
-        for record in try await environment.intercepts() {
+        var records: [InterceptRecord] = []
+        do {
+            records = try await environment.intercepts()
+        } catch where !own.isEmpty {
+            // Its folder was moved away, say: what is one's own can be stopped all the same.
+            self.output.warn(CommandFailure(error).description)
+        }
+        for record in records {
             let isOwn = record.holder.publicKey == member.publicKey
             if isOwn, own.contains(where: { $0.service == record.service }) { continue }
             views.append(InterceptView(record, environment: environment.reference, isOwn: isOwn))
