@@ -115,7 +115,7 @@ struct Workspace {
         var records: [InterceptRecord] = []
         do {
             records = try await environment.intercepts()
-        } catch where !own.isEmpty {
+        } catch  where !own.isEmpty {
             // Its folder was moved away, say: what is one's own can be stopped all the same.
             self.output.warn(CommandFailure(error).description)
         }
