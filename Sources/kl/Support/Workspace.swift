@@ -115,7 +115,8 @@ struct Workspace {
         var records: [InterceptRecord] = []
         do {
             records = try await environment.intercepts()
-        } catch  where !own.isEmpty {
+        } catch {
+            guard !own.isEmpty else { throw error }
             // Its folder was moved away, say: what is one's own can be stopped all the same.
             self.output.warn(CommandFailure(error).description)
         }
