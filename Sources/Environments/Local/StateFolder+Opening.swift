@@ -24,6 +24,7 @@ extension StateFolder {
         let parent = try Status.of(folderOf: file)
         let path = parent.path + "/" + Self.name
         let folder = StateFolder(path: path, isShared: parent.isShared)
+        try Self.checkGroup(of: parent)
         if mkdir(path, 0o700) == 0 {
             do throws(EnvironmentError) { try folder.share(with: parent) } catch {
                 // Half made it would be refused from now on, and nobody could say why.
@@ -44,18 +45,44 @@ extension StateFolder {
         }
         if mkdir(folder.logs, 0o700) == 0 {
             // The group comes from the folder above: it is setgid.
-            chmod(folder.logs, mode_t(folder.folderMode))
+            try Self.setRights(of: folder.logs, mode: folder.folderMode, group: nil)
         } else if errno != EEXIST {
             throw EnvironmentError(HostError("\(folder.logs) can't be made", code: errno))
+        } else if let logs = try Status.of(folder.logs), logs.mode & UInt32(S_IFMT) != UInt32(S_IFDIR) {
+            throw EnvironmentError(.failed, "\(folder.logs) isn't a folder. Move it away: kl makes a folder there.")
         }
         return folder
     }
 
     private func share(with parent: Status) throws(EnvironmentError) {
+        try Self.setRights(of: self.path, mode: self.folderMode, group: self.isShared ? parent.group : nil)
+    }
+
+    /// Of the folder itself: others of the group may have put a link to one of this user's in its place by now.
+    private static func setRights(of path: String, mode: UInt32, group: UInt32?) throws(EnvironmentError) {
+        let descriptor = systemOpen(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC)
+        defer { if descriptor >= 0 { close(descriptor) } }
         let isDone =
-            (!self.isShared || chown(self.path, uid_t.max, parent.group) == 0)
-            && chmod(self.path, mode_t(self.folderMode)) == 0
-        guard isDone else { throw EnvironmentError(HostError("\(self.path) can't be given its rights", code: errno)) }
+            descriptor >= 0 && (group.map { fchown(descriptor, uid_t.max, $0) == 0 } ?? true)
+            && fchmod(descriptor, mode_t(mode)) == 0
+        guard isDone else { throw EnvironmentError(HostError("\(path) can't be given its rights", code: errno)) }
+    }
+
+    /// A group that isn't this user's is nobody to share with.
+    private static func checkGroup(of parent: Status) throws(EnvironmentError) {
+        guard parent.isShared, parent.user != geteuid(), !Self.isMember(of: parent.group) else { return }
+        throw EnvironmentError(
+            .failed,
+            "\(parent.path.isEmpty ? "/" : parent.path) may be written by the group \(parent.group), and you aren't in it:"
+                + " what they write there could name your processes to end. Copy the compose file to a folder of your own."
+        )
+    }
+
+    private static func isMember(of group: UInt32) -> Bool {
+        if group == getegid() { return true }
+        var groups = [gid_t](repeating: 0, count: Int(max(0, getgroups(0, nil))))
+        let count = getgroups(CInt(groups.count), &groups)
+        return groups.prefix(Int(max(0, count))).contains(group)
     }
 
     /// Who could write there could name processes to end and keys to accept.
@@ -67,6 +94,7 @@ extension StateFolder {
         default:
             throw EnvironmentError(.failed, "\(folder.path) isn't a folder. Move it away: kl makes a folder there.")
         }
+        try Self.checkGroup(of: parent)
         if parent.isShared {
             guard folder.user == geteuid() || folder.group == parent.group else {
                 throw EnvironmentError(
@@ -130,3 +158,6 @@ private struct Status {
         return Status(path: name, mode: UInt32(status.st_mode), user: status.st_uid, group: status.st_gid)
     }
 }
+
+/// `open` is a method's name above.
+private func systemOpen(_ path: String, _ flags: CInt) -> CInt { open(path, flags) }

@@ -27,8 +27,10 @@ struct SupervisorClient {
         do {
             guard let client = try JSONLinesClient(path: self.folder.supervisorSocket) else { return .absent }
             try client.send(SupervisorRequest.refresh)
+            let deadline = Steady.milliseconds + Int64(milliseconds)
             while true {
-                switch try client.receive(SupervisorReply.self, within: milliseconds) {
+                let rest = Int(max(0, deadline - Steady.milliseconds))
+                switch try client.receive(SupervisorReply.self, within: rest) {
                 case .message(.refreshed): return .refreshed
                 case .message(.failed(let reason)): return .failed(reason)
                 case .message: continue

@@ -35,7 +35,8 @@ struct SupervisedProcess {
     /// - Precondition: a child's end hasn't been reported yet: until then its number is nobody else's.
     func send(_ signal: CInt) { if self.isOurs { kill(self.pid, signal) } }
 
-    func sendToGroup(_ signal: CInt) { if self.isOurs { kill(-self.pid, signal) } }
+    /// -1 would be everything that this user runs.
+    func sendToGroup(_ signal: CInt) { if self.pid > 1, self.isOurs { kill(-self.pid, signal) } }
 
     private var isOurs: Bool { self.isChild || self.identity?.isAlive ?? false }
 }
