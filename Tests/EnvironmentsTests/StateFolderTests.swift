@@ -95,6 +95,59 @@ struct StateFolderTests {
         #expect(refusal() == nil)
     }
 
+    /// Somebody else's group: its members could name this user's processes.
+    @Test(.enabled(if: geteuid() == 0)) func anothersGroup() throws {
+        let folder = try StateFolder.make(besideFile: self.file)
+        #expect(chown(self.room.path, 12_345, 12_345) == 0 && chmod(self.room.path, 0o775) == 0)
+        #expect(chown(folder.path, 12_345, 12_345) == 0 && chmod(folder.path, 0o2770) == 0)
+        let refusal = EnvironmentError(
+            .failed,
+            "\(self.room.path) may be written by the group 12345, and you aren't in it:"
+                + " what they write there could name your processes to end. Copy the compose file to a folder of your own."
+        )
+        #expect(throws: refusal) { try StateFolder.open(besideFile: self.file) }
+        #expect(throws: refusal) { try StateFolder.make(besideFile: self.file) }
+    }
+
+    @Test func logsElsewhere() throws {
+        let folder = try StateFolder.make(besideFile: self.file)
+        rmdir(folder.logs)
+        #expect(symlink("/tmp", folder.logs) == 0)
+        #expect(
+            throws: EnvironmentError(
+                .failed,
+                "\(folder.logs) isn't a folder. Move it away: kl makes a folder there."
+            )
+        ) { try StateFolder.make(besideFile: self.file) }
+    }
+
+    /// One that nobody named, above the folder in which somebody works.
+    @Test(.enabled(if: geteuid() == 0)) func anothersFile() throws {
+        let path = try self.room.file("compose.yaml", "services: {a: {command: x}}")
+        func found(_ known: [EnvironmentReference] = []) -> FoundEnvironment? {
+            EnvironmentDiscovery.find(from: self.room.path, known: known).first
+        }
+        #expect(found()?.state == .down)
+        #expect(chown(path, 12_345, 12_345) == 0)
+        #expect(found()?.state == .broken)
+        #expect(
+            found()?.reason == "\(path) belongs to user 12345, and its commands would run as you. If you trust them,"
+                + " name it: --file \(path)"
+        )
+        #expect(found([.init(kind: .local, name: "a", location: path)])?.state == .down)
+        // Shared: root owns the folder.
+        chmod(self.room.path, 0o775)
+        #expect(found()?.state == .down)
+        chmod(self.room.path, 0o755)
+        // A link of theirs to a file of this user's: what is relative in that is meant from where the link stands.
+        let own = try self.room.file("own/compose.yaml", "services: {a: {command: x}}")
+        unlink(path)
+        #expect(symlink(own, path) == 0)
+        #expect(found()?.state == .down)
+        #expect(lchown(path, 12_345, 12_345) == 0)
+        #expect(found()?.state == .broken)
+    }
+
     @Test func noFolder() throws {
         #expect(
             throws: EnvironmentError(

@@ -1,5 +1,13 @@
 import HostSupport
 
+#if canImport(Glibc)
+import Glibc
+#elseif canImport(Musl)
+import Musl
+#else
+import Darwin
+#endif
+
 /// An environment that can be connected to, or the reason why not.
 public struct FoundEnvironment: Codable, Equatable, Sendable {
     public enum State: String, Codable, Sendable {
@@ -38,10 +46,35 @@ public enum EnvironmentDiscovery {
     ) -> [FoundEnvironment] {
         let near = Self.files(from: folder).map { (path: $0, name: nil as String?) }
         let others = known.filter { $0.kind == .local }.map { (path: $0.location, name: $0.name as String?) }
+        let chosen = Set(others.map(\.path))
         var seen: Set<String> = []
         return (near + others).compactMap { path, name in
-            seen.insert(path).inserted ? Self.look(at: path, name: name, environment: environment) : nil
+            guard seen.insert(path).inserted else { return nil }
+            if !chosen.contains(path), let refusal = Self.refusal(of: path) {
+                let name = ComposeFile.defaultName(in: SmallFile.parent(of: path))
+                return FoundEnvironment(Self.reference(path, name), .broken, reason: refusal.description)
+            }
+            return Self.look(at: path, name: name, environment: environment)
         }
+    }
+
+    /// Why a file that nobody has named isn't used: its commands would run as this user, and it is another's. Anybody can put
+    /// one into /tmp, above the folder in which somebody works.
+    ///
+    /// - Returns: nil where it is this user's, root's, or of a folder that is shared with a group of theirs.
+    public static func refusal(of path: String) -> EnvironmentError? {
+        var link = stat()
+        var file = stat()
+        guard lstat(path, &link) == 0, stat(path, &file) == 0 else { return nil }
+        let own = [geteuid(), 0]
+        guard let other = [link.st_uid, file.st_uid].first(where: { !own.contains($0) }),
+            !StateFolder.isShared(besideFile: path)
+        else { return nil }
+        return EnvironmentError(
+            .file,
+            "\(path) belongs to user \(other), and its commands would run as you. If you trust them, name it:"
+                + " --file \(path.shellQuoted)"
+        )
     }
 
     /// The compose files of a folder and of those above it, absolute, the nearest first.

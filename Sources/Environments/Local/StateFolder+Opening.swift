@@ -68,6 +68,12 @@ extension StateFolder {
         guard isDone else { throw EnvironmentError(HostError("\(path) can't be given its rights", code: errno)) }
     }
 
+    /// Whether the compose file's folder is shared with a group that this user is in.
+    static func isShared(besideFile file: String) -> Bool {
+        guard let parent = try? Status.of(folderOf: file), parent.isShared else { return false }
+        return (try? Self.checkGroup(of: parent)) != nil
+    }
+
     /// A group that isn't this user's is nobody to share with.
     private static func checkGroup(of parent: Status) throws(EnvironmentError) {
         guard parent.isShared, parent.user != geteuid(), !Self.isMember(of: parent.group) else { return }

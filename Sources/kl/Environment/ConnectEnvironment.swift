@@ -43,10 +43,13 @@ struct ConnectEnvironment: AsyncParsableCommand {
         let found = try Found(workspace)
         if let name = self.name {
             let environment = try found.named(name)
+            try Found.check(environment.reference.location, workspace)
             // Its mistakes and oddities are worth telling each time.
             return try Found.file(environment.reference.location, self.output)
         }
-        return try Asking(self.output).environment(of: found.all)
+        let chosen = try Asking(self.output).environment(of: found.all)
+        try Found.check(chosen.location, workspace)
+        return chosen
     }
 
     /// Intercepts belong to the environment that they were started in.

@@ -50,11 +50,18 @@ struct Found {
         return EnvironmentReference(kind: .local, name: compose.name, location: compose.path)
     }
 
+    /// Only what somebody has named before may be another user's.
+    static func check(_ path: String, _ workspace: Workspace) throws {
+        if try workspace.knownReferences().contains(where: { $0.location == path }) { return }
+        if let refusal = EnvironmentDiscovery.refusal(of: path) { throw refusal }
+    }
+
     /// What `up` and `down` mean without a flag: this folder's, else the connected one.
     static func implied(_ file: String?, _ workspace: Workspace, flagOf command: String) throws -> EnvironmentReference
     {
         if let file { return try Self.file(file, workspace.output) }
         if let here = EnvironmentDiscovery.files(from: Self.workingFolder).first {
+            try Self.check(here, workspace)
             return try Self.file(here, workspace.output)
         }
         if let connected = try workspace.connectedReference() { return connected }
