@@ -19,7 +19,7 @@ extension EnvironmentError {
             case EMFILE, ENFILE: "End programs that hold many files, or raise the limit (ulimit -n)."
             case EFBIG: "Nothing of kl's is that large: look what it is, and move it away."
             case ENAMETOOLONG: "Move the compose file to a folder with a shorter path."
-            case ENOTDIR, EISDIR, ELOOP: "Look what is there, and move it away."
+            case ENOTDIR, EISDIR, ELOOP, ENOTSUP: "Look what is there, and move it away."
             default: "Mend that, then try again."
             }
         self.init(.failed, "\(error.description). \(mend)")

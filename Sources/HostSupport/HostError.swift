@@ -17,6 +17,16 @@ public struct HostError: Error, Equatable, CustomStringConvertible, Sendable {
         self.description = "\(what): \(reason.prefix(1).lowercased() + reason.dropFirst())"
     }
 
+    private init(description: String, code: CInt) {
+        self.description = description
+        self.code = code
+    }
+
+    /// What is there isn't what a program reads or writes.
+    public static func notAFile(_ path: String, _ what: String) -> HostError {
+        HostError(description: "\(path) \(what): it isn't a file", code: ENOTSUP)
+    }
+
     /// - Parameter what: "can't be written", said of the path.
     static func last(_ path: String, _ what: String) -> HostError { HostError("\(path) \(what)", code: errno) }
 }

@@ -10,12 +10,14 @@ import Darwin
 public enum SmallFile {
     /// Nil: there is none. A file larger than the limit is an error: nobody wrote it for us.
     public static func read(_ path: String, atMost limit: Int = 1_048_576) throws(HostError) -> [UInt8]? {
-        let descriptor = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY)
+        // A pipe that somebody put there would be waited for, already when it is opened.
+        let descriptor = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK)
         guard descriptor >= 0 else {
             if errno == ENOENT { return nil }
             throw .last(path, "can't be read")
         }
         defer { close(descriptor) }
+        guard Self.isRegular(descriptor) else { throw .notAFile(path, "can't be read") }
         var bytes: [UInt8] = []
         var piece = [UInt8](repeating: 0, count: 65_536)
         while true {
@@ -26,6 +28,12 @@ public enum SmallFile {
             bytes += piece[..<count]
             guard bytes.count <= limit else { throw HostError("\(path) can't be read", code: EFBIG) }
         }
+    }
+
+    /// Neither a folder, a pipe, a socket nor a device.
+    public static func isRegular(_ descriptor: CInt) -> Bool {
+        var status = stat()
+        return fstat(descriptor, &status) == 0 && UInt32(status.st_mode) & UInt32(S_IFMT) == UInt32(S_IFREG)
     }
 
     /// Written beside it, flushed to the disk, then renamed over it: a full disk or a crash leaves the old one.

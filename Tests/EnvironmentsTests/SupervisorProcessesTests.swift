@@ -151,4 +151,19 @@ private struct Place {
         #expect(try SmallFile.read(path + ".1") == Array("3456789abc".utf8))
         #expect(try SmallFile.read(path) == Array("next".utf8))
     }
+
+    @Test func `what others put in its place is neither waited for nor cut`() throws {
+        let place = try Place()
+        let (pipe, link, other) = (place.folder + "/pipe.log", place.folder + "/link.log", place.folder + "/other")
+        #expect(mkfifo(pipe, 0o600) == 0)
+        #expect(throws: HostError.self) { _ = try LogFiles.open(pipe, mode: 0o600) }
+        let reader = open(pipe, O_RDONLY | O_NONBLOCK)
+        defer { close(reader) }
+        #expect(throws: HostError.notAFile(pipe, "can't be written")) { _ = try LogFiles.open(pipe, mode: 0o600) }
+        try SmallFile.replace(other, with: Array("0123456789".utf8))
+        #expect(symlink(other, link) == 0)
+        LogFiles.cutIfLarge(link, mode: 0o600, limit: 1)
+        #expect(try SmallFile.read(other) == Array("0123456789".utf8))
+        #expect(throws: HostError.self) { _ = try LogFiles.open(link, mode: 0o600) }
+    }
 }

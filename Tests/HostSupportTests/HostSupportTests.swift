@@ -53,6 +53,15 @@ struct SmallFileTests {
         #expect(throws: HostError.self) { try SmallFile.read(path, atMost: 100_000) }
     }
 
+    @Test func aPipeIsNotWaitedFor() throws {
+        let scratch = try Scratch()
+        let path = scratch.path + "/pipe"
+        #expect(mkfifo(path, 0o600) == 0)
+        let refusal = #expect(throws: HostError.self) { try SmallFile.read(path) }
+        #expect(refusal?.description == "\(path) can't be read: it isn't a file")
+        #expect(throws: HostError.self) { try SmallFile.read(scratch.path) }
+    }
+
     @Test func foldersAreMadeWithThoseAboveThem() throws {
         let scratch = try Scratch()
         try SmallFile.makeFolder(scratch.path + "/a/b/c")

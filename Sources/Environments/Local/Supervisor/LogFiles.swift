@@ -14,8 +14,15 @@ enum LogFiles {
 
     /// Opened to append, so that a file which is cut goes on at its beginning.
     static func open(_ path: String, mode: UInt32) throws(HostError) -> CInt {
-        let descriptor = systemOpen(path, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC | O_NOFOLLOW | O_NOCTTY, mode)
+        // A pipe that somebody put there would be waited for.
+        let flags = O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC | O_NOFOLLOW | O_NOCTTY | O_NONBLOCK
+        let descriptor = systemOpen(path, flags, mode)
         guard descriptor >= 0 else { throw HostError("\(path) can't be written", code: errno) }
+        guard SmallFile.isRegular(descriptor) else {
+            close(descriptor)
+            throw .notAFile(path, "can't be written")
+        }
+        _ = fcntl(descriptor, F_SETFL, O_WRONLY | O_APPEND)
         // open(2) takes the mode through the umask; the file of another member of the group has it already.
         fchmod(descriptor, mode_t(mode))
         return descriptor
@@ -25,16 +32,18 @@ enum LogFiles {
     /// kept, the end of it. Where there is no room for the copy, there is all the more need to cut.
     static func cutIfLarge(_ path: String, mode: UInt32, limit: Int64 = LogFiles.limit) {
         var status = stat()
-        guard stat(path, &status) == 0, Int64(status.st_size) > limit else { return }
-        let source = systemOpen(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW, 0)
+        guard lstat(path, &status) == 0, Int64(status.st_size) > limit else { return }
+        // What is cut is what was looked at, whatever is put in its place meanwhile.
+        let source = systemOpen(path, O_RDWR | O_CLOEXEC | O_NOFOLLOW | O_NOCTTY | O_NONBLOCK, 0)
         guard source >= 0 else { return }
         defer { close(source) }
+        guard SmallFile.isRegular(source), fstat(source, &status) == 0, Int64(status.st_size) > limit else { return }
         if Self.copy(source, from: Int64(status.st_size) - limit, to: "\(path).new", mode: mode) {
             rename("\(path).new", "\(path).1")
         } else {
             unlink("\(path).new")
         }
-        truncate(path, 0)
+        ftruncate(source, 0)
     }
 
     private static func copy(_ source: CInt, from offset: Int64, to path: String, mode: UInt32) -> Bool {
