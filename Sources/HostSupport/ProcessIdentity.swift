@@ -30,6 +30,9 @@ public struct ProcessIdentity: Codable, Hashable, Sendable {
 
     public var isAlive: Bool { ProcessIdentity(of: self.pid) == self }
 
+    /// It lives, and is another user's, to whom nothing can be said.
+    public var isOutOfReach: Bool { self.isAlive && kill(self.pid, 0) != 0 && errno == EPERM }
+
     /// Nothing happens if the process has ended.
     public func send(_ signal: CInt) { if self.isAlive { kill(self.pid, signal) } }
 }

@@ -48,6 +48,15 @@ import Darwin
 }
 
 @Suite struct ServiceLifeTests {
+    /// It is read from a file that a whole group may write.
+    @Test(arguments: [(Int.max, 1_000_000_000), (1_000_000_000, 1_000_000_000), (Int.min, 1), (3, 4)])
+    func `any number of restarts goes on`(before: Int, after: Int) {
+        var life = ServiceLife(policy: .always)
+        life.goesOn(restarts: before)
+        _ = life.ended(.exited(1), afterLifeOf: 0)
+        #expect(life.restarts == after)
+    }
+
     @Test func `it runs once it listens on all of its ports`() {
         var life = ServiceLife(policy: .always)
         #expect(life.state == .starting)

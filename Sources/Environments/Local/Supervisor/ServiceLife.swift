@@ -23,7 +23,7 @@ struct ServiceLife: Equatable, Sendable {
     private(set) var phase = Phase.waiting
     /// Why it isn't running.
     private(set) var reason: String?
-    var restarts = 0
+    private(set) var restarts = 0
     /// It did run once, which is what others wait for that depend on it.
     private(set) var hasRun = false
     private let policy: ComposeService.RestartPolicy
@@ -32,6 +32,12 @@ struct ServiceLife: Equatable, Sendable {
     init(policy: ComposeService.RestartPolicy) { self.policy = policy }
 
     static let waitingFor = "waits for"
+
+    /// The number comes from a file, too.
+    private static let mostRestarts = 1_000_000_000
+
+    /// What an earlier supervisor has counted.
+    mutating func goesOn(restarts: Int) { self.restarts = min(max(restarts, 0), Self.mostRestarts) }
 
     mutating func waits(for other: String) {
         self.phase = .waiting
@@ -79,7 +85,7 @@ struct ServiceLife: Equatable, Sendable {
             return .leave
         }
         self.phase = .restarting
-        self.restarts += 1
+        self.restarts = min(self.restarts + 1, Self.mostRestarts)
         return .restart(after: self.backoff.next(afterLifeOf: life))
     }
 

@@ -32,7 +32,7 @@ struct Starting: Sendable {
             log: self.log
         )
         Cleanup.removeHalfWritten(in: self.folder)
-        let adopted = self.endWhatIsNotAdopted(context.mark)
+        let adopted = try self.endWhatIsNotAdopted(context.mark)
         context.notifications = self.openNotifications(adopting: adopted != nil)
         let supervisor = Supervisor(
             self.file,
@@ -59,9 +59,14 @@ struct Starting: Sendable {
     }
 
     /// What is left of an environment that this file still describes; the rest ends now.
-    private func endWhatIsNotAdopted(_ mark: SupervisorMark) -> EnvironmentState? {
+    ///
+    /// - Throws: it is another user's, whose supervisor is gone: nobody else can end it, or tell it of new keys.
+    private func endWhatIsNotAdopted(_ mark: SupervisorMark) throws(EnvironmentError) -> EnvironmentState? {
         // One that can't be read names nothing; the processes are found by their mark.
         var state = (try? EnvironmentState.read(from: self.folder)) ?? nil
+        let others = (state?.services ?? []).flatMap { [$0.process] + $0.sidecars.map(\.process) }
+            .compactMap { $0 }.filter(\.isOutOfReach)
+        guard others.isEmpty else { throw SupervisorEnding.othersProcesses(others) }
         var unwanted: [ProcessIdentity] = []
         var roles: Set<SupervisorMark.Role> = []
         state?.services.removeAll { service in

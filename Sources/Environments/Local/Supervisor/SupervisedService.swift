@@ -104,7 +104,7 @@ final class SupervisedService {
     /// One that an earlier supervisor has started.
     func adopt(_ state: EnvironmentState.ServiceState) -> Bool {
         guard let identity = state.process, identity.isAlive else { return false }
-        self.life.restarts = state.restarts
+        self.life.goesOn(restarts: state.restarts)
         self.watch(SupervisedProcess(adopted: identity))
         return true
     }

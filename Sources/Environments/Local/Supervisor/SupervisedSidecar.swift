@@ -127,7 +127,10 @@ final class SupervisedSidecar {
     /// One that an earlier supervisor has started, and that is known to workspaces.
     func adopt(_ state: EnvironmentState.SidecarState) -> Bool {
         guard let identity = state.process, let location = state.location, identity.isAlive else { return false }
+        // The file that says so may be another's: the name is part of paths.
+        let name = self.state.name
         self.state = state
+        self.state.name = name
         self.state.state = .ready
         self.state.reason = nil
         self.tunnelPort = (try? Flags.endpoint(location.tcp))?.port ?? 0

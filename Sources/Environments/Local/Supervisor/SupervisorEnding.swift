@@ -82,14 +82,16 @@ public enum SupervisorEnding {
         if isUp { progress("the supervisor is gone: ending what it has left") }
         let grace = (try? ComposeFile.read(path: file))?.services.map(\.stopGraceSeconds).max() ?? 10
         let rest = Leftovers.end(groups: named, others: { mark.processes() }, grace: grace)
-        if !rest.isEmpty {
-            let pids = rest.map { "\($0.pid)" }.joined(separator: ", ")
-            throw EnvironmentError(
-                .failed,
-                "the processes \(pids) of this environment are another user's. Ask them to end it: kl env down"
-            )
-        }
+        if !rest.isEmpty { throw Self.othersProcesses(rest) }
         if let problem = Cleanup.remove(from: folder) { throw EnvironmentError(.failed, problem) }
         return isUp
+    }
+
+    static func othersProcesses(_ processes: [ProcessIdentity]) -> EnvironmentError {
+        let pids = processes.map { "\($0.pid)" }.joined(separator: ", ")
+        return EnvironmentError(
+            .failed,
+            "the processes \(pids) of this environment are another user's. Ask them to end it: kl env down"
+        )
     }
 }
