@@ -13,7 +13,7 @@ int kl_spawn_add_closefrom(posix_spawn_file_actions_t *actions, int from) {
     return posix_spawn_file_actions_addclosefrom_np(actions, from);
 }
 
-ssize_t kl_receive_from(int socket, void *bytes, size_t size, pid_t *sender) {
+ssize_t kl_receive_from(int socket, void *bytes, size_t size, pid_t *sender, uid_t *user) {
     union {
         struct cmsghdr header;
         char room[CMSG_SPACE(sizeof(struct ucred))];
@@ -22,6 +22,7 @@ ssize_t kl_receive_from(int socket, void *bytes, size_t size, pid_t *sender) {
     struct msghdr message = {
         .msg_iov = &piece, .msg_iovlen = 1, .msg_control = control.room, .msg_controllen = sizeof control.room};
     *sender = 0;
+    *user = (uid_t)-1;
     ssize_t count = recvmsg(socket, &message, MSG_CMSG_CLOEXEC);
     if (count < 0) return count;
     for (struct cmsghdr *part = CMSG_FIRSTHDR(&message); part; part = CMSG_NXTHDR(&message, part)) {
@@ -29,6 +30,7 @@ ssize_t kl_receive_from(int socket, void *bytes, size_t size, pid_t *sender) {
         struct ucred credentials;
         memcpy(&credentials, CMSG_DATA(part), sizeof credentials);
         *sender = credentials.pid;
+        *user = credentials.uid;
     }
     return count;
 }

@@ -20,7 +20,7 @@ public enum LocalSocket {
             // Before anyone can connect: the socket's own mode is what its file gets.
             // Less the umask, which bind(2) takes off: that comes back before anybody can be let in.
             guard fchmod(descriptor, mode_t(mode)) == 0, bind(descriptor, address, size) == 0,
-                chmod(path, mode_t(mode)) == 0, systemListen(descriptor, 256) == 0
+                Self.setMode(ofSocket: path, mode), systemListen(descriptor, 256) == 0
             else { return .last(path, "can't be listened on") }
             return nil
         }
@@ -31,11 +31,30 @@ public enum LocalSocket {
         return descriptor
     }
 
+    /// Of the socket itself: where others may write too, a link to somebody's file may be in its place by now.
+    private static func setMode(ofSocket path: String, _ mode: UInt32) -> Bool {
+        let descriptor = open(path, Self.path | O_NOFOLLOW | O_CLOEXEC)
+        guard descriptor >= 0 else { return false }
+        defer { close(descriptor) }
+        var status = stat()
+        guard fstat(descriptor, &status) == 0, UInt32(status.st_mode) & UInt32(S_IFMT) == UInt32(S_IFSOCK) else {
+            errno = ENOTSUP
+            return false
+        }
+        return chmod("/proc/self/fd/\(descriptor)", mode_t(mode)) == 0
+    }
+
     /// Nil: nobody listens there.
     public static func connect(to path: String) throws(HostError) -> CInt? {
         let descriptor = try Self.make(path)
+        // Whoever listens there and takes nobody isn't waited for for ever, neither now nor when something is sent.
+        var patience = timeval(tv_sec: Self.patience, tv_usec: 0)
+        setsockopt(descriptor, SOL_SOCKET, SO_SNDTIMEO, &patience, socklen_t(MemoryLayout<timeval>.size))
         let code: CInt = Self.withAddress(path) { address, size in
-            while systemConnect(descriptor, address, size) != 0 { if errno != EINTR { return errno } }
+            while systemConnect(descriptor, address, size) != 0 {
+                if errno == EAGAIN { return ETIMEDOUT }
+                if errno != EINTR { return errno }
+            }
             return 0
         }
         guard code != 0 else { return descriptor }
@@ -58,6 +77,9 @@ public enum LocalSocket {
         var user: UInt32 = 0
         var group: UInt32 = 0
     }
+
+    /// † In seconds. A program that isn't stopped takes a connection within milliseconds.
+    private static let patience = 10
 
     /// O_PATH, which the Swift module of the C library doesn't show.
     private static let path: CInt = 0o10000000

@@ -47,16 +47,20 @@ public final class NotificationSocket: Sendable {
         public var fields: [String: String]
     }
 
-    /// Waits for the next. Nil: there will be none.
+    /// Waits for the next of this user's. Nil: there will be none.
+    ///
+    /// The name is in /proc/net/unix for everybody: what others send is thrown away here, before it costs more.
     public func next() -> Datagram? {
         var bytes = [UInt8](repeating: 0, count: 4_096)
         while true {
             var sender: pid_t = 0
+            var user: uid_t = 0
             let count = bytes.withUnsafeMutableBytes {
-                kl_receive_from(self.descriptor, $0.baseAddress, $0.count, &sender)
+                kl_receive_from(self.descriptor, $0.baseAddress, $0.count, &sender, &user)
             }
             if count < 0, errno == EINTR { continue }
             guard count >= 0 else { return nil }
+            guard user == geteuid() else { continue }
             return Datagram(sender: sender, fields: Self.parse(bytes[..<count]))
         }
     }

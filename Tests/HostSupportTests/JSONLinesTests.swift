@@ -12,6 +12,16 @@ import Musl
 import Darwin
 #endif
 
+/// What bind(2) takes off by the umask comes back, and a link in its place is left alone.
+@Test func aSocketHasTheModeThatWasAsked() throws {
+    let scratch = try Scratch()
+    let path = scratch.path + "/socket"
+    let descriptor = try LocalSocket.listen(at: path, mode: 0o660)
+    defer { close(descriptor) }
+    var status = stat()
+    #expect(lstat(path, &status) == 0 && status.st_mode & 0o7777 == 0o660)
+}
+
 struct JSONLinesTests {
     private struct Message: Codable, Equatable {
         var text: String
