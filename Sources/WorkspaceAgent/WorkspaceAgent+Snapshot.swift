@@ -36,13 +36,18 @@ extension WorkspaceAgent {
 
         public init() {}
 
+        /// A sidecar may say the greatest number each time that it is dialled: the sum stays where it can't grow.
         public static func + (one: Counts, other: Counts) -> Counts {
+            func add(_ one: UInt64, _ other: UInt64) -> UInt64 {
+                let (sum, isTooMuch) = one.addingReportingOverflow(other)
+                return isTooMuch ? .max : sum
+            }
             var sum = Counts()
-            sum.open = one.open + other.open
-            sum.total = one.total + other.total
-            sum.passed = one.passed + other.passed
-            sum.bytesIn = one.bytesIn + other.bytesIn
-            sum.bytesOut = one.bytesOut + other.bytesOut
+            sum.open = add(one.open, other.open)
+            sum.total = add(one.total, other.total)
+            sum.passed = add(one.passed, other.passed)
+            sum.bytesIn = add(one.bytesIn, other.bytesIn)
+            sum.bytesOut = add(one.bytesOut, other.bytesOut)
             return sum
         }
     }

@@ -1,6 +1,7 @@
 import Environments
 import FoundationEssentials
 import Testing
+import WorkspaceAgent
 
 @testable import WorkspaceDaemon
 
@@ -129,4 +130,13 @@ import Testing
         try stored.write(to: path)
         #expect(throws: WorkspaceError.self) { try StoredIntercepts.read(path) }
     }
+}
+
+/// A sidecar that ends its tunnels, and says the greatest numbers each time, ends no daemon.
+@Test func countsOfManySidecars() {
+    var one = WorkspaceAgent.Counts()
+    one.total = .max - 1
+    one.bytesIn = 3
+    let sum = one + one + one
+    #expect(sum.total == .max && sum.bytesIn == 9 && sum.open == 0)
 }
