@@ -6,6 +6,7 @@ import pathlib
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import time
 
@@ -380,6 +381,31 @@ def test_interrupted_start_leaves_nothing(demo, closing):
             if ada.intercepts():
                 ada.ok("intercept", "stop", "api-server")
             assert ask(project.address()) == "api-server"
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+def test_a_stop_is_finished_without_its_kl(demo, closing, number):
+    """kl ended while it waits for what is open: that goes on to its end, and then nothing is left."""
+    project, ada = demo
+    echo = closing(socket.create_server(("127.0.0.1", 0)))
+    ada.ok(*START, f"{project.port()}:{echo.getsockname()[1]}", "--drain", "5s")
+    client = closing(socket.create_connection(project.address(), timeout=5))
+    echo.settimeout(5)
+    client.sendall(b"hello")
+    # kl looks now and then whether somebody listens, and says nothing.
+    while (server := closing(echo.accept()[0])).recv(10) != b"hello":
+        pass
+    command = ada.begin("intercept", "stop", "api-server")
+    eventually("it is being stopped", lambda: ada.phase("api-server") == "Stopping", 2)
+    command.send_signal(number)
+    command.communicate(timeout=10)
+    assert ask(project.address()) == "api-server"
+    time.sleep(1)
+    server.sendall(b"still here")
+    assert client.recv(10) == b"still here"
+    client.close()
+    server.close()
+    eventually("nothing is left", lambda: ada.intercepts() == [], 2)
 
 
 def settled(developer):
