@@ -483,6 +483,22 @@ def test_environment_down_and_up(demo, closing):
     assert ada.intercepts() == []
 
 
+def test_a_file_that_is_broken_by_now(demo):
+    """What runs can be ended whatever its compose file says, or if there is none any more."""
+    project, ada = demo
+    text = project.file.read_text()
+    project.file.write_text("services: [")
+    assert ada.ok("env", "up").out == "Environment demo is up already.\n"
+    assert ada.ok("env", "down").out.endswith("Environment demo is down.\n")
+    ran = ada.run("env", "up")
+    assert ran.code == 1 and "compose.yaml:2:1" in ran.error
+    project.file.write_text(text)
+    ada.ok("env", "up")
+    project.file.unlink()
+    assert ada.ok("env", "down", "--file", project.file).out.endswith("Environment demo is down.\n")
+    eventually("nothing of the environment is left", lambda: project.processes() == [], 1)
+
+
 def test_shells_complete_names(demo, closing, folder):
     """A real bash, with the script that kl prints."""
     project, ada = demo
