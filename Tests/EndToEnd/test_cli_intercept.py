@@ -499,6 +499,25 @@ def test_a_file_that_is_broken_by_now(demo):
     eventually("nothing of the environment is left", lambda: project.processes() == [], 1)
 
 
+@pytest.mark.parametrize("how", ["moved", "removed", "cleaned"])
+def test_a_folder_that_goes(demo, closing, how):
+    """The folder, or .kl/ alone, is taken away from an environment that is up: it ends, and so does what is in it."""
+    project, ada = demo
+    mine = closing(WebServer("workspace"))
+    ada.ok(*START, f"{project.port()}:{mine.address[1]}")
+    if how == "moved":
+        project.folder.rename(project.folder.with_name("elsewhere"))
+    else:
+        shutil.rmtree(project.folder if how == "removed" else project.folder / ".kl")
+    home = ada.home
+    assert "demo (local)   down" in ada.ok("env", "status", directory=home).out
+    ada.ok("intercept", "list", directory=home)
+    assert ada.ok("intercept", "stop", "--all", directory=home).out
+    ada.ok("env", "disconnect", directory=home)
+    eventually("nothing of the environment is left", lambda: project.processes() == [], 5)
+    assert who(project.address(), 5) is None
+
+
 def test_shells_complete_names(demo, closing, folder):
     """A real bash, with the script that kl prints."""
     project, ada = demo
