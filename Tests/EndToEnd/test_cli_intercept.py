@@ -518,6 +518,13 @@ def test_a_folder_that_goes(demo, closing, how):
     assert who(project.address(), 5) is None
 
 
+def test_many_services(make_project, make_developer):
+    """All their sidecars tell at once that they know a new key: more than the kernel keeps for the supervisor."""
+    project = make_project([f"service-{number}" for number in range(24)])
+    for name in ("ada", "grace", "edsger"):
+        make_developer(name, project.folder).ok("env", "connect", "demo")
+
+
 def test_shells_complete_names(demo, closing, folder):
     """A real bash, with the script that kl prints."""
     project, ada = demo

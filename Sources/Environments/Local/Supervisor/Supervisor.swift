@@ -210,6 +210,25 @@ final class Supervisor {
         self.askSidecars()
         self.answerRefreshes()
         self.context.after(milliseconds: 5_010) { self.answerRefreshes() }
+        self.askLateSidecars()
+    }
+
+    private var isAskingAgain = false
+
+    /// What a sidecar says is lost where many speak at once: the kernel keeps ten datagrams for us. Those that are late are
+    /// asked again, for as long as somebody waits.
+    private func askLateSidecars() {
+        guard !self.isAskingAgain else { return }
+        self.isAskingAgain = true
+        self.context.after(milliseconds: 250) {
+            self.isAskingAgain = false
+            guard !self.refreshes.isEmpty else { return }
+            let generation = self.context.peersGeneration
+            for sidecar in self.services.compactMap(\.sidecar) where !sidecar.hasRead(generation) {
+                sidecar.isAskedAgain()
+            }
+            self.askLateSidecars()
+        }
     }
 
     private func askSidecars() { for sidecar in self.services.compactMap(\.sidecar) { sidecar.readKeysAgain() } }
