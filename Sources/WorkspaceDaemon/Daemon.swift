@@ -329,17 +329,20 @@ final class Daemon {
                     "'\(request.service)' isn't intercepted by this workspace. See: kl intercept list"
                 )
             }
-            var failure: (any Error)?
-            do {
-                try await intercept.stop(drainSeconds: request.drainSeconds, progress)
-            } catch {
-                failure = error
-            }
-            let status = intercept.status
-            if slot.intercept === intercept { self.remove(from: slot) }
-            await self.persist()
-            if let failure { throw failure }
-            return status
+            // In a task of its own: whoever asked may be gone, and then too it is finished and its claim given back.
+            return try await Task {
+                var failure: (any Error)?
+                do {
+                    try await intercept.stop(drainSeconds: request.drainSeconds, progress)
+                } catch {
+                    failure = error
+                }
+                let status = intercept.status
+                if slot.intercept === intercept { self.remove(from: slot) }
+                await self.persist()
+                if let failure { throw failure }
+                return status
+            }.value
         }
     }
 

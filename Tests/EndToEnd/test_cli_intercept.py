@@ -6,6 +6,7 @@ import pathlib
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import time
 
@@ -382,6 +383,31 @@ def test_interrupted_start_leaves_nothing(demo, closing):
             assert ask(project.address()) == "api-server"
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+def test_a_stop_is_finished_without_its_kl(demo, closing, number):
+    """kl ended while it waits for what is open: that goes on to its end, and then nothing is left."""
+    project, ada = demo
+    echo = closing(socket.create_server(("127.0.0.1", 0)))
+    ada.ok(*START, f"{project.port()}:{echo.getsockname()[1]}", "--drain", "5s")
+    client = closing(socket.create_connection(project.address(), timeout=5))
+    echo.settimeout(5)
+    client.sendall(b"hello")
+    # kl looks now and then whether somebody listens, and says nothing.
+    while (server := closing(echo.accept()[0])).recv(10) != b"hello":
+        pass
+    command = ada.begin("intercept", "stop", "api-server")
+    eventually("it is being stopped", lambda: ada.phase("api-server") == "Stopping", 2)
+    command.send_signal(number)
+    command.communicate(timeout=10)
+    assert ask(project.address()) == "api-server"
+    time.sleep(1)
+    server.sendall(b"still here")
+    assert client.recv(10) == b"still here"
+    client.close()
+    server.close()
+    eventually("nothing is left", lambda: ada.intercepts() == [], 2)
+
+
 def settled(developer):
     """kill -9 after the daemon had said that it is done: then it is."""
     return developer.phase("api-server") == "Active"
@@ -455,6 +481,48 @@ def test_environment_down_and_up(demo, closing):
     ada.ok("env", "up")
     project.answers("api-server", aim=2)
     assert ada.intercepts() == []
+
+
+def test_a_file_that_is_broken_by_now(demo):
+    """What runs can be ended whatever its compose file says, or if there is none any more."""
+    project, ada = demo
+    text = project.file.read_text()
+    project.file.write_text("services: [")
+    assert ada.ok("env", "up").out == "Environment demo is up already.\n"
+    assert ada.ok("env", "down").out.endswith("Environment demo is down.\n")
+    ran = ada.run("env", "up")
+    assert ran.code == 1 and "compose.yaml:2:1" in ran.error
+    project.file.write_text(text)
+    ada.ok("env", "up")
+    project.file.unlink()
+    assert ada.ok("env", "down", "--file", project.file).out.endswith("Environment demo is down.\n")
+    eventually("nothing of the environment is left", lambda: project.processes() == [], 1)
+
+
+@pytest.mark.parametrize("how", ["moved", "removed", "cleaned"])
+def test_a_folder_that_goes(demo, closing, how):
+    """The folder, or .kl/ alone, is taken away from an environment that is up: it ends, and so does what is in it."""
+    project, ada = demo
+    mine = closing(WebServer("workspace"))
+    ada.ok(*START, f"{project.port()}:{mine.address[1]}")
+    if how == "moved":
+        project.folder.rename(project.folder.with_name("elsewhere"))
+    else:
+        shutil.rmtree(project.folder if how == "removed" else project.folder / ".kl")
+    home = ada.home
+    assert "demo (local)   down" in ada.ok("env", "status", directory=home).out
+    ada.ok("intercept", "list", directory=home)
+    assert ada.ok("intercept", "stop", "--all", directory=home).out
+    ada.ok("env", "disconnect", directory=home)
+    eventually("nothing of the environment is left", lambda: project.processes() == [], 5)
+    assert who(project.address(), 5) is None
+
+
+def test_many_services(make_project, make_developer):
+    """All their sidecars tell at once that they know a new key: more than the kernel keeps for the supervisor."""
+    project = make_project([f"service-{number}" for number in range(24)])
+    for name in ("ada", "grace", "edsger"):
+        make_developer(name, project.folder).ok("env", "connect", "demo")
 
 
 def test_shells_complete_names(demo, closing, folder):

@@ -13,15 +13,19 @@ extension StateFolder {
     ///
     /// - Parameter file: the compose file.
     public static func open(besideFile file: String) throws(EnvironmentError) -> StateFolder? {
-        let parent = try Status.of(folderOf: file)
-        guard let folder = try Status.of(parent.path + "/" + Self.name) else { return nil }
+        // Nil also where the folder above was moved or removed with all that is in it.
+        guard let parent = try Status.of(folderOf: file),
+            let folder = try Status.of(parent.path + "/" + Self.name)
+        else { return nil }
         try Self.check(folder, in: parent)
         return StateFolder(path: folder.path, isShared: parent.isShared)
     }
 
     /// The folder, made if it isn't there, with `logs/` in it.
     public static func make(besideFile file: String) throws(EnvironmentError) -> StateFolder {
-        let parent = try Status.of(folderOf: file)
+        guard let parent = try Status.of(folderOf: file) else {
+            throw EnvironmentError(HostError("\(SmallFile.parent(of: file)) can't be read", code: ENOENT))
+        }
         let path = parent.path + "/" + Self.name
         let folder = StateFolder(path: path, isShared: parent.isShared)
         try Self.checkGroup(of: parent)
@@ -154,11 +158,13 @@ private struct Status {
         return Status(path: path, mode: UInt32(status.st_mode), user: status.st_uid, group: status.st_gid)
     }
 
-    static func of(folderOf file: String) throws(EnvironmentError) -> Status {
+    static func of(folderOf file: String) throws(EnvironmentError) -> Status? {
         let path = SmallFile.parent(of: file)
         var status = stat()
         guard stat(path, &status) == 0 else {
-            throw EnvironmentError(HostError("\(path) can't be read", code: errno))
+            let code = errno
+            if code == ENOENT { return nil }
+            throw EnvironmentError(HostError("\(path) can't be read", code: code))
         }
         let name = path == "/" ? "" : path
         return Status(path: name, mode: UInt32(status.st_mode), user: status.st_uid, group: status.st_gid)

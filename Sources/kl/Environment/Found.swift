@@ -45,6 +45,9 @@ struct Found {
 
     /// By its file. What is wrong in the file is thrown, what is odd is told.
     static func file(_ path: String, _ output: OutputOptions) throws -> EnvironmentReference {
+        // What runs has its name, and can be ended, whatever its file says by now.
+        let found = EnvironmentDiscovery.look(at: path)
+        if found.state == .up { return found.reference }
         let compose = try ComposeFile.read(path: path)
         for warning in compose.warnings { output.warn(warning) }
         return EnvironmentReference(kind: .local, name: compose.name, location: compose.path)

@@ -209,6 +209,12 @@ final class SupervisedSidecar {
         self.askToReload()
     }
 
+    /// Its answer may be lost.
+    func isAskedAgain() {
+        guard self.state.state == .ready else { return }
+        self.askToReload()
+    }
+
     private func askToReload() {
         self.reload.asked(generation: self.context.peersGeneration, at: Reload.now())
         self.process?.send(SIGHUP)

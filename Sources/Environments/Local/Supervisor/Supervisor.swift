@@ -26,6 +26,7 @@ final class Supervisor {
     private var members: MembersFile
     private var refreshes: [Refresh] = []
     private(set) var isEnding = false
+    private var folderWatch: FolderWatch
     private var endOrder: EndingOrder
     private var endListeners: [(SupervisorReply) -> Void] = []
 
@@ -43,6 +44,7 @@ final class Supervisor {
         self.services = file.services.map { SupervisedService($0, context: context) }
         self.writer = StateWriter(folder: context.folder, log: context.log)
         self.members = MembersFile(folder: context.folder, log: context.log)
+        self.folderWatch = FolderWatch(context.folder.path)
         self.endOrder = EndingOrder(file.services.map { ($0.name, $0.dependsOn) })
     }
 
@@ -138,6 +140,11 @@ final class Supervisor {
     private func everySecond() {
         self.context.after(milliseconds: 1_000) {
             guard !self.isEnding else { return }
+            if self.folderWatch.look() != .there {
+                let path = self.context.folder.path
+                self.context.log.notice("\(path) was moved or removed, and the environment ends with it")
+                return self.end()
+            }
             if self.members.update(&self.context.peersGeneration) { self.askSidecars() }
             if self.writer.problem != nil { self.writeState() }
             self.cutLogs()
@@ -203,6 +210,25 @@ final class Supervisor {
         self.askSidecars()
         self.answerRefreshes()
         self.context.after(milliseconds: 5_010) { self.answerRefreshes() }
+        self.askLateSidecars()
+    }
+
+    private var isAskingAgain = false
+
+    /// What a sidecar says is lost where many speak at once: the kernel keeps ten datagrams for us. Those that are late are
+    /// asked again, for as long as somebody waits.
+    private func askLateSidecars() {
+        guard !self.isAskingAgain else { return }
+        self.isAskingAgain = true
+        self.context.after(milliseconds: 250) {
+            self.isAskingAgain = false
+            guard !self.refreshes.isEmpty else { return }
+            let generation = self.context.peersGeneration
+            for sidecar in self.services.compactMap(\.sidecar) where !sidecar.hasRead(generation) {
+                sidecar.isAskedAgain()
+            }
+            self.askLateSidecars()
+        }
     }
 
     private func askSidecars() { for sidecar in self.services.compactMap(\.sidecar) { sidecar.readKeysAgain() } }
@@ -256,13 +282,21 @@ final class Supervisor {
         self.writing?.task.cancel()
         self.writing = nil
         self.context.onChange = { _ in }
-        let mark = self.context.mark
-        let rest = Leftovers.end(groups: [], others: { mark.processes() }, grace: 1)
-        for process in rest { self.context.log.error("process \(process.pid) couldn't be ended: it is another user's") }
-        let problem = Cleanup.remove(from: self.context.folder)
+        let problem = self.removeRest()
         self.server?.close()
         self.onEnd()
         self.tell(problem.map { .failed($0) } ?? .done)
+    }
+
+    /// A sentence if something stays.
+    private func removeRest() -> String? {
+        // Processes and files of another environment by now, which has come to the same place.
+        guard self.folderWatch.now != .replaced else { return nil }
+        let mark = self.context.mark
+        let rest = Leftovers.end(groups: [], others: { mark.processes() }, grace: 1)
+        for process in rest { self.context.log.error("process \(process.pid) couldn't be ended: it is another user's") }
+        guard self.folderWatch.now == .there else { return nil }
+        return Cleanup.remove(from: self.context.folder)
     }
 
     private func tell(_ reply: SupervisorReply) { for listener in self.endListeners { listener(reply) } }
