@@ -226,7 +226,7 @@ struct LocalEnvironmentTests {
                 == FoundEnvironment(
                     far,
                     .broken,
-                    reason: "\(self.room("gone")) can't be read: no such file or directory. Mend that, then try again."
+                    reason: "there is no \(self.room("gone/compose.yaml")). Name a compose file with --file."
                 )
         )
         try self.state(supervisor: self.own, service: self.own, sidecar: self.own).write(to: self.folder)

@@ -132,6 +132,11 @@ struct TextTests {
         }
     }
 
+    @Test func anErrorIsOneLine() {
+        let failure = CommandFailure(.failed, "/tmp/a\nb\u{1B}[2J/compose.yaml can't be read: \u{202E}é 支払い.")
+        #expect(failure.description == "/tmp/a?b?[2J/compose.yaml can't be read: ?é 支払い.")
+    }
+
     @Test func newsOfAnInterceptInFrontOfAPerson() {
         let reference = EnvironmentReference(kind: .local, name: "demo", location: "/x")
         var old = InterceptStatus(environment: reference, service: "api", phase: .active, since: "2026-11-22T21:40:03Z")

@@ -32,7 +32,8 @@ struct CommandFailure: Error, CustomStringConvertible, ExitCoded {
 
     init(_ code: Code, _ description: String) {
         self.code = code
-        self.description = description
+        // Paths and names of others are in it: an error is one line, and nothing else for the terminal.
+        self.description = String(String.UnicodeScalarView(description.unicodeScalars.map { $0.isVisible ? $0 : "?" }))
     }
 
     var exitCode: CInt { self.code.exitCode }
