@@ -50,7 +50,8 @@ let package = Package(
         .target(
             name: "AgentSupport",
             dependencies: [
-                "InterceptProtocol", "KeyFiles", "Noise", argumentParser, logging, nioCore, nioHTTP1, nioPosix,
+                "HostSupport", "InterceptProtocol", "KeyFiles", "Noise", argumentParser, logging, nioCore, nioHTTP1,
+                nioPosix,
             ],
             swiftSettings: strict
         ),

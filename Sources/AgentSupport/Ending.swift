@@ -45,8 +45,18 @@ public struct Ending {
     public static let interrupted: CInt = 130
 
     public func exit() -> Never {
-        Console.write(self.text, to: self.code == 0 ? STDOUT_FILENO : STDERR_FILENO)
-        systemExit(self.code)
+        guard self.code == 0 else {
+            Console.write(self.text, to: STDERR_FILENO)
+            systemExit(self.code)
+        }
+        Console.write(self.text, to: STDOUT_FILENO)
+        Console.closeOutput()
+        guard let failure = Console.outputFailure else { systemExit(0) }
+        // What was asked for is done; who asked doesn't know what came of it.
+        let program = CommandLine.arguments.first?.split(separator: "/").last ?? "kl"
+        let sentence = "\(program): \(failure). Make room there, or send it elsewhere, and ask again.\n"
+        Console.write(sentence, to: STDERR_FILENO)
+        systemExit(Self.failed)
     }
 }
 
@@ -69,8 +79,9 @@ extension ParsableCommand {
         do {
             if CommandLine.arguments.dropFirst().first == "---completion" { Self.completeAsAsked() }
             var command = try parseAsRoot()
-            guard let waiting = command as? any AsyncParsableCommand else { return try command.run() }
-            Self.runToTheEnd(waiting)
+            if let waiting = command as? any AsyncParsableCommand { Self.runToTheEnd(waiting) }
+            try command.run()
+            Ending(name: Self._commandName, saying: nil, code: Ending.done).exit()
         } catch {
             Ending(of: error, in: Self.self).exit()
         }

@@ -32,6 +32,8 @@ public final class Progress {
     private var spinner: Spinner?
     private var running: String?
     private var began = 0.0
+    /// Why a line of a finished step isn't there (errno); 0 while all of them are.
+    public private(set) var failure: CInt = 0
 
     /// In columns: where the seconds stand, unless the text is longer.
     private static let columnOfSeconds = 61
@@ -97,7 +99,8 @@ public final class Progress {
             let padding = max(2, Self.columnOfSeconds - 4 - text.width)
             line += String(repeating: " ", count: padding) + Self.text(ofSeconds: seconds)
         }
-        SystemCalls.writeAll(line + "\n", to: self.descriptor)
+        let failure = SystemCalls.writeAll(line + "\n", to: self.descriptor)
+        if failure != 0 { self.failure = failure }
     }
 
     /// `0.04 s`, `0.2 s`, `12.0 s`

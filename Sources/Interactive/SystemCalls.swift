@@ -9,7 +9,9 @@ import Darwin
 /// The few calls that dialogues and progress lines share.
 enum SystemCalls {
     /// Writes all of it, or as much as anyone takes.
-    static func writeAll(_ bytes: [UInt8], to descriptor: CInt) {
+    /// - Returns: 0, or why nobody takes the rest (errno).
+    @discardableResult
+    static func writeAll(_ bytes: [UInt8], to descriptor: CInt) -> CInt {
         var rest = bytes[...]
         while !rest.isEmpty {
             let count = rest.withUnsafeBytes { write(descriptor, $0.baseAddress, $0.count) }
@@ -20,12 +22,14 @@ enum SystemCalls {
                 var waiting = pollfd(fd: descriptor, events: Int16(POLLOUT), revents: 0)
                 _ = poll(&waiting, 1, -1)
             } else if count == 0 || errno != EINTR {
-                return
+                return count == 0 ? EIO : errno
             }
         }
+        return 0
     }
 
-    static func writeAll(_ text: String, to descriptor: CInt) {
+    @discardableResult
+    static func writeAll(_ text: String, to descriptor: CInt) -> CInt {
         self.writeAll(Array(text.utf8), to: descriptor)
     }
 

@@ -1,6 +1,14 @@
 import AgentSupport
 import ArgumentParser
 
+#if canImport(Glibc)
+import Glibc
+#elseif canImport(Musl)
+import Musl
+#else
+import Darwin
+#endif
+
 struct ShowVersion: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "version",
@@ -8,6 +16,6 @@ struct ShowVersion: ParsableCommand {
     )
 
     func run() {
-        print(Version.text)
+        Console.write(Version.text + "\n", to: STDOUT_FILENO)
     }
 }

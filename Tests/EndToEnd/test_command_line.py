@@ -3,6 +3,7 @@
 import os
 import re
 import socket
+import subprocess
 
 import pytest
 from harness.agents import endpoint
@@ -263,3 +264,24 @@ def test_a_free_port_is_free_for_both(binaries, processes):
     )
     assert process.wait(30) in (FAILED, WRONG_USAGE)
     assert str(port) in process.log()
+
+
+FULL = "kl: the output can't be written: no space left on device. Make room there, or send it elsewhere, and ask again.\n"
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [("env", "list"), ("env", "list", "-o", "json"), ("env", "list", "-o", "yaml"), ("version",), ("--help",),
+     ("completion", "bash"), ("env", "status")],
+)
+def test_output_that_nobody_can_keep(binaries, folder, arguments):
+    """What was lost on a full disk isn't success; a reader who has gone away is nobody's failure."""
+    environment = {**os.environ, "KL_HOME": str(folder / "home")}
+    with open("/dev/full", "w", encoding="utf-8") as full:
+        ran = subprocess.run([binaries / "kl", *arguments], env=environment, stdout=full, stderr=subprocess.PIPE, text=True)
+    assert (ran.returncode, ran.stderr) == (1, FULL)
+    reads, writes = os.pipe()
+    os.close(reads)
+    ran = subprocess.run([binaries / "kl", *arguments], env=environment, stdout=writes, stderr=subprocess.PIPE, text=True)
+    os.close(writes)
+    assert (ran.returncode, ran.stderr) == (0, "")

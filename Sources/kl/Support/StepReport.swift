@@ -23,7 +23,10 @@ struct StepReport {
 
     func waiting(_ text: String) { self.progress.begin(text) }
 
-    func done(_ text: String, _ seconds: Double?) { self.progress.succeed(text, seconds: seconds) }
+    func done(_ text: String, _ seconds: Double?) {
+        self.progress.succeed(text, seconds: seconds)
+        Console.noteOutputFailure(self.progress.failure)
+    }
 
     /// Takes what is waited for off the screen, however it ends.
     func ending<Result>(_ body: () throws -> Result) rethrows -> Result {
