@@ -3,11 +3,13 @@
 import contextlib
 import json
 import os
+import pathlib
 import random
 import signal
 import socket
 import stat
 import subprocess
+import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -444,3 +446,39 @@ def test_group(environment):
     assert may_ask(member, [group]) == 0
     assert may_ask(stranger, []) == 1
     environment.down()
+
+
+def test_a_stranger_on_a_services_own_port(environment, closing):
+    """Whoever listens there isn't the service, and the state says who it is, until the service has the port."""
+    address = environment.add("api", command=[sys.executable, "-c", "import time; time.sleep(1000)"])[0]
+    port = int(environment.services["api"].rpartition(":")[2].split('"')[0])
+    stranger = socket.create_server(("127.0.0.1", port))
+    assert environment.supervise() == {"ready": True}
+    expected = f"its port {port} is held by {process_name()} (pid {os.getpid()})"
+    eventually("it is said who has the port", lambda: environment.service("api")["service"].get("reason") == expected, 2)
+    assert environment.service("api")["service"]["state"] == "starting"
+    stranger.close()
+    expected = f"doesn't listen on {port} yet"
+    eventually("nobody has it", lambda: environment.service("api")["service"].get("reason") == expected, 2)
+    # Also one who comes later.
+    later = closing(socket.create_server(("127.0.0.1", port)))
+    expected = f"its port {port} is held by {process_name()} (pid {os.getpid()})"
+    eventually("it is said again", lambda: environment.service("api")["service"].get("reason") == expected, 2)
+    assert address and later
+
+
+def test_a_services_port_held_by_its_descendant(environment):
+    """In a session of its own, as programs that become daemons are: it is the service's all the same."""
+    code = "import os,sys,subprocess,time; subprocess.Popen(sys.argv[1:], start_new_session=True); time.sleep(1000)"
+    environment.add("api")
+    line = environment.services["api"].splitlines()[1]
+    command = json.loads(line.partition("command: ")[2])
+    environment.services["api"] = environment.services["api"].replace(
+        line, f"    command: {json.dumps([sys.executable, '-c', code, *command])}"
+    )
+    environment.write()
+    environment.up()
+
+
+def process_name():
+    return pathlib.Path("/proc/self/comm").read_text().strip()

@@ -70,6 +70,15 @@ import Darwin
         #expect(life.state == .running && life.reason == nil && life.hasRun)
     }
 
+    @Test func `a port that another program has isn't its own`() {
+        var life = ServiceLife(policy: .always)
+        life.started(awaiting: [80, 443])
+        life.listens(allBut: [80, 443], heldBy: "python3 (pid 4711)")
+        #expect(life.state == .starting && life.reason == "its port 80 is held by python3 (pid 4711)" && !life.hasRun)
+        life.listens(allBut: [443])
+        #expect(life.reason == "doesn't listen on 443 yet")
+    }
+
     @Test func `one without ports runs at once`() {
         var life = ServiceLife(policy: .always)
         life.started(awaiting: [])
@@ -206,6 +215,34 @@ import Darwin
         #expect(PortProbe.pause(after: .milliseconds(2_999)) == 50)
         #expect(PortProbe.pause(after: .seconds(3)) == 200)
         #expect(PortProbe.pause(after: .seconds(600)) == 1_000)
+    }
+}
+
+@Suite struct PortStrangerTests {
+    @Test func `what was there before is nobody's of the service`() throws {
+        let socket = try ListeningSocket(host: "127.0.0.1", port: 0)
+        let before = PortStranger.listening(on: [socket.port])
+        #expect(before[socket.port]?.count == 1)
+        let found = PortStranger(before: before, group: 1, mark: "/nowhere:service:api").find(on: socket.port)
+        #expect(found?.hasSuffix("(pid \(getpid()))") == true)
+    }
+
+    @Test func `what comes later and is seen to be another's isn't either`() throws {
+        let socket = try ListeningSocket(host: "::1", port: 0)
+        let found = PortStranger(before: [:], group: 1, mark: "/nowhere:service:api").find(on: socket.port)
+        #expect(found?.hasSuffix("(pid \(getpid()))") == true)
+    }
+
+    @Test func `a socket of the service's group is the service's`() throws {
+        let socket = try ListeningSocket(host: "127.0.0.1", port: 0)
+        #expect(PortStranger(before: [:], group: getpid(), mark: "").find(on: socket.port) == nil)
+        #expect(PortStranger(before: [:], group: getpgrp(), mark: "").find(on: socket.port) == nil)
+    }
+
+    @Test func `where nobody listens there is no stranger`() throws {
+        let port = try ListeningSocket(host: "127.0.0.1", port: 0).port
+        #expect(PortStranger.listening(on: [port]).isEmpty)
+        #expect(PortStranger(before: [:], group: 1, mark: "").find(on: port) == nil)
     }
 }
 

@@ -12,26 +12,54 @@ import Darwin
 enum PortOwner {
     /// `python3 (pid 4711)`, or nil.
     static func describe(_ port: UInt16) -> String? {
-        let sockets = Self.listening(on: port)
-        guard !sockets.isEmpty else { return nil }
-        for pid in RunningProcesses.numbers where Self.has(pid, anyOf: sockets) {
-            return "\(RunningProcesses.name(of: pid) ?? "a process") (pid \(pid))"
-        }
-        return nil
+        Self.find(Self.listening(on: port)).map(Self.text)
     }
+
+    /// The first process that has one of these sockets; nil where they are others', which nobody but them and root may see.
+    static func find(_ sockets: Set<String>) -> Int32? {
+        sockets.isEmpty ? nil : RunningProcesses.numbers.first { Self.has($0, anyOf: sockets) }
+    }
+
+    static func text(_ pid: Int32) -> String { "\(RunningProcesses.name(of: pid) ?? "a process") (pid \(pid))" }
 
     /// The listening sockets' inodes, as links of /proc/PID/fd show them.
     static func listening(on port: UInt16) -> Set<String> {
         var result: Set<String> = []
         for table in ["/proc/net/tcp", "/proc/net/tcp6"] {
-            guard let bytes = try? SmallFile.read(table, atMost: 64 * 1_048_576) else { continue }
-            for line in bytes.split(separator: UInt8(ascii: "\n")).dropFirst() {
-                if let inode = Self.inode(in: String(decoding: line, as: UTF8.self), listeningOn: port) {
-                    result.insert("socket:[\(inode)]")
-                }
+            for line in Self.listeners(in: table) {
+                if let inode = Self.inode(in: line, listeningOn: port) { result.insert("socket:[\(inode)]") }
             }
         }
         return result
+    }
+
+    /// A table's first lines. Sockets that listen come before all others, and to list those can take milliseconds: with many
+    /// services this is read often.
+    private static func listeners(in table: String) -> [String] {
+        let descriptor = open(table, O_RDONLY | O_CLOEXEC)
+        guard descriptor >= 0 else { return [] }
+        defer { close(descriptor) }
+        var result: [String] = []
+        var rest: [UInt8] = []
+        var piece = [UInt8](repeating: 0, count: 16_384)
+        var isHeader = true
+        while true {
+            let count = read(descriptor, &piece, piece.count)
+            if count < 0, errno == EINTR { continue }
+            guard count > 0 else { return result }
+            rest += piece[..<count]
+            while let end = rest.firstIndex(of: UInt8(ascii: "\n")) {
+                let line = String(decoding: rest[..<end], as: UTF8.self)
+                rest.removeSubrange(...end)
+                if isHeader {
+                    isHeader = false
+                } else if line.split(separator: " ", maxSplits: 4).dropFirst(3).first == "0A" {
+                    result.append(line)
+                } else {
+                    return result
+                }
+            }
+        }
     }
 
     /// proc_pid_net(5): number, local address, remote address, state (0A is listening), …; the tenth is the inode.
@@ -43,7 +71,7 @@ enum PortOwner {
         return String(fields[9])
     }
 
-    private static func has(_ pid: Int32, anyOf sockets: Set<String>) -> Bool {
+    static func has(_ pid: Int32, anyOf sockets: Set<String>) -> Bool {
         let path = "/proc/\(pid)/fd"
         guard let folder = opendir(path) else { return false }
         defer { closedir(folder) }

@@ -6,14 +6,26 @@ import NIOPosix
 final class PortProbe {
     private let eventLoop: any EventLoop
     private var lacking: [UInt16]
-    private let onChange: ([UInt16]) -> Void
+    private let stranger: (UInt16) -> String?
+    private let onChange: (_ lacking: [UInt16], _ stranger: String?) -> Void
+    /// Who has the first of those that lack.
+    private var found: String?
     private let since = NIODeadline.now()
 
-    /// - Parameter onChange: called with the ports on which nobody listens yet, until there is none.
-    init(ports: [UInt16], on eventLoop: any EventLoop, onChange: @escaping ([UInt16]) -> Void) {
+    /// - Parameters:
+    ///   - stranger: who listens on a port in the service's place; nil: the service does.
+    ///   - onChange: called with the ports on which the service doesn't listen yet, until there is none, and with who has the
+    ///     first of them.
+    init(
+        ports: [UInt16],
+        on eventLoop: any EventLoop,
+        stranger: @escaping (UInt16) -> String?,
+        onChange: @escaping (_ lacking: [UInt16], _ stranger: String?) -> Void
+    ) {
         var known: Set<UInt16> = []
         self.lacking = ports.filter { known.insert($0).inserted }
         self.eventLoop = eventLoop
+        self.stranger = stranger
         self.onChange = onChange
     }
 
@@ -30,15 +42,17 @@ final class PortProbe {
     }
 
     private func look() {
-        self.onChange(self.lacking)
+        self.onChange(self.lacking, self.found)
         guard let port = self.lacking.first else { return }
         self.connect(to: ["127.0.0.1", "::1"], port: port) { [weak self] isListening in
             guard let self else { return }
-            if isListening {
+            self.found = isListening ? self.stranger(port) : nil
+            if isListening, self.found == nil {
                 self.lacking.removeFirst()
                 return self.look()
             }
-            let pause = Self.pause(after: NIODeadline.now() - self.since)
+            // To find out who has it takes longer than to find out that nobody has.
+            let pause = self.found == nil ? Self.pause(after: NIODeadline.now() - self.since) : 1_000
             self.eventLoop.assumeIsolated().scheduleTask(in: .milliseconds(pause)) { [weak self] in self?.look() }
         }
     }

@@ -49,13 +49,19 @@ struct ServiceLife: Equatable, Sendable {
         self.listens(allBut: ports)
     }
 
-    /// - Parameter lacking: the ports on which nobody listens yet; none of them makes it run.
-    mutating func listens(allBut lacking: [UInt16]) {
+    static let itsPort = "its port"
+
+    /// - Parameters:
+    ///   - lacking: the ports on which it doesn't listen yet; none of them makes it run.
+    ///   - stranger: who has the first of them.
+    mutating func listens(allBut lacking: [UInt16], heldBy stranger: String? = nil) {
         guard self.phase == .starting else { return }
         if lacking.isEmpty {
             self.phase = .running
             self.reason = nil
             self.hasRun = true
+        } else if let stranger, let port = lacking.first {
+            self.reason = "\(Self.itsPort) \(port) is held by \(stranger)"
         } else {
             self.reason = "doesn't listen on \(lacking.map { String($0) }.joined(separator: ", ")) yet"
         }

@@ -62,10 +62,11 @@ final class SupervisedService {
         guard !self.isEnding, self.process == nil else { return }
         for process in self.remains { process.send(SIGKILL) }
         self.remains = []
+        let before = PortStranger.listening(on: self.service.ports.map(\.target))
         switch self.spawn() {
         case .success(let pid):
             self.context.log.info("service started", metadata: ["service": "\(self.service.name)", "pid": "\(pid)"])
-            self.watch(SupervisedProcess(child: pid))
+            self.watch(SupervisedProcess(child: pid), before: before)
         case .failure(let problem): self.act(self.life.couldNotStart(problem.reason))
         }
         self.context.onChange(true)
@@ -105,24 +106,28 @@ final class SupervisedService {
     func adopt(_ state: EnvironmentState.ServiceState) -> Bool {
         guard let identity = state.process, identity.isAlive else { return false }
         self.life.goesOn(restarts: state.restarts)
-        self.watch(SupervisedProcess(adopted: identity))
+        self.watch(SupervisedProcess(adopted: identity), before: [:])
         return true
     }
 
-    private func watch(_ process: SupervisedProcess) {
+    private func watch(_ process: SupervisedProcess, before: [UInt16: Set<String>]) {
         self.process = process
         self.life.started(awaiting: self.service.ports.map(\.target))
-        let probe = PortProbe(ports: self.service.ports.map(\.target), on: self.context.eventLoop) { [weak self] in
-            self?.listens(allBut: $0)
-        }
+        let stranger = PortStranger(before: before, group: process.pid, mark: self.context.mark.value(for: self.role))
+        let probe = PortProbe(
+            ports: self.service.ports.map(\.target),
+            on: self.context.eventLoop,
+            stranger: { stranger.find(on: $0) },
+            onChange: { [weak self] in self?.listens(allBut: $0, heldBy: $1) }
+        )
         self.probe = probe
         probe.start()
         self.context.watchEnd(of: process) { [weak self] in self?.ended($0) }
     }
 
-    private func listens(allBut lacking: [UInt16]) {
+    private func listens(allBut lacking: [UInt16], heldBy stranger: String?) {
         let before = self.life
-        self.life.listens(allBut: lacking)
+        self.life.listens(allBut: lacking, heldBy: stranger)
         guard self.life != before else { return }
         if self.life.phase == .running {
             self.context.log.info("service runs", metadata: ["service": "\(self.service.name)"])

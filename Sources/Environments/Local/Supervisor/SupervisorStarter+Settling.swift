@@ -57,7 +57,9 @@ extension EnvironmentState.ServiceState {
     fileprivate var isSettled: Bool {
         let isDecided =
             switch self.service.state {
-            case .starting: self.process == nil && self.service.reason?.hasPrefix(ServiceLife.waitingFor) == true
+            case .starting:
+                self.process == nil && self.service.reason?.hasPrefix(ServiceLife.waitingFor) == true
+                    || self.service.reason?.hasPrefix(ServiceLife.itsPort) == true
             case .running, .restarting, .stopped: true
             }
         return isDecided && self.sidecars.allSatisfy { $0.state != .starting }
