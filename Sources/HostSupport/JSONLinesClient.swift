@@ -18,13 +18,18 @@ public final class JSONLinesClient {
     public static let maxLine = 4 * 1_048_576
 
     /// Nil: nobody listens there.
-    public init?(path: String) throws(HostError) {
-        guard let descriptor = try LocalSocket.connect(to: path) else { return nil }
+    ///
+    /// - Parameter milliseconds: how long it may take to be let in.
+    public init?(path: String, within milliseconds: Int = LocalSocket.patience) throws(HostError) {
+        guard let descriptor = try LocalSocket.connect(to: path, within: milliseconds) else { return nil }
         self.descriptor = descriptor
         self.path = path
     }
 
     deinit { close(self.descriptor) }
+
+    /// The process that listens there, as the kernel says it: also one that says nothing itself.
+    public var peer: Int32? { LocalSocket.peer(of: self.descriptor).map(\.pid).flatMap { $0 > 0 ? $0 : nil } }
 
     /// For poll(2), beside other things that are waited for.
     public var rawDescriptor: CInt { self.descriptor }

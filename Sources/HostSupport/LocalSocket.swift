@@ -44,11 +44,12 @@ public enum LocalSocket {
         return chmod("/proc/self/fd/\(descriptor)", mode_t(mode)) == 0
     }
 
-    /// Nil: nobody listens there.
-    public static func connect(to path: String) throws(HostError) -> CInt? {
+    /// Nil: nobody listens there. Whoever listens and takes nobody is an error with the code ETIMEDOUT.
+    ///
+    /// - Parameter milliseconds: how long it may take to be let in, and later to send something.
+    public static func connect(to path: String, within milliseconds: Int = Self.patience) throws(HostError) -> CInt? {
         let descriptor = try Self.make(path)
-        // Whoever listens there and takes nobody isn't waited for for ever, neither now nor when something is sent.
-        var patience = timeval(tv_sec: Self.patience, tv_usec: 0)
+        var patience = timeval(tv_sec: milliseconds / 1_000, tv_usec: suseconds_t(milliseconds % 1_000 * 1_000))
         setsockopt(descriptor, SOL_SOCKET, SO_SNDTIMEO, &patience, socklen_t(MemoryLayout<timeval>.size))
         let code: CInt = Self.withAddress(path) { address, size in
             while systemConnect(descriptor, address, size) != 0 {
@@ -78,8 +79,8 @@ public enum LocalSocket {
         var group: UInt32 = 0
     }
 
-    /// † In seconds. A program that isn't stopped takes a connection within milliseconds.
-    private static let patience = 10
+    /// † In milliseconds. A program that isn't stopped takes a connection within a few.
+    public static let patience = 10_000
 
     /// O_PATH, which the Swift module of the C library doesn't show.
     private static let path: CInt = 0o10000000

@@ -13,6 +13,7 @@ import Darwin
 ///
 /// ```
 ///   connect ── somebody listens ──▶ hello ── our version ──▶ done
+///      ▲              │                 ├── none for 5 s ──▶ SilentDaemon
 ///      ▲              │                 └── another ──▶ handOver, and again ──┐
 ///      │              nobody                                                 │
 ///      │              ▼                                                      │
@@ -55,15 +56,30 @@ public struct DaemonStarter: Sendable {
     public static func connectIfThereIsAny(home: WorkspaceHome) throws -> JSONLinesClient? {
         try home.prepare()
         let left = (try? StoredIntercepts.read(home.intercepts))?.intercepts ?? []
-        if left.isEmpty, try JSONLinesClient(path: home.daemonSocket) == nil { return nil }
+        if left.isEmpty, try SilentDaemon.client(home, within: Self.helloWithin) == nil { return nil }
         return try Self.connect(home: home)
+    }
+
+    /// A daemon of whatever version that runs and has said hello; nil: none runs, or it is just ending.
+    ///
+    /// - Parameter milliseconds: from when on it is a `SilentDaemon`.
+    public static func running(
+        home: WorkspaceHome,
+        within milliseconds: Int
+    ) throws -> (client: JSONLinesClient, version: String)? {
+        guard let client = try SilentDaemon.client(home, within: milliseconds) else { return nil }
+        switch try client.receive(DaemonReply.self, within: milliseconds) {
+        case .message(.hello(let version, _)): return (client, version)
+        case .timedOut: throw SilentDaemon(pid: client.peer, home: home)
+        default: return nil
+        }
     }
 
     public func connect() throws -> JSONLinesClient {
         try self.home.prepare()
         let until = Self.now() + Self.giveUpAfter
         while true {
-            if let client = try JSONLinesClient(path: self.home.daemonSocket) {
+            if let client = try SilentDaemon.client(self.home, within: Self.helloWithin) {
                 if try self.greets(client) { return client }
             } else if let lock = try FileLock.tryToAcquire(self.home.daemonLock) {
                 try self.start(holding: lock)
@@ -83,12 +99,10 @@ public struct DaemonStarter: Sendable {
 
     /// False: it is another version's, or about to end. Then there will be a place for ours.
     private func greets(_ client: JSONLinesClient) throws -> Bool {
-        guard
-            case .message(.hello(let version, let pid))? = try? client.receive(
-                DaemonReply.self,
-                within: Self.helloWithin
-            )
-        else { return false }
+        let received = try? client.receive(DaemonReply.self, within: Self.helloWithin)
+        // One that is about to end closes; this one would be found again and again.
+        if case .timedOut? = received { throw SilentDaemon(pid: client.peer, home: self.home) }
+        guard case .message(.hello(let version, let pid))? = received else { return false }
         if version == self.version { return true }
         try? client.send(DaemonRequest.handOver)
         switch try? client.receive(DaemonReply.self, within: Self.handOverWithin) {

@@ -153,3 +153,43 @@ def test_a_daemon_that_cannot_begin(demo):
     assert ran.code == 1
     assert ran.error.startswith("kl: ") and "daemon.sock" in ran.error, ran.error
     assert ada.intercepts() == []
+
+
+def test_one_that_hangs(running):
+    """Each command says so, with what ends it, and soon; after that the next daemon finds what it held."""
+    project, ada, daemon = running
+    os.kill(daemon, signal.SIGSTOP)
+    says = f"the workspace daemon (pid {daemon}) doesn't answer"
+
+    def timed(*arguments):
+        began = time.monotonic()
+        return ada.run(*arguments), time.monotonic() - began
+
+    try:
+        for arguments in (("intercept", "list"), ("env", "status")):
+            ran, took = timed(*arguments, "-o", "json")
+            assert ran.code == 0 and took < 2.5, (ran, took)
+            found = ran.json["intercepts"][0]
+            assert found["phase"] == "Degraded"
+            assert found["reason"] == f"{says}. End it with 'kill -9 {daemon}', then start the intercept again, or stop it"
+        ran, took = timed("intercept", "stop", "api-server")
+        assert ran.code == 1 and took < 8, (ran, took)
+        assert ran.error.endswith(f"kl: {says}. End it with 'kill -9 {daemon}', then try again.\n"), ran
+        ran, took = timed("env", "disconnect")
+        assert ran.code == 1 and took < 8 and says in ran.error, (ran, took)
+    finally:
+        os.kill(daemon, signal.SIGKILL)
+    project.answers("api-server", aim=1)
+    ada.ok("intercept", "stop", "api-server")
+    assert ada.intercepts() == []
+
+
+def test_one_that_hangs_does_not_keep_an_environment_up(running):
+    project, ada, daemon = running
+    os.kill(daemon, signal.SIGSTOP)
+    try:
+        ran = ada.ok("env", "down")
+        assert f"(pid {daemon}) doesn't answer" in ran.error
+        assert not project.processes()
+    finally:
+        os.kill(daemon, signal.SIGKILL)

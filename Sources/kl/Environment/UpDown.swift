@@ -1,6 +1,7 @@
 import ArgumentParser
 import Environments
 import InterceptProtocol
+import WorkspaceDaemon
 
 struct BringUp: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
@@ -47,7 +48,13 @@ struct TakeDown: AsyncParsableCommand {
                 if !self.output.isText { try await self.printStatus(reference, workspace) }
                 return
             }
-            let own = try workspace.ownIntercepts().filter { $0.environment.location == reference.location }
+            var own: [InterceptStatus] = []
+            do {
+                own = try workspace.ownIntercepts().filter { $0.environment.location == reference.location }
+            } catch let error as SilentDaemon {
+                // They end with the environment all the same.
+                self.output.warn(error.description)
+            }
             if !own.isEmpty {
                 let requests = own.map { StopRequestOf.intercept($0) }
                 try? StopIntercept.stop(requests, workspace, QuietOutput.of(self.output))

@@ -5,20 +5,25 @@ import WorkspaceDaemon
 /// One question to the daemon, and its answers.
 struct DaemonConversation {
     private let client: JSONLinesClient
+    private let home: WorkspaceHome
 
-    init(_ client: JSONLinesClient) { self.client = client }
+    init(_ client: JSONLinesClient, home: WorkspaceHome) {
+        self.client = client
+        self.home = home
+    }
 
     /// How long an answer that needs no network may take.
     private static let patience = 30_000
 
-    func intercepts() throws -> [InterceptStatus] {
+    func intercepts(within milliseconds: Int = Self.patience) throws -> [InterceptStatus] {
         try self.client.send(DaemonRequest.status)
         while true {
-            switch try self.client.receive(DaemonReply.self, within: Self.patience) {
+            switch try self.client.receive(DaemonReply.self, within: milliseconds) {
             case .message(.intercepts(let list)): return list
             case .message(.failed(let failure)): throw CommandFailure(failure)
             case .message: continue
-            case .ended, .timedOut, .interrupted: throw Self.gone
+            case .timedOut: throw SilentDaemon(pid: self.client.peer, home: self.home)
+            case .ended, .interrupted: throw Self.gone
             }
         }
     }

@@ -87,44 +87,57 @@ struct Workspace {
 
     /// Starts it if it isn't there.
     func daemon() throws -> DaemonConversation {
-        DaemonConversation(try DaemonStarter.connect(home: self.home))
+        DaemonConversation(try DaemonStarter.connect(home: self.home), home: self.home)
     }
 
+    /// In milliseconds: for a list, and for what changes something. It takes some hundredths of a second, and on a machine that
+    /// is very busy a second.
+    static let listPatience = 1_500
+    static let changePatience = 5_000
+
     /// Nil: none runs.
-    func runningDaemon() throws -> DaemonConversation? {
-        guard let client = try JSONLinesClient(path: self.home.daemonSocket) else { return nil }
-        switch try client.receive(DaemonReply.self, within: 5_000) {
-        case .message(.hello(Version.number, _)): return DaemonConversation(client)
-        // Of another version: ours takes its place, and its intercepts.
-        case .message(.hello): return try self.daemon()
-        default: return nil
+    func runningDaemon(within milliseconds: Int = Self.changePatience) throws -> DaemonConversation? {
+        guard let (client, version) = try DaemonStarter.running(home: self.home, within: milliseconds) else {
+            return nil
         }
+        // Of another version: ours takes its place, and its intercepts.
+        guard version == Version.number else { return try self.daemon() }
+        return DaemonConversation(client, home: self.home)
     }
 
     /// This workspace's intercepts as the daemon knows them; none if it doesn't run.
-    func ownIntercepts() throws -> [InterceptStatus] {
-        guard let daemon = try self.runningDaemon() else { return [] }
-        return try daemon.intercepts()
+    func ownIntercepts(within milliseconds: Int = Self.changePatience) throws -> [InterceptStatus] {
+        guard let daemon = try self.runningDaemon(within: milliseconds) else { return [] }
+        return try daemon.intercepts(within: milliseconds)
     }
 
     /// Everybody's in this environment.
     func intercepts(in environment: any Environments.Environment) async throws -> InterceptList {
-        let own = try self.ownIntercepts().filter { $0.environment.location == environment.reference.location }
+        var own: [InterceptStatus] = []
+        var silent: SilentDaemon?
+        do {
+            own = try self.ownIntercepts(within: Self.listPatience)
+                .filter { $0.environment.location == environment.reference.location }
+        } catch let error as SilentDaemon {
+            silent = error
+        }
         let member = try self.member()
         var views: [InterceptView] = []
         var records: [InterceptRecord] = []
         do {
             records = try await environment.intercepts()
         } catch {
-            guard !own.isEmpty else { throw error }
+            guard !own.isEmpty else { throw silent ?? error }
             // Its folder was moved away, say: what is one's own can be stopped all the same.
             self.output.warn(CommandFailure(error).description)
         }
         for record in records {
             let isOwn = record.holder.publicKey == member.publicKey
             if isOwn, own.contains(where: { $0.service == record.service }) { continue }
-            views.append(InterceptView(record, environment: environment.reference, isOwn: isOwn))
+            views.append(InterceptView(record, environment: environment.reference, isOwn: isOwn, silent))
         }
+        // Said with each of one's own, else here.
+        if let silent, !views.contains(where: \.isOwn) { self.output.warn(silent.description) }
         views += own.map { InterceptView($0, holder: member) }
         views.sort { $0.service < $1.service }
         return InterceptList(environment: environment.reference.name, intercepts: views)

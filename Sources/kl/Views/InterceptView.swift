@@ -43,7 +43,13 @@ struct InterceptView: Codable {
     static let holderIsAway = "the holder's workspace can't be reached, so the original answers"
 
     /// One that the environment has on record.
-    init(_ record: InterceptRecord, environment: EnvironmentReference, isOwn: Bool) {
+    /// - Parameter silent: this workspace's daemon, which knows more, and doesn't answer.
+    init(
+        _ record: InterceptRecord,
+        environment: EnvironmentReference,
+        isOwn: Bool,
+        _ silent: SilentDaemon? = nil
+    ) {
         self.environment = environment.name
         self.service = record.service
         self.workspace = record.holder.label
@@ -54,7 +60,9 @@ struct InterceptView: Codable {
         self.connections = record.connections.map { Connections(open: $0.open, total: $0.total, passed: $0.passed) }
         if isOwn {
             self.phase = .degraded
-            self.reason = Self.daemonIsGone
+            self.reason =
+                silent.map { "\($0.reason). End it with '\($0.mend)', then start the intercept again, or stop it" }
+                ?? Self.daemonIsGone
         } else if record.isDiverting == false {
             self.phase = .degraded
             self.reason = Self.holderIsAway

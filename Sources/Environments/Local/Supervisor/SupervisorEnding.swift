@@ -52,11 +52,14 @@ public enum SupervisorEnding {
     private static func ask(_ folder: StateFolder, _ progress: (String) -> Void) throws(EnvironmentError) -> Bool {
         do {
             guard let client = try JSONLinesClient(path: folder.supervisorSocket) else { return false }
+            let supervisor = client.peer.flatMap { ProcessIdentity(of: $0) }
             try client.send(SupervisorRequest.down)
             while true {
                 switch try client.receive(SupervisorReply.self) {
                 case .message(.progress(let line)): progress(line)
-                case .message(.done): return true
+                case .message(.done):
+                    Self.waitForEnd(of: supervisor)
+                    return true
                 case .message(.failed(let problem)): throw EnvironmentError(.failed, problem)
                 case .message: continue
                 // Killed meanwhile, say: what it has left is looked at again.
@@ -68,6 +71,11 @@ public enum SupervisorEnding {
         } catch {
             throw EnvironmentError(.failed, "the environment's supervisor can't be asked: \(error).")
         }
+    }
+
+    /// It has said its last word: all is ended but itself.
+    private static func waitForEnd(of supervisor: ProcessIdentity?) {
+        for _ in 0..<400 where supervisor?.isAlive == true { usleep(5_000) }
     }
 
     private static func endLeftovers(
