@@ -85,6 +85,8 @@ public enum DaemonReply: Codable, Equatable, Sendable {
             case localServerMissing
             // stop
             case originalAnswers
+            /// In its place, where there is no original that could.
+            case nothingAnswers
             case drained
         }
 
@@ -97,6 +99,8 @@ public enum DaemonReply: Codable, Equatable, Sendable {
         /// Of `drained`: how many were open at the stop, and how many of them had to be reset.
         public var connections: UInt64?
         public var reset: UInt64?
+        /// Of `nothingAnswers`: why, in a clause.
+        public var reason: String?
 
         public init(_ name: Name, seconds: Double) {
             self.name = name

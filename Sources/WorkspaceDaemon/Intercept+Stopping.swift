@@ -16,7 +16,7 @@ extension Intercept {
         }
         // Their own time limits see to the end of each wait here.
         _ = await self.changes.wait { self.replicas.allSatisfy { $0.isWithdrawn || $0.outcome != nil } }
-        progress(.init(.originalAnswers, seconds: watch.lap()))
+        progress(await self.whoAnswersNow(&watch))
         _ = await self.changes.wait { self.replicas.allSatisfy { $0.outcome != nil } }
         var drained = DaemonReply.Step(.drained, seconds: watch.lap())
         (drained.connections, drained.reset) = self.replicas.reduce((0, 0)) { sum, replica in
@@ -25,6 +25,33 @@ extension Intercept {
         }
         progress(drained)
         try await self.releaseClaim()
+    }
+
+    /// A sidecar that has said so gives new connections to the original. Of one that said nothing only the environment knows
+    /// whether it is there at all.
+    private func whoAnswersNow(_ watch: inout Stopwatch) async -> DaemonReply.Step {
+        let isConfirmed = !self.replicas.isEmpty && self.replicas.allSatisfy(\.isWithdrawn)
+        guard !isConfirmed, let reason = await self.whyNothingAnswers() else {
+            return .init(.originalAnswers, seconds: watch.lap())
+        }
+        var step = DaemonReply.Step(.nothingAnswers, seconds: watch.lap())
+        step.reason = reason
+        return step
+    }
+
+    /// Nil: something does, or nobody can tell.
+    private func whyNothingAnswers() async -> String? {
+        do {
+            let services = try await self.environment.services()
+            guard let service = services.first(where: { $0.name == self.service }) else {
+                return "it isn't in the environment any more"
+            }
+            return service.state == .stopped ? service.reason ?? "it is stopped" : nil
+        } catch let error as EnvironmentError where error.code == .notUp {
+            return "the environment isn't up; kl env up starts it"
+        } catch {
+            return nil
+        }
     }
 
     private func endAgents(_ drainSeconds: Int?) {

@@ -563,3 +563,38 @@ def test_json_and_yaml_agree(demo, closing):
         one = json.loads(ada.ok(*command, "-o", "json").out)
         other = yaml.safe_load(ada.ok(*command, "-o", "yaml").out)
         assert one.keys() == other.keys()
+
+
+@pytest.mark.parametrize("daemon_lives", [True, False])
+def test_nothing_is_left_that_could_answer(demo, closing, daemon_lives):
+    """Sidecar and supervisor are dead: nobody says that the original answers."""
+    project, ada = demo
+    mine = closing(WebServer("workspace"))
+    ada.ok("intercept", "start", "api-server", "--port", f"{project.port()}:{mine.address[1]}")
+    os.kill(project.state["supervisor"]["pid"], signal.SIGKILL)
+    os.kill(project.service_state()["sidecars"][0]["process"]["pid"], signal.SIGKILL)
+    if not daemon_lives:
+        os.kill(ada.daemon(), signal.SIGKILL)
+    why = "its sidecar ended, and no supervisor runs to start another; kl env up does"
+
+    def reason():
+        return next((i for i in ada.intercepts() if i["phase"] == "Degraded"), {}).get("reason", "")
+
+    eventually("list says that nothing answers", lambda: reason().endswith(f"nothing answers: {why}"), 2)
+    ran = ada.ok("intercept", "stop", "api-server")
+    assert f"! nothing answers for api-server: {why}" in ran.out, ran
+    assert "answers from the environment" not in ran.out and "reach the original" not in ran.out
+    assert ada.intercepts() == []
+    ada.ok("env", "up")
+    project.answers("api-server", aim=2)
+
+
+def test_what_a_stop_tells_programs_of_a_service_that_is_gone(demo, closing):
+    project, ada = demo
+    mine = closing(WebServer("workspace"))
+    ada.ok("intercept", "start", "api-server", "--port", f"{project.port()}:{mine.address[1]}")
+    os.kill(project.state["supervisor"]["pid"], signal.SIGKILL)
+    os.kill(project.service_state()["sidecars"][0]["process"]["pid"], signal.SIGKILL)
+    stopped = ada.ok("intercept", "stop", "api-server", "-o", "json").json["stopped"][0]
+    assert stopped["reason"].startswith("its sidecar ended")
+    assert [step["name"] for step in stopped["steps"]] == ["nothingAnswers", "drained"]

@@ -162,7 +162,7 @@ struct StartIntercept: AsyncParsableCommand {
                         request.onUnavailable == OnUnavailable.refuse.rawValue
                         ? "clients are refused" : "the original service answers"
                     warnings.append("nothing is listening on \(mapping.target) yet: until it does, \(consequence).")
-                case .originalAnswers, .drained: break
+                case .originalAnswers, .nothingAnswers, .drained: break
                 }
             }
         }

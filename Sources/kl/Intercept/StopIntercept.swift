@@ -92,8 +92,13 @@ struct StopIntercept: AsyncParsableCommand {
         for request in requests {
             if requests.count > 1 { report.line("Stopping \(request.service)") }
             do {
-                stopped.append(try Self.stop(request, workspace, report))
-                report.line("\(request.service) answers from the environment again.")
+                let one = try Self.stop(request, workspace, report)
+                stopped.append(one)
+                report.line(
+                    one.reason == nil
+                        ? "\(request.service) answers from the environment again."
+                        : "The intercept of \(request.service) is over."
+                )
             } catch let error as CommandFailure where error.code != .interrupted {
                 if failure == nil { failure = error }
                 if requests.count > 1 { output.warn(error.description) }
@@ -133,6 +138,10 @@ struct StopIntercept: AsyncParsableCommand {
                 case .originalAnswers:
                     report.done("new connections reach the original service", step.seconds)
                     report.waiting("waiting for open connections to finish")
+                case .nothingAnswers:
+                    let reason = (step.reason ?? "it doesn't run").printable
+                    result.reason = reason
+                    report.line("  ! nothing answers for \(request.service): \(reason)")
                 case .drained:
                     result.drained = step.connections ?? 0
                     result.reset = step.reset ?? 0

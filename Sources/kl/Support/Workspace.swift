@@ -139,7 +139,33 @@ struct Workspace {
         // Said with each of one's own, else here.
         if let silent, !views.contains(where: \.isOwn) { self.output.warn(silent.description) }
         views += own.map { InterceptView($0, holder: member) }
+        if silent == nil { await self.tellWhereNothingAnswers(&views, environment) }
         views.sort { $0.service < $1.service }
         return InterceptList(environment: environment.reference.name, intercepts: views)
+    }
+
+    /// An intercept that isn't in force leaves the service to the original, if there is one.
+    private func tellWhereNothingAnswers(
+        _ views: inout [InterceptView],
+        _ environment: any Environments.Environment
+    ) async {
+        guard views.contains(where: { $0.phase == .degraded }) else { return }
+        var services: [Environments.Service]?
+        do {
+            services = try await environment.services()
+        } catch let error as EnvironmentError where error.code == .notUp {
+            services = nil
+        } catch {
+            return
+        }
+        for index in views.indices where views[index].phase == .degraded {
+            guard let services else {
+                views[index].nothingAnswers(because: "the environment isn't up; kl env up starts it")
+                continue
+            }
+            let service = services.first { $0.name == views[index].service }
+            guard let service, service.state == .stopped else { continue }
+            views[index].nothingAnswers(because: service.reason ?? "it is stopped")
+        }
     }
 }

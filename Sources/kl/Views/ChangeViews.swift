@@ -17,6 +17,8 @@ struct StepView: Codable {
 struct StopView: Codable {
     struct Stopped: Codable {
         var service: String
+        /// Why nothing answers there now, where nothing does.
+        var reason: String?
         /// Connections since its start: those that went to the workspace, and those that came back to the original.
         var total: UInt64
         var passed: UInt64

@@ -71,6 +71,13 @@ struct InterceptView: Codable {
         }
     }
 
+    /// One that isn't in force, of a service that isn't there either.
+    /// - Parameter reason: why nothing answers, in a clause.
+    mutating func nothingAnswers(because reason: String) {
+        let isDaemonGone = self.reason == Self.daemonIsGone
+        self.reason = (isDaemonGone ? "the workspace daemon isn't running, and " : "") + "nothing answers: \(reason)"
+    }
+
     /// One that this workspace's daemon holds.
     init(_ status: InterceptStatus, holder: Member) {
         self.environment = status.environment.name
