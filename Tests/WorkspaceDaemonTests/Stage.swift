@@ -167,7 +167,19 @@ final class Stage: Environment {
         }
     }
 
-    func services() async throws -> [Service] { [] }
+    func services() async throws -> [Service] {
+        try self.found { state in
+            let isThere = !state.sidecars.isEmpty
+            return [
+                Service(
+                    name: "api",
+                    state: isThere ? .running : .stopped,
+                    reason: isThere ? nil : "its sidecar ended",
+                    ports: [.init(published: 8_080, target: 8_080)]
+                )
+            ]
+        }
+    }
 
     func sidecars(of service: String) async throws -> [SidecarLocation] {
         try self.found { state in
