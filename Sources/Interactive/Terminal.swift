@@ -56,7 +56,7 @@ public enum Terminal {
 }
 
 extension Symbols {
-    static var ofTerminal: Symbols {
+    public static var ofTerminal: Symbols {
         Symbols(environment: SystemCalls.environment(["LC_ALL", "LC_CTYPE", "LANG", "TERM"]))
     }
 }

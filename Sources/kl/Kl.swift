@@ -23,7 +23,7 @@ struct Kl: AsyncParsableCommand {
         subcommands: [
             EnvironmentCommands.self, InterceptCommands.self, PrintCompletion.self, GenerateKey.self,
             ShowPublicKey.self,
-            GeneratePresharedKey.self, ShowVersion.self, Supervise.self, DaemonCommand.self,
+            GeneratePresharedKey.self, Doctor.self, ShowVersion.self, Supervise.self, DaemonCommand.self,
         ]
     )
 

@@ -55,7 +55,9 @@ class Ran:
         from jsonschema import Draft202012Validator as validator
 
         found = json.loads(self.out)
-        name = "error" if self.code else SCHEMA_OF[tuple(self.arguments[:2])]
+        # What a doctor finds is no failure of the command.
+        name = "doctor" if self.arguments[0] == "doctor" else SCHEMA_OF[tuple(self.arguments[:2])]
+        name = "error" if self.code and name != "doctor" else name
         validator({"$defs": SCHEMA["$defs"], "$ref": f"#/$defs/{name}"}).validate(found)
         return found
 

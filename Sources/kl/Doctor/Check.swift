@@ -1,0 +1,74 @@
+import InterceptProtocol
+
+/// One thing that `kl doctor` looked at: how it is, and what mends it. A value, made of facts that were gathered before.
+struct Check: Codable, Equatable {
+    enum State: String, Codable {
+        case ok
+        /// Something doesn't work that not everybody needs.
+        case warning
+        /// `kl` doesn't work until this is mended.
+        case failed
+    }
+
+    var name: String
+    var state: State
+    /// How it is, in a clause.
+    var text: String
+    /// What to do, in a sentence.
+    var mend: String?
+
+    static func ok(_ name: String, _ text: String) -> Check { Check(name: name, state: .ok, text: text) }
+
+    static func warning(_ name: String, _ text: String, _ mend: String) -> Check {
+        Check(name: name, state: .warning, text: text, mend: mend)
+    }
+
+    static func failed(_ name: String, _ text: String, _ mend: String) -> Check {
+        Check(name: name, state: .failed, text: text, mend: mend)
+    }
+
+    /// Of an error that is one sentence of what is wrong and one of what to do.
+    static func failed(_ name: String, _ sentences: String) -> Check {
+        guard let end = sentences.firstRange(of: ". ") else {
+            return .failed(name, sentences.hasSuffix(".") ? String(sentences.dropLast()) : sentences, "Mend that.")
+        }
+        return .failed(name, String(sentences[..<end.lowerBound]), String(sentences[end.upperBound...]))
+    }
+}
+
+/// What `kl doctor` prints.
+struct DoctorView: Codable {
+    /// Nothing has failed.
+    var isUsable: Bool
+    var checks: [Check]
+
+    init(_ checks: [Check]) {
+        self.isUsable = !checks.contains { $0.state == .failed }
+        self.checks = checks
+    }
+
+    func text(_ marks: Marks) -> String {
+        let width = (self.checks.map(\.name.count).max() ?? 0) + 3
+        return self.checks.map { check in
+            let name = check.name + String(repeating: " ", count: width - check.name.count)
+            let sentence = check.text + (check.mend.map { ". \($0)" } ?? "")
+            // Paths and words of other programs are in it, and it is one line.
+            let line = String.UnicodeScalarView(sentence.unicodeScalars.map { $0.isVisible ? $0 : " " })
+            return "\(marks[check.state]) \(name)\(String(line))\n"
+        }
+        .joined()
+    }
+
+    struct Marks {
+        var ok = "✓"
+        var failed = "✗"
+
+        subscript(_ state: Check.State) -> String {
+            switch state {
+            case .ok: self.ok
+            case .warning: "!"
+            case .failed: self.failed
+            }
+        }
+    }
+}

@@ -1,0 +1,34 @@
+import ArgumentParser
+import Interactive
+
+/// Looks at what `kl` needs, without changing anything.
+struct Doctor: AsyncParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "doctor",
+        abstract: "Check what is needed, one line each, and say what mends it.",
+        discussion: "✓ is well, ! is something that not everybody needs, ✗ has to be mended. Nothing is changed."
+    )
+
+    @OptionGroup var output: OutputOptions
+
+    func run() async throws {
+        let view = DoctorView(Self.checks())
+        let symbols = Symbols.ofTerminal
+        try self.output.print(view, text: view.text(.init(ok: symbols.done, failed: symbols.failed)))
+        let failed = view.checks.filter { $0.state == .failed }
+        guard failed.isEmpty else {
+            let names = failed.map(\.name).joined(separator: ", ")
+            throw CommandFailure(
+                .failed,
+                "\(names): \(failed.count == 1 ? "this has" : "these have") to be mended first."
+            )
+        }
+    }
+
+    private static func checks() -> [Check] {
+        let home = HomeFacts.here
+        return KernelFacts.here.checks + SidecarProgramFacts.here.checks + DockerFacts.here.checks + home.checks
+            + DaemonFacts.of(home.home).checks + LimitFacts.here.checks
+            + ClockFacts.here(files: home.files).checks
+    }
+}

@@ -1,0 +1,171 @@
+import AgentSupport
+import HostSupport
+import KeyFiles
+import WorkspaceDaemon
+
+#if canImport(Glibc)
+import Glibc
+#elseif canImport(Musl)
+import Musl
+#else
+import Darwin
+#endif
+
+/// The folders of this workspace, and what lies in them.
+struct HomeFacts {
+    /// Nil: there is none, and `problem` says why.
+    var home: WorkspaceHome?
+    /// In two sentences.
+    var problem: String?
+    /// Where a folder will be made.
+    var isNew = false
+    /// Bytes that may still be written there; nil: not known.
+    var room: UInt64?
+    var key = Key.none
+
+    enum Key: Equatable {
+        case none
+        case good(publicKey: String)
+        /// In two sentences.
+        case refused(String)
+    }
+
+    /// What fits into a socket's address (unix(7)).
+    private static let addressBytes = 107
+    private static let leastRoom: UInt64 = 1_048_576
+
+    var checks: [Check] {
+        guard let home = self.home, self.problem == nil else {
+            return [.failed("home", self.problem ?? "this user has no home folder. Name one by the variable KL_HOME.")]
+        }
+        return [self.folders(home), self.keyCheck(home), self.socket(home)]
+    }
+
+    private func folders(_ home: WorkspaceHome) -> Check {
+        let folders = home.configuration == home.state ? home.state : "\(home.configuration) and \(home.state)"
+        if let room = self.room, room < Self.leastRoom {
+            return .failed("home", "there is no room on the disk of \(home.state)", "Make room there.")
+        }
+        return .ok("home", self.isNew ? "\(folders), made when first needed" : "\(folders), yours alone")
+    }
+
+    private func keyCheck(_ home: WorkspaceHome) -> Check {
+        switch self.key {
+        case .none: .ok("key", "none yet: made when first needed")
+        case .good(let publicKey): .ok("key", "\(home.privateKey), public key \(publicKey.abbreviatedKey)")
+        case .refused(let sentences): .failed("key", sentences)
+        }
+    }
+
+    private func socket(_ home: WorkspaceHome) -> Check {
+        let count = home.daemonSocket.utf8.count
+        return .ok(
+            "socket",
+            count <= Self.addressBytes
+                ? home.daemonSocket : "\(home.daemonSocket) (\(count) bytes are too many for an address: by its folder)"
+        )
+    }
+
+    /// What `kl` has written there.
+    var files: [String] {
+        self.home.map { [$0.privateKey, $0.connected, $0.environments, $0.intercepts, $0.daemonLog] } ?? []
+    }
+}
+
+extension HomeFacts {
+    /// As they are here.
+    static var here: HomeFacts {
+        var facts = HomeFacts()
+        do throws(WorkspaceError) {
+            let home = try WorkspaceHome()
+            facts.home = home
+            let lacking = [home.configuration, home.state].filter { !Self.isThere($0) }
+            facts.isNew = !lacking.isEmpty
+            if let folder = lacking.first {
+                facts.problem = Self.problem(toMake: folder)
+            } else {
+                try home.prepare()
+            }
+            facts.room = Self.room(above: home.state)
+            if Self.isThere(home.privateKey) { facts.key = Self.key(home.privateKey) }
+        } catch {
+            facts.problem = error.description
+        }
+        return facts
+    }
+
+    /// Or can't be looked at, which is said when it is used.
+    private static func isThere(_ path: String) -> Bool { access(path, F_OK) == 0 || errno != ENOENT }
+
+    /// Nothing is made here.
+    private static func problem(toMake folder: String) -> String? {
+        let above = Self.existing(above: folder)
+        guard access(above, W_OK | X_OK) != 0 else { return nil }
+        return "\(HostError("\(folder) can't be made", code: errno)). Name another folder by the variable KL_HOME."
+    }
+
+    private static func existing(above path: String) -> String {
+        var path = path
+        while path != "/", access(path, F_OK) != 0 { path = SmallFile.parent(of: path) }
+        return path
+    }
+
+    private static func room(above path: String) -> UInt64? {
+        var status = statvfs()
+        // Of what is no disk there are no blocks.
+        guard statvfs(Self.existing(above: path), &status) == 0, status.f_blocks > 0 else { return nil }
+        return UInt64(status.f_bavail) &* UInt64(status.f_frsize)
+    }
+
+    private static func key(_ path: String) -> Key {
+        do {
+            return .good(publicKey: try KeyFile.readPrivateKey(at: path).publicKey.base64)
+        } catch {
+            return .refused("\(error)")
+        }
+    }
+}
+
+/// The daemon of this workspace.
+struct DaemonFacts {
+    enum Daemon: Equatable {
+        case none
+        case runs(version: String)
+        case silent(SilentDaemon)
+        /// In two sentences.
+        case failed(String)
+    }
+
+    var daemon: Daemon
+    var expected = Version.number
+
+    var checks: [Check] {
+        switch self.daemon {
+        case .none: [.ok("daemon", "doesn't run: it starts by itself")]
+        case .runs(self.expected): [.ok("daemon", "answers, of this version")]
+        case .runs(let version):
+            [
+                .warning(
+                    "daemon",
+                    "answers, and is of version \(version), not \(self.expected)",
+                    "The next kl intercept command replaces it, and its intercepts go on."
+                )
+            ]
+        case .silent(let silent): [.failed("daemon", silent.reason, "End it with '\(silent.mend)'.")]
+        case .failed(let sentences): [.failed("daemon", sentences)]
+        }
+    }
+
+    /// As it is here.
+    static func of(_ home: WorkspaceHome?) -> DaemonFacts {
+        guard let home else { return DaemonFacts(daemon: .none) }
+        do {
+            let running = try DaemonStarter.running(home: home, within: Workspace.listPatience)
+            return DaemonFacts(daemon: running.map { .runs(version: $0.version) } ?? .none)
+        } catch let error as SilentDaemon {
+            return DaemonFacts(daemon: .silent(error))
+        } catch {
+            return DaemonFacts(daemon: .failed("\(error). Look what is there."))
+        }
+    }
+}

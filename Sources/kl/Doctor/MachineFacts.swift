@@ -1,0 +1,108 @@
+#if canImport(Glibc)
+import Glibc
+#elseif canImport(Musl)
+import Musl
+#else
+import Darwin
+#endif
+
+/// How many files and sockets a process may have. Agents raise their own limit to the hard one.
+struct LimitFacts {
+    var soft: UInt64
+    var hard: UInt64
+
+    /// † A tunnel's connection takes one, one that is passed on two, and each agent a few dozen.
+    private static let enough: UInt64 = 4_096
+    private static let least: UInt64 = 128
+
+    var checks: [Check] {
+        let hard = self.hard > 1 << 32 ? "unlimited" : "\(self.hard)"
+        let mend = "Raise it: /etc/security/limits.conf, or LimitNOFILE= of a unit."
+        if self.hard < Self.least { return [.failed("descriptors", "at most \(hard) for a process", mend)] }
+        if self.hard < Self.enough {
+            return [.warning("descriptors", "at most \(hard) for a process, so few connections at once", mend)]
+        }
+        return [.ok("descriptors", "\(self.soft), which agents raise to \(hard)")]
+    }
+}
+
+extension LimitFacts {
+    /// Of this process.
+    static var here: LimitFacts {
+        var limit = rlimit()
+        #if canImport(Glibc)
+        getrlimit(__rlimit_resource_t(RLIMIT_NOFILE.rawValue), &limit)
+        #else
+        getrlimit(RLIMIT_NOFILE, &limit)
+        #endif
+        return LimitFacts(soft: UInt64(limit.rlim_cur), hard: UInt64(limit.rlim_max))
+    }
+}
+
+/// The clock on the wall. Each handshake carries its time, and a sidecar takes none that is older than the last.
+struct ClockFacts {
+    /// Seconds since 1970.
+    var now: Int64
+    /// Seconds since the machine was started, sleep included.
+    var uptime: Int64
+    /// Of kl's files: the time of the latest change; nil: there are none.
+    var latestChange: Int64?
+
+    /// This version is of a later time.
+    private static let earliest: Int64 = 1_735_689_600
+    private static let tolerance: Int64 = 60
+
+    var checks: [Check] {
+        let mend = "Set it right: timedatectl set-ntp true"
+        guard self.now >= Self.earliest else {
+            return [.failed("clock", "it says \(Self.date(self.now)), and that is long past", mend)]
+        }
+        guard self.now - self.uptime >= Self.earliest else {
+            return [
+                .warning(
+                    "clock",
+                    "by it the machine was started at \(Self.date(self.now - self.uptime)), which can't be",
+                    mend
+                )
+            ]
+        }
+        if let latest = self.latestChange, latest > self.now + Self.tolerance {
+            return [
+                .warning(
+                    "clock",
+                    "it was set back by \(latest - self.now) s or more, and sidecars take handshakes for old ones",
+                    "\(mend); or start the sidecars again."
+                )
+            ]
+        }
+        return [.ok("clock", "\(Self.date(self.now)), started at \(Self.date(self.now - self.uptime))")]
+    }
+
+    private static func date(_ seconds: Int64) -> String {
+        var seconds = time_t(seconds)
+        var parts = tm()
+        guard gmtime_r(&seconds, &parts) != nil else { return "?" }
+        func two(_ value: CInt) -> String { value < 10 ? "0\(value)" : "\(value)" }
+        let day = "\(parts.tm_year + 1900)-\(two(parts.tm_mon + 1))-\(two(parts.tm_mday))"
+        return "\(day) \(two(parts.tm_hour)):\(two(parts.tm_min)):\(two(parts.tm_sec)) UTC"
+    }
+}
+
+extension ClockFacts {
+    /// - Parameter files: that `kl` writes.
+    static func here(files: [String]) -> ClockFacts {
+        var wall = timespec()
+        clock_gettime(CLOCK_REALTIME, &wall)
+        var up = timespec()
+        #if os(Linux)
+        clock_gettime(CLOCK_BOOTTIME, &up)
+        #else
+        clock_gettime(CLOCK_MONOTONIC, &up)
+        #endif
+        let changes = files.compactMap { path in
+            var status = stat()
+            return stat(path, &status) == 0 ? Int64(status.st_mtim.tv_sec) : nil
+        }
+        return ClockFacts(now: Int64(wall.tv_sec), uptime: Int64(up.tv_sec), latestChange: changes.max())
+    }
+}
