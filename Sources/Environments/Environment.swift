@@ -187,6 +187,8 @@ public struct EnvironmentError: Error, Equatable, CustomStringConvertible, Senda
 
     public var code: Code
     public var description: String
+    /// What is odd in the file that is wrong: perhaps the reason, such as a key with a letter too few.
+    public var warnings: [String] = []
 
     public init(_ code: Code, _ description: String) {
         self.code = code

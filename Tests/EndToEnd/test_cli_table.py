@@ -408,3 +408,14 @@ class TestAnotherVersion:
         assert "0.0.9" in ran.error and f"kill {NOBODY}" in ran.error
         old.close()
         ada.ok("intercept", "stop", "api-server")
+
+
+def test_what_is_odd_is_told_also_of_a_file_that_is_wrong(make_developer, folder):
+    """The key with a letter too few is the reason why there is no command."""
+    (folder / "compose.yaml").write_text("services:\n  web:\n    comand: true\n")
+    ada = make_developer("ada", folder)
+    ran = ada.run("env", "up")
+    assert ran.code == 1
+    first, second = ran.error.splitlines()
+    assert first.startswith("! ") and first.endswith("'comand' is ignored: it isn't a key of a service. Did you mean 'command'?")
+    assert "has no command" in second

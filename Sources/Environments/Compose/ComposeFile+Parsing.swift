@@ -53,7 +53,9 @@ extension ComposeFile {
                 warnings: reader.finish()
             )
         } catch {
-            throw error.error(in: path)
+            var failure = error.error(in: path)
+            failure.warnings = reader.finish()
+            throw failure
         }
     }
 

@@ -48,7 +48,13 @@ struct Found {
         // What runs has its name, and can be ended, whatever its file says by now.
         let found = EnvironmentDiscovery.look(at: path)
         if found.state == .up { return found.reference }
-        let compose = try ComposeFile.read(path: path)
+        let compose: ComposeFile
+        do throws(EnvironmentError) {
+            compose = try ComposeFile.read(path: path)
+        } catch {
+            for warning in error.warnings { output.warn(warning) }
+            throw error
+        }
         for warning in compose.warnings { output.warn(warning) }
         return EnvironmentReference(kind: .local, name: compose.name, location: compose.path)
     }
