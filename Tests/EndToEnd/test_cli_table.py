@@ -419,3 +419,24 @@ def test_what_is_odd_is_told_also_of_a_file_that_is_wrong(make_developer, folder
     first, second = ran.error.splitlines()
     assert first.startswith("! ") and first.endswith("'comand' is ignored: it isn't a key of a service. Did you mean 'command'?")
     assert "has no command" in second
+
+
+def test_a_supervisor_that_hangs(demo, make_developer):
+    """Soon, and with its number."""
+    project, ada = demo
+    supervisor = project.state["supervisor"]["pid"]
+    os.kill(supervisor, signal.SIGSTOP)
+    try:
+        grace = make_developer("grace", project.folder)
+        began = time.monotonic()
+        ran = grace.run("env", "connect", "demo")
+        assert time.monotonic() - began < 5
+        assert ran.code == 1
+        says = f"its supervisor (pid {supervisor}) doesn't answer. End it with 'kill -9 {supervisor}'"
+        assert ran.error.startswith(f"kl: environment 'demo' hasn't let your key in: {says}"), ran
+        began = time.monotonic()
+        assert ada.ok("env", "status", "-o", "json").json["reason"].startswith(says)
+        assert time.monotonic() - began < 3
+    finally:
+        os.kill(supervisor, signal.SIGKILL)
+    grace.ok("env", "connect", "demo")

@@ -155,7 +155,7 @@ struct LocalEnvironmentTests {
         let member = RecordFileTests.member(1)
         #expect(try await self.environment.prepareSidecars(of: "api-server", accepting: member) == [Self.location])
         #expect(try RecordFile(in: self.folder).read().members == [member])
-        #expect(try await supervisor.requests() == [.refresh])
+        #expect(try await supervisor.requests() == [.status, .refresh])
         try await supervisor.close()
     }
 

@@ -131,6 +131,11 @@ public struct LocalEnvironment: Environment {
         // Or the next try would take it for known.
         try record.removeMember(publicKey: member.publicKey)
         switch outcome {
+        case .silent(let supervisor):
+            throw EnvironmentError(
+                .failed,
+                "environment \(self.reference.name.quoted) hasn't let your key in: \(supervisor.sentence)"
+            )
         case .failed(let reason):
             throw EnvironmentError(
                 .failed,

@@ -8,24 +8,38 @@ struct SupervisorClient {
         case refreshed
         /// Nobody listens: there is no supervisor.
         case absent
-        /// A clause: "it didn't answer for 10 s".
+        /// It was stopped, or hangs.
+        case silent(SilentSupervisor)
+        /// A clause: "sidecar api-1 hasn't read the keys".
         case failed(String)
     }
 
+    /// † One that lives says how it is within milliseconds; while it starts a thousand services, within a second or two.
+    private static let patience = 3_000
+
     /// What of the environment itself doesn't work, as only its supervisor knows where it can't write that down. Nil: nothing,
-    /// or nobody answers.
+    /// or there is no supervisor.
     var problem: String? {
-        guard let client = try? JSONLinesClient(path: self.folder.supervisorSocket),
-            (try? client.send(SupervisorRequest.status)) != nil,
-            case .message(.state(let state))? = try? client.receive(SupervisorReply.self, within: 2_000)
+        guard let client = try? JSONLinesClient(path: self.folder.supervisorSocket, within: 1_500),
+            (try? client.send(SupervisorRequest.status)) != nil
         else { return nil }
-        return state.problem
+        switch try? client.receive(SupervisorReply.self, within: 1_500) {
+        case .message(.state(let state))?: return state.problem
+        case .timedOut?: return SilentSupervisor(pid: client.peer).sentence
+        default: return nil
+        }
     }
 
     /// Has the accepted keys written anew, and waits until every sidecar has read them.
     func refresh(within milliseconds: Int) -> Outcome {
         do {
-            guard let client = try JSONLinesClient(path: self.folder.supervisorSocket) else { return .absent }
+            let path = self.folder.supervisorSocket
+            guard let client = try JSONLinesClient(path: path, within: Self.patience) else { return .absent }
+            // To have the keys read takes its time. Whether there is anybody who does it is known sooner.
+            try client.send(SupervisorRequest.status)
+            if case .timedOut = try client.receive(SupervisorReply.self, within: min(milliseconds, Self.patience)) {
+                return .silent(SilentSupervisor(pid: client.peer))
+            }
             try client.send(SupervisorRequest.refresh)
             let deadline = Steady.milliseconds + Int64(milliseconds)
             while true {
@@ -44,4 +58,20 @@ struct SupervisorClient {
             return .failed("its answer can't be read")
         }
     }
+}
+
+/// A supervisor that is there and says nothing. What it started goes on without it.
+struct SilentSupervisor: Equatable, Sendable {
+    /// Nil: the kernel doesn't say.
+    let pid: Int32?
+
+    /// A clause.
+    var reason: String { "its supervisor\(self.pid.map { " (pid \($0))" } ?? "") doesn't answer" }
+
+    /// What to do, in a sentence.
+    var mend: String {
+        "End it\(self.pid.map { " with 'kill -9 \($0)'" } ?? ""), then start another, which takes over what runs: kl env up"
+    }
+
+    var sentence: String { "\(self.reason). \(self.mend)" }
 }
