@@ -268,6 +268,9 @@ final class Daemon {
         let environment = try self.makeEnvironment(request.environment)
         let targets = try await Self.resolve(request)
         let key = Intercept.Key(request.environment, request.service)
+        if let before = self.slots[key]?.intercept, before.machine.phase == .stopping {
+            progress(.init(.waitsForDrain, seconds: 0))
+        }
         return try await self.inTurn(key, cancelsStart: false) { slot in
             guard !self.isEnding else { throw RequestFailure(.failed, "the workspace daemon is ending. Try again.") }
             slot.cancelStart = cancel

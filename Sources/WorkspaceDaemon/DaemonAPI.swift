@@ -79,6 +79,8 @@ public enum DaemonReply: Codable, Equatable, Sendable {
     public struct Step: Codable, Equatable, Sendable {
         public enum Name: String, Codable, Sendable {
             // start
+            /// Not done yet: connections of the intercept before are still open.
+            case waitsForDrain
             case sidecarRunning
             case tunnelUp
             case portMapped

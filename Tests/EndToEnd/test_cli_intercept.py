@@ -598,3 +598,21 @@ def test_what_a_stop_tells_programs_of_a_service_that_is_gone(demo, closing):
     stopped = ada.ok("intercept", "stop", "api-server", "-o", "json").json["stopped"][0]
     assert stopped["reason"].startswith("its sidecar ended")
     assert [step["name"] for step in stopped["steps"]] == ["nothingAnswers", "drained"]
+
+
+def test_a_start_that_waits_for_the_stop_before(demo, closing):
+    """It says what it waits for: the connections that are still open."""
+    project, ada = demo
+    mine = closing(WebServer("workspace"))
+    port = f"{project.port()}:{mine.address[1]}"
+    ada.ok("intercept", "start", "api-server", "--port", port, "--drain", "4s")
+    client = closing(socket.create_connection(project.address()))
+    client.sendall(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n")
+    assert client.recv(1000)
+    stop = ada.begin("intercept", "stop", "api-server")
+    eventually("it stops", lambda: ada.phase("api-server") == "Stopping", 2)
+    stop.send_signal(signal.SIGINT)
+    assert stop.wait(5) == 130
+    ran = ada.ok("intercept", "start", "api-server", "--port", port)
+    assert "waiting for open connections of the intercept before to end" in ran.out, ran
+    stop.communicate()

@@ -146,6 +146,9 @@ struct StartIntercept: AsyncParsableCommand {
                 interrupted: "interrupted: \(request.service) is as it was before",
                 isCancellable: true
             ) { step in
+                if step.name == .waitsForDrain {
+                    return report.waiting("waiting for open connections of the intercept before to end")
+                }
                 steps.append(StepView(name: step.name.rawValue, seconds: step.seconds))
                 switch step.name {
                 case .sidecarRunning:
@@ -162,7 +165,7 @@ struct StartIntercept: AsyncParsableCommand {
                         request.onUnavailable == OnUnavailable.refuse.rawValue
                         ? "clients are refused" : "the original service answers"
                     warnings.append("nothing is listening on \(mapping.target) yet: until it does, \(consequence).")
-                case .originalAnswers, .nothingAnswers, .drained: break
+                case .waitsForDrain, .originalAnswers, .nothingAnswers, .drained: break
                 }
             }
         }
