@@ -49,6 +49,19 @@ extension Probes: ExpressibleByArgument {}
 extension TimeAmount {
     /// `10m`, `6s`, `500ms`, `1h`, for a flag.
     public static func flag(_ text: String) throws -> TimeAmount { .milliseconds(try Flags.milliseconds(text)) }
+
+    /// Of `--drain`, at most ten minutes.
+    public static func drainFlag(_ text: String) throws -> TimeAmount {
+        let form = "It is a number and a unit, 10m at most: 500ms, 10s, 2m."
+        let unit = text.drop { $0.isASCII && $0.isNumber }
+        guard unit.count < text.count, ["ms", "s", "m", "h"].contains(unit) else {
+            throw FlagError("'\(text)' isn't a length of time. \(form)")
+        }
+        guard let milliseconds = try? Flags.milliseconds(text), milliseconds <= 600_000 else {
+            throw FlagError("'\(text)' is too long. \(form)")
+        }
+        return .milliseconds(milliseconds)
+    }
 }
 
 extension PublicKey {

@@ -66,7 +66,7 @@ struct RunWorkspace: ParsableCommand {
             "How long open connections may take when the intercept ends; at most 10m.",
             valueName: "time"
         ),
-        transform: TimeAmount.flag
+        transform: TimeAmount.drainFlag
     )
     var drain: TimeAmount = .seconds(10)
 
@@ -80,7 +80,6 @@ struct RunWorkspace: ParsableCommand {
 
     func validate() throws {
         if self.deadAfter < .seconds(1) { throw ValidationError("--dead-after must be at least 1s.") }
-        if self.drain > .minutes(10) { throw ValidationError("--drain must be at most 10m.") }
         if self.map.isEmpty { throw ValidationError("No port is mapped. Name one by --map, such as --map 8080:3000.") }
         do throws(FlagError) {
             try Flags.checkDistinct(self.map)

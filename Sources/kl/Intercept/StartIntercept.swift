@@ -38,7 +38,7 @@ struct StartIntercept: AsyncParsableCommand {
             "How long open connections may take when the intercept ends; at most 10m.",
             valueName: "time"
         ),
-        transform: TimeAmount.flag
+        transform: TimeAmount.drainFlag
     )
     var drain: TimeAmount = .seconds(10)
 
@@ -57,7 +57,6 @@ struct StartIntercept: AsyncParsableCommand {
     @OptionGroup var output: OutputOptions
 
     func validate() throws {
-        if self.drain > .minutes(10) { throw ValidationError("--drain must be at most 10m.") }
         if self.allPorts, !self.port.isEmpty {
             throw ValidationError("--all-ports and --port exclude each other. Give one of them.")
         }

@@ -23,14 +23,13 @@ struct StopIntercept: AsyncParsableCommand {
             "How long open connections may still take; at most 10m. As start had it, if not given.",
             valueName: "time"
         ),
-        transform: TimeAmount.flag
+        transform: TimeAmount.drainFlag
     )
     var drain: TimeAmount?
 
     @OptionGroup var output: OutputOptions
 
     func validate() throws {
-        if let drain = self.drain, drain > .minutes(10) { throw ValidationError("--drain must be at most 10m.") }
         if self.all, self.service != nil {
             throw ValidationError("--all stops every intercept, so a service can't be named too. Give one of them.")
         }
