@@ -39,7 +39,11 @@ struct OutputOptions: ParsableArguments {
             encoder.outputFormatting = [.prettyPrinted, .sortedKeys, .withoutEscapingSlashes]
             let data = try encoder.encode(value)
             Console.write(String(decoding: data, as: UTF8.self) + "\n", to: STDOUT_FILENO)
-        case .yaml: Console.write(try YAMLEncoder().encode(value), to: STDOUT_FILENO)
+        case .yaml:
+            let encoder = YAMLEncoder()
+            // A line for each value, however long.
+            encoder.options.width = -1
+            Console.write(PlainNumbers.text(of: try encoder.encode(value)), to: STDOUT_FILENO)
         }
     }
 
