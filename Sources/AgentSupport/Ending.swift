@@ -38,6 +38,18 @@ public struct Ending {
         self.code = code
     }
 
+    /// With another sentence after the first line's.
+    func adding(_ sentence: String) -> Ending {
+        let lines = self.text.split(separator: "\n", maxSplits: 1, omittingEmptySubsequences: false)
+        let first = lines.first.map { $0.hasSuffix(".") ? "\($0) \(sentence)" : "\($0). \(sentence)" } ?? sentence
+        return Ending(text: ([first] + lines.dropFirst().map(String.init)).joined(separator: "\n"), code: self.code)
+    }
+
+    private init(text: String, code: CInt) {
+        self.text = text
+        self.code = code
+    }
+
     public static let done: CInt = 0
     public static let failed: CInt = 1
     public static let wrongUsage: CInt = 2
@@ -75,7 +87,8 @@ extension ParsableCommand {
     ///
     /// Not async itself: a command that isn't either runs on the first thread, before there is another one, and can hold
     /// signals back from all of them.
-    public static func runAsProgram() {
+    /// - Parameter hint: what to say beside a usage error, of the words that were typed: "Did you mean …?"
+    public static func runAsProgram(hint: ([String]) -> String? = { _ in nil }) {
         do {
             if CommandLine.arguments.dropFirst().first == "---completion" { Self.completeAsAsked() }
             var command = try parseAsRoot()
@@ -83,7 +96,11 @@ extension ParsableCommand {
             try command.run()
             Ending(name: Self._commandName, saying: nil, code: Ending.done).exit()
         } catch {
-            Ending(of: error, in: Self.self).exit()
+            let ending = Ending(of: error, in: Self.self)
+            guard ending.code == Ending.wrongUsage, let hint = hint(Array(CommandLine.arguments.dropFirst())) else {
+                ending.exit()
+            }
+            ending.adding(hint).exit()
         }
     }
 

@@ -30,6 +30,6 @@ struct Kl: AsyncParsableCommand {
     static func main() {
         // Whoever stops reading what a command says doesn't stop what it does.
         signal(SIGPIPE, SIG_IGN)
-        Self.runAsProgram()
+        Self.runAsProgram { MistypedCommand.hint($0) }
     }
 }

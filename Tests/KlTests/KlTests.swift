@@ -155,3 +155,48 @@ struct TextTests {
         #expect(ForegroundNews.lines(from: old, to: new).first == "api is Degraded: the tunnel is down")
     }
 }
+
+struct PlainNumbersTests {
+    @Test(
+        arguments: [
+            ("9.84e-1", "0.984"), ("-9.84e-1", "-0.984"), ("1.2e+1", "12.0"), ("1e0", "1.0"), ("0e+0", "0.0"),
+            ("4.1e+1", "41.0"), ("1.5e-5", "0.000015"), ("1.2345e+2", "123.45"), ("0.5e1", "5.0"),
+        ]
+    )
+    func isWrittenOut(_ scientific: String, _ plain: String) {
+        #expect(PlainNumbers.plain(Substring(scientific)) == plain)
+        #expect(Double(scientific) == Double(plain))
+    }
+
+    @Test(arguments: [
+        "", "e", "12", "0.5", "1e", "e5", "1e5e", "1.2.3e1", "ae1", "1ex", "1e999999999999", "1.e-1x", "--1e5",
+    ])
+    func isLeftAlone(_ text: String) {
+        #expect(PlainNumbers.plain(Substring(text)) == nil)
+    }
+
+    @Test func onlyWhatIsAValue() {
+        let yaml = "a: 9.84e-1\n- 1e-1\nb: '1e-1'\nc: see 1e-1\nd:\n- e: 2.5e-1\n"
+        #expect(PlainNumbers.text(of: yaml) == "a: 0.984\n- 0.1\nb: '1e-1'\nc: see 1e-1\nd:\n- e: 0.25\n")
+    }
+}
+
+struct MistypedCommandTests {
+    @Test(
+        arguments: [
+            (["intercpt"], "kl intercept"), (["intercept", "strt", "api"], "kl intercept start"),
+            (["i", "strt"], "kl intercept start"), (["env", "conect"], "kl env connect"), (["environmnt"], "kl env"),
+            (["doctr"], "kl doctor"),
+        ]
+    )
+    func isFound(_ words: [String], _ meant: String) {
+        #expect(MistypedCommand.hint(words) == "Did you mean '\(meant)'?")
+    }
+
+    @Test(arguments: [
+        [], ["xyzzy"], ["supervize"], ["daemn"], ["intercept", "list", "extra"], ["--verson"], ["env", "-x"],
+    ])
+    func isNotGuessed(_ words: [String]) {
+        #expect(MistypedCommand.hint(words) == nil)
+    }
+}
