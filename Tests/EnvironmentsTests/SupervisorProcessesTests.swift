@@ -152,6 +152,19 @@ private struct Place {
         #expect(try SmallFile.read(path) == Array("next".utf8))
     }
 
+    @Test func `a folder that is a link by now isn't followed`() throws {
+        let place = try Place()
+        let (folder, other) = (place.folder + "/logs", place.folder + "/other")
+        try SmallFile.makeFolder(other)
+        try SmallFile.replace(other + "/a.log", with: Array("0123456789".utf8))
+        #expect(symlink(other, folder) == 0)
+        #expect(throws: HostError.self) { _ = try LogFiles.open(folder + "/a.log", mode: 0o600) }
+        LogFiles.cutIfLarge(folder + "/a.log", mode: 0o600, limit: 1)
+        #expect(try SmallFile.read(other + "/a.log") == Array("0123456789".utf8))
+        LogFiles.cutIfLarge(folder + "/a.log", mode: 0o600, limit: 1, followsFolders: true)
+        #expect(try SmallFile.read(other + "/a.log.1") == Array("9".utf8))
+    }
+
     @Test func `what others put in its place is neither waited for nor cut`() throws {
         let place = try Place()
         let (pipe, link, other) = (place.folder + "/pipe.log", place.folder + "/link.log", place.folder + "/other")
