@@ -80,11 +80,12 @@ public struct ServiceNotifier: Sendable {
 }
 
 extension ServiceNotifier {
-    public func ready() { self.send([("READY", "1")]) }
+    static let ready = [("READY", "1")]
 
-    /// Before the configuration is read again; `ready` follows. The time lets the other side tell whether it was read after it
-    /// was changed.
-    public func reloading() { self.send([("RELOADING", "1"), ("MONOTONIC_USEC", "\(Self.monotonicMicroseconds)")]) }
+    /// The time lets the other side tell whether the configuration was read after it was changed.
+    static var reloading: [(String, String)] {
+        [("RELOADING", "1"), ("MONOTONIC_USEC", "\(Self.monotonicMicroseconds)")]
+    }
 
     public func stopping() { self.send([("STOPPING", "1")]) }
 

@@ -41,11 +41,13 @@ struct SidecarProgram: Sendable {
         private var isReady = false
         private var mustReload = false
         private var lastTold: SidecarAgent.Intercept?
+        private let notifications: NotificationQueue?
 
         init(_ program: SidecarProgram) {
             self.program = program
             self.agent = SidecarAgent(program.configuration, eventLoop: program.eventLoop)
             self.lastKeys = program.configuration.peers
+            self.notifications = program.notifier.map { NotificationQueue($0, on: program.eventLoop) }
         }
 
         func start() {
@@ -123,9 +125,9 @@ struct SidecarProgram: Sendable {
                 self.mustReload = true
                 return
             }
-            self.program.notifier?.reloading()
+            self.notifications?.reloading()
             if let path = self.program.peersFile { self.readPeersFile(path) }
-            self.program.notifier?.ready()
+            self.notifications?.ready()
         }
 
         // MARK: Notifications
@@ -133,8 +135,8 @@ struct SidecarProgram: Sendable {
         private func notify() {
             self.isReady = true
             if self.mustReload { self.reload() }
-            guard let notifier = self.program.notifier else { return }
-            notifier.ready()
+            guard let notifications = self.notifications else { return }
+            notifications.ready()
             self.agent.onInterceptChange = { [weak self] in self?.tellIntercept() }
             self.tellIntercept()
             self.watchCounts()
