@@ -48,6 +48,7 @@ final class Daemon {
     private var isEnding = false
 
     nonisolated static let clientsAtMost = 64
+    private static let logPause = TimeAmount.seconds(5)
     private static let handOverTime = TimeAmount.seconds(3)
 
     init(
@@ -87,6 +88,7 @@ final class Daemon {
         )
         self.server = server
         try await server.start(on: socket).get()
+        self.cutLogNowAndThen()
         self.log.info("ready", metadata: ["version": "\(self.version)", "key": "\(self.identity.member.publicKey)"])
         self.judgeIdle()
     }
@@ -124,6 +126,20 @@ final class Daemon {
         }
         // Handed over once: a crash from here on is a crash.
         if stored.areHandedOver { Task { await self.persist() } }
+    }
+
+    /// It may live for weeks.
+    private func cutLogNowAndThen() {
+        DaemonLoop.eventLoop.assumeIsolated().scheduleTask(in: Self.logPause) { [weak self] () -> Void in
+            guard let self, !self.isEnding else { return }
+            LogFiles.cutIfLarge(
+                self.home.daemonLog,
+                mode: 0o600,
+                limit: WorkspaceHome.logAtMost,
+                followsFolders: true
+            )
+            self.cutLogNowAndThen()
+        }
     }
 
     /// Gives all services back, and ends.

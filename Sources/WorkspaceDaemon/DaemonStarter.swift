@@ -35,7 +35,6 @@ public struct DaemonStarter: Sendable {
     /// A daemon that leaves its intercepts to another lets short connections end first.
     private static let handOverWithin = 10_000
     private static let pause: UInt32 = 20_000
-    private static let logAtMost: off_t = 1_048_576
 
     public init(
         home: WorkspaceHome,
@@ -151,7 +150,7 @@ public struct DaemonStarter: Sendable {
 
     private func openLog() throws -> CInt {
         var status = stat()
-        if stat(self.home.daemonLog, &status) == 0, status.st_size > Self.logAtMost {
+        if stat(self.home.daemonLog, &status) == 0, Int64(status.st_size) > WorkspaceHome.logAtMost {
             rename(self.home.daemonLog, "\(self.home.daemonLog).1")
         }
         let log = open(self.home.daemonLog, O_RDWR | O_CREAT | O_APPEND | O_CLOEXEC | O_NOFOLLOW, 0o600)
@@ -176,7 +175,9 @@ public struct DaemonStarter: Sendable {
 
     /// The last line that it wrote, without what the log's form puts before it.
     private func lastWords(since start: off_t) -> String? {
-        guard let bytes = try? SmallFile.read(self.home.daemonLog, atMost: 4 * Int(Self.logAtMost)) else { return nil }
+        guard let bytes = try? SmallFile.read(self.home.daemonLog, atMost: 4 * Int(WorkspaceHome.logAtMost)) else {
+            return nil
+        }
         let said = String(decoding: bytes.dropFirst(Int(clamping: start)), as: UTF8.self)
         guard let line = said.split(separator: "\n").last else { return nil }
         return String(line.trimmingPrefix("kl: ")).trimmingSuffix(".")

@@ -23,6 +23,8 @@ public struct WorkspaceHome: Hashable, Sendable {
     public var daemonLock: String { "\(self.state)/daemon.lock" }
     public var daemonSocket: String { "\(self.state)/daemon.sock" }
     public var daemonLog: String { "\(self.state)/daemon.log" }
+    /// Of the daemon's log, and once more of its end in `daemon.log.1`.
+    static let logAtMost: Int64 = 1_048_576
     public var intercepts: String { "\(self.state)/intercepts.json" }
 
     /// As the environment's variables have it. Nothing is made yet.

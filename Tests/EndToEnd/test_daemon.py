@@ -193,3 +193,14 @@ def test_one_that_hangs_does_not_keep_an_environment_up(running):
         assert not project.processes()
     finally:
         os.kill(daemon, signal.SIGKILL)
+
+
+def test_its_log_is_cut_while_it_lives(running):
+    _, ada, _ = running
+    log = ada.home / "daemon.log"
+    with log.open("a") as file:
+        file.write("x" * 3_000_000 + "the end\n")
+    eventually("the log begins anew", lambda: log.stat().st_size < 100_000, 7)
+    kept = (ada.home / "daemon.log.1").read_text()
+    assert len(kept) == 1_048_576 and kept.endswith("the end\n")
+    assert mode(ada.home / "daemon.log.1") == 0o600
