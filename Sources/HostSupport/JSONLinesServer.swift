@@ -46,17 +46,22 @@ public final class JSONLinesServer<Request: Decodable & SendableMetatype, Reply:
     private let onConnect: (Connection) -> Void
     private let onRequest: (Request, Connection) -> Void
     private var listener: (any Channel)?
+    private let connectionsAtMost: Int
+    private var connections = 0
 
     /// - Parameters:
+    ///   - connectionsAtMost: one more is closed without a word.
     ///   - mayConnect: whether this user may; who may not is closed without a word.
     ///   - onRequest: a line that can't be read closes the connection instead.
     public init(
         eventLoop: any EventLoop,
+        connectionsAtMost: Int = 64,
         mayConnect: @escaping (UInt32) -> Bool,
         onConnect: @escaping (Connection) -> Void,
         onRequest: @escaping (Request, Connection) -> Void
     ) {
         self.eventLoop = eventLoop
+        self.connectionsAtMost = connectionsAtMost
         self.mayConnect = mayConnect
         self.onConnect = onConnect
         self.onRequest = onRequest
@@ -91,11 +96,15 @@ public final class JSONLinesServer<Request: Decodable & SendableMetatype, Reply:
         private var connection: Connection?
         private var buffer = ByteBuffer()
         private var hasEnded = false
+        private var isCounted = false
 
         init(server: JSONLinesServer) { self.server = server }
 
         func channelActive(context: ChannelHandlerContext) {
             let channel = context.channel
+            guard self.server.connections < self.server.connectionsAtMost else { return context.close(promise: nil) }
+            self.server.connections += 1
+            self.isCounted = true
             guard let provider = channel as? any SocketOptionProvider else { return context.close(promise: nil) }
             let credentials: EventLoopFuture<LocalSocket.Credentials> = provider.unsafeGetSocketOption(
                 level: .socket,
@@ -144,7 +153,11 @@ public final class JSONLinesServer<Request: Decodable & SendableMetatype, Reply:
             if case ChannelEvent.inputClosed = event { self.ended() }
         }
 
-        func channelInactive(context: ChannelHandlerContext) { self.ended() }
+        func channelInactive(context: ChannelHandlerContext) {
+            if self.isCounted { self.server.connections -= 1 }
+            self.isCounted = false
+            self.ended()
+        }
 
         func errorCaught(context: ChannelHandlerContext, error: any Error) { context.close(promise: nil) }
 

@@ -47,7 +47,11 @@ final class Daemon {
     private var wasBusy = false
     private var isEnding = false
 
-    nonisolated static let clientsAtMost = 64
+    private let clientsAtMost: Int
+
+    /// Clients may have a quarter of the descriptors: tunnels and intercepted connections need them too.
+    nonisolated static func clientsAtMost(ofDescriptors limit: Int) -> Int { min(max(limit / 4, 4), 64) }
+
     private static let logPause = TimeAmount.seconds(5)
     private static let handOverTime = TimeAmount.seconds(3)
 
@@ -56,6 +60,7 @@ final class Daemon {
         identity: WorkspaceIdentity,
         version: String,
         idleTime: TimeAmount,
+        clientsAtMost: Int = 64,
         log: Logger,
         makeEnvironment: @escaping EnvironmentMaker,
         onEnd: @escaping () -> Void
@@ -64,6 +69,7 @@ final class Daemon {
         self.identity = identity
         self.version = version
         self.idleTime = idleTime
+        self.clientsAtMost = clientsAtMost
         self.log = log
         self.makeEnvironment = makeEnvironment
         self.store = InterceptStore(path: home.intercepts)
@@ -77,9 +83,10 @@ final class Daemon {
         let socket = try LocalSocket.listen(at: self.home.daemonSocket)
         let server = Server(
             eventLoop: DaemonLoop.eventLoop,
+            connectionsAtMost: self.clientsAtMost,
             // Root may do anyway what this user may.
             mayConnect: { [unowned self] user in
-                (user == geteuid() || user == 0) && self.clients.count < Self.clientsAtMost && !self.isEnding
+                (user == geteuid() || user == 0) && self.clients.count < self.clientsAtMost && !self.isEnding
             },
             onConnect: { [unowned self] connection in self.connected(connection) },
             onRequest: { [unowned self] request, connection in

@@ -41,7 +41,7 @@ public struct DaemonProcess: Sendable {
     public func run() throws -> Never {
         Process.holdEndSignals()
         Process.forbidCoreDumps()
-        Process.raiseDescriptorLimit()
+        let descriptors = Process.raiseDescriptorLimit()
         let lock = try self.takeLock()
         // Programs that an environment starts must not hold them.
         for descriptor in [self.lockDescriptor, self.readyDescriptor].compactMap(\.self) {
@@ -58,6 +58,7 @@ public struct DaemonProcess: Sendable {
                 identity: identity,
                 version: self.version,
                 idleTime: Self.idleTime,
+                clientsAtMost: Daemon.clientsAtMost(ofDescriptors: descriptors),
                 log: log,
                 makeEnvironment: self.makeEnvironment,
                 onEnd: { Ending(name: "kl", saying: nil, code: Ending.done).exit() }

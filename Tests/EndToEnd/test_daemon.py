@@ -3,11 +3,13 @@
 import os
 import pathlib
 import signal
+import socket
 import stat
 import subprocess
 import time
 
 import pytest
+from harness.cli import in_folder
 from harness.load import Load, ask
 from harness.waiting import eventually
 from harness.web import WebServer
@@ -204,3 +206,22 @@ def test_its_log_is_cut_while_it_lives(running):
     kept = (ada.home / "daemon.log.1").read_text()
     assert len(kept) == 1_048_576 and kept.endswith("the end\n")
     assert mode(ada.home / "daemon.log.1") == 0o600
+
+
+def test_few_descriptors(binaries, demo, make_developer, closing):
+    """Of 64, clients that only look have a quarter; an intercept still has its connections."""
+    project, _ = demo
+    grace = make_developer("grace", project.folder)
+    mine = closing(WebServer("workspace"))
+    grace.ok("env", "connect", "demo")
+    grace.prefix = ["sh", "-c", 'ulimit -n 64; exec "$@"', "sh"]
+    grace.ok(*START, f"{project.port()}:{mine.address[1]}")
+    with in_folder(grace.home) as name:
+        held = [closing(socket.socket(socket.AF_UNIX)) for _ in range(40)]
+        for connection in held:
+            connection.connect(f"{name}/daemon.sock")
+    time.sleep(0.3)
+    assert ask(project.address()) == "workspace"
+    for connection in held:
+        connection.close()
+    assert grace.phase("api-server") == "Active"

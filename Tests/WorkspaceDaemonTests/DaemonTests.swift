@@ -388,7 +388,7 @@ import Testing
         let (greeted, turnedAway) = try await Self.off {
             var clients: [JSONLinesClient] = []
             var turnedAway = 0
-            for _ in 0..<(Daemon.clientsAtMost + 5) {
+            for _ in 0..<(64 + 5) {
                 let client = try #require(try JSONLinesClient(path: socket))
                 if case .message = try client.receive(DaemonReply.self, within: 5_000) {
                     clients.append(client)
@@ -398,8 +398,13 @@ import Testing
             }
             return (clients.count, turnedAway)
         }
-        #expect(greeted == Daemon.clientsAtMost)
+        #expect(greeted == 64)
         #expect(turnedAway == 5)
+    }
+
+    @Test(arguments: [(64, 16), (16, 4), (1_024, 64), (1_048_576, 64), (0, 4)])
+    func `clients may have a quarter of the descriptors`(_ descriptors: Int, _ clients: Int) {
+        #expect(Daemon.clientsAtMost(ofDescriptors: descriptors) == clients)
     }
 
     @Test func `a start over the socket that is hung up on`() async throws {
