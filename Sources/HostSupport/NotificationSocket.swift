@@ -8,35 +8,64 @@ import Musl
 import Darwin
 #endif
 
-/// Where children tell how they are, in datagrams as sd_notify(3) has them. Its name is abstract: as long as a folder's path may
-/// be, it fits. Any process can send to it, and so each datagram says whose it is.
+/// Where children tell how they are, in datagrams as sd_notify(3) has them. It is in a folder, where only its user can send to it,
+/// or has an abstract name, which fits however long a folder's path is: then any process can, and fill it for a while. Each
+/// datagram says whose it is.
 public final class NotificationSocket: Sendable {
-    /// As NOTIFY_SOCKET has it: `@` and the name.
+    /// As NOTIFY_SOCKET has it: a path, or `@` and the name.
     public let name: String
     private let descriptor: CInt
 
     /// - Parameter name: without the `@`. Nil: somebody has it.
-    public init?(name: String) throws(HostError) {
+    public convenience init?(name: String) throws(HostError) {
+        guard let descriptor = try Self.bound(to: [0] + Array(name.utf8).prefix(Self.room - 1), "@\(name)") else {
+            return nil
+        }
+        self.init("@\(name)", descriptor)
+    }
+
+    /// In a folder: what is there is removed. Nobody but this user and root may send to it.
+    ///
+    /// - Returns: nil: the path doesn't fit into an address.
+    public convenience init?(path: String) throws(HostError) {
+        let bytes = Array(path.utf8)
+        guard bytes.count < Self.room else { return nil }
+        unlink(path)
+        guard let descriptor = try Self.bound(to: bytes + [0], path) else { return nil }
+        self.init(path, descriptor)
+    }
+
+    private init(_ name: String, _ descriptor: CInt) {
+        self.name = name
+        self.descriptor = descriptor
+    }
+
+    /// Of an address (unix(7)).
+    private static let room = MemoryLayout.size(ofValue: sockaddr_un().sun_path)
+
+    /// Nil: somebody has it.
+    private static func bound(to bytes: [UInt8], _ name: String) throws(HostError) -> CInt? {
         let descriptor = socket(AF_UNIX, CInt(SOCK_DGRAM.rawValue) | CInt(SOCK_CLOEXEC.rawValue), 0)
-        guard descriptor >= 0 else { throw .last("@\(name)", "can't be listened on") }
+        guard descriptor >= 0 else { throw .last(name, "can't be listened on") }
         var on: CInt = 1
         setsockopt(descriptor, SOL_SOCKET, SO_PASSCRED, &on, socklen_t(MemoryLayout<CInt>.size))
         var address = sockaddr_un()
         address.sun_family = sa_family_t(AF_UNIX)
-        let bytes = [0] + Array(name.utf8).prefix(MemoryLayout.size(ofValue: address.sun_path) - 1)
         withUnsafeMutableBytes(of: &address.sun_path) { $0.copyBytes(from: bytes) }
         let size = socklen_t(MemoryLayout<sa_family_t>.size + bytes.count)
         let isBound = withUnsafePointer(to: &address) {
-            $0.withMemoryRebound(to: sockaddr.self, capacity: 1) { bind(descriptor, $0, size) == 0 }
+            $0.withMemoryRebound(to: sockaddr.self, capacity: 1) { address in
+                // The socket's own mode is what its file gets.
+                fchmod(descriptor, 0o600) == 0 && bind(descriptor, address, size) == 0
+            }
         }
         guard isBound else {
             let code = errno
             close(descriptor)
             if code == EADDRINUSE { return nil }
-            throw HostError("@\(name) can't be listened on", code: code)
+            throw HostError("\(name) can't be listened on", code: code)
         }
-        self.name = "@\(name)"
-        self.descriptor = descriptor
+        return descriptor
     }
 
     deinit { close(self.descriptor) }
@@ -49,7 +78,7 @@ public final class NotificationSocket: Sendable {
 
     /// Waits for the next of this user's. Nil: there will be none.
     ///
-    /// The name is in /proc/net/unix for everybody: what others send is thrown away here, before it costs more.
+    /// An abstract name is in /proc/net/unix for everybody: what others send is thrown away here, before it costs more.
     public func next() -> Datagram? {
         var bytes = [UInt8](repeating: 0, count: 4_096)
         while true {

@@ -59,7 +59,7 @@ def test_up_and_down(environment):
     answers = environment.down()
     assert [answer for answer in answers if "progress" in answer]
     assert environment.marked() == {}
-    assert not {"state.json", "supervisor.sock", "peers", "notify"} & {path.name for path in environment.kl.iterdir()}
+    assert not {"state.json", "supervisor.sock", "peers", "notify", "notify.sock"} & {path.name for path in environment.kl.iterdir()}
     for address in (public, first, second):
         with pytest.raises(ConnectionRefusedError):
             socket.create_connection(address)
@@ -482,3 +482,32 @@ def test_a_services_port_held_by_its_descendant(environment):
 
 def process_name():
     return pathlib.Path("/proc/self/comm").read_text().strip()
+
+
+def test_many_who_only_connect(environment):
+    """So many of them are let in; it still does what is asked of it, once there is room."""
+    environment.add("api")
+    environment.up()
+    descriptor = os.open(environment.kl, os.O_PATH)
+    held = [socket.socket(socket.AF_UNIX) for _ in range(200)]
+    try:
+        for connection in held:
+            connection.connect(f"/proc/self/fd/{descriptor}/supervisor.sock")
+        pid = environment.state()["supervisor"]["pid"]
+        eventually("it has let in no more than 64", lambda: len(os.listdir(f"/proc/{pid}/fd")) < 64 + 30, 2)
+    finally:
+        for connection in held:
+            connection.close()
+        os.close(descriptor)
+    eventually("it answers", lambda: "state" in (environment.ask("status") or [{}])[0], 2)
+
+
+def test_sidecars_tell_through_the_folder(environment):
+    """Where its path fits, the socket is a file that nobody but the owner may send to."""
+    environment.add("api")
+    environment.up()
+    path = environment.kl / "notify.sock"
+    fits = len(str(path)) <= 107
+    assert path.exists() == fits and (environment.kl / "notify").exists() != fits
+    if fits:
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600

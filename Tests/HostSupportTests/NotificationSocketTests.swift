@@ -22,6 +22,19 @@ import Darwin
         #expect(datagram.fields == ["READY": "1", "X_KL_OPEN": "2"])
     }
 
+    @Test func `in a folder it is this user's alone`() throws {
+        let path = "/tmp/\(self.name).sock"
+        defer { unlink(path) }
+        for _ in 0..<2 {
+            let socket = try #require(try NotificationSocket(path: path), "what is there is removed")
+            #expect(socket.name == path)
+            var status = stat()
+            #expect(lstat(path, &status) == 0 && status.st_mode & 0o7777 & ~0o600 == 0)
+        }
+        #expect(try NotificationSocket(path: "/tmp/" + String(repeating: "a", count: 103)) == nil, "108 bytes")
+        #expect(throws: HostError.self) { try NotificationSocket(path: "/nowhere/\(self.name)") }
+    }
+
     @Test func `a name is one socket's`() throws {
         let first = try #require(try NotificationSocket(name: self.name))
         #expect(try NotificationSocket(name: self.name) == nil)

@@ -26,7 +26,9 @@ enum Cleanup {
     static func isNeeded(in folder: StateFolder) -> Bool { Self.paths(of: folder).contains { access($0, F_OK) == 0 } }
 
     private static func paths(of folder: StateFolder) -> [String] {
-        [folder.state, folder.peers, folder.notificationName, folder.supervisorSocket]
+        [
+            folder.state, folder.peers, folder.notificationSocket, folder.notificationName, folder.supervisorSocket,
+        ]
     }
 
     /// Files that a process was writing when it was killed: NAME.PID.RANDOM (`SmallFile.replace`).
@@ -60,6 +62,9 @@ enum Cleanup {
 }
 
 extension StateFolder {
-    /// Holds the name of the socket to which sidecars report, so that the next supervisor finds those that it adopts.
+    /// The socket to which sidecars report.
+    var notificationSocket: String { self.path + "/notify.sock" }
+    /// Where that is too long for an address: holds another name of the socket, so that the next supervisor finds those that
+    /// it adopts.
     var notificationName: String { self.path + "/notify" }
 }

@@ -98,12 +98,20 @@ struct Starting: Sendable {
 
     // MARK: Notifications
 
-    /// Under the name that adopted sidecars know, if nobody has taken it.
+    /// Under the name that adopted sidecars know, if nobody has taken it; else in the folder, where its path fits.
     private func openNotifications(adopting: Bool) -> NotificationSocket? {
         if adopting, let bytes = try? SmallFile.read(self.folder.notificationName),
             let socket = try? NotificationSocket(name: String(decoding: bytes, as: UTF8.self))
         {
             return socket
+        }
+        do throws(HostError) {
+            if let socket = try NotificationSocket(path: self.folder.notificationSocket) {
+                unlink(self.folder.notificationName)
+                return socket
+            }
+        } catch {
+            self.log.warning("\(error)")
         }
         let random = (0..<2).map { _ in String(UInt64.random(in: .min ... .max), radix: 36) }.joined()
         do throws(HostError) {
