@@ -87,7 +87,7 @@ extension WorkspaceAgent {
         if !self.isStarted {
             self.isStarted = true
             let roundTrip = self.client?.withConnection { $0.measuredRoundTripTime } ?? nil
-            self.log.info("intercepting", metadata: ["sidecar": "\(self.configuration.sidecar)"])
+            self.log.info("intercepting", metadata: ["sidecar": "\(self.client?.address.map { "\($0)" } ?? "-")"])
             self.startedFirst(roundTrip)
         }
         self.tell(.started(generation: generation))

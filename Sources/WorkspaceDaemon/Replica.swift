@@ -30,14 +30,15 @@ final class Replica {
     /// - Parameter location: as the environment has it; nil if its key or address can't be read.
     init?(
         _ location: SidecarLocation,
-        _ configuration: (PublicKey, TunnelClient.Address) -> WorkspaceAgent.Configuration
+        _ configuration: (PublicKey, [TunnelClient.Address]) -> WorkspaceAgent.Configuration
     ) {
         guard let key = PublicKey(base64: location.publicKey), let endpoint = try? Flags.endpoint(location.tcp) else {
             return nil
         }
         self.location = location
-        let address = TunnelClient.Address(host: endpoint.host, port: Int(endpoint.port))
-        self.agent = WorkspaceAgent(configuration(key, address), eventLoop: DaemonLoop.eventLoop)
+        var addresses: [TunnelClient.Address] = [.tcp(host: endpoint.host, port: Int(endpoint.port))]
+        if let command = location.command, !command.isEmpty { addresses.append(.command(command)) }
+        self.agent = WorkspaceAgent(configuration(key, addresses), eventLoop: DaemonLoop.eventLoop)
     }
 
     func start(_ onChange: @escaping (Replica, Change) -> Void) {
