@@ -24,6 +24,7 @@ extension WorkspaceAgent {
         )
         start.onUnavailable = self.configuration.onUnavailable
         start.probes = self.configuration.probes
+        start.proxyProtocol = self.configuration.proxyProtocol
         start.drainSeconds = self.configuration.drainSeconds
         // Once: what somebody took back isn't taken again without a person's wish.
         start.takeover = self.configuration.takesOver && !self.isStarted

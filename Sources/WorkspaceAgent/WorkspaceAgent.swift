@@ -20,6 +20,8 @@ public final class WorkspaceAgent {
         public var onUnavailable: OnUnavailable = .original
         public var probes: Probes = .original
         public var drainSeconds = 10
+        /// The local servers are told the client's address by a header in front of its bytes.
+        public var proxyProtocol: ProxyProtocol?
         /// Take the service from whoever has it.
         public var takesOver = false
         /// Asks for nothing: has the sidecar give up what it holds for this key, after a crash.

@@ -65,6 +65,11 @@ struct RunWorkspace: ParsableCommand {
     var probes: Probes = .original
 
     @Option(
+        help: "Tell the local servers each client's address by a PROXY protocol header before its bytes: v1 or v2."
+    )
+    var proxyProtocol: ProxyProtocol?
+
+    @Option(
         help: ArgumentHelp(
             "How long open connections may take when the intercept ends; at most 10m.",
             valueName: "time"
@@ -124,6 +129,7 @@ struct RunWorkspace: ParsableCommand {
         )
         configuration.onUnavailable = self.onUnavailable
         configuration.probes = self.probes
+        configuration.proxyProtocol = self.proxyProtocol
         configuration.takesOver = self.takeover
         // Whole seconds on the wire: what is asked for is never cut short.
         configuration.drainSeconds = Int((self.drain.nanoseconds + 999_999_999) / 1_000_000_000)
