@@ -28,8 +28,12 @@ extension TunnelClient.Address: CustomStringConvertible {
 
     /// The same, with a long command cut at a blank.
     public var abbreviated: String {
-        let whole = self.description
-        guard case .command = self, whole.count > Self.commandAtMost else { return whole }
+        guard case .command = self else { return self.description }
+        return Self.abbreviated(command: self.description)
+    }
+
+    public static func abbreviated(command whole: String) -> String {
+        guard whole.count > Self.commandAtMost else { return whole }
         var text = ""
         for word in whole.split(separator: " ") {
             guard text.isEmpty || text.count + word.count < Self.commandAtMost else { break }

@@ -8,7 +8,7 @@ struct DialAttempt {
         case silent
     }
 
-    private var rest: ArraySlice<Int>
+    private var rest: ArraySlice<TunnelClient.Address>
     private var reasons: [String] = []
     /// Nothing has failed in a way that says anything.
     private(set) var isSilent = true
@@ -20,9 +20,9 @@ struct DialAttempt {
     static let commandAnswerTimeout = TimeAmount.seconds(8)
     static let lastTimeout = TimeAmount.seconds(5)
 
-    init(_ order: [Int]) { self.rest = order[...] }
+    init(_ order: [TunnelClient.Address]) { self.rest = order[...] }
 
-    mutating func next() -> Int? { self.rest.popFirst() }
+    mutating func next() -> TunnelClient.Address? { self.rest.popFirst() }
 
     /// No address stands behind the one whose turn it is.
     var isLast: Bool { self.rest.isEmpty }

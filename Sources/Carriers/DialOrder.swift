@@ -6,26 +6,27 @@ import Tunnel
 /// As they were given, but for those that failed a moment ago: they stand behind the others. So what worked last is tried
 /// first for a while, and what is preferred gets its chance again.
 struct DialOrder {
-    private var failedAt: [Instant?]
+    /// In order of preference.
+    let addresses: [TunnelClient.Address]
+    private var failedAt: [TunnelClient.Address: Instant] = [:]
 
     /// How long an address that failed stands behind. †
     static let setBack = TimeAmount.seconds(30)
 
-    init(count: Int) { self.failedAt = Array(repeating: nil, count: count) }
+    init(_ addresses: [TunnelClient.Address]) { self.addresses = addresses }
 
-    /// Positions in the list of addresses.
-    func attempt(at now: Instant) -> [Int] {
-        let isSetBack = self.failedAt.map { $0.map { now - $0 < Self.setBack } ?? false }
-        return isSetBack.indices.filter { !isSetBack[$0] } + isSetBack.indices.filter { isSetBack[$0] }
+    func attempt(at now: Instant) -> [TunnelClient.Address] {
+        let isSetBack = self.addresses.map { address in
+            self.failedAt[address].map { now - $0 < Self.setBack } ?? false
+        }
+        let pairs = zip(self.addresses, isSetBack)
+        return pairs.filter { !$0.1 }.map(\.0) + pairs.filter { $0.1 }.map(\.0)
     }
 
-    mutating func failed(_ index: Int, at now: Instant) {
-        guard self.failedAt.indices.contains(index) else { return }
-        self.failedAt[index] = now
+    mutating func failed(_ address: TunnelClient.Address, at now: Instant) {
+        guard self.addresses.contains(address) else { return }
+        self.failedAt[address] = now
     }
 
-    mutating func answered(_ index: Int) {
-        guard self.failedAt.indices.contains(index) else { return }
-        self.failedAt[index] = nil
-    }
+    mutating func answered(_ address: TunnelClient.Address) { self.failedAt[address] = nil }
 }

@@ -10,8 +10,8 @@ final class StreamCarrier {
     let channel: any Channel
     let openedAt: Instant
     var framer: MessageFramer
-    /// Of a workspace's: which of the addresses it leads to, and the command behind it.
-    let address: Int?
+    /// Of a workspace's: where it leads, and the command behind it.
+    let address: TunnelClient.Address?
     let command: FilterProcess?
     /// Why this side closes it, in a clause said of the address.
     var fault: String?
@@ -25,7 +25,7 @@ final class StreamCarrier {
         id: CarrierID,
         channel: any Channel,
         framer: consuming MessageFramer,
-        address: Int? = nil,
+        address: TunnelClient.Address? = nil,
         command: FilterProcess? = nil,
         at now: Instant
     ) {

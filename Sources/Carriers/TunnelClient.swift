@@ -18,8 +18,6 @@ public final class TunnelClient {
     }
 
     public let eventLoop: any EventLoop
-    /// In order of preference.
-    let addresses: [Address]
     private let random: RandomSource
     private weak var delegate: (any Delegate)?
     private var initiator: Initiator
@@ -34,7 +32,7 @@ public final class TunnelClient {
     private var attempt: DialAttempt?
     private var order: DialOrder
     /// Of the carrier that was answered last.
-    private var answeredAddress: Int?
+    private var answeredAddress: Address?
     private var dialAttempts = 0
     /// How many connections in a row the peer ended with an error, and when the last one began.
     private var badEndings = 0
@@ -66,8 +64,7 @@ public final class TunnelClient {
     ) {
         eventLoop.preconditionInEventLoop()
         self.eventLoop = eventLoop
-        self.addresses = addresses
-        self.order = DialOrder(count: addresses.count)
+        self.order = DialOrder(addresses)
         self.delegate = delegate
         self.random = .system
         self.maxMessageSize = configuration.tunnel.maxMessageSize
@@ -81,6 +78,20 @@ public final class TunnelClient {
     /// Begins to dial, and goes on until `close` or until the connection's end says that nobody should.
     public func start() {
         self.isWanted = true
+        self.dial()
+    }
+
+    /// Leaves the present carrier, and goes on over one to these addresses.
+    public func dial(instead addresses: [Address]) {
+        guard addresses != self.order.addresses else { return }
+        self.order = DialOrder(addresses)
+        self.attempt = nil
+        self.answeredAddress = nil
+        guard self.isWanted else { return }
+        self.redial?.cancel()
+        self.redial = nil
+        self.dialAttempts = 0
+        self.dropCarriers()
         self.dial()
     }
 
@@ -121,7 +132,7 @@ public final class TunnelClient {
 
     /// Where the present carrier leads, or the one that was answered last; nil: none was.
     public var address: Address? {
-        (self.carriers.lazy.compactMap(\.address).first ?? self.answeredAddress).map { self.addresses[$0] }
+        self.carriers.lazy.compactMap(\.address).first ?? self.answeredAddress
     }
 
     // MARK: Dialling
@@ -136,44 +147,44 @@ public final class TunnelClient {
 
     /// The attempt's next address, or its end.
     private func dialNext() {
-        guard self.isWanted, let index = self.attempt?.next() else { return self.attemptFailed() }
+        guard self.isWanted, let address = self.attempt?.next() else { return self.attemptFailed() }
         self.isDialling = true
-        switch self.addresses[index] {
-        case .tcp(let host, let port): self.connect(index, host, port)
-        case .command(let words): self.run(index, words)
+        switch address {
+        case .tcp(let host, let port): self.connect(address, host, port)
+        case .command(let words): self.run(address, words)
         }
     }
 
-    private func connect(_ index: Int, _ host: String, _ port: Int) {
+    private func connect(_ address: Address, _ host: String, _ port: Int) {
         let bound = NIOLoopBound(self, eventLoop: self.eventLoop)
         self.bootstrap
             .connectTimeout(self.attempt?.isLast ?? true ? DialAttempt.lastTimeout : DialAttempt.timeout)
             .carrierSocketOptions()
             .channelInitializer { channel in
-                channel.eventLoop.makeCompletedFuture { try bound.value.attach(channel, to: index) }
+                channel.eventLoop.makeCompletedFuture { try bound.value.attach(channel, to: address) }
             }
             .connect(host: host, port: port)
             .assumeIsolated()
             .whenComplete { [weak self] result in
                 guard let self, case .failure(let error) = result else { return }
-                let reason = "\(self.addresses[index]) can't be reached: \(Failure.describe(error))"
-                self.failed(index, .unreachable, reason)
+                let reason = "\(address) can't be reached: \(Failure.describe(error))"
+                self.failed(address, .unreachable, reason)
             }
     }
 
-    private func run(_ index: Int, _ words: [String]) {
+    private func run(_ address: Address, _ words: [String]) {
         let (process, socket): (FilterProcess, CInt)
         do throws(HostError) {
             (process, socket) = try FilterProcess.start(words, on: self.eventLoop)
         } catch {
-            return self.failed(index, .unreachable, "\(error)")
+            return self.failed(address, .unreachable, "\(error)")
         }
         let bound = NIOLoopBound((self, process), eventLoop: self.eventLoop)
         self.bootstrap
             .channelInitializer { channel in
                 channel.eventLoop.makeCompletedFuture {
                     let (client, process) = bound.value
-                    try client.attach(channel, to: index, by: process)
+                    try client.attach(channel, to: address, by: process)
                 }
             }
             .withConnectedSocket(socket)
@@ -182,8 +193,8 @@ public final class TunnelClient {
                 guard case .failure(let error) = result else { return }
                 process.end { _ in
                     guard let self else { return }
-                    let reason = "'\(self.addresses[index].abbreviated)' can't be talked to: \(Failure.describe(error))"
-                    self.failed(index, .unreachable, reason)
+                    let reason = "'\(address.abbreviated)' can't be talked to: \(Failure.describe(error))"
+                    self.failed(address, .unreachable, reason)
                 }
             }
     }
@@ -194,7 +205,7 @@ public final class TunnelClient {
             .channelOption(.writeBufferWaterMark, value: CarrierOptions.waterMark)
     }
 
-    private func attach(_ channel: any Channel, to address: Int, by command: FilterProcess? = nil) throws {
+    private func attach(_ channel: any Channel, to address: Address, by command: FilterProcess? = nil) throws {
         let carrier = StreamCarrier(
             id: CarrierID(self.nextCarrier),
             channel: channel,
@@ -208,17 +219,21 @@ public final class TunnelClient {
     }
 
     /// This address led nowhere: the next one's turn.
-    private func failed(_ index: Int, _ kind: DialAttempt.Failure, _ reason: String) {
-        self.order.failed(index, at: Clock.now())
+    private func failed(_ address: Address, _ kind: DialAttempt.Failure, _ reason: String) {
+        self.order.failed(address, at: Clock.now())
         self.attempt?.failed(kind, reason)
         self.dialNext()
     }
 
     private func attemptFailed() {
         self.isDialling = false
-        guard let attempt = self.attempt else { return }
+        guard self.isWanted else {
+            self.attempt = nil
+            return
+        }
+        // Given up for other addresses.
+        guard let attempt = self.attempt else { return self.dial() }
         self.attempt = nil
-        guard self.isWanted else { return }
         // A first carrier that just closes says nothing yet: the peer may have been busy.
         if self.dialAttempts == 0, attempt.isSilent {
             self.dialAttempts = 1
@@ -246,9 +261,9 @@ public final class TunnelClient {
     private func answered() {
         self.dialAttempts = 0
         self.attempt = nil
-        guard let index = self.carriers.last?.address else { return }
-        self.answeredAddress = index
-        self.order.answered(index)
+        guard let address = self.carriers.last?.address else { return }
+        self.answeredAddress = address
+        self.order.answered(address)
     }
 
     private func dial(in delay: TimeAmount) {
@@ -326,11 +341,12 @@ public final class TunnelClient {
 
 extension TunnelClient: StreamCarrierHandler.Owner {
     func carrierOpened(_ carrier: StreamCarrier) {
-        guard self.isWanted else {
+        guard self.isWanted, let address = carrier.address, self.order.addresses.contains(address) else {
             self.isDialling = false
             self.attempt = nil
             carrier.command?.end()
-            return carrier.channel.close(promise: nil)
+            carrier.channel.close(promise: nil)
+            return self.dial()
         }
         self.isDialling = false
         self.carriers.append(carrier)
@@ -380,24 +396,23 @@ extension TunnelClient: StreamCarrierHandler.Owner {
             carrier.command?.end()
             return self.dial(in: Self.endingBackoff[self.badEndings - 1])
         }
-        guard !wasAnswered, let index = carrier.address else {
+        guard !wasAnswered, let address = carrier.address else {
             self.dialAttempts = max(1, self.dialAttempts)
             return self.dial(in: now - carrier.openedAt < Self.shortLife ? Self.shortLifePause : .zero)
         }
-        self.ledNowhere(carrier, index)
+        self.ledNowhere(carrier, address)
     }
 
-    private func ledNowhere(_ carrier: StreamCarrier, _ index: Int) {
-        let address = self.addresses[index]
+    private func ledNowhere(_ carrier: StreamCarrier, _ address: Address) {
         guard let command = carrier.command else {
             let what = carrier.fault ?? "closed the connection without an answer"
-            return self.failed(index, carrier.fault == nil ? .silent : .unreachable, "\(address) \(what)")
+            return self.failed(address, carrier.fault == nil ? .silent : .unreachable, "\(address) \(what)")
         }
         // No other is dialled meanwhile: so there are never many of them.
         self.isDialling = true
         command.end(after: carrier.fault == nil ? Self.ownEnd : .zero) { [weak self] ending in
             let what = carrier.fault ?? ending.reason
-            self?.failed(index, .unreachable, "'\(address.abbreviated)' \(what)")
+            self?.failed(address, .unreachable, "'\(address.abbreviated)' \(what)")
         }
     }
 

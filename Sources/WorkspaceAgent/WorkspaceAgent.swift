@@ -271,6 +271,7 @@ public final class WorkspaceAgent {
     /// `refused` that the one before still is, at the sidecar; then that is to be asked for again, as another generation.
     public func update(_ change: (inout Configuration) -> Void) {
         change(&self.configuration)
+        self.client?.dial(instead: self.configuration.sidecar)
         self.missingServers.formIntersection(self.configuration.targets.ports.map(\.service))
         self.acknowledged = nil
         if self.client?.withConnection({ $0.isActive }) ?? false, !self.isEnding { self.sendStart() }

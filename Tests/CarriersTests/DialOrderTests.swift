@@ -6,33 +6,37 @@ import Tunnel
 
 struct DialOrderTests {
     private let start = Instant(nanoseconds: 1_000_000_000_000)
+    private let one = TunnelClient.Address.tcp(host: "127.0.0.1", port: 1)
+    private let two = TunnelClient.Address.command(["two"])
+    private let three = TunnelClient.Address.command(["three"])
 
     @Test func whatFailedStandsBehindForAWhile() {
-        var order = DialOrder(count: 3)
-        #expect(order.attempt(at: self.start) == [0, 1, 2])
-        order.failed(0, at: self.start)
-        #expect(order.attempt(at: self.start + .seconds(1)) == [1, 2, 0])
-        order.answered(1)
-        #expect(order.attempt(at: self.start + .seconds(29)) == [1, 2, 0])
-        #expect(order.attempt(at: self.start + .seconds(30)) == [0, 1, 2])
+        var order = DialOrder([self.one, self.two, self.three])
+        #expect(order.attempt(at: self.start) == [self.one, self.two, self.three])
+        order.failed(self.one, at: self.start)
+        #expect(order.attempt(at: self.start + .seconds(1)) == [self.two, self.three, self.one])
+        order.answered(self.two)
+        #expect(order.attempt(at: self.start + .seconds(29)) == [self.two, self.three, self.one])
+        #expect(order.attempt(at: self.start + .seconds(30)) == [self.one, self.two, self.three])
     }
 
     @Test func theOrderIsTheGivenOneWhereAllFailed() {
-        var order = DialOrder(count: 2)
-        order.failed(1, at: self.start)
-        order.failed(0, at: self.start)
-        #expect(order.attempt(at: self.start) == [0, 1])
-        order.answered(0)
-        #expect(order.attempt(at: self.start) == [0, 1])
+        var order = DialOrder([self.one, self.two])
+        order.failed(self.two, at: self.start)
+        order.failed(self.one, at: self.start)
+        order.failed(self.three, at: self.start)
+        #expect(order.attempt(at: self.start) == [self.one, self.two])
+        order.answered(self.one)
+        #expect(order.attempt(at: self.start) == [self.one, self.two])
     }
 
     @Test func anAttemptGoesThroughAllOnce() {
-        var attempt = DialAttempt([1, 0])
-        #expect(attempt.next() == 1)
+        var attempt = DialAttempt([self.two, self.one])
+        #expect(attempt.next() == self.two)
         #expect(!attempt.isLast)
         attempt.failed(.silent, "one")
         #expect(attempt.isSilent)
-        #expect(attempt.next() == 0)
+        #expect(attempt.next() == self.one)
         #expect(attempt.isLast)
         attempt.failed(.unreachable, "two")
         #expect(attempt.next() == nil)
