@@ -32,7 +32,11 @@ let package = Package(
         .target(name: "Noise", dependencies: ["CSodium"], swiftSettings: strict),
         .target(name: "KeyFiles", dependencies: ["Noise"], swiftSettings: strict),
         .target(name: "Tunnel", dependencies: ["Noise", nioCore], swiftSettings: strict),
-        .target(name: "Carriers", dependencies: ["Noise", "Tunnel", nioCore, nioPosix], swiftSettings: strict),
+        .target(
+            name: "Carriers",
+            dependencies: ["HostSupport", "Noise", "Tunnel", nioCore, nioPosix],
+            swiftSettings: strict
+        ),
         .target(name: "InterceptProtocol", dependencies: [nioCore], swiftSettings: strict),
         .target(name: "Diversion", dependencies: [nioCore, nioPosix], swiftSettings: strict),
         .target(
@@ -82,18 +86,16 @@ let package = Package(
         .executableTarget(
             name: "kl-sidecar",
             dependencies: [
-                "AgentSupport", "InterceptProtocol", "KeyFiles", "Noise", "SidecarAgent", "Tunnel", argumentParser,
-                logging,
-                nioCore, nioPosix,
+                "AgentSupport", "Carriers", "HostSupport", "InterceptProtocol", "KeyFiles", "Noise", "SidecarAgent",
+                "Tunnel", argumentParser, logging, nioCore, nioPosix,
             ],
             swiftSettings: strict
         ),
         .executableTarget(
             name: "kl-workspace",
             dependencies: [
-                "AgentSupport", "InterceptProtocol", "Noise", "Tunnel", "WorkspaceAgent", argumentParser, logging,
-                nioCore,
-                nioPosix,
+                "AgentSupport", "Carriers", "HostSupport", "InterceptProtocol", "Noise", "Tunnel", "WorkspaceAgent",
+                argumentParser, logging, nioCore, nioPosix,
             ],
             swiftSettings: strict
         ),
@@ -120,6 +122,11 @@ let package = Package(
         .testTarget(
             name: "InterceptProtocolTests",
             dependencies: ["InterceptProtocol", nioCore],
+            swiftSettings: strict
+        ),
+        .testTarget(
+            name: "CarriersTests",
+            dependencies: ["Carriers", "HostSupport", "Tunnel", nioCore, nioPosix],
             swiftSettings: strict
         ),
         .testTarget(name: "HostSupportTests", dependencies: ["HostSupport", nioCore, nioPosix], swiftSettings: strict),

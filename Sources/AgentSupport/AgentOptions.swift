@@ -45,6 +45,7 @@ extension Logger.Level: @retroactive ExpressibleByArgument {}
 extension LineLogHandler.Format: ExpressibleByArgument {}
 extension OnUnavailable: ExpressibleByArgument {}
 extension Probes: ExpressibleByArgument {}
+extension ProxyProtocol: ExpressibleByArgument {}
 
 extension TimeAmount {
     /// `10m`, `6s`, `500ms`, `1h`, for a flag.

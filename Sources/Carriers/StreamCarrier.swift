@@ -1,7 +1,8 @@
+import HostSupport
 import NIOCore
 import Tunnel
 
-/// One TCP connection that carries messages: the bytes on one side, the framer on the other.
+/// One byte stream that carries messages: the bytes on one side, the framer on the other.
 ///
 /// Bound to its channel's event loop, on which its owner lives too.
 final class StreamCarrier {
@@ -9,16 +10,30 @@ final class StreamCarrier {
     let channel: any Channel
     let openedAt: Instant
     var framer: MessageFramer
+    /// Of a workspace's: where it leads, and the command behind it.
+    let address: TunnelClient.Address?
+    let command: FilterProcess?
+    /// Why this side closes it, in a clause said of the address.
+    var fault: String?
     /// Reused for every batch: once the channel has written it, its storage is ours alone again.
     private var output = ByteBuffer()
 
     /// How much is sealed at once. What is sealed waits in order: a request behind it can't overtake it any more.
     private static let batch = 128 * 1_024
 
-    init(id: CarrierID, channel: any Channel, framer: consuming MessageFramer, at now: Instant) {
+    init(
+        id: CarrierID,
+        channel: any Channel,
+        framer: consuming MessageFramer,
+        address: TunnelClient.Address? = nil,
+        command: FilterProcess? = nil,
+        at now: Instant
+    ) {
         self.id = id
         self.channel = channel
         self.framer = framer
+        self.address = address
+        self.command = command
         self.openedAt = now
     }
 

@@ -1,3 +1,4 @@
+import HostSupport
 public import NIOCore
 import NIOPosix
 import Noise
@@ -16,22 +17,7 @@ public final class TunnelClient {
         func tunnelClientLostItsCarrier(_ client: TunnelClient)
     }
 
-    public struct Address: Hashable, Sendable, CustomStringConvertible {
-        public var host: String
-        public var port: Int
-
-        public init(host: String, port: Int) {
-            self.host = host
-            self.port = port
-        }
-
-        public var description: String {
-            self.host.contains(":") ? "[\(self.host)]:\(self.port)" : "\(self.host):\(self.port)"
-        }
-    }
-
     public let eventLoop: any EventLoop
-    private let address: Address
     private let random: RandomSource
     private weak var delegate: (any Delegate)?
     private var initiator: Initiator
@@ -39,8 +25,14 @@ public final class TunnelClient {
     private let timer: DeadlineTimer
     private var carriers: [StreamCarrier] = []
     private var nextCarrier: UInt64 = 1
-    private var isWanted = false
+    private(set) var isWanted = false
+    /// A carrier is being made, or one that led nowhere is being cleared away.
     private var isDialling = false
+    /// From the first address's turn until a carrier is answered.
+    private var attempt: DialAttempt?
+    private var order: DialOrder
+    /// Of the carrier that was answered last.
+    private var answeredAddress: Address?
     private var dialAttempts = 0
     /// How many connections in a row the peer ended with an error, and when the last one began.
     private var badEndings = 0
@@ -62,18 +54,17 @@ public final class TunnelClient {
     /// After a connection that ended with an error: 1, 2, 4, 8, then 15 s, unless it had held for this long.
     private static let endingBackoff: [TimeAmount] = [.seconds(1), .seconds(2), .seconds(4), .seconds(8), .seconds(15)]
     private static let heldLongEnough = TimeAmount.seconds(60)
-    private static let connectTimeout = TimeAmount.seconds(5)
 
     /// - Precondition: called on the event loop, as every method here.
     public init(
         _ configuration: Initiator.Configuration,
-        address: Address,
+        addresses: [Address],
         eventLoop: any EventLoop,
         delegate: any Delegate
     ) {
         eventLoop.preconditionInEventLoop()
         self.eventLoop = eventLoop
-        self.address = address
+        self.order = DialOrder(addresses)
         self.delegate = delegate
         self.random = .system
         self.maxMessageSize = configuration.tunnel.maxMessageSize
@@ -87,6 +78,20 @@ public final class TunnelClient {
     /// Begins to dial, and goes on until `close` or until the connection's end says that nobody should.
     public func start() {
         self.isWanted = true
+        self.dial()
+    }
+
+    /// Leaves the present carrier, and goes on over one to these addresses.
+    public func dial(instead addresses: [Address]) {
+        guard addresses != self.order.addresses else { return }
+        self.order = DialOrder(addresses)
+        self.attempt = nil
+        self.answeredAddress = nil
+        guard self.isWanted else { return }
+        self.redial?.cancel()
+        self.redial = nil
+        self.dialAttempts = 0
+        self.dropCarriers()
         self.dial()
     }
 
@@ -125,52 +130,140 @@ public final class TunnelClient {
     public var lastTimestamp: TAI64N? { self.initiator.lastTimestamp }
     public var handshakeAge: TimeAmount? { self.initiator.handshakeAge(at: Clock.now()) }
 
+    /// Where the present carrier leads, or the one that was answered last; nil: none was.
+    public var address: Address? {
+        self.carriers.lazy.compactMap(\.address).first ?? self.answeredAddress
+    }
+
     // MARK: Dialling
 
     private func dial() {
         self.redial = nil
         guard self.isWanted, !self.isDialling, self.carriers.isEmpty else { return }
         self.isDialling = true
-        let bound = NIOLoopBound(self, eventLoop: self.eventLoop)
-        ClientBootstrap(group: self.eventLoop)
-            .connectTimeout(Self.connectTimeout)
-            .channelOption(.recvAllocator, value: CarrierOptions.receiveAllocator)
-            .channelOption(.writeBufferWaterMark, value: CarrierOptions.waterMark)
-            .carrierSocketOptions()
-            .channelInitializer { channel in
-                channel.eventLoop.makeCompletedFuture { try bound.value.attach(channel) }
-            }
-            .connect(host: self.address.host, port: self.address.port)
-            .assumeIsolated()
-            .whenComplete { [weak self] result in self?.dialled(result) }
+        self.attempt = DialAttempt(self.order.attempt(at: Clock.now()))
+        self.dialNext()
     }
 
-    private func attach(_ channel: any Channel) throws {
+    /// The attempt's next address, or its end.
+    private func dialNext() {
+        guard self.isWanted, let address = self.attempt?.next() else { return self.attemptFailed() }
+        self.isDialling = true
+        switch address {
+        case .tcp(let host, let port): self.connect(address, host, port)
+        case .command(let words): self.run(address, words)
+        }
+    }
+
+    private func connect(_ address: Address, _ host: String, _ port: Int) {
+        let bound = NIOLoopBound(self, eventLoop: self.eventLoop)
+        self.bootstrap
+            .connectTimeout(self.attempt?.isLast ?? true ? DialAttempt.lastTimeout : DialAttempt.timeout)
+            .carrierSocketOptions()
+            .channelInitializer { channel in
+                channel.eventLoop.makeCompletedFuture { try bound.value.attach(channel, to: address) }
+            }
+            .connect(host: host, port: port)
+            .assumeIsolated()
+            .whenComplete { [weak self] result in
+                guard let self, case .failure(let error) = result else { return }
+                let reason = "\(address) can't be reached: \(Failure.describe(error))"
+                self.failed(address, .unreachable, reason)
+            }
+    }
+
+    private func run(_ address: Address, _ words: [String]) {
+        let (process, socket): (FilterProcess, CInt)
+        do throws(HostError) {
+            (process, socket) = try FilterProcess.start(words, on: self.eventLoop)
+        } catch {
+            return self.failed(address, .unreachable, "\(error)")
+        }
+        let bound = NIOLoopBound((self, process), eventLoop: self.eventLoop)
+        self.bootstrap
+            .channelInitializer { channel in
+                channel.eventLoop.makeCompletedFuture {
+                    let (client, process) = bound.value
+                    try client.attach(channel, to: address, by: process)
+                }
+            }
+            .withConnectedSocket(socket)
+            .assumeIsolated()
+            .whenComplete { [weak self] result in
+                guard case .failure(let error) = result else { return }
+                process.end { _ in
+                    guard let self else { return }
+                    let reason = "'\(address.abbreviated)' can't be talked to: \(Failure.describe(error))"
+                    self.failed(address, .unreachable, reason)
+                }
+            }
+    }
+
+    private var bootstrap: ClientBootstrap {
+        ClientBootstrap(group: self.eventLoop)
+            .channelOption(.recvAllocator, value: CarrierOptions.receiveAllocator)
+            .channelOption(.writeBufferWaterMark, value: CarrierOptions.waterMark)
+    }
+
+    private func attach(_ channel: any Channel, to address: Address, by command: FilterProcess? = nil) throws {
         let carrier = StreamCarrier(
             id: CarrierID(self.nextCarrier),
             channel: channel,
             framer: MessageFramer(role: .initiator, maxMessageSize: self.maxMessageSize),
+            address: address,
+            command: command,
             at: Clock.now()
         )
         self.nextCarrier += 1
         try channel.pipeline.syncOperations.addHandler(StreamCarrierHandler(carrier: carrier, owner: self))
     }
 
-    private func dialled(_ result: Result<any Channel, any Error>) {
-        self.isDialling = false
-        if case .failure(let error) = result {
-            self.dialFailed("\(self.address) can't be reached: \(Failure.describe(error))")
-        }
+    /// This address led nowhere: the next one's turn.
+    private func failed(_ address: Address, _ kind: DialAttempt.Failure, _ reason: String) {
+        self.order.failed(address, at: Clock.now())
+        self.attempt?.failed(kind, reason)
+        self.dialNext()
     }
 
-    private func dialFailed(_ reason: String) {
-        guard self.isWanted else { return }
+    private func attemptFailed() {
+        self.isDialling = false
+        guard self.isWanted else {
+            self.attempt = nil
+            return
+        }
+        // Given up for other addresses.
+        guard let attempt = self.attempt else { return self.dial() }
+        self.attempt = nil
+        // A first carrier that just closes says nothing yet: the peer may have been busy.
+        if self.dialAttempts == 0, attempt.isSilent {
+            self.dialAttempts = 1
+            return self.dial(in: Self.shortLifePause)
+        }
         let step = Self.backoff[min(self.dialAttempts, Self.backoff.count - 1)]
         self.dialAttempts = min(self.dialAttempts + 1, Self.backoff.count)
         let most = min(Self.jitter.nanoseconds, step.nanoseconds / Int64(Self.jitterShare))
         let jitter = most > 0 ? Int64(self.random.next() % UInt64(most)) : 0
         self.dial(in: step + .nanoseconds(jitter))
-        self.delegate?.tunnelClient(self, dialFailed: reason, retryIn: step)
+        self.delegate?.tunnelClient(self, dialFailed: attempt.reason, retryIn: step)
+    }
+
+    /// A carrier that nobody answers keeps the other addresses from their turn.
+    private func limitWait(for carrier: StreamCarrier) {
+        guard let attempt = self.attempt, !attempt.isLast else { return }
+        let limit = carrier.command == nil ? DialAttempt.answerTimeout : DialAttempt.commandAnswerTimeout
+        self.eventLoop.assumeIsolated().scheduleTask(in: limit) { [weak self, weak carrier] in
+            guard let self, let carrier, self.attempt != nil else { return }
+            carrier.fault = "gives no answer"
+            self.drop(carrier.id)
+        }
+    }
+
+    private func answered() {
+        self.dialAttempts = 0
+        self.attempt = nil
+        guard let address = self.carriers.last?.address else { return }
+        self.answeredAddress = address
+        self.order.answered(address)
     }
 
     private func dial(in delay: TimeAmount) {
@@ -212,11 +305,14 @@ public final class TunnelClient {
         defer { self.isDelivering = false }
         while let event = self.initiator.nextEvent() {
             switch event {
-            case .closeCarrier(let id): self.drop(id)
+            case .closeCarrier(let id):
+                let carrier = self.carriers.first { $0.id == id }
+                if let carrier, carrier.command != nil, carrier.fault == nil { carrier.fault = "gives no answer" }
+                self.drop(id)
             case .established:
-                self.dialAttempts = 0
+                self.answered()
                 self.establishedAt = Clock.now()
-            case .resumed: self.dialAttempts = 0
+            case .resumed: self.answered()
             case .connection(.ended(let end)): self.connectionEnded(end)
             case .connection, .presharedKeysDiffer: break
             }
@@ -245,9 +341,16 @@ public final class TunnelClient {
 
 extension TunnelClient: StreamCarrierHandler.Owner {
     func carrierOpened(_ carrier: StreamCarrier) {
-        guard self.isWanted else { return carrier.channel.close(promise: nil) }
+        guard self.isWanted, let address = carrier.address, self.order.addresses.contains(address) else {
+            self.isDialling = false
+            self.attempt = nil
+            carrier.command?.end()
+            carrier.channel.close(promise: nil)
+            return self.dial()
+        }
         self.isDialling = false
         self.carriers.append(carrier)
+        self.limitWait(for: carrier)
         self.initiator.carrierOpened(carrier.id, at: Clock.now())
         self.pump()
     }
@@ -260,6 +363,7 @@ extension TunnelClient: StreamCarrierHandler.Owner {
             case .message(let message): _ = self.initiator.receive(message, from: carrier.id, at: now)
             case .needsMore: return
             case .violation:
+                carrier.fault = "doesn't speak the tunnel's protocol"
                 self.drop(carrier.id)
                 return
             }
@@ -272,21 +376,46 @@ extension TunnelClient: StreamCarrierHandler.Owner {
 
     func carrierClosed(_ carrier: StreamCarrier) {
         let now = Clock.now()
+        let wasKnown = self.carriers.contains { $0 === carrier }
+        let wasAnswered = self.attempt == nil
         self.carriers.removeAll { $0 === carrier }
         self.initiator.carrierClosed(carrier.id, at: now)
         self.pump()
-        guard self.isWanted, self.carriers.isEmpty else { return }
+        guard wasKnown, self.isWanted, self.carriers.isEmpty else {
+            carrier.command?.end()
+            return
+        }
+        if wasAnswered { carrier.command?.end(after: carrier.fault == nil ? Self.ownEnd : .zero) }
         self.delegate?.tunnelClientLostItsCarrier(self)
-        guard !self.isDialling, self.redial == nil else { return }
+        guard !self.isDialling, self.redial == nil else {
+            carrier.command?.end()
+            return
+        }
         if self.badEndings > 0, self.initiator.connection == nil {
+            self.attempt = nil
+            carrier.command?.end()
             return self.dial(in: Self.endingBackoff[self.badEndings - 1])
         }
-        let wasShort = now - carrier.openedAt < Self.shortLife
-        if self.dialAttempts == 0 {
-            self.dialAttempts = 1
-            self.dial(in: wasShort ? Self.shortLifePause : .zero)
-        } else {
-            self.dialFailed("\(self.address) closed the connection without an answer")
+        guard !wasAnswered, let address = carrier.address else {
+            self.dialAttempts = max(1, self.dialAttempts)
+            return self.dial(in: now - carrier.openedAt < Self.shortLife ? Self.shortLifePause : .zero)
+        }
+        self.ledNowhere(carrier, address)
+    }
+
+    private func ledNowhere(_ carrier: StreamCarrier, _ address: Address) {
+        guard let command = carrier.command else {
+            let what = carrier.fault ?? "closed the connection without an answer"
+            return self.failed(address, carrier.fault == nil ? .silent : .unreachable, "\(address) \(what)")
+        }
+        // No other is dialled meanwhile: so there are never many of them.
+        self.isDialling = true
+        command.end(after: carrier.fault == nil ? Self.ownEnd : .zero) { [weak self] ending in
+            let what = carrier.fault ?? ending.reason
+            self?.failed(address, .unreachable, "'\(address.abbreviated)' \(what)")
         }
     }
+
+    /// How long a command whose output has ended may take to end by itself: its code and its last words tell why.
+    private static let ownEnd = TimeAmount.milliseconds(200)
 }

@@ -53,6 +53,23 @@ public final class TunnelServer {
         self.listening(self.bootstrap.withBoundSocket(descriptor))
     }
 
+    /// Listens on a socket of `DialSocket` too, for `kl-sidecar dial`: of this user's and of root's programs. What they may
+    /// is no more than what anyone may who connects over TCP.
+    public func listen(onDialSocket descriptor: CInt) -> EventLoopFuture<Void> {
+        let bound = NIOLoopBound(self, eventLoop: self.eventLoop)
+        return ServerBootstrap(group: self.eventLoop)
+            .childChannelOption(.recvAllocator, value: CarrierOptions.receiveAllocator)
+            .childChannelOption(.writeBufferWaterMark, value: CarrierOptions.waterMark)
+            .childChannelInitializer { channel in
+                DialSocket.mayDial(channel).flatMapThrowing { mayDial in
+                    guard mayDial else { throw DialSocket.Stranger() }
+                    try bound.value.attach(channel)
+                }
+            }
+            .withBoundSocket(descriptor)
+            .map { bound.value.listeners.append($0) }
+    }
+
     private func listening(_ channel: EventLoopFuture<any Channel>) -> EventLoopFuture<SocketAddress?> {
         let bound = NIOLoopBound(self, eventLoop: self.eventLoop)
         return channel.map { channel in

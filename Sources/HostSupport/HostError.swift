@@ -27,6 +27,9 @@ public struct HostError: Error, Equatable, CustomStringConvertible, Sendable {
         HostError(description: "\(path) \(what): it isn't a file", code: ENOTSUP)
     }
 
+    /// A program or a socket isn't there, in a sentence of its own.
+    static func notFound(_ what: String) -> HostError { HostError(description: what, code: ENOENT) }
+
     /// - Parameter what: "can't be written", said of the path.
     static func last(_ path: String, _ what: String) -> HostError { HostError("\(path) \(what)", code: errno) }
 }

@@ -73,10 +73,10 @@ public enum LocalSocket {
     }
 
     /// The kernel's `struct ucred` (unix(7)).
-    struct Credentials: Sendable {
-        var pid: Int32 = 0
-        var user: UInt32 = 0
-        var group: UInt32 = 0
+    public struct Credentials: Sendable {
+        public var pid: Int32 = 0
+        public var user: UInt32 = 0
+        public var group: UInt32 = 0
     }
 
     /// † In milliseconds. A program that isn't stopped takes a connection within a few.

@@ -143,12 +143,29 @@ public struct ServicePort: Hashable, Sendable {
     }
 }
 
+/// `--carrier`: by which way a sidecar is dialled.
+public enum CarrierChoice: String, Sendable, CaseIterable {
+    /// By its address, and where that can't be reached by the environment's command.
+    case auto
+    case tcp
+    case exec
+
+    public init(flag text: String) throws(FlagError) {
+        if text == "udp" { throw FlagError("udp isn't a carrier of this version. Write auto, tcp or exec.") }
+        guard let choice = CarrierChoice(rawValue: text) else {
+            throw FlagError("'\(text)' isn't a carrier. Write auto, tcp or exec.")
+        }
+        self = choice
+    }
+}
+
 /// A workspace's `--sidecar`: whom to dial, and how.
 public struct SidecarAddress: Hashable, Sendable {
     public enum Carrier: Hashable, Sendable {
         case tcp(Endpoint)
         case udp(Endpoint)
-        case exec(String)
+        /// A program and its arguments.
+        case exec([String])
     }
 
     /// As text: what a key is, another module knows.
@@ -165,14 +182,36 @@ public struct SidecarAddress: Hashable, Sendable {
         switch rest[..<colon] {
         case "tcp": self.carrier = .tcp(try Flags.endpoint(value))
         case "udp": self.carrier = .udp(try Flags.endpoint(value))
-        case "exec" where value.contains { !$0.isWhitespace }: self.carrier = .exec(value)
+        case "exec": self.carrier = .exec(try Self.command(value, of: text))
         default: throw Self.malformed(text)
         }
     }
 
+    private static func command(_ value: String, of text: String) throws(FlagError) -> [String] {
+        let split: ShellWords
+        do throws(ShellWords.Failure) {
+            split = try ShellWords(value)
+        } catch {
+            switch error {
+            case .unclosed(let quote):
+                throw FlagError("'\(text)' lacks a \(quote) that closes the one before. Add it.")
+            case .backslashAtEnd:
+                throw FlagError("'\(text)' ends with a backslash. Take it away, or write two.")
+            }
+        }
+        if let syntax = split.shellSyntax {
+            throw FlagError(
+                "'\(syntax)' in the command after exec: means something to a shell alone. Run one: exec:sh -c '…'."
+            )
+        }
+        guard split.words.first?.isEmpty == false else { throw Self.malformed(text) }
+        return split.words
+    }
+
     private static func malformed(_ text: String) -> FlagError {
         FlagError(
-            "'\(text)' isn't a sidecar's address. Write PUBLIC_KEY@tcp:HOST:PORT, as the sidecar's ready line has them."
+            "'\(text)' isn't a sidecar's address. Write PUBLIC_KEY@tcp:HOST:PORT, as the sidecar's ready line has them, or "
+                + "PUBLIC_KEY@exec:'COMMAND …'."
         )
     }
 }

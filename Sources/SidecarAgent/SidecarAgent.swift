@@ -62,6 +62,8 @@ public final class SidecarAgent {
 
     public struct Sockets: Sendable {
         public var tunnel: [CInt] = []
+        /// Of `DialSocket`; nil: one is opened once it is known where the tunnel listens.
+        public var dial: CInt?
         /// By service port; more than one where the port has several addresses.
         public var services: [UInt16: [CInt]] = [:]
 
@@ -118,6 +120,8 @@ public final class SidecarAgent {
         for key in self.configuration.peers { server.accept(key, presharedKey: self.configuration.presharedKey) }
         let this = NIOLoopBound(self, eventLoop: self.eventLoop)
         return self.listenForWorkspaces(server).flatMap { tunnel in
+            this.value.listenForDial(besides: tunnel).map { tunnel }
+        }.flatMap { tunnel in
             this.value.listenForClients().map { Ready(tunnel: tunnel, services: $0) }
         }
     }
@@ -132,6 +136,19 @@ public final class SidecarAgent {
         return EventLoopFuture.whenAllSucceed(sockets.map { server.listen(onBoundSocket: $0) }, on: self.eventLoop)
             .map { $0.first ?? nil }
             .flatMapErrorThrowing { throw StartError("The tunnel can't use the socket that it was given", $0) }
+    }
+
+    /// Without it workspaces still dial in over TCP.
+    private func listenForDial(besides tunnel: SocketAddress?) -> EventLoopFuture<Void> {
+        guard let server = self.server else { return self.eventLoop.makeSucceededVoidFuture() }
+        do {
+            let place = Endpoint(host: tunnel?.ipAddress ?? "", port: UInt16(clamping: tunnel?.port ?? 0))
+            let descriptor = try self.configuration.sockets.dial ?? DialSocket.listen(for: "\(place)")
+            return server.listen(onDialSocket: descriptor)
+        } catch {
+            self.log.warning("kl-sidecar dial finds no way in here: \(error)")
+            return self.eventLoop.makeSucceededVoidFuture()
+        }
     }
 
     private func listenForClients() -> EventLoopFuture<[UInt16: SocketAddress]> {

@@ -181,9 +181,6 @@ final class WorkspaceLink {
 
     private func start(_ start: ControlMessage.Start) {
         guard !self.isStopping else { return self.fail(start.generation, .internal, "the intercept is being stopped") }
-        if start.proxyProtocol != nil {
-            return self.fail(start.generation, .unsupported, "this sidecar doesn't speak the PROXY protocol")
-        }
         if let failure = self.refusal(of: start.ports, generation: start.generation) {
             return self.send(.failed(failure))
         }
@@ -344,10 +341,18 @@ final class WorkspaceLink {
     func wants(_ port: UInt16) -> Bool { self.intercept?.ports.contains { $0.service == port } ?? false }
 
     /// Takes a client onto its way to the workspace. False: there is no stream for it now.
-    func open(_ channel: any Channel, port: UInt16, upstream: Endpoint) -> Bool {
-        let header = ConnectionHeader(transport: .tcp, servicePort: port, client: ClientAddress(channel.remoteAddress))
+    ///
+    /// - Parameter destination: the address that the client called; nil: the one on which it was taken.
+    func open(_ channel: any Channel, port: UInt16, upstream: Endpoint, destination: SocketAddress? = nil) -> Bool {
+        let address = ClientAddress(channel.remoteAddress)
+        let header = ConnectionHeader(transport: .tcp, servicePort: port, client: address)
         var bytes = ByteBuffer()
         header.write(into: &bytes)
+        if let version = self.intercept?.proxyProtocol {
+            // Not the client's bytes: what is handed over to the original is without it.
+            ProxyHeader(client: address, destination: ClientAddress(destination ?? channel.localAddress))
+                .write(version, into: &bytes)
+        }
         let opened = self.withConnection { connection -> StreamID? in
             guard let id = connection.openStream() else { return nil }
             connection.write(bytes, to: id)

@@ -89,7 +89,7 @@ final class LocalConnection {
         guard let client = self.agent.client else { return channel.closeWithReset() }
         self.agent.localServerAnswered(self.port)
         if self.isProbe {
-            channel.close(promise: nil)
+            self.leave(channel)
             return self.answer(.connected)
         }
         let bridge = StreamBridge(client, stream: self.stream, channel: channel) { [weak self] _ in self?.done() }
@@ -100,6 +100,16 @@ final class LocalConnection {
         self.state = .bridged(bridge)
         self.withConnection { _ = $0.write(Self.byte(.connected), to: self.stream) }
         bridge.start()
+    }
+
+    /// A server that waits for a header gets one that says that this is nobody's connection.
+    private func leave(_ channel: any Channel) {
+        if let version = self.agent.configuration.proxyProtocol {
+            var bytes = ByteBuffer()
+            ProxyHeader.local.write(version, into: &bytes)
+            channel.writeAndFlush(bytes, promise: nil)
+        }
+        channel.close(promise: nil)
     }
 
     private func failed(_ error: any Error, _ header: ConnectionHeader) {

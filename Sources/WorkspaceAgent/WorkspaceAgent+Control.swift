@@ -24,6 +24,7 @@ extension WorkspaceAgent {
         )
         start.onUnavailable = self.configuration.onUnavailable
         start.probes = self.configuration.probes
+        start.proxyProtocol = self.configuration.proxyProtocol
         start.drainSeconds = self.configuration.drainSeconds
         // Once: what somebody took back isn't taken again without a person's wish.
         start.takeover = self.configuration.takesOver && !self.isStarted
@@ -87,7 +88,7 @@ extension WorkspaceAgent {
         if !self.isStarted {
             self.isStarted = true
             let roundTrip = self.client?.withConnection { $0.measuredRoundTripTime } ?? nil
-            self.log.info("intercepting", metadata: ["sidecar": "\(self.configuration.sidecar)"])
+            self.log.info("intercepting", metadata: ["sidecar": "\(self.client?.address.map { "\($0)" } ?? "-")"])
             self.startedFirst(roundTrip)
         }
         self.tell(.started(generation: generation))

@@ -1,3 +1,4 @@
+public import Carriers
 public import NIOCore
 public import Tunnel
 
@@ -10,6 +11,8 @@ extension WorkspaceAgent {
         public var presence: Presence
         /// As the sidecar counts; what it counted on earlier connections is in them, but for `open`.
         public var counts: Counts
+        /// Where the carrier leads that is in use, or was last.
+        public var address: TunnelClient.Address?
         public var roundTripTime: TimeAmount?
         public var handshakeAge: TimeAmount?
         /// On this connection.
@@ -62,6 +65,7 @@ extension WorkspaceAgent {
             isConnected: now?.0 ?? false,
             presence: self.presence,
             counts: self.earlier + self.counts,
+            address: client?.address,
             roundTripTime: now?.1,
             handshakeAge: client?.handshakeAge,
             messagesSent: now?.2.messagesSent ?? 0,

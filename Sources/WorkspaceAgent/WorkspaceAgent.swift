@@ -12,13 +12,16 @@ public import Tunnel
 public final class WorkspaceAgent {
     public struct Configuration: Sendable {
         public var tunnel: Initiator.Configuration
-        public var sidecar: TunnelClient.Address
+        /// In order of preference.
+        public var sidecar: [TunnelClient.Address]
         public var targets: LocalTargets
         /// Rises with each change of the list of ports.
         public var generation: UInt64 = 1
         public var onUnavailable: OnUnavailable = .original
         public var probes: Probes = .original
         public var drainSeconds = 10
+        /// The local servers are told the client's address by a header in front of its bytes.
+        public var proxyProtocol: ProxyProtocol?
         /// Take the service from whoever has it.
         public var takesOver = false
         /// Asks for nothing: has the sidecar give up what it holds for this key, after a crash.
@@ -31,7 +34,7 @@ public final class WorkspaceAgent {
 
         public init(
             tunnel: Initiator.Configuration,
-            sidecar: TunnelClient.Address,
+            sidecar: [TunnelClient.Address],
             targets: LocalTargets,
             label: String,
             log: Logger
@@ -137,7 +140,7 @@ public final class WorkspaceAgent {
         self.onOutcome = onOutcome
         let client = TunnelClient(
             self.configuration.tunnel,
-            address: self.configuration.sidecar,
+            addresses: self.configuration.sidecar,
             eventLoop: self.eventLoop,
             delegate: self
         )
@@ -197,8 +200,9 @@ public final class WorkspaceAgent {
 
     private var silence: String {
         let seconds = (self.configuration.givesUpAfter?.nanoseconds ?? 0) / 1_000_000_000
+        let places = self.configuration.sidecar.map(\.abbreviated).joined(separator: " and ")
         return """
-            No answer from the sidecar at \(self.configuration.sidecar) for \(seconds) s. Either the address isn't a sidecar's, or its \
+            No answer from the sidecar at \(places) for \(seconds) s. Either the address isn't a sidecar's, or its \
             public key is another one, or it doesn't accept the key \(self.configuration.tunnel.staticKey.publicKey) (its \
             --peer), or this machine's clock is wrong, or it speaks another version.
             """
@@ -267,6 +271,7 @@ public final class WorkspaceAgent {
     /// `refused` that the one before still is, at the sidecar; then that is to be asked for again, as another generation.
     public func update(_ change: (inout Configuration) -> Void) {
         change(&self.configuration)
+        self.client?.dial(instead: self.configuration.sidecar)
         self.missingServers.formIntersection(self.configuration.targets.ports.map(\.service))
         self.acknowledged = nil
         if self.client?.withConnection({ $0.isActive }) ?? false, !self.isEnding { self.sendStart() }

@@ -28,6 +28,12 @@ public struct StartRequest: Codable, Equatable, Sendable {
     public var probes: String
     public var drainSeconds: Int
     public var force: Bool
+    /// `v1` or `v2`; nil: local servers see this machine as the client.
+    public var proxyProtocol: String?
+    /// `tcp` or `exec`; nil: whichever leads to the sidecar.
+    public var carrier: String?
+    /// HOST:PORT to dial in place of the address that the environment tells.
+    public var endpoint: String?
 
     public struct Mapping: Codable, Hashable, Sendable {
         public var service: UInt16
@@ -184,9 +190,9 @@ public struct SidecarStatus: Codable, Equatable, Sendable {
     public var phase: Phase
     public var reason: String?
     public var publicKey: String
-    /// `tcp`
+    /// `tcp` or `exec`
     public var carrier: String
-    /// HOST:PORT that is dialled.
+    /// HOST:PORT, or the command.
     public var address: String
     public var listens: [String]
     public var rttMs: Double?
@@ -194,11 +200,18 @@ public struct SidecarStatus: Codable, Equatable, Sendable {
     public var messagesSent: UInt64
     public var messagesLost: UInt64
 
-    public init(name: String, phase: Phase, publicKey: String, address: String, listens: [String]) {
+    public init(
+        name: String,
+        phase: Phase,
+        publicKey: String,
+        carrier: String = "tcp",
+        address: String,
+        listens: [String]
+    ) {
         self.name = name
         self.phase = phase
         self.publicKey = publicKey
-        self.carrier = "tcp"
+        self.carrier = carrier
         self.address = address
         self.listens = listens
         self.messagesSent = 0

@@ -55,6 +55,7 @@ extension Intercept {
                 "'\(self.service)' has no sidecar. Look how the service is: kl env status"
             )
         }
+        try self.checkWays(to: locations, self.request)
         progress(.init(.sidecarRunning, seconds: watch.lap()))
         try Task.checkCancellation()
 
@@ -79,6 +80,23 @@ extension Intercept {
         try await self.probe()
         self.tellMappings(progress, watch.lap())
         self.handle(.probed)
+    }
+
+    /// What was asked for by --carrier and --endpoint can be had.
+    private func checkWays(to locations: [SidecarLocation], _ request: StartRequest) throws {
+        if request.endpoint != nil, locations.count > 1 {
+            throw RequestFailure(
+                .failed,
+                "'\(self.service)' has \(locations.count) sidecars, and --endpoint is the address of one. Leave it out."
+            )
+        }
+        for location in locations where location.addresses(for: request).isEmpty {
+            let message =
+                request.carrierChoice == .exec
+                ? "no command leads to the sidecar \(location.name) in this environment. Leave out --carrier exec."
+                : "the sidecar \(location.name) can't be dialled at '\(location.tcp)'. Name its address by --endpoint."
+            throw RequestFailure(.failed, message)
+        }
     }
 
     static func busy(_ service: String, holder: String, since: String?) -> RequestFailure {
@@ -191,6 +209,7 @@ extension Intercept {
                 )
             }
         }
+        try self.checkWays(to: self.replicas.map(\.location), request)
         progress(.init(.sidecarRunning, seconds: watch.lap()))
         if !self.request.isSame(as: request) { try await self.raise(to: request, targets) }
         var tunnelUp = DaemonReply.Step(.tunnelUp, seconds: watch.lap())
@@ -249,6 +268,7 @@ extension Intercept {
                 self.apply(request, to: &configuration)
                 configuration.targets = targets
                 configuration.generation = self.generation
+                configuration.sidecar = self.addresses(of: replica.location)
             }
         }
         self.refresh()
@@ -259,7 +279,9 @@ extension StartRequest {
     /// Asks for nothing else, in whatever order.
     func isSame(as other: StartRequest) -> Bool {
         self.onUnavailable == other.onUnavailable && self.probes == other.probes
-            && self.drainSeconds == other.drainSeconds && Set(self.mappings) == Set(other.mappings)
+            && self.drainSeconds == other.drainSeconds && self.proxyProtocol == other.proxyProtocol
+            && self.carrierChoice == other.carrierChoice && self.endpoint == other.endpoint
+            && Set(self.mappings) == Set(other.mappings)
     }
 }
 

@@ -135,10 +135,10 @@ final class Intercept {
 
     /// An agent for a sidecar, which dials it from now on. Nil: what the environment says of it can't be read.
     func connect(_ location: SidecarLocation, takesOver: Bool = false, onlyReleases: Bool = false) -> Replica? {
-        let made = Replica(location) { key, address in
+        let made = Replica(location, self.addresses(of: location)) { key, addresses in
             var configuration = WorkspaceAgent.Configuration(
                 tunnel: .init(staticKey: self.identity.staticKey, responder: key),
-                sidecar: address,
+                sidecar: addresses,
                 targets: self.targets,
                 label: self.identity.label,
                 log: self.log
@@ -165,6 +165,14 @@ final class Intercept {
         configuration.onUnavailable = OnUnavailable(rawValue: request.onUnavailable) ?? .original
         configuration.probes = Probes(rawValue: request.probes) ?? .original
         configuration.drainSeconds = request.drainSeconds
+        configuration.proxyProtocol = request.proxyProtocol.flatMap(ProxyProtocol.init(rawValue:))
+    }
+
+    /// Where it is dialled. A replica that came later isn't where the first one is.
+    func addresses(of location: SidecarLocation) -> [TunnelClient.Address] {
+        var request = self.request
+        if self.replicas.contains(where: { $0.location.name != location.name }) { request.endpoint = nil }
+        return location.addresses(for: request)
     }
 
     /// Its counts stay.

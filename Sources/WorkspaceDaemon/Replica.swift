@@ -10,6 +10,7 @@ import WorkspaceAgent
 @DaemonLoop
 final class Replica {
     let location: SidecarLocation
+    private let firstAddress: TunnelClient.Address
     let agent: WorkspaceAgent
     let since = NIODeadline.now()
     /// The agent is done.
@@ -30,14 +31,13 @@ final class Replica {
     /// - Parameter location: as the environment has it; nil if its key or address can't be read.
     init?(
         _ location: SidecarLocation,
-        _ configuration: (PublicKey, TunnelClient.Address) -> WorkspaceAgent.Configuration
+        _ addresses: [TunnelClient.Address],
+        _ configuration: (PublicKey, [TunnelClient.Address]) -> WorkspaceAgent.Configuration
     ) {
-        guard let key = PublicKey(base64: location.publicKey), let endpoint = try? Flags.endpoint(location.tcp) else {
-            return nil
-        }
+        guard let key = PublicKey(base64: location.publicKey), let first = addresses.first else { return nil }
         self.location = location
-        let address = TunnelClient.Address(host: endpoint.host, port: Int(endpoint.port))
-        self.agent = WorkspaceAgent(configuration(key, address), eventLoop: DaemonLoop.eventLoop)
+        self.firstAddress = first
+        self.agent = WorkspaceAgent(configuration(key, addresses), eventLoop: DaemonLoop.eventLoop)
     }
 
     func start(_ onChange: @escaping (Replica, Change) -> Void) {
@@ -65,6 +65,7 @@ final class Replica {
 
     func isAt(_ location: SidecarLocation) -> Bool {
         self.location.publicKey == location.publicKey && self.location.tcp == location.tcp
+            && self.location.command == location.command
     }
 
     /// As the intercept's state machine knows it.
@@ -78,11 +79,13 @@ final class Replica {
 
     func status(_ generation: UInt64, isStarting: Bool) -> SidecarStatus {
         let snapshot = self.agent.snapshot
+        let address = snapshot.address ?? self.firstAddress
         var status = SidecarStatus(
             name: self.location.name,
             phase: isStarting ? .pending : .degraded,
             publicKey: self.location.publicKey,
-            address: self.location.tcp,
+            carrier: address.carrier,
+            address: "\(address)",
             listens: self.location.listens
         )
         switch self.state(generation) {
@@ -97,5 +100,25 @@ final class Replica {
             status.messagesLost = snapshot.messagesLost
         }
         return status
+    }
+}
+
+extension SidecarLocation {
+    /// The ways to it that a request allows, in order of preference.
+    func addresses(for request: StartRequest) -> [TunnelClient.Address] {
+        var addresses: [TunnelClient.Address] = []
+        let choice = request.carrierChoice
+        if choice != .exec, let endpoint = try? Flags.endpoint(request.endpoint ?? self.tcp) {
+            addresses.append(.tcp(host: endpoint.host, port: Int(endpoint.port)))
+        }
+        if choice != .tcp, let command = self.command, !command.isEmpty { addresses.append(.command(command)) }
+        return addresses
+    }
+}
+
+extension SidecarStatus {
+    /// The address on a line with others.
+    public var shortAddress: String {
+        self.carrier == "exec" ? TunnelClient.Address.abbreviated(command: self.address) : self.address
     }
 }

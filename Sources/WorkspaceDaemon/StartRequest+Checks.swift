@@ -19,12 +19,23 @@ extension StartRequest {
         guard OnUnavailable(rawValue: self.onUnavailable) != nil, Probes(rawValue: self.probes) != nil else {
             throw RequestFailure(.failed, "--on-unavailable is original or refuse, --probes original or workspace.")
         }
+        guard self.proxyProtocol.map({ ProxyProtocol(rawValue: $0) != nil }) ?? true else {
+            throw RequestFailure(.failed, "--proxy-protocol is v1 or v2.")
+        }
+        guard self.carrier.map({ CarrierChoice(rawValue: $0) != nil }) ?? true else {
+            throw RequestFailure(.failed, "--carrier is auto, tcp or exec.")
+        }
+        guard self.endpoint.map({ (try? Flags.endpoint($0)) != nil && self.carrierChoice != .exec }) ?? true else {
+            throw RequestFailure(.failed, "--endpoint is HOST:PORT, and not for --carrier exec.")
+        }
         do throws(FlagError) {
             try Flags.checkDistinct(self.portMappings)
         } catch {
             throw RequestFailure(.failed, error.description)
         }
     }
+
+    var carrierChoice: CarrierChoice { self.carrier.flatMap(CarrierChoice.init(rawValue:)) ?? .auto }
 
     var portMappings: [PortMapping] {
         self.mappings.map { PortMapping(service: .init(service: $0.service), host: $0.host, port: $0.port) }

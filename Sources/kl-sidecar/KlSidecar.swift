@@ -8,7 +8,7 @@ struct KlSidecar: ParsableCommand {
         commandName: "kl-sidecar",
         abstract: "Stand next to a service and hand its connections to a workspace.",
         version: Version.text,
-        subcommands: [RunSidecar.self]
+        subcommands: [RunSidecar.self, DialSidecar.self]
     )
 
     static func main() { Self.runAsProgram() }

@@ -1,6 +1,7 @@
 import AgentSupport
 import ArgumentParser
 import Carriers
+import HostSupport
 import InterceptProtocol
 import Logging
 import NIOCore
@@ -21,12 +22,14 @@ struct RunWorkspace: ParsableCommand {
 
     @Option(
         help: ArgumentHelp(
-            "Whom to dial: PUBLIC_KEY@tcp:HOST:PORT, as the sidecar's ready line has them.",
+            "Whom to dial: PUBLIC_KEY@tcp:HOST:PORT, as the sidecar's ready line has them, or PUBLIC_KEY@exec:'COMMAND …', a "
+                + "command whose standard input and output lead there, as those of kl-sidecar dial do; repeated for other ways "
+                + "to the same sidecar, the preferred one first.",
             valueName: "address"
         ),
         transform: { try Sidecar($0) }
     )
-    var sidecar: Sidecar
+    var sidecar: [Sidecar]
 
     /// The address with its key, as the module of keys reads it.
     struct Sidecar {
@@ -62,6 +65,11 @@ struct RunWorkspace: ParsableCommand {
     var probes: Probes = .original
 
     @Option(
+        help: "Tell the local servers each client's address by a PROXY protocol header before its bytes: v1 or v2."
+    )
+    var proxyProtocol: ProxyProtocol?
+
+    @Option(
         help: ArgumentHelp(
             "How long open connections may take when the intercept ends; at most 10m.",
             valueName: "time"
@@ -80,6 +88,10 @@ struct RunWorkspace: ParsableCommand {
 
     func validate() throws {
         if self.deadAfter < .seconds(1) { throw ValidationError("--dead-after must be at least 1s.") }
+        if self.sidecar.isEmpty { throw ValidationError("No sidecar to dial. Name one by --sidecar.") }
+        if Set(self.sidecar.map(\.key)).count > 1 {
+            throw ValidationError("One sidecar is dialled. All --sidecar must have the same public key.")
+        }
         if self.map.isEmpty { throw ValidationError("No port is mapped. Name one by --map, such as --map 8080:3000.") }
         do throws(FlagError) {
             try Flags.checkDistinct(self.map)
@@ -94,14 +106,8 @@ struct RunWorkspace: ParsableCommand {
         AgentSupport.Process.raiseDescriptorLimit()
         let log = self.agent.logger("kl-workspace")
 
-        let endpoint: Endpoint
-        switch self.sidecar.carrier {
-        case .tcp(let tcp): endpoint = tcp
-        case .udp(let udp):
-            log.warning("udp: the UDP carrier isn't in this version; dialling \(udp) over TCP")
-            endpoint = udp
-        case .exec: throw ValidationError("exec: isn't a carrier of this version. Write PUBLIC_KEY@tcp:HOST:PORT.")
-        }
+        let addresses = try self.addresses(log)
+        guard let sidecarKey = self.sidecar.first?.key else { throw ValidationError("No sidecar to dial.") }
         let staticKey = try self.agent.staticKey()
         if self.agent.privateKeyFile == nil {
             // Nobody can have been told it before: the sidecar's --peers-file may still learn it.
@@ -109,19 +115,20 @@ struct RunWorkspace: ParsableCommand {
         }
         var tunnel = Initiator.Configuration(
             staticKey: staticKey,
-            responder: self.sidecar.key,
+            responder: sidecarKey,
             presharedKey: try self.agent.presharedKey()
         )
         tunnel.tunnel.deadAfter = self.deadAfter
         var configuration = WorkspaceAgent.Configuration(
             tunnel: tunnel,
-            sidecar: .init(host: endpoint.host, port: Int(endpoint.port)),
+            sidecar: addresses,
             targets: try LocalTargets(self.map),
             label: WorkspaceLabel.own,
             log: log
         )
         configuration.onUnavailable = self.onUnavailable
         configuration.probes = self.probes
+        configuration.proxyProtocol = self.proxyProtocol
         configuration.takesOver = self.takeover
         // Whole seconds on the wire: what is asked for is never cut short.
         configuration.drainSeconds = Int((self.drain.nanoseconds + 999_999_999) / 1_000_000_000)
@@ -132,7 +139,9 @@ struct RunWorkspace: ParsableCommand {
             NIOLoopBound(WorkspaceAgent(built, eventLoop: eventLoop), eventLoop: eventLoop)
         }.wait()
         let publicKey = staticKey.publicKey
-        eventLoop.execute { agent.value.start { Self.handle($0, publicKey: publicKey) } }
+        eventLoop.execute {
+            agent.value.start { [agent = agent.value] in Self.handle($0, publicKey: publicKey, of: agent) }
+        }
 
         _ = AgentSupport.Process.nextEndSignal()
         eventLoop.execute { agent.value.shutDown() }
@@ -141,11 +150,30 @@ struct RunWorkspace: ParsableCommand {
         Ending(name: "kl-workspace", saying: nil, code: Ending.interrupted).exit()
     }
 
-    private static func handle(_ outcome: WorkspaceAgent.Outcome, publicKey: PublicKey) {
+    private func addresses(_ log: Logger) throws -> [TunnelClient.Address] {
+        try self.sidecar.map { sidecar in
+            switch sidecar.carrier {
+            case .tcp(let tcp): return .tcp(host: tcp.host, port: Int(tcp.port))
+            case .udp(let udp):
+                log.warning("udp: the UDP carrier isn't in this version; dialling \(udp) over TCP")
+                return .tcp(host: udp.host, port: Int(udp.port))
+            case .exec(let words):
+                do throws(HostError) {
+                    try FilterProcess.program(words)
+                } catch {
+                    throw FlagError("the command to dial by can't be run: \(error). Check --sidecar and PATH.")
+                }
+                return .command(words)
+            }
+        }
+    }
+
+    private static func handle(_ outcome: WorkspaceAgent.Outcome, publicKey: PublicKey, of agent: WorkspaceAgent) {
         switch outcome {
         case .ready(let roundTripTime):
             var fields: [(String, JSONLine.Value)] = [
-                ("ready", .bool(true)), ("publicKey", .string(publicKey.base64)), ("carrier", .string("tcp")),
+                ("ready", .bool(true)), ("publicKey", .string(publicKey.base64)),
+                ("carrier", .string(agent.snapshot.address?.carrier ?? "tcp")),
             ]
             if let roundTripTime {
                 let microseconds = Double(roundTripTime.nanoseconds / 1_000)

@@ -9,12 +9,12 @@ from programs import GENERAL, program
 FLAG = re.compile(r"(?<![\w-])--[a-z][a-z-]*")
 SHORT_OR_LONG = re.compile(r"(?<![\w-])(--[a-z][a-z-]*|-[a-z])(?![\w-])")
 PROGRAMS = ("kl", "kl-sidecar", "kl-workspace")
-AGENTS = {"kl-sidecar": "run", "kl-workspace": "run"}
+AGENTS = ("kl-sidecar", "kl-workspace")
 OPERATIONS = ROOT / "docs/OPERATIONS.md"
 
 
 def flags_of(name):
-    return program(name).subcommands[AGENTS[name]].flags - GENERAL
+    return set().union(*(command.flags for command in program(name).all())) - GENERAL
 
 
 @pytest.mark.parametrize("agent", AGENTS)

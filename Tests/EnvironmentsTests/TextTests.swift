@@ -1,3 +1,4 @@
+import InterceptProtocol
 import Testing
 
 @testable import Environments

@@ -125,13 +125,14 @@ import Testing
         #expect(try SidecarAddress("\(key)@udp:[::1]:1").carrier == .udp(Endpoint(host: "::1", port: 1)))
         #expect(
             try SidecarAddress("\(key)@exec:kubectl exec -i a@b -- kl-sidecar dial").carrier
-                == .exec("kubectl exec -i a@b -- kl-sidecar dial")
+                == .exec(["kubectl", "exec", "-i", "a@b", "--", "kl-sidecar", "dial"])
         )
     }
 
     @Test(arguments: [
         "", "@", "key", "key@", "key@tcp", "key@tcp:", "key@tcp:host", "key@tcp:host:0", "key@udp:::1:80",
-        "@tcp:127.0.0.1:1", "key@exec:", "key@exec:  ", "key@TCP:127.0.0.1:1", "key@quic:127.0.0.1:1",
+        "@tcp:127.0.0.1:1", "key@exec:", "key@exec:  ", "key@exec:''", "key@exec:a 'b", "key@exec:a \\",
+        "key@exec:a | b", "key@TCP:127.0.0.1:1", "key@quic:127.0.0.1:1",
         "tcp:127.0.0.1:51820",
     ])
     func `no address`(text: String) {

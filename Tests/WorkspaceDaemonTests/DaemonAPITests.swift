@@ -81,6 +81,16 @@ import WorkspaceAgent
             ("--on-unavailable", { $0.onUnavailable = "never" }),
             ("--on-unavailable", { $0.probes = "" }),
             ("a service's name", { $0.service = "" }),
+            ("--proxy-protocol", { $0.proxyProtocol = "v3" }),
+            ("--carrier", { $0.carrier = "udp" }),
+            ("--endpoint", { $0.endpoint = "nowhere" }),
+            (
+                "--endpoint",
+                {
+                    $0.endpoint = "127.0.0.1:1"
+                    $0.carrier = "exec"
+                }
+            ),
         ]
         for (sentence, change) in wrong {
             var request = StartRequest(environment: Self.environment, service: "api", mappings: [Self.mapping])

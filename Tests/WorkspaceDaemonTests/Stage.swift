@@ -154,6 +154,15 @@ final class Stage: Environment {
         self.state.withLock { $0.sidecars[sidecar]?.ports[service] ?? 0 }
     }
 
+    /// What the environment tells of it from now on.
+    func change(_ sidecar: String = "api-1", _ change: (inout SidecarLocation) -> Void) {
+        self.state.withLock { state in
+            guard var running = state.sidecars[sidecar] else { return }
+            change(&running.location)
+            state.sidecars[sidecar] = running
+        }
+    }
+
     var records: [InterceptRecord] { self.state.withLock { Array($0.records.values) } }
 
     func setUp(_ isUp: Bool) { self.state.withLock { $0.isUp = isUp } }
@@ -266,10 +275,12 @@ final class Workspace {
     @discardableResult
     func start(
         _ mappings: (UInt16, UInt16)...,
-        force: Bool = false
+        force: Bool = false,
+        change: (inout StartRequest) -> Void = { _ in }
     ) async throws -> (InterceptStatus, [DaemonReply.Step]) {
         var steps: [DaemonReply.Step] = []
-        let request = self.stage.request(mappings, force: force)
+        var request = self.stage.request(mappings, force: force)
+        change(&request)
         let status = try await self.daemon.start(request, cancel: {}, { steps.append($0) })
         return (status, steps)
     }

@@ -1,3 +1,5 @@
+import InterceptProtocol
+
 extension ComposeReader {
     private static let keys = [
         "command", "depends_on", "entrypoint", "env_file", "environment", "ports", "restart", "stop_grace_period",

@@ -48,6 +48,31 @@ struct StartIntercept: AsyncParsableCommand {
     @Option(help: "Who answers health probes, where a sidecar can tell them: original or workspace.")
     var probes: Probes = .original
 
+    @Option(
+        help: "Tell the local servers each client's address by a PROXY protocol header before its bytes: v1 or v2."
+    )
+    var proxyProtocol: ProxyProtocol?
+
+    @Option(
+        help: ArgumentHelp(
+            "By which way the sidecar is dialled: tcp, by its address; exec, by the environment's command; auto, the first "
+                + "that leads there.",
+            valueName: "auto|tcp|exec"
+        ),
+        completion: .list(CarrierChoice.allCases.map(\.rawValue)),
+        transform: { try CarrierChoice(flag: $0) }
+    )
+    var carrier: CarrierChoice = .auto
+
+    @Option(
+        help: ArgumentHelp(
+            "Dial the sidecar here, in place of the address that the environment tells.",
+            valueName: "host:port"
+        ),
+        transform: { try Flags.endpoint($0) }
+    )
+    var endpoint: Endpoint?
+
     @Flag(help: "Take the service over from whoever intercepts it.")
     var force = false
 
@@ -59,6 +84,9 @@ struct StartIntercept: AsyncParsableCommand {
     func validate() throws {
         if self.allPorts, !self.port.isEmpty {
             throw ValidationError("--all-ports and --port exclude each other. Give one of them.")
+        }
+        if self.carrier == .exec, self.endpoint != nil {
+            throw ValidationError("--carrier exec dials no address. Leave out --endpoint, or take another carrier.")
         }
         if self.foreground, !self.output.isText {
             throw ValidationError(
@@ -84,6 +112,9 @@ struct StartIntercept: AsyncParsableCommand {
             request.probes = self.probes.rawValue
             request.drainSeconds = Int((self.drain.nanoseconds + 999_999_999) / 1_000_000_000)
             request.force = self.force
+            request.proxyProtocol = self.proxyProtocol?.rawValue
+            request.carrier = self.carrier == .auto ? nil : self.carrier.rawValue
+            request.endpoint = self.endpoint?.description
             try self.start(request, workspace)
             if self.foreground { try self.stay(request, workspace) }
         }
@@ -228,7 +259,7 @@ extension DaemonReply.Step {
     /// "tcp 127.0.0.1:51820, peer 3Jx5…4Q=, rtt 0.3 ms"
     fileprivate var tunnelText: String {
         guard let first = self.sidecars.first else { return "-" }
-        var text = "\(first.carrier) \(first.address), peer \(first.publicKey.abbreviatedKey)"
+        var text = "\(first.carrier) \(first.shortAddress), peer \(first.publicKey.abbreviatedKey)"
         if let rtt = first.rttMs { text += ", rtt \(Times.fixed(rtt, 1)) ms" }
         if self.sidecars.count > 1 { text += ", and \(self.sidecars.count - 1) more" }
         return text

@@ -61,7 +61,7 @@ extension InterceptView {
             )
         }
         if let tunnel = self.sidecars?.first(where: { $0.phase == .active }) {
-            var text = "\(tunnel.carrier) \(tunnel.address)"
+            var text = "\(tunnel.carrier) \(tunnel.shortAddress)"
             if let rtt = tunnel.rttMs { text += ", rtt \(Times.fixed(rtt, 1)) ms" }
             if let age = tunnel.handshakeAgeSeconds { text += ", handshake \(Times.fixed(age, 0)) s ago" }
             text += ", \(Times.grouped(tunnel.messagesLost)) lost of \(Times.grouped(tunnel.messagesSent))"

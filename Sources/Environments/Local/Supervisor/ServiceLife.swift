@@ -1,3 +1,5 @@
+import HostSupport
+
 /// What becomes of a service's process, as a value: what happens goes in, what to do comes out.
 ///
 ///     waiting ──▶ starting ──▶ running

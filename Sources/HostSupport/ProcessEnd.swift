@@ -7,22 +7,22 @@ import Darwin
 #endif
 
 /// How a process ended.
-enum ProcessEnd: Equatable, Sendable {
+public enum ProcessEnd: Equatable, Sendable {
     case exited(Int32)
     case killed(by: Int32)
     /// Not this process's child: nobody tells.
     case unknown
 
     /// wait(2)'s status word.
-    init(status: Int32) {
+    public init(status: Int32) {
         let signal = status & 0x7F
         self = signal == 0 ? .exited((status >> 8) & 0xFF) : .killed(by: signal)
     }
 
-    var isSuccess: Bool { self == .exited(0) }
+    public var isSuccess: Bool { self == .exited(0) }
 
     /// A clause for people.
-    var reason: String {
+    public var reason: String {
         switch self {
         case .exited(let code): "exited with code \(code)"
         case .killed(let signal): "was ended by signal \(signal)" + (Self.names[signal].map { " (\($0))" } ?? "")

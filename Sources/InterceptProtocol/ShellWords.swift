@@ -1,10 +1,10 @@
 /// A command line as a shell would split it into words. There is no shell: nothing else that one does is done.
-struct ShellWords: Equatable {
-    var words: [String] = []
+public struct ShellWords: Equatable, Sendable {
+    public var words: [String] = []
     /// The first word that would mean something to a shell, and is an argument here.
-    var shellSyntax: String?
+    public var shellSyntax: String?
 
-    enum Failure: Error, Equatable {
+    public enum Failure: Error, Equatable {
         case unclosed(Character)
         case backslashAtEnd
     }
@@ -12,7 +12,7 @@ struct ShellWords: Equatable {
     private static let syntax: Set<String> = ["&&", "||", "|", ";", "&", ">", ">>", "<", "<<", "2>", "2>&1", "(", ")"]
 
     /// POSIX.1 Shell Command Language, §2.2.
-    init(_ text: String) throws(Failure) {
+    public init(_ text: String) throws(Failure) {
         var word: String.UnicodeScalarView?
         var isQuoted = false
         var quote: Unicode.Scalar?

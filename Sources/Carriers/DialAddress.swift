@@ -1,0 +1,52 @@
+import HostSupport
+
+extension TunnelClient {
+    /// A way to a sidecar.
+    public enum Address: Hashable, Sendable {
+        case tcp(host: String, port: Int)
+        /// A program and its arguments, whose standard input and output lead there. No shell reads them.
+        case command([String])
+
+        /// As status and ready lines name the carrier.
+        public var carrier: String {
+            switch self {
+            case .tcp: "tcp"
+            case .command: "exec"
+            }
+        }
+    }
+}
+
+extension TunnelClient.Address: CustomStringConvertible {
+    /// `127.0.0.1:51820`, `docker exec -i api kl-sidecar dial`: for people, with nothing in it that a terminal obeys.
+    public var description: String {
+        switch self {
+        case .tcp(let host, let port): host.contains(":") ? "[\(host)]:\(port)" : "\(host):\(port)"
+        case .command(let words): words.map(Self.quoted).joined(separator: " ").visibleText
+        }
+    }
+
+    /// The same, with a long command cut at a blank.
+    public var abbreviated: String {
+        guard case .command = self else { return self.description }
+        return Self.abbreviated(command: self.description)
+    }
+
+    public static func abbreviated(command whole: String) -> String {
+        guard whole.count > Self.commandAtMost else { return whole }
+        var text = ""
+        for word in whole.split(separator: " ") {
+            guard text.isEmpty || text.count + word.count < Self.commandAtMost else { break }
+            text += text.isEmpty ? String(word.prefix(Self.commandAtMost)) : " \(word)"
+        }
+        return text + " …"
+    }
+
+    /// As long as an address of TCP may be, and some.
+    private static let commandAtMost = 48
+
+    private static func quoted(_ word: String) -> String {
+        let isPlain = !word.isEmpty && word.allSatisfy { $0.isLetter || $0.isNumber || "-_./:=@,+%~".contains($0) }
+        return isPlain ? word : "\"\(word)\""
+    }
+}

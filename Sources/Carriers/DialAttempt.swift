@@ -1,0 +1,36 @@
+import NIOCore
+
+/// One round through a sidecar's addresses, until one of them answers.
+struct DialAttempt {
+    enum Failure {
+        case unreachable
+        /// It took the connection and closed it again, as a sidecar does that doesn't know who dials.
+        case silent
+    }
+
+    private var rest: ArraySlice<TunnelClient.Address>
+    private var reasons: [String] = []
+    /// Nothing has failed in a way that says anything.
+    private(set) var isSilent = true
+
+    /// An address that others stand behind has so long to connect, and so long to answer. †
+    static let timeout = TimeAmount.seconds(1)
+    static let answerTimeout = TimeAmount.seconds(2)
+    /// A command may have to connect to a cluster first.
+    static let commandAnswerTimeout = TimeAmount.seconds(8)
+    static let lastTimeout = TimeAmount.seconds(5)
+
+    init(_ order: [TunnelClient.Address]) { self.rest = order[...] }
+
+    mutating func next() -> TunnelClient.Address? { self.rest.popFirst() }
+
+    /// No address stands behind the one whose turn it is.
+    var isLast: Bool { self.rest.isEmpty }
+
+    mutating func failed(_ kind: Failure, _ reason: String) {
+        self.reasons.append(reason)
+        if kind != .silent { self.isSilent = false }
+    }
+
+    var reason: String { self.reasons.joined(separator: "; ") }
+}

@@ -1,0 +1,90 @@
+#if canImport(Glibc)
+import Glibc
+#elseif canImport(Musl)
+import Musl
+#else
+import Darwin
+#endif
+
+/// Unix sockets with a name instead of a path (unix(7), abstract): they need no file system that can be written to, belong to
+/// a network namespace, and go with whoever listens.
+///
+/// Anyone in the namespace may connect, or listen under a name that is free: both ends look at who the other is.
+public enum AbstractSocket {
+    /// A name that is taken has the code EADDRINUSE.
+    public static func listen(_ name: String) throws(HostError) -> CInt {
+        let descriptor = try Self.make(name)
+        let isListening = Self.withAddress(name) { address, size in
+            bind(descriptor, address, size) == 0 && systemListen(descriptor, 64) == 0
+        }
+        guard isListening else {
+            let error = HostError.last(Self.shown(name), "can't be listened on")
+            close(descriptor)
+            throw error
+        }
+        return descriptor
+    }
+
+    /// Nil: nobody listens there.
+    public static func connect(_ name: String) throws(HostError) -> CInt? {
+        let descriptor = try Self.make(name)
+        let code: CInt = Self.withAddress(name) { address, size in
+            while systemConnect(descriptor, address, size) != 0 { if errno != EINTR { return errno } }
+            return 0
+        }
+        guard code != 0 else { return descriptor }
+        close(descriptor)
+        if code == ECONNREFUSED { return nil }
+        throw HostError("\(Self.shown(name)) can't be reached", code: code)
+    }
+
+    /// What is listened on in this network namespace, by the beginning of the name.
+    public static func names(from prefix: String) throws(HostError) -> [String] {
+        // Num RefCount Protocol Flags Type St Inode Path; a flag says that it listens (__SO_ACCEPTCON).
+        let text = String(decoding: try SmallFile.read("/proc/self/net/unix", atMost: 16 << 20) ?? [], as: UTF8.self)
+        var names: Set<String> = []
+        for line in text.split(separator: "\n") {
+            let fields = line.split(separator: " ", maxSplits: 7, omittingEmptySubsequences: true)
+            guard fields.count == 8, fields[7].hasPrefix("@\(prefix)"), let flags = UInt32(fields[3], radix: 16),
+                flags & 0x1_0000 != 0
+            else { continue }
+            names.insert(String(fields[7].dropFirst()))
+        }
+        return names.sorted()
+    }
+
+    /// The user at the other end, as the kernel says it; for the end that connected, whoever listened.
+    public static func peerUser(of descriptor: CInt) -> UInt32? { LocalSocket.peer(of: descriptor)?.user }
+
+    private static func shown(_ name: String) -> String { "@\(name.visibleText)" }
+
+    private static func make(_ name: String) throws(HostError) -> CInt {
+        let descriptor = socket(AF_UNIX, CInt(SOCK_STREAM.rawValue) | CInt(SOCK_CLOEXEC.rawValue), 0)
+        guard descriptor >= 0 else { throw .last(Self.shown(name), "can't be reached") }
+        return descriptor
+    }
+
+    private static func withAddress<Result>(
+        _ name: String,
+        _ body: (UnsafePointer<sockaddr>, socklen_t) -> Result
+    ) -> Result {
+        var address = sockaddr_un()
+        address.sun_family = sa_family_t(AF_UNIX)
+        let name = Array(name.utf8.prefix(MemoryLayout.size(ofValue: address.sun_path) - 1))
+        // A zero byte, then the name, which has no other end than the address's own.
+        withUnsafeMutableBytes(of: &address.sun_path) { path in
+            for (index, byte) in name.enumerated() { path[index + 1] = byte }
+        }
+        let size = MemoryLayout<sa_family_t>.size + 1 + name.count
+        return withUnsafePointer(to: &address) { pointer in
+            pointer.withMemoryRebound(to: sockaddr.self, capacity: 1) { body($0, socklen_t(size)) }
+        }
+    }
+}
+
+/// `listen` and `connect` are methods' names above.
+private func systemListen(_ descriptor: CInt, _ backlog: CInt) -> CInt { listen(descriptor, backlog) }
+
+private func systemConnect(_ descriptor: CInt, _ address: UnsafePointer<sockaddr>, _ size: socklen_t) -> CInt {
+    connect(descriptor, address, size)
+}
