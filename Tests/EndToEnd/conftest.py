@@ -5,20 +5,19 @@ import pathlib
 import resource
 import shutil
 import signal
-import subprocess
 import sys
 import tempfile
-import time
 
 import pytest
 
 sys.path.insert(0, str(pathlib.Path(__file__).parent))
 
 from harness import waiting  # noqa: E402
-from harness import engine as engines  # noqa: E402
 from harness.cli import ComposeProject, Developer  # noqa: E402
 from harness.pair import Pair  # noqa: E402
 from harness.processes import Processes  # noqa: E402
+
+pytest_plugins = ["harness.docker_fixtures"]
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 LONG = os.environ.get("KL_LONG") == "1"
@@ -67,6 +66,9 @@ def pytest_runtest_makereport(item, call):
     if report.failed and (given := item.funcargs.get("demo")):
         project, ada = given
         report.sections.append(("what the environment said", project.logs() + ada.logs()))
+    if report.failed and (shop := item.funcargs.get("shop")):
+        said = [developer.logs() for developer in item.funcargs.get("join_shop", [])]
+        report.sections.append(("what the project said", "\n".join([shop.logs(), *said])))
     return report
 
 
@@ -103,32 +105,6 @@ def scratch():
     folder.chmod(0o711)
     yield folder
     shutil.rmtree(folder, ignore_errors=True)
-
-
-@pytest.fixture(scope="session")
-def engine(scratch):
-    """A Docker engine of the tests' own. Where none can be started the test is skipped; in CI that is a failure."""
-    if why := engines.missing():
-        if os.environ.get("KL_REQUIRE_ENGINE") == "1":
-            pytest.fail(why + ". (KL_REQUIRE_ENGINE=1)", pytrace=False)
-        pytest.skip(why)
-    started = engines.Engine(scratch / "engine")
-    try:
-        yield started
-    finally:
-        started.close()
-
-
-@pytest.fixture(scope="session")
-def sidecar_image(engine):
-    """The sidecar's image as agent/image makes it of the program that this machine's Swift builds."""
-    start = time.monotonic()
-    command = [ROOT / "agent/image", "--here"]
-    done = subprocess.run(command, env={**os.environ, **engine.environment}, capture_output=True, text=True)
-    if done.returncode:
-        raise waiting.NotSeen(f"agent/image --here ended with {done.returncode}:\n{done.stdout}{done.stderr}")
-    waiting.note("the sidecar's image is built", 15, time.monotonic() - start)
-    return done.stdout.split()[-1]
 
 
 @pytest.fixture

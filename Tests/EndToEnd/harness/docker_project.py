@@ -4,6 +4,8 @@ import contextlib
 import json
 import os
 import pathlib
+import re
+import signal
 import subprocess
 import sys
 import threading
@@ -172,6 +174,45 @@ class DockerProject:
         except NotSeen as error:
             raise NotSeen(f"{error}\n{said}\n{self.engine.run('logs', '--tail', 20, container, check=False)}") from None
 
+    # MARK: What tests leave
+
+    def ready(self):
+        """Waits until each container runs and answers for itself."""
+        for service in self.services.values():
+            for container in service.containers:
+                self.answers(service, container)
+
+    def sidecars(self):
+        return self.engine.containers(f"name=^kl-{self.name}-")
+
+    def is_clean(self, rulesets, aim=2):
+        """Waits until no sidecar is left, and the rules in each network are what they were before."""
+        said = []
+
+        def check():
+            now = self.rulesets()
+            said[:] = [self.sidecars(), *(f"{name}:\n{now[name]}" for name in now if _masked(now[name]) != _masked(rulesets[name]))]
+            return said == [[]]
+
+        try:
+            eventually("no sidecar and no rule is left", check, aim, pause=0.1)
+        except NotSeen as error:
+            raise NotSeen(f"{error}\nsidecars: {said[0]}\nrules that were not there before, in " + "\n".join(said[1:])) from None
+
+    def remove_others(self):
+        if others := [other for other in self._others if other != self._prober]:
+            self.engine.run("rm", "--force", *others, check=False)
+        self._others = [self._prober] if self._prober else []
+
+    def remove_sidecars(self):
+        if sidecars := self.sidecars():
+            self.engine.run("rm", "--force", *sidecars, check=False)
+
+    def logs(self):
+        """What the sidecars that are left have said, and the engine."""
+        parts = [f"--- {name}\n{self.engine.run('logs', '--tail', 40, name, check=False)}" for name in self.sidecars()]
+        return "\n".join([self.engine.docker("ps", "--all"), *parts, self.engine.log(10)])
+
     # MARK: Clients
 
     def client(self, service, place, host=None, **options):
@@ -325,6 +366,11 @@ class Client:
         self.close()
 
 
+def _masked(ruleset):
+    """Without the numbers of ports: the engine draws new ones for its name server at each start of a container."""
+    return re.sub(r":\d+|(?<=sport )\d+", ":*", ruleset)
+
+
 class Server(Process):
     """A developer's own server, on the localhost of the engine's machine."""
 
@@ -334,6 +380,17 @@ class Server(Process):
         command += ["--name", name, "--port", self.port, "--host", host]
         super().__init__(name, command, pathlib.Path(folder) / f"{name}-{self.port}.log")
         self.first_line(30)
+
+    def freeze(self):
+        """As a debugger stops it: it accepts, and answers nothing."""
+        self.end_group(signal.SIGSTOP)
+
+    def thaw(self):
+        self.end_group(signal.SIGCONT)
+
+    def kill(self):
+        self.end_group(signal.SIGKILL)
+        self.wait(10)
 
 
 def check_sides(answers, switches, first, allowed_errors=0):
