@@ -232,8 +232,9 @@ class DockerProject:
         command = [*prefix, "--kind", service.kind, "--host", host, "--port", str(port)]
         return Client(f"{service.name} from {place} at {host}", command, self.engine.environment, **options)
 
-    def who(self, service, container=None, family=4, headers=(), timeout=5):
-        """Who answers a new connection from another container, by its address; None where nobody does. Quick."""
+    def who(self, service, container=None, family=4, headers=(), timeout=5, whole=False):
+        """Who answers a new connection from another container, by its address; None where nobody does. Quick.
+        The whole answer has also whom the server saw."""
         service = self.services[service]
         if not self._prober:
             self._prober = f"{self.name}-prober"
@@ -245,7 +246,14 @@ class DockerProject:
         command += ["--host", address, "--port", service.port, "--timeout", timeout]
         command += [part for header in headers for part in ("--header", header)]
         said = self.engine.run_in(self._prober, *command, check=False)
-        return said.split()[0] if said else None
+        return (said.strip() if whole else said.split()[0]) if said else None
+
+    def from_node(self, service, address, headers=()):
+        """Who answers a new connection of the machine itself, whose address is the bridge's."""
+        service = self.services[service]
+        command = [sys.executable, "-B", "-S", PROGRAMS / "load.py", "--once", "--kind", service.kind]
+        command += ["--host", address, "--port", service.port]
+        return self.engine.machine.run(*command, *(part for header in headers for part in ("--header", header))).strip()
 
     def comes_to(self, service, who, aim, container=None):
         """Waits until this side answers new connections."""
