@@ -9,7 +9,7 @@ import signal
 import subprocess
 
 from . import images
-from .machine import Machine, processes_in_cgroup
+from .machine import Machine, processes_in_cgroup, sweep_cgroups
 from .waiting import NotSeen, eventually
 
 # Debian's: another client or engine that may be in the path is not what users of Debian have.
@@ -41,6 +41,7 @@ class Engine:
         self.socket = self.folder / "docker.sock"
         self.config = self.folder / "client"
         self.config.mkdir()
+        sweep_cgroups()
         self.machine = Machine()
         self._nsenter = None
         try:

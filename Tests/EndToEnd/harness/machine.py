@@ -84,6 +84,12 @@ def remove_cgroups(name):
     return True
 
 
+def sweep_cgroups():
+    """Removes empty control groups of machines whose test run was killed; only they can't be left to the kernel."""
+    for path in [*CGROUPS.glob("kl-e2e-*"), *CGROUPS.glob("*/kl-e2e-*")]:
+        remove_cgroups(path.name)
+
+
 def processes_in_cgroup(parent, group):
     """The processes of a control group, as this machine numbers them; the oldest first."""
     for folder in [CGROUPS / "pids" / parent / group, CGROUPS / parent / group, *CGROUPS.glob(f"*/{parent}/{group}")]:
