@@ -182,6 +182,25 @@ def test_tables_of_others_are_no_reason_to_refuse(engine, shop, ada, serve):
         nft("delete table inet mesh")
 
 
+@pytest.mark.parametrize("flags", [[], ["--carrier", "exec"]])
+def test_where_only_the_engine_can_be_reached(shop, join_shop, serve, closing, flags):
+    """The tunnel goes through `docker exec`: the developer's machine knows no way to a container's address."""
+    far = join_shop("far", here=True)
+    far.ok("intercept", "start", "web", "-p", f"80:{serve('far', here=True).port}", *flags)
+    assert shop.who("web") == "far"
+    assert "exec" in far.ok("intercept", "list").out
+    load = closing(shop.client("web", "network")).under_way(100)
+    assert {answer["who"].split()[0] for answer in load.stop()} == {"far"}
+    far.ok("intercept", "stop", "web")
+    assert shop.who("web") == "web-1"
+
+
+def test_without_the_image_it_says_how_to_build_it(shop, ada, serve):
+    ran = ada.run("intercept", "start", "web", "-p", f"80:{serve().port}", "--sidecar-image", "kl-e2e-nothing:1")
+    assert ran.code == 1 and "agent/image" in ran.error and "kl-e2e-nothing:1" in ran.error, ran
+    assert ada.phase("web") is None and shop.who("web") == "web-1"
+
+
 def _sidecars_are_as_designed(engine, shop, service):
     """Granted what the design says, and nothing else."""
     sidecars = [name for name in shop.sidecars() if name.startswith(f"kl-{shop.name}-{service.name}-")]

@@ -380,11 +380,11 @@ def _masked(ruleset):
 
 
 class Server(Process):
-    """A developer's own server, on the localhost of the engine's machine."""
+    """A developer's own server, on the localhost of the engine's machine, or of this one."""
 
-    def __init__(self, engine, name, folder, port=None, host="127.0.0.1"):
+    def __init__(self, engine, name, folder, port=None, host="127.0.0.1", here=False):
         self.port = port or free_port()
-        command = [*engine.machine.prefix, *WHO_SERVER[:2], str(PROGRAMS / "who_server.py")]
+        command = [*([] if here else engine.machine.prefix), *WHO_SERVER[:2], str(PROGRAMS / "who_server.py")]
         command += ["--name", name, "--port", self.port, "--host", host]
         super().__init__(name, command, pathlib.Path(folder) / f"{name}-{self.port}.log")
         self.first_line(30)
