@@ -199,10 +199,10 @@ def test_the_service_exits(engine, shop, ada, intercepted):
     shop.is_clean(before)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
-def test_the_engine_is_restarted(engine, shop, ada, intercepted, number):
+@pytest.mark.parametrize("how", ["stop", "crash"])
+def test_the_engine_is_restarted(engine, shop, ada, intercepted, how):
     _, before, _ = intercepted
-    engine.stop(number)
+    getattr(engine, how)()
     # The list can't know, and says so; it doesn't hang.
     assert ada.run("intercept", "list").code in (0, 1)
     engine.start()

@@ -17,6 +17,8 @@ from .waiting import NotSeen, eventually
 
 PROGRAMS = pathlib.Path(__file__).with_name("in_containers")
 MOUNT = ["--volume", f"{PROGRAMS}:/programs:ro"]
+# Not each of them ends when it is asked to, as the first process of a container.
+QUICK = ["--stop-timeout", "1"]
 WHO_SERVER = ["python3", "-B", "/programs/who_server.py"]
 POSTGRES = """
 set -e
@@ -115,7 +117,7 @@ class DockerProject:
             "project.config_files": f"/srv/{self.name}/compose.yaml",
             "config-hash": "0" * 64,
         }
-        arguments = ["run", "--detach", "--name", name, "--hostname", name, "--restart", restart, *MOUNT]
+        arguments = ["run", "--detach", "--name", name, "--hostname", name, "--restart", restart, *QUICK, *MOUNT]
         arguments += [part for key, value in label.items() for part in ("--label", f"com.docker.compose.{key}={value}")]
         if not any(str(flag).startswith("--network") for flag in flags):
             arguments += ["--network", self.network, "--network-alias", service, "--network-alias", name]
@@ -131,7 +133,7 @@ class DockerProject:
     def beside(self, container, *command):
         """A container that shares a service's network, as `network_mode: service:…` makes it."""
         name = f"{self.name}-beside-{len(self._others)}"
-        flags = ["--network", f"container:{container}", "--name", name, *MOUNT]
+        flags = ["--network", f"container:{container}", "--name", name, *QUICK, *MOUNT]
         self.engine.docker("run", "--detach", *flags, self.engine.base_image(), *(command or ["sleep", "100000"]))
         self._others.append(name)
         return name
@@ -238,7 +240,7 @@ class DockerProject:
         service = self.services[service]
         if not self._prober:
             self._prober = f"{self.name}-prober"
-            flags = ["--detach", "--name", self._prober, "--network", self.network]
+            flags = ["--detach", "--name", self._prober, "--network", self.network, *QUICK, "--restart", "always"]
             self.engine.docker("run", *flags, self.engine.base_image(), "sleep", "100000")
             self._others.append(self._prober)
         address = self.engine.address(container or service.container, family)
