@@ -420,21 +420,15 @@ def check_sides(answers, switches, first, allowed_errors=0):
 
 
 def _sides(start, end, switches, first):
-    current, allowed = first, None
-    for typed, done, side in switches:
-        sides_before = set(current) if isinstance(current, (set, tuple, list)) else {current}
-        sides_after = set(side) if isinstance(side, (set, tuple, list)) else {side}
-        if end < typed:
-            return sides_before
-        if start < done:
-            allowed = sides_before | sides_after
-            # It may reach into the next switch too: then that one's sides count as well.
-            current = side
-            continue
-        current = side
-        allowed = None
-    final = set(current) if isinstance(current, (set, tuple, list)) else {current}
-    return (allowed or set()) | final
+    """Who may answer: a side can from when its switch is typed until the next one is done."""
+    sides = [first, *(side for _, _, side in switches)]
+    begins = [float("-inf"), *(typed for typed, _, _ in switches)]
+    ends = [*(done for _, done, _ in switches), float("inf")]
+    allowed = set()
+    for side, begin, finish in zip(sides, begins, ends):
+        if start <= finish and end >= begin:
+            allowed |= {side} if isinstance(side, str) else set(side)
+    return allowed
 
 
 def now():
