@@ -212,8 +212,12 @@ class DockerProject:
 
     def logs(self):
         """What the sidecars that are left have said, and the engine."""
-        parts = [f"--- {name}\n{self.engine.run('logs', '--tail', 40, name, check=False)}" for name in self.sidecars()]
-        return "\n".join([self.engine.docker("ps", "--all"), *parts, self.engine.log(10)])
+        try:
+            parts = [f"--- {name}\n{self.engine.run('logs', '--tail', 40, name, check=False)}" for name in self.sidecars()]
+            parts.insert(0, self.engine.docker("ps", "--all"))
+        except (NotSeen, subprocess.TimeoutExpired) as error:
+            parts = [str(error)]
+        return "\n".join([*parts, self.engine.log(10)])
 
     # MARK: Clients
 
