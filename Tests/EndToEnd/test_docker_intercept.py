@@ -168,8 +168,8 @@ def test_tables_of_others_are_no_reason_to_refuse(engine, shop, ada, serve):
         engine.run_in(web.container, "nft", text)
 
     # What an agent that knew no owner left, in the way of everything; and one that is somebody else's.
-    nft("table inet kl_left { chain c { type filter hook prerouting priority 0; } }")
-    nft("table inet mesh { chain c { type nat hook prerouting priority dstnat; } }")
+    nft("table inet kl_left { chain c { type filter hook prerouting priority 0; }; }")
+    nft("table inet mesh { chain c { type nat hook prerouting priority dstnat; }; }")
     try:
         ada.ok("intercept", "start", "web", "-p", f"80:{serve().port}")
         assert shop.who("web") == "ada"

@@ -117,13 +117,10 @@ class DockerProject:
             "project.config_files": f"/srv/{self.name}/compose.yaml",
             "config-hash": "0" * 64,
         }
-        arguments = ["run", "--detach", "--name", name, "--hostname", name, "--restart", restart, *QUICK, *MOUNT]
+        arguments = ["run", "--detach", "--name", name, "--restart", restart, *QUICK, *MOUNT]
         arguments += [part for key, value in label.items() for part in ("--label", f"com.docker.compose.{key}={value}")]
         if not any(str(flag).startswith("--network") for flag in flags):
             arguments += ["--network", self.network, "--network-alias", service, "--network-alias", name]
-        else:
-            arguments.remove("--hostname")
-            arguments.remove(name)
         if known.published and number == 1:
             arguments += ["--publish", f"{known.published}:{known.port}"]
         self.engine.docker(*arguments, *flags, self.engine.base_image(), *command)
