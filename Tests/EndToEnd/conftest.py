@@ -17,6 +17,8 @@ from harness.cli import ComposeProject, Developer  # noqa: E402
 from harness.pair import Pair  # noqa: E402
 from harness.processes import Processes  # noqa: E402
 
+pytest_plugins = ["harness.docker_fixtures"]
+
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 LONG = os.environ.get("KL_LONG") == "1"
 DEADLINE = 240
@@ -64,6 +66,9 @@ def pytest_runtest_makereport(item, call):
     if report.failed and (given := item.funcargs.get("demo")):
         project, ada = given
         report.sections.append(("what the environment said", project.logs() + ada.logs()))
+    if report.failed and (shop := item.funcargs.get("shop")):
+        said = [developer.logs() for developer in item.funcargs.get("join_shop", [])]
+        report.sections.append(("what the project said", "\n".join([shop.logs(), *said])))
     return report
 
 

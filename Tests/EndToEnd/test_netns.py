@@ -1,0 +1,138 @@
+"""A sidecar that diverts in the network namespace of a process which knows nothing of it: on a plain host, without Docker."""
+
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from harness import machine as machines
+from harness.agents import Sidecar, Workspace, endpoint
+from harness.docker_project import PROGRAMS
+from harness.keys import KeyPair
+from harness.ports import free_port
+from harness.waiting import eventually
+
+V4, V6 = "10.111.0.2", "fd6b:6c01::2"
+
+
+class Pair:
+    """A service's network and a client's, joined by a cable."""
+
+    def __init__(self, processes):
+        self.service, self.client = machines.Machine(), machines.Machine()
+        self.client.run("ip", "link", "add", "v0", "type", "veth", "peer", "name", "eth0", "netns", self.service.pid)
+        for machine, device, last in ((self.service, "eth0", 2), (self.client, "v0", 1)):
+            machine.run("ip", "address", "add", f"10.111.0.{last}/24", "dev", device)
+            machine.run("ip", "address", "add", f"fd6b:6c01::{last}/64", "dev", device, "nodad")
+            machine.run("ip", "link", "set", device, "up")
+        command = [*self.service.prefix, sys.executable, "-B", PROGRAMS / "who_server.py"]
+        self.original = processes.start("original", [*command, "--name", "original", "--port", "8080"])
+        self.original.first_line(30)
+
+    def who(self, address=V4, machine=None, timeout=3):
+        command = [sys.executable, "-B", "-S", PROGRAMS / "load.py", "--once", "--host", address, "--port", "8080"]
+        said = (machine or self.client).run(*command, "--timeout", timeout, check=False)
+        return said.split()[0] if said else None
+
+    def rules(self):
+        return self.service.run("nft", "-s", "list", "ruleset")
+
+    def close(self):
+        self.service.close()
+        self.client.close()
+
+
+@pytest.fixture
+def pair(processes, closing):
+    if os.geteuid() != 0:
+        if os.environ.get("KL_REQUIRE_ENGINE") == "1":
+            pytest.fail("network namespaces need root. (KL_REQUIRE_ENGINE=1)", pytrace=False)
+        pytest.skip("network namespaces need root. Run the tests as root")
+    return closing(Pair(processes))
+
+
+@pytest.fixture
+def run(pair, processes, binaries, folder):
+    """Starts a sidecar in the service's namespace, and a workspace for it with a server of its own."""
+    keys = {"sidecar": KeyPair(), "workspace": KeyPair()}
+    files = {name: key.write(folder / f"{name}.key") for name, key in keys.items()}
+    command = [sys.executable, "-B", PROGRAMS / "who_server.py", "--name", "ada", "--host", "127.0.0.1", "--port"]
+
+    def start(*flags):
+        port = free_port()
+        processes.start("ada", [*command, port]).first_line(30)
+        arguments = ["--netns", f"pid:{pair.service.pid}", "--listen-tcp", "127.0.0.1:0", "--divert", "redirect"]
+        arguments += ["--service-port", "8080", "--peer", keys["workspace"].public, *flags]
+        sidecar = Sidecar(processes, binaries, ["--private-key-file", files["sidecar"], *arguments])
+        there = endpoint(keys["sidecar"].public, *sidecar.tunnel)
+        arguments = ["--private-key-file", files["workspace"], "--sidecar", there, "--map", f"8080:{port}"]
+        return sidecar, Workspace(processes, binaries, arguments)
+
+    return start
+
+
+def test_taken_in_the_services_namespace_and_given_back(pair, run):
+    before = pair.rules()
+    assert pair.who() == pair.who(V6) == "original"
+    sidecar, workspace = run()
+    assert pair.who() == pair.who(V6) == "ada"
+    # From inside: the own address is the workspace, localhost the original.
+    assert pair.who(machine=pair.service) == "ada"
+    assert pair.who("127.0.0.1", machine=pair.service) == pair.who("::1", machine=pair.service) == "original"
+    workspace.stop()
+    assert pair.who() == pair.who(V6) == "original"
+    sidecar.stop()
+    assert pair.rules() == before
+
+
+def test_localhost_too_where_it_is_wanted(pair, run):
+    run("--loopback", "workspace")
+    assert pair.who("127.0.0.1", machine=pair.service) == pair.who("::1", machine=pair.service) == "ada"
+
+
+def test_killed_it_leaves_nothing(pair, run):
+    before = pair.rules()
+    sidecar, _ = run()
+    assert "table inet kl_" in pair.rules()
+    sidecar.kill()
+    assert pair.who() == "original"
+    assert pair.rules() == before
+
+
+def test_stopped_it_loses_its_rules(pair, run):
+    sidecar, _ = run()
+    sidecar.freeze()
+    eventually("the original answers: a sidecar in a namespace is stopped", lambda: pair.who(timeout=1) == "original", 10)
+    sidecar.thaw()
+    eventually("it diverts again", lambda: pair.who() == "ada", 5)
+
+
+def test_with_its_workspace_gone_the_original_answers(pair, run):
+    _, workspace = run()
+    workspace.kill()
+    eventually("the original answers: the workspace is killed", lambda: pair.who(timeout=1) == "original", 2)
+    eventually("no redirect is left", lambda: "redirect" not in pair.rules(), 2)
+
+
+def test_when_the_namespaces_process_ends_so_does_an_ephemeral_one(pair, run):
+    sidecar, _ = run("--ephemeral")
+    pair.client.run("ip", "link", "delete", "v0")
+    assert sidecar.process.wait(60) == 0
+
+
+@pytest.mark.parametrize("netns, word", [("/nothing/there", "/nothing/there"), ("pid:4194304", "4194304"), ("pid:x", "pid:x")])
+def test_a_namespace_that_is_none(pair, binaries, netns, word):
+    flags = ["--netns", netns, "--listen-tcp", "127.0.0.1:0", "--divert", "redirect", "--service-port", "8080"]
+    done = subprocess.run(
+        [binaries / "kl-sidecar", "run", *flags, "--peer", KeyPair().public], capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode in (1, 2) and word in done.stderr, done
+
+
+def test_signals_reach_it_there(pair, run):
+    sidecar, _ = run()
+    sidecar.process.signal(signal.SIGTERM)
+    assert sidecar.process.wait(60) == 0
+    assert pair.who() == "original"
