@@ -29,6 +29,8 @@ let package = Package(
     ],
     targets: [
         .systemLibrary(name: "CSodium", pkgConfig: "libsodium", providers: [.apt(["libsodium-dev"])]),
+        .systemLibrary(name: "CNFTables", pkgConfig: "libnftables", providers: [.apt(["libnftables-dev"])]),
+        .target(name: "CNetlink"),
         .target(name: "Noise", dependencies: ["CSodium"], swiftSettings: strict),
         .target(name: "KeyFiles", dependencies: ["Noise"], swiftSettings: strict),
         .target(name: "Tunnel", dependencies: ["Noise", nioCore], swiftSettings: strict),
@@ -38,7 +40,11 @@ let package = Package(
             swiftSettings: strict
         ),
         .target(name: "InterceptProtocol", dependencies: [nioCore], swiftSettings: strict),
-        .target(name: "Diversion", dependencies: [nioCore, nioPosix], swiftSettings: strict),
+        .target(
+            name: "Diversion",
+            dependencies: ["CNFTables", "CNetlink", logging, nioCore, nioPosix],
+            swiftSettings: strict
+        ),
         .target(
             name: "SidecarAgent",
             dependencies: [
@@ -86,8 +92,8 @@ let package = Package(
         .executableTarget(
             name: "kl-sidecar",
             dependencies: [
-                "AgentSupport", "Carriers", "HostSupport", "InterceptProtocol", "KeyFiles", "Noise", "SidecarAgent",
-                "Tunnel", argumentParser, logging, nioCore, nioPosix,
+                "AgentSupport", "Carriers", "Diversion", "HostSupport", "InterceptProtocol", "KeyFiles", "Noise",
+                "SidecarAgent", "Tunnel", argumentParser, logging, nioCore, nioPosix,
             ],
             swiftSettings: strict
         ),
@@ -129,12 +135,18 @@ let package = Package(
             dependencies: ["Carriers", "HostSupport", "Tunnel", nioCore, nioPosix],
             swiftSettings: strict
         ),
+        .testTarget(
+            name: "DiversionTests",
+            dependencies: ["Diversion", .product(name: "NIOEmbedded", package: "swift-nio")],
+            swiftSettings: strict
+        ),
         .testTarget(name: "HostSupportTests", dependencies: ["HostSupport", nioCore, nioPosix], swiftSettings: strict),
         .testTarget(
             name: "EnvironmentsTests",
             dependencies: ["Environments", "HostSupport", "InterceptProtocol", nioCore, nioPosix],
             swiftSettings: strict
         ),
+        .testTarget(name: "SidecarAgentTests", dependencies: ["SidecarAgent", nioCore], swiftSettings: strict),
         .testTarget(
             name: "WorkspaceDaemonTests",
             dependencies: [

@@ -6,6 +6,8 @@ public enum JSONLine {
         case string(String)
         case bool(Bool)
         case number(Double)
+        case integer(UInt64)
+        case array([Value])
         case object([(String, Value)])
     }
 
@@ -19,6 +21,8 @@ public enum JSONLine {
         case .bool(let value): value ? "true" : "false"
         // JSON has no other word for what is no number.
         case .number(let value): value.isFinite ? "\(value)" : "null"
+        case .integer(let value): "\(value)"
+        case .array(let values): "[" + values.map { Self.text(of: $0) }.joined(separator: ",") + "]"
         case .object(let fields): Self.object(fields)
         }
     }

@@ -10,28 +10,32 @@ public enum MetricsServer {
     static let connectionLifetime = TimeAmount.seconds(10)
 
     /// - Precondition: called on `eventLoop`.
-    /// - Parameter metrics: called on `eventLoop` for each scrape.
+    /// - Parameters:
+    ///   - socket: listens there already, if given.
+    ///   - metrics: called on `eventLoop` for each scrape.
     /// - Returns: the address that is listened on.
     public static func start(
         host: String,
         port: Int,
+        socket: CInt? = nil,
         on eventLoop: any EventLoop,
         _ metrics: @escaping () -> [Metric]
     ) -> EventLoopFuture<SocketAddress?> {
-        Self.listen(host: host, port: port, on: eventLoop, lifetime: Self.connectionLifetime, metrics)
+        Self.listen(host: host, port: port, socket: socket, on: eventLoop, lifetime: Self.connectionLifetime, metrics)
             .map(\.localAddress)
     }
 
     static func listen(
         host: String,
         port: Int,
+        socket: CInt? = nil,
         on eventLoop: any EventLoop,
         lifetime: TimeAmount,
         _ metrics: @escaping () -> [Metric]
     ) -> EventLoopFuture<any Channel> {
         let source = NIOLoopBound(metrics, eventLoop: eventLoop)
         let open = NIOLoopBoundBox(0, eventLoop: eventLoop)
-        return ServerBootstrap(group: eventLoop)
+        let bootstrap = ServerBootstrap(group: eventLoop)
             .serverChannelOption(.socketOption(.so_reuseaddr), value: 1)
             .childChannelInitializer { channel in
                 channel.eventLoop.makeCompletedFuture {
@@ -48,7 +52,7 @@ public enum MetricsServer {
                     )
                 }
             }
-            .bind(host: host, port: port)
+        return socket.map { bootstrap.withBoundSocket($0) } ?? bootstrap.bind(host: host, port: port)
     }
 
     /// Of a request; beyond them it is answered by 400.

@@ -1,9 +1,17 @@
 public import NIOCore
 import NIOPosix
 
+#if canImport(Glibc)
+import Glibc
+#elseif canImport(Musl)
+import Musl
+#endif
+
 /// Where something may be reached: addresses that are tried in turn.
 public struct DialTarget: Sendable {
     public let addresses: [SocketAddress]
+
+    public init(addresses: [SocketAddress]) { self.addresses = addresses }
 
     /// Looks a name up, which takes its time: at the start, not for each connection. An IP address is taken as it is.
     public init(host: String, port: Int) throws {
@@ -20,19 +28,26 @@ public struct DialTarget: Sendable {
     }
 
     /// Connects a socket for `StreamBridge` or `ChannelRelay`, which the caller adds at once.
-    public func connect(on eventLoop: any EventLoop, timeout: TimeAmount) -> EventLoopFuture<any Channel> {
-        self.connect(on: eventLoop, timeout: timeout, from: 0)
+    ///
+    /// - Parameter mark: the socket's SO_MARK, for a firewall's rules; where there is such a thing.
+    public func connect(
+        on eventLoop: any EventLoop,
+        timeout: TimeAmount,
+        mark: UInt32? = nil
+    ) -> EventLoopFuture<any Channel> {
+        self.connect(on: eventLoop, timeout: timeout, mark: mark, from: 0)
     }
 
     private func connect(
         on eventLoop: any EventLoop,
         timeout: TimeAmount,
+        mark: UInt32?,
         from index: Int
     ) -> EventLoopFuture<any Channel> {
         guard index < self.addresses.count else {
             return eventLoop.makeFailedFuture(IOError(errnoCode: ECONNREFUSED, reason: "connect"))
         }
-        let attempt = ClientBootstrap(group: eventLoop)
+        let attempt = self.bootstrap(on: eventLoop, mark: mark)
             .connectTimeout(timeout)
             .channelOption(.autoRead, value: false)
             .channelOption(.allowRemoteHalfClosure, value: true)
@@ -43,7 +58,18 @@ public struct DialTarget: Sendable {
         return attempt.flatMapError { error in
             guard let error = error as? IOError, error.errnoCode == ECONNREFUSED || error.errnoCode == EADDRNOTAVAIL
             else { return eventLoop.makeFailedFuture(error) }
-            return self.connect(on: eventLoop, timeout: timeout, from: index + 1)
+            return self.connect(on: eventLoop, timeout: timeout, mark: mark, from: index + 1)
         }
+    }
+
+    private func bootstrap(on eventLoop: any EventLoop, mark: UInt32?) -> ClientBootstrap {
+        let bootstrap = ClientBootstrap(group: eventLoop)
+        #if os(Linux)
+        guard let mark else { return bootstrap }
+        let option = ChannelOptions.socketOption(NIOBSDSocket.Option(rawValue: SO_MARK))
+        return bootstrap.channelOption(option, value: Int(mark))
+        #else
+        return bootstrap
+        #endif
     }
 }

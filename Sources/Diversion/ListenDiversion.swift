@@ -42,9 +42,7 @@ public final class ListenDiversion {
             .childChannelOption(.writeBufferWaterMark, value: .init(low: 64 * 1_024, high: 256 * 1_024))
             .childChannelInitializer { channel in
                 channel.eventLoop.makeCompletedFuture {
-                    try channel.pipeline.syncOperations.addHandler(
-                        AcceptHandler(accepting.value)
-                    )
+                    try channel.pipeline.syncOperations.addHandler(AcceptHandler(accepting.value))
                 }
             }
         let bound =

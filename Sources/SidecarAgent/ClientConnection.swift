@@ -20,7 +20,7 @@ final class ClientConnection: ChannelInboundHandler, RemovableChannelHandler {
     private unowned let link: WorkspaceLink
     private let channel: any Channel
     private let stream: StreamID
-    private let upstream: Endpoint
+    private let client: Client
     private var isWaiting = true
     private var kept: [ByteBuffer] = []
     private var keptBytes = 0
@@ -39,14 +39,13 @@ final class ClientConnection: ChannelInboundHandler, RemovableChannelHandler {
 
     init(
         link: WorkspaceLink,
-        channel: any Channel,
-        stream: StreamID,
-        upstream: Endpoint
+        client: Client,
+        stream: StreamID
     ) {
         self.link = link
-        self.channel = channel
+        self.channel = client.channel
         self.stream = stream
-        self.upstream = upstream
+        self.client = client
     }
 
     func start() {
@@ -184,8 +183,7 @@ final class ClientConnection: ChannelInboundHandler, RemovableChannelHandler {
         let kept = self.kept
         self.kept = []
         self.link.agent.passOn(
-            self.channel,
-            to: self.upstream,
+            self.client,
             firstBytes: kept,
             inputIsClosed: self.inputIsClosed,
             countedFor: self.link

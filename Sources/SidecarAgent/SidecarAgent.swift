@@ -1,5 +1,5 @@
 public import Carriers
-import Diversion
+public import Diversion
 public import InterceptProtocol
 public import Logging
 public import NIOCore
@@ -27,6 +27,8 @@ public final class SidecarAgent {
         public var descriptorLimit = 1_024
         /// How long open connections may still take when the agent is told to end.
         public var shutdownDrain = TimeAmount.seconds(10)
+        /// The node's own addresses, from where its health probes come: only in connections from there are they looked for.
+        public var nodeAddresses: Set<String> = []
 
         public init(
             staticKey: StaticKeyPair,
@@ -50,12 +52,15 @@ public final class SidecarAgent {
         case listen(Endpoint)
         /// An address: each service port is listened on there.
         case listenOnAll(host: String)
+        /// The kernel redirects new connections, while a workspace wants them; the service keeps its port.
+        case redirect(loopback: RedirectDiversion.Loopback)
 
-        /// Where clients of a service port connect.
-        public func endpoint(of port: UInt16) -> Endpoint {
+        /// Where clients of a service port connect; nil: where they always did, at the service.
+        public func endpoint(of port: UInt16) -> Endpoint? {
             switch self {
             case .listen(let endpoint): endpoint
             case .listenOnAll(let host): Endpoint(host: host, port: port)
+            case .redirect: nil
             }
         }
     }
@@ -80,14 +85,22 @@ public final class SidecarAgent {
     let log: Logger
     private let configuration: Configuration
     private var server: TunnelServer?
-    private let diversion: ListenDiversion
+    private let diversion: any Diverting
+    /// The kernel's part, where it has one.
+    private let redirect: RedirectDiversion?
     private var upstreams: [Endpoint: DialTarget] = [:]
+    /// Of ports that were diverted afresh: what is still open to the original then is ended.
+    private var originalsDrain: Scheduled<Void>?
+    /// The holder whose connection was lost with its intercept in force: its return is no fresh start.
+    private var unstopped: PublicKey?
     private static let upstreamTimeout = TimeAmount.seconds(10)
     private var links: [PublicKey: WorkspaceLink] = [:]
-    var holder: WorkspaceLink? { didSet { self.interceptMayHaveChanged() } }
+    private(set) var holder: WorkspaceLink? { didSet { self.interceptMayHaveChanged() } }
     /// Called on the event loop, soon after who gets new connections has changed.
     public var onInterceptChange: (() -> Void)?
     private var changeIsScheduled = false
+    /// What the kernel redirects.
+    private var diverted: Set<UInt16> = []
     /// What all clients that wait for an answer have said so far.
     var keptBytes = 0
     private var clients = 0
@@ -96,13 +109,26 @@ public final class SidecarAgent {
     private var interceptedTotal: UInt64 = 0
     private var drops = DropLog()
     private var onIdle: (() -> Void)?
+    private var unusedTimer: Scheduled<Void>?
+    private var isEnding = false
 
     /// - Precondition: called on the event loop, as every method here.
     public init(_ configuration: Configuration, eventLoop: any EventLoop) {
         self.configuration = configuration
         self.eventLoop = eventLoop
         self.log = configuration.log
-        self.diversion = ListenDiversion(eventLoop: eventLoop)
+        if case .redirect(let loopback) = configuration.divert {
+            let ports = configuration.servicePorts.map(\.port)
+            let redirect = RedirectDiversion(
+                .init(ports: ports, loopback: loopback, log: configuration.log),
+                eventLoop: eventLoop
+            )
+            self.redirect = redirect
+            self.diversion = redirect
+        } else {
+            self.redirect = nil
+            self.diversion = ListenDiversion(eventLoop: eventLoop)
+        }
         // Each client that is taken may need a second descriptor, for the original; some are for everything else.
         self.clientsAtMost = max(16, (configuration.descriptorLimit - 64) / 2)
     }
@@ -152,27 +178,27 @@ public final class SidecarAgent {
     }
 
     private func listenForClients() -> EventLoopFuture<[UInt16: SocketAddress]> {
+        do throws(StartError) {
+            for servicePort in self.configuration.servicePorts { try self.lookUp(servicePort.upstream) }
+        } catch {
+            return self.eventLoop.makeFailedFuture(error)
+        }
+        if let redirect = self.redirect {
+            return redirect.start { [weak self] channel, port, called in
+                self?.accepted(channel, port: port, called: called)
+            }.map { [:] }
+        }
+        guard let listen = self.diversion as? ListenDiversion else { return self.eventLoop.makeSucceededFuture([:]) }
         let futures = self.configuration.servicePorts.flatMap {
             servicePort -> [EventLoopFuture<(UInt16, SocketAddress?)>] in
-            let endpoint = self.configuration.divert.endpoint(of: servicePort.port)
             let port = servicePort.port
-            do {
-                let upstream = servicePort.upstream
-                // A service that is told "localhost" may listen on ::1 alone.
-                self.upstreams[upstream] =
-                    upstream.host == "127.0.0.1"
-                    ? DialTarget(loopbackPort: Int(upstream.port))
-                    : try DialTarget(host: upstream.host, port: Int(upstream.port))
-            } catch {
-                let error = StartError("The original's address \(servicePort.upstream) can't be looked up", error)
-                return [self.eventLoop.makeFailedFuture(error)]
-            }
+            guard let endpoint = self.configuration.divert.endpoint(of: port) else { return [] }
             let sockets = self.configuration.sockets.services[port] ?? []
             let sources: [ListenDiversion.Source] =
                 sockets.isEmpty
                 ? [.address(host: endpoint.host, port: Int(endpoint.port))] : sockets.map { .socket($0) }
             return sources.map { source in
-                self.diversion.listen(on: source) { [weak self] in self?.accepted($0, port: port) }
+                listen.listen(on: source) { [weak self] in self?.accepted($0, port: port, called: $0.localAddress) }
                     .map { (port, $0) }
                     .flatMapErrorThrowing { throw StartError("Port \(port) can't be listened for on \(endpoint)", $0) }
             }
@@ -182,6 +208,18 @@ public final class SidecarAgent {
             let listeners = bound.compactMap { port, address in address.map { (port, $0) } }
             try this.value.refuseLoops(listeners.map(\.1))
             return Dictionary(listeners, uniquingKeysWith: { first, _ in first })
+        }
+    }
+
+    private func lookUp(_ upstream: Endpoint) throws(StartError) {
+        do {
+            // A service that is told "localhost" may listen on ::1 alone.
+            self.upstreams[upstream] =
+                upstream.host == "127.0.0.1"
+                ? DialTarget(loopbackPort: Int(upstream.port))
+                : try DialTarget(host: upstream.host, port: Int(upstream.port))
+        } catch {
+            throw StartError("The original's address \(upstream) can't be looked up", error)
         }
     }
 
@@ -224,30 +262,68 @@ public final class SidecarAgent {
 
     var servicePortNumbers: [UInt16] { self.configuration.servicePorts.map(\.port) }
 
-    private func accepted(_ channel: any Channel, port: UInt16) {
+    private func accepted(_ channel: any Channel, port: UInt16, called: SocketAddress?) {
         self.clients += 1
         self.diversion.pause(self.clients >= self.clientsAtMost)
         guard let servicePort = self.configuration.servicePorts.first(where: { $0.port == port }) else {
-            return channel.close(promise: nil)
+            channel.close(promise: nil)
+            return self.clientIsDone()
         }
-        if let holder = self.holder, holder.wants(port) {
-            if holder.isDiverting, holder.open(channel, port: port, upstream: servicePort.upstream) {
-                self.interceptedTotal += 1
-                return
+        let client = Client(
+            channel: channel,
+            port: port,
+            called: called,
+            upstream: servicePort.upstream
+        )
+        guard let holder = self.holder, holder.wants(port), self.mayBeProbe(client, for: holder) else {
+            return self.decide(client)
+        }
+        let detector = ProbeDetector(channel: channel) { [weak self] finding in
+            switch finding {
+            case .probe(let said, let inputIsClosed):
+                self?.passOn(client, firstBytes: said, inputIsClosed: inputIsClosed, countedFor: nil)
+            case .other: self?.decide(client)
+            case .gone: self?.clientIsDone()
             }
-            return self.passOn(channel, to: servicePort.upstream, countedFor: holder)
         }
-        self.passOn(channel, to: servicePort.upstream, countedFor: nil)
+        do {
+            try channel.pipeline.syncOperations.addHandler(detector)
+        } catch {
+            channel.close(promise: nil)
+            return self.clientIsDone()
+        }
+        detector.start()
+    }
+
+    private func mayBeProbe(_ client: Client, for holder: WorkspaceLink) -> Bool {
+        guard holder.intercept?.probes == .original, !self.configuration.nodeAddresses.isEmpty,
+            let address = client.channel.remoteAddress
+        else { return false }
+        // An IPv4 client of an IPv6 socket is an IPv4 client.
+        let seen = ClientAddress(address).socketAddress?.ipAddress
+        return seen.map { self.configuration.nodeAddresses.contains($0) } ?? false
+    }
+
+    /// The workspace gets it, or the original.
+    private func decide(_ client: Client) {
+        guard let holder = self.holder, holder.wants(client.port) else {
+            return self.passOn(client, countedFor: nil)
+        }
+        if holder.isDiverting, holder.open(client) {
+            self.interceptedTotal += 1
+            return
+        }
+        self.passOn(client, countedFor: holder)
     }
 
     /// Gives a client to the original service, with all that it has said so far.
     func passOn(
-        _ channel: any Channel,
-        to upstream: Endpoint,
+        _ client: Client,
         firstBytes: [ByteBuffer] = [],
         inputIsClosed: Bool = false,
         countedFor link: WorkspaceLink?
     ) {
+        let channel = client.channel
         if let link, link.intercept?.onUnavailable == .refuse {
             channel.closeWithReset()
             return self.clientIsDone()
@@ -257,18 +333,30 @@ public final class SidecarAgent {
         let relay = ChannelRelay(client: channel, firstBytes: firstBytes, inputIsClosed: inputIsClosed) { [weak self] in
             self?.clientIsDone()
         }
-        guard let target = self.upstreams[upstream],
+        guard let target = self.original(of: client),
             (try? channel.pipeline.syncOperations.addHandler(relay)) != nil
         else {
             channel.closeWithReset()
             return self.clientIsDone()
         }
-        target.connect(on: self.eventLoop, timeout: Self.upstreamTimeout).assumeIsolated().whenComplete { result in
+        let mark = self.redirect == nil ? nil : RedirectDiversion.mark
+        target.connect(on: self.eventLoop, timeout: Self.upstreamTimeout, mark: mark).assumeIsolated().whenComplete {
+            result in
             switch result {
             case .success(let original): relay.join(original)
             case .failure: relay.refuse()
             }
         }
+    }
+
+    /// Where the service answers this client. Behind a redirect it is where the client called it, or else on the loopback:
+    /// services bind to any of them.
+    private func original(of client: Client) -> DialTarget? {
+        let upstream = self.upstreams[client.upstream]
+        guard self.redirect != nil, client.upstream == Endpoint(host: "127.0.0.1", port: client.port),
+            let called = client.called
+        else { return upstream }
+        return DialTarget(addresses: [called] + (upstream?.addresses ?? []).filter { $0 != called })
     }
 
     func clientIsDone() {
@@ -277,7 +365,72 @@ public final class SidecarAgent {
         if self.clients == 0 { self.onIdle?() }
     }
 
-    func releaseHolder(_ link: WorkspaceLink) { if self.holder === link { self.holder = nil } }
+    // MARK: Who has the service
+
+    /// - Returns: why the kernel wouldn't; then all is as it was.
+    func hold(_ link: WorkspaceLink, drainSeconds: Int, isFresh: Bool) -> DiversionError? {
+        let before = self.holder
+        self.holder = link
+        let fresh = isFresh && self.unstopped != link.key
+        do throws(DiversionError) {
+            let added = try self.applyDiversion()
+            self.unstopped = nil
+            if fresh, !added.isEmpty { self.drainOriginals(added, in: .seconds(Int64(drainSeconds))) }
+            return nil
+        } catch {
+            self.holder = before
+            return error
+        }
+    }
+
+    func releaseHolder(_ link: WorkspaceLink, isStopped: Bool) {
+        guard self.holder === link else { return }
+        self.unstopped = isStopped ? nil : link.key
+        self.holder = nil
+        self.diversionMayHaveChanged()
+    }
+
+    /// Which ports the kernel is to redirect has changed, as something was lost or given back.
+    func diversionMayHaveChanged() {
+        do throws(DiversionError) {
+            try self.applyDiversion()
+        } catch {
+            // The dead-man set runs out by itself.
+            self.log.error("the diversion can't be changed: \(error)")
+        }
+    }
+
+    /// - Returns: the ports that weren't diverted before.
+    @discardableResult
+    private func applyDiversion() throws(DiversionError) -> Set<UInt16> {
+        guard let redirect = self.redirect else { return [] }
+        let ports = self.holder?.divertedPorts ?? []
+        let before = self.diverted
+        guard ports != before else { return [] }
+        if ports.isEmpty {
+            self.originalsDrain?.cancel()
+            self.originalsDrain = nil
+        }
+        try redirect.divert(ports)
+        self.diverted = ports
+        return ports.subtracting(before)
+    }
+
+    /// Connections that were open to the original before get the drain time, and are then ended at both ends: a client with
+    /// a connection that it keeps comes to the workspace too.
+    private func drainOriginals(_ ports: Set<UInt16>, in delay: TimeAmount) {
+        self.originalsDrain?.cancel()
+        self.originalsDrain = self.eventLoop.assumeIsolated().scheduleTask(in: delay) { [weak self] in
+            guard let self, let redirect = self.redirect else { return }
+            let still = ports.intersection(self.diverted)
+            guard !still.isEmpty else { return }
+            let ended = redirect.endOriginalConnections(on: still).map { "\($0)" } ?? "as they speak"
+            self.log.info(
+                "the drain time is over: connections to the original are ended",
+                metadata: ["count": "\(ended)"]
+            )
+        }
+    }
 
     func closeConnection(of key: PublicKey, _ code: ErrorCode) { self.server?.close(key, code) }
 
@@ -285,20 +438,40 @@ public final class SidecarAgent {
     public struct Intercept: Equatable, Sendable {
         /// Who gets new connections; nil: the original does.
         public var divertingTo: PublicKey?
+        /// Whose the service is, also while its workspace can't be reached; nil: nobody's.
+        public var holder: Holder?
         /// Of the holder's.
         public var open: UInt64 = 0
         public var total: UInt64 = 0
         public var passed: UInt64 = 0
+
+        public init() {}
+    }
+
+    public struct Holder: Equatable, Sendable {
+        public var key: PublicKey
+        public var workspace: String
+        /// RFC 3339, UTC.
+        public var since: String
+        public var generation: UInt64
+        public var ports: [UInt16]
     }
 
     public var intercept: Intercept {
         guard let holder = self.holder else { return Intercept() }
-        return Intercept(
-            divertingTo: holder.isDiverting ? holder.key : nil,
-            open: UInt64(holder.openCount),
-            total: holder.total,
-            passed: holder.passed
+        var intercept = Intercept()
+        intercept.divertingTo = holder.isDiverting ? holder.key : nil
+        intercept.holder = Holder(
+            key: holder.key,
+            workspace: holder.name,
+            since: holder.since?.rfc3339 ?? "",
+            generation: holder.intercept?.generation ?? 0,
+            ports: holder.intercept?.ports.map(\.service) ?? []
         )
+        intercept.open = UInt64(holder.openCount)
+        intercept.total = holder.total
+        intercept.passed = holder.passed
+        return intercept
     }
 
     /// Once for all that changes in this turn of the loop: of a service that changes hands, the end is told.
@@ -313,13 +486,37 @@ public final class SidecarAgent {
 
     // MARK: Ending
 
+    /// Nobody has been connected for `linger`. Called on the event loop, at most once.
+    public var onUnused: (() -> Void)? { didSet { self.watchUse(in: self.configuration.tunnel.linger) } }
+
+    private func watchUse(in delay: TimeAmount) {
+        self.unusedTimer?.cancel()
+        guard self.onUnused != nil, self.links.isEmpty, !self.isEnding else { return }
+        self.unusedTimer = self.eventLoop.assumeIsolated().scheduleTask(in: delay) { [weak self] in
+            guard let self, self.links.isEmpty, !self.isEnding else { return }
+            self.onUnused?()
+        }
+    }
+
     /// Takes no more clients, gives those that are there some time, tells the workspaces, and is done.
     public func shutDown() -> EventLoopFuture<Void> {
         let promise = self.eventLoop.makePromise(of: Void.self)
-        self.diversion.close()
+        self.isEnding = true
+        self.unusedTimer?.cancel()
+        self.originalsDrain?.cancel()
+        if let redirect = self.redirect {
+            // What was redirected and isn't accepted yet still comes, and is passed on.
+            self.diverted = []
+            do throws(DiversionError) { try redirect.divert([]) } catch {
+                self.log.error("the diversion can't be withdrawn: \(error)")
+            }
+        } else {
+            self.diversion.close()
+        }
         let finish = { [weak self] in
             guard let self, self.onIdle != nil else { return }
             self.onIdle = nil
+            self.diversion.close()
             for link in self.links.values { link.abandonAll() }
             for key in self.links.keys { self.server?.close(key, .noError) }
             self.server?.stopListening()
@@ -390,6 +587,7 @@ extension SidecarAgent: TunnelServer.Delegate {
     public func tunnelServer(_ server: TunnelServer, did event: Responder.Event) {
         switch event {
         case .established(let key):
+            self.unusedTimer?.cancel()
             self.links[key] = WorkspaceLink(key: key, server: server, agent: self)
             self.log.info("workspace connected", metadata: ["key": "\(key.abbreviated)"])
         case .resumed(let key):
@@ -397,7 +595,11 @@ extension SidecarAgent: TunnelServer.Delegate {
             self.links[key]?.resumed()
         case .connection(let key, let event):
             self.links[key]?.handle(event)
-            if case .ended = event { self.links[key] = nil }
+            if case .ended(let end) = event {
+                self.links[key] = nil
+                // Who didn't come back for `linger` has had the time already.
+                self.watchUse(in: end.origin == .lingerOver ? .zero : self.configuration.tunnel.linger)
+            }
         case .closeCarrier: break
         }
     }

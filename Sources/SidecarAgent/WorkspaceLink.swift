@@ -30,6 +30,11 @@ final class WorkspaceLink {
     private(set) var since: WallTime?
     /// The ports are diverted to this workspace now.
     private(set) var isDiverting = false { didSet { self.agent.interceptMayHaveChanged() } }
+    /// Those whose new connections are to come to the sidecar: also where they would be refused.
+    var divertedPorts: Set<UInt16> {
+        guard let intercept = self.intercept, self.isDiverting || intercept.onUnavailable == .refuse else { return [] }
+        return Set(intercept.ports.map(\.service))
+    }
     /// We stopped diverting without having been asked to, and the workspace hasn't been told yet.
     private var owesWithdrawn = false
     private var presence = Presence.live
@@ -117,7 +122,7 @@ final class WorkspaceLink {
         metadata["reason"] = "\(end.reason.printable)"
         self.agent.log.info("workspace's connection ended (\(Self.describe(end)))", metadata: metadata)
         self.intercept = nil
-        self.agent.releaseHolder(self)
+        self.agent.releaseHolder(self, isStopped: self.isStopping)
     }
 
     private static func describe(_ end: ConnectionEnd) -> String {
@@ -202,13 +207,19 @@ final class WorkspaceLink {
             }
             holder.isTakenOver(by: start.workspace.isEmpty ? self.key.abbreviated : start.workspace)
         }
-        let wasDiverting = self.isDiverting
+        let (wasDiverting, before) = (self.isDiverting, self.intercept)
         self.intercept = start
+        self.isDiverting = true
+        // What a workspace that was away held before is no fresh start, but for ports that are new.
+        let isFresh = before == nil || wasDiverting
+        if let error = self.agent.hold(self, drainSeconds: start.drainSeconds, isFresh: isFresh) {
+            self.intercept = before
+            self.isDiverting = wasDiverting
+            return self.fail(start.generation, .internal, error.description)
+        }
         if !start.workspace.isEmpty { self.name = start.workspace }
         if self.since == nil { self.since = .now }
-        self.isDiverting = true
         self.owesWithdrawn = false
-        self.agent.holder = self
         self.send(.started(generation: start.generation))
         self.startStatus()
         guard !wasDiverting else { return }
@@ -251,7 +262,8 @@ final class WorkspaceLink {
     func probeIsOver(_ probe: Probe) { if self.probe === probe { self.probe = nil } }
 
     private func isTakenOver(by other: String) {
-        self.withdraw()
+        // The ports may stay diverted: whoever takes over is about to say.
+        self.isDiverting = false
         self.intercept = nil
         self.since = nil
         self.send(.withdrawn(holder: other))
@@ -260,13 +272,16 @@ final class WorkspaceLink {
 
     /// New connections reach the original from this moment on. A workspace that is gone keeps its claim on the service for
     /// as long as its connection is kept.
-    private func withdraw() { self.isDiverting = false }
+    private func withdraw() {
+        self.isDiverting = false
+        self.agent.diversionMayHaveChanged()
+    }
 
     private func stop() {
         guard !self.isStopping else { return }
         self.isStopping = true
         self.isDiverting = false
-        self.agent.releaseHolder(self)
+        self.agent.releaseHolder(self, isStopped: true)
         self.send(.withdrawn(holder: nil))
         self.agent.log.info("withdrawn: new connections reach the original", metadata: self.metadata)
         let seconds = Int64(self.intercept?.drainSeconds ?? 0)
@@ -341,16 +356,14 @@ final class WorkspaceLink {
     func wants(_ port: UInt16) -> Bool { self.intercept?.ports.contains { $0.service == port } ?? false }
 
     /// Takes a client onto its way to the workspace. False: there is no stream for it now.
-    ///
-    /// - Parameter destination: the address that the client called; nil: the one on which it was taken.
-    func open(_ channel: any Channel, port: UInt16, upstream: Endpoint, destination: SocketAddress? = nil) -> Bool {
-        let address = ClientAddress(channel.remoteAddress)
-        let header = ConnectionHeader(transport: .tcp, servicePort: port, client: address)
+    func open(_ client: Client) -> Bool {
+        let address = ClientAddress(client.channel.remoteAddress)
+        let header = ConnectionHeader(transport: .tcp, servicePort: client.port, client: address)
         var bytes = ByteBuffer()
         header.write(into: &bytes)
         if let version = self.intercept?.proxyProtocol {
             // Not the client's bytes: what is handed over to the original is without it.
-            ProxyHeader(client: address, destination: ClientAddress(destination ?? channel.localAddress))
+            ProxyHeader(client: address, destination: ClientAddress(client.called))
                 .write(version, into: &bytes)
         }
         let opened = self.withConnection { connection -> StreamID? in
@@ -359,21 +372,16 @@ final class WorkspaceLink {
             return id
         }
         guard let stream = opened ?? nil else { return false }
-        let client = ClientConnection(
-            link: self,
-            channel: channel,
-            stream: stream,
-            upstream: upstream
-        )
+        let connection = ClientConnection(link: self, client: client, stream: stream)
         self.total += 1
-        self.owners[stream] = .waiting(client)
+        self.owners[stream] = .waiting(connection)
         do {
-            try channel.pipeline.syncOperations.addHandler(client)
+            try client.channel.pipeline.syncOperations.addHandler(connection)
         } catch {
-            channel.close(promise: nil)
+            client.channel.close(promise: nil)
             return true
         }
-        client.start()
+        connection.start()
         return true
     }
 

@@ -1,6 +1,8 @@
 import AgentSupport
 import ArgumentParser
 import Carriers
+import Diversion
+import HostSupport
 import InterceptProtocol
 import KeyFiles
 import Logging
@@ -59,12 +61,55 @@ struct RunSidecar: ParsableCommand {
 
     @Option(
         help: ArgumentHelp(
-            "How connections are taken: listen=ADDRESS:PORT (one service port) or listen=ADDRESS (several).",
+            "How connections are taken: listen=ADDRESS:PORT (one service port) or listen=ADDRESS (several), or redirect: "
+                + "by the kernel, which needs CAP_NET_ADMIN in the service's network namespace.",
             valueName: "way"
         ),
-        transform: Self.divert
+        transform: { try Diverting($0) }
     )
-    var divert: SidecarAgent.Divert
+    var divert: Diverting
+
+    @Option(
+        help: ArgumentHelp(
+            "With redirect: the service's network namespace, which is entered once the tunnel listens; needs root.",
+            valueName: "path|pid:n"
+        ),
+        transform: {
+            do throws(DiversionError) { return try NetworkNamespace(flag: $0) } catch {
+                throw ValidationError(error.description)
+            }
+        }
+    )
+    var netns: NetworkNamespace?
+
+    @Option(
+        help: """
+            With redirect: who answers connections over the loopback of the service's namespace, where health checks come \
+            from: original or workspace. (default: workspace on a plain host, otherwise original)
+            """
+    )
+    var loopback: RedirectDiversion.Loopback?
+
+    @Option(
+        help: ArgumentHelp(
+            "An address from which the node's health probes come: where a workspace leaves them to the original, "
+                + "connections from there are looked at; may be repeated.",
+            valueName: "ip"
+        ),
+        transform: Self.address
+    )
+    var nodeAddress: [String] = []
+
+    @Flag(
+        help: """
+            End when no workspace has been connected for the linger time, or when the namespace has no interface left but \
+            the loopback: for a sidecar that is started for an intercept.
+            """
+    )
+    var ephemeral = false
+
+    @Flag(help: "Print the ready line again, with who intercepts, each time that this changes.")
+    var announceIntercepts = false
 
     @Option(
         help: ArgumentHelp("How long open connections outlive a lost workspace.", valueName: "time"),
@@ -86,15 +131,11 @@ struct RunSidecar: ParsableCommand {
 
     @OptionGroup var agent: AgentOptions
 
-    private static func divert(_ text: String) throws -> SidecarAgent.Divert {
-        guard text.hasPrefix("listen=") else {
-            throw FlagError("'\(text)' isn't a way to divert in this version. Write listen=ADDRESS:PORT.")
+    private static func address(_ text: String) throws -> String {
+        guard let address = try? SocketAddress(ipAddress: text, port: 0), let canonical = address.ipAddress else {
+            throw ValidationError("'\(text)' isn't an IP address.")
         }
-        let value = String(text.dropFirst("listen=".count))
-        if let pieces = try? Flags.pieces(value), pieces.count == 1, !pieces[0].isEmpty {
-            return .listenOnAll(host: String(pieces[0]))
-        }
-        return .listen(try Flags.endpoint(value, zeroAllowed: true))
+        return canonical
     }
 
     func validate() throws {
@@ -105,6 +146,12 @@ struct RunSidecar: ParsableCommand {
         }
         if self.deadAfter < .seconds(1) { throw ValidationError("--dead-after must be at least 1s.") }
         if self.servicePort.isEmpty { throw ValidationError("No port to serve. Name one by --service-port.") }
+        if self.divert != .redirect {
+            for (flag, isGiven) in [("--netns", self.netns != nil), ("--loopback", self.loopback != nil)] where isGiven
+            {
+                throw ValidationError("\(flag) goes with --divert redirect alone.")
+            }
+        }
         if case .listen = self.divert, self.servicePort.count > 1 {
             throw ValidationError(
                 "--divert listen=ADDRESS:PORT serves one --service-port. For several write listen=ADDRESS."
@@ -133,9 +180,10 @@ struct RunSidecar: ParsableCommand {
             peers: self.peer,
             tunnelAddress: self.listenTcp,
             servicePorts: self.servicePort,
-            divert: self.divert,
+            divert: self.divert.resolved(loopback: self.loopback ?? self.usualLoopback),
             log: log
         )
+        configuration.nodeAddresses = Set(self.nodeAddress)
         if let peersFile = self.peersFile { configuration.peers += try PeersFile(contentsOf: peersFile).keys }
         configuration.presharedKey = try self.agent.presharedKey()
         configuration.tunnel.linger = self.linger
@@ -143,6 +191,25 @@ struct RunSidecar: ParsableCommand {
         configuration.tunnel.maxStreamsFromPeer = 1
         configuration.descriptorLimit = descriptors
         configuration.sockets = self.take(&sockets)
+        // Only this thread can be moved, and those that it makes later: everything that listens elsewhere is opened before.
+        var opened: [ListeningSocket] = []
+        var metrics = MetricsPlace(endpoint: self.metrics)
+        if let netns = self.netns {
+            if configuration.sockets.tunnel.isEmpty {
+                let socket = try Self.listen(self.listenTcp, "The tunnel")
+                configuration.sockets.tunnel = [socket.descriptor]
+                let place = Endpoint(host: socket.host, port: socket.port)
+                // Without it the agent opens one there, and says so where it can't.
+                configuration.sockets.dial = try? DialSocket.listen(for: "\(place)")
+                opened.append(socket)
+            }
+            if let endpoint = self.metrics {
+                let socket = try Self.listen(endpoint, "The metrics' server")
+                metrics.socket = socket.descriptor
+                opened.append(socket)
+            }
+            try netns.enter()
+        }
         for socket in sockets.sockets {
             log.warning(
                 "a socket that was handed over serves no port of this sidecar",
@@ -153,7 +220,8 @@ struct RunSidecar: ParsableCommand {
         let eventLoop = MultiThreadedEventLoopGroup.singleton.next()
         let program = SidecarProgram(
             configuration,
-            metrics: self.metrics,
+            metrics: metrics,
+            options: .init(isEphemeral: self.ephemeral, announcesIntercepts: self.announceIntercepts),
             peersFile: self.peersFile,
             peers: self.peer,
             notifier: notifier,
@@ -161,6 +229,7 @@ struct RunSidecar: ParsableCommand {
         )
         let bound = try eventLoop.submit { NIOLoopBound(program.build(), eventLoop: eventLoop) }.wait()
         eventLoop.execute { bound.value.start() }
+        defer { withExtendedLifetime(opened) {} }
 
         while AgentSupport.Process.nextSignal() == .reload { eventLoop.execute { bound.value.reload() } }
         eventLoop.execute { bound.value.shutDown() }
@@ -169,12 +238,26 @@ struct RunSidecar: ParsableCommand {
         Ending(name: "kl-sidecar", saying: nil, code: Ending.interrupted).exit()
     }
 
+    /// A plain host's services are called over its loopback too; a container's health checks come from there.
+    private var usualLoopback: RedirectDiversion.Loopback {
+        self.netns == nil && PlainHost.isThis ? .workspace : .original
+    }
+
+    private static func listen(_ endpoint: Endpoint, _ what: String) throws -> ListeningSocket {
+        do throws(HostError) {
+            return try ListeningSocket(host: endpoint.host, port: endpoint.port)
+        } catch {
+            throw StartError("\(what) can't listen on \(endpoint)", error)
+        }
+    }
+
     /// A socket belongs to the service port for which this sidecar would otherwise listen on the same port itself.
     private func take(_ sockets: inout ActivatedSockets) -> SidecarAgent.Sockets {
         var result = SidecarAgent.Sockets()
         result.tunnel = sockets.take(named: "tunnel")
         for servicePort in self.servicePort {
-            let taken = sockets.take(port: self.divert.endpoint(of: servicePort.port).port)
+            guard let endpoint = self.divert.endpoint(of: servicePort.port) else { continue }
+            let taken = sockets.take(port: endpoint.port)
             if !taken.isEmpty { result.services[servicePort.port] = taken }
         }
         return result

@@ -1,4 +1,5 @@
 import AgentSupport
+import Diversion
 import InterceptProtocol
 import KeyFiles
 import Logging
@@ -6,10 +7,17 @@ import NIOCore
 import Noise
 import SidecarAgent
 
+/// Where the metrics are served; a socket that listens there already, where it had to be opened before.
+struct MetricsPlace {
+    var endpoint: Endpoint?
+    var socket: CInt?
+}
+
 /// What of the program lives on the event loop: the agent, its metrics, and the file of keys that is looked at again.
 struct SidecarProgram: Sendable {
     private let configuration: SidecarAgent.Configuration
-    private let metrics: Endpoint?
+    private let metrics: MetricsPlace
+    private let options: Options
     private let peersFile: String?
     private let peers: [PublicKey]
     private let notifier: ServiceNotifier?
@@ -17,7 +25,8 @@ struct SidecarProgram: Sendable {
 
     init(
         _ configuration: SidecarAgent.Configuration,
-        metrics: Endpoint?,
+        metrics: MetricsPlace,
+        options: Options,
         peersFile: String?,
         peers: [PublicKey],
         notifier: ServiceNotifier?,
@@ -25,10 +34,16 @@ struct SidecarProgram: Sendable {
     ) {
         self.configuration = configuration
         self.metrics = metrics
+        self.options = options
         self.peersFile = peersFile
         self.peers = peers
         self.notifier = notifier
         self.eventLoop = eventLoop
+    }
+
+    struct Options {
+        var isEphemeral = false
+        var announcesIntercepts = false
     }
 
     func build() -> Running { Running(self) }
@@ -42,6 +57,14 @@ struct SidecarProgram: Sendable {
         private var mustReload = false
         private var lastTold: SidecarAgent.Intercept?
         private let notifications: NotificationQueue?
+        private var readyFields: [(String, JSONLine.Value)] = []
+        private var lastAnnounced = SidecarAgent.Intercept()
+        private var lastAnnouncedAt = NIODeadline.uptimeNanoseconds(0)
+        private var links: LinkWatch?
+        private var isEnding = false
+
+        /// Counts alone make no line more often. †
+        private static let countsEvery = TimeAmount.seconds(10)
 
         init(_ program: SidecarProgram) {
             self.program = program
@@ -60,11 +83,14 @@ struct SidecarProgram: Sendable {
         }
 
         private func startMetrics(then ready: SidecarAgent.Ready) {
-            guard let metrics = self.program.metrics else { return self.announce(ready, metrics: nil) }
+            guard let metrics = self.program.metrics.endpoint else { return self.announce(ready, metrics: nil) }
             let agent = self.agent
-            MetricsServer.start(host: metrics.host, port: Int(metrics.port), on: self.program.eventLoop) {
-                agent.measurements.metrics
-            }
+            MetricsServer.start(
+                host: metrics.host,
+                port: Int(metrics.port),
+                socket: self.program.metrics.socket,
+                on: self.program.eventLoop
+            ) { agent.measurements.metrics }
             .assumeIsolated()
             .whenComplete { result in
                 switch result {
@@ -83,9 +109,25 @@ struct SidecarProgram: Sendable {
             let services = ready.services.sorted { $0.key < $1.key }
             fields.append(("listen", .object(services.map { ("\($0.key)", .string($0.value.endpointText)) })))
             if let metrics { fields.append(("metrics", .string(metrics.endpointText))) }
+            self.readyFields = fields
             Console.write(JSONLine.object(fields) + "\n", to: 1)
             self.watchPeersFile()
             self.notify()
+            if self.program.options.isEphemeral { self.endWhenUnused() }
+        }
+
+        /// Nobody would end it otherwise: who started it may be gone.
+        private func endWhenUnused() {
+            self.agent.onUnused = { [weak self] in
+                self?.program.configuration.log.notice("no workspace for the linger time: ending")
+                self?.shutDown()
+            }
+            let links = LinkWatch(eventLoop: self.program.eventLoop)
+            links.start { [weak self] in
+                self?.program.configuration.log.notice("the namespace's last interface has gone: ending")
+                self?.shutDown()
+            }
+            self.links = links
         }
 
         private func fail(_ error: any Error) {
@@ -135,17 +177,53 @@ struct SidecarProgram: Sendable {
         private func notify() {
             self.isReady = true
             if self.mustReload { self.reload() }
-            guard let notifications = self.notifications else { return }
-            notifications.ready()
-            self.agent.onInterceptChange = { [weak self] in self?.tellIntercept() }
-            self.tellIntercept()
+            self.notifications?.ready()
+            guard self.program.notifier != nil || self.program.options.announcesIntercepts else { return }
+            self.agent.onInterceptChange = { [weak self] in self?.interceptChanged() }
+            self.interceptChanged()
             self.watchCounts()
+        }
+
+        private func interceptChanged() {
+            if self.program.notifier != nil { self.tellIntercept() }
+            if self.program.options.announcesIntercepts { self.announceIntercept() }
+        }
+
+        /// The ready line again: each is whole in itself, and the last one counts.
+        private func announceIntercept() {
+            let intercept = self.agent.intercept
+            guard intercept != self.lastAnnounced else { return }
+            let isMore =
+                intercept.holder != self.lastAnnounced.holder || intercept.divertingTo != self.lastAnnounced.divertingTo
+            guard isMore || NIODeadline.now() - self.lastAnnouncedAt >= Self.countsEvery else { return }
+            self.lastAnnounced = intercept
+            self.lastAnnouncedAt = .now()
+            var fields = self.readyFields
+            if let holder = intercept.holder {
+                fields.append(
+                    (
+                        "intercept",
+                        .object([
+                            ("diverting", .bool(intercept.divertingTo != nil)),
+                            ("key", .string(holder.key.base64)),
+                            ("workspace", .string(holder.workspace)),
+                            ("since", .string(holder.since)),
+                            ("generation", .integer(holder.generation)),
+                            ("ports", .array(holder.ports.map { .integer(UInt64($0)) })),
+                            ("open", .integer(intercept.open)),
+                            ("total", .integer(intercept.total)),
+                            ("passed", .integer(intercept.passed)),
+                        ])
+                    )
+                )
+            }
+            Console.write(JSONLine.object(fields) + "\n", to: 1)
         }
 
         /// Who intercepts is told at once, counts once a second.
         private func watchCounts() {
             self.program.eventLoop.assumeIsolated().scheduleTask(in: .seconds(1)) {
-                self.tellIntercept()
+                self.interceptChanged()
                 self.watchCounts()
             }
         }
@@ -166,6 +244,8 @@ struct SidecarProgram: Sendable {
         // MARK: Ending
 
         func shutDown() {
+            guard !self.isEnding else { return }
+            self.isEnding = true
             self.program.notifier?.stopping()
             self.agent.shutDown().assumeIsolated().whenComplete { _ in
                 Ending(name: "kl-sidecar", saying: nil, code: Ending.done).exit()

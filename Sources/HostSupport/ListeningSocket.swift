@@ -1,4 +1,3 @@
-import HostSupport
 import NIOCore
 
 #if canImport(Glibc)
@@ -9,14 +8,14 @@ import Musl
 import Darwin
 #endif
 
-/// A TCP port that is held open, and handed to one sidecar after the other: what connects meanwhile waits in it.
-final class ListeningSocket {
-    let descriptor: CInt
-    let host: String
-    let port: UInt16
+/// A TCP port that is held open by this object, whoever accepts from it: what connects meanwhile waits in it.
+public final class ListeningSocket {
+    public let descriptor: CInt
+    public let host: String
+    public let port: UInt16
 
     /// - Parameter port: 0 is any free one.
-    init(host: String, port: UInt16) throws(HostError) {
+    public init(host: String, port: UInt16) throws(HostError) {
         let what = "\(host):\(port) can't be listened on"
         guard let address = try? SocketAddress(ipAddress: host, port: Int(port)) else {
             throw HostError(what, code: EADDRNOTAVAIL)
@@ -52,31 +51,5 @@ final class ListeningSocket {
         guard result == 0 else { return nil }
         // The port stands at the same place in both families' addresses.
         return withUnsafeBytes(of: &address) { UInt16(bigEndian: $0.loadUnaligned(fromByteOffset: 2, as: UInt16.self)) }
-    }
-}
-
-extension EnvironmentError {
-    /// A service's public port can't be opened.
-    static func port(_ port: ComposePort, of service: String, _ error: HostError) -> EnvironmentError {
-        let what = "port \(port.published) of service '\(service)' can't be opened on \(port.hostAddress)"
-        switch error.code {
-        case EADDRINUSE:
-            let owner = PortOwner.describe(port.published).map { "\($0) has it" } ?? "another process has it"
-            return EnvironmentError(
-                .failed,
-                "\(what): \(owner). Stop that, or publish another port in the compose file."
-            )
-        case EADDRNOTAVAIL:
-            return EnvironmentError(
-                .failed,
-                "\(what): that isn't an address of this machine. Name another one in the compose file, or none."
-            )
-        case EACCES:
-            return EnvironmentError(
-                .failed,
-                "\(what): only root may have ports below 1024. Publish a higher one in the compose file."
-            )
-        default: return EnvironmentError(HostError(what, code: error.code))
-        }
     }
 }

@@ -1,0 +1,56 @@
+#if canImport(Glibc)
+import Glibc
+#elseif canImport(Musl)
+import Musl
+#else
+import Darwin
+#endif
+
+/// A listening socket on a free port, for IPv4 and IPv6 where the namespace has both.
+enum DiversionSocket {
+    static func open() throws(DiversionError) -> CInt {
+        do throws(DiversionError) {
+            return try Self.open(AF_INET6)
+        } catch {
+            // IPv6 may be switched off.
+            return try Self.open(AF_INET)
+        }
+    }
+
+    private static func open(_ family: CInt) throws(DiversionError) -> CInt {
+        let descriptor = socket(family, CInt(SOCK_STREAM.rawValue), 0)
+        guard descriptor >= 0 else { throw Self.error(errno) }
+        _ = fcntl(descriptor, F_SETFD, FD_CLOEXEC)
+        _ = fcntl(descriptor, F_SETFL, O_NONBLOCK)
+        let isBound: Bool
+        if family == AF_INET6 {
+            var off: CInt = 0
+            setsockopt(descriptor, CInt(IPPROTO_IPV6), IPV6_V6ONLY, &off, socklen_t(MemoryLayout<CInt>.size))
+            var address = sockaddr_in6()
+            address.sin6_family = sa_family_t(AF_INET6)
+            isBound = Self.bind(descriptor, &address)
+        } else {
+            var address = sockaddr_in()
+            address.sin_family = sa_family_t(AF_INET)
+            isBound = Self.bind(descriptor, &address)
+        }
+        guard isBound, listen(descriptor, 4_096) == 0 else {
+            let code = errno
+            close(descriptor)
+            throw Self.error(code)
+        }
+        return descriptor
+    }
+
+    private static func bind<Address>(_ descriptor: CInt, _ address: inout Address) -> Bool {
+        withUnsafePointer(to: &address) { pointer in
+            pointer.withMemoryRebound(to: sockaddr.self, capacity: 1) {
+                Glibc.bind(descriptor, $0, socklen_t(MemoryLayout<Address>.size)) == 0
+            }
+        }
+    }
+
+    private static func error(_ code: CInt) -> DiversionError {
+        DiversionError("Redirected connections can't be listened for: \(String(cString: strerror(code))).")
+    }
+}

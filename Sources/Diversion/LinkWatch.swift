@@ -1,0 +1,73 @@
+public import NIOCore
+
+#if canImport(Glibc)
+import Glibc
+#elseif canImport(Musl)
+import Musl
+#else
+import Darwin
+#endif
+
+/// Notices when a network namespace has been left: a container's interfaces go with it, while whoever shares its namespace
+/// stays there alone.
+///
+/// Looked at from time to time. The kernel would tell by netlink, but what counts is one bit, and a second of delay costs
+/// nothing: nobody can reach this place any more.
+public final class LinkWatch {
+    private let eventLoop: any EventLoop
+    private let links: () -> Int?
+    private var task: Ticker?
+    private var hadLinks = false
+    private var missing = 0
+
+    /// †
+    private static let every = TimeAmount.milliseconds(500)
+    /// Times in a row: a container that changes networks has none for a moment. †
+    private static let missingAtMost = 3
+
+    public convenience init(eventLoop: any EventLoop) { self.init(eventLoop: eventLoop, links: Self.linksThatAreUp) }
+
+    init(eventLoop: any EventLoop, links: @escaping () -> Int?) {
+        self.eventLoop = eventLoop
+        self.links = links
+    }
+
+    /// Calls back once, after the last interface but the loopback has gone. A namespace that never had one isn't left.
+    public func start(onLastLinkGone: @escaping () -> Void) {
+        self.task = Ticker(self.eventLoop, every: Self.every) { [weak self] in
+            guard let self else { return false }
+            guard let count = self.links() else { return true }
+            guard count == 0 else {
+                self.hadLinks = true
+                self.missing = 0
+                return true
+            }
+            self.missing += 1
+            guard self.hadLinks, self.missing >= Self.missingAtMost else { return true }
+            onLastLinkGone()
+            return false
+        }
+        // The links of now, so that a namespace which is left before the first look is noticed.
+        self.hadLinks = (self.links() ?? 0) > 0
+    }
+
+    public func stop() { self.task?.cancel() }
+
+    /// Interfaces that are up and have an IP address, the loopback aside; nil: can't be told now.
+    private static func linksThatAreUp() -> Int? {
+        var first: UnsafeMutablePointer<ifaddrs>?
+        guard getifaddrs(&first) == 0 else { return nil }
+        defer { freeifaddrs(first) }
+        var names: Set<String> = []
+        for entry in sequence(first: first, next: { $0?.pointee.ifa_next }) {
+            guard let interface = entry?.pointee, let address = interface.ifa_addr else { continue }
+            let family = CInt(address.pointee.sa_family)
+            let flags = CInt(bitPattern: interface.ifa_flags)
+            guard family == AF_INET || family == AF_INET6, flags & CInt(IFF_UP) != 0,
+                flags & CInt(IFF_LOOPBACK) == 0
+            else { continue }
+            names.insert(String(cString: interface.ifa_name))
+        }
+        return names.count
+    }
+}

@@ -1,0 +1,47 @@
+import NIOCore
+
+#if canImport(Glibc)
+import Glibc
+#elseif canImport(Musl)
+import Musl
+#endif
+
+extension RedirectDiversion {
+    /// The address that the client of a redirected connection called; nil: it wasn't redirected.
+    ///
+    /// Called on the channel's event loop.
+    public static func originalDestination(of channel: any Channel) -> SocketAddress? {
+        #if os(Linux)
+        guard let options = channel as? any SocketOptionProvider, let local = channel.localAddress else { return nil }
+        // The kernel answers by the connection's own family, whatever the socket's is.
+        let isIPv4 = local.protocol == .inet || local.ipAddress?.hasPrefix("::ffff:") == true
+        let address: SocketAddress?
+        if isIPv4 {
+            let found: sockaddr_in? = Self.now(
+                options.unsafeGetSocketOption(level: .ip, name: Self.originalDestinationOption)
+            )
+            address = found.map { SocketAddress($0, host: "") }
+        } else {
+            let found: sockaddr_in6? = Self.now(
+                options.unsafeGetSocketOption(level: .ipv6, name: Self.originalDestinationOption)
+            )
+            address = found.map { SocketAddress($0, host: "") }
+        }
+        // Whoever calls the listener itself was not redirected, also where connections are tracked.
+        guard let address, address.port != local.port else { return nil }
+        return address
+        #else
+        return nil
+        #endif
+    }
+
+    /// SO_ORIGINAL_DST and IP6T_SO_ORIGINAL_DST (linux/netfilter_ipv4.h, linux/netfilter_ipv6/ip6_tables.h).
+    private static let originalDestinationOption = NIOBSDSocket.Option(rawValue: 80)
+
+    /// On the event loop a socket's option is there at once.
+    private static func now<Value: Sendable>(_ future: EventLoopFuture<Value>) -> Value? {
+        var value: Value?
+        future.assumeIsolated().whenSuccess { value = $0 }
+        return value
+    }
+}

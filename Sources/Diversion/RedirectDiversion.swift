@@ -1,0 +1,309 @@
+public import Logging
+public import NIOCore
+
+#if canImport(Glibc)
+import Glibc
+#elseif canImport(Musl)
+import Musl
+#else
+import Darwin
+#endif
+
+/// Diversion in the kernel, by nftables in the network namespace in which the process is: the service keeps its port and
+/// knows nothing of it.
+///
+/// Nothing is in the kernel while nothing is diverted, and nothing stays behind: the kernel removes the table with the process
+/// that made it, and the redirect itself unless this event loop renews it.
+public final class RedirectDiversion {
+    public struct Configuration: Sendable {
+        /// The service's.
+        public var ports: [UInt16]
+        public var loopback: Loopback
+        public var log: Logger?
+
+        public init(ports: [UInt16], loopback: Loopback, log: Logger?) {
+            self.ports = ports
+            self.loopback = loopback
+            self.log = log
+        }
+    }
+
+    /// Who gets connections over the namespace's loopback, from where health checks come.
+    public enum Loopback: String, Sendable, CaseIterable {
+        case original
+        case workspace
+    }
+
+    /// SO_MARK of the agent's own connections, which the rules let pass. Without the bits that Kubernetes (0xC000) and
+    /// Cilium (0x0F00) read.
+    public static let mark: UInt32 = 0x206C
+
+    private let configuration: Configuration
+    private let eventLoop: any EventLoop
+    private let listening: ListenDiversion
+
+    #if os(Linux)
+    private var nftables: NFTables?
+    private var rules: RedirectRules?
+    private var diverted: Set<UInt16> = []
+    private var isTableThere = false
+    private var renewal: Ticker?
+    private var removal: Ticker?
+    private var lastProblem: DiversionError?
+    #endif
+
+    /// A third of what the kernel waits. †
+    private static let renewEvery = TimeAmount.seconds(3)
+    /// How often it is looked whether the last redirected connection has gone. †
+    private static let removeEvery = TimeAmount.milliseconds(250)
+
+    public init(_ configuration: Configuration, eventLoop: any EventLoop) {
+        self.configuration = configuration
+        self.eventLoop = eventLoop
+        self.listening = ListenDiversion(eventLoop: eventLoop)
+    }
+
+    public func pause(_ paused: Bool) { self.listening.pause(paused) }
+
+    #if os(Linux)
+    /// Listens for what will be redirected, once the kernel has said that it would redirect it.
+    ///
+    /// - Parameter accept: who came, to which port of the service, and the address that it called.
+    public func start(
+        accept: @escaping (any Channel, _ port: UInt16, _ called: SocketAddress) -> Void
+    ) -> EventLoopFuture<Void> {
+        do {
+            let nftables = try NFTables()
+            try nftables.removeLeftTables()
+            self.nftables = nftables
+        } catch {
+            return self.eventLoop.makeFailedFuture(error)
+        }
+        let listeners = self.configuration.ports.map { port in
+            self.listen { channel in
+                // Nobody may call a listener itself: neither this agent in a circle, nor others past the namespace's rules.
+                guard let called = Self.originalDestination(of: channel) else { return Self.refuse(channel) }
+                accept(channel, port, called)
+            }
+            .map { (port, $0) }
+        }
+        let this = NIOLoopBound(self, eventLoop: self.eventLoop)
+        return EventLoopFuture.whenAllSucceed(listeners, on: self.eventLoop)
+            .flatMapThrowing { try this.value.prepare(Dictionary($0) { first, _ in first }) }
+    }
+
+    private func listen(_ accept: @escaping (any Channel) -> Void) -> EventLoopFuture<UInt16> {
+        do throws(DiversionError) {
+            let socket = try DiversionSocket.open()
+            return self.listening.listen(on: .socket(socket), accept: accept).flatMapThrowing { address in
+                guard let port = address?.port, let number = UInt16(exactly: port) else {
+                    throw DiversionError("A listener for redirected connections has no port.")
+                }
+                return number
+            }
+        } catch {
+            return self.eventLoop.makeFailedFuture(error)
+        }
+    }
+
+    /// By a reset: SO_LINGER with no time.
+    private static func refuse(_ channel: any Channel) {
+        (channel as? any SocketOptionProvider)?.setSoLinger(linger(l_onoff: 1, l_linger: 0))
+            .assumeIsolated().whenFailure { _ in }
+        channel.close(promise: nil)
+    }
+
+    private func prepare(_ listeners: [UInt16: UInt16]) throws(DiversionError) {
+        let random = UInt64.random(in: .min ... .max)
+        let word = String(repeating: "0", count: 16) + String(random, radix: 16)
+        let rules = RedirectRules(
+            table: "kl_" + word.suffix(16),
+            listeners: listeners,
+            includesLoopback: self.configuration.loopback == .workspace,
+            mark: Self.mark
+        )
+        try self.nftables?.check(rules.create(diverting: Set(listeners.keys)))
+        self.rules = rules
+    }
+
+    /// New connections to exactly these ports are redirected from now on, when this returns. What is in the diversion lives on,
+    /// also where the set is empty: the table that translates it goes with the last of them.
+    public func divert(_ ports: Set<UInt16>) throws(DiversionError) {
+        guard let rules = self.rules, let nftables = self.nftables else {
+            throw DiversionError("Nothing can be diverted: the listeners aren't there.")
+        }
+        guard ports != self.diverted else { return }
+        if self.isTableThere {
+            do throws(DiversionError) {
+                try nftables.run(rules.renew(ports), "changing the ports")
+            } catch {
+                // Should the table have gone, it is made anew.
+                guard !ports.isEmpty else { throw error }
+                try nftables.run(rules.create(diverting: ports), "making the table")
+            }
+        } else if !ports.isEmpty {
+            try nftables.run(rules.create(diverting: ports), "making the table")
+            self.isTableThere = true
+        }
+        self.diverted = ports
+        self.lastProblem = nil
+        self.renewal?.cancel()
+        self.renewal = nil
+        self.removal?.cancel()
+        self.removal = nil
+        if ports.isEmpty { self.removeTableSoon() } else { self.renewFromTimeToTime() }
+    }
+
+    /// The loop that accepts does it: where it hangs, the kernel forgets the ports.
+    private func renewFromTimeToTime() {
+        self.renewal = Ticker(self.eventLoop, every: Self.renewEvery) { [weak self] in
+            self?.renew()
+            return true
+        }
+    }
+
+    private func renew() {
+        guard let rules = self.rules, let nftables = self.nftables, !self.diverted.isEmpty else { return }
+        do throws(DiversionError) {
+            try nftables.run(rules.renew(self.diverted), "renewing the ports")
+        } catch {
+            do throws(DiversionError) {
+                try nftables.run(rules.create(diverting: self.diverted), "making the table again")
+                self.configuration.log?.warning("the diversion's table had gone, and is there again")
+            } catch {
+                guard self.lastProblem != error else { return }
+                self.lastProblem = error
+                self.configuration.log?.error("the diversion can't be renewed: \(error)")
+                return
+            }
+        }
+        self.lastProblem = nil
+    }
+
+    /// With the last rule that tracks connections, the kernel would forget how to translate those that are open.
+    private func removeTableSoon() {
+        guard self.isTableThere else { return }
+        self.removeTableIfUnused()
+        guard self.isTableThere else { return }
+        self.removal = Ticker(self.eventLoop, every: Self.removeEvery) { [weak self] in
+            guard let self, self.isTableThere else { return false }
+            self.removeTableIfUnused()
+            return self.isTableThere
+        }
+    }
+
+    private func removeTableIfUnused() {
+        guard self.diverted.isEmpty, !self.isInUse else { return }
+        self.removeTable()
+        self.removal?.cancel()
+        self.removal = nil
+    }
+
+    private func removeTable() {
+        guard self.isTableThere, let rules = self.rules, let nftables = self.nftables else { return }
+        self.isTableThere = false
+        do throws(DiversionError) {
+            try nftables.run(rules.delete, "removing the table")
+        } catch {
+            // Gone already, with its namespace for one.
+            self.configuration.log?.debug("the diversion's table can't be removed: \(error)")
+        }
+    }
+
+    /// Somebody is connected by way of a listener, or is about to be.
+    private var isInUse: Bool {
+        do throws(DiversionError) {
+            let diagnosis = try SocketDiagnosis()
+            for port in self.rules?.listeners.values.sorted() ?? [] where try !diagnosis.sockets(.local, port).isEmpty {
+                return true
+            }
+            return false
+        } catch {
+            self.configuration.log?.warning("\(error)")
+            return false
+        }
+    }
+
+    // MARK: The original's connections
+
+    /// How many connections are open to the original on these ports, but for the agent's own.
+    public func originalConnections(on ports: Set<UInt16>) -> Int {
+        (try? self.originals(on: ports, SocketDiagnosis()).count) ?? 0
+    }
+
+    /// Ends what was open to the original on these ports, at both ends.
+    ///
+    /// - Returns: how many; nil: this kernel can't, and each ends with the next packet of its client.
+    public func endOriginalConnections(on ports: Set<UInt16>) -> Int? {
+        var count = 0
+        do throws(DiversionError) {
+            let diagnosis = try SocketDiagnosis()
+            for socket in try self.originals(on: ports, diagnosis) {
+                switch try diagnosis.destroy(socket) {
+                case .ended: count += 1
+                case .gone: break
+                case .unsupported: return self.rejectOriginals(on: ports)
+                }
+            }
+        } catch {
+            self.configuration.log?.warning("\(error)")
+            return self.rejectOriginals(on: ports)
+        }
+        return count
+    }
+
+    private func rejectOriginals(on ports: Set<UInt16>) -> Int? {
+        guard self.isTableThere, let rules = self.rules, let nftables = self.nftables else { return 0 }
+        do throws(DiversionError) {
+            try nftables.run(rules.rejectOriginals(on: ports), "ending connections")
+            return nil
+        } catch {
+            self.configuration.log?.warning("connections to the original stay open: \(error)")
+            return 0
+        }
+    }
+
+    /// The service's ends of them.
+    private func originals(
+        on ports: Set<UInt16>,
+        _ diagnosis: borrowing SocketDiagnosis
+    ) throws(DiversionError) -> [SocketDiagnosis.Socket] {
+        var result: [SocketDiagnosis.Socket] = []
+        for port in ports.sorted() {
+            // The agent's own connections, by the end that isn't marked.
+            var own: Set<[SocketDiagnosis.End]> = []
+            for socket in try diagnosis.sockets(.remote, port) where socket.mark == Self.mark {
+                own.insert([socket.remote, socket.local])
+            }
+            for socket in try diagnosis.sockets(.local, port) {
+                let isLoopback = socket.local.isLoopback || socket.remote.isLoopback
+                if socket.mark == Self.mark || own.contains([socket.local, socket.remote]) { continue }
+                if isLoopback, self.configuration.loopback == .original { continue }
+                result.append(socket)
+            }
+        }
+        return result
+    }
+
+    /// Closes the listeners, and removes the table at once.
+    public func close() {
+        self.renewal?.cancel()
+        self.removal?.cancel()
+        self.listening.close()
+        self.removeTable()
+        self.diverted = []
+        self.rules = nil
+        self.nftables = nil
+    }
+    #else
+    public func start(
+        accept: @escaping (any Channel, _ port: UInt16, _ called: SocketAddress) -> Void
+    ) -> EventLoopFuture<Void> {
+        self.eventLoop.makeFailedFuture(DiversionError("Only Linux can redirect. Divert by listen."))
+    }
+    public func divert(_ ports: Set<UInt16>) throws(DiversionError) {}
+    public func originalConnections(on ports: Set<UInt16>) -> Int { 0 }
+    public func endOriginalConnections(on ports: Set<UInt16>) -> Int? { 0 }
+    public func close() { self.listening.close() }
+    #endif
+}

@@ -1,0 +1,203 @@
+#if os(Linux)
+import CNetlink
+
+#if canImport(Glibc)
+import Glibc
+#elseif canImport(Musl)
+import Musl
+#endif
+
+/// The TCP sockets of this network namespace, as sock_diag(7) tells them, and their end.
+struct SocketDiagnosis: ~Copyable {
+    struct Socket {
+        var local: End
+        var remote: End
+        /// SO_MARK; nil where the kernel doesn't tell.
+        var mark: UInt32?
+        fileprivate var family: UInt8
+        fileprivate var id: inet_diag_sockid
+    }
+
+    /// IPv4 in its mapped form, since a socket for both families tells it so.
+    struct End: Hashable {
+        var address: [UInt8]
+        var port: UInt16
+
+        var isLoopback: Bool {
+            guard self.address.count == 16 else { return false }
+            if self.address.starts(with: Self.mappedPrefix) { return self.address[12] == 127 }
+            return self.address[15] == 1 && self.address[..<15].allSatisfy { $0 == 0 }
+        }
+
+        static let mappedPrefix: [UInt8] = Array(repeating: 0, count: 10) + [0xFF, 0xFF]
+    }
+
+    /// Which port of a socket is asked for.
+    enum Side {
+        case local
+        case remote
+    }
+
+    private let descriptor: CInt
+
+    /// All states (tcp_states.h) but TIME_WAIT, CLOSE and LISTEN: who has a connection, or is about to.
+    private static let liveStates: UInt32 = ((1 << 13) - 2) & ~((1 << 6) | (1 << 7) | (1 << 10))
+    private static let pieceSize = 64 * 1_024
+
+    init() throws(DiversionError) {
+        self.descriptor = kl_netlink_open(NETLINK_SOCK_DIAG)
+        guard self.descriptor >= 0 else { throw Self.error("can't be asked", errno) }
+    }
+
+    deinit { close(self.descriptor) }
+
+    /// Live sockets with this port.
+    func sockets(_ side: Side, _ port: UInt16) throws(DiversionError) -> [Socket] {
+        var result: [Socket] = []
+        for family in [AF_INET, AF_INET6] {
+            var request = Self.request(
+                UInt8(family),
+                type: UInt16(SOCK_DIAG_BY_FAMILY),
+                flags: NLM_F_REQUEST | NLM_F_DUMP
+            )
+            request.1.idiag_states = Self.liveStates
+            switch side {
+            case .local: request.1.id.idiag_sport = port.bigEndian
+            case .remote: request.1.id.idiag_dport = port.bigEndian
+            }
+            try self.send(request)
+            try self.receive { message, body in
+                guard message == UInt16(SOCK_DIAG_BY_FAMILY), let socket = Socket(body) else { return }
+                // An IPv6 dump may be asked for both: what it isn't of is left to its own.
+                if socket.family == UInt8(family) { result.append(socket) }
+            }
+        }
+        return result
+    }
+
+    enum Destroyed {
+        case ended
+        case gone
+        case unsupported
+    }
+
+    /// Ends it at both ends, now: its program gets ECONNABORTED, the peer a reset.
+    func destroy(_ socket: Socket) throws(DiversionError) -> Destroyed {
+        var request = Self.request(socket.family, type: UInt16(SOCK_DESTROY), flags: NLM_F_REQUEST | NLM_F_ACK)
+        request.1.idiag_states = Self.liveStates
+        request.1.id = socket.id
+        try self.send(request)
+        let code = try self.receive { _, _ in }
+        switch code {
+        case 0: return .ended
+        case ENOENT: return .gone
+        case EOPNOTSUPP: return .unsupported
+        default: throw Self.error("doesn't end a connection", code)
+        }
+    }
+
+    // MARK: Netlink
+
+    private typealias Request = (nlmsghdr, inet_diag_req_v2)
+
+    private static func request(_ family: UInt8, type: UInt16, flags: CInt) -> Request {
+        var header = nlmsghdr()
+        header.nlmsg_len = UInt32(MemoryLayout<nlmsghdr>.size + MemoryLayout<inet_diag_req_v2>.size)
+        header.nlmsg_type = type
+        header.nlmsg_flags = UInt16(flags)
+        var body = inet_diag_req_v2()
+        body.sdiag_family = family
+        body.sdiag_protocol = UInt8(IPPROTO_TCP)
+        body.id.idiag_cookie = (.max, .max)
+        return (header, body)
+    }
+
+    private func send(_ request: Request) throws(DiversionError) {
+        var bytes: [UInt8] = []
+        withUnsafeBytes(of: request.0) { bytes.append(contentsOf: $0) }
+        withUnsafeBytes(of: request.1) { bytes.append(contentsOf: $0) }
+        let sent = bytes.withUnsafeBytes { Glibc.send(self.descriptor, $0.baseAddress, $0.count, 0) }
+        guard sent == bytes.count else { throw Self.error("can't be asked", errno) }
+    }
+
+    /// Gives each message of the answer away.
+    ///
+    /// - Returns: the code of the error that ended it; 0: none.
+    @discardableResult
+    private func receive(_ body: (UInt16, UnsafeRawBufferPointer) -> Void) throws(DiversionError) -> CInt {
+        var buffer = [UInt8](repeating: 0, count: Self.pieceSize)
+        while true {
+            let count = buffer.withUnsafeMutableBytes { recv(self.descriptor, $0.baseAddress, $0.count, 0) }
+            guard count > 0 else {
+                if count < 0, errno == EINTR { continue }
+                throw Self.error("doesn't answer", count == 0 ? EPIPE : errno)
+            }
+            let end = buffer.withUnsafeBytes { Self.messages(UnsafeRawBufferPointer(rebasing: $0[..<count]), body) }
+            if let end { return end }
+        }
+    }
+
+    /// - Returns: the code of the last message; nil: more are to come.
+    private static func messages(
+        _ bytes: UnsafeRawBufferPointer,
+        _ body: (UInt16, UnsafeRawBufferPointer) -> Void
+    ) -> CInt? {
+        var rest = bytes
+        let headerSize = MemoryLayout<nlmsghdr>.size
+        while rest.count >= headerSize {
+            let header = rest.loadUnaligned(as: nlmsghdr.self)
+            let size = Int(header.nlmsg_len)
+            guard size >= headerSize, size <= rest.count else { return EPROTO }
+            let content = UnsafeRawBufferPointer(rebasing: rest[headerSize..<size])
+            switch CInt(header.nlmsg_type) {
+            case NLMSG_DONE: return 0
+            case NLMSG_ERROR:
+                guard content.count >= MemoryLayout<CInt>.size else { return EPROTO }
+                return -content.loadUnaligned(as: CInt.self)
+            default: body(header.nlmsg_type, content)
+            }
+            // Each begins at a multiple of four.
+            rest = UnsafeRawBufferPointer(rebasing: rest[min((size + 3) & ~3, rest.count)...])
+        }
+        return nil
+    }
+
+    private static func error(_ what: String, _ code: CInt) -> DiversionError {
+        DiversionError("The kernel's list of connections (sock_diag) \(what): \(String(cString: strerror(code))).")
+    }
+}
+
+extension SocketDiagnosis.Socket {
+    /// Of an `inet_diag_msg` and its attributes.
+    fileprivate init?(_ bytes: UnsafeRawBufferPointer) {
+        let size = MemoryLayout<inet_diag_msg>.size
+        guard bytes.count >= size else { return nil }
+        let message = bytes.loadUnaligned(as: inet_diag_msg.self)
+        self.family = message.idiag_family
+        self.id = message.id
+        let isIPv4 = CInt(message.idiag_family) == AF_INET
+        self.local = .init(message.id.idiag_src, message.id.idiag_sport, isIPv4: isIPv4)
+        self.remote = .init(message.id.idiag_dst, message.id.idiag_dport, isIPv4: isIPv4)
+        var rest = UnsafeRawBufferPointer(rebasing: bytes[size...])
+        let headerSize = MemoryLayout<nlattr>.size
+        while rest.count >= headerSize {
+            let header = rest.loadUnaligned(as: nlattr.self)
+            let length = Int(header.nla_len)
+            guard length >= headerSize, length <= rest.count else { break }
+            if Int(header.nla_type) == Int(INET_DIAG_MARK), length >= headerSize + 4 {
+                self.mark = rest.loadUnaligned(fromByteOffset: headerSize, as: UInt32.self)
+            }
+            rest = UnsafeRawBufferPointer(rebasing: rest[min((length + 3) & ~3, rest.count)...])
+        }
+    }
+}
+
+extension SocketDiagnosis.End {
+    /// Four words in network order; IPv4 has the first alone.
+    fileprivate init(_ words: (UInt32, UInt32, UInt32, UInt32), _ port: UInt16, isIPv4: Bool) {
+        let bytes = withUnsafeBytes(of: words) { Array($0) }
+        self.address = isIPv4 ? Self.mappedPrefix + bytes.prefix(4) : bytes
+        self.port = UInt16(bigEndian: port)
+    }
+}
+#endif

@@ -1,0 +1,31 @@
+import NIOCore
+
+/// Does something again and again on its event loop, until it says that it is done, or is cancelled.
+final class Ticker {
+    private let eventLoop: any EventLoop
+    private let interval: TimeAmount
+    private let body: () -> Bool
+    private var next: Scheduled<Void>?
+    private var isCancelled = false
+
+    /// - Parameter body: whether to go on.
+    init(_ eventLoop: any EventLoop, every interval: TimeAmount, _ body: @escaping () -> Bool) {
+        self.eventLoop = eventLoop
+        self.interval = interval
+        self.body = body
+        self.schedule()
+    }
+
+    func cancel() {
+        self.isCancelled = true
+        self.next?.cancel()
+        self.next = nil
+    }
+
+    private func schedule() {
+        self.next = self.eventLoop.assumeIsolated().scheduleTask(in: self.interval) { [weak self] in
+            guard let self, !self.isCancelled, self.body(), !self.isCancelled else { return }
+            self.schedule()
+        }
+    }
+}

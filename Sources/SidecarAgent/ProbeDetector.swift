@@ -1,0 +1,102 @@
+import NIOCore
+
+/// Looks at what a client from the node's own address says first, before anybody gets it.
+///
+/// ```
+///   says a probe's words, or leaves without a word ──▶ .probe: the original's
+///   says anything else, or nothing for a while ──────▶ .other: as any client
+///   breaks off ──────────────────────────────────────▶ .gone
+/// ```
+final class ProbeDetector: ChannelInboundHandler, RemovableChannelHandler {
+    typealias InboundIn = ByteBuffer
+    typealias InboundOut = ByteBuffer
+
+    enum Finding {
+        case probe(said: [ByteBuffer], inputIsClosed: Bool)
+        /// Whoever is put into the pipeline during the call is given what was said.
+        case other
+        case gone
+    }
+
+    private let channel: any Channel
+    private let onFinding: (Finding) -> Void
+    private var said = ByteBuffer()
+    private var inputIsClosed = false
+    private var isDone = false
+    private var timeout: Scheduled<Void>?
+
+    /// A probe speaks at once; one who waits for the server's greeting is none.
+    private static let patience = TimeAmount.milliseconds(200)
+
+    init(channel: any Channel, onFinding: @escaping (Finding) -> Void) {
+        self.channel = channel
+        self.onFinding = onFinding
+    }
+
+    func start() {
+        self.timeout = self.channel.eventLoop.assumeIsolated().scheduleTask(in: Self.patience) { [weak self] in
+            self?.isOther()
+        }
+        self.channel.read()
+    }
+
+    func channelRead(context: ChannelHandlerContext, data: NIOAny) {
+        guard !self.isDone else { return context.fireChannelRead(data) }
+        self.said.writeImmutableBuffer(Self.unwrapInboundIn(data))
+        switch ProbeSignature.of(self.said.readableBytesView) {
+        case .isProbe: self.isProbe()
+        case .isOther: self.isOther()
+        case .needsMore: break
+        }
+    }
+
+    func channelReadComplete(context: ChannelHandlerContext) {
+        guard !self.isDone else { return context.fireChannelReadComplete() }
+        if !self.inputIsClosed { context.read() }
+    }
+
+    func userInboundEventTriggered(context: ChannelHandlerContext, event: Any) {
+        guard !self.isDone, case ChannelEvent.inputClosed = event else {
+            return context.fireUserInboundEventTriggered(event)
+        }
+        self.inputIsClosed = true
+        // Connecting was all it wanted: a probe of TCP alone.
+        if self.said.readableBytes == 0 { self.isProbe() } else { self.isOther() }
+    }
+
+    func errorCaught(context: ChannelHandlerContext, error: any Error) { context.close(promise: nil) }
+
+    func channelInactive(context: ChannelHandlerContext) {
+        guard self.finish() else { return context.fireChannelInactive() }
+        self.onFinding(.gone)
+    }
+
+    private func isProbe() {
+        guard self.finish() else { return }
+        let said = self.said.readableBytes > 0 ? [self.said] : []
+        self.onFinding(.probe(said: said, inputIsClosed: self.inputIsClosed))
+        self.channel.pipeline.syncOperations.removeHandler(self, promise: nil)
+    }
+
+    private func isOther() {
+        guard self.finish() else { return }
+        guard let context = try? self.channel.pipeline.syncOperations.context(handler: self) else {
+            return self.onFinding(.gone)
+        }
+        self.onFinding(.other)
+        if self.said.readableBytes > 0 {
+            context.fireChannelRead(Self.wrapInboundOut(self.said))
+            context.fireChannelReadComplete()
+        }
+        if self.inputIsClosed { context.fireUserInboundEventTriggered(ChannelEvent.inputClosed) }
+        self.channel.pipeline.syncOperations.removeHandler(self, promise: nil)
+    }
+
+    /// False: it was over already.
+    private func finish() -> Bool {
+        guard !self.isDone else { return false }
+        self.isDone = true
+        self.timeout?.cancel()
+        return true
+    }
+}

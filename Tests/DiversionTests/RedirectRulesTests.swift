@@ -1,0 +1,53 @@
+import Testing
+
+@testable import Diversion
+
+struct RedirectRulesTests {
+    private let rules = RedirectRules(
+        table: "kl_0123456789abcdef",
+        listeners: [9_090: 40_002, 8_080: 40_001],
+        includesLoopback: false,
+        mark: 0x206C
+    )
+
+    @Test func theTableIsMadeAnewInOneTransaction() {
+        let lines = self.rules.create(diverting: [9_090, 8_080]).split(separator: "\n")
+            .map { $0.drop { $0 == " " } }
+        #expect(
+            lines.prefix(4) == [
+                "table inet kl_0123456789abcdef { flags owner; }",
+                "delete table inet kl_0123456789abcdef",
+                "table inet kl_0123456789abcdef {",
+                "flags owner",
+            ]
+        )
+        #expect(lines.contains("set live { type inet_service; flags timeout; timeout 10s; }"))
+        #expect(lines.contains("meta mark 8300 return"))
+        #expect(
+            lines.contains(
+                "map listeners { type inet_service : inet_service; elements = { 8080 : 40001, 9090 : 40002 }; }"
+            )
+        )
+        #expect(lines.last == "add element inet kl_0123456789abcdef live { 8080, 9090 }")
+    }
+
+    @Test func theLoopbackIsLeftAloneUnlessItIsWanted() {
+        #expect(self.rules.create(diverting: [8_080]).contains("127.0.0.0/8 return"))
+        #expect(self.rules.rejectOriginals(on: [8_080]).contains("ip6 daddr ::1 return"))
+        var all = self.rules
+        all.includesLoopback = true
+        #expect(!all.create(diverting: [8_080]).contains("127.0.0.0/8"))
+        #expect(!all.rejectOriginals(on: [8_080]).contains("::1"))
+    }
+
+    @Test func whatIsInTheSetIsRenewedByTakingItOut() {
+        #expect(
+            self.rules.renew([8_080, 53]) == """
+                flush set inet kl_0123456789abcdef live
+                add element inet kl_0123456789abcdef live { 53, 8080 }
+
+                """
+        )
+        #expect(self.rules.renew([]) == "flush set inet kl_0123456789abcdef live\n")
+    }
+}
