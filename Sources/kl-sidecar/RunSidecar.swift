@@ -195,14 +195,15 @@ struct RunSidecar: ParsableCommand {
         var opened: [ListeningSocket] = []
         var metrics = MetricsPlace(endpoint: self.metrics)
         if let netns = self.netns {
+            var tunnel = self.listenTcp
             if configuration.sockets.tunnel.isEmpty {
                 let socket = try Self.listen(self.listenTcp, "The tunnel")
                 configuration.sockets.tunnel = [socket.descriptor]
-                let place = Endpoint(host: socket.host, port: socket.port)
-                // Without it the agent opens one there, and says so where it can't.
-                configuration.sockets.dial = try? DialSocket.listen(for: "\(place)")
+                tunnel.port = socket.port
                 opened.append(socket)
             }
+            // Without it the agent opens one there, and says so where it can't.
+            configuration.sockets.dial = try? DialSocket.listen(for: "\(tunnel)")
             if let endpoint = self.metrics {
                 let socket = try Self.listen(endpoint, "The metrics' server")
                 metrics.socket = socket.descriptor

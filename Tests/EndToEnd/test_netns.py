@@ -1,5 +1,6 @@
 """A sidecar that diverts in the network namespace of a process which knows nothing of it: on a plain host, without Docker."""
 
+import json
 import os
 import signal
 import subprocess
@@ -13,6 +14,7 @@ from harness.docker_project import PROGRAMS
 from harness.keys import KeyPair
 from harness.ports import free_port
 from harness.waiting import eventually
+from harness.web import WebServer
 
 V4, V6 = "10.111.0.2", "fd6b:6c01::2"
 
@@ -31,8 +33,8 @@ class Pair:
         self.original = processes.start("original", [*command, "--name", "original", "--port", "8080"])
         self.original.first_line(30)
 
-    def who(self, address=V4, machine=None, timeout=3):
-        command = [sys.executable, "-B", "-S", PROGRAMS / "load.py", "--once", "--host", address, "--port", "8080"]
+    def who(self, address=V4, machine=None, timeout=3, port=8080):
+        command = [sys.executable, "-B", "-S", PROGRAMS / "load.py", "--once", "--host", address, "--port", str(port)]
         said = (machine or self.client).run(*command, "--timeout", timeout, check=False)
         return said.split()[0] if said else None
 
@@ -136,3 +138,63 @@ def test_signals_reach_it_there(pair, run):
     sidecar.process.signal(signal.SIGTERM)
     assert sidecar.process.wait(60) == 0
     assert pair.who() == "original"
+
+
+def compose(folder, service, port, options):
+    """A project of one service; what is in the way of its sidecar stands in the file."""
+    folder.mkdir()
+    lines = [
+        "name: demo",
+        "services:",
+        "  api:",
+        f"    command: {json.dumps([str(word) for word in service])}",
+        f"    ports: ['{port}:{port}']",
+        f"    x-kl: {json.dumps(options)}",
+    ]
+    (folder / "compose.yaml").write_text("\n".join(lines) + "\n")
+    return folder
+
+
+def test_a_service_of_a_local_environment_that_has_a_namespace(pair, make_developer, closing, folder):
+    before = pair.rules()
+    server = [sys.executable, "-B", PROGRAMS / "who_server.py", "--name", "there", "--port", 8081]
+    path = f"/proc/{pair.service.pid}/ns/net"
+    project = compose(folder / "project", [*pair.service.prefix, *server], 8081, {"netns": path})
+    ada = make_developer("ada", project)
+    ada.ok("env", "connect", "demo")
+    eventually("the service runs: in a namespace of its own", lambda: pair.who(port=8081) == "there", 3, pause=0.1)
+    mine = closing(WebServer("mine"))
+    ada.ok("intercept", "start", "api", "-p", f"8081:{mine.address[1]}")
+    assert pair.who(port=8081) == pair.who(V6, port=8081) == "mine"
+    assert pair.who("127.0.0.1", machine=pair.service, port=8081) == "there"
+    assert ada.phase("api") == "Active"
+    ada.ok("intercept", "stop", "api")
+    assert pair.who(port=8081) == "there"
+    assert pair.rules() == before
+    ada.ok("env", "down")
+    assert pair.who(port=8081) is None
+
+
+def test_a_service_of_a_local_environment_that_keeps_its_port(pair, make_developer, folder):
+    # All of it in a machine of its own, whose rules are in nobody's way.
+    machine = pair.client
+    server = [sys.executable, "-B", PROGRAMS / "who_server.py", "--name", "here", "--port", 8082]
+    project = compose(folder / "project", server, 8082, {"divert": "redirect"})
+    ada = make_developer("ada", project, prefix=machine.prefix)
+    ada.ok("env", "connect", "demo")
+    command = [*machine.prefix, *server[:-3], "mine", "--port", "8083"]
+    mine = subprocess.Popen([str(word) for word in command], stdout=subprocess.PIPE)
+    try:
+        assert mine.stdout.readline()
+        for address in ("127.0.0.1", "10.111.0.1"):
+            assert pair.who(address, machine, port=8082) == "here"
+        ada.ok("intercept", "start", "api", "-p", "8082:8083")
+        for address in ("127.0.0.1", "10.111.0.1"):
+            assert pair.who(address, machine, port=8082) == "mine"
+        assert pair.who("10.111.0.1", pair.service, port=8082) == "mine"
+        ada.ok("intercept", "stop", "api")
+        assert pair.who("127.0.0.1", machine, port=8082) == "here"
+    finally:
+        mine.kill()
+        mine.wait()
+    ada.ok("env", "down")

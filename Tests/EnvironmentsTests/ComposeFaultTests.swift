@@ -91,6 +91,26 @@ struct ComposeFaultTests {
             "command: x, environment: {A: [1]}",
             "2:36: the variable 'A' takes a text, and this is a list. Mend the file."
         ),
+        (
+            "command: x, x-kl: {divert: tproxy}",
+            "2:34: 'tproxy' isn't a way to divert. Write listen or redirect."
+        ),
+        (
+            "command: x, x-kl: {netns: blue}",
+            "2:33: 'blue' isn't the path of a network namespace. Write one, such as /run/netns/blue."
+        ),
+        (
+            "command: x, x-kl: {netns: /run/netns/blue, divert: listen}",
+            "2:25: a service in a network namespace of its own is diverted by redirect. Leave out 'divert: listen'."
+        ),
+        (
+            "command: x, x-kl: {divert: redirect}, ports: ['80:81']",
+            "2:53: a service that is diverted by redirect is reached where it listens itself, and 80 isn't 81. Write \"81:81\"."
+        ),
+        (
+            "command: x, x-kl: {netns: /n}, ports: ['80:80', '80:80']",
+            "2:55: port 80 is there twice. Take one of them out."
+        ),
         ("command: x, x-kl: 1", "2:25: 'x-kl' takes a mapping, and this is '1'. Mend the file."),
         (
             "command: x, depends_on: [a]",
@@ -222,7 +242,7 @@ struct ComposeFaultTests {
                 "1:1: 'volumes' is ignored: the services of a local environment are processes of this machine",
                 "2:1: 'networks' is ignored: the services of a local environment are processes of this machine",
                 "3:1: 'service' is ignored: it isn't a key of a compose file. Did you mean 'services'?",
-                "4:8: 'x-kl.fast' is ignored: 'x-kl' has no such key in this version",
+                "4:8: 'x-kl.fast' is ignored: 'x-kl' has no such key here",
                 "8:5: 'image' is ignored: a service of a local environment is a process of this machine",
                 "9:5: 'comand' is ignored: it isn't a key of a service. Did you mean 'command'?",
                 "10:14: there is no shell: '&&' is an argument like the others. For a shell write command: [sh, -c, \"…\"]",
@@ -235,5 +255,24 @@ struct ComposeFaultTests {
             ]
         )
         #expect(file.services.first?.command == ["a", "&&", "b"])
+    }
+
+    @Test func servicesThatAreRedirected() throws {
+        let file = try parse(
+            """
+            services:
+              here: {command: x, x-kl: {divert: redirect}, ports: ['80:80']}
+              there: {command: x, x-kl: {netns: /run/netns/blue, nets: 1}, ports: ['80:80']}
+              plain: {command: x, x-kl: {divert: listen}, ports: ['8080:8081']}
+            """
+        )
+        #expect(
+            file.services.map(\.diversion) == [.redirect(netns: nil), .redirect(netns: "/run/netns/blue"), .listen]
+        )
+        #expect(
+            file.warnings.map(withoutPath) == [
+                "3:54: 'nets' is ignored: it isn't a key of 'x-kl'. Did you mean 'netns'?"
+            ]
+        )
     }
 }

@@ -17,8 +17,14 @@ struct ComposeChecks {
         var targets: [UInt16: Use] = [:]
         for service in self.services {
             let name = service.service.name
+            if case .redirect(let netns) = service.service.diversion {
+                try Self.checkRedirected(service)
+                // What is elsewhere is in nobody's way here.
+                guard netns == nil else { continue }
+            }
+            let isListening = service.service.diversion == .listen
             for (port, position) in service.ports {
-                if port.published == port.target { throw self.sameNumber(port, at: position) }
+                if isListening, port.published == port.target { throw self.sameNumber(port, at: position) }
                 if let other = published[port.published] {
                     let both = Self.places(other, Use(service: name, position: position))
                     throw Fault(
@@ -38,14 +44,31 @@ struct ComposeChecks {
                 targets[port.target] = Use(service: name, position: position)
             }
         }
-        for service in self.services {
+        for service in self.services where !service.service.isInNamespace {
             for (port, position) in service.ports {
-                guard let other = published[port.target] else { continue }
+                guard let other = published[port.target], other.service != service.service.name else { continue }
                 throw Fault(
                     position,
                     "\(service.service.name.quoted) listens on \(port.target) itself, and \(other.service.quoted)"
                         + " (line \(other.position.line)) publishes that port. Let one of them use another port."
                 )
+            }
+        }
+    }
+
+    /// Its clients reach it where it listens itself.
+    private static func checkRedirected(_ service: ComposeReader.Draft) throws(Fault) {
+        var known: Set<UInt16> = []
+        for (port, position) in service.ports {
+            if port.published != port.target {
+                throw Fault(
+                    position,
+                    "a service that is diverted by redirect is reached where it listens itself, and \(port.published) isn't"
+                        + " \(port.target). Write \"\(port.target):\(port.target)\"."
+                )
+            }
+            if !known.insert(port.target).inserted {
+                throw Fault(position, "port \(port.target) is there twice. Take one of them out.")
             }
         }
     }
@@ -114,5 +137,11 @@ struct ComposeChecks {
         }
         way.removeLast()
         done.insert(service.service.name)
+    }
+}
+
+extension ComposeService {
+    fileprivate var isInNamespace: Bool {
+        if case .redirect(let netns) = self.diversion { netns != nil } else { false }
     }
 }

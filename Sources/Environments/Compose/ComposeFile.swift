@@ -29,6 +29,7 @@ public struct ComposeService: Equatable, Sendable {
     public var dependsOn: [String]
     public var stopGraceSeconds: Double
     public var restart: RestartPolicy
+    public var diversion: Diversion
     /// Of its name in the file.
     public var line: Int
 
@@ -42,6 +43,14 @@ public struct ComposeService: Equatable, Sendable {
         case unlessStopped = "unless-stopped"
     }
 
+    /// How the sidecar takes the service's clients.
+    public enum Diversion: Equatable, Sendable {
+        /// It has the published port, and the service another.
+        case listen
+        /// The kernel takes them from the service's own port, in this network namespace (a path) or the machine's own.
+        case redirect(netns: String?)
+    }
+
     public init(name: String, command: [String], workingDirectory: String, line: Int = 1) {
         self.name = name
         self.command = command
@@ -51,6 +60,7 @@ public struct ComposeService: Equatable, Sendable {
         self.dependsOn = []
         self.stopGraceSeconds = 10
         self.restart = .always
+        self.diversion = .listen
         self.line = line
     }
 }

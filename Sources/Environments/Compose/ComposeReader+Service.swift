@@ -51,6 +51,7 @@ extension ComposeReader {
             case "depends_on": draft.dependsOn = try self.dependencies(entry.value)
             case "stop_grace_period": draft.service.stopGraceSeconds = try self.gracePeriod(entry.value)
             case "restart": draft.service.restart = try self.restartPolicy(entry.value)
+            case "x-kl": draft.service.diversion = try self.diversion(entry)
             case let key where key.hasPrefix("x-"): try self.checkExtension(entry)
             case let key where Self.containerKeys.contains(key):
                 hasImage = hasImage || key == "image" || key == "build"

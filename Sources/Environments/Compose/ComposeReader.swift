@@ -66,11 +66,11 @@ struct ComposeReader {
         self.warn(entry.position, "\(entry.key.quoted) is ignored: it isn't a key of \(place).\(suggestion)")
     }
 
-    /// `x-kl` is for what compose lacks. This version needs nothing of it.
+    /// `x-kl` is for what compose lacks; outside of a service this version needs nothing of it.
     mutating func checkExtension(_ entry: YAMLValue.Entry) throws(Fault) {
         guard entry.key == "x-kl", !entry.value.isNull else { return }
         for key in try self.entries(entry.value, "'x-kl'") {
-            self.warn(key.position, "\("x-kl.\(key.key)".quoted) is ignored: 'x-kl' has no such key in this version")
+            self.warn(key.position, "\("x-kl.\(key.key)".quoted) is ignored: 'x-kl' has no such key here")
         }
     }
 

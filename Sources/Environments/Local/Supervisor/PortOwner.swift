@@ -23,9 +23,12 @@ enum PortOwner {
     static func text(_ pid: Int32) -> String { "\(RunningProcesses.name(of: pid) ?? "a process") (pid \(pid))" }
 
     /// The listening sockets' inodes, as links of /proc/PID/fd show them.
-    static func listening(on port: UInt16) -> Set<String> {
+    ///
+    /// - Parameter process: in whose network namespace; nil: in this one's.
+    static func listening(on port: UInt16, of process: Int32? = nil) -> Set<String> {
         var result: Set<String> = []
-        for table in ["/proc/net/tcp", "/proc/net/tcp6"] {
+        let folder = process.map { "/proc/\($0)/net" } ?? "/proc/net"
+        for table in ["\(folder)/tcp", "\(folder)/tcp6"] {
             for line in Self.listeners(in: table) {
                 if let inode = Self.inode(in: line, listeningOn: port) { result.insert("socket:[\(inode)]") }
             }

@@ -1,11 +1,12 @@
 import NIOCore
 import NIOPosix
 
-/// Finds out when a service listens on its ports: by connecting, on 127.0.0.1, then on ::1. Often at first, since most are
-/// there soon, then now and then.
+/// Finds out when a service listens on its ports: by connecting, on 127.0.0.1, then on ::1; in another network namespace by what
+/// the kernel says. Often at first, since most are there soon, then now and then.
 final class PortProbe {
     private let eventLoop: any EventLoop
     private var lacking: [UInt16]
+    private let listens: ((UInt16) -> Bool)?
     private let stranger: (UInt16) -> String?
     private let onChange: (_ lacking: [UInt16], _ stranger: String?) -> Void
     /// Who has the first of those that lack.
@@ -13,18 +14,21 @@ final class PortProbe {
     private let since = NIODeadline.now()
 
     /// - Parameters:
+    ///   - listens: whether somebody listens where nobody here could connect; nil: by connecting.
     ///   - stranger: who listens on a port in the service's place; nil: the service does.
     ///   - onChange: called with the ports on which the service doesn't listen yet, until there is none, and with who has the
     ///     first of them.
     init(
         ports: [UInt16],
         on eventLoop: any EventLoop,
+        listens: ((UInt16) -> Bool)? = nil,
         stranger: @escaping (UInt16) -> String?,
         onChange: @escaping (_ lacking: [UInt16], _ stranger: String?) -> Void
     ) {
         var known: Set<UInt16> = []
         self.lacking = ports.filter { known.insert($0).inserted }
         self.eventLoop = eventLoop
+        self.listens = listens
         self.stranger = stranger
         self.onChange = onChange
     }
@@ -44,7 +48,7 @@ final class PortProbe {
     private func look() {
         self.onChange(self.lacking, self.found)
         guard let port = self.lacking.first else { return }
-        self.connect(to: ["127.0.0.1", "::1"], port: port) { [weak self] isListening in
+        self.look(at: port) { [weak self] isListening in
             guard let self else { return }
             self.found = isListening ? self.stranger(port) : nil
             if isListening, self.found == nil {
@@ -55,6 +59,11 @@ final class PortProbe {
             let pause = self.found == nil ? Self.pause(after: NIODeadline.now() - self.since) : 1_000
             self.eventLoop.assumeIsolated().scheduleTask(in: .milliseconds(pause)) { [weak self] in self?.look() }
         }
+    }
+
+    private func look(at port: UInt16, then: @escaping (Bool) -> Void) {
+        if let listens = self.listens { return then(listens(port)) }
+        self.connect(to: ["127.0.0.1", "::1"], port: port, then: then)
     }
 
     private func connect(to hosts: [String], port: UInt16, then: @escaping (Bool) -> Void) {

@@ -31,6 +31,11 @@ final class SupervisedService {
         self.sidecar = service.ports.isEmpty ? nil : SupervisedSidecar(of: service, context: context)
     }
 
+    /// The network namespace in which it is, if that isn't this machine's own.
+    private var namespace: String? {
+        if case .redirect(let netns) = self.service.diversion { netns } else { nil }
+    }
+
     private var role: SupervisorMark.Role { .service(self.service.name) }
 
     /// As `state.json` has it.
@@ -62,7 +67,7 @@ final class SupervisedService {
         guard !self.isEnding, self.process == nil else { return }
         for process in self.remains { process.send(SIGKILL) }
         self.remains = []
-        let before = PortStranger.listening(on: self.service.ports.map(\.target))
+        let before = self.namespace == nil ? PortStranger.listening(on: self.service.ports.map(\.target)) : [:]
         switch self.spawn() {
         case .success(let pid):
             self.context.log.info("service started", metadata: ["service": "\(self.service.name)", "pid": "\(pid)"])
@@ -114,10 +119,12 @@ final class SupervisedService {
         self.process = process
         self.life.started(awaiting: self.service.ports.map(\.target))
         let stranger = PortStranger(before: before, group: process.pid, mark: self.context.mark.value(for: self.role))
+        let elsewhere = self.namespace.map { NamespacePorts(path: $0, group: process.pid) }
         let probe = PortProbe(
             ports: self.service.ports.map(\.target),
             on: self.context.eventLoop,
-            stranger: { stranger.find(on: $0) },
+            listens: elsewhere.map { ports in { ports.isListened(on: $0) } },
+            stranger: { elsewhere == nil ? stranger.find(on: $0) : nil },
             onChange: { [weak self] in self?.listens(allBut: $0, heldBy: $1) }
         )
         self.probe = probe

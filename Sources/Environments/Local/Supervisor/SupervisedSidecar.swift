@@ -46,9 +46,10 @@ final class SupervisedSidecar {
 
     /// Opens the service's public ports. Those of an adopted sidecar are its own until it ends.
     func openPorts() throws(EnvironmentError) {
-        guard self.sockets.isEmpty else { return }
+        guard self.sockets.isEmpty, self.tunnel == nil else { return }
         var sockets: [ListeningSocket] = []
-        for port in self.service.ports {
+        // A service whose clients are redirected has its ports itself.
+        for port in self.service.ports where self.service.diversion == .listen {
             do throws(HostError) {
                 sockets.append(try ListeningSocket(host: port.hostAddress, port: port.published))
             } catch {
@@ -111,9 +112,17 @@ final class SupervisedSidecar {
     private func arguments(_ tunnel: ListeningSocket) -> [String] {
         var known: Set<UInt16> = []
         let ports = self.service.ports.filter { known.insert($0.published).inserted }
-        return ["run", "--listen-tcp", "127.0.0.1:\(tunnel.port)", "--peers-file", self.context.folder.peers]
-            + ports.flatMap { ["--service-port", "\($0.published):127.0.0.1:\($0.target)"] }
-            + ["--divert", "listen=127.0.0.1"]
+        let common = ["run", "--listen-tcp", "127.0.0.1:\(tunnel.port)", "--peers-file", self.context.folder.peers]
+        switch self.service.diversion {
+        case .listen:
+            return common + ports.flatMap { ["--service-port", "\($0.published):127.0.0.1:\($0.target)"] }
+                + ["--divert", "listen=127.0.0.1"]
+        case .redirect(let netns):
+            return common + ports.flatMap { ["--service-port", "\($0.published)"] }
+                + ["--divert", "redirect"]
+                // On this machine itself everybody calls the loopback.
+                + (netns.map { ["--netns", $0] } ?? ["--loopback", "workspace"])
+        }
     }
 
     private var environment: [String: String] {
@@ -167,7 +176,7 @@ final class SupervisedSidecar {
             name: self.state.name,
             publicKey: ready.publicKey,
             tcp: ready.tcp,
-            listens: self.service.ports.map { Endpoint(host: $0.hostAddress, port: $0.published).description }
+            listens: self.service.places
         )
         self.tunnelPort = self.tunnel?.port ?? 0
         self.context.log.info("sidecar is ready", metadata: self.metadata)
@@ -264,6 +273,16 @@ final class SupervisedSidecar {
         }
         // Told twice, it ends at once.
         self.ending = GroupEnding(process, grace: .seconds(1), on: self.context.eventLoop, onDone: onDone)
+    }
+}
+
+extension ComposeService {
+    /// Where clients reach it, as people write it.
+    fileprivate var places: [String] {
+        guard case .redirect(let netns?) = self.diversion else {
+            return self.ports.map { Endpoint(host: $0.hostAddress, port: $0.published).description }
+        }
+        return self.ports.map { "\(netns):\($0.published)" }
     }
 }
 

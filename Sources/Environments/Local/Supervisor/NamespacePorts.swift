@@ -1,0 +1,36 @@
+import HostSupport
+
+#if canImport(Glibc)
+import Glibc
+#elseif canImport(Musl)
+import Musl
+#else
+import Darwin
+#endif
+
+/// Who listens in a network namespace that this process isn't in.
+struct NamespacePorts {
+    /// Of the namespace.
+    let path: String
+    /// The service's process group.
+    let group: Int32
+
+    /// The group's leader may have stayed outside, and only its child gone in.
+    func isListened(on port: UInt16) -> Bool {
+        guard let namespace = Self.file(self.path) else { return false }
+        let pids = [self.group] + RunningProcesses.inGroup(self.group).map(\.pid)
+        guard let inside = pids.first(where: { Self.file("/proc/\($0)/ns/net") == namespace }) else { return false }
+        return !PortOwner.listening(on: port, of: inside).isEmpty
+    }
+
+    private struct File: Equatable {
+        var device: UInt64
+        var number: UInt64
+    }
+
+    private static func file(_ path: String) -> File? {
+        var status = stat()
+        guard stat(path, &status) == 0 else { return nil }
+        return File(device: UInt64(status.st_dev), number: UInt64(status.st_ino))
+    }
+}
