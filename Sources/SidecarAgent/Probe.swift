@@ -108,6 +108,15 @@ final class Probe {
         self.tellIfAnswered()
     }
 
+    /// It has its answers, and only waits for the ends of its streams.
+    var isAnswered: Bool { self.onAnswers == nil }
+
+    /// Waits no longer.
+    func leave() {
+        self.timeout?.cancel()
+        self.timeIsOver()
+    }
+
     /// The connection is over, and the streams with it.
     func cancel() {
         self.timeout?.cancel()

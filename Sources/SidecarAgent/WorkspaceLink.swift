@@ -251,6 +251,8 @@ final class WorkspaceLink {
     /// One at a time: of a second there are no answers.
     private func probe(_ message: ControlMessage.Probe) {
         if let failure = self.refusal(of: message.ports, id: message.id) { return self.send(.failed(failure)) }
+        // Its `probed` may have overtaken the last stream's end.
+        if let before = self.probe, before.isAnswered { before.leave() }
         guard self.probe == nil else { return self.send(.probed(.init(id: message.id, answers: [:]))) }
         let probe = Probe(message, link: self) { [weak self] answers in
             self?.send(.probed(.init(id: message.id, answers: answers)))
