@@ -69,7 +69,9 @@ let package = Package(
         .target(name: "HostSupport", dependencies: ["CSpawn", nioCore, nioPosix], swiftSettings: strict),
         .target(
             name: "Environments",
-            dependencies: ["HostSupport", "InterceptProtocol", "KeyFiles", "Noise", logging, nioCore, nioPosix, yams],
+            dependencies: [
+                "AgentSupport", "HostSupport", "InterceptProtocol", "KeyFiles", "Noise", logging, nioCore, nioPosix, yams,
+            ],
             swiftSettings: strict
         ),
         .target(

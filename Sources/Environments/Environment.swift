@@ -26,6 +26,70 @@ public protocol Environment: Sendable {
 
     /// Takes the claim back if it is this key's; otherwise nothing happens.
     func release(service: String, publicKey: String) async throws
+
+    // MARK: Where sidecars are made for an intercept
+
+    /// Whether sidecars are there for an intercept alone, and made by whoever intercepts.
+    var makesSidecars: Bool { get }
+
+    /// As above, where sidecars are made.
+    func claim(_ record: InterceptRecord, options: SidecarOptions, force: Bool) async throws -> ClaimResult
+
+    /// As above, where sidecars are made; the service is claimed by the member.
+    func prepareSidecars(
+        of service: String,
+        accepting member: Member,
+        options: SidecarOptions
+    ) async throws
+        -> [SidecarLocation]
+
+    /// Makes up for what has ended or come since the service was claimed: a record that went with its sidecar, a sidecar for
+    /// each replica. Called now and then, and after each of `changes`.
+    func maintain(_ record: InterceptRecord, options: SidecarOptions) async throws -> Maintained
+
+    /// Something of what the environment tells may be another now.
+    func changes() async -> AsyncStream<Void>
+}
+
+extension Environment {
+    public var makesSidecars: Bool { false }
+
+    public func claim(_ record: InterceptRecord, options: SidecarOptions, force: Bool) async throws -> ClaimResult {
+        try await self.claim(record, force: force)
+    }
+
+    public func prepareSidecars(
+        of service: String,
+        accepting member: Member,
+        options: SidecarOptions
+    ) async throws -> [SidecarLocation] {
+        try await self.prepareSidecars(of: service, accepting: member)
+    }
+
+    public func maintain(_ record: InterceptRecord, options: SidecarOptions) async throws -> Maintained {
+        .sidecars(try await self.sidecars(of: record.service))
+    }
+
+    public func changes() async -> AsyncStream<Void> { AsyncStream { $0.finish() } }
+}
+
+/// How sidecars are to be, where they are made for an intercept.
+public struct SidecarOptions: Codable, Hashable, Sendable {
+    /// The container image; nil: the one of this version.
+    public var image: String?
+    /// Ports that must be divertible, besides those that the environment knows of.
+    public var ports: [UInt16]
+
+    public init(image: String? = nil, ports: [UInt16] = []) {
+        self.image = image
+        self.ports = ports
+    }
+}
+
+public enum Maintained: Equatable, Sendable {
+    case sidecars([SidecarLocation])
+    /// Somebody else has the service now.
+    case heldBy(InterceptRecord)
 }
 
 public enum ClaimResult: Equatable, Sendable {
@@ -39,17 +103,28 @@ public enum ClaimResult: Equatable, Sendable {
 public struct EnvironmentReference: Codable, Hashable, Sendable {
     public enum Kind: String, Codable, Sendable {
         case local
+        case docker
     }
 
     public var kind: Kind
     public var name: String
-    /// `local`: the compose file's absolute path.
+    /// `local`: the compose file's absolute path. `docker`: `project:shop@unix:///var/run/docker.sock`.
     public var location: String
+    /// Of `docker` alone.
+    public var docker: DockerPlace?
 
     public init(kind: Kind, name: String, location: String) {
         self.kind = kind
         self.name = name
         self.location = location
+    }
+
+    /// Where nothing of it runs: so, and what starts it, in a clause.
+    public var notUpReason: String {
+        switch self.kind {
+        case .local: "the environment isn't up; kl env up starts it"
+        case .docker: "the environment has no containers; docker compose up starts them"
+        }
     }
 }
 
@@ -84,6 +159,12 @@ public struct Service: Codable, Equatable, Sendable {
     public var reason: String?
     public var ports: [Port]
     public var replicas: Int
+    /// Why it can't be intercepted, and what to do, in two sentences.
+    public var refusal: String?
+    /// It may listen on ports that the environment knows nothing of.
+    public var mayHaveOtherPorts: Bool?
+    /// HOST:PORT on the engine's machine, where clients reach it too.
+    public var places: [String]?
 
     public init(name: String, state: State, reason: String? = nil, ports: [Port], replicas: Int = 1) {
         self.name = name

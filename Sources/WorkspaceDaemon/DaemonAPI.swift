@@ -34,6 +34,8 @@ public struct StartRequest: Codable, Equatable, Sendable {
     public var carrier: String?
     /// HOST:PORT to dial in place of the address that the environment tells.
     public var endpoint: String?
+    /// Of the sidecar's containers, where it has some; nil: the one of this version.
+    public var sidecarImage: String?
 
     public struct Mapping: Codable, Hashable, Sendable {
         public var service: UInt16

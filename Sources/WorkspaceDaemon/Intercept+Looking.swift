@@ -8,6 +8,7 @@ extension Intercept {
         fileprivate var timer: Scheduled<Void>?
         fileprivate var isUnderWay = false
         fileprivate var isWantedAgain = false
+        fileprivate var following: Task<Void, Never>?
         fileprivate var lastError: String?
 
         /// How often it was looked since something was found to lack.
@@ -27,7 +28,27 @@ extension Intercept {
             self.timer?.cancel()
             self.timer = nil
             self.isWantedAgain = false
+            self.following?.cancel()
+            self.following = nil
         }
+    }
+
+    /// Where the environment says by itself that something has changed, that is looked at at once.
+    func followEnvironment() {
+        guard self.environment.makesSidecars, self.look.following == nil, self.isLive else { return }
+        let environment = self.environment
+        self.look.following = Task { [weak self] in
+            for await _ in await environment.changes() {
+                guard let self, !Task.isCancelled else { return }
+                if self.machine.phase != .pending { self.lookAgain(in: .zero) }
+            }
+        }
+    }
+
+    /// Who makes sidecars isn't to make one behind the back of who removes them.
+    func lookEnded() async {
+        self.look.stop()
+        _ = await self.changes.wait(within: .seconds(30)) { !self.look.isUnderWay }
     }
 
     func lookAgain(in delay: TimeAmount) {
@@ -50,9 +71,10 @@ extension Intercept {
     }
 
     private func lookNow() async {
+        self.followEnvironment()
         let result = await self.readEnvironment()
         self.look.isUnderWay = false
-        guard self.isLive else { return }
+        guard self.isLive else { return self.changes.happened() }
         switch result {
         case .success(.sidecars(let locations)):
             self.look.lastError = nil
@@ -88,6 +110,12 @@ extension Intercept {
     /// While all is well only where the sidecars are; whoever was away also has to know whether the service is still its own.
     private func readEnvironment() async -> Result<Found, any Error> {
         do {
+            if self.environment.makesSidecars {
+                switch try await self.environment.maintain(self.record, options: self.request.sidecarOptions) {
+                case .sidecars(let locations): return .success(.sidecars(locations))
+                case .heldBy(let other): return .success(.heldBy(other.holder.label))
+                }
+            }
             if self.machine.phase != .active {
                 let records = try await self.environment.intercepts()
                 guard let record = records.first(where: { $0.service == self.service }) else { return .success(.ended) }

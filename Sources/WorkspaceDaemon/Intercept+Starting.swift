@@ -48,7 +48,21 @@ extension Intercept {
     func begin(_ progress: Progress) async throws {
         var watch = Stopwatch()
         let member = self.identity.member
-        let locations = try await self.environment.prepareSidecars(of: self.service, accepting: member)
+        // First: whoever makes sidecars makes them for the one who has the service.
+        self.mayBeClaimed = true
+        let options = self.request.sidecarOptions
+        let claim = try await self.environment.claim(self.record, options: options, force: self.request.force)
+        if case .heldBy(let other) = claim {
+            self.mayBeClaimed = false
+            throw Self.busy(self.service, holder: other.holder.label, since: other.since)
+        }
+        try Task.checkCancellation()
+
+        let locations = try await self.environment.prepareSidecars(
+            of: self.service,
+            accepting: member,
+            options: options
+        )
         guard !locations.isEmpty else {
             throw RequestFailure(
                 .failed,
@@ -57,13 +71,6 @@ extension Intercept {
         }
         try self.checkWays(to: locations, self.request)
         progress(.init(.sidecarRunning, seconds: watch.lap()))
-        try Task.checkCancellation()
-
-        self.mayBeClaimed = true
-        if case .heldBy(let other) = try await self.environment.claim(self.record, force: self.request.force) {
-            self.mayBeClaimed = false
-            throw Self.busy(self.service, holder: other.holder.label, since: other.since)
-        }
         try Task.checkCancellation()
 
         for location in locations where self.connect(location, takesOver: self.request.force) == nil {
@@ -180,6 +187,7 @@ extension Intercept {
             self.replicas.allSatisfy { $0.isWithdrawn || $0.outcome != nil }
         }
         if self.mayBeClaimed {
+            await self.lookEnded()
             do {
                 try await self.environment.release(service: self.service, publicKey: self.identity.member.publicKey)
             } catch {
@@ -195,6 +203,9 @@ extension Intercept {
     /// The same, or with other ports: all of them or, after an error, those before.
     func adjust(to request: StartRequest, targets: LocalTargets, _ progress: Progress) async throws {
         var watch = Stopwatch()
+        // Another image would be another sidecar, and so the end of what is open.
+        var request = request
+        request.sidecarImage = self.request.sidecarImage
         if self.machine.phase != .active {
             self.lookAgain(in: .zero)
             let isBack = await self.changes.wait(within: .seconds(10)) { self.machine.phase == .active || !self.isLive }
@@ -236,7 +247,12 @@ extension Intercept {
             }
             try await self.waitUntilAcknowledgedOrFail(isAnswered)
             try await self.probe()
-            if case .heldBy(let other) = try await self.environment.claim(self.record, force: false) {
+            let claim = try await self.environment.claim(
+                self.record,
+                options: self.request.sidecarOptions,
+                force: false
+            )
+            if case .heldBy(let other) = claim {
                 throw Self.busy(self.service, holder: other.holder.label, since: other.since)
             }
         } catch {

@@ -48,7 +48,7 @@ extension Intercept {
             }
             return service.state == .stopped ? service.reason ?? "it is stopped" : nil
         } catch let error as EnvironmentError where error.code == .notUp {
-            return "the environment isn't up; kl env up starts it"
+            return self.environment.reference.notUpReason
         } catch {
             return nil
         }
@@ -73,6 +73,7 @@ extension Intercept {
 
     private func releaseClaim() async throws {
         self.mayBeClaimed = false
+        await self.lookEnded()
         do {
             try await self.environment.release(service: self.service, publicKey: self.identity.member.publicKey)
         } catch let error as EnvironmentError where error.code == .notUp || error.code == .noSuchService {

@@ -87,7 +87,9 @@ final class Intercept {
         switch action {
         case .nothing, .tell: break
         case .watch: self.lookAgain(in: .zero)
-        case .rest: self.lookSeldom()
+        case .rest:
+            self.followEnvironment()
+            self.lookSeldom()
         case .leave: self.look.stop()
         }
         if self.machine.phase == .failed, before.phase != .failed { self.letGo() }
@@ -192,7 +194,10 @@ final class Intercept {
         self.mayBeClaimed = false
         let environment = self.environment
         let (service, key) = (self.service, self.identity.member.publicKey)
-        Task { try? await environment.release(service: service, publicKey: key) }
+        Task {
+            await self.lookEnded()
+            try? await environment.release(service: service, publicKey: key)
+        }
     }
 
     /// Nothing of it is needed any more.

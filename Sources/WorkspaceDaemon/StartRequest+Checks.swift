@@ -1,3 +1,4 @@
+import Environments
 import InterceptProtocol
 import WorkspaceAgent
 
@@ -28,11 +29,29 @@ extension StartRequest {
         guard self.endpoint.map({ (try? Flags.endpoint($0)) != nil && self.carrierChoice != .exec }) ?? true else {
             throw RequestFailure(.failed, "--endpoint is HOST:PORT, and not for --carrier exec.")
         }
+        guard self.sidecarImage.map({ Self.isImage($0) }) ?? true else {
+            throw RequestFailure(.failed, "--sidecar-image is an image's name, such as kl-sidecar:0.1.0.")
+        }
         do throws(FlagError) {
             try Flags.checkDistinct(self.portMappings)
         } catch {
             throw RequestFailure(.failed, error.description)
         }
+    }
+
+    /// It becomes a word of a command, where one that begins with a dash would be a flag.
+    private static func isImage(_ text: String) -> Bool {
+        guard let first = text.utf8.first, text.utf8.count <= 512 else { return false }
+        let others = "._-/:@".utf8
+        func isWord(_ byte: UInt8) -> Bool {
+            (48...57).contains(byte) || (65...90).contains(byte) || (97...122).contains(byte)
+        }
+        return isWord(first) && text.utf8.allSatisfy { isWord($0) || others.contains($0) }
+    }
+
+    /// How sidecars are to be, where they are made for it.
+    var sidecarOptions: SidecarOptions {
+        SidecarOptions(image: self.sidecarImage, ports: self.mappings.map(\.service))
     }
 
     var carrierChoice: CarrierChoice { self.carrier.flatMap(CarrierChoice.init(rawValue:)) ?? .auto }

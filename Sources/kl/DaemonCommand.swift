@@ -21,7 +21,7 @@ struct DaemonCommand: ParsableCommand {
             home: WorkspaceHome(),
             lockDescriptor: self.lockDescriptor,
             readyDescriptor: self.readyDescriptor,
-            makeEnvironment: { LocalEnvironment($0) }
+            makeEnvironment: { try Workspace.environment($0) }
         ).run()
     }
 }

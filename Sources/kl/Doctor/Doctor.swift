@@ -27,7 +27,8 @@ struct Doctor: AsyncParsableCommand {
 
     private static func checks() -> [Check] {
         let home = HomeFacts.here
-        return KernelFacts.here.checks + SidecarProgramFacts.here.checks + DockerFacts.here.checks + home.checks
+        return KernelFacts.here.checks + SidecarProgramFacts.here.checks
+            + DockerFacts.here(connected: home.connected).checks + home.checks
             + DaemonFacts.of(home.home).checks + LimitFacts.here.checks
             + ClockFacts.here(files: home.files).checks
     }

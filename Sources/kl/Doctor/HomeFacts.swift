@@ -1,4 +1,6 @@
 import AgentSupport
+import Environments
+import FoundationEssentials
 import HostSupport
 import KeyFiles
 import WorkspaceDaemon
@@ -64,6 +66,14 @@ struct HomeFacts {
             count <= Self.addressBytes
                 ? home.daemonSocket : "\(home.daemonSocket) (\(count) bytes are too many for an address: by its folder)"
         )
+    }
+
+    /// The environment that this workspace is connected to, as far as its file can be read.
+    var connected: EnvironmentReference? {
+        guard let home = self.home, self.problem == nil, let bytes = (try? SmallFile.read(home.connected)) ?? nil else {
+            return nil
+        }
+        return try? JSONDecoder().decode(EnvironmentReference.self, from: Data(bytes))
     }
 
     /// What `kl` has written there.

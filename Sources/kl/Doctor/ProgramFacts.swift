@@ -1,4 +1,5 @@
 import AgentSupport
+import Environments
 import FoundationEssentials
 import HostSupport
 
@@ -56,8 +57,19 @@ struct DockerFacts {
     /// Nil: it can't be told.
     var hasImage: Bool?
     var image = "kl-sidecar:\(Version.number)"
+    /// The connected environment is one of containers.
+    var isNeeded = false
 
     var checks: [Check] {
+        // What not everybody needs has to be mended by who does.
+        self.findings.map { check in
+            var check = check
+            if self.isNeeded, check.state == .warning { check.state = .failed }
+            return check
+        }
+    }
+
+    private var findings: [Check] {
         guard let client = self.client else {
             return [
                 .warning(
@@ -106,15 +118,26 @@ extension DockerFacts {
     private static let patience: Int64 = 2_000
 
     /// As they are here.
-    static var here: DockerFacts {
+    /// - Parameter connected: the environment whose engine is asked, where it has one.
+    static func here(connected: EnvironmentReference?) -> DockerFacts {
         var facts = DockerFacts()
         facts.client = Spawn.find("docker", path: Spawn.ownEnvironment["PATH"])
-        guard let client = facts.client,
-            let said = BoundedCommand.run(client, ["version", "--format", "{{json .}}"], within: Self.patience)
+        let words = connected.flatMap { DockerDiscovery.clientWords($0) }
+        facts.isNeeded = words != nil
+        if let image = Spawn.ownEnvironment["KL_SIDECAR_IMAGE"], !image.isEmpty { facts.image = image }
+        let first = words?.first == "env" ? Spawn.find("env", path: Spawn.ownEnvironment["PATH"]) : facts.client
+        guard facts.client != nil, let client = first else { return facts }
+        let flags = Array((words ?? []).dropFirst())
+        guard
+            let said = BoundedCommand.run(
+                client,
+                flags + ["version", "--format", "{{json .}}"],
+                within: Self.patience
+            )
         else { return facts }
         facts.engine = Self.engine(said)
         guard case .answers = facts.engine else { return facts }
-        let question = ["image", "inspect", "--format", "{{.Id}}", facts.image]
+        let question = flags + ["image", "inspect", "--format", "{{.Id}}", facts.image]
         guard let image = BoundedCommand.run(client, question, within: Self.patience), !image.isLate else {
             return facts
         }

@@ -13,21 +13,27 @@ struct ConnectEnvironment: AsyncParsableCommand {
     var name: String?
 
     @OptionGroup var file: FileOption
+    @OptionGroup var docker: DockerOptions
     @OptionGroup var output: OutputOptions
 
     func validate() throws {
-        if self.name != nil, self.file.file != nil {
-            throw ValidationError("An environment is named by NAME or by --file. Give one of them.")
+        let ways = [self.name, self.file.file, self.docker.docker, self.docker.dockerNetwork].compactMap(\.self)
+        guard ways.count <= 1 else {
+            throw ValidationError(
+                "An environment is named by NAME, --file, --docker or --docker-network. Give one of them."
+            )
         }
     }
 
     func run() async throws {
         try await self.output.reporting {
             let workspace = try Workspace(self.output)
-            let reference = try self.chosen(workspace)
+            let reference = try await self.chosen(workspace)
             try await self.leavePrevious(for: reference, workspace)
             let report = StepReport(isOn: self.output.isText && !self.output.quiet)
-            if try !LocalEnvironment(reference).isSupervised { try Up.bring(reference, report) }
+            if reference.kind == .local, try !LocalEnvironment(reference).isSupervised {
+                try Up.bring(reference, report)
+            }
             let environment = try Workspace.environment(reference)
             try await environment.join(try workspace.member())
             try workspace.connect(to: reference)
@@ -38,16 +44,19 @@ struct ConnectEnvironment: AsyncParsableCommand {
         }
     }
 
-    private func chosen(_ workspace: Workspace) throws -> EnvironmentReference {
+    private func chosen(_ workspace: Workspace) async throws -> EnvironmentReference {
         if let file = self.file.file { return try Found.file(file, self.output) }
-        let found = try Found(workspace)
+        if let selection = self.docker.selection { return try await DockerDiscovery.look(selection) }
+        let found = try await Found(workspace)
         if let name = self.name {
             let environment = try found.named(name)
+            guard environment.reference.kind == .local else { return environment.reference }
             try Found.check(environment.reference.location, workspace)
             // Its mistakes and oddities are worth telling each time.
             return try Found.file(environment.reference.location, self.output)
         }
         let chosen = try Asking(self.output).environment(of: found.all)
+        guard chosen.kind == .local else { return chosen }
         try Found.check(chosen.location, workspace)
         return chosen
     }

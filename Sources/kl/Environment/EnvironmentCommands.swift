@@ -1,4 +1,5 @@
 import ArgumentParser
+import Environments
 
 struct EnvironmentCommands: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
@@ -10,6 +11,23 @@ struct EnvironmentCommands: AsyncParsableCommand {
         ],
         aliases: ["e", "environment"]
     )
+}
+
+/// Which environment of a Docker engine is meant.
+struct DockerOptions: ParsableArguments {
+    @Option(
+        help: ArgumentHelp("A compose project, on the engine that docker reaches here.", valueName: "project")
+    )
+    var docker: String?
+
+    @Option(
+        help: ArgumentHelp("The containers of a network, on the engine that docker reaches here.", valueName: "network")
+    )
+    var dockerNetwork: String?
+
+    var selection: DockerPlace.Selection? {
+        self.docker.map { .project($0) } ?? self.dockerNetwork.map { .network($0) }
+    }
 }
 
 /// Which local environment is meant.

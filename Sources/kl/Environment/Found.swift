@@ -10,12 +10,21 @@ import Musl
 import Darwin
 #endif
 
-/// The environments that there are to choose from: those in this folder and above it, and those used before.
+/// The environments that there are to choose from: those in this folder and above it, those used before, and what a Docker
+/// engine runs.
 struct Found {
     let all: [FoundEnvironment]
 
-    init(_ workspace: Workspace) throws {
+    /// Those of files alone: no other program is asked.
+    init(filesOf workspace: Workspace) throws {
         self.all = EnvironmentDiscovery.find(from: Self.workingFolder, known: try workspace.knownReferences())
+    }
+
+    init(_ workspace: Workspace) async throws {
+        let known = try workspace.knownReferences()
+        async let docker = DockerDiscovery.find(known: known)
+        let files = EnvironmentDiscovery.find(from: Self.workingFolder, known: known)
+        self.all = files + (await docker)
     }
 
     static var workingFolder: String {
@@ -33,12 +42,16 @@ struct Found {
             throw CommandFailure(
                 .failed,
                 "no environment '\(name)' was found. "
-                    + (hint ?? "Name its compose file: kl env connect --file compose.yaml")
+                    + (hint
+                        ?? "Name its compose file: kl env connect --file compose.yaml; or a compose project of Docker's: --docker")
             )
         }
         guard matching.count == 1 else {
             let places = matching.map(\.reference.location).joined(separator: ", ")
-            throw CommandFailure(.failed, "several environments are named '\(name)'. Name one by --file: \(places)")
+            throw CommandFailure(
+                .failed,
+                "several environments are named '\(name)'. Name one by --file, --docker or --docker-network: \(places)"
+            )
         }
         return first
     }
@@ -59,6 +72,17 @@ struct Found {
         return EnvironmentReference(kind: .local, name: compose.name, location: compose.path)
     }
 
+    /// What somebody else has started isn't kl's to start or end.
+    private static func othersStart(_ reference: EnvironmentReference, flagOf command: String) -> CommandFailure {
+        let words = command == "up" ? "up --detach" : "down"
+        let project = reference.docker?.project.map { "docker compose --project-name \($0) \(words)" } ?? "docker"
+        return CommandFailure(
+            .failed,
+            "environment '\(reference.name)' is Docker's, which starts and ends it by itself: \(project)."
+                + " A local one is named by --file."
+        )
+    }
+
     /// Only what somebody has named before may be another user's.
     static func check(_ path: String, _ workspace: Workspace) throws {
         if try workspace.knownReferences().contains(where: { $0.location == path }) { return }
@@ -73,7 +97,10 @@ struct Found {
             try Self.check(here, workspace)
             return try Self.file(here, workspace.output)
         }
-        if let connected = try workspace.connectedReference() { return connected }
+        if let connected = try workspace.connectedReference() {
+            guard connected.kind == .local else { throw Self.othersStart(connected, flagOf: command) }
+            return connected
+        }
         throw CommandFailure(
             .usage,
             "there is no compose file in this folder. Name one: kl env \(command) --file compose.yaml"

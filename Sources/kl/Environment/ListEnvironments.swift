@@ -4,7 +4,8 @@ import Environments
 struct ListEnvironments: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "list",
-        abstract: "List the environments found: compose files in this folder and above it, and those used before.",
+        abstract:
+            "List the environments found: compose files in this folder and above it, those used before, and Docker's projects.",
         aliases: ["ls"]
     )
 
@@ -15,7 +16,7 @@ struct ListEnvironments: AsyncParsableCommand {
             let workspace = try Workspace(self.output)
             let connected = try workspace.connectedReference()
             let list = EnvironmentList(
-                environments: try Found(workspace).all.map {
+                environments: try await Found(workspace).all.map {
                     .init(
                         name: $0.reference.name,
                         kind: $0.reference.kind.rawValue,

@@ -57,18 +57,24 @@ struct PortFlag {
         case .number(let number): port = service.ports.first { $0.published == number }
         case .name(let name): port = service.ports.first { $0.name == name }
         }
-        guard let port else {
+        guard let port = port ?? self.unknownPort(of: service) else {
             let ports = service.ports.map(\.text).joined(separator: ", ")
             let wanted =
                 switch self.service {
                 case .number(let number): "port \(number)"
                 case .name(let name): "port named '\(name)'"
                 }
-            guard !service.ports.isEmpty else { throw PortFlags.noPorts(service) }
+            guard !service.ports.isEmpty else { throw PortFlags.unknownPorts(service) }
             throw CommandFailure(.usage, "'\(service.name)' has no \(wanted). It has \(ports).")
         }
         let target = self.target ?? Endpoint(host: "127.0.0.1", port: port.published)
         return StartRequest.Mapping(service: port.published, host: target.host, port: target.port)
+    }
+
+    /// A container may listen on what nobody has declared.
+    private func unknownPort(of service: Environments.Service) -> Environments.Service.Port? {
+        guard service.mayHaveOtherPorts == true, case .number(let number) = self.service else { return nil }
+        return Environments.Service.Port(published: number, target: number)
     }
 }
 
@@ -78,6 +84,15 @@ enum PortFlags {
         CommandFailure(
             .usage,
             "'\(service.name)' has no ports, so there is nothing to intercept. Give it ports in its compose file."
+        )
+    }
+
+    /// None that are declared.
+    static func unknownPorts(_ service: Environments.Service) -> CommandFailure {
+        guard service.mayHaveOtherPorts == true else { return Self.noPorts(service) }
+        return CommandFailure(
+            .usage,
+            "'\(service.name)' declares no ports. Give the number of one that it listens on, such as --port 8080:3000."
         )
     }
 

@@ -1,6 +1,7 @@
 import AgentSupport
 import ArgumentParser
 import Environments
+import HostSupport
 import InterceptProtocol
 import NIOCore
 import WorkspaceDaemon
@@ -73,6 +74,14 @@ struct StartIntercept: AsyncParsableCommand {
     )
     var endpoint: Endpoint?
 
+    @Option(
+        help: ArgumentHelp(
+            "The image of the sidecar's container, where services run in containers; it must be there, none is pulled.",
+            valueName: "image"
+        )
+    )
+    var sidecarImage: String?
+
     @Flag(help: "Take the service over from whoever intercepts it.")
     var force = false
 
@@ -102,6 +111,12 @@ struct StartIntercept: AsyncParsableCommand {
             let environment = try workspace.environment()
             let services = try await environment.services()
             let service = try await self.chosenService(of: services, in: environment, workspace)
+            if let refusal = service.refusal { throw CommandFailure(.failed, refusal) }
+            if environment.makesSidecars, service.state == .running || service.state == .starting,
+                let reason = service.reason
+            {
+                self.output.warn("'\(service.name)' is intercepted as it is: \(reason).")
+            }
             let mappings = try await self.chosenMappings(for: service, in: environment)
             var request = StartRequest(
                 environment: environment.reference,
@@ -115,9 +130,16 @@ struct StartIntercept: AsyncParsableCommand {
             request.proxyProtocol = self.proxyProtocol?.rawValue
             request.carrier = self.carrier == .auto ? nil : self.carrier.rawValue
             request.endpoint = self.endpoint?.description
+            request.sidecarImage = self.sidecarImage ?? Self.imageOfVariable
+            try await SidecarImage.offer(request, self.output)
             try self.start(request, workspace)
             if self.foreground { try self.stay(request, workspace) }
         }
+    }
+
+    /// `KL_SIDECAR_IMAGE`, of who always has another.
+    private static var imageOfVariable: String? {
+        Spawn.ownEnvironment["KL_SIDECAR_IMAGE"].flatMap { $0.isEmpty ? nil : $0 }
     }
 
     // MARK: What is asked for
@@ -149,13 +171,14 @@ struct StartIntercept: AsyncParsableCommand {
         // Where clients reach it, as far as its sidecars are up: a target there would be a circle.
         let places = ((try? await environment.sidecars(of: service.name)) ?? [])
             .flatMap(\.listens)
+            .appending(service.places ?? [])
             .compactMap { try? Flags.endpoint($0) }
         guard self.port.isEmpty else {
             return try PortFlags.mappings(self.port, for: service, listeningOn: places)
         }
         guard !self.allPorts else {
             let all = try service.ports.map { try PortFlag("\($0.published)") }
-            guard !all.isEmpty else { throw PortFlags.noPorts(service) }
+            guard !all.isEmpty else { throw PortFlags.unknownPorts(service) }
             return try PortFlags.mappings(all, for: service, listeningOn: places)
         }
         return try Asking(self.output).mappings(for: service, listeningOn: places)
@@ -253,6 +276,10 @@ enum ForegroundNews {
         }
         return lines
     }
+}
+
+extension Array {
+    fileprivate func appending(_ others: [Element]) -> [Element] { self + others }
 }
 
 extension DaemonReply.Step {

@@ -53,7 +53,9 @@ struct Asking {
         guard !services.isEmpty else {
             throw CommandFailure(
                 .failed,
-                "environment '\(environment.name)' has no services. Add some to \(environment.location)"
+                environment.kind == .local
+                    ? "environment '\(environment.name)' has no services. Add some to \(environment.location)"
+                    : "environment '\(environment.name)' has no services. Start some, then try again."
             )
         }
         let offers = services.map { service in
@@ -62,7 +64,8 @@ struct Asking {
                 name: service.name,
                 state: service.state.rawValue,
                 ports: service.ports.map(\.offer),
-                refusal: takingOver ? nil : other.map { "intercepted by \($0.workspace)" }
+                refusal: service.refusal.map { _ in service.reason ?? "no network of its own" }
+                    ?? (takingOver ? nil : other.map { "intercepted by \($0.workspace)" })
             )
         }
         let chosen = try Self.answer(interview.service(offers))
@@ -78,7 +81,7 @@ struct Asking {
         var interview = try self.interview(
             else: "no port is named. Give one by --port, such as --port \(example), or all by --all-ports."
         )
-        guard !service.ports.isEmpty else { throw PortFlags.noPorts(service) }
+        guard !service.ports.isEmpty else { throw PortFlags.unknownPorts(service) }
         @Sendable func mapping(_ port: PortOffer, _ local: UInt16) -> StartRequest.Mapping {
             StartRequest.Mapping(service: port.number, host: "127.0.0.1", port: local)
         }

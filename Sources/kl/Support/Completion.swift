@@ -29,7 +29,9 @@ enum Completion {
     }
 
     static let environments = CompletionKind.custom { (_: [String], _: Int, _: String) -> [String] in
-        guard let workspace = try? Workspace(OutputOptions.parse(["--quiet"])), let found = try? Found(workspace) else {
+        guard let workspace = try? Workspace(OutputOptions.parse(["--quiet"])),
+            let found = try? Found(filesOf: workspace)
+        else {
             return []
         }
         return found.all.map(\.reference.name)

@@ -44,6 +44,7 @@ struct Workspace {
     static func environment(_ reference: EnvironmentReference) throws -> any Environments.Environment {
         switch reference.kind {
         case .local: LocalEnvironment(reference)
+        case .docker: try DockerEnvironment(reference)
         }
     }
 
@@ -160,7 +161,7 @@ struct Workspace {
         }
         for index in views.indices where views[index].phase == .degraded {
             guard let services else {
-                views[index].nothingAnswers(because: "the environment isn't up; kl env up starts it")
+                views[index].nothingAnswers(because: environment.reference.notUpReason)
                 continue
             }
             let service = services.first { $0.name == views[index].service }

@@ -30,7 +30,8 @@ extension InterceptView.Port {
     var arrow: String {
         let target =
             self.target.hasPrefix("localhost:") ? String(self.target.dropFirst("localhost:".count)) : self.target
-        return "\(self.service) → \(target.printable)"
+        // Others' environments don't always say where it goes.
+        return target.isEmpty ? "\(self.service)" : "\(self.service) → \(target.printable)"
     }
 }
 

@@ -1,0 +1,287 @@
+import InterceptProtocol
+
+/// Making one workspace's sidecars for one service.
+///
+/// The name of the first replica's sidecar is the lock: of all that want to make a container of one name at once, from
+/// whatever machine, the engine lets one. Its labels are the record, and can't be changed.
+struct DockerClaim: Sendable {
+    private let environment: DockerEnvironment
+    private let record: InterceptRecord
+    private let options: SidecarOptions
+
+    private var model: DockerModel { self.environment.model }
+    private var key: String { self.record.holder.publicKey }
+
+    /// † A container that is just being removed has its name for some tenths of a second.
+    private static let tries = 40
+    private static let pause = Duration.milliseconds(50)
+    private static let readyWithin: Int64 = 15_000
+
+    init(_ environment: DockerEnvironment, _ record: InterceptRecord, _ options: SidecarOptions) {
+        self.environment = environment
+        self.record = record
+        self.options = options
+    }
+
+    // MARK: The record
+
+    func take(force: Bool) async throws -> ClaimResult {
+        var project = try await self.model.project(.followed)
+        var taken: InterceptRecord?
+        var inTheWay: [DockerSidecar] = []
+        for _ in 0..<Self.tries {
+            let service = try self.environment.find(self.record.service, in: project)
+            let all = project.sidecars(of: service.name)
+            let others = all.filter { $0.holder.publicKey != self.key && $0.isAlive && $0.isNamedAsMade }
+            if let other = others.first {
+                let record = self.record(of: other)
+                guard force else { return .heldBy(record) }
+                taken = taken ?? record
+            }
+            if let refusal = service.refusal { throw EnvironmentError(.failed, refusal) }
+            guard let replica = service.usable.first else { continue }
+            if others.isEmpty, all.contains(where: { self.isUseful($0, for: replica) }) {
+                try await self.environment.remove(inTheWay)
+                return taken.map { .takenOver(from: $0) } ?? .claimed
+            }
+            let wanted = self.container(for: replica, of: service)
+            inTheWay += others.filter { other in !inTheWay.contains { $0.id == other.id } }
+            try await self.clear(wanted.name, of: all)
+            switch try await self.make(wanted) {
+            case .made:
+                // Only now: until here the service was the other's, and never nobody's.
+                let strays = all.filter { !$0.isNamedAsMade && $0.isAlive }
+                let old = inTheWay.filter { $0.name != wanted.name }
+                try await self.environment.remove(old + strays.filter { stray in !old.contains { $0.id == stray.id } })
+                return taken.map { .takenOver(from: $0) } ?? .claimed
+            case .nameTaken: break
+            }
+            try await Task.sleep(for: Self.pause)
+            project = try await self.model.project(.now)
+            if !project.sidecars.contains(where: { $0.name == wanted.name }), try await self.isForeign(wanted.name) {
+                throw EnvironmentError(
+                    .failed,
+                    "a container that is no sidecar of '\(service.name)' has the name '\(wanted.name)'. Rename or remove it."
+                )
+            }
+        }
+        throw EnvironmentError(
+            .failed,
+            "the name of the sidecar of \(self.record.service.quoted) stays taken. Look who makes it: docker ps --all"
+        )
+    }
+
+    /// Out of the way with whatever of ours, or of who is taken over from, has the name.
+    private func clear(_ name: String, of sidecars: [DockerSidecar]) async throws {
+        for sidecar in sidecars where sidecar.name == name {
+            let isOthers = sidecar.holder.publicKey != self.key && sidecar.isAlive
+            guard isOthers else {
+                try await self.environment.remove([sidecar])
+                continue
+            }
+            // It goes on with what it does until ours is there.
+            let other = "\(name)-taken-\(UInt32.random(in: 0 ... .max))"
+            _ = try await self.model.client.run(["rename", sidecar.id, other])
+            await self.model.touch()
+        }
+    }
+
+    private func isForeign(_ name: String) async throws -> Bool {
+        let format = "{{json (index .Config.Labels \"\(SidecarLabel.key)\")}}"
+        let result = try await self.model.client.run(["container", "inspect", "--format", format, name])
+        return result.code == 0
+            && result.output.split(separator: "\n").first.map { $0 == "\"\"" || $0 == "null" } == true
+    }
+
+    private func record(of sidecar: DockerSidecar) -> InterceptRecord {
+        InterceptRecord(service: self.record.service, holder: sidecar.holder, since: sidecar.since, ports: [])
+    }
+
+    // MARK: Each replica's
+
+    /// One for each replica that can have one. The record is ours.
+    func sidecarsForAll(in project: DockerProject) async throws -> [SidecarLocation] {
+        let service = try self.environment.find(self.record.service, in: project)
+        let all = project.sidecars(of: service.name)
+        let lacking = service.usable.filter { replica in !all.contains { self.isUseful($0, for: replica) } }
+        try await withThrowingTaskGroup { group in
+            for replica in lacking {
+                group.addTask { try await self.complete(replica, of: service, all) }
+            }
+            try await group.waitForAll()
+        }
+        return try await self.locations()
+    }
+
+    private func locations() async throws -> [SidecarLocation] {
+        let project = if let known = await self.model.known { known } else { try await self.model.project(.now) }
+        let service = project.service(self.record.service)
+        let own = project.sidecars(of: self.record.service).filter { $0.holder.publicKey == self.key && $0.isRunning }
+        return try await self.environment.locations(of: own, service)
+    }
+
+    /// Whoever has its name has lost the race for the record, or has ended.
+    private func complete(
+        _ replica: DockerService.Replica,
+        of service: DockerService,
+        _ sidecars: [DockerSidecar]
+    ) async throws {
+        let wanted = self.container(for: replica, of: service)
+        var inTheWay = sidecars.filter { $0.name == wanted.name }
+        for _ in 0..<Self.tries {
+            try await self.environment.remove(inTheWay)
+            if case .made = try await self.make(wanted) { return }
+            try await Task.sleep(for: Self.pause)
+            inTheWay = try await self.model.project(.now).sidecars(of: service.name).filter { $0.name == wanted.name }
+        }
+        throw EnvironmentError(
+            .failed,
+            "the name '\(wanted.name)' of a sidecar stays taken. Look who has it: docker ps --all"
+        )
+    }
+
+    // MARK: Upkeep
+
+    func maintain() async throws -> Maintained {
+        var project = try await self.model.project(.followed)
+        let name = self.record.service
+        if let holder = project.record(of: name), holder.holder.publicKey != self.key {
+            return .heldBy(self.record(of: holder))
+        }
+        let own = project.sidecars(of: name).filter { $0.holder.publicKey == self.key }
+        guard let service = project.service(name) else { return .sidecars([]) }
+        // Those whose replica has gone, or has another network since.
+        let useless = own.filter { sidecar in
+            sidecar.isNamedAsMade && !service.usable.contains { self.isUseful(sidecar, for: $0) }
+        }
+        try await self.environment.remove(useless)
+        if !useless.isEmpty, let known = await self.model.known { project = known }
+        let left = own.filter { sidecar in !useless.contains { $0.id == sidecar.id } }
+        if project.record(of: name) == nil {
+            // Somebody is just taking it over.
+            if left.contains(where: { !$0.isNamedAsMade && $0.isRunning }) {
+                return .sidecars(try await self.environment.locations(of: left, service))
+            }
+            guard !service.usable.isEmpty else { return .sidecars([]) }
+            if case .heldBy(let other) = try await self.take(force: false) { return .heldBy(other) }
+            if let known = await self.model.known { project = known }
+        }
+        do {
+            return .sidecars(try await self.sidecarsForAll(in: project))
+        } catch {
+            // What is there is there; the rest is tried again.
+            let locations = try await self.locations()
+            guard !locations.isEmpty else { throw error }
+            return .sidecars(locations)
+        }
+    }
+
+    // MARK: One container
+
+    /// It stands in this replica's network, can divert what is asked, and is of the image that is asked for.
+    private func isUseful(_ sidecar: DockerSidecar, for replica: DockerService.Replica) -> Bool {
+        guard sidecar.holder.publicKey == self.key, sidecar.isRunning, sidecar.isNamedAsMade,
+            sidecar.target == replica.container.id
+        else { return false }
+        if let started = sidecar.started, let since = replica.container.started,
+            DockerContainer.isLater(since, than: started)
+        {
+            return false
+        }
+        if let image = self.options.image, sidecar.image != image { return false }
+        return Set(self.options.ports).isSubset(of: sidecar.ports)
+    }
+
+    private func container(for replica: DockerService.Replica, of service: DockerService) -> SidecarContainer {
+        SidecarContainer(
+            project: service.project,
+            service: service.label,
+            replica: replica.number,
+            target: replica.container.id,
+            gateways: replica.container.gateways,
+            image: self.options.image ?? SidecarContainer.defaultImage,
+            ports: Set(service.ports + self.options.ports).sorted(),
+            holder: self.record.holder,
+            since: self.record.since
+        )
+    }
+
+    private enum Outcome {
+        case made
+        case nameTaken
+    }
+
+    private func make(_ container: SidecarContainer) async throws -> Outcome {
+        let result = try await self.model.client.run(
+            container.arguments,
+            within: Self.readyWithin,
+            until: { SidecarWords.last(in: $0) != nil }
+        )
+        if let words = SidecarWords.last(in: result.output), result.isEnough {
+            await self.model.add(DockerSidecar(container), words)
+            return .made
+        }
+        await self.model.touch()
+        if DockerFailure.isNameTaken(result.errors) { return .nameTaken }
+        // What was made and doesn't run has the name.
+        await self.removeAfterFailure(container)
+        throw DockerFailure.error(result, container, self.record.service, self.model.client)
+    }
+
+    private func removeAfterFailure(_ container: SidecarContainer) async {
+        let filters = ["name=^/?\(container.name)$", "label=\(SidecarLabel.key)=\(container.holder.publicKey)"]
+        let words = ["ps", "--all", "--quiet", "--no-trunc"] + filters.flatMap { ["--filter", $0] }
+        guard let said = try? await self.model.client.answer(words) else { return }
+        let ids = said.split(separator: "\n").map(String.init).filter { DockerPlace.isSoundName($0) }
+        guard !ids.isEmpty else { return }
+        _ = try? await self.model.client.run(["rm", "--force"] + ids, within: DockerClient.longPatience)
+    }
+}
+
+/// Why a sidecar's container couldn't be made, for people.
+enum DockerFailure {
+    static func isNameTaken(_ errors: String) -> Bool {
+        errors.contains("is already in use by container") || errors.contains("name is reserved")
+    }
+
+    static func error(
+        _ result: DockerClient.Result,
+        _ container: SidecarContainer,
+        _ service: String,
+        _ client: DockerClient
+    ) -> EnvironmentError {
+        let small = result.errors.lowercased()
+        if small.contains("no such image") || small.contains("unable to find image") {
+            return EnvironmentError(.failed, Self.noImage(container.image))
+        }
+        let said = DockerClient.reason(result.errors)
+        if small.contains("non running container") || small.contains("no such container")
+            || small.contains("not running")
+        {
+            return EnvironmentError(
+                .failed,
+                "'\(service)' ended while its sidecar was made. Look how it is, then try again: kl env status"
+            )
+        }
+        if result.isLate {
+            return EnvironmentError(
+                .failed,
+                "the sidecar of '\(service)' says nothing, and was removed: \(said). Look at the engine: kl doctor"
+            )
+        }
+        // 125: the client's own, or the engine's; else it is the sidecar's.
+        guard result.code == 125 || result.code == nil else {
+            let last = said.hasPrefix("kl-sidecar: ") ? String(said.dropFirst("kl-sidecar: ".count)) : said
+            let end = last.hasSuffix(".") ? "" : "."
+            return EnvironmentError(.failed, "the sidecar of '\(service)' didn't start: \(last)\(end)")
+        }
+        return DockerClient.error(saying: result.errors, at: client.engine.name)
+    }
+
+    static func noImage(_ image: String) -> String {
+        let tag = image == SidecarContainer.defaultImage ? "" : " --tag \(image.printable.shellQuoted)"
+        return
+            "the engine has no image '\(image.printable)', and none is pulled unasked. Make it, in kl's source folder:"
+            + " agent/image\(tag)"
+    }
+}

@@ -1,0 +1,140 @@
+import FoundationEssentials
+
+/// A container as the engine tells of it: what of that is of use here. Labels, names and addresses are others' words.
+struct DockerContainer: Decodable, Equatable, Sendable {
+    struct Network: Decodable, Equatable, Sendable {
+        var IPAddress: String?
+        var Gateway: String?
+        var GlobalIPv6Address: String?
+        var IPv6Gateway: String?
+    }
+
+    struct Binding: Decodable, Equatable, Sendable {
+        var HostIp: String?
+        var HostPort: String?
+    }
+
+    struct Nothing: Decodable, Equatable, Sendable {}
+
+    var id: String
+    var name: String
+    var image: String?
+    var labels: [String: String]?
+    var exposed: [String: Nothing]?
+    /// `shop_default`, `container:…`, `host`, `none`
+    var mode: String?
+    /// `created`, `running`, `paused`, `restarting`, `removing`, `exited`, `dead`
+    var status: String
+    var exit: Int?
+    var started: String?
+    /// `starting`, `healthy`, `unhealthy`
+    var health: String?
+    var ports: [String: [Binding]?]?
+    var networks: [String: Network]?
+
+    /// The client prints this for each container, on a line of its own: the whole would be long.
+    static let format = """
+        {"id":{{json .ID}},"name":{{json .Name}},"image":{{json .Config.Image}},"labels":{{json .Config.Labels}},\
+        "exposed":{{json .Config.ExposedPorts}},"mode":{{json .HostConfig.NetworkMode}},\
+        "status":{{json .State.Status}},"exit":{{json .State.ExitCode}},"started":{{json .State.StartedAt}},\
+        "health":{{with .State.Health}}{{json .Status}}{{else}}null{{end}},\
+        "ports":{{json .NetworkSettings.Ports}},"networks":{{json .NetworkSettings.Networks}}}
+        """
+
+    /// What can't be understood is left out: one odd container hides no other.
+    static func parse(_ lines: String) -> [DockerContainer] {
+        let decoder = JSONDecoder()
+        return lines.split(separator: "\n").compactMap { line in
+            guard var container = try? decoder.decode(Self.self, from: Data(line.utf8)),
+                DockerPlace.isSoundName(container.id)
+            else { return nil }
+            if container.name.hasPrefix("/") { container.name.removeFirst() }
+            return DockerPlace.isSoundName(container.name) ? container : nil
+        }
+    }
+
+    func label(_ name: String) -> String? { self.labels?[name] }
+
+    var isRunning: Bool { self.status == "running" }
+
+    /// TCP, exposed or published, in order.
+    var tcpPorts: [UInt16] {
+        let names = (self.exposed.map { Array($0.keys) } ?? []) + (self.ports.map { Array($0.keys) } ?? [])
+        return Set(names.compactMap(Self.tcpPort)).sorted()
+    }
+
+    static func tcpPort(_ text: String) -> UInt16? {
+        let pieces = text.split(separator: "/", omittingEmptySubsequences: false)
+        guard pieces.count == 1 || (pieces.count == 2 && pieces[1] == "tcp"), let port = UInt16(pieces[0]), port > 0
+        else {
+            return nil
+        }
+        return port
+    }
+
+    /// Where its ports are published on the engine's machine, IPv4.
+    var places: [String] {
+        var places: [String] = []
+        for (name, bindings) in self.ports ?? [:] where Self.tcpPort(name) != nil {
+            for binding in bindings ?? [] {
+                guard let port = binding.HostPort.flatMap({ UInt16($0) }), port > 0 else { continue }
+                let host = binding.HostIp ?? ""
+                if host.contains(":") { continue }
+                places.append("\(host.isEmpty ? "0.0.0.0" : host):\(port)")
+            }
+        }
+        return Set(places).sorted()
+    }
+
+    /// Networks in the order of their names, as the client has them.
+    private var networksInOrder: [Network] { (self.networks ?? [:]).sorted { $0.key < $1.key }.map(\.value) }
+
+    /// The first that it has.
+    var address: String? {
+        let networks = self.networksInOrder
+        return networks.lazy.compactMap { Self.address($0.IPAddress) }.first
+            ?? networks.lazy.compactMap { Self.address($0.GlobalIPv6Address) }.first
+    }
+
+    /// The engine's machine, as this container sees it: health probes come from there.
+    var gateways: [String] {
+        self.networksInOrder.flatMap { [Self.address($0.Gateway), Self.address($0.IPv6Gateway)].compactMap(\.self) }
+    }
+
+    private static func address(_ text: String?) -> String? {
+        guard let text, !text.isEmpty, text.utf8.count <= 45,
+            text.utf8.allSatisfy({ $0.isAlphanumeric || $0 == 0x2E || $0 == 0x3A })
+        else { return nil }
+        return text
+    }
+
+    /// It has a network that is nobody else's.
+    var hasOwnNetwork: Bool {
+        let mode = self.mode ?? ""
+        return mode != "host" && mode != "none" && !mode.hasPrefix("container:")
+    }
+
+    /// Whose network it shares.
+    var sharedWith: String? { self.mode.flatMap { $0.hasPrefix("container:") ? String($0.dropFirst(10)) : nil } }
+}
+
+extension DockerContainer {
+    /// It was started after the other. The engine writes times alike, in UTC, but for the fraction's last zeroes.
+    func wasStarted(after other: DockerContainer) -> Bool {
+        guard let own = self.started, let others = other.started else { return false }
+        return Self.isLater(own, than: others)
+    }
+
+    static func isLater(_ first: String, than second: String) -> Bool {
+        func parts(_ text: String) -> (Substring, Substring) {
+            let end = text.hasSuffix("Z") ? text.dropLast() : text[...]
+            guard let dot = end.firstIndex(of: ".") else { return (end, "") }
+            return (end[..<dot], end[end.index(after: dot)...])
+        }
+        let (one, two) = (parts(first), parts(second))
+        guard one.0 == two.0 else { return one.0 > two.0 }
+        let length = max(one.1.count, two.1.count)
+        func filled(_ text: Substring) -> String { text + String(repeating: "0", count: length - text.count) }
+        return filled(one.1) > filled(two.1)
+    }
+}

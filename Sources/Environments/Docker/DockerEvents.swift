@@ -1,0 +1,152 @@
+import FoundationEssentials
+import HostSupport
+import NIOCore
+import NIOPosix
+
+/// What the engine says of containers while they change, from `docker events`: when that ends it is started again, later
+/// and later.
+final class DockerEvents: Sendable {
+    enum News: Sendable {
+        /// It listens, as far as one can tell; what was before isn't known.
+        case began
+        /// A container was started, ended, made or removed.
+        case changed(attributes: [String: String])
+        case ended
+    }
+
+    /// Those after which something else may be true. Health checks make others, all the time.
+    private static let actions = [
+        "create", "start", "die", "destroy", "pause", "unpause", "rename", "health_status",
+    ]
+    private static let eventLoop: any EventLoop = MultiThreadedEventLoopGroup.singleton.next()
+
+    private let follower: NIOLoopBoundBox<Follower?>
+
+    init(_ engine: DockerEngine, tell: @escaping @Sendable (News) -> Void) {
+        let words = engine.words + ["events", "--format", "{{json .}}", "--filter", "type=container"]
+        let filters = Self.actions.flatMap { ["--filter", "event=\($0)"] }
+        self.follower = .makeEmptyBox(valueType: Follower.self, eventLoop: Self.eventLoop)
+        Self.eventLoop.execute { [follower] in
+            let made = Follower(words + filters, on: Self.eventLoop, tell: tell)
+            follower.value = made
+            made.start()
+        }
+    }
+
+    func end() {
+        Self.eventLoop.execute { [follower] in
+            follower.value?.stop()
+            follower.value = nil
+        }
+    }
+
+    /// A line of it. Nil: it can't be understood, and may mean anything.
+    static func attributes(_ line: String) -> [String: String]? {
+        struct Event: Decodable {
+            struct Actor: Decodable { var Attributes: [String: String]? }
+            var Actor: Actor?
+        }
+        return (try? JSONDecoder().decode(Event.self, from: Data(line.utf8)))?.Actor?.Attributes
+    }
+
+    /// On the event loop.
+    fileprivate final class Follower {
+        private let words: [String]
+        private let eventLoop: any EventLoop
+        private let tell: @Sendable (News) -> Void
+        private var backoff = Backoff([100, 500, 1_000, 2_000, 5_000])
+        private var channel: (any Channel)?
+        private var isOver = false
+
+        init(_ words: [String], on eventLoop: any EventLoop, tell: @escaping @Sendable (News) -> Void) {
+            self.words = words
+            self.eventLoop = eventLoop
+            self.tell = tell
+        }
+
+        func start() {
+            guard !self.isOver else { return }
+            let began = NIODeadline.now()
+            let process: FilterProcess
+            let socket: CInt
+            do throws(HostError) {
+                (process, socket) = try FilterProcess.start(self.words, on: self.eventLoop)
+            } catch {
+                return self.ended(began)
+            }
+            let bound = NIOLoopBound((self, process), eventLoop: self.eventLoop)
+            ClientBootstrap(group: self.eventLoop)
+                .channelInitializer { channel in
+                    channel.eventLoop.makeCompletedFuture {
+                        let (follower, process) = bound.value
+                        let lines = EventLines(
+                            onLine: { follower.tell(.changed(attributes: DockerEvents.attributes($0) ?? [:])) },
+                            onEnd: { process.end { _ in follower.ended(began) } }
+                        )
+                        try channel.pipeline.syncOperations.addHandler(lines)
+                    }
+                }
+                .withConnectedSocket(socket)
+                .assumeIsolated()
+                .whenComplete { result in
+                    let (follower, process) = bound.value
+                    switch result {
+                    case .success(let channel):
+                        guard !follower.isOver else { return channel.close(promise: nil) }
+                        follower.channel = channel
+                        follower.tell(.began)
+                        // It takes the client a moment until it listens: what happens meanwhile it doesn't tell.
+                        for delay in [TimeAmount.milliseconds(250), .seconds(2)] {
+                            follower.eventLoop.assumeIsolated().scheduleTask(in: delay) {
+                                if follower.channel === channel { follower.tell(.began) }
+                            }
+                        }
+                    case .failure: process.end { _ in follower.ended(began) }
+                    }
+                }
+        }
+
+        private func ended(_ began: NIODeadline) {
+            self.channel = nil
+            guard !self.isOver else { return }
+            self.tell(.ended)
+            let life = (NIODeadline.now() - began).nanoseconds / 1_000_000
+            let delay = self.backoff.next(afterLifeOf: life)
+            self.eventLoop.assumeIsolated().scheduleTask(in: .milliseconds(delay)) { self.start() }
+        }
+
+        func stop() {
+            self.isOver = true
+            self.channel?.close(promise: nil)
+        }
+    }
+}
+
+/// Lines of at most so many bytes; of a longer one its beginning is told.
+private final class EventLines: ChannelInboundHandler {
+    typealias InboundIn = ByteBuffer
+    private static let lineAtMost = 262_144
+    private var line: [UInt8] = []
+    private let onLine: (String) -> Void
+    private let onEnd: () -> Void
+
+    init(onLine: @escaping (String) -> Void, onEnd: @escaping () -> Void) {
+        self.onLine = onLine
+        self.onEnd = onEnd
+    }
+
+    func channelRead(context: ChannelHandlerContext, data: NIOAny) {
+        for byte in Self.unwrapInboundIn(data).readableBytesView {
+            guard byte == UInt8(ascii: "\n") else {
+                if self.line.count < Self.lineAtMost { self.line.append(byte) }
+                continue
+            }
+            self.onLine(String(decoding: self.line, as: UTF8.self))
+            self.line.removeAll(keepingCapacity: true)
+        }
+    }
+
+    func channelInactive(context: ChannelHandlerContext) { self.onEnd() }
+
+    func errorCaught(context: ChannelHandlerContext, error: any Error) { context.close(promise: nil) }
+}

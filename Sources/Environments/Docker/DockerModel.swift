@@ -1,0 +1,243 @@
+import InterceptProtocol
+import Synchronization
+
+/// One Docker environment as this process knows it: what was read last, and whether that still holds.
+///
+/// While somebody follows it, `docker events` says when it has to be read anew, and in between nothing is asked.
+actor DockerModel {
+    enum Freshness {
+        /// Of now.
+        case now
+        /// What the engine's events have left valid; without them, of now.
+        case followed
+        /// Also what is a moment old: of a command that asks several things.
+        case recent
+    }
+
+    let place: DockerPlace
+    let client: DockerClient
+    private var project: DockerProject?
+    private var readAt = ContinuousClock.now
+    /// Goes up with all that may make `project` untrue.
+    private var version: UInt64 = 0
+    private var readVersion: UInt64?
+    private var isFollowing = false
+    private var events: DockerEvents?
+    private var listeners: [UInt64: AsyncStream<Void>.Continuation] = [:]
+    private var nextListener: UInt64 = 0
+    /// What each sidecar says of itself: its key and port stay as they are for as long as it runs.
+    private var words: [SidecarIdentity: Said] = [:]
+
+    private struct SidecarIdentity: Hashable {
+        var name: String
+        var holder: String
+        var since: String
+
+        init(_ sidecar: DockerSidecar) {
+            self.name = sidecar.name
+            self.holder = sidecar.holder.publicKey
+            self.since = sidecar.since
+        }
+    }
+
+    private struct Said {
+        var words: SidecarWords
+        /// When its container was started; nil: not read yet.
+        var started: String?
+    }
+
+    /// † Several questions of one command.
+    private static let recently = Duration.milliseconds(300)
+    private static let containersAtMost = 2_000
+
+    private static let all = Mutex<[DockerPlace: DockerModel]>([:])
+
+    /// The same one for all that is asked of an environment in this process.
+    static func of(_ place: DockerPlace) -> DockerModel {
+        Self.all.withLock { all in
+            if let model = all[place] { return model }
+            let model = DockerModel(place)
+            all[place] = model
+            return model
+        }
+    }
+
+    init(_ place: DockerPlace) {
+        self.place = place
+        self.client = DockerClient(engine: place.engine)
+    }
+
+    // MARK: Reading
+
+    func project(_ freshness: Freshness) async throws -> DockerProject {
+        if let project {
+            switch freshness {
+            case .now: break
+            case .followed where self.isFollowing && self.readVersion == self.version: return project
+            case .recent where self.isFollowing && self.readVersion == self.version: return project
+            case .recent where self.readVersion == self.version && ContinuousClock.now < self.readAt + Self.recently:
+                return project
+            default: break
+            }
+        }
+        let version = self.version
+        let project = DockerProject(self.place.selection, try await self.containers())
+        // One that was read later may be here already.
+        if version >= self.readVersion ?? 0 {
+            self.project = project
+            self.readVersion = version
+            self.readAt = .now
+        }
+        return project
+    }
+
+    /// What was read is no longer so.
+    func touch() { self.version += 1 }
+
+    private func containers() async throws -> [DockerContainer] {
+        let ids = DockerRows.ids(try await self.client.answer(DockerRows.arguments), self.place.selection)
+        guard !ids.isEmpty else { return [] }
+        guard ids.count <= Self.containersAtMost else {
+            throw EnvironmentError(
+                .failed,
+                "environment \(self.place.reference.name.quoted) has \(ids.count) containers, and at most"
+                    + " \(Self.containersAtMost) are looked at. Remove those that nobody needs: docker container prune"
+            )
+        }
+        let result = try await self.client.run(["container", "inspect", "--format", DockerContainer.format] + ids)
+        // One that has gone in between is no fault.
+        guard result.code == 0 || (result.code == 1 && DockerClient.isMissing(result.errors)) else {
+            throw self.client.error(result)
+        }
+        return DockerContainer.parse(result.output)
+    }
+
+    // MARK: Sidecars
+
+    /// One that was just made, and what it said.
+    func add(_ sidecar: DockerSidecar, _ words: SidecarWords) {
+        self.version += 1
+        self.words[SidecarIdentity(sidecar)] = Said(words: words)
+        guard var project else { return }
+        project.sidecars.removeAll { $0.name == sidecar.name }
+        project.sidecars.append(sidecar)
+        project.sidecars.sort { ($0.service, $0.replica, $0.name) < ($1.service, $1.replica, $1.name) }
+        self.project = project
+    }
+
+    func forget(_ sidecars: [DockerSidecar]) {
+        self.version += 1
+        for sidecar in sidecars { self.words[SidecarIdentity(sidecar)] = nil }
+        self.project?.sidecars.removeAll { sidecars.contains($0) }
+    }
+
+    /// As it was known without asking; with what this process has done since.
+    var known: DockerProject? { self.project }
+
+    /// What a sidecar says of itself; asked where it isn't known.
+    /// - Parameter patience: in milliseconds, for its first line. Nil: it isn't ready.
+    func words(of sidecar: DockerSidecar, within patience: Int64 = 2_000) async throws -> SidecarWords? {
+        let identity = SidecarIdentity(sidecar)
+        if let said = self.words[identity] {
+            if said.started == nil { self.words[identity]?.started = sidecar.started }
+            // Started again it has another key.
+            if said.started == nil || sidecar.started == nil || said.started == sidecar.started { return said.words }
+        }
+        let result = try await self.client.run(
+            ["logs", "--follow", sidecar.id],
+            within: patience,
+            until: { SidecarWords.last(in: $0) != nil }
+        )
+        guard let words = SidecarWords.last(in: result.output) else { return nil }
+        self.words[identity] = Said(words: words, started: sidecar.started)
+        return words
+    }
+
+    /// What it has said last, of connections too. Nil: nothing, or it has gone.
+    func lastWords(of sidecar: DockerSidecar) async throws -> SidecarWords? {
+        for tail in ["50", "all"] {
+            let result = try await self.client.run(["logs", "--tail", tail, sidecar.id])
+            if result.isLate { throw self.client.error(result) }
+            if let words = SidecarWords.last(in: result.output) { return words }
+            guard result.code == 0 else { return nil }
+        }
+        return nil
+    }
+
+    // MARK: Following
+
+    func changes() -> AsyncStream<Void> {
+        let (stream, continuation) = AsyncStream.makeStream(of: Void.self, bufferingPolicy: .bufferingNewest(1))
+        self.nextListener += 1
+        let number = self.nextListener
+        self.listeners[number] = continuation
+        continuation.onTermination = { [weak self] _ in
+            Task { await self?.stopListening(number) }
+        }
+        if self.events == nil {
+            self.events = DockerEvents(self.place.engine) { [weak self] news in
+                Task { await self?.heard(news) }
+            }
+        }
+        return stream
+    }
+
+    private func stopListening(_ number: UInt64) {
+        self.listeners[number] = nil
+        guard self.listeners.isEmpty else { return }
+        self.events?.end()
+        self.events = nil
+        self.isFollowing = false
+    }
+
+    private func heard(_ news: DockerEvents.News) {
+        guard self.events != nil else { return }
+        switch news {
+        case .began: self.isFollowing = true
+        case .ended: self.isFollowing = false
+        case .changed(let attributes): guard self.concerns(attributes) else { return }
+        }
+        self.version += 1
+        for listener in self.listeners.values { listener.yield() }
+    }
+
+    private func concerns(_ attributes: [String: String]) -> Bool {
+        guard case .project(let name) = self.place.selection, !attributes.isEmpty else { return true }
+        return attributes[DockerService.projectLabel] == name || attributes[SidecarLabel.project] == name
+    }
+}
+
+/// `docker ps`: which containers there are, and whose.
+enum DockerRows {
+    private static let row = """
+        [{{json .ID}},{{json (.Label "\(DockerService.projectLabel)")}},{{json (.Label "\(SidecarLabel.project)")}},\
+        {{json .Networks}}]
+        """
+
+    static let arguments = ["ps", "--all", "--no-trunc", "--format", Self.row]
+
+    private static func columns(_ line: Substring) -> [String]? {
+        guard let columns = JSONText.strings(line), columns.count == 4, DockerPlace.isSoundName(columns[0]) else {
+            return nil
+        }
+        return columns
+    }
+
+    static func ids(_ lines: String, _ selection: DockerPlace.Selection) -> [String] {
+        lines.split(separator: "\n").compactMap { Self.columns($0) }
+            .filter { columns in
+                switch selection {
+                case .project(let name): columns[1] == name || columns[2] == name
+                case .network(let name):
+                    !columns[2].isEmpty || columns[3].split(separator: ",").contains { $0 == name }
+                }
+            }
+            .map { $0[0] }
+    }
+
+    /// The compose projects of which there are containers, sorted.
+    static func projects(_ lines: String) -> [String] {
+        let names = lines.split(separator: "\n").compactMap { Self.columns($0)?[1] }
+        return Set(names.filter { DockerPlace.isSoundName($0) }).sorted()
+    }
+}

@@ -1,0 +1,240 @@
+import InterceptProtocol
+
+/// What an engine ran of a project, or in a network, at one moment.
+struct DockerProject: Equatable, Sendable {
+    let selection: DockerPlace.Selection
+    let services: [DockerService]
+    /// Everybody's, of these services.
+    var sidecars: [DockerSidecar]
+
+    init(_ selection: DockerPlace.Selection, _ containers: [DockerContainer]) {
+        self.selection = selection
+        let services = DockerService.all(in: containers, of: selection)
+        self.services = services
+        let targets = Set(services.flatMap(\.replicas).map(\.container.id))
+        self.sidecars = containers.compactMap { DockerSidecar($0) }
+            .filter { sidecar in
+                targets.contains(sidecar.target) || selection == .project(sidecar.project)
+                    || services.contains { $0.project == sidecar.project && $0.label == sidecar.service }
+            }
+            .sorted { ($0.service, $0.replica, $0.name) < ($1.service, $1.replica, $1.name) }
+    }
+
+    func service(_ name: String) -> DockerService? { self.services.first { $0.name == name } }
+
+    /// Of a service that may be gone: its sidecars say of which they are.
+    func sidecars(of name: String) -> [DockerSidecar] {
+        guard let service = self.service(name) else { return self.sidecars.filter { $0.service == name } }
+        let targets = Set(service.replicas.map(\.container.id))
+        return self.sidecars.filter {
+            ($0.project == service.project && $0.service == service.label) || targets.contains($0.target)
+        }
+    }
+
+    /// The sidecar that says who has the service: the first replica's.
+    func record(of name: String) -> DockerSidecar? {
+        self.sidecars(of: name).first { $0.isAlive && $0.isNamedAsMade }
+    }
+
+    /// Services that are there, then those of which sidecars are left.
+    var interceptedServices: [String] {
+        let known = self.services.map(\.name).filter { self.record(of: $0) != nil }
+        let lost = self.sidecars.filter { sidecar in
+            !self.services.contains { $0.project == sidecar.project && $0.label == sidecar.service }
+        }
+        return known + Set(lost.map(\.service)).subtracting(known).sorted()
+    }
+}
+
+/// Containers that do the same: the replicas of a compose service, or one container by itself.
+struct DockerService: Equatable, Sendable {
+    struct Replica: Equatable, Sendable {
+        /// From 1, as compose numbers them.
+        var number: Int
+        var container: DockerContainer
+
+        /// A sidecar can stand next to it.
+        var isUsable: Bool { self.container.isRunning && self.container.hasOwnNetwork }
+    }
+
+    /// What people call it.
+    var name: String
+    /// The labels of its sidecars.
+    var project: String
+    var label: String
+    var replicas: [Replica]
+    /// Of those that share another's network: whose.
+    var sharesWith: String?
+
+    static let projectLabel = "com.docker.compose.project"
+    static let serviceLabel = "com.docker.compose.service"
+    static let numberLabel = "com.docker.compose.container-number"
+    static let oneOffLabel = "com.docker.compose.oneoff"
+
+    private struct Identity: Hashable {
+        var project: String
+        var label: String
+    }
+
+    /// Sorted by name.
+    static func all(in containers: [DockerContainer], of selection: DockerPlace.Selection) -> [DockerService] {
+        var groups: [Identity: [DockerContainer]] = [:]
+        for container in containers where container.label(SidecarLabel.key) == nil {
+            guard let identity = Self.identity(of: container, selection) else { continue }
+            groups[identity, default: []].append(container)
+        }
+        let counts = Dictionary(groups.keys.map { ($0.label, 1) }, uniquingKeysWith: +)
+        let owners = Dictionary(
+            containers.map { ($0.id, $0.label(Self.serviceLabel) ?? $0.name) },
+            uniquingKeysWith: { first, _ in first }
+        )
+        return groups.map { identity, members in
+            let isUnique = counts[identity.label] == 1
+            return DockerService(
+                name: isUnique ? identity.label : "\(identity.project).\(identity.label)",
+                project: identity.project,
+                label: identity.label,
+                replicas: Self.numbered(members),
+                sharesWith: members.lazy.compactMap(\.sharedWith).first.map { owners[$0] ?? String($0.prefix(12)) }
+            )
+        }
+        .sorted { $0.name < $1.name }
+    }
+
+    /// Nil: it isn't of this environment, runs one command for somebody, or its labels can't be names.
+    private static func identity(of container: DockerContainer, _ selection: DockerPlace.Selection) -> Identity? {
+        guard container.label(Self.oneOffLabel)?.lowercased() != "true" else { return nil }
+        let project = container.label(Self.projectLabel).flatMap { DockerPlace.isSoundName($0) ? $0 : nil }
+        let service = container.label(Self.serviceLabel).flatMap { DockerPlace.isSoundName($0) ? $0 : nil }
+        switch selection {
+        case .project(let name):
+            guard project == name, let service else { return nil }
+            return Identity(project: name, label: service)
+        case .network(let name):
+            guard container.networks?[name] != nil else { return nil }
+            guard let project, let service else { return Identity(project: name, label: container.name) }
+            return Identity(project: project, label: service)
+        }
+    }
+
+    /// Each number once, whatever the labels say.
+    private static func numbered(_ containers: [DockerContainer]) -> [Replica] {
+        var taken: Set<Int> = []
+        let wanted = containers.map { container in
+            (
+                container,
+                container.label(Self.numberLabel).flatMap { Int($0) }.flatMap { (1...99_999).contains($0) ? $0 : nil }
+            )
+        }
+        // Of two with one number the running one has it.
+        .sorted {
+            ($0.1 ?? .max, $0.0.isRunning ? 0 : 1, $0.0.name) < ($1.1 ?? .max, $1.0.isRunning ? 0 : 1, $1.0.name)
+        }
+        return wanted.map { container, number in
+            var number = number ?? 1
+            while !taken.insert(number).inserted { number += 1 }
+            return Replica(number: number, container: container)
+        }
+        .sorted { $0.number < $1.number }
+    }
+
+    var usable: [Replica] { self.replicas.filter(\.isUsable) }
+
+    var ports: [UInt16] { Set(self.replicas.flatMap(\.container.tcpPorts)).sorted() }
+
+    // MARK: As people see it
+
+    var service: Service {
+        let (state, reason) = self.stateAndReason
+        var service = Service(
+            name: self.name,
+            state: state,
+            reason: reason,
+            ports: self.ports.map { .init(published: $0, target: $0) },
+            replicas: self.replicas.count
+        )
+        service.refusal = self.refusal
+        service.mayHaveOtherPorts = true
+        let places = Set(self.replicas.flatMap(\.container.places)).sorted()
+        service.places = places.isEmpty ? nil : places
+        return service
+    }
+
+    private var stateAndReason: (Service.State, String?) {
+        let running = self.replicas.filter { $0.container.isRunning }
+        guard let first = running.first else {
+            guard let worst = self.replicas.first(where: { $0.container.status == "restarting" }) ?? self.replicas.first
+            else {
+                return (.stopped, "it has no container")
+            }
+            return (worst.container.status == "restarting" ? .restarting : .stopped, worst.container.whyNot)
+        }
+        if running.count < self.replicas.count {
+            let other = self.replicas.first { !$0.container.isRunning }
+            let why = other.flatMap(\.container.whyNot).map { ": one \($0)" } ?? ""
+            return (
+                .running,
+                "\(running.count) of \(self.replicas.count) replicas run\(running.count == 1 ? "s" : "")\(why)"
+            )
+        }
+        if running.contains(where: { $0.container.health == "unhealthy" }) {
+            return (.running, "unhealthy: its health check fails")
+        }
+        if running.allSatisfy({ $0.container.health == "starting" }), first.container.health == "starting" {
+            return (.starting, "its health check hasn't passed yet")
+        }
+        return (.running, nil)
+    }
+
+    /// Why no sidecar can stand next to it, and what to do.
+    var refusal: String? {
+        guard self.usable.isEmpty else { return nil }
+        let name = self.name.quoted
+        let running = self.replicas.filter { $0.container.isRunning }
+        if let first = running.first {
+            switch first.container.mode {
+            case "host":
+                return
+                    "\(name) uses the network of the engine's machine (network_mode: host), where its ports aren't its own."
+                    + " Give it a network of the project, then start its container again."
+            case "none":
+                return "\(name) has no network (network_mode: none), so nobody connects to it. Give it a network of the"
+                    + " project, then start its container again."
+            default:
+                let other = (self.sharesWith ?? "another container").printable
+                return
+                    "\(name) shares the network of '\(other)' (network_mode), where its ports are. Intercept that one:"
+                    + " kl intercept start \(other.shellQuoted)"
+            }
+        }
+        guard let first = self.replicas.first else {
+            return "\(name) has no container. Start it: docker compose up --detach \(self.label)"
+        }
+        switch first.container.status {
+        case "paused":
+            return "\(name) is paused, so nothing of it answers. Go on with it: docker unpause \(first.container.name)"
+        case "restarting":
+            return "\(name) is restarting, again and again: it \(first.container.exitText). Look why, then try again:"
+                + " docker logs \(first.container.name)"
+        default:
+            return "\(name) doesn't run: it \(first.container.whyNot ?? first.container.status.printable). Start it:"
+                + " docker start \(first.container.name)"
+        }
+    }
+}
+
+extension DockerContainer {
+    fileprivate var exitText: String { "exited with code \(self.exit ?? 0)" }
+
+    /// Of one that doesn't run, a clause.
+    fileprivate var whyNot: String? {
+        switch self.status {
+        case "running": nil
+        case "created": "was never started"
+        case "paused": "is paused"
+        case "restarting", "exited": self.exitText
+        case "removing": "is being removed"
+        default: "is \(self.status.printable)"
+        }
+    }
+}

@@ -1,0 +1,193 @@
+import AgentSupport
+import FoundationEssentials
+import InterceptProtocol
+import Noise
+
+/// The labels of a sidecar's container. They are the record of who intercepts what: the engine keeps them with the
+/// container, and nobody can change them after it was made.
+enum SidecarLabel {
+    static let project = "io.kl.project"
+    static let service = "io.kl.service"
+    static let replica = "io.kl.replica"
+    /// The full id of the container whose network it shares.
+    static let target = "io.kl.target"
+    /// Which ports it can divert: `80,443`.
+    static let ports = "io.kl.ports"
+    static let holder = "io.kl.holder"
+    static let key = "io.kl.key"
+    static let since = "io.kl.since"
+    static let version = "io.kl.version"
+}
+
+/// A container with a sidecar, made by somebody's `kl`.
+struct DockerSidecar: Equatable, Sendable {
+    var id: String
+    var name: String
+    var image: String?
+    var project: String
+    var service: String
+    var replica: Int
+    var target: String
+    var ports: [UInt16]
+    var holder: Member
+    var since: String
+    var status: String
+    var started: String?
+
+    /// Nil: it isn't one, or its labels aren't as `kl` writes them.
+    init?(_ container: DockerContainer) {
+        guard let project = container.label(SidecarLabel.project), DockerPlace.isSoundName(project),
+            let service = container.label(SidecarLabel.service), DockerPlace.isSoundName(service),
+            let replica = container.label(SidecarLabel.replica).flatMap({ Int($0) }), replica > 0,
+            let target = container.label(SidecarLabel.target), DockerPlace.isSoundName(target),
+            let key = container.label(SidecarLabel.key), PublicKey(base64: key) != nil
+        else { return nil }
+        self.id = container.id
+        self.name = container.name
+        self.image = container.image
+        self.project = project
+        self.service = service
+        self.replica = replica
+        self.target = target
+        self.ports = (container.label(SidecarLabel.ports) ?? "").split(separator: ",").compactMap { UInt16($0) }
+        self.holder = Member(label: (container.label(SidecarLabel.holder) ?? "").printable, publicKey: key)
+        self.since = (container.label(SidecarLabel.since) ?? "").printable
+        self.status = container.status
+        self.started = container.started
+    }
+
+    /// As it was just made.
+    init(_ made: SidecarContainer) {
+        self.id = made.name
+        self.name = made.name
+        self.image = made.image
+        self.project = made.project
+        self.service = made.service
+        self.replica = made.replica
+        self.target = made.target
+        self.ports = made.ports
+        self.holder = made.holder
+        self.since = made.since
+        self.status = "running"
+    }
+
+    /// One that is being taken over has another name for a moment.
+    var isNamedAsMade: Bool {
+        self.name == SidecarContainer.name(project: self.project, service: self.service, replica: self.replica)
+    }
+
+    /// It counts for the record: it runs, or is about to.
+    var isAlive: Bool { ["created", "running", "paused", "restarting"].contains(self.status) }
+
+    var isRunning: Bool { self.status == "running" }
+}
+
+/// A sidecar's container that is to be made: granted what it needs in the service's network, and nothing else.
+struct SidecarContainer: Equatable, Sendable {
+    var project: String
+    var service: String
+    var replica: Int
+    var target: String
+    var gateways: [String]
+    var image: String
+    var ports: [UInt16]
+    var holder: Member
+    var since: String
+
+    static func name(project: String, service: String, replica: Int) -> String { "kl-\(project)-\(service)-\(replica)" }
+
+    static var defaultImage: String { "kl-sidecar:\(Version.number)" }
+
+    var name: String { Self.name(project: self.project, service: self.service, replica: self.replica) }
+
+    private var labels: [(String, String)] {
+        [
+            (SidecarLabel.project, self.project),
+            (SidecarLabel.service, self.service),
+            (SidecarLabel.replica, "\(self.replica)"),
+            (SidecarLabel.target, self.target),
+            (SidecarLabel.ports, self.ports.map { "\($0)" }.joined(separator: ",")),
+            (SidecarLabel.holder, self.holder.label.printable),
+            (SidecarLabel.key, self.holder.publicKey),
+            (SidecarLabel.since, self.since.printable),
+            (SidecarLabel.version, Version.number),
+        ]
+    }
+
+    /// † Buffers of a tunnel are at most 32 MiB, the program and its sockets about as much.
+    private static let memory = "256m"
+    /// An event loop's thread for each core, and those that wait for files.
+    private static let processes = "512"
+
+    /// `docker`'s words. The client stays attached until it is ended, which the container doesn't notice: what the sidecar
+    /// says first, and why it can't run, is read without asking again.
+    var arguments: [String] {
+        var words = ["run", "--rm", "--sig-proxy=false", "--attach", "stdout", "--attach", "stderr", "--pull", "never"]
+        words += ["--name", self.name, "--network", "container:\(self.target)"]
+        words += ["--cap-drop", "ALL", "--cap-add", "NET_ADMIN", "--read-only", "--security-opt", "no-new-privileges"]
+        words += ["--memory", Self.memory, "--memory-swap", Self.memory, "--pids-limit", Self.processes]
+        // Its first line has its key, and is to be found for as long as it lives.
+        words += ["--log-driver", "json-file", "--log-opt", "max-size=10m", "--log-opt", "max-file=2"]
+        for (name, value) in self.labels { words += ["--label", "\(name)=\(value)"] }
+        words.append(self.image)
+        words += ["run", "--listen-tcp", "0.0.0.0:0", "--divert", "redirect", "--peer", self.holder.publicKey]
+        for port in self.ports { words += ["--service-port", "\(port)"] }
+        for gateway in self.gateways { words += ["--node-address", gateway] }
+        words += ["--linger", "10m", "--ephemeral", "--announce-intercepts", "--log-format", "text"]
+        return words
+    }
+}
+
+/// A line of a sidecar's standard output. Each is whole in itself, and the last one counts.
+struct SidecarWords: Equatable, Sendable {
+    struct Intercept: Decodable, Equatable, Sendable {
+        var diverting: Bool
+        var key: String?
+        var workspace: String?
+        var generation: UInt64?
+        var ports: [UInt16]?
+        var since: String?
+        var open: UInt64?
+        var total: UInt64?
+        var passed: UInt64?
+    }
+
+    var publicKey: String
+    /// Where its tunnel listens, in the service's network.
+    var port: UInt16
+    var intercept: Intercept?
+
+    init(publicKey: String, port: UInt16, intercept: Intercept? = nil) {
+        self.publicKey = publicKey
+        self.port = port
+        self.intercept = intercept
+    }
+
+    /// † The line names each port and little else.
+    private static let lineAtMost = 1_048_576
+
+    private struct Line: Decodable {
+        var ready: Bool
+        var publicKey: String
+        var tcp: String
+        var intercept: Intercept?
+    }
+
+    /// Nil: the line is something else.
+    init?(line: some StringProtocol) {
+        guard line.first == "{", line.utf8.count <= Self.lineAtMost,
+            let said = try? JSONDecoder().decode(Line.self, from: Data(line.utf8)), said.ready,
+            PublicKey(base64: said.publicKey) != nil,
+            let colon = said.tcp.lastIndex(of: ":"), let port = UInt16(said.tcp[said.tcp.index(after: colon)...]),
+            port > 0
+        else { return nil }
+        self.init(publicKey: said.publicKey, port: port, intercept: said.intercept)
+    }
+
+    /// The last line of them that is one.
+    static func last(in text: String) -> SidecarWords? {
+        // What has no end yet isn't whole.
+        let lines = text.split(separator: "\n", omittingEmptySubsequences: false).dropLast()
+        return lines.reversed().lazy.compactMap { Self(line: $0) }.first
+    }
+}

@@ -1,0 +1,8 @@
+import FoundationEssentials
+
+enum JSONText {
+    /// An array of strings on one line.
+    static func strings(_ line: some StringProtocol) -> [String]? {
+        try? JSONDecoder().decode([String].self, from: Data(line.utf8))
+    }
+}

@@ -1,0 +1,208 @@
+#if canImport(Glibc)
+import Glibc
+#elseif canImport(Musl)
+import Musl
+#else
+import Darwin
+#endif
+
+/// A program that is waited for only so long, and that may say only so much; what it has started by then ends with it.
+public struct BoundedCommand {
+    public struct Result: Equatable, Sendable {
+        /// Nil: it was ended, because it took too long, or by a signal.
+        public var code: Int32?
+        /// Standard output; with it standard error, where they weren't kept apart.
+        public var output: String
+        public var errors: String
+        public var isLate: Bool
+        /// It said more than it may.
+        public var isTooLong: Bool
+        /// It was ended once it had said what was waited for.
+        public var isEnough: Bool
+
+        public init(
+            code: Int32?,
+            output: String,
+            errors: String = "",
+            isLate: Bool = false,
+            isTooLong: Bool = false,
+            isEnough: Bool = false
+        ) {
+            self.code = code
+            self.output = output
+            self.errors = errors
+            self.isLate = isLate
+            self.isTooLong = isTooLong
+            self.isEnough = isEnough
+        }
+    }
+
+    public static let outputAtMost = 65_536
+    /// Of standard error, where it is kept apart: its end.
+    private static let errorsAtMost = 16_384
+
+    /// Standard output and error as they came.
+    /// - Parameter milliseconds: then it is ended.
+    /// - Returns: nil: it can't be started.
+    public static func run(_ program: String, _ arguments: [String], within milliseconds: Int64) -> Result? {
+        Self.run(program, arguments, within: milliseconds, outputAtMost: Self.outputAtMost, keepsApart: false)
+    }
+
+    /// Standard output apart from standard error.
+    /// - Parameter isEnough: looks at standard output each time that a line of it has come; once it says yes, the program is
+    ///   ended.
+    public static func run(
+        _ program: String,
+        _ arguments: [String],
+        within milliseconds: Int64,
+        outputAtMost: Int,
+        until isEnough: ((String) -> Bool)? = nil
+    ) -> Result? {
+        Self.run(
+            program,
+            arguments,
+            within: milliseconds,
+            outputAtMost: outputAtMost,
+            keepsApart: true,
+            until: isEnough
+        )
+    }
+
+    private static func run(
+        _ program: String,
+        _ arguments: [String],
+        within milliseconds: Int64,
+        outputAtMost: Int,
+        keepsApart: Bool,
+        until isEnough: ((String) -> Bool)? = nil
+    ) -> Result? {
+        guard let output = Pipe() else { return nil }
+        defer { output.closeReader() }
+        let errors = keepsApart ? Pipe() : nil
+        defer { errors?.closeReader() }
+        var spawn = Spawn(program, arguments)
+        spawn.descriptors = [nil, output.writer, errors?.writer ?? output.writer]
+        let started = try? spawn.start()
+        output.closeWriter()
+        errors?.closeWriter()
+        guard let pid = started else { return nil }
+        ProcessGroups.add(pid)
+        var reading = Reading(
+            output: output,
+            errors: errors,
+            outputAtMost: outputAtMost,
+            errorsAtMost: Self.errorsAtMost
+        )
+        let until = Self.now() + milliseconds
+        var end: ProcessEnd?
+        var isDone = false
+        while !reading.isOver, !isDone {
+            if end == nil { end = ProcessGroups.reap(pid) }
+            let left = until - Self.now()
+            // What it has left behind may hold the pipe for ever.
+            let count = reading.next(within: end != nil ? 0 : CInt(max(0, min(10, left))))
+            if count > 0, let isEnough, isEnough(reading.outputText) { isDone = true }
+            if count == 0, end != nil || left <= 0 { break }
+            if left <= 0 { break }
+        }
+        while end == nil, !isDone, !reading.isTooLong, Self.now() < until {
+            end = ProcessGroups.reap(pid)
+            if end == nil { usleep(1_000) }
+        }
+        var result = Result(code: nil, output: reading.outputText, errors: reading.errorsText)
+        result.isTooLong = reading.isTooLong
+        result.isEnough = isDone
+        result.isLate = end == nil && !isDone && !reading.isTooLong
+        while end == nil {
+            ProcessGroups.send(SIGKILL, to: pid)
+            usleep(1_000)
+            end = ProcessGroups.reap(pid)
+            if end != nil { return result }
+        }
+        if case .exited(let code)? = end, !result.isTooLong { result.code = code }
+        return result
+    }
+
+    private static func now() -> Int64 {
+        var time = timespec()
+        clock_gettime(CLOCK_MONOTONIC, &time)
+        return Int64(time.tv_sec) * 1_000 + Int64(time.tv_nsec) / 1_000_000
+    }
+}
+
+/// Both ends of a pipe, which no other program gets.
+private struct Pipe {
+    let reader: CInt
+    let writer: CInt
+
+    init?() {
+        var ends: [CInt] = [-1, -1]
+        guard pipe(&ends) == 0 else { return nil }
+        for end in ends { _ = fcntl(end, F_SETFD, FD_CLOEXEC) }
+        self.reader = ends[0]
+        self.writer = ends[1]
+    }
+
+    func closeReader() { close(self.reader) }
+    func closeWriter() { close(self.writer) }
+}
+
+/// What has been read of a program's two outputs.
+private struct Reading {
+    private let pipes: [(descriptor: CInt, isOutput: Bool)]
+    private var isOpen: [Bool]
+    private var output: [UInt8] = []
+    private var errors: [UInt8] = []
+    private let outputAtMost: Int
+    private let errorsAtMost: Int
+    private(set) var isTooLong = false
+
+    init(output: Pipe, errors: Pipe?, outputAtMost: Int, errorsAtMost: Int) {
+        self.pipes = [(output.reader, true)] + (errors.map { [($0.reader, false)] } ?? [])
+        self.isOpen = self.pipes.map { _ in true }
+        self.outputAtMost = outputAtMost
+        self.errorsAtMost = errorsAtMost
+    }
+
+    var isOver: Bool { self.isTooLong || !self.isOpen.contains(true) }
+    var outputText: String { String(decoding: self.output, as: UTF8.self) }
+    var errorsText: String { String(decoding: self.errors, as: UTF8.self) }
+
+    /// - Returns: how many of the pipes had something to read, if only their end.
+    mutating func next(within milliseconds: CInt) -> Int {
+        var waits = self.pipes.enumerated().map { index, pipe in
+            pollfd(fd: self.isOpen[index] ? pipe.descriptor : -1, events: Int16(POLLIN), revents: 0)
+        }
+        guard poll(&waits, nfds_t(waits.count), milliseconds) > 0 else { return 0 }
+        var count = 0
+        for (index, pipe) in self.pipes.enumerated() where waits[index].revents != 0 {
+            count += 1
+            self.read(index, pipe.descriptor, isOutput: pipe.isOutput)
+        }
+        return count
+    }
+
+    private mutating func read(_ index: Int, _ descriptor: CInt, isOutput: Bool) {
+        var piece = [UInt8](repeating: 0, count: 65_536)
+        let count = systemRead(descriptor, &piece, piece.count)
+        if count < 0, errno == EINTR { return }
+        guard count > 0 else {
+            self.isOpen[index] = false
+            return
+        }
+        guard isOutput else {
+            self.errors += piece[..<count]
+            if self.errors.count > self.errorsAtMost {
+                self.errors.removeFirst(self.errors.count - self.errorsAtMost)
+            }
+            return
+        }
+        self.output += piece[..<min(count, self.outputAtMost - self.output.count)]
+        if self.output.count >= self.outputAtMost { self.isTooLong = true }
+    }
+}
+
+/// `read` is a method's name above.
+private func systemRead(_ descriptor: CInt, _ bytes: UnsafeMutableRawPointer?, _ count: Int) -> Int {
+    read(descriptor, bytes, count)
+}

@@ -1,0 +1,72 @@
+import Environments
+import HostSupport
+import Interactive
+import WorkspaceDaemon
+
+#if canImport(Glibc)
+import Glibc
+#elseif canImport(Musl)
+import Musl
+#else
+import Darwin
+#endif
+
+/// The image of which sidecars in containers are made. It is built here, and never pulled unasked.
+enum SidecarImage {
+    /// On a terminal, somebody who lacks it is offered to have it made. Elsewhere the start itself says what lacks.
+    static func offer(_ request: StartRequest, _ output: OutputOptions) async throws {
+        let reference = request.environment
+        guard reference.kind == .docker, output.isText, Terminal.isInteractive() else { return }
+        guard try await !DockerDiscovery.hasImage(request.sidecarImage, reference) else { return }
+        guard let builder = Self.builder else { throw DockerDiscovery.noImage(request.sidecarImage) }
+        let isHere = Spawn.find("swift", path: Spawn.ownEnvironment["PATH"]) != nil
+        let how = isHere ? "with this machine's Swift" : "in a Swift image, which docker pulls"
+        guard try Self.agree("The sidecar's image isn't there. Build it now, \(how)? [Y/n]: ") else {
+            throw DockerDiscovery.noImage(request.sidecarImage)
+        }
+        var arguments = isHere ? ["--here"] : []
+        if let image = request.sidecarImage { arguments += ["--tag", image] }
+        try Self.run(builder, arguments, reference)
+    }
+
+    private static func agree(_ question: String) throws -> Bool {
+        let prompt = LinePrompt(prompt: question, defaultAnswer: "y") { answer in
+            ["y", "yes", "n", "no"].contains(answer.lowercased()) ? nil : "Answer y or n."
+        }
+        switch try Terminal.ask(prompt) {
+        case .chosen(let answer): return answer.lowercased().hasPrefix("y")
+        case .cancelled: return false
+        case .interrupted: throw CommandFailure(.interrupted, "interrupted: nothing was done.")
+        }
+    }
+
+    /// `agent/image` of the folder of sources in which this program was built.
+    private static var builder: String? {
+        var folder = SmallFile.parent(of: Spawn.ownExecutable)
+        while folder != "/", folder != "." {
+            let builder = "\(folder)/agent/image"
+            if access(builder, X_OK) == 0, access("\(folder)/Dockerfile", R_OK) == 0 { return builder }
+            folder = SmallFile.parent(of: folder)
+        }
+        return nil
+    }
+
+    private static func run(_ builder: String, _ arguments: [String], _ reference: EnvironmentReference) throws {
+        var environment = Spawn.ownEnvironment
+        for (name, value) in reference.docker?.engine.clientVariables ?? [:] { environment[name] = value }
+        var spawn = Spawn(builder, arguments, environment: environment)
+        // What it tells is no output of this command; and Ctrl-C at the terminal is for it too.
+        spawn.descriptors = [nil, STDERR_FILENO, STDERR_FILENO]
+        spawn.makesSession = false
+        let pid = try spawn.start()
+        var status: CInt = 0
+        while waitpid(pid, &status, 0) < 0, errno == EINTR {}
+        let end = ProcessEnd(status: status)
+        guard end.isSuccess else {
+            throw CommandFailure(
+                .failed,
+                "the sidecar's image wasn't built: \(builder) \(end.reason). What it said stands above; mend that, then try again."
+            )
+        }
+    }
+}
