@@ -124,6 +124,62 @@ def test_when_the_namespaces_process_ends_so_does_an_ephemeral_one(pair, run):
     assert sidecar.process.wait(60) == 0
 
 
+def listeners(pair):
+    """The ports on which somebody listens in the service's namespace, but for the service's own."""
+    lines = pair.service.run("ss", "-Hltn").splitlines()
+    return {int(line.split()[3].rsplit(":", 1)[1]) for line in lines} - {8080}
+
+
+def test_whoever_calls_a_listener_itself_is_reset(pair, run):
+    run()
+    (port,) = listeners(pair)
+    for machine, address in ((pair.client, V4), (pair.client, V6), (pair.service, "127.0.0.1"), (pair.service, V4)):
+        assert pair.who(address, machine, port=port) is None
+    assert pair.who() == "ada"
+
+
+def test_nobody_else_changes_its_table(pair, run):
+    _, workspace = run()
+    pair.service.run("nft", "flush", "ruleset")
+    assert pair.who() == "ada"
+    table = pair.rules().split()[2]
+    assert table.startswith("kl_")
+    pair.service.run("nft", "delete", "table", "inet", table, check=False)
+    assert pair.who() == "ada"
+    workspace.stop()
+    assert pair.who() == "original" and "kl_" not in pair.rules()
+
+
+def test_what_was_open_before_is_ended_but_for_the_loopback(pair, run, closing):
+    """Also the end in the service's own process, which would otherwise wait for ever."""
+
+    def held(machine, address):
+        command = f"import socket,sys\nc=socket.create_connection(({address!r},8080))\nprint('open',flush=True)\n"
+        command += "try:\n    print('end' if not c.recv(1) else 'bytes',flush=True)\nexcept OSError as e:\n    print(e.strerror,flush=True)"
+        words = [*machine.prefix, sys.executable, "-c", command]
+        child = subprocess.Popen(words, stdout=subprocess.PIPE, text=True)
+        assert child.stdout.readline() == "open\n"
+        return child
+
+    outside = [held(pair.client, V4), held(pair.client, V6), held(pair.service, V4)]
+    inside = [held(pair.service, "127.0.0.1"), held(pair.service, "::1")]
+    try:
+        _, workspace = run()
+        # The workspace's drain time is ten seconds.
+        for child in outside:
+            assert child.poll() is None
+        for child in outside:
+            assert "reset" in child.stdout.readline().lower()
+        lines = pair.service.run("ss", "-Htn", "state", "established", "sport = :8080").splitlines()
+        assert len(lines) == len(inside), lines
+        assert all(child.poll() is None for child in inside)
+        workspace.stop()
+    finally:
+        for child in outside + inside:
+            child.kill()
+            child.wait()
+
+
 @pytest.mark.parametrize("netns, word", [("/nothing/there", "/nothing/there"), ("pid:4194304", "4194304"), ("pid:x", "pid:x")])
 def test_a_namespace_that_is_none(pair, binaries, netns, word):
     flags = ["--netns", netns, "--listen-tcp", "127.0.0.1:0", "--divert", "redirect", "--service-port", "8080"]
