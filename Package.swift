@@ -70,7 +70,8 @@ let package = Package(
         .target(
             name: "Environments",
             dependencies: [
-                "AgentSupport", "HostSupport", "InterceptProtocol", "KeyFiles", "Noise", logging, nioCore, nioPosix, yams,
+                "AgentSupport", "HostSupport", "InterceptProtocol", "KeyFiles", "Noise", logging, nioCore, nioPosix,
+                yams,
             ],
             swiftSettings: strict
         ),
@@ -163,7 +164,11 @@ let package = Package(
             exclude: ["Screens"],
             swiftSettings: strict
         ),
-        .testTarget(name: "KlTests", dependencies: ["kl", "Environments", "WorkspaceDaemon"], swiftSettings: strict),
+        .testTarget(
+            name: "KlTests",
+            dependencies: ["kl", "Environments", "HostSupport", "WorkspaceDaemon"],
+            swiftSettings: strict
+        ),
         .testTarget(
             name: "AgentSupportTests",
             dependencies: ["AgentSupport", "InterceptProtocol", argumentParser, logging, nioCore, nioPosix],

@@ -132,8 +132,9 @@ extension Intercept {
     }
 
     private func adopt(_ locations: [SidecarLocation]) {
-        // One that isn't named is perhaps about to come back; where others are named instead, it isn't.
-        if !locations.isEmpty {
+        // One that isn't named is perhaps about to come back; where others are named instead, or where it would have been
+        // made anew, it isn't.
+        if !locations.isEmpty || self.environment.makesSidecars {
             for replica in self.replicas where !locations.contains(where: { $0.name == replica.location.name }) {
                 self.remove(replica)
             }

@@ -46,8 +46,16 @@ struct DockerClaim: Sendable {
             }
             let wanted = self.container(for: replica, of: service)
             inTheWay += others.filter { other in !inTheWay.contains { $0.id == other.id } }
-            try await self.clear(wanted.name, of: all)
-            switch try await self.make(wanted) {
+            let renamed = try await self.clear(wanted.name, of: all)
+            let outcome: Outcome
+            do {
+                outcome = try await self.make(wanted)
+            } catch {
+                // It stays the other's.
+                await self.giveBack(wanted.name, to: renamed)
+                throw error
+            }
+            switch outcome {
             case .made:
                 // Only now: until here the service was the other's, and never nobody's.
                 let strays = all.filter { !$0.isNamedAsMade && $0.isAlive }
@@ -72,7 +80,9 @@ struct DockerClaim: Sendable {
     }
 
     /// Out of the way with whatever of ours, or of who is taken over from, has the name.
-    private func clear(_ name: String, of sidecars: [DockerSidecar]) async throws {
+    /// - Returns: what was another's, and has another name now.
+    private func clear(_ name: String, of sidecars: [DockerSidecar]) async throws -> DockerSidecar? {
+        var renamed: DockerSidecar?
         for sidecar in sidecars where sidecar.name == name {
             let isOthers = sidecar.holder.publicKey != self.key && sidecar.isAlive
             guard isOthers else {
@@ -82,8 +92,16 @@ struct DockerClaim: Sendable {
             // It goes on with what it does until ours is there.
             let other = "\(name)-taken-\(UInt32.random(in: 0 ... .max))"
             _ = try await self.model.client.run(["rename", sidecar.id, other])
+            renamed = sidecar
             await self.model.touch()
         }
+        return renamed
+    }
+
+    private func giveBack(_ name: String, to sidecar: DockerSidecar?) async {
+        guard let sidecar else { return }
+        _ = try? await self.model.client.run(["rename", sidecar.id, name])
+        await self.model.touch()
     }
 
     private func isForeign(_ name: String) async throws -> Bool {
@@ -116,23 +134,33 @@ struct DockerClaim: Sendable {
     private func locations() async throws -> [SidecarLocation] {
         let project = if let known = await self.model.known { known } else { try await self.model.project(.now) }
         let service = project.service(self.record.service)
-        let own = project.sidecars(of: self.record.service).filter { $0.holder.publicKey == self.key && $0.isRunning }
+        let own = project.sidecars(of: self.record.service).filter {
+            $0.holder.publicKey == self.key && $0.isRunning && $0.isNamedAsMade
+        }
         return try await self.environment.locations(of: own, service)
     }
 
-    /// Whoever has its name has lost the race for the record, or has ended.
+    /// Whoever else has its name has lost the race for the record, if the record is still ours.
     private func complete(
         _ replica: DockerService.Replica,
         of service: DockerService,
         _ sidecars: [DockerSidecar]
     ) async throws {
         let wanted = self.container(for: replica, of: service)
-        var inTheWay = sidecars.filter { $0.name == wanted.name }
+        var inTheWay = sidecars.filter { $0.name == wanted.name && $0.holder.publicKey == self.key }
         for _ in 0..<Self.tries {
             try await self.environment.remove(inTheWay)
             if case .made = try await self.make(wanted) { return }
             try await Task.sleep(for: Self.pause)
-            inTheWay = try await self.model.project(.now).sidecars(of: service.name).filter { $0.name == wanted.name }
+            let project = try await self.model.project(.now)
+            guard let record = project.record(of: service.name), record.holder.publicKey == self.key else {
+                let holder = project.record(of: service.name)?.holder.label ?? "somebody else"
+                throw EnvironmentError(
+                    .busy,
+                    "'\(service.name)' was just taken over by \(holder). Ask them to stop it, or take it back with --force."
+                )
+            }
+            inTheWay = project.sidecars(of: service.name).filter { $0.name == wanted.name }
         }
         throw EnvironmentError(
             .failed,
@@ -169,6 +197,8 @@ struct DockerClaim: Sendable {
         do {
             return .sidecars(try await self.sidecarsForAll(in: project))
         } catch {
+            let holder = try await self.model.project(.now).record(of: name)
+            if let holder, holder.holder.publicKey != self.key { return .heldBy(self.record(of: holder)) }
             // What is there is there; the rest is tried again.
             let locations = try await self.locations()
             guard !locations.isEmpty else { throw error }

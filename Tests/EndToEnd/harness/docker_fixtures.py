@@ -67,7 +67,7 @@ def join_shop(shop, engine, make_developer, folder):
     class Joined(list):
         def __call__(self, name="ada", here=False):
             prefix = [] if here else engine.machine.prefix
-            developer = make_developer(name, prefix=prefix, USER=name, **engine.environment)
+            developer = make_developer(name, prefix=prefix, **engine.environment)
             self.append(developer)
             developer.ok("env", "connect", "--docker", shop.name)
             return developer
