@@ -73,6 +73,7 @@ struct RedirectRules: Equatable {
     func rejectOriginals(on ports: Set<UInt16>) -> String {
         """
         table \(self.name) {
+            flags owner
             chain ending {
                 type filter hook input priority 0; policy accept;
         \(self.includesLoopback ? "" : Self.loopbackStays)

@@ -2,6 +2,12 @@ import Testing
 
 @testable import Diversion
 
+#if canImport(Glibc)
+import Glibc
+#elseif canImport(Musl)
+import Musl
+#endif
+
 struct RedirectRulesTests {
     private let rules = RedirectRules(
         table: "kl_0123456789abcdef",
@@ -50,4 +56,16 @@ struct RedirectRulesTests {
         )
         #expect(self.rules.renew([]) == "flush set inet kl_0123456789abcdef live\n")
     }
+
+    #if os(Linux)
+    /// The kernel checks it, and forgets it.
+    @Test(.enabled(if: geteuid() == 0, "asking the kernel needs root"), arguments: [false, true])
+    func theKernelWouldDoIt(includesLoopback: Bool) throws {
+        var rules = self.rules
+        rules.includesLoopback = includesLoopback
+        let nftables = try NFTables()
+        try nftables.check(rules.create(diverting: [8_080]) + rules.rejectOriginals(on: [8_080, 9_090]) + rules.delete)
+        #expect(try !nftables.run("list tables inet", "listing").contains(rules.table))
+    }
+    #endif
 }
