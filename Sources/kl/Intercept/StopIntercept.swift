@@ -40,16 +40,21 @@ struct StopIntercept: AsyncParsableCommand {
             _ = Interrupt.descriptor
             let workspace = try Workspace(self.output)
             let environment = try workspace.environment()
-            let list = try await workspace.intercepts(in: environment)
-            let own = list.intercepts.filter(\.isOwn)
             var services: [String]
-            if self.all {
-                services = own.map(\.service)
-            } else if let service = self.service {
-                try await self.check(service, in: environment, list)
+            if let service = self.service, try Self.holds(service, in: environment.reference, workspace) {
+                // To ask the environment first would cost the clients time.
                 services = [service]
             } else {
-                services = [try Asking(self.output).intercept(of: own)]
+                let list = try await workspace.intercepts(in: environment)
+                let own = list.intercepts.filter(\.isOwn)
+                if self.all {
+                    services = own.map(\.service)
+                } else if let service = self.service {
+                    try await self.check(service, in: environment, list)
+                    services = [service]
+                } else {
+                    services = [try Asking(self.output).intercept(of: own)]
+                }
             }
             if services.isEmpty {
                 let view = StopView(environment: environment.reference.name, stopped: [])
@@ -61,6 +66,23 @@ struct StopIntercept: AsyncParsableCommand {
                 StopRequest(environment: environment.reference, service: $0, drainSeconds: seconds)
             }
             try Self.stop(requests, workspace, self.output)
+        }
+    }
+
+    /// This workspace's daemon has it in force, or is about to.
+    private static func holds(
+        _ service: String,
+        in environment: EnvironmentReference,
+        _ workspace: Workspace
+    ) throws -> Bool {
+        let own: [InterceptStatus]
+        do {
+            own = try workspace.ownIntercepts(within: Workspace.listPatience)
+        } catch is SilentDaemon {
+            return false
+        }
+        return own.contains {
+            $0.service == service && $0.environment == environment && $0.phase != .failed
         }
     }
 
