@@ -57,6 +57,8 @@ class Show:
             command(f"kill -9 {daemon}")
             began = time.monotonic()
             os.kill(daemon, signal.SIGKILL)
+            # Until it is gone its sockets take what nobody reads any more.
+            eventually("the daemon is gone", lambda: not os.path.exists(f"/proc/{daemon}/fd/0"), 1)
         took = client.first_answer(SERVICE, began) - began
         seen("the environment answers", f"{took:.2f} s later; the request that came meanwhile waited")
         self.kl("intercept", "list")
