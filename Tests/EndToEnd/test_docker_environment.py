@@ -122,8 +122,7 @@ def test_a_lost_follower_comes_back(engine, shop, ada, serve):
 
 def test_an_engine_that_hangs_is_said_in_a_sentence(engine, shop, somebody):
     somebody.ok("env", "connect", "--docker", shop.name)
-    inner = engine.machine.run("cat", str(engine.folder / "docker.pid")).strip()
-    engine.machine.run("kill", "-STOP", inner, prefix=engine.machine.inside)
+    engine.freeze()
     try:
         ran = somebody.run("env", "status", timeout=15)
         assert ran.code == 1 and "doesn't answer within 5 s" in ran.error, ran
@@ -132,7 +131,7 @@ def test_an_engine_that_hangs_is_said_in_a_sentence(engine, shop, somebody):
         ran = somebody.run("doctor")
         assert "✗ docker" in ran.out and ran.code == 1, ran
     finally:
-        engine.machine.run("kill", "-CONT", inner, prefix=engine.machine.inside)
+        engine.thaw()
     eventually("the engine answers again", lambda: somebody.run("env", "status").code == 0, 5)
 
 
