@@ -48,6 +48,18 @@ struct DockerFactsTests {
         #expect(checks.map(\.name) == ["docker"] && checks.first?.state == .warning)
     }
 
+    @Test func whoIsConnectedToAnEngineNeedsIt() {
+        let all: [DockerFacts.Engine] = [.silent, .denied, .failed("gone")]
+        for engine in all {
+            let facts = DockerFacts(client: "/usr/bin/docker", engine: engine, isNeeded: true)
+            #expect(facts.checks.map(\.state) == [.failed])
+        }
+        let version = DockerFacts.Engine.answers(version: "20.10.24")
+        let facts = DockerFacts(client: "/usr/bin/docker", engine: version, hasImage: false, isNeeded: true)
+        #expect(facts.checks.map(\.state) == [.ok, .failed])
+        #expect(DockerFacts(client: nil, isNeeded: true).checks.map(\.state) == [.failed])
+    }
+
     @Test func ofTheImageOnlyAnEngineKnows() {
         #expect(self.facts(.silent).map(\.name) == ["docker"])
         #expect(self.facts(.denied).first?.text == "you may not use the engine's socket")

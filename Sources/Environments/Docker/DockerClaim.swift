@@ -26,7 +26,8 @@ struct DockerClaim: Sendable {
     // MARK: The record
 
     func take(force: Bool) async throws -> ClaimResult {
-        var project = try await self.model.project(.followed)
+        // Who has it may have changed a moment ago, and be told later.
+        var project = try await self.model.project(.now)
         var taken: InterceptRecord?
         var inTheWay: [DockerSidecar] = []
         for _ in 0..<Self.tries {

@@ -5,6 +5,7 @@ import json
 import os
 import pathlib
 import shutil
+import signal
 import subprocess
 
 from . import images
@@ -90,6 +91,19 @@ class Engine:
         """Ends engine and containers at once, as when the machine loses its power; the disk and the network stay."""
         self.machine.run("sh", "-c", "kill -KILL -1", prefix=self.machine.inside, check=False)
         self._nsenter.wait(60)
+
+    def freeze(self):
+        """The engine answers nothing, as one whose disk hangs."""
+        self._signal("STOP")
+
+    def thaw(self):
+        self._signal("CONT")
+        # It stops with what it waits for, and doesn't go on with it.
+        self._nsenter.send_signal(signal.SIGCONT)
+
+    def _signal(self, name):
+        inner = (self.folder / "docker.pid").read_text().strip()
+        self.machine.run("kill", f"-{name}", inner, prefix=self.machine.inside)
 
     def _configuration(self):
         file = self.folder / "daemon.json"
