@@ -58,6 +58,18 @@ def test_open_at_the_stop_finishes_within_the_drain_time(engine, shop, ada, serv
     assert stopping.returncode == 0, out + error
 
 
+def test_what_was_passed_on_finishes_too(shop, ada, closing):
+    """Nothing listens in the workspace, so the sidecar carries its clients to the original; it ends after them."""
+    ada.ok("intercept", "start", "web", "-p", f"80:{free_port()}")
+    held = closing(shop.client("web", "network", hold=True, pause=0.05)).under_way()
+    stopping = ada.begin("intercept", "stop", "web")
+    held.under_way(30)
+    answers = held.stop()
+    assert sides(answers) == {"web-1"} and not [answer for answer in answers if answer["error"]]
+    out, error = stopping.communicate(timeout=60)
+    assert stopping.returncode == 0, out + error
+
+
 def test_what_opens_and_closes_meanwhile_is_on_the_right_side(shop, ada, serve, closing):
     """Connections of four clients that are kept for long, over two starts and stops: nobody is answered by both in turn."""
     mine = serve().port

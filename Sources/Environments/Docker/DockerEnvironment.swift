@@ -93,8 +93,18 @@ public struct DockerEnvironment: Environment {
 
     public func release(service: String, publicKey: String) async throws {
         let project = try await self.model.project(.now)
-        try await self.remove(project.sidecars(of: service).filter { $0.holder.publicKey == publicKey })
+        let own = project.sidecars(of: service).filter { $0.holder.publicKey == publicKey }
+        // They may still carry what they have passed on to the original.
+        let running = own.filter(\.isRunning)
+        if !running.isEmpty {
+            let words = ["stop", "-t", "\(Self.drainSeconds)"] + running.map(\.id)
+            _ = try await self.model.client.run(words, within: DockerClient.longPatience)
+        }
+        try await self.remove(own)
     }
+
+    /// A sidecar that is told to end takes 10 s at most; one that hangs is killed then.
+    private static let drainSeconds = 11
 
     // MARK: Parts
 
