@@ -49,12 +49,12 @@ WITHOUT_ENVIRONMENT = [
     (
         ["env", "connect", "nowhere"],
         1,
-        "kl: no environment 'nowhere' was found. Name its compose file: kl env connect --file compose.yaml",
+        "kl: no environment 'nowhere' was found. Name its compose file by --file, or a project of Docker's by --docker.",
     ),
     (
         ["env", "connect", "demo", "--file", "compose.yaml"],
         USAGE,
-        "kl: An environment is named by NAME or by --file. Give one of them.",
+        "kl: An environment is named by NAME, --file, --docker or --docker-network. Give one of them.",
     ),
     (["env", "up"], USAGE, "kl: there is no compose file in this folder. Name one: kl env up --file compose.yaml"),
     (["env", "down"], USAGE, "kl: there is no compose file in this folder. Name one: kl env down --file compose.yaml"),

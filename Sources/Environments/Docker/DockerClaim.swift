@@ -179,9 +179,10 @@ struct DockerClaim: Sendable {
         }
         let own = project.sidecars(of: name).filter { $0.holder.publicKey == self.key }
         guard let service = project.service(name) else { return .sidecars([]) }
-        // Those whose replica has gone, or has another network since.
+        // Those whose replica has gone, or has another network since. One that is paused comes back as it was.
+        let present = service.replicas.filter { $0.isUsable || $0.container.status == "paused" }
         let useless = own.filter { sidecar in
-            sidecar.isNamedAsMade && !service.usable.contains { self.isUseful(sidecar, for: $0) }
+            sidecar.isNamedAsMade && !present.contains { self.isUseful(sidecar, for: $0) }
         }
         try await self.environment.remove(useless)
         if !useless.isEmpty, let known = await self.model.known { project = known }

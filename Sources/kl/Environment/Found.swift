@@ -43,7 +43,7 @@ struct Found {
                 .failed,
                 "no environment '\(name)' was found. "
                     + (hint
-                        ?? "Name its compose file: kl env connect --file compose.yaml; or a compose project of Docker's: --docker")
+                        ?? "Name its compose file by --file, or a project of Docker's by --docker.")
             )
         }
         guard matching.count == 1 else {

@@ -21,7 +21,8 @@ enum SidecarImage {
         guard let builder = Self.builder else { throw DockerDiscovery.noImage(request.sidecarImage) }
         let isHere = Spawn.find("swift", path: Spawn.ownEnvironment["PATH"]) != nil
         let how = isHere ? "with this machine's Swift" : "in a Swift image, which docker pulls"
-        guard try Self.agree("The sidecar's image isn't there. Build it now, \(how)? [Y/n]: ") else {
+        Terminal.say("The engine has no image for the sidecar. agent/image builds it \(how).")
+        guard try Self.agree("Build it now? [Y/n]: ") else {
             throw DockerDiscovery.noImage(request.sidecarImage)
         }
         var arguments = isHere ? ["--here"] : []
