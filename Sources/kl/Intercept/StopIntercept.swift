@@ -41,11 +41,13 @@ struct StopIntercept: AsyncParsableCommand {
             let workspace = try Workspace(self.output)
             let environment = try workspace.environment()
             var services: [String]
-            if let service = self.service, try Self.holds(service, in: environment.reference, workspace) {
+            let held = try self.service.map { try Self.holding($0, in: environment.reference, workspace) }
+            if case .daemon = held, let service = self.service {
                 // To ask the environment first would cost the clients time.
                 services = [service]
             } else {
-                let list = try await workspace.intercepts(in: environment)
+                let silent: SilentDaemon? = if case .unknown(let silent) = held { silent } else { nil }
+                let list = try await workspace.intercepts(in: environment, silent: silent)
                 let own = list.intercepts.filter(\.isOwn)
                 if self.all {
                     services = own.map(\.service)
@@ -69,20 +71,25 @@ struct StopIntercept: AsyncParsableCommand {
         }
     }
 
-    /// This workspace's daemon has it in force, or is about to.
-    private static func holds(
+    private enum Holding {
+        /// This workspace's has it in force, or is about to.
+        case daemon
+        case others
+        case unknown(SilentDaemon)
+    }
+
+    private static func holding(
         _ service: String,
         in environment: EnvironmentReference,
         _ workspace: Workspace
-    ) throws -> Bool {
-        let own: [InterceptStatus]
+    ) throws -> Holding {
         do {
-            own = try workspace.ownIntercepts(within: Workspace.listPatience)
-        } catch is SilentDaemon {
-            return false
-        }
-        return own.contains {
-            $0.service == service && $0.environment == environment && $0.phase != .failed
+            let isHeld = try workspace.ownIntercepts(within: Workspace.listPatience).contains {
+                $0.service == service && $0.environment == environment && $0.phase != .failed
+            }
+            return isHeld ? .daemon : .others
+        } catch let silent as SilentDaemon {
+            return .unknown(silent)
         }
     }
 

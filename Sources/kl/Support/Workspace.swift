@@ -113,12 +113,19 @@ struct Workspace {
     }
 
     /// Everybody's in this environment.
-    func intercepts(in environment: any Environments.Environment) async throws -> InterceptList {
+    ///
+    /// - Parameter silent: the daemon was waited for already, in vain.
+    func intercepts(
+        in environment: any Environments.Environment,
+        silent known: SilentDaemon? = nil
+    ) async throws -> InterceptList {
         var own: [InterceptStatus] = []
-        var silent: SilentDaemon?
+        var silent = known
         do {
-            own = try self.ownIntercepts(within: Self.listPatience)
-                .filter { $0.environment.location == environment.reference.location }
+            if known == nil {
+                own = try self.ownIntercepts(within: Self.listPatience)
+                    .filter { $0.environment.location == environment.reference.location }
+            }
         } catch let error as SilentDaemon {
             silent = error
         }
