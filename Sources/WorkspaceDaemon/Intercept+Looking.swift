@@ -6,6 +6,8 @@ import NIOCore
 extension Intercept {
     struct Look {
         fileprivate var timer: Scheduled<Void>?
+        /// When the timer looks.
+        fileprivate var due: NIODeadline?
         fileprivate var isUnderWay = false
         fileprivate var isWantedAgain = false
         fileprivate var following: Task<Void, Never>?
@@ -27,6 +29,7 @@ extension Intercept {
         mutating func stop() {
             self.timer?.cancel()
             self.timer = nil
+            self.due = nil
             self.isWantedAgain = false
             self.following?.cancel()
             self.following = nil
@@ -51,15 +54,21 @@ extension Intercept {
         _ = await self.changes.wait(within: .seconds(30)) { !self.look.isUnderWay }
     }
 
+    /// At the latest: what is to be looked at sooner, since something has changed, stays so.
     func lookAgain(in delay: TimeAmount) {
         guard self.isLive else { return }
         if self.look.isUnderWay, delay == .zero {
             self.look.isWantedAgain = true
             return
         }
+        let due = NIODeadline.now() + delay
+        if let sooner = self.look.due, sooner <= due { return }
         self.look.timer?.cancel()
-        self.look.timer = DaemonLoop.eventLoop.assumeIsolated().scheduleTask(in: delay) { [weak self] () -> Void in
-            guard let self, self.isLive, !self.look.isUnderWay else { return }
+        self.look.due = due
+        self.look.timer = DaemonLoop.eventLoop.assumeIsolated().scheduleTask(deadline: due) { [weak self] () -> Void in
+            guard let self else { return }
+            self.look.due = nil
+            guard self.isLive, !self.look.isUnderWay else { return }
             self.look.isUnderWay = true
             Task { await self.lookNow() }
         }

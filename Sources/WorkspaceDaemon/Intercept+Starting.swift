@@ -243,7 +243,14 @@ extension Intercept {
             try Task.checkCancellation()
             if let reason = self.replicas.lazy.compactMap({ $0.refusal }).first(where: { $0.generation == generation })
             {
-                throw RequestFailure(.failed, "the sidecar refused: \(reason.reason). The ports before stay in force.")
+                // Where it was made for this, another one could be: that would end what is open.
+                let mend =
+                    self.environment.makesSidecars
+                    ? " To have others, stop it first: kl intercept stop \(self.service)" : ""
+                throw RequestFailure(
+                    .failed,
+                    "the sidecar refused: \(reason.reason). The ports before stay in force.\(mend)"
+                )
             }
             try await self.waitUntilAcknowledgedOrFail(isAnswered)
             try await self.probe()

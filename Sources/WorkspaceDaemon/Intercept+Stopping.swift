@@ -14,6 +14,8 @@ extension Intercept {
         } else {
             await self.releaseSidecars()
         }
+        let letting = self.environment.makesSidecars ? Task { await self.letGoneSidecarsBe() } : nil
+        defer { letting?.cancel() }
         // Their own time limits see to the end of each wait here.
         _ = await self.changes.wait { self.replicas.allSatisfy { $0.isWithdrawn || $0.outcome != nil } }
         progress(await self.whoAnswersNow(&watch))
@@ -54,6 +56,19 @@ extension Intercept {
         }
     }
 
+    /// Of a sidecar that went with its service's container no answer is waited for.
+    private func letGoneSidecarsBe() async {
+        while (try? await Task.sleep(for: .seconds(1))) != nil {
+            guard let there = try? await self.environment.sidecars(of: self.service), !Task.isCancelled else {
+                continue
+            }
+            for replica in self.replicas where replica.outcome == nil {
+                if !there.contains(where: { $0.publicKey == replica.location.publicKey }) { self.remove(replica) }
+            }
+            self.changes.happened()
+        }
+    }
+
     private func endAgents(_ drainSeconds: Int?) {
         for replica in self.replicas where replica.outcome == nil {
             if let drainSeconds, drainSeconds != self.request.drainSeconds {
@@ -78,6 +93,11 @@ extension Intercept {
             try await self.environment.release(service: self.service, publicKey: self.identity.member.publicKey)
         } catch let error as EnvironmentError where error.code == .notUp || error.code == .noSuchService {
             // With the environment its record is gone.
+        } catch let error as EnvironmentError {
+            throw EnvironmentError(
+                error.code,
+                "'\(self.service)' stays on record as yours. Stop it again once this is mended: \(error.description)"
+            )
         }
     }
 

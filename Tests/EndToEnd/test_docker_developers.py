@@ -32,6 +32,16 @@ def test_taking_over(shop, join_shop, serve):
         shop.comes_to("api", container.removeprefix("shop-"), 1, container)
 
 
+def test_who_has_taken_over_answers_at_once_and_alone(shop, join_shop, serve):
+    both = [(name, join_shop(name), serve(name).port) for name in ("ada", "bob")]
+    for name, developer, port in both * 4:
+        developer.ok("intercept", "start", "web", "-p", f"80:{port}", "--force")
+        assert {shop.who("web") for _ in range(8)} == {name}
+        assert len(shop.sidecars()) == 1
+    both[1][1].ok("intercept", "stop", "web")
+    assert shop.who("web") == "web-1"
+
+
 def test_of_two_at_once_one_wins(shop, join_shop, serve):
     both = {name: join_shop(name) for name in ("ada", "bob")}
     ports = {name: serve(name).port for name in both}

@@ -59,9 +59,11 @@ struct DockerClaim: Sendable {
             switch outcome {
             case .made:
                 // Only now: until here the service was the other's, and never nobody's.
-                let strays = all.filter { !$0.isNamedAsMade && $0.isAlive }
-                let old = inTheWay.filter { $0.name != wanted.name }
-                try await self.environment.remove(old + strays.filter { stray in !old.contains { $0.id == stray.id } })
+                // Also the one whose name ours has: while it is there its holder would get connections, too.
+                let strays = all.filter { stray in
+                    !stray.isNamedAsMade && stray.isAlive && !inTheWay.contains { $0.id == stray.id }
+                }
+                try await self.environment.remove(inTheWay + strays)
                 return taken.map { .takenOver(from: $0) } ?? .claimed
             case .nameTaken: break
             }

@@ -69,11 +69,15 @@ struct DockerClient: Sendable {
     }
 
     /// The context that is in force here, with the variables of now.
-    static func currentEngine(environment: [String: String] = Spawn.ownEnvironment) async throws -> DockerEngine {
+    static func currentEngine(
+        environment: [String: String] = Spawn.ownEnvironment,
+        within milliseconds: Int64 = Self.patience
+    ) async throws -> DockerEngine {
         // Without words of its own the client asks the variables.
         let configuration = environment["DOCKER_CONFIG"].flatMap { $0.isEmpty ? nil : $0 }
         let asking = DockerClient(engine: DockerEngine(configuration: configuration))
-        let said = try await asking.answer(["context", "inspect", "--format", "{{json .}}"])
+        // The client asks the engine too, though nobody wants to know.
+        let said = try await asking.answer(["context", "inspect", "--format", "{{json .}}"], within: milliseconds)
         guard let engine = DockerEngine(contextJSON: said, environment: environment) else {
             throw EnvironmentError(
                 .failed,

@@ -6,18 +6,21 @@ public enum DockerDiscovery {
     /// In milliseconds: a list doesn't wait for an engine that hangs.
     private static let patience: Int64 = 1_500
 
-    /// The compose projects of the engine that `docker` reaches here, and of those used before what runs. Nothing where there
-    /// is no client, or no engine that answers soon.
+    /// The compose projects of the engine that `docker` reaches here, and those used before: of an engine that doesn't answer
+    /// soon with the reason.
     public static func find(
         known: [EnvironmentReference] = [],
         environment: [String: String] = Spawn.ownEnvironment
     ) async -> [FoundEnvironment] {
         let known = known.compactMap { $0.kind == .docker ? $0.docker : nil }
         // Without a client nothing is started.
-        guard (try? FilterProcess.program(["docker"])) != nil,
-            let engine = try? await DockerClient.currentEngine(environment: environment)
-        else { return [] }
-        var engines = [engine]
+        guard (try? FilterProcess.program(["docker"])) != nil else {
+            return known.map { FoundEnvironment($0.reference, .down, reason: "there is no docker program in PATH") }
+        }
+        var engines: [DockerEngine] = []
+        if let here = try? await DockerClient.currentEngine(environment: environment, within: Self.patience) {
+            engines.append(here)
+        }
         for place in known where !engines.contains(place.engine) { engines.append(place.engine) }
         // † More than a person uses.
         return await withTaskGroup(of: (Int, [FoundEnvironment]).self) { group in
@@ -30,7 +33,9 @@ public enum DockerDiscovery {
 
     private static func projects(of engine: DockerEngine, _ known: [DockerPlace]) async -> [FoundEnvironment] {
         let client = DockerClient(engine: engine)
-        guard let said = try? await client.answer(DockerRows.arguments, within: Self.patience) else { return [] }
+        guard let said = try? await client.answer(DockerRows.arguments, within: Self.patience) else {
+            return known.map { FoundEnvironment($0.reference, .down, reason: "its Docker engine doesn't answer") }
+        }
         let projects = DockerRows.projects(said)
         let running = projects.map { DockerPlace(.project($0), engine: engine) }
         let others = known.filter { !running.contains($0) }
