@@ -15,6 +15,8 @@ struct DockerClaim: Sendable {
     /// † A container that is just being removed has its name for some tenths of a second.
     private static let tries = 40
     private static let pause = Duration.milliseconds(50)
+    /// † An engine's event and the answer to it take some tenths of a second.
+    private static let endWithin = Duration.milliseconds(1_500)
     private static let readyWithin: Int64 = 15_000
 
     init(_ environment: DockerEnvironment, _ record: InterceptRecord, _ options: SidecarOptions) {
@@ -63,7 +65,7 @@ struct DockerClaim: Sendable {
                 let strays = all.filter { stray in
                     !stray.isNamedAsMade && stray.isAlive && !inTheWay.contains { $0.id == stray.id }
                 }
-                try await self.environment.remove(inTheWay + strays)
+                try await self.end(inTheWay + strays)
                 return taken.map { .takenOver(from: $0) } ?? .claimed
             case .nameTaken: break
             }
@@ -99,6 +101,19 @@ struct DockerClaim: Sendable {
             await self.model.touch()
         }
         return renamed
+    }
+
+    /// Whose they are, their daemon gives the connections up and removes them as soon as it hears of it; else they are
+    /// removed here, which resets what is open.
+    private func end(_ sidecars: [DockerSidecar]) async throws {
+        guard !sidecars.isEmpty else { return }
+        let limit = ContinuousClock.now + Self.endWithin
+        while ContinuousClock.now < limit {
+            let project = try await self.model.project(.now)
+            guard project.sidecars.contains(where: { left in sidecars.contains { $0.id == left.id } }) else { break }
+            try await Task.sleep(for: Self.pause)
+        }
+        try await self.environment.remove(sidecars)
     }
 
     private func giveBack(_ name: String, to sidecar: DockerSidecar?) async {
