@@ -135,13 +135,13 @@ class Environment:
 def ask_supervisor(folder, request, until=None):
     """Sends one request to the supervisor's socket, and returns the answers up to the last."""
     with socket.socket(socket.AF_UNIX) as connection:
-        connection.settimeout(30)
-        # However long its name is.
+        # However long its name is. It blocks where the queue is full; with a time limit Python's socket would refuse.
         descriptor = os.open(folder, os.O_PATH)
         try:
             connection.connect(f"/proc/self/fd/{descriptor}/supervisor.sock")
         finally:
             os.close(descriptor)
+        connection.settimeout(30)
         connection.sendall(json.dumps({request: {}}).encode() + b"\n")
         answers = []
         with connection.makefile() as lines:
