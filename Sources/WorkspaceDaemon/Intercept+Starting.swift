@@ -180,7 +180,8 @@ extension Intercept {
     func rollBack() async {
         self.onChange = nil
         self.onGone = nil
-        self.look.stop()
+        // It may have been Active already: then nobody is to look for what ends here.
+        self.handle(.stop)
         self.cancelWatches()
         for replica in self.replicas where replica.outcome == nil { replica.agent.shutDown() }
         _ = await self.changes.wait(within: .seconds(2)) {
