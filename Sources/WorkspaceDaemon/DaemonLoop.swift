@@ -26,11 +26,14 @@ final class Changes {
 
     /// Until the condition holds, or the task is cancelled, or the time is over. Returns whether it holds.
     func wait(within limit: TimeAmount? = nil, until condition: () -> Bool) async -> Bool {
-        let timer = limit.map { limit in
-            DaemonLoop.eventLoop.assumeIsolated().scheduleTask(in: limit) { [weak self] () -> Void in self?.happened() }
+        let until = limit.map { NIODeadline.now() + $0 }
+        // At that very moment and not before: nothing else would wake it again.
+        let timer = until.map { until in
+            DaemonLoop.eventLoop.assumeIsolated().scheduleTask(deadline: until) { [weak self] () -> Void in
+                self?.happened()
+            }
         }
         defer { timer?.cancel() }
-        let until = limit.map { NIODeadline.now() + $0 }
         while !condition() {
             if Task.isCancelled { return false }
             if let until, NIODeadline.now() >= until { return false }
