@@ -64,6 +64,14 @@ struct RedirectRulesTests {
     }
 
     #if os(Linux)
+    /// The kernel takes any text as a table's name.
+    @Test func aTablesNameIsNoCommand() {
+        #expect(NFTables.isAgents("kl_0123456789abcdef"))
+        for name in ["other", "kl-a", "kl_a;flush", "kl_a;include\"/dev/zero\"", "kl_a\tb", "kl_\u{e9}"] {
+            #expect(!NFTables.isAgents(name))
+        }
+    }
+
     /// The kernel checks it, and forgets it.
     @Test(.enabled(if: geteuid() == 0, "asking the kernel needs root"), arguments: [false, true])
     func theKernelWouldDoIt(includesLoopback: Bool) throws {
