@@ -50,10 +50,18 @@ final class NFTables {
         let tables = try self.run("list tables inet", "listing the tables")
         for line in tables.split(separator: "\n") {
             let words = line.split(separator: " ")
-            guard words.count == 3, words[0] == "table", words[1] == "inet", words[2].hasPrefix("kl_") else { continue }
+            guard words.count == 3, words[0] == "table", words[1] == "inet", Self.isAgents(words[2]) else { continue }
             _ = try? self.run("delete table inet \(words[2])", "removing a left table")
         }
     }
+
+    /// A table's name may be any text to the kernel, as whoever made it wanted, and becomes part of a command: nft's language
+    /// has some that read files.
+    static func isAgents(_ table: some StringProtocol) -> Bool {
+        table.hasPrefix("kl_") && table.utf8.allSatisfy(Self.plain.contains)
+    }
+
+    private static let plain = Set("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_".utf8)
 
     /// - Parameter problem: libnftables' own text: `Error: Could not process rule: Operation not permitted`, and the rule.
     static func error(_ problem: String, whileDoing purpose: String) -> DiversionError {

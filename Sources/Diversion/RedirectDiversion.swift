@@ -47,6 +47,8 @@ public final class RedirectDiversion {
     private var rules: RedirectRules?
     private var diverted: Set<UInt16> = []
     private var isTableThere = false
+    /// Ports for which the table resets what is open to the original.
+    private var rejected: Set<UInt16> = []
     private var renewal: Ticker?
     private var removal: Ticker?
     private var lastProblem: DiversionError?
@@ -134,12 +136,16 @@ public final class RedirectDiversion {
         }
         guard ports != self.diverted else { return }
         if self.isTableThere {
+            // What came to the original in between is not ended when its port comes back.
+            let keeps = !self.rejected.isSubset(of: ports)
             do throws(DiversionError) {
-                try nftables.run(rules.renew(ports), "changing the ports")
+                try nftables.run((keeps ? rules.keepOriginals : "") + rules.renew(ports), "changing the ports")
+                if keeps { self.rejected = [] }
             } catch {
                 // Should the table have gone, it is made anew.
                 guard !ports.isEmpty else { throw error }
                 try nftables.run(rules.create(diverting: ports), "making the table")
+                self.rejected = []
             }
         } else if !ports.isEmpty {
             try nftables.run(rules.create(diverting: ports), "making the table")
@@ -169,6 +175,7 @@ public final class RedirectDiversion {
         } catch {
             do throws(DiversionError) {
                 try nftables.run(rules.create(diverting: self.diverted), "making the table again")
+                self.rejected = []
                 self.configuration.log?.warning("the diversion's table had gone, and is there again")
             } catch {
                 guard self.lastProblem != error else { return }
@@ -202,6 +209,7 @@ public final class RedirectDiversion {
     private func removeTable() {
         guard self.isTableThere, let rules = self.rules, let nftables = self.nftables else { return }
         self.isTableThere = false
+        self.rejected = []
         do throws(DiversionError) {
             try nftables.run(rules.delete, "removing the table")
         } catch {
@@ -256,6 +264,7 @@ public final class RedirectDiversion {
         guard self.isTableThere, let rules = self.rules, let nftables = self.nftables else { return 0 }
         do throws(DiversionError) {
             try nftables.run(rules.rejectOriginals(on: ports), "ending connections")
+            self.rejected.formUnion(ports)
             return nil
         } catch {
             self.configuration.log?.warning("connections to the original stay open: \(error)")

@@ -70,6 +70,8 @@ struct RedirectRules: Equatable {
 
     /// For a kernel without SOCK_DESTROY: what is open to the original ends with the next packet of its client. The table's
     /// other rules don't see it, since it was translated by none.
+    ///
+    /// Only while a port is redirected: once that has run out, what comes is new and the original's.
     func rejectOriginals(on ports: Set<UInt16>) -> String {
         """
         table \(self.name) {
@@ -78,12 +80,15 @@ struct RedirectRules: Equatable {
                 type filter hook input priority 0; policy accept;
         \(self.includesLoopback ? "" : Self.loopbackStays)
                 meta mark \(self.mark) return
-                tcp dport { \(Self.list(ports)) } tcp flags & (syn|rst) == 0 reject with tcp reset
+                tcp dport @live tcp dport { \(Self.list(ports)) } tcp flags & (syn|rst) == 0 reject with tcp reset
             }
         }
 
         """
     }
+
+    /// Undoes it.
+    var keepOriginals: String { "delete chain \(self.name) ending\n" }
 
     var delete: String { "delete table \(self.name)\n" }
 

@@ -57,14 +57,29 @@ struct RedirectRulesTests {
         #expect(self.rules.renew([]) == "flush set inet kl_0123456789abcdef live\n")
     }
 
+    /// A sidecar that hangs, or that has been stopped, ends nobody's connection.
+    @Test func whatIsOpenToTheOriginalIsEndedOnlyWhileItsPortIsRedirected() {
+        let rules = self.rules.rejectOriginals(on: [8_080, 9_090])
+        #expect(rules.contains("tcp dport @live tcp dport { 8080, 9090 } tcp flags & (syn|rst) == 0 reject"))
+    }
+
     #if os(Linux)
+    /// The kernel takes any text as a table's name.
+    @Test func aTablesNameIsNoCommand() {
+        #expect(NFTables.isAgents("kl_0123456789abcdef"))
+        for name in ["other", "kl-a", "kl_a;flush", "kl_a;include\"/dev/zero\"", "kl_a\tb", "kl_\u{e9}"] {
+            #expect(!NFTables.isAgents(name))
+        }
+    }
+
     /// The kernel checks it, and forgets it.
     @Test(.enabled(if: geteuid() == 0, "asking the kernel needs root"), arguments: [false, true])
     func theKernelWouldDoIt(includesLoopback: Bool) throws {
         var rules = self.rules
         rules.includesLoopback = includesLoopback
         let nftables = try NFTables()
-        try nftables.check(rules.create(diverting: [8_080]) + rules.rejectOriginals(on: [8_080, 9_090]) + rules.delete)
+        let ending = rules.rejectOriginals(on: [8_080, 9_090]) + rules.keepOriginals
+        try nftables.check(rules.create(diverting: [8_080]) + ending + rules.delete)
         #expect(try !nftables.run("list tables inet", "listing").contains(rules.table))
     }
     #endif
