@@ -64,6 +64,31 @@ def test_two_thousand_idle_connections(make_pair, closing):
     assert original.accepted == 0
 
 
+def test_slow_readers_of_the_original(make_pair, closing):
+    """What is passed on is bounded too, for all of them together."""
+    readers, content = 1_000, bytes(16 * MIB)
+    if resource.getrlimit(resource.RLIMIT_NOFILE)[0] < 2 * readers + 200:
+        pytest.skip("this machine's limit of open files is too low for the test's own ends")
+
+    def send(connection):
+        # Ended in the middle.
+        with contextlib.suppress(OSError):
+            connection.sendall(content)
+
+    original = closing(Server(send))
+    pair = make_pair(original=original.address, local=original.address)
+    pair.start_sidecar()
+    with contextlib.ExitStack() as held:
+        connections = [held.enter_context(sockets.connect(pair.public)) for _ in range(readers)]
+        time.sleep(3)  # all buffers on the way fill up
+        resident = pair.sidecar.process.resident_mib()
+        print(f"resident memory with {readers} slow readers: {resident:.0f} MiB")
+        assert resident < 2 * RESIDENT_LIMIT
+        # Each of them gets all, as soon as it reads.
+        for connection in connections[:3]:
+            assert sockets.receive(connection, len(content)) == content
+
+
 @pytest.mark.parametrize("direction", ["down", "up"])
 def test_reader_that_stops_while_four_gibibytes_wait(make_pair, closing, direction):
     """One end sends 4 GiB, the other stops reading: memory stays bounded, and other streams keep their speed."""
