@@ -11,7 +11,13 @@ public final class ChannelRelay: ChannelInboundHandler, RemovableChannelHandler 
     public typealias InboundIn = ByteBuffer
 
     private let channel: any Channel
+    private let memory: RelayMemory
     private var partner: ChannelRelay?
+    /// What was read here and isn't out at the other socket, with the buffers that it is in.
+    private var unsent = 0
+    /// Reads on once all of that is out.
+    private var isHeld = false
+    private var readsLittle = false
     private var early: [ByteBuffer]
     private var inputIsClosed: Bool
     private var outputIsClosing = false
@@ -24,37 +30,43 @@ public final class ChannelRelay: ChannelInboundHandler, RemovableChannelHandler 
     /// - Parameters:
     ///   - firstBytes: what was read of the client before.
     ///   - inputIsClosed: whether its end was seen as well.
+    ///   - memory: of all relays of this event loop.
     public init(
         client: any Channel,
+        memory: RelayMemory,
         firstBytes: [ByteBuffer] = [],
         inputIsClosed: Bool = false,
         onDone: @escaping () -> Void
     ) {
         self.channel = client
+        self.memory = memory
         self.early = firstBytes
         self.inputIsClosed = inputIsClosed
         self.onDone = onDone
+        for bytes in firstBytes { self.keep(bytes.storageCapacity) }
     }
 
-    private init(server: any Channel) {
+    private init(server: any Channel, memory: RelayMemory) {
         self.channel = server
+        self.memory = memory
         self.early = []
         self.inputIsClosed = false
     }
 
     /// The other socket is there.
     public func join(_ server: any Channel) {
-        let back = ChannelRelay(server: server)
+        let back = ChannelRelay(server: server, memory: self.memory)
         guard !self.isOver, (try? server.pipeline.syncOperations.addHandler(back)) != nil else {
             return server.close(promise: nil)
         }
         self.partner = back
         self.wasJoined = true
         back.partner = self
-        for bytes in self.early { server.write(bytes, promise: nil) }
+        let early = self.early
         self.early = []
+        for bytes in early { self.write(bytes, to: back) }
         server.flush()
-        if self.inputIsClosed { back.closeOutput() } else if server.isWritable { self.channel.read() }
+        if self.inputIsClosed { back.closeOutput() } else { self.readOn() }
         server.read()
         if !server.isActive { back.end() }
     }
@@ -65,8 +77,10 @@ public final class ChannelRelay: ChannelInboundHandler, RemovableChannelHandler 
     public func channelRead(context: ChannelHandlerContext, data: NIOAny) {
         let bytes = Self.unwrapInboundIn(data)
         if let partner = self.partner {
-            partner.channel.write(bytes, promise: nil)
+            self.keep(bytes.storageCapacity)
+            self.write(bytes, to: partner)
         } else if !self.isOver, !self.wasJoined {
+            self.keep(bytes.storageCapacity)
             self.early.append(bytes)
         }
     }
@@ -74,12 +88,50 @@ public final class ChannelRelay: ChannelInboundHandler, RemovableChannelHandler 
     public func channelReadComplete(context: ChannelHandlerContext) {
         guard let partner = self.partner else { return }
         partner.channel.flush()
-        if partner.channel.isWritable, !self.inputIsClosed { context.read() }
+        self.readOn()
     }
 
     public func channelWritabilityChanged(context: ChannelHandlerContext) {
-        guard context.channel.isWritable, let partner = self.partner, !partner.inputIsClosed else { return }
-        partner.channel.read()
+        if context.channel.isWritable { self.partner?.readOn() }
+    }
+
+    // MARK: What is on its way
+
+    private func keep(_ size: Int) {
+        self.unsent += size
+        self.memory.used += size
+    }
+
+    private func release(_ size: Int) {
+        self.unsent -= size
+        self.memory.used -= size
+    }
+
+    private func write(_ bytes: ByteBuffer, to partner: ChannelRelay) {
+        let size = bytes.storageCapacity
+        // Also where the socket is closed before.
+        partner.channel.writeAndKnow(bytes).assumeIsolated().whenComplete { _ in
+            self.release(size)
+            guard self.isHeld, self.unsent == 0 else { return }
+            self.isHeld = false
+            self.readOn()
+        }
+    }
+
+    /// As long as the other socket takes it; where all of them together have much to keep, little by little.
+    private func readOn() {
+        guard let partner = self.partner, !self.inputIsClosed, partner.channel.isWritable else { return }
+        guard self.memory.hasRoom || self.unsent == 0 else {
+            self.isHeld = true
+            return
+        }
+        if self.readsLittle == self.memory.hasRoom {
+            self.readsLittle = !self.memory.hasRoom
+            let allocator: any RecvByteBufferAllocator =
+                self.readsLittle ? RelayMemory.small : AdaptiveRecvByteBufferAllocator()
+            try? self.channel.syncOptions?.setOption(.recvAllocator, value: allocator)
+        }
+        self.channel.read()
     }
 
     public func userInboundEventTriggered(context: ChannelHandlerContext, event: Any) {
@@ -127,11 +179,33 @@ public final class ChannelRelay: ChannelInboundHandler, RemovableChannelHandler 
         let partner = self.partner
         self.partner = nil
         partner?.partner = nil
+        for bytes in self.early { self.release(bytes.storageCapacity) }
         self.early = []
         if isProper { self.channel.close(promise: nil) } else { self.channel.closeWithReset() }
         let onDone = self.onDone
         self.onDone = nil
         if !isProper { partner?.end() }
         onDone?()
+    }
+}
+
+/// What all relays of an event loop keep for sockets that take nothing: many slow readers fill no memory.
+public final class RelayMemory {
+    fileprivate var used = 0
+    fileprivate var hasRoom: Bool { self.used < Self.atMost }
+
+    /// † Beyond it each keeps one small piece.
+    private static let atMost = 32 * 1_024 * 1_024
+    fileprivate static let small = FixedSizeRecvByteBufferAllocator(capacity: 8 * 1_024)
+
+    public init() {}
+}
+
+extension Channel {
+    /// Written behind what was written before, once it is flushed.
+    fileprivate func writeAndKnow(_ bytes: ByteBuffer) -> EventLoopFuture<Void> {
+        let promise = self.eventLoop.makePromise(of: Void.self)
+        self.write(bytes, promise: promise)
+        return promise.futureResult
     }
 }

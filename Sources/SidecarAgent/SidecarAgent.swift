@@ -103,6 +103,7 @@ public final class SidecarAgent {
     private var diverted: Set<UInt16> = []
     /// What all clients that wait for an answer have said so far.
     var keptBytes = 0
+    private let relayMemory = RelayMemory()
     private var clients = 0
     private let clientsAtMost: Int
     private var passedTotal: UInt64 = 0
@@ -330,9 +331,12 @@ public final class SidecarAgent {
         }
         link?.passed += 1
         self.passedTotal += 1
-        let relay = ChannelRelay(client: channel, firstBytes: firstBytes, inputIsClosed: inputIsClosed) { [weak self] in
-            self?.clientIsDone()
-        }
+        let relay = ChannelRelay(
+            client: channel,
+            memory: self.relayMemory,
+            firstBytes: firstBytes,
+            inputIsClosed: inputIsClosed
+        ) { [weak self] in self?.clientIsDone() }
         guard let target = self.original(of: client),
             (try? channel.pipeline.syncOperations.addHandler(relay)) != nil
         else {

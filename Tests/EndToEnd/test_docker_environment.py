@@ -6,6 +6,7 @@ import signal
 import pytest
 
 from harness.docker_project import MOUNT, QUICK, WHO_SERVER
+from harness.keys import KeyPair
 from harness.waiting import eventually
 
 
@@ -148,6 +149,25 @@ def test_labels_of_others_are_shown_without_their_escapes(engine, shop, somebody
         assert not somebody.intercepts()
     finally:
         engine.docker("rm", "--force", "evil")
+
+
+def test_a_container_that_only_has_a_sidecars_labels_is_left_alone(engine, shop, ada, serve):
+    """As an image may bring them: also under a sidecar's own name."""
+    labels = {"project": "shop", "service": "web", "replica": 1, "target": engine.inspect("shop-web-1")["Id"]}
+    labels["key"] = KeyPair().public
+    flags = [part for name, value in labels.items() for part in ("--label", f"io.kl.{name}={value}")]
+    for name in ("precious", "kl-shop-web-1"):
+        engine.docker("run", "--detach", "--name", name, *flags, engine.base_image(), "sleep", "1000")
+    try:
+        assert not ada.intercepts()
+        ran = ada.run("intercept", "start", "web", "-p", f"80:{serve().port}", "--force")
+        assert ran.code == 1 and "stays taken" in ran.error, ran
+        engine.docker("rm", "--force", "kl-shop-web-1")
+        ada.ok("intercept", "start", "web", "-p", f"80:{serve().port}")
+        ada.ok("intercept", "stop", "web")
+        assert engine.inspect("precious")["State"]["Running"]
+    finally:
+        engine.docker("rm", "--force", "precious", "kl-shop-web-1", check=False)
 
 
 def test_the_doctor_asks_the_connected_engine(shop, somebody):

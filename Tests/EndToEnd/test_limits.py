@@ -2,6 +2,7 @@
 
 import contextlib
 import resource
+import socket
 import threading
 import time
 
@@ -62,6 +63,41 @@ def test_two_thousand_idle_connections(make_pair, closing):
         connection.close()
     eventually("the agents close what their clients closed", lambda: pair.sidecar.process.descriptors() < 100, 2)
     assert original.accepted == 0
+
+
+def test_slow_readers_of_the_original(make_pair, closing):
+    """What is passed on is bounded too, for all of them together."""
+    readers, content = 500, bytes(4 * MIB)
+    if resource.getrlimit(resource.RLIMIT_NOFILE)[0] < 2 * readers + 200:
+        pytest.skip("this machine's limit of open files is too low for the test's own ends")
+
+    # With large buffers the kernel would run out of memory for TCP, and reset some.
+    def send(connection):
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 65_536)
+        # Ended in the middle.
+        with contextlib.suppress(OSError):
+            connection.sendall(content)
+
+    def connect():
+        connection = socket.socket()
+        connection.settimeout(30)
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4_096)
+        connection.connect(pair.public)
+        return connection
+
+    original = closing(Server(send))
+    pair = make_pair(original=original.address, local=original.address)
+    pair.start_sidecar()
+    with contextlib.ExitStack() as held:
+        connections = [held.enter_context(connect()) for _ in range(readers)]
+        time.sleep(3)  # all buffers on the way fill up
+        resident = pair.sidecar.process.resident_mib()
+        print(f"resident memory with {readers} slow readers: {resident:.0f} MiB")
+        assert resident < 2 * RESIDENT_LIMIT
+        # Each of them gets all, as soon as it reads.
+        for connection in connections[:3]:
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, MIB)
+            assert sockets.receive(connection, len(content)) == content
 
 
 @pytest.mark.parametrize("direction", ["down", "up"])

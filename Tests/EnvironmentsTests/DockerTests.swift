@@ -54,6 +54,7 @@ private func sidecar(
     holder: String = "ada@thinkpad"
 ) -> DockerContainer {
     var made = DockerContainer(id: "s\(service)\(number)", name: name ?? "kl-shop-\(service)-\(number)", status: status)
+    made.mode = "container:\(service)\(number)"
     made.labels = [
         SidecarLabel.project: "shop", SidecarLabel.service: service, SidecarLabel.replica: "\(number)",
         SidecarLabel.target: "\(service)\(number)", SidecarLabel.ports: "80,443", SidecarLabel.holder: holder,
@@ -232,6 +233,13 @@ struct DockerProjectTests {
             var odd = sidecar("web", 1)
             odd.labels?[label] = value
             #expect(DockerSidecar(odd) == nil)
+        }
+        // As an image may bring them.
+        for mode in [nil, "shop_default", "host", "container:", "container:db1"] {
+            var odd = sidecar("web", 1)
+            odd.mode = mode
+            #expect(DockerSidecar(odd) == nil)
+            #expect(self.project(container("web", 1), odd).record(of: "web") == nil)
         }
         #expect(DockerSidecar(sidecar("web", 1, holder: "a\u{1b}[31m\u{202e}b"))?.holder.label == "a[31mb")
     }

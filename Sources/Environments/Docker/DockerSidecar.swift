@@ -40,7 +40,9 @@ struct DockerSidecar: Equatable, Sendable {
             let service = container.label(SidecarLabel.service), DockerPlace.isSoundName(service),
             let replica = container.label(SidecarLabel.replica).flatMap({ Int($0) }), replica > 0,
             let target = container.label(SidecarLabel.target), DockerPlace.isSoundName(target),
-            let key = container.label(SidecarLabel.key), PublicKey(base64: key) != nil
+            let key = container.label(SidecarLabel.key), PublicKey(base64: key) != nil,
+            // An image's labels are its containers' too: what has a network of its own is none, and nobody's to remove.
+            container.sharedWith == target
         else { return nil }
         self.id = container.id
         self.name = container.name
