@@ -60,7 +60,15 @@ class Client(threading.Thread):
         longest = max(done - asked for asked, done, _ in self.answers)
         print(f"\n{len(self.answers)} requests: {answered}, {failed} failed. The longest took {longest:.2f} s.")
         if failed:
-            raise NotSeen("; ".join(name for name in counts if name not in known))
+            raise NotSeen("\n     ".join(self.failures(known)))
+
+    def failures(self, known):
+        """A line for each request that none of these answered: which one it was, how long it took, who answered around it."""
+        names = ["nobody yet"] + [who for _, _, who in self.answers] + ["nobody any more"]
+        for number, (asked, done, who) in enumerate(self.answers, 1):
+            if who not in known:
+                before, after = names[number - 1], names[number + 1]
+                yield f"request {number} after {done - asked:.3f} s, between {before} and {after}: {who}"
 
 
 def step(number, text):

@@ -1,10 +1,9 @@
 """What a developer does with `kl`, step by step, while a client asks the service without a rest."""
 
-import os
-import signal
 import time
 
 from harness.cli import ComposeProject, Developer
+from harness.processes import kill_whole
 from harness.waiting import NotSeen, eventually
 from harness.web import WebServer
 
@@ -56,9 +55,8 @@ class Show:
             # A request under way at this moment would be lost with the daemon; between two nothing may be.
             command(f"kill -9 {daemon}")
             began = time.monotonic()
-            os.kill(daemon, signal.SIGKILL)
             # Until it is gone its sockets take what nobody reads any more.
-            eventually("the daemon is gone", lambda: not os.path.exists(f"/proc/{daemon}/fd/0"), 1)
+            kill_whole(daemon)
         took = client.first_answer(SERVICE, began) - began
         seen("the environment answers", f"{took:.2f} s later; the request that came meanwhile waited")
         self.kl("intercept", "list")

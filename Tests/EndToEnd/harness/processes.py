@@ -9,7 +9,27 @@ import subprocess
 import threading
 import time
 
-from .waiting import NotSeen
+from .waiting import NotSeen, eventually
+
+
+def kill_whole(pid):
+    """kill -9 of a process that isn't this one's child; when it returns, all its sockets are closed.
+
+    A first thread that has ended shows no descriptor any more, while others still hold them open: what comes in then is
+    taken by nobody.
+    """
+    os.kill(pid, signal.SIGKILL)
+    eventually(f"process {pid} is gone", lambda: not _threads(pid), 1)
+
+
+def _threads(pid):
+    """The threads of a process that live. The first one stays, ended, until the process is reaped."""
+    try:
+        threads = [int(name) for name in os.listdir(f"/proc/{pid}/task")]
+        state = pathlib.Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()[0]
+    except (OSError, IndexError):
+        return []
+    return [] if threads == [pid] and state in (b"Z", b"X") else threads
 
 
 class Process:
