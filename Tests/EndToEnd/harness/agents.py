@@ -5,6 +5,7 @@ import signal
 import time
 
 from .ports import address
+from .processes import freeze_whole
 from .waiting import note
 
 # A start is expected to take a fraction of a second; an agent itself gives up after 10 s.
@@ -31,7 +32,7 @@ class Agent:
         return self.process.stop(deadline)
 
     def freeze(self):
-        self.process.signal(signal.SIGSTOP)
+        freeze_whole(self.process.pid)
 
     def thaw(self):
         self.process.signal(signal.SIGCONT)

@@ -22,6 +22,19 @@ def kill_whole(pid):
     eventually(f"process {pid} is gone", lambda: not _threads(pid), 1)
 
 
+def freeze_whole(pid):
+    """SIGSTOP; when it returns, no thread runs any more: one on another processor goes on for a moment."""
+    os.kill(pid, signal.SIGSTOP)
+    eventually(f"process {pid} has stopped", lambda: all(_is_stopped(pid, thread) for thread in _threads(pid)), 1)
+
+
+def _is_stopped(pid, thread):
+    with contextlib.suppress(OSError, IndexError):
+        stat = pathlib.Path(f"/proc/{pid}/task/{thread}/stat").read_bytes()
+        return stat.rpartition(b")")[2].split()[0] == b"T"
+    return True
+
+
 def _threads(pid):
     """The threads of a process that live. The first one stays, ended, until the process is reaped."""
     try:
