@@ -36,8 +36,7 @@ import Testing
 
     @Test func `nothing listens yet, then it does, then no more`() async throws {
         let stage = try await Stage()
-        let place = try await NamedServer("workspace")
-        await place.close()
+        let place = try HeldPort()
         let workspace = try await Workspace(stage)
         let (started, steps) = try await workspace.start((8_080, place.port))
         #expect(started.phase == .active)
@@ -51,6 +50,7 @@ import Testing
         #expect(await ask(stage.port()) == "original")
         #expect(await workspace.status?.missingLocalServers == [8_080])
         try await workspace.stop()
+        withExtendedLifetime(place) {}
     }
 
     @Test func `the same again is nothing new, other ports are`() async throws {

@@ -12,6 +12,12 @@ import Testing
 
 @testable import WorkspaceDaemon
 
+#if canImport(Glibc)
+import Glibc
+#elseif canImport(Musl)
+import Musl
+#endif
+
 /// A server that says its name to whoever connects, and closes.
 final class NamedServer: Sendable {
     let port: UInt16
@@ -31,6 +37,31 @@ final class NamedServer: Sendable {
     }
 
     func close() async { try? await self.channel.close().get() }
+}
+
+/// A port on which nothing listens, and that no other test gets: bound, as long as this lives. A server that is told it may
+/// listen there (SO_REUSEADDR).
+final class HeldPort {
+    let port: UInt16
+    private let descriptor: CInt
+
+    init() throws {
+        let descriptor = socket(AF_INET, CInt(SOCK_STREAM.rawValue), 0)
+        var on: CInt = 1
+        setsockopt(descriptor, SOL_SOCKET, SO_REUSEADDR, &on, socklen_t(MemoryLayout<CInt>.size))
+        let any = try SocketAddress(ipAddress: "127.0.0.1", port: 0)
+        try #require(any.withSockAddr { bind(descriptor, $0, socklen_t($1)) } == 0)
+        var address = sockaddr_in()
+        var size = socklen_t(MemoryLayout<sockaddr_in>.size)
+        let isNamed = withUnsafeMutablePointer(to: &address) {
+            $0.withMemoryRebound(to: sockaddr.self, capacity: 1) { getsockname(descriptor, $0, &size) == 0 }
+        }
+        try #require(isNamed)
+        self.descriptor = descriptor
+        self.port = UInt16(bigEndian: address.sin_port)
+    }
+
+    deinit { close(self.descriptor) }
 }
 
 /// What answers there; empty where the connection is refused or reset.
