@@ -39,8 +39,8 @@ final class NamedServer: Sendable {
     func close() async { try? await self.channel.close().get() }
 }
 
-/// A port on which nothing listens, and that no other test gets: bound, as long as this lives. A server that is told it may
-/// listen there (SO_REUSEADDR).
+/// A port on which nothing listens, and that no other test gets: bound as long as this lives. A server that asks for it by
+/// its number may listen there all the same (SO_REUSEADDR).
 final class HeldPort {
     let port: UInt16
     private let descriptor: CInt
