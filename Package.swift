@@ -31,12 +31,13 @@ let package = Package(
         .systemLibrary(name: "CSodium", pkgConfig: "libsodium", providers: [.apt(["libsodium-dev"])]),
         .systemLibrary(name: "CNFTables", pkgConfig: "libnftables", providers: [.apt(["libnftables-dev"])]),
         .target(name: "CNetlink"),
+        .target(name: "CDatagrams"),
         .target(name: "Noise", dependencies: ["CSodium"], swiftSettings: strict),
         .target(name: "KeyFiles", dependencies: ["Noise"], swiftSettings: strict),
         .target(name: "Tunnel", dependencies: ["Noise", nioCore], swiftSettings: strict),
         .target(
             name: "Carriers",
-            dependencies: ["HostSupport", "Noise", "Tunnel", nioCore, nioPosix],
+            dependencies: ["CDatagrams", "HostSupport", "Noise", "Tunnel", nioCore, nioPosix],
             swiftSettings: strict
         ),
         .target(name: "InterceptProtocol", dependencies: [nioCore], swiftSettings: strict),

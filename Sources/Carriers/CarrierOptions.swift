@@ -12,6 +12,11 @@ enum CarrierOptions {
     /// TCP_NOTSENT_LOWAT: the kernel, too, takes no more than this ahead of what it can send.
     static let notSentLowWater = ChannelOptions.socket(6, 25)
     static let notSentLowWaterBytes: ChannelOptions.Types.SocketOption.Value = 128 * 1_024
+    /// TCP_KEEPIDLE and TCP_KEEPINTVL: a stream that stands by beside datagrams keeps its place in a NAT, and is known to be
+    /// dead before it is needed. Seconds. †
+    static let keepAliveIdle = ChannelOptions.socket(6, 4)
+    static let keepAliveInterval = ChannelOptions.socket(6, 5)
+    static let keepAliveCount = ChannelOptions.socket(6, 6)
     #endif
 }
 
@@ -19,6 +24,10 @@ extension ClientBootstrap {
     func carrierSocketOptions() -> ClientBootstrap {
         #if os(Linux)
         self.channelOption(CarrierOptions.notSentLowWater, value: CarrierOptions.notSentLowWaterBytes)
+            .channelOption(.socketOption(.so_keepalive), value: 1)
+            .channelOption(CarrierOptions.keepAliveIdle, value: 20)
+            .channelOption(CarrierOptions.keepAliveInterval, value: 5)
+            .channelOption(CarrierOptions.keepAliveCount, value: 3)
         #else
         self
         #endif

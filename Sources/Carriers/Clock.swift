@@ -23,6 +23,17 @@ enum Clock {
         return Instant(nanoseconds: Int64(time.tv_sec) &* 1_000_000_000 &+ Int64(time.tv_nsec))
     }
 
+    /// Stands still while the machine sleeps.
+    static func monotonic() -> Instant {
+        var time = timespec()
+        #if os(Linux)
+        clock_gettime(CLOCK_MONOTONIC, &time)
+        #else
+        clock_gettime(CLOCK_UPTIME_RAW, &time)
+        #endif
+        return Instant(nanoseconds: Int64(time.tv_sec) &* 1_000_000_000 &+ Int64(time.tv_nsec))
+    }
+
     static func wallClock() -> TAI64N {
         var time = timespec()
         clock_gettime(CLOCK_REALTIME, &time)

@@ -4,6 +4,7 @@ extension TunnelClient {
     /// A way to a sidecar.
     public enum Address: Hashable, Sendable {
         case tcp(host: String, port: Int)
+        case udp(host: String, port: Int)
         /// A program and its arguments, whose standard input and output lead there. No shell reads them.
         case command([String])
 
@@ -11,6 +12,7 @@ extension TunnelClient {
         public var carrier: String {
             switch self {
             case .tcp: "tcp"
+            case .udp: "udp"
             case .command: "exec"
             }
         }
@@ -21,7 +23,7 @@ extension TunnelClient.Address: CustomStringConvertible {
     /// `127.0.0.1:51820`, `docker exec -i api kl-sidecar dial`: for people, with nothing in it that a terminal obeys.
     public var description: String {
         switch self {
-        case .tcp(let host, let port): host.contains(":") ? "[\(host)]:\(port)" : "\(host):\(port)"
+        case .tcp(let host, let port), .udp(let host, let port): host.contains(":") ? "[\(host)]:\(port)" : "\(host):\(port)"
         case .command(let words): words.map(Self.quoted).joined(separator: " ").visibleText
         }
     }
@@ -49,4 +51,8 @@ extension TunnelClient.Address: CustomStringConvertible {
         let isPlain = !word.isEmpty && word.allSatisfy { $0.isLetter || $0.isNumber || "-_./:=@,+%~".contains($0) }
         return isPlain ? word : "\"\(word)\""
     }
+}
+
+extension TunnelClient.Address {
+    var isDatagrams: Bool { if case .udp = self { true } else { false } }
 }

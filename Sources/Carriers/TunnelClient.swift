@@ -18,13 +18,16 @@ public final class TunnelClient {
     }
 
     public let eventLoop: any EventLoop
-    private let random: RandomSource
-    private weak var delegate: (any Delegate)?
-    private var initiator: Initiator
+    let random: RandomSource
+    weak var delegate: (any Delegate)?
+    var initiator: Initiator
     private let maxMessageSize: Int
     private let timer: DeadlineTimer
     private var carriers: [StreamCarrier] = []
     private var nextCarrier: UInt64 = 1
+    /// The sidecar's addresses for datagrams, and what goes there; nil: it has none.
+    private var datagrams: DatagramDialler?
+    private var network: NetworkWatch?
     private(set) var isWanted = false
     /// A carrier is being made, or one that led nowhere is being cleared away.
     private var isDialling = false
@@ -35,7 +38,7 @@ public final class TunnelClient {
     private var answeredAddress: Address?
     private var dialAttempts = 0
     /// How many connections in a row the peer ended with an error, and when the last one began.
-    private var badEndings = 0
+    private(set) var badEndings = 0
     private var establishedAt = Instant(nanoseconds: 0)
     private var redial: Scheduled<Void>?
     private var pumpIsScheduled = false
@@ -64,13 +67,19 @@ public final class TunnelClient {
     ) {
         eventLoop.preconditionInEventLoop()
         self.eventLoop = eventLoop
-        self.order = DialOrder(addresses)
+        self.order = DialOrder(addresses.filter { !$0.isDatagrams })
         self.delegate = delegate
         self.random = .system
         self.maxMessageSize = configuration.tunnel.maxMessageSize
         self.initiator = Initiator(configuration, random: self.random, wallClock: Clock.wallClock)
         self.timer = DeadlineTimer(eventLoop: eventLoop)
         self.timer.onDeadline = { [weak self] in self?.deadline() }
+        self.datagrams = DatagramDialler(addresses, client: self)
+    }
+
+    deinit {
+        self.network?.stop()
+        self.datagrams?.stop()
     }
 
     // MARK: For the agent
@@ -79,12 +88,42 @@ public final class TunnelClient {
     public func start() {
         self.isWanted = true
         self.dial()
+        self.datagrams?.start()
+        self.watchNetwork()
     }
+
+    /// What was dialled from another address, or before a sleep, may lead nowhere: hands are shaken anew at once.
+    private func watchNetwork() {
+        let network = NetworkWatch(eventLoop: self.eventLoop) { [weak self] in self?.networkChanged() }
+        self.network?.stop()
+        self.network = network
+        network.start()
+    }
+
+    private func networkChanged() {
+        guard self.isWanted, !self.initiator.isClosing else { return }
+        self.datagrams?.reopen()
+        // A second stream beside the first: whichever is answered last stays.
+        guard !self.isDialling, self.carriers.count < Self.streamsAtOnce else { return }
+        self.redial?.cancel()
+        self.redial = nil
+        self.dialAttempts = 0
+        self.dial(beside: true)
+    }
+
+    private static let streamsAtOnce = 2
 
     /// Leaves the present carrier, and goes on over one to these addresses.
     public func dial(instead addresses: [Address]) {
-        guard addresses != self.order.addresses else { return }
-        self.order = DialOrder(addresses)
+        let streams = addresses.filter { !$0.isDatagrams }
+        let places = addresses.filter(\.isDatagrams)
+        if places != self.datagrams?.addresses ?? [] {
+            self.datagrams?.stop()
+            self.datagrams = DatagramDialler(places, client: self)
+            if self.isWanted { self.datagrams?.start() }
+        }
+        guard streams != self.order.addresses else { return }
+        self.order = DialOrder(streams)
         self.attempt = nil
         self.answeredAddress = nil
         guard self.isWanted else { return }
@@ -105,6 +144,7 @@ public final class TunnelClient {
     public func close(_ code: ErrorCode) {
         self.isWanted = false
         self.redial?.cancel()
+        self.network?.stop()
         self.initiator.close(code, at: Clock.now())
         self.schedulePump()
         if !self.initiator.isClosing { self.dropCarriers() }
@@ -120,6 +160,7 @@ public final class TunnelClient {
     public func stop() {
         self.isWanted = false
         self.redial?.cancel()
+        self.network?.stop()
         self.dropCarriers()
     }
 
@@ -132,14 +173,20 @@ public final class TunnelClient {
 
     /// Where the present carrier leads, or the one that was answered last; nil: none was.
     public var address: Address? {
-        self.carriers.lazy.compactMap(\.address).first ?? self.answeredAddress
+        if self.initiator.usesDatagrams, let address = self.datagrams?.answeredAddress { return address }
+        return self.carriers.lazy.compactMap(\.address).first ?? self.answeredAddress ?? self.datagrams?.answeredAddress
     }
+
+    /// How often the connection has changed from one carrier to another.
+    public private(set) var carrierChanges: UInt64 = 0
 
     // MARK: Dialling
 
-    private func dial() {
+    private func dial(beside: Bool = false) {
         self.redial = nil
-        guard self.isWanted, !self.isDialling, self.carriers.isEmpty else { return }
+        guard self.isWanted, !self.isDialling, self.carriers.isEmpty || beside, !self.order.addresses.isEmpty else {
+            return
+        }
         self.isDialling = true
         self.attempt = DialAttempt(self.order.attempt(at: Clock.now()))
         self.dialNext()
@@ -152,6 +199,7 @@ public final class TunnelClient {
         switch address {
         case .tcp(let host, let port): self.connect(address, host, port)
         case .command(let words): self.run(address, words)
+        case .udp: self.dialNext()
         }
     }
 
@@ -207,15 +255,19 @@ public final class TunnelClient {
 
     private func attach(_ channel: any Channel, to address: Address, by command: FilterProcess? = nil) throws {
         let carrier = StreamCarrier(
-            id: CarrierID(self.nextCarrier),
+            id: self.takeCarrierID(),
             channel: channel,
             framer: MessageFramer(role: .initiator, maxMessageSize: self.maxMessageSize),
             address: address,
             command: command,
             at: Clock.now()
         )
-        self.nextCarrier += 1
         try channel.pipeline.syncOperations.addHandler(StreamCarrierHandler(carrier: carrier, owner: self))
+    }
+
+    func takeCarrierID() -> CarrierID {
+        defer { self.nextCarrier += 1 }
+        return CarrierID(self.nextCarrier)
     }
 
     /// This address led nowhere: the next one's turn.
@@ -244,6 +296,8 @@ public final class TunnelClient {
         let most = min(Self.jitter.nanoseconds, step.nanoseconds / Int64(Self.jitterShare))
         let jitter = most > 0 ? Int64(self.random.next() % UInt64(most)) : 0
         self.dial(in: step + .nanoseconds(jitter))
+        // With datagrams there is no need of another way; it is looked for all the same, for when there is.
+        guard !self.isConnected else { return }
         self.delegate?.tunnelClient(self, dialFailed: attempt.reason, retryIn: step)
     }
 
@@ -258,10 +312,20 @@ public final class TunnelClient {
         }
     }
 
-    private func answered() {
+    /// There is a connection, and something that carries it.
+    var isConnected: Bool {
+        switch self.initiator.connection {
+        case .some(let connection): connection.hasCarrier && connection.presence == .live
+        case .none: false
+        }
+    }
+
+    private func answered(_ id: CarrierID) {
+        self.datagrams?.answered(id)
+        guard let carrier = self.carriers.first(where: { $0.id == id }) else { return }
         self.dialAttempts = 0
         self.attempt = nil
-        guard let address = self.carriers.last?.address else { return }
+        guard let address = carrier.address else { return }
         self.answeredAddress = address
         self.order.answered(address)
     }
@@ -274,7 +338,7 @@ public final class TunnelClient {
     // MARK: Pumping
 
     /// Once for all that happens in this turn of the loop, so that many small writes leave in one message.
-    private func schedulePump() {
+    func schedulePump() {
         guard !self.pumpIsScheduled else { return }
         self.pumpIsScheduled = true
         self.eventLoop.assumeIsolated().execute {
@@ -283,12 +347,13 @@ public final class TunnelClient {
         }
     }
 
-    private func pump() {
+    func pump() {
         let now = Clock.now()
         self.deliverEvents()
         for carrier in self.carriers {
             carrier.pump { self.initiator.writeNext(into: &$0, for: carrier.id, at: now) }
         }
+        self.datagrams?.pump(at: now)
         self.deliverEvents()
         self.timer.arm(for: self.initiator.nextDeadline, now: now)
     }
@@ -309,15 +374,24 @@ public final class TunnelClient {
                 let carrier = self.carriers.first { $0.id == id }
                 if let carrier, carrier.command != nil, carrier.fault == nil { carrier.fault = "gives no answer" }
                 self.drop(id)
-            case .established:
-                self.answered()
-                self.establishedAt = Clock.now()
-            case .resumed: self.answered()
+                self.datagrams?.closed(id)
+            case .answered(let id): self.answered(id)
+            case .established: self.establishedAt = Clock.now()
+            case .moved: self.carrierChanges += 1
+            case .datagramsAreLost: self.redialNow()
             case .connection(.ended(let end)): self.connectionEnded(end)
-            case .connection, .presharedKeysDiffer: break
+            case .resumed, .connection, .presharedKeysDiffer, .sidecarIsBusy: break
             }
             self.delegate?.tunnelClient(self, did: event)
         }
+    }
+
+    /// A stream is needed, and not after whatever pause its last failure has earned it.
+    private func redialNow() {
+        guard self.redial != nil else { return }
+        self.redial?.cancel()
+        self.dialAttempts = 0
+        self.dial()
     }
 
     /// PROTOCOL, closing: some ends say that nobody should come back, others that nobody should come back at once.
@@ -336,6 +410,7 @@ public final class TunnelClient {
 
     private func dropCarriers() {
         for carrier in self.carriers { self.drop(carrier.id) }
+        self.datagrams?.stop()
     }
 }
 
@@ -386,7 +461,7 @@ extension TunnelClient: StreamCarrierHandler.Owner {
             return
         }
         if wasAnswered { carrier.command?.end(after: carrier.fault == nil ? Self.ownEnd : .zero) }
-        self.delegate?.tunnelClientLostItsCarrier(self)
+        if !self.isConnected { self.delegate?.tunnelClientLostItsCarrier(self) }
         guard !self.isDialling, self.redial == nil else {
             carrier.command?.end()
             return
@@ -394,7 +469,7 @@ extension TunnelClient: StreamCarrierHandler.Owner {
         if self.badEndings > 0, self.initiator.connection == nil {
             self.attempt = nil
             carrier.command?.end()
-            return self.dial(in: Self.endingBackoff[self.badEndings - 1])
+            return self.dial(in: self.pauseAfterEnding)
         }
         guard !wasAnswered, let address = carrier.address else {
             self.dialAttempts = max(1, self.dialAttempts)
@@ -414,6 +489,11 @@ extension TunnelClient: StreamCarrierHandler.Owner {
             let what = carrier.fault ?? ending.reason
             self?.failed(address, .unreachable, "'\(address.abbreviated)' \(what)")
         }
+    }
+
+    /// After a connection that ended with an error.
+    var pauseAfterEnding: TimeAmount {
+        self.badEndings > 0 ? Self.endingBackoff[min(self.badEndings, Self.endingBackoff.count) - 1] : .zero
     }
 
     /// How long a command whose output has ended may take to end by itself: its code and its last words tell why.

@@ -45,6 +45,11 @@ final class Link {
     var connection: Connection
     var sessions: [ResponderSession] = []
     var carriers: [CarrierID] = []
+    /// The path of datagrams that was shown to lead to this peer, and its number as a carrier.
+    var path: (route: DatagramRoute, id: CarrierID)?
+    /// Another address from which the newest message came: until it is shown to be the peer's, all goes the old way.
+    var candidate: PathCandidate?
+    var challengedAt: Instant?
     /// Initiations opened on its carriers in the present second.
     var handshakes = RateLimit(perSecond: Constants.initiationsPerSecond)
 
@@ -60,6 +65,8 @@ final class Link {
         return entry.peer === self.peer && entry.answered == self.connection.id
     }
 
+    var usesDatagrams: Bool { self.path.map { $0.id == self.connection.carrier } ?? false }
+
     func letGo() {
         for entry in self.sessions { entry.link = nil }
         self.sessions.removeAll()
@@ -71,17 +78,46 @@ final class Link {
 final class ResponderSession {
     let session: Session
     let peer: AcceptedPeer
-    let carrier: CarrierID
+    /// Where its response went.
+    let origin: Origin
     let answered: ConnectionID
     /// nil until a data message has opened.
     var link: Link?
 
-    init(session: Session, peer: AcceptedPeer, carrier: CarrierID, answered: ConnectionID) {
+    init(session: Session, peer: AcceptedPeer, origin: Origin, answered: ConnectionID) {
         self.session = session
         self.peer = peer
-        self.carrier = carrier
+        self.origin = origin
         self.answered = answered
     }
+}
+
+/// Where a message came from.
+enum Origin: Hashable {
+    case stream(CarrierID)
+    case datagrams(DatagramRoute)
+}
+
+/// Where datagrams of a peer come from, and which of our addresses they were sent to: answers leave from there.
+public struct DatagramRoute: Hashable, Sendable {
+    public var remote: PathAddress
+    public var local: PathAddress?
+
+    public init(remote: PathAddress, local: PathAddress? = nil) {
+        self.remote = remote
+        self.local = local
+    }
+}
+
+/// RFC 9000 §8.2: an address that is being challenged.
+struct PathCandidate {
+    let route: DatagramRoute
+    let data: UInt64
+    let since: Instant
+    var sent = 0
+    var sendAt: Instant
+    var bytesReceived: Int
+    var bytesSent = 0
 }
 
 /// So many a second, counted in seconds that begin with the first.

@@ -8,9 +8,11 @@ extension Connection {
         }
         var skipped = false
         var settled: [SentMessage] = []
+        var isSpurious = false
         ack.forEachRange { range in
             skipped = self.sent.wasSkipped(in: range)
             guard !skipped else { return false }
+            if self.recovery?.lateNumbers.acknowledge(range) ?? false { isSpurious = true }
             self.sent.settle(range) { settled.append($0) }
             return true
         }
@@ -26,9 +28,14 @@ extension Connection {
         }
         if let newest {
             if newest.number == ack.largest { self.roundTripTime.sample(now - newest.time, ackDelay: ack.delay) }
-            var lost: [SentMessage] = []
-            self.sent.settleEarlier(than: newest.number, on: newest.carrier) { lost.append($0) }
-            for message in lost { self.lose(message) }
+            if self.recovery == nil {
+                var lost: [SentMessage] = []
+                self.sent.settleEarlier(than: newest.number, on: newest.carrier) { lost.append($0) }
+                for message in lost { self.lose(message) }
+            } else {
+                self.recover(acknowledged: settled, newest: newest, isSpurious: isSpurious, at: now)
+            }
+            if let signWantedAt, newest.time >= signWantedAt { self.signWantedAt = nil }
         }
         self.noteAlive(at: now)
         self.signalWritableAfterRoom()
@@ -53,8 +60,12 @@ extension Connection {
     }
 
     /// What a lost message carried is queued again: frames, not messages (RFC 9000 §13.3).
-    private mutating func lose(_ message: SentMessage) {
+    mutating func lose(_ message: SentMessage) {
         self.statistics.messagesLost += 1
+        self.requeue(message)
+    }
+
+    mutating func requeue(_ message: SentMessage) {
         self.pendingControl.formUnion(message.control)
         if let chunk = message.chunk { self.lose(chunk) }
         for chunk in message.moreChunks { self.lose(chunk) }

@@ -2,7 +2,7 @@ import NIOCore
 
 extension Connection {
     /// From now on messages go this way, sealed with this session. What nobody acknowledged elsewhere is sent again.
-    mutating func move(to carrier: CarrierID, session: Session, at now: Instant) {
+    mutating func move(to carrier: CarrierID, _ kind: CarrierKind, session: Session, at now: Instant) {
         if self.session !== session {
             self.session = session
             self.statistics.sessions += 1
@@ -17,6 +17,10 @@ extension Connection {
         self.statistics.carriers += 1
         self.roundTripTime = RoundTripTime()
         self.loseAll(exceptOn: carrier)
+        self.recovery = kind == .datagrams ? self.makeRecovery(session) : nil
+        self.received.isPrompt = kind == .datagrams
+        self.pathResponses.removeAll()
+        self.signWantedAt = nil
         self.received.ackSoon()
         self.pingIsPending = true
         self.probeCount = 0
@@ -25,14 +29,39 @@ extension Connection {
         self.elicitedAt = now
     }
 
+    /// Whether this number is greater than all that came before it, while the connection lasts. Notes it.
+    mutating func isNewest(_ number: UInt64) -> Bool {
+        guard self.isActive, self.highestReceived.map({ number > $0 }) ?? true else { return false }
+        self.highestReceived = number
+        return true
+    }
+
+    private func makeRecovery(_ session: Session) -> DatagramRecovery {
+        let greatest = min(session.peerParameters.maxMessageSize, self.configuration.maxMessageSize)
+        return DatagramRecovery(
+            algorithm: self.configuration.congestionAlgorithm,
+            greatestMessage: min(greatest, Constants.greatestDatagramSize),
+            random: DatagramRecovery.RandomSeed(value: self.random.next())
+        )
+    }
+
     /// The end of a carrier: nothing more can be learned of what was sent on it.
     mutating func carrierClosed(_ carrier: CarrierID, isLast: Bool, at now: Instant) {
         if self.carrier == carrier {
             self.carrier = nil
             self.loseAll(exceptOn: nil)
+            self.recovery = nil
             if case .closing = self.state { self.wipe() }
         }
         if isLast, self.carrierLostAt == nil { self.carrierLostAt = now }
+    }
+
+    /// A byte stream that stood beside the datagrams has ended, as it does with the peer's program: a sign of life is
+    /// waited for as long as for another carrier.
+    mutating func streamEndedBesides(at now: Instant) {
+        guard self.isActive, self.recovery != nil, self.signWantedAt == nil else { return }
+        self.signWantedAt = now
+        self.pingIsPending = true
     }
 
     // MARK: Liveness
@@ -60,7 +89,8 @@ extension Connection {
         var deadline: Instant?
         if self.carrier != nil {
             deadline = sooner(self.received.deadline, self.elicitedAt + self.keepAliveInterval)
-            deadline = sooner(deadline, self.probeDeadline)
+            deadline = sooner(deadline, self.recovery?.lossTime ?? self.probeDeadline)
+            deadline = sooner(deadline, self.recovery?.pacedUntil)
             if self.presence == .live { deadline = sooner(deadline, self.suspicionDeadline) }
         }
         if self.presence != .gone { deadline = sooner(deadline, self.goneDeadline) }
@@ -77,16 +107,18 @@ extension Connection {
     }
 
     private var goneDeadline: Instant {
-        let unanswered = self.aliveAt + self.deadAfter
+        var unanswered = self.aliveAt + self.deadAfter
+        if let signWantedAt { unanswered = min(unanswered, signWantedAt + Constants.carrierGrace) }
         // Only the responder takes the loss of the last carrier for a sign: the initiator is the one who dials.
         guard self.role == .responder, let carrierLostAt = self.carrierLostAt else { return unanswered }
         return min(unanswered, carrierLostAt + Constants.carrierGrace)
     }
 
-    /// RFC 9002 §6.2: on a byte stream a probe timeout sends a PING and nothing else.
+    /// RFC 9002 §6.2. On datagrams the peer is asked several times before it is held to be gone, however slow it was.
     private var probeDeadline: Instant? {
         guard !self.sent.isEmpty else { return nil }
-        let backoff = self.roundTripTime.probeTimeout.nanoseconds << Int64(min(self.probeCount, 10))
+        var backoff = self.roundTripTime.probeTimeout.nanoseconds << Int64(min(self.probeCount, 10))
+        if self.recovery != nil { backoff = min(backoff, self.deadAfter.nanoseconds / 3) }
         return self.elicitedAt + .nanoseconds(backoff)
     }
 
@@ -111,9 +143,12 @@ extension Connection {
         if self.presence == .live, let suspicion = self.suspicionDeadline, now >= suspicion {
             self.setPresence(.suspected)
         }
-        if let probe = self.probeDeadline, now >= probe {
+        if let lossTime = self.recovery?.lossTime {
+            if now >= lossTime { self.detectLoss(at: now) }
+        } else if let probe = self.probeDeadline, now >= probe {
             self.probeCount += 1
-            self.pingIsPending = true
+            // On a byte stream a probe is a PING and nothing else.
+            if self.recovery == nil { self.pingIsPending = true } else { self.sendProbes() }
             // Sent or not, the next one is counted from here.
             self.elicitedAt = now
         }

@@ -2,7 +2,13 @@ import NIOCore
 
 extension Connection {
     /// Takes the frames of a message that has opened. What breaks the protocol ends the connection.
-    mutating func receive(frames: consuming ByteBuffer, number: UInt64, bytes: Int, at now: Instant) {
+    mutating func receive(
+        frames: consuming ByteBuffer,
+        number: UInt64,
+        bytes: Int,
+        over kind: CarrierKind = .stream,
+        at now: Instant
+    ) {
         self.statistics.messagesReceived += 1
         self.statistics.bytesReceived += UInt64(bytes)
         switch self.state {
@@ -17,7 +23,7 @@ extension Connection {
             while frames.readableBytes > 0, self.isActive {
                 let frame = try Frame(reading: &frames)
                 ackEliciting = ackEliciting || frame.isAckEliciting
-                try self.apply(frame, at: now)
+                try self.apply(frame, over: kind, at: now)
             }
         } catch {
             self.close(error.code, reason: "\(error.reason)", at: now)
@@ -40,7 +46,7 @@ extension Connection {
         self.closeIsPending = true
     }
 
-    private mutating func apply(_ frame: Frame, at now: Instant) throws(TransportError) {
+    private mutating func apply(_ frame: Frame, over kind: CarrierKind, at now: Instant) throws(TransportError) {
         switch frame {
         case .padding, .ping, .blocked: break
         case .ack(let ack): try self.receiveAck(ack, at: now)
@@ -58,8 +64,8 @@ extension Connection {
         case .connectionClose(let code, var reason):
             let text = reason.readString(length: min(reason.readableBytes, 256)) ?? ""
             self.end(ConnectionEnd(code: ErrorCode(rawValue: code), origin: .peer, reason: text), at: now)
-        // They belong to UDP paths, and stream carriers have none.
-        case .pathChallenge, .pathResponse: break
+        // They belong to paths of datagrams, and byte streams have none.
+        case .pathChallenge, .pathResponse: if kind == .datagrams { self.receivePathFrame(frame) }
         case .datagram:
             // We announced no max_datagram_frame_size: RFC 9221 §3.
             throw TransportError(.protocolViolation, "a DATAGRAM that was not asked for")

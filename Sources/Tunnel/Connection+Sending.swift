@@ -12,7 +12,8 @@ extension Connection {
             guard self.closeIsPending else { return nil }
             self.closeIsPending = false
             self.closeSentAt = now
-            return self.seal(into: &buffer, on: carrier, with: session, at: now) { _, body, _ in
+            let room = self.roomOnStream(session)
+            return self.seal(into: &buffer, on: carrier, with: session, room: room, at: now) { _, body in
                 Self.writeClose(end, into: &body)
             }
         case .active: break
@@ -22,26 +23,106 @@ extension Connection {
             self.end(ConnectionEnd(code: .internalError, origin: .local, reason: "all numbers are used"), at: now)
             return nil
         }
-        guard self.hasSomethingToSend(at: now) else { return nil }
-        return self.seal(into: &buffer, on: carrier, with: session, at: now) { connection, body, room in
+        if self.recovery != nil { return self.writeNextDatagram(into: &buffer, on: carrier, with: session, at: now) }
+        guard self.received.isDue(at: now) || self.hasFramesToSend else { return nil }
+        let room = self.roomOnStream(session)
+        return self.seal(into: &buffer, on: carrier, with: session, room: room, at: now) { connection, body in
             connection.writeFrames(into: &body, room: room, carrier: carrier, at: now)
         }
     }
+
+    private func roomOnStream(_ session: Session) -> Int {
+        let size = min(session.peerParameters.maxMessageSize, self.configuration.maxMessageSize)
+        let greatest = self.recovery == nil ? size : Constants.baseDatagramSize
+        return Self.room(inMessageOf: greatest)
+    }
+
+    /// Bytes of frames that a message of at most this size holds, padding included.
+    private static func room(inMessageOf size: Int) -> Int {
+        (size - Constants.dataOverhead) & ~(Constants.paddingUnit - 1)
+    }
+
+    // MARK: Datagrams
+
+    /// What may go out on a path of datagrams now: RFC 9002 §7, pacing and probes.
+    private mutating func writeNextDatagram(
+        into buffer: inout ByteBuffer,
+        on carrier: CarrierID,
+        with session: Session,
+        at now: Instant
+    ) -> CarrierID? {
+        guard var size = self.recovery?.mtu.current else { return nil }
+        self.recovery?.pacedUntil = nil
+        if self.hasFramesToSend {
+            let isProbe = self.recovery?.probesDue ?? 0 > 0
+            // A probe gets through even where the path has become smaller.
+            if isProbe { size = Constants.baseDatagramSize }
+            if isProbe || self.mayElicit(size, at: now) {
+                let room = Self.room(inMessageOf: size)
+                let wrote = self.seal(into: &buffer, on: carrier, with: session, room: room, at: now) {
+                    connection,
+                    body in
+                    connection.writeFrames(into: &body, room: room, carrier: carrier, at: now)
+                }
+                if wrote != nil { return wrote }
+            }
+        } else {
+            self.recovery?.probesDue = 0
+            if let recovery = self.recovery, recovery.hasRoom(for: size) {
+                self.recovery?.sampler.noteAppLimited(inFlight: recovery.inFlight)
+            }
+            if let probe = self.recovery?.mtu.probeSize(at: now), self.mayElicit(probe, at: now) {
+                return self.writeSizeProbe(probe, into: &buffer, on: carrier, with: session, at: now)
+            }
+        }
+        guard self.received.isDue(at: now) else { return nil }
+        let room = Self.room(inMessageOf: size)
+        return self.seal(into: &buffer, on: carrier, with: session, room: room, at: now) { connection, body in
+            _ = connection.received.writeAck(into: &body, room: min(room, Self.ackAtMost), at: now)
+            return nil
+        }
+    }
+
+    private mutating func mayElicit(_ size: Int, at now: Instant) -> Bool {
+        guard !self.sent.isFull, self.recovery?.hasRoom(for: size) ?? false else { return false }
+        guard let at = self.recovery?.pacer.nextSendTime(for: size, at: now) else { return true }
+        self.recovery?.pacedUntil = at
+        return false
+    }
+
+    private mutating func writeSizeProbe(
+        _ size: Int,
+        into buffer: inout ByteBuffer,
+        on carrier: CarrierID,
+        with session: Session,
+        at now: Instant
+    ) -> CarrierID? {
+        let room = Self.room(inMessageOf: size)
+        self.recovery?.mtu.probeSent(size)
+        return self.seal(into: &buffer, on: carrier, with: session, room: room, at: now) { _, body in
+            body.writeVarInt(FrameType.ping)
+            body.writeRepeatingByte(0, count: room - 1)
+            var message = SentMessage(number: 0, time: now, carrier: carrier)
+            message.isSizeProbe = true
+            return message
+        }
+    }
+
+    // MARK: Sealing
 
     /// Writes frames by the closure, pads and seals them. The closure returns what to remember, if anything.
     private mutating func seal(
         into buffer: inout ByteBuffer,
         on carrier: CarrierID,
         with session: Session,
+        room: Int,
         at now: Instant,
-        _ write: (inout Self, inout ByteBuffer, Int) -> SentMessage?
+        _ write: (inout Self, inout ByteBuffer) -> SentMessage?
     ) -> CarrierID? {
         let start = buffer.writerIndex
-        let size = min(session.peerParameters.maxMessageSize, self.configuration.maxMessageSize)
-        let room = (size - Constants.dataOverhead) & ~(Constants.paddingUnit - 1)
         buffer.writeRepeatingByte(0, count: Constants.dataHeaderSize)
         let framesStart = buffer.writerIndex
-        var message = write(&self, &buffer, room)
+        var message = write(&self, &buffer)
         let written = buffer.writerIndex - framesStart
         guard written > 0 else {
             buffer.moveWriterIndex(to: start)
@@ -51,17 +132,31 @@ extension Connection {
         buffer.writeRepeatingByte(0, count: padding)
         let number = self.takeNumber()
         session.seal(messageAt: start, in: &buffer, counter: number)
+        let size = buffer.writerIndex - start
         self.statistics.messagesSent += 1
-        self.statistics.bytesSent += UInt64(buffer.writerIndex - start)
+        self.statistics.bytesSent += UInt64(size)
         if message != nil {
             message?.number = number
             self.elicitedAt = now
+            if self.recovery != nil { self.count(sent: &message, size: size, at: now) }
             if let message { self.sent.append(message) }
         }
         return carrier
     }
 
-    private mutating func takeNumber() -> UInt64 {
+    private mutating func count(sent message: inout SentMessage?, size: Int, at now: Instant) {
+        guard let inFlight = self.recovery?.inFlight else { return }
+        message?.size = size
+        if let stamp = self.recovery?.sampler.stamp(sending: size, inFlightBefore: inFlight, at: now) {
+            message?.stamp = stamp
+        }
+        self.recovery?.inFlight += size
+        self.recovery?.congestion.didSend(size, inFlight: inFlight + size, at: now)
+        self.recovery?.pacer.sent(size, at: now)
+        if let due = self.recovery?.probesDue, due > 0 { self.recovery?.probesDue = due - 1 }
+    }
+
+    mutating func takeNumber() -> UInt64 {
         if self.nextNumber == self.nextSkip {
             self.sent.noteSkipped(self.nextNumber)
             self.nextNumber += 1
@@ -71,13 +166,15 @@ extension Connection {
         return self.nextNumber
     }
 
-    private func hasSomethingToSend(at now: Instant) -> Bool {
-        if self.received.isDue(at: now) { return true }
+    private var hasFramesToSend: Bool {
         if self.sent.isFull { return false }
         if let control = self.controlStream, control.hasLostToSend || control.hasFreshToSend { return true }
         return self.pingIsPending || !self.pendingControl.isEmpty || !self.controlQueue.isEmpty
-            || !self.lostQueue.isEmpty || !self.freshQueue.isEmpty
+            || !self.lostQueue.isEmpty || !self.freshQueue.isEmpty || !self.pathResponses.isEmpty
     }
+
+    /// Of an ACK frame: what 64 ranges take.
+    private static let ackAtMost = 1_100
 
     private mutating func writeFrames(
         into body: inout ByteBuffer,
@@ -89,7 +186,7 @@ extension Connection {
         var message = SentMessage(number: 0, time: now, carrier: carrier)
         var eliciting = false
         if self.received.hasUnacknowledged {
-            message.acknowledges = self.received.writeAck(into: &body, room: min(room, 1_100), at: now)
+            message.acknowledges = self.received.writeAck(into: &body, room: min(room, Self.ackAtMost), at: now)
         }
         let afterAck = body.writerIndex
         if !self.sent.isFull {
@@ -123,6 +220,10 @@ extension Connection {
         message: inout SentMessage,
         at now: Instant
     ) {
+        while end - body.writerIndex >= 16, let data = self.pathResponses.popFirst() {
+            body.writeVarInt(FrameType.pathResponse)
+            body.writeInteger(data)
+        }
         if self.pendingControl.contains(.maxData), end - body.writerIndex >= 16 {
             let limit = self.receiveWindow.update(
                 at: now,

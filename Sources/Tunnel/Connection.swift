@@ -34,6 +34,11 @@ public struct Connection: ~Copyable {
     var sent = SentMessages()
     var received = ReceivedNumbers()
     var roundTripTime = RoundTripTime()
+    /// Of a carrier of datagrams; nil on a byte stream.
+    var recovery: DatagramRecovery?
+    var pathResponses = CircularBuffer<UInt64>()
+    /// What the peer answered to challenges since it was last asked.
+    var pathResponsesReceived: [UInt64] = []
 
     // Flow control
     var sendCredit: SendCredit
@@ -72,6 +77,8 @@ public struct Connection: ~Copyable {
     var elicitedAt: Instant
     var probeCount = 0
     var carrierLostAt: Instant?
+    /// Since then a sign of life is waited for, for less long than usual.
+    var signWantedAt: Instant?
 
     var events = CircularBuffer<ConnectionEvent>()
 
@@ -121,6 +128,9 @@ public struct Connection: ~Copyable {
 
     public var hasCarrier: Bool { self.carrier != nil }
 
+    /// The greatest message that the path of datagrams in use takes, in bytes of UDP payload; nil on a byte stream.
+    public var pathMTU: Int? { self.recovery?.mtu.current }
+
     /// The round trip on the present carrier, once one was measured.
     public var measuredRoundTripTime: TimeAmount? {
         self.roundTripTime.latest == nil ? nil : self.roundTripTime.smoothed
@@ -144,6 +154,8 @@ public struct Connection: ~Copyable {
         self.events.append(.ended(end))
         if end.origin == .local, self.carrier != nil, self.session != nil {
             var lifetime = TimeAmount.nanoseconds(3 * self.roundTripTime.probeTimeout.nanoseconds)
+            // A path that had grown slow before it fell silent keeps nobody waiting for longer than a peer is waited for.
+            if self.recovery != nil { lifetime = min(lifetime, self.deadAfter) }
             // The keys of a key that is accepted no more are gone within a second.
             if end.code == .revoked { lifetime = min(lifetime, Constants.revokedLifetime) }
             self.state = .closing(end, until: now + lifetime)
@@ -172,6 +184,7 @@ public struct Connection: ~Copyable {
         self.freshQueue.removeAll()
         self.blockedQueue.removeAll()
         self.sent.settleAll(where: { _ in true }, { _ in })
+        self.recovery?.inFlight = 0
         self.events.removeAll()
         self.sendBuffered = 0
         self.gapCount = 0

@@ -63,12 +63,44 @@ enum Constants {
     static let initialRoundTripTime = TimeAmount.milliseconds(333)
     static let granularity = TimeAmount.milliseconds(1)
     static let bytesBeforeAck = 128 * 1_024  // †
+    /// RFC 9000 §13.2.2: in datagrams every second message that asks for it is acknowledged at once.
+    static let messagesBeforeAck = 2
+    static let packetThreshold: UInt64 = 3
+    /// RFC 9002 §6.2.4.
+    static let probesAfterTimeout = 2
+    static let persistentCongestionThreshold: Int64 = 3
+    /// After so many probe timeouts without an answer, and no sooner than this, datagrams are held not to get through. †
+    static let timeoutsBeforeDark = 3
+    static let darkNoSooner = TimeAmount.milliseconds(500)
+    /// What was declared lost is remembered for a while, to learn that it had only come late. †
+    static let lostNumbersKept = 4_096
     /// One number in about this many is left out, to catch acknowledgement of what was never sent. †
     static let skipInterval: UInt64 = 512
     static let skippedNumbersKept = 64
     static let ackRangesKept = 64
     /// Ack-eliciting messages in flight: a peer that withholds ACKs stops us here rather than filling our memory. †
     static let unacknowledgedMessages = 32_768
+
+    // MARK: Datagrams (PROTOCOL, carriers)
+
+    /// Bytes of UDP payload that every path carries: a handshake message has exactly so many (RFC 9000 §14).
+    static let baseDatagramSize = 1_200
+    /// The greatest multiple of the padding unit that a UDP datagram takes over IPv4.
+    static let greatestDatagramSize = 65_504
+    /// RFC 9000 §8.1.
+    static let amplification = 3
+    static let challengesPerCandidate = 3
+    /// A peer that changes its address more often is followed no faster. †
+    static let candidateInterval = TimeAmount.milliseconds(100)
+    static let pathResponsesReadAtOnce = 8
+    static let cookieSecretLifetime = TimeAmount.seconds(120)
+    /// Initiations opened a second of those who have not shown that they receive at their address, of one address that has,
+    /// and addresses that are counted. †
+    static let initiationsWithoutCookie = 100
+    static let initiationsPerSource = 20
+    static let sourcesCounted = 1_024
+    /// Answers that wait for the socket: a responder's to strangers. †
+    static let datagramAnswersKept = 256
 
     // MARK: Flow control (RFC 9000 §4) and memory
 

@@ -17,11 +17,29 @@ enum HandshakeMessage {
         return body(bytes.bytes)
     }
 
-    /// Appends mac1 over all that stands in the buffer, and a mac2 of zeros: on stream carriers there are no cookies.
-    static func appendMacs(_ key: MacKey, to bytes: inout ByteBuffer) {
+    /// Appends mac1 over all that stands in the buffer, and mac2: zeros without a cookie. Returns mac1.
+    @discardableResult
+    static func appendMacs(_ key: MacKey, cookie: Cookie? = nil, to bytes: inout ByteBuffer) -> Mac128 {
         let mac1 = key.mac(bytes.readableBytesSpan)
         bytes.writeWithOutputRawSpan(minimumWritableBytes: self.mac) { mac1.write(into: &$0) }
-        bytes.writeRepeatingByte(0, count: self.mac)
+        let mac2 = cookie.map { $0.mac(bytes.readableBytesSpan) } ?? .zero
+        bytes.writeWithOutputRawSpan(minimumWritableBytes: self.mac) { mac2.write(into: &$0) }
+        return mac1
+    }
+
+    /// Whether mac2 is the cookie's, over all that stands before it.
+    static func hasMac2(_ message: ByteBuffer, of cookie: Cookie) -> Bool {
+        let covered = message.readableBytes - self.mac
+        guard covered > 0, let body = message.getSlice(at: message.readerIndex, length: covered),
+            let mac2 = message.getSlice(at: message.readerIndex + covered, length: self.mac)
+        else { return false }
+        return cookie.mac(body.readableBytesSpan).matches(mac2.readableBytesSpan)
+    }
+
+    static func mac1(of message: ByteBuffer) -> Mac128? {
+        let at = message.readerIndex + message.readableBytes - self.macs
+        guard at >= message.readerIndex else { return nil }
+        return message.getSlice(at: at, length: self.mac).flatMap { Mac128($0.readableBytesSpan) }
     }
 
     static func hasValidMac1(_ message: ByteBuffer, _ key: MacKey) -> Bool {
@@ -36,5 +54,39 @@ enum HandshakeMessage {
     static func noisePart(of message: ByteBuffer, header: Int) -> ByteBuffer? {
         let count = message.readableBytes - header - self.macs
         return count > 0 ? message.getSlice(at: message.readerIndex + header, length: count) : nil
+    }
+
+    // MARK: Cookie replies
+
+    /// Type, receiver index, nonce, sealed cookie.
+    static func writeCookieReply(
+        _ cookie: Cookie,
+        to receiver: UInt32,
+        answering mac1: Mac128,
+        _ key: CookieKey,
+        random: RandomSource
+    ) -> ByteBuffer {
+        var bytes = ByteBuffer()
+        bytes.reserveCapacity(Constants.cookieReplySize)
+        bytes.writeInteger(OuterMessageType.cookieReply.rawValue, endianness: .little)
+        bytes.writeInteger(receiver, endianness: .little)
+        for _ in 0..<CookieKey.nonceByteCount / 8 { bytes.writeInteger(random.next()) }
+        let nonce = bytes.getSlice(at: self.initiationHeader, length: CookieKey.nonceByteCount) ?? ByteBuffer()
+        bytes.writeWithOutputRawSpan(minimumWritableBytes: CookieKey.sealedByteCount) { output in
+            key.seal(cookie: cookie, nonce: nonce.readableBytesSpan, mac1: mac1, into: &output)
+        }
+        return bytes
+    }
+
+    static func readCookieReply(_ message: ByteBuffer, answering mac1: Mac128, _ key: CookieKey) -> Cookie? {
+        let nonceAt = message.readerIndex + self.initiationHeader
+        guard message.readableBytes == Constants.cookieReplySize,
+            let nonce = message.getSlice(at: nonceAt, length: CookieKey.nonceByteCount),
+            let sealed = message.getSlice(
+                at: nonceAt + CookieKey.nonceByteCount,
+                length: CookieKey.sealedByteCount
+            )
+        else { return nil }
+        return key.open(sealed.readableBytesSpan, nonce: nonce.readableBytesSpan, mac1: mac1)
     }
 }

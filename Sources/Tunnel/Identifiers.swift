@@ -7,6 +7,14 @@ public struct CarrierID: Hashable, Comparable, Sendable {
     public static func < (left: CarrierID, right: CarrierID) -> Bool { left.rawValue < right.rawValue }
 }
 
+/// What a carrier does with messages.
+public enum CarrierKind: Sendable {
+    /// Bytes in order, until it breaks: TCP, or a command's standard input and output.
+    case stream
+    /// Each by itself, some lost, late or twice: UDP.
+    case datagrams
+}
+
 /// What a connection is called in handshakes, so that a later session can carry it on.
 public struct ConnectionID: Hashable, Sendable {
     let rawValue: UInt64

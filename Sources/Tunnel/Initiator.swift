@@ -31,8 +31,16 @@ public struct Initiator: ~Copyable {
         case established
         /// The connection goes on, on this carrier.
         case resumed(CarrierID)
+        /// It goes on another carrier than before, and was never without one.
+        case moved(CarrierID)
+        /// An initiation on this carrier was answered, for the first time or again.
+        case answered(CarrierID)
         /// No longer needed, or no longer trusted: close it.
         case closeCarrier(CarrierID)
+        /// The sidecar answers initiations by cookies: it is overloaded, and takes the next one.
+        case sidecarIsBusy
+        /// Datagrams get through no more: a byte stream is needed, a fresh one even if one stands by.
+        case datagramsAreLost(CarrierID)
         /// A response came whose mac1 is right but which doesn't open: the preshared keys differ.
         case presharedKeysDiffer
         case connection(ConnectionEvent)
@@ -44,6 +52,8 @@ public struct Initiator: ~Copyable {
         let carrier: CarrierID
         let sentAt: Instant
         let timestamp: TAI64N
+        /// Of the message as it was sent: a cookie reply answers it.
+        let mac1: Mac128
         var handshake: InitiatorHandshake
 
         init(
@@ -51,19 +61,29 @@ public struct Initiator: ~Copyable {
             carrier: CarrierID,
             sentAt: Instant,
             timestamp: TAI64N,
+            mac1: Mac128,
             handshake: consuming InitiatorHandshake
         ) {
             self.localIndex = localIndex
             self.carrier = carrier
             self.sentAt = sentAt
             self.timestamp = timestamp
+            self.mac1 = mac1
             self.handshake = handshake
         }
     }
 
     struct Carrier {
         let id: CarrierID
+        let kind: CarrierKind
         var isAnswered = false
+        /// Nothing got through it lately: not used until an initiation on it is answered.
+        var isDark = false
+        var wasReportedLost = false
+        /// What the sidecar asked for, for two minutes (PROTOCOL, cookies).
+        var cookie: (value: Cookie, at: Instant)?
+        /// Messages of the connection's have shown it to be the connection's.
+        var isBound = false
         /// When the next initiation goes out on it, if an answer is being waited for.
         var retryAt: Instant?
         var attempts = 0
@@ -79,6 +99,7 @@ public struct Initiator: ~Copyable {
     let arena = SecretArena()
     let sendingMac: MacKey
     let receivingMac: MacKey
+    let cookieKey: CookieKey
 
     public private(set) var lastTimestamp: TAI64N?
     public private(set) var drops = DropCounters()
@@ -100,6 +121,7 @@ public struct Initiator: ~Copyable {
         self.lastTimestamp = configuration.lastTimestamp
         self.sendingMac = MacKey(receiver: configuration.responder)
         self.receivingMac = MacKey(receiver: configuration.staticKey.publicKey)
+        self.cookieKey = CookieKey(responder: configuration.responder)
         self.connectionID = ConnectionID(rawValue: random.next())
     }
 
@@ -112,9 +134,9 @@ public struct Initiator: ~Copyable {
     // MARK: Carriers
 
     /// A carrier is there: an initiation goes out on it at once.
-    public mutating func carrierOpened(_ id: CarrierID, at now: Instant) {
+    public mutating func carrierOpened(_ id: CarrierID, _ kind: CarrierKind = .stream, at now: Instant) {
         self.notice(now)
-        self.carriers.append(Carrier(id: id, since: now, openedAt: now))
+        self.carriers.append(Carrier(id: id, kind: kind, since: now, openedAt: now))
         self.initiate(on: id, at: now)
     }
 
@@ -124,8 +146,12 @@ public struct Initiator: ~Copyable {
     }
 
     private mutating func forgetCarrier(_ id: CarrierID, at now: Instant) {
+        let wasStream = self.carriers.contains { $0.id == id && $0.kind == .stream && $0.isBound }
         self.carriers.removeAll { $0.id == id }
         self.pending.removeAll { $0.carrier == id }
+        if wasStream, !self.carriers.contains(where: { $0.kind == .stream && $0.isAnswered }) {
+            self.connection?.streamEndedBesides(at: now)
+        }
         self.connection?.carrierClosed(id, isLast: !self.carriers.contains { $0.isAnswered }, at: now)
         self.collectEvents(at: now)
     }
@@ -157,10 +183,9 @@ public struct Initiator: ~Copyable {
         guard let type = OuterMessageType(of: message) else { return self.drops.count(.malformed) }
         let dropped: DropReason?
         switch type {
-        case .data: dropped = self.receiveData(message, at: now)
+        case .data: dropped = self.receiveData(message, from: carrier, at: now)
         case .response: dropped = self.receiveResponse(message, from: carrier, at: now)
-        // Cookies are for UDP alone.
-        case .cookieReply: dropped = .malformed
+        case .cookieReply: dropped = self.receiveCookie(message, from: carrier, at: now)
         case .initiation: dropped = .wrongRole
         }
         guard let dropped else {
@@ -170,7 +195,7 @@ public struct Initiator: ~Copyable {
         return self.drops.count(dropped)
     }
 
-    private mutating func receiveData(_ message: ByteBuffer, at now: Instant) -> DropReason? {
+    private mutating func receiveData(_ message: ByteBuffer, from carrier: CarrierID, at now: Instant) -> DropReason? {
         guard let index: UInt32 = message.headerInteger(at: 4),
             let at = self.sessions.lastIndex(where: { $0.session.localIndex == index })
         else { return .unknownIndex }
@@ -181,7 +206,8 @@ public struct Initiator: ~Copyable {
             if session.isWornOut { self.sessions.remove(at: at) }
             return reason
         }
-        self.connection?.receive(frames: plaintext, number: number, bytes: message.readableBytes, at: now)
+        let kind = self.carriers.first { $0.id == carrier }?.kind ?? .stream
+        self.connection?.receive(frames: plaintext, number: number, bytes: message.readableBytes, over: kind, at: now)
         self.plaintext.giveBack(plaintext)
         return nil
     }
@@ -195,6 +221,7 @@ public struct Initiator: ~Copyable {
         }
         guard self.connection?.carrier == carrier else { return false }
         let wrote = self.connection?.writeNext(into: &buffer, at: now) != nil
+        if wrote, let at = self.carriers.firstIndex(where: { $0.id == carrier }) { self.carriers[at].isBound = true }
         // Room for more to write; or the end, where all numbers are used.
         self.collectEvents(at: now)
         return wrote
@@ -212,7 +239,10 @@ public struct Initiator: ~Copyable {
         timestamp.write(into: &payload)
         self.configuration.tunnel.parameters(self.connectionID).write(into: &payload)
         let overhead = HandshakeMessage.initiationHeader + InitiatorHandshake.message1Overhead + HandshakeMessage.macs
-        let lacking = Constants.initiationSizes.lowerBound - overhead - payload.readableBytes
+        // In datagrams it has the size that the path must carry, and that no answer exceeds.
+        let sizes = Constants.initiationSizes
+        let size = self.carriers[at].kind == .datagrams ? Constants.baseDatagramSize : sizes.lowerBound
+        let lacking = size - overhead - payload.readableBytes
         // A parameter of its own takes two bytes at least.
         if lacking > 0 { TransportParameters.writePadding(max(2, lacking), into: &payload) }
 
@@ -237,11 +267,19 @@ public struct Initiator: ~Copyable {
         self.schedule(retryOf: at, at: now)
         // A responder's key of low order: no handshake can be had with it, and the wait for an answer will end in vain.
         guard isWritten else { return }
-        HandshakeMessage.appendMacs(self.sendingMac, to: &message)
+        let cookie = self.carriers[at].cookie.flatMap { now - $0.at < Constants.cookieLifetime ? $0.value : nil }
+        let mac1 = HandshakeMessage.appendMacs(self.sendingMac, cookie: cookie, to: &message)
 
         if self.pending.count >= Constants.handshakesInFlight { self.pending.removeFirst() }
         self.pending.append(
-            Pending(localIndex: index, carrier: id, sentAt: now, timestamp: timestamp, handshake: handshake)
+            Pending(
+                localIndex: index,
+                carrier: id,
+                sentAt: now,
+                timestamp: timestamp,
+                mac1: mac1,
+                handshake: handshake
+            )
         )
         self.carriers[at].outbox = message
     }
@@ -259,6 +297,28 @@ public struct Initiator: ~Copyable {
         }
         self.carriers[at].attempts = min(attempts + 1, 1_000)
         self.carriers[at].retryAt = now + interval
+    }
+
+    /// Taken only with the mac1 of the latest initiation there, and used in the next retry, not sooner: who forges or repeats
+    /// one gains nothing.
+    private mutating func receiveCookie(
+        _ message: ByteBuffer,
+        from carrier: CarrierID,
+        at now: Instant
+    ) -> DropReason? {
+        // On a byte stream nobody can forge an address.
+        guard let at = self.carriers.firstIndex(where: { $0.id == carrier }), self.carriers[at].kind == .datagrams,
+            let index: UInt32 = message.headerInteger(at: 4)
+        else { return .malformed }
+        guard let pending = self.pending.last(where: { $0.carrier == carrier }), pending.localIndex == index else {
+            return .unknownIndex
+        }
+        guard let cookie = HandshakeMessage.readCookieReply(message, answering: pending.mac1, self.cookieKey) else {
+            return .notOpened
+        }
+        self.carriers[at].cookie = (cookie, now)
+        self.events.append(.sidecarIsBusy)
+        return nil
     }
 
     private func unusedIndex() -> UInt32 {
@@ -314,7 +374,9 @@ public struct Initiator: ~Copyable {
 
     private mutating func adopt(_ session: Session, timestamp: TAI64N, carrier: CarrierID, at now: Instant) {
         if let at = self.carriers.firstIndex(where: { $0.id == carrier }) {
+            if !self.carriers[at].isAnswered || self.carriers[at].isDark { self.events.append(.answered(carrier)) }
             self.carriers[at].isAnswered = true
+            self.carriers[at].isDark = false
             self.carriers[at].retryAt = nil
             self.carriers[at].attempts = 0
         }
@@ -336,17 +398,82 @@ public struct Initiator: ~Copyable {
         self.sessions.append((session, timestamp))
         self.sessions.sort { $0.timestamp < $1.timestamp }
         if self.sessions.count > Constants.sessionsKept { self.sessions.removeFirst() }
-        // The newest session on the newest carrier that has been answered: what was left is closed.
-        let best = self.carriers.last { $0.isAnswered }?.id ?? carrier
-        guard let newest = self.sessions.last?.session else { return }
-        let moved = self.connection?.carrier != best
-        self.connection?.move(to: best, session: newest, at: now)
-        if !isOurs {
+        self.choose(isNew: !isOurs, at: now)
+    }
+
+    /// The newest session on the best carrier that has been answered. What is left is closed; a byte stream stays beside
+    /// datagrams, for when they get through no more.
+    private mutating func choose(isNew: Bool = false, at now: Instant) {
+        guard let newest = self.sessions.last?.session, let best = self.bestCarrier else { return }
+        let before = self.connection?.carrier
+        if isNew { for at in self.carriers.indices { self.carriers[at].isBound = false } }
+        self.connection?.move(to: best.id, best.kind, session: newest, at: now)
+        if isNew {
             self.events.append(.established)
-        } else if moved {
-            self.events.append(.resumed(best))
+        } else if before == nil {
+            self.events.append(.resumed(best.id))
+        } else if before != best.id {
+            self.events.append(.moved(best.id))
         }
-        self.closeCarriers(at: now) { $0.id < best }
+        self.bindStandby(beside: best, newest, at: now)
+        let answered = self.carriers.filter(\.isAnswered)
+        self.closeCarriers(at: now) { carrier in
+            carrier.isAnswered && answered.contains { $0.kind == carrier.kind && $0.id > carrier.id }
+        }
+    }
+
+    /// Datagrams where they get through: one lost message stops nothing there.
+    private var bestCarrier: Carrier? {
+        self.carriers.last { $0.isAnswered && $0.kind == .datagrams && !$0.isDark }
+            ?? self.carriers.last { $0.isAnswered && $0.kind == .stream }
+            ?? self.carriers.last { $0.isAnswered }
+    }
+
+    private mutating func bindStandby(beside best: Carrier, _ session: Session, at now: Instant) {
+        guard best.kind == .datagrams else { return }
+        for at in self.carriers.indices {
+            let carrier = self.carriers[at]
+            guard carrier.kind == .stream, carrier.isAnswered, !carrier.isBound else { continue }
+            var message = ByteBuffer()
+            guard self.connection?.writeEmpty(into: &message, with: session, at: now) ?? false else { continue }
+            self.carriers[at].isBound = true
+            self.carriers[at].outbox = message
+        }
+    }
+
+    /// Datagrams that get through no more: the byte stream beside them takes over, and initiations find out when they are
+    /// back. Without one they are all there is.
+    private mutating func leaveTheDark(at now: Instant) {
+        let active = self.connection?.carrier
+        guard let at = self.carriers.firstIndex(where: { $0.id == active }), self.carriers[at].kind == .datagrams,
+            !self.carriers[at].isDark, self.connection?.isDark(at: now) ?? false
+        else { return }
+        if !self.carriers[at].wasReportedLost {
+            self.carriers[at].wasReportedLost = true
+            self.events.append(.datagramsAreLost(self.carriers[at].id))
+        }
+        guard self.carriers.contains(where: { $0.kind == .stream && $0.isAnswered }) else { return }
+        self.carriers[at].wasReportedLost = false
+        self.carriers[at].isDark = true
+        self.carriers[at].attempts = 0
+        self.carriers[at].since = now
+        let id = self.carriers[at].id
+        self.choose(at: now)
+        self.initiate(on: id, at: now)
+    }
+
+    /// Whether datagrams are what the connection goes on.
+    public var usesDatagrams: Bool {
+        switch self.connection {
+        case .some(let connection): connection.recovery != nil
+        case .none: false
+        }
+    }
+
+    /// The system refuses messages of this size on this carrier.
+    public mutating func messageTooLong(_ size: Int, on carrier: CarrierID, at now: Instant) {
+        guard self.connection?.carrier == carrier else { return }
+        self.connection?.messageTooLong(size, at: now)
     }
 
     // MARK: The connection's end
@@ -421,7 +548,10 @@ public struct Initiator: ~Copyable {
         }
         for carrier in self.carriers {
             deadline = sooner(deadline, carrier.retryAt)
-            if !carrier.isAnswered { deadline = sooner(deadline, carrier.openedAt + Constants.answerPatience) }
+            // Datagrams that nobody answers may be answered later: nothing waits behind them.
+            if !carrier.isAnswered, carrier.kind == .stream {
+                deadline = sooner(deadline, carrier.openedAt + Constants.answerPatience)
+            }
         }
         if let newest = self.sessions.last?.session,
             self.carriers.contains(where: { $0.id == active && $0.retryAt == nil })
@@ -446,7 +576,8 @@ public struct Initiator: ~Copyable {
             self.carriers[at].since = now
             self.initiate(on: self.carriers[at].id, at: now)
         }
-        self.closeCarriers(at: now) { !$0.isAnswered && now >= $0.openedAt + Constants.answerPatience }
+        self.leaveTheDark(at: now)
+        self.closeCarriers(at: now) { !$0.isAnswered && $0.kind == .stream && now >= $0.openedAt + Constants.answerPatience }
         for carrier in self.carriers {
             if let retryAt = carrier.retryAt, now >= retryAt { self.initiate(on: carrier.id, at: now) }
         }

@@ -8,17 +8,26 @@ struct ReceivedNumbers {
     /// Ack-eliciting messages that no ACK of ours has named.
     private(set) var hasUnacknowledged = false
     private var bytesUnacknowledged = 0
+    private var messagesUnacknowledged = 0
     private var firstUnacknowledgedAt = Instant(nanoseconds: 0)
     private var mustAckNow = false
+    /// In datagrams: every second message, and at once on a gap (RFC 9000 §13.2.1, §13.2.2). A byte stream has no gaps, and
+    /// needs few ACKs.
+    var isPrompt = false
 
     mutating func receive(_ number: UInt64, ackEliciting: Bool, bytes: Int, at now: Instant) {
         self.numbers.insert(number..<number + 1)
         while self.numbers.count > Constants.ackRangesKept { self.numbers.removeFirst() }
+        let isInOrder = self.largest.map { number == $0 + 1 } ?? true
         if self.largest.map({ number > $0 }) ?? true {
             self.largest = number
             self.largestAt = now
         }
         guard ackEliciting else { return }
+        self.messagesUnacknowledged += 1
+        if self.isPrompt, !isInOrder || self.messagesUnacknowledged >= Constants.messagesBeforeAck {
+            self.mustAckNow = true
+        }
         if !self.hasUnacknowledged {
             self.hasUnacknowledged = true
             self.firstUnacknowledgedAt = now
@@ -26,7 +35,7 @@ struct ReceivedNumbers {
         self.bytesUnacknowledged += bytes
     }
 
-    /// On a stream carrier an ACK is due after 128 KiB or 25 ms. nil: it is due already, and goes as soon as it can.
+    /// An ACK is due after 25 ms at the latest. nil: it is due already, and goes as soon as it can.
     var deadline: Instant? {
         self.hasUnacknowledged && !self.mustAckNow ? self.firstUnacknowledgedAt + Constants.maxAckDelay : nil
     }
@@ -74,6 +83,7 @@ struct ReceivedNumbers {
     private mutating func nothingIsOwed() {
         self.hasUnacknowledged = false
         self.bytesUnacknowledged = 0
+        self.messagesUnacknowledged = 0
         self.mustAckNow = false
     }
 

@@ -13,8 +13,10 @@ public struct Responder: ~Copyable {
     public enum Event: Equatable, Sendable {
         /// A new connection of this key. An earlier one's end was told before.
         case established(PublicKey)
-        /// The key's connection goes on after its carrier was lost or changed.
+        /// The key's connection goes on after its carrier was lost.
         case resumed(PublicKey)
+        /// It goes on another carrier, or path, than before, and was never without one.
+        case moved(PublicKey)
         case closeCarrier(CarrierID)
         case connection(PublicKey, ConnectionEvent)
     }
@@ -38,14 +40,21 @@ public struct Responder: ~Copyable {
     let random: RandomSource
     let arena = SecretArena()
     let receivingMac: MacKey
+    let cookieKey: CookieKey
 
-    public private(set) var drops = DropCounters()
+    public internal(set) var drops = DropCounters()
     /// The last initiation that was dropped for its age: what it said, for the log.
     public private(set) var lastOldTimestamp: (sent: TAI64N, greatest: TAI64N)?
     var peers: [PublicKey: AcceptedPeer] = [:]
     var carriers: [Carrier] = []
     var sessions: [UInt32: ResponderSession] = [:]
     var handshakeBudget = RateLimit(perSecond: Constants.handshakeBudgetPerSecond)
+    /// The same for initiations in datagrams, whose senders' addresses may be forged.
+    var admission: DatagramAdmission
+    /// Responses and cookie replies that wait for the socket.
+    var datagramAnswers = CircularBuffer<(route: DatagramRoute, message: ByteBuffer)>()
+    /// Paths are numbered as carriers are, from the other end of the numbers.
+    var nextPath: UInt64 = 1 << 63
     var plaintext = PlaintextPool()
     var lastSeen: Instant?
     var events = CircularBuffer<Event>()
@@ -55,6 +64,8 @@ public struct Responder: ~Copyable {
         self.configuration = configuration
         self.random = random
         self.receivingMac = MacKey(receiver: staticKey.publicKey)
+        self.cookieKey = CookieKey(responder: staticKey.publicKey)
+        self.admission = DatagramAdmission(random: random)
     }
 
     var liveSecrets: Int { self.arena.liveSecrets }
@@ -142,17 +153,25 @@ public struct Responder: ~Copyable {
         let link = self.carriers.remove(at: at).link
         guard let link else { return }
         link.carriers.removeAll { $0 == id }
-        link.connection.carrierClosed(id, isLast: link.carriers.isEmpty, at: now)
+        let usesDatagrams = link.usesDatagrams
+        link.connection.carrierClosed(id, isLast: link.carriers.isEmpty && !usesDatagrams, at: now)
+        if usesDatagrams, link.carriers.isEmpty { link.connection.streamEndedBesides(at: now) }
         self.collectEvents(link, at: now)
     }
 
     /// See `Initiator.notice`.
-    private mutating func notice(_ now: Instant) {
+    mutating func notice(_ now: Instant) {
         defer { self.lastSeen = now }
         guard let lastSeen = self.lastSeen, now - lastSeen >= Constants.deadAfterAtLeast else { return }
         for carrier in self.carriers {
             guard let link = carrier.link, now - lastSeen > link.connection.deadAfter else { continue }
             self.dropCarrier(carrier.id, at: now)
+        }
+        var asleep: [Link] = []
+        self.forEachLink { if $0.path != nil, now - lastSeen > $0.connection.deadAfter { asleep.append($0) } }
+        for link in asleep {
+            self.leavePath(of: link, at: now)
+            self.collectEvents(link, at: now)
         }
     }
 
@@ -167,7 +186,14 @@ public struct Responder: ~Copyable {
         let dropped: DropReason?
         switch type {
         case .data: dropped = self.receiveData(message, carrierAt: at, at: now)
-        case .initiation: dropped = self.receiveInitiation(message, carrierAt: at, at: now)
+        case .initiation:
+            dropped =
+                if let read = ReceivedInitiation(message, self.receivingMac) {
+                    self.allowsHandshake(on: at, at: now)
+                        ? self.receive(read, from: .stream(carrier), at: now) : .overBudget
+                } else {
+                    ReceivedInitiation.whyNot(message)
+                }
         case .response, .cookieReply: dropped = .wrongRole
         }
         guard let dropped else { return .taken }
@@ -188,19 +214,24 @@ public struct Responder: ~Copyable {
             return reason
         }
         let id = self.carriers[at].id
-        guard let link = entry.link ?? self.confirm(entry, on: id, at: now) else { return .keyTooOld }
+        guard let link = entry.link ?? self.confirm(entry, at: now) else { return .keyTooOld }
         self.bind(id, to: link, at: now)
-        if link.connection.isActive, link.connection.highestReceived.map({ number > $0 }) ?? true {
-            link.connection.highestReceived = number
-            let isNew = link.connection.carrier != id
-            let isFirst = link.connection.statistics.carriers == 0
-            link.connection.move(to: id, session: entry.session, at: now)
-            if isNew, !isFirst { self.events.append(.resumed(link.peer.key)) }
+        // One without frames shows a carrier to be the connection's, and moves nothing.
+        if plaintext.readableBytes > 0, link.connection.isNewest(number) {
+            self.move(link, to: id, .stream, session: entry.session, at: now)
         }
         link.connection.receive(frames: plaintext, number: number, bytes: message.readableBytes, at: now)
         self.plaintext.giveBack(plaintext)
         self.collectEvents(link, at: now)
         return nil
+    }
+
+    mutating func move(_ link: Link, to id: CarrierID, _ kind: CarrierKind, session: Session, at now: Instant) {
+        let before = link.connection.carrier
+        let isFirst = link.connection.statistics.carriers == 0
+        link.connection.move(to: id, kind, session: session, at: now)
+        guard before != id, !isFirst else { return }
+        self.events.append(before == nil ? .resumed(link.peer.key) : .moved(link.peer.key))
     }
 
     private mutating func bind(_ id: CarrierID, to link: Link, at now: Instant) {
@@ -232,13 +263,9 @@ public struct Responder: ~Copyable {
 
     // MARK: Handshake
 
-    private mutating func receiveInitiation(_ message: ByteBuffer, carrierAt at: Int, at now: Instant) -> DropReason? {
-        guard Constants.initiationSizes.contains(message.readableBytes),
-            let remoteIndex: UInt32 = message.headerInteger(at: 4),
-            let noise = HandshakeMessage.noisePart(of: message, header: HandshakeMessage.initiationHeader)
-        else { return .malformed }
-        guard HandshakeMessage.hasValidMac1(message, self.receivingMac) else { return .wrongMac1 }
-        guard self.allowsHandshake(on: at, at: now) else { return .overBudget }
+    /// One whose mac1 is right, and which was found worth the work.
+    mutating func receive(_ initiation: ReceivedInitiation, from origin: Origin, at now: Instant) -> DropReason? {
+        let noise = initiation.noise
         let opened = HandshakeMessage.withPrologue { prologue in
             ResponderHandshake(
                 message1: noise.readableBytesSpan,
@@ -264,15 +291,18 @@ public struct Responder: ~Copyable {
         // Counted only now: neither a replay nor who merely names the key uses up what its owner has.
         guard peer.rate.allows(at: now) else { return .overBudget }
         // A carrier that carries a connection answers for that connection only.
-        if let bound = self.carriers[at].link, bound.peer !== peer { return .otherConnection }
+        if case .stream(let id) = origin, let bound = self.carriers.first(where: { $0.id == id })?.link,
+            bound.peer !== peer
+        {
+            return .otherConnection
+        }
         return self.respond(
             to: peer,
             handshake,
-            remoteIndex: remoteIndex,
             parameters: parameters,
             timestamp: timestamp,
-            sizeAtMost: message.readableBytes,
-            carrierAt: at,
+            initiation: initiation,
+            origin: origin,
             at: now
         )
     }
@@ -292,11 +322,10 @@ public struct Responder: ~Copyable {
     private mutating func respond(
         to peer: AcceptedPeer,
         _ handshake: consuming ResponderHandshake,
-        remoteIndex: UInt32,
         parameters: TransportParameters,
         timestamp: TAI64N,
-        sizeAtMost: Int,
-        carrierAt at: Int,
+        initiation: ReceivedInitiation,
+        origin: Origin,
         at now: Instant
     ) -> DropReason? {
         var handshake = handshake
@@ -304,11 +333,16 @@ public struct Responder: ~Copyable {
         let localIndex = self.unusedIndex()
         var payload = ByteBuffer()
         self.configuration.parameters(answered).write(into: &payload)
+        if case .datagrams = origin {
+            // As long as what it answers: so the path is known to carry it, and nothing is amplified.
+            let overhead = HandshakeMessage.responseHeader + ResponderHandshake.message2Overhead + HandshakeMessage.macs
+            TransportParameters.writePadding(initiation.size - overhead - payload.readableBytes, into: &payload)
+        }
 
         var message = ByteBuffer()
         message.writeInteger(OuterMessageType.response.rawValue, endianness: .little)
         message.writeInteger(localIndex, endianness: .little)
-        message.writeInteger(remoteIndex, endianness: .little)
+        message.writeInteger(initiation.remoteIndex, endianness: .little)
         let room = ResponderHandshake.message2Overhead + payload.readableBytes
         var made: TransportKeys?
         message.writeWithOutputRawSpan(minimumWritableBytes: room) { output in
@@ -319,13 +353,13 @@ public struct Responder: ~Copyable {
                 into: &output
             )
         }
-        guard let keys = made, message.readableBytes + HandshakeMessage.macs <= sizeAtMost else { return .malformed }
+        guard let keys = made, message.readableBytes + HandshakeMessage.macs <= initiation.size else { return .malformed }
         HandshakeMessage.appendMacs(MacKey(receiver: peer.key), to: &message)
 
         let session = keys.split { sending, receiving in
             Session(
                 localIndex: localIndex,
-                remoteIndex: remoteIndex,
+                remoteIndex: initiation.remoteIndex,
                 createdAt: now,
                 peerParameters: parameters,
                 sendingKey: sending,
@@ -333,8 +367,7 @@ public struct Responder: ~Copyable {
             )
         }
         peer.greatestTimestamp = timestamp
-        let id = self.carriers[at].id
-        let entry = ResponderSession(session: session, peer: peer, carrier: id, answered: answered)
+        let entry = ResponderSession(session: session, peer: peer, origin: origin, answered: answered)
         if peer.unconfirmed.count >= Constants.unconfirmedSessionsKept, let oldest = peer.unconfirmed.first {
             self.remove(oldest)
         }
@@ -347,13 +380,22 @@ public struct Responder: ~Copyable {
             if peer.expected.count >= Constants.unconfirmedSessionsKept { peer.expected.removeFirst() }
             peer.expected.append(ExpectedConnection(id: answered, askedAs: asked, madeAt: now))
         }
-        self.carriers[at].isKnown = true
-        if self.carriers[at].link == nil { self.carriers[at].closeAt = now + Constants.silenceBeforeClose }
-        if self.carriers[at].outbox.count >= Constants.unconfirmedSessionsKept {
-            self.carriers[at].outbox.removeFirst()
-        }
-        self.carriers[at].outbox.append(message)
+        self.send(response: message, to: origin, at: now)
         return nil
+    }
+
+    private mutating func send(response message: ByteBuffer, to origin: Origin, at now: Instant) {
+        switch origin {
+        case .datagrams(let route): self.queue(message, to: route)
+        case .stream(let id):
+            guard let at = self.carriers.firstIndex(where: { $0.id == id }) else { return }
+            self.carriers[at].isKnown = true
+            if self.carriers[at].link == nil { self.carriers[at].closeAt = now + Constants.silenceBeforeClose }
+            if self.carriers[at].outbox.count >= Constants.unconfirmedSessionsKept {
+                self.carriers[at].outbox.removeFirst()
+            }
+            self.carriers[at].outbox.append(message)
+        }
     }
 
     /// The id that an initiation naming this one is answered with: the held connection's, or one that is awaited, or a new.
@@ -373,7 +415,7 @@ public struct Responder: ~Copyable {
     }
 
     /// The first data message of a session has opened: only now does the handshake change anything.
-    private mutating func confirm(_ entry: ResponderSession, on carrier: CarrierID, at now: Instant) -> Link? {
+    mutating func confirm(_ entry: ResponderSession, at now: Instant) -> Link? {
         let peer = entry.peer
         peer.unconfirmed.removeAll { $0 === entry }
         if let link = peer.current, link.connection.isActive, link.connection.id == entry.answered {
@@ -412,7 +454,7 @@ public struct Responder: ~Copyable {
         if link.sessions.count > Constants.sessionsKept, let oldest = link.sessions.first { self.remove(oldest) }
     }
 
-    private mutating func remove(_ entry: ResponderSession) {
+    mutating func remove(_ entry: ResponderSession) {
         self.sessions[entry.session.localIndex] = nil
         entry.peer.unconfirmed.removeAll { $0 === entry }
         entry.link?.sessions.removeAll { $0 === entry }
@@ -447,7 +489,7 @@ public struct Responder: ~Copyable {
         link.carriers.removeAll()
     }
 
-    private mutating func collectEvents(_ link: Link, at now: Instant) {
+    mutating func collectEvents(_ link: Link, at now: Instant) {
         var isGone = false
         while let event = link.connection.nextEvent() {
             if event == .presence(.gone) { isGone = true }
@@ -457,6 +499,7 @@ public struct Responder: ~Copyable {
             self.retire(link)
         } else if isGone {
             for id in link.carriers { self.dropCarrier(id, at: now) }
+            self.leavePath(of: link, at: now)
         }
     }
 
@@ -464,7 +507,7 @@ public struct Responder: ~Copyable {
 
     public mutating func nextEvent() -> Event? { self.events.popFirst() }
 
-    private func forEachLink(_ body: (Link) -> Void) {
+    func forEachLink(_ body: (Link) -> Void) {
         for peer in self.peers.values {
             if let link = peer.current { body(link) }
             for link in peer.closing { body(link) }
@@ -484,8 +527,9 @@ public struct Responder: ~Copyable {
         }
         self.forEachLink { link in
             deadline = sooner(deadline, link.connection.nextDeadline)
+            if let candidate = link.candidate { deadline = sooner(deadline, candidate.sendAt) }
             // See `Initiator.nextDeadline`.
-            if !link.carriers.isEmpty, let lastSeen = self.lastSeen {
+            if !link.carriers.isEmpty || link.path != nil, let lastSeen = self.lastSeen {
                 deadline = sooner(deadline, lastSeen + .nanoseconds(link.connection.deadAfter.nanoseconds / 2))
             }
             // Keys are erased when their time is over, used or not.
@@ -509,6 +553,7 @@ public struct Responder: ~Copyable {
         self.forEachLink { links.append($0) }
         for link in links {
             link.connection.handleDeadline(at: now)
+            link.dropStaleCandidate(at: now)
             for entry in link.sessions where entry.session.isExpired(at: now) { self.remove(entry) }
             self.collectEvents(link, at: now)
         }

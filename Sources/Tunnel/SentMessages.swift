@@ -34,7 +34,20 @@ struct SentMessage {
     var streamControl: [(stream: StreamID, frames: StreamControlFrames)] = []
     /// The greatest number that an ACK frame in it named.
     var acknowledges: UInt64?
-    var isSettled = false
+    /// Of a message in datagrams: its bytes, which count as in flight, and what its delivery will tell of the path.
+    var size = 0
+    var stamp = DeliveryStamp()
+    /// It was sent to learn whether its size gets through: its loss says nothing else (RFC 8899 §3).
+    var isSizeProbe = false
+    var fate = Fate.unknown
+
+    enum Fate {
+        case unknown
+        case acknowledged
+        case lost
+    }
+
+    var isSettled: Bool { self.fate != .unknown }
 }
 
 /// The ack-eliciting messages in flight, in the order of their numbers, and the numbers that were left out.
@@ -76,17 +89,49 @@ struct SentMessages: ~Copyable {
     mutating func settle(_ range: ClosedRange<UInt64>, _ body: (SentMessage) -> Void) {
         var at = self.position(range.upperBound + 1) - 1
         while at >= 0, self.messages[offset: at].number >= range.lowerBound {
-            self.settle(at: at, body)
+            self.settle(at: at, as: .acknowledged, body)
             at -= 1
         }
         self.dropSettled()
+    }
+
+    /// The oldest whose fate is unknown, at most so many: what a probe sends again (RFC 9002 §6.2.4).
+    func oldest(_ count: Int) -> [SentMessage] { Array(self.messages.lazy.filter { !$0.isSettled }.prefix(count)) }
+
+    /// RFC 9002 §6.1: those that are so many numbers behind an acknowledged one, or were sent no later than so, are lost.
+    /// Returns when the oldest of the others was sent.
+    mutating func settleLate(
+        on carrier: CarrierID,
+        before largest: UInt64,
+        sentBy limit: Instant,
+        _ body: (SentMessage) -> Void,
+        afterAcknowledged: () -> Void
+    ) -> Instant? {
+        var waiting: Instant?
+        var at = 0
+        while at < self.messages.count {
+            let message = self.messages[offset: at]
+            guard message.number < largest else { break }
+            if message.fate == .acknowledged {
+                afterAcknowledged()
+            } else if message.fate == .unknown, message.carrier == carrier {
+                if message.time <= limit || largest - message.number >= Constants.packetThreshold {
+                    self.settle(at: at, as: .lost, body)
+                } else {
+                    waiting = min(waiting ?? message.time, message.time)
+                }
+            }
+            at += 1
+        }
+        self.dropSettled()
+        return waiting
     }
 
     /// On a byte stream what came before an acknowledged message has come before it or never will.
     mutating func settleEarlier(than number: UInt64, on carrier: CarrierID, _ body: (SentMessage) -> Void) {
         var at = 0
         while at < self.messages.count, self.messages[offset: at].number < number {
-            if self.messages[offset: at].carrier == carrier { self.settle(at: at, body) }
+            if self.messages[offset: at].carrier == carrier { self.settle(at: at, as: .lost, body) }
             at += 1
         }
         self.dropSettled()
@@ -95,19 +140,19 @@ struct SentMessages: ~Copyable {
     /// A carrier is gone, and with it all that nobody acknowledged on it.
     mutating func settleAll(where isGone: (CarrierID) -> Bool, _ body: (SentMessage) -> Void) {
         for at in 0..<self.messages.count where isGone(self.messages[offset: at].carrier) {
-            self.settle(at: at, body)
+            self.settle(at: at, as: .lost, body)
         }
         self.dropSettled()
     }
 
-    private mutating func settle(at offset: Int, _ body: (SentMessage) -> Void) {
+    private mutating func settle(at offset: Int, as fate: SentMessage.Fate, _ body: (SentMessage) -> Void) {
         guard !self.messages[offset: offset].isSettled else { return }
         body(self.messages[offset: offset])
         let index = self.messages.index(self.messages.startIndex, offsetBy: offset)
         // What it referred to is let go now; the place stays until those before it are settled too.
         self.messages[index].moreChunks = []
         self.messages[index].streamControl = []
-        self.messages[index].isSettled = true
+        self.messages[index].fate = fate
         self.unsettled -= 1
     }
 

@@ -15,6 +15,9 @@ public struct TunnelConfiguration: Sendable {
     /// The bound of what we keep of our own until the peer has it.
     public var sendBuffer = Constants.sendBufferPerConnection
 
+    /// How fast datagrams are sent.
+    public var congestionAlgorithm = CongestionAlgorithm.model
+
     public init() {}
 
     func parameters(_ id: ConnectionID) -> TransportParameters {

@@ -1,0 +1,164 @@
+import CDatagrams
+import NIOCore
+import Tunnel
+
+#if canImport(Glibc)
+import Glibc
+#elseif canImport(Musl)
+import Musl
+#endif
+
+/// Messages that go out together, in one buffer that is used again: runs of one size to one peer as one GSO send each, all
+/// of them in one `sendmmsg`.
+struct DatagramBatch {
+    /// What the system refused.
+    enum Refusal {
+        /// EMSGSIZE: a link here is smaller.
+        case tooLong(size: Int, route: DatagramRoute)
+        /// No route, no permission, no buffer: as if it had been lost on the way.
+        case other(CInt)
+    }
+
+    private struct Entry {
+        var offset: Int
+        var size: Int
+        var route: DatagramRoute
+    }
+
+    private(set) var buffer = ByteBuffer()
+    private var entries: [Entry] = []
+    /// The first that has not gone out.
+    private var next = 0
+    /// A device or an old kernel refused it: from then on one by one.
+    private(set) var segmentationRefused = 0
+
+    static let messagesAtMost = 64
+    /// Four of the greatest GSO sends.
+    static let bytesAtMost = 256 * 1_024
+    private static let segmentsAtMost = 64
+    private static let runAtMost = 65_000
+    private static let refusalsTolerated = 3
+
+    var isEmpty: Bool { self.next >= self.entries.count }
+    var count: Int { self.entries.count - self.next }
+    private var isFull: Bool {
+        self.entries.count >= Self.messagesAtMost || self.buffer.readableBytes >= Self.bytesAtMost
+    }
+
+    var usesSegmentation: Bool { self.segmentationRefused < Self.refusalsTolerated }
+
+    mutating func disableSegmentation() { self.segmentationRefused = Self.refusalsTolerated }
+
+    /// Fills an empty batch. The closure appends one message and says where it goes.
+    mutating func fill(_ next: (inout ByteBuffer) -> DatagramRoute?) {
+        self.buffer.clear()
+        self.entries.removeAll(keepingCapacity: true)
+        self.next = 0
+        while !self.isFull {
+            let offset = self.buffer.writerIndex
+            guard let route = next(&self.buffer) else { break }
+            self.entries.append(Entry(offset: offset, size: self.buffer.writerIndex - offset, route: route))
+        }
+    }
+
+    /// Sends what is left. False: the socket takes no more now.
+    mutating func send(on descriptor: CInt, isIPv6: Bool, _ refused: (Refusal) -> Void) -> Bool {
+        while !self.isEmpty {
+            let sends = self.sends(isIPv6: isIPv6, segmenting: self.usesSegmentation)
+            let (sent, code) = self.send(sends, on: descriptor)
+            if sent > 0 {
+                self.next += sends.prefix(sent).reduce(0) { $0 + $1.count }
+                continue
+            }
+            if code == EAGAIN || code == EWOULDBLOCK || code == ENOBUFS { return false }
+            guard let first = sends.first?.count else { return true }
+            if first > 1 {
+                // Some devices can't, and a run of messages too long for a link is refused in many ways: each by itself.
+                guard self.sendSingly(first, on: descriptor, isIPv6: isIPv6, refused) else { return false }
+            } else {
+                self.refuse(code, refused)
+            }
+        }
+        return true
+    }
+
+    private mutating func refuse(_ code: CInt, _ refused: (Refusal) -> Void) {
+        let entry = self.entries[self.next]
+        self.next += 1
+        refused(code == EMSGSIZE ? .tooLong(size: entry.size, route: entry.route) : .other(code))
+    }
+
+    private mutating func sendSingly(
+        _ count: Int,
+        on descriptor: CInt,
+        isIPv6: Bool,
+        _ refused: (Refusal) -> Void
+    ) -> Bool {
+        let end = self.next + count
+        var wentOut = 0
+        while self.next < end {
+            let sends = self.sends(isIPv6: isIPv6, segmenting: false, through: end)
+            let (sent, code) = self.send(sends, on: descriptor)
+            if sent > 0 {
+                self.next += sent
+                wentOut += sent
+            } else if code == EAGAIN || code == EWOULDBLOCK || code == ENOBUFS {
+                return false
+            } else {
+                self.refuse(code, refused)
+            }
+        }
+        if wentOut == count { self.segmentationRefused += 1 }
+        return true
+    }
+
+    /// What `sendmmsg` takes as one: a message, or a run of them.
+    private struct Send {
+        var datagram: kl_datagram
+        var offset: Int
+        var count: Int
+    }
+
+    private func send(_ sends: [Send], on descriptor: CInt) -> (sent: Int, code: CInt) {
+        self.buffer.withUnsafeReadableBytes { bytes in
+            guard let base = bytes.baseAddress else { return (0, EINVAL) }
+            // The pointers hold no longer than this closure.
+            let datagrams = sends.map { send in
+                var datagram = send.datagram
+                datagram.bytes = base + (send.offset - self.buffer.readerIndex)
+                return datagram
+            }
+            let sent = kl_send_datagrams(descriptor, datagrams, CUnsignedInt(datagrams.count))
+            return sent > 0 ? (Int(sent), 0) : (0, errno)
+        }
+    }
+
+    private func sends(isIPv6: Bool, segmenting: Bool, through end: Int? = nil) -> [Send] {
+        var sends: [Send] = []
+        let end = end ?? self.entries.count
+        var at = self.next
+        while at < end, sends.count < Int(KL_DATAGRAMS_AT_ONCE) {
+            let first = self.entries[at]
+            var length = first.size
+            var count = 1
+            while segmenting, at + count < end, count < Self.segmentsAtMost {
+                let more = self.entries[at + count]
+                guard more.route == first.route, more.size <= first.size, length + more.size <= Self.runAtMost else {
+                    break
+                }
+                length += more.size
+                count += 1
+                // A shorter one is the last.
+                if more.size < first.size { break }
+            }
+            var datagram = kl_datagram()
+            datagram.length = UInt32(length)
+            datagram.segment = count > 1 ? UInt16(clamping: first.size) : 0
+            datagram.destination = first.route.remote.socketAddress(forIPv6Socket: isIPv6)
+            first.route.local?.setSource(of: &datagram, onIPv6Socket: isIPv6)
+            sends.append(Send(datagram: datagram, offset: first.offset, count: count))
+            at += count
+        }
+        return sends
+    }
+}

@@ -1,0 +1,215 @@
+import CDatagrams
+import HostSupport
+import NIOCore
+import NIOPosix
+import Tunnel
+
+#if canImport(Glibc)
+import Glibc
+#elseif canImport(Musl)
+import Musl
+#endif
+
+/// A UDP socket with all that a tunnel wants of one: many messages a system call both ways, don't-fragment, and errors that
+/// cost a message and never the socket.
+///
+/// It holds the descriptor itself and writes with `sendmmsg`. SwiftNIO reads, from a duplicate: its channel closes itself on
+/// some errors (a lost network is one), and then another takes its place, on the same socket and port.
+final class DatagramSocket {
+    protocol Owner: AnyObject {
+        func datagramSocket(_ socket: DatagramSocket, read message: ByteBuffer, from route: DatagramRoute)
+        /// All that had come at once was handed over.
+        func datagramSocketReadAll(_ socket: DatagramSocket)
+        func datagramSocketIsWritable(_ socket: DatagramSocket)
+        func datagramSocket(_ socket: DatagramSocket, refused size: Int, to route: DatagramRoute)
+    }
+
+    private let eventLoop: any EventLoop
+    private weak var owner: (any Owner)?
+    private let descriptor: CInt
+    private let isIPv6: Bool
+    private var channel: (any Channel)?
+    private var batch = DatagramBatch()
+    private var isClosed = false
+    private var retry: Scheduled<Void>?
+    /// Messages that the system refused for other reasons than their size.
+    private(set) var refused: UInt64 = 0
+
+    /// A full socket buffer drains within this. UDP sockets are hardly ever not writable: no poller is worth it. †
+    private static let retryInterval = TimeAmount.milliseconds(1)
+    private static let reopenInterval = TimeAmount.milliseconds(100)
+
+    /// Takes the descriptor of a bound socket; closes it with itself.
+    init(descriptor: CInt, isIPv6: Bool, eventLoop: any EventLoop, owner: any Owner) {
+        self.descriptor = descriptor
+        self.isIPv6 = isIPv6
+        self.eventLoop = eventLoop
+        self.owner = owner
+    }
+
+    /// A socket at this address; port 0 is any free one.
+    static func open(
+        at address: SocketAddress,
+        eventLoop: any EventLoop,
+        owner: any Owner
+    ) throws(HostError) -> DatagramSocket {
+        let (descriptor, isIPv6, _) = try Self.descriptor(boundTo: address)
+        return DatagramSocket(descriptor: descriptor, isIPv6: isIPv6, eventLoop: eventLoop, owner: owner)
+    }
+
+    static func descriptor(
+        boundTo address: SocketAddress
+    ) throws(HostError) -> (descriptor: CInt, isIPv6: Bool, port: UInt16) {
+        let what = "UDP \(address.ipAddress ?? ""):\(address.port ?? 0) can't be opened"
+        guard let path = PathAddress(address) else { throw HostError(what, code: EAFNOSUPPORT) }
+        let isIPv6 = address.protocol == .inet6
+        var socketAddress = path.socketAddress(forIPv6Socket: isIPv6)
+        let descriptor = kl_open_datagrams(&socketAddress)
+        guard descriptor >= 0 else { throw HostError(what, code: errno) }
+        return (descriptor, isIPv6, Self.port(of: descriptor) ?? path.port)
+    }
+
+    deinit { if !self.isClosed { closeDescriptor(self.descriptor) } }
+
+    /// Where it is bound.
+    var localPort: UInt16? { Self.port(of: self.descriptor) }
+
+    private static func port(of descriptor: CInt) -> UInt16? {
+        var address = sockaddr_storage()
+        var size = socklen_t(MemoryLayout<sockaddr_storage>.size)
+        let result = withUnsafeMutablePointer(to: &address) {
+            $0.withMemoryRebound(to: sockaddr.self, capacity: 1) { getsockname(descriptor, $0, &size) }
+        }
+        guard result == 0 else { return nil }
+        // The port stands at the same place in both families' addresses.
+        return withUnsafeBytes(of: &address) { UInt16(bigEndian: $0.loadUnaligned(fromByteOffset: 2, as: UInt16.self)) }
+    }
+
+    // MARK: Reading
+
+    func startReading() {
+        guard !self.isClosed else { return }
+        let duplicate = fcntl(self.descriptor, F_DUPFD_CLOEXEC, 0)
+        guard duplicate >= 0 else { return self.reopenLater() }
+        let bound = NIOLoopBound(self, eventLoop: self.eventLoop)
+        DatagramBootstrap(group: self.eventLoop)
+            .channelOption(.recvAllocator, value: FixedSizeRecvByteBufferAllocator(capacity: 65_536))
+            .channelOption(.maxMessagesPerRead, value: 16)
+            .channelOption(.receivePacketInfo, value: true)
+            .channelInitializer { channel in
+                channel.eventLoop.makeCompletedFuture {
+                    let handler = DatagramHandler(socket: bound.value)
+                    try channel.pipeline.syncOperations.addHandler(handler)
+                    // A kernel without it hands over one datagram at a time.
+                    channel.setOption(.datagramReceiveOffload, value: true)
+                        .and(channel.setOption(.datagramReceiveSegmentSize, value: true))
+                        .whenFailure { _ in }
+                }
+            }
+            .withBoundSocket(duplicate)
+            .assumeIsolated()
+            .whenComplete { [weak self] result in
+                guard let self else {
+                    if case .success(let channel) = result { channel.close(promise: nil) }
+                    return
+                }
+                switch result {
+                case .success(let channel):
+                    if self.isClosed { channel.close(promise: nil) } else { self.channel = channel }
+                case .failure: self.reopenLater()
+                }
+            }
+    }
+
+    private func reopenLater() {
+        self.eventLoop.assumeIsolated().scheduleTask(in: Self.reopenInterval) { [weak self] in self?.startReading() }
+    }
+
+    fileprivate func read(_ envelope: AddressedEnvelope<ByteBuffer>) {
+        guard !self.isClosed, let remote = PathAddress(envelope.remoteAddress) else { return }
+        let local = envelope.metadata?.packetInfo.flatMap { PathAddress($0.destinationAddress) }
+        let route = DatagramRoute(remote: remote, local: local)
+        var bytes = envelope.data
+        let segment = envelope.metadata?.segmentSize ?? 0
+        while segment > 0, bytes.readableBytes > segment, let message = bytes.readSlice(length: segment) {
+            self.owner?.datagramSocket(self, read: message, from: route)
+        }
+        self.owner?.datagramSocket(self, read: bytes, from: route)
+    }
+
+    fileprivate func readAll() { if !self.isClosed { self.owner?.datagramSocketReadAll(self) } }
+
+    fileprivate func channelClosed() {
+        self.channel = nil
+        if !self.isClosed { self.reopenLater() }
+    }
+
+    // MARK: Writing
+
+    /// Writes messages as long as the socket takes them. The closure appends the next one and says where it goes.
+    func pump(_ next: (inout ByteBuffer) -> DatagramRoute?) {
+        guard !self.isClosed, self.retry == nil else { return }
+        while true {
+            if self.batch.isEmpty { self.batch.fill(next) }
+            if self.batch.isEmpty { return }
+            guard self.send() else { return self.retryLater() }
+        }
+    }
+
+    private func send() -> Bool {
+        self.batch.send(on: self.descriptor, isIPv6: self.isIPv6) { refusal in
+            switch refusal {
+            case .tooLong(let size, let route): self.owner?.datagramSocket(self, refused: size, to: route)
+            case .other: self.refused += 1
+            }
+        }
+    }
+
+    private func retryLater() {
+        self.retry = self.eventLoop.assumeIsolated().scheduleTask(in: Self.retryInterval) { [weak self] in
+            guard let self else { return }
+            self.retry = nil
+            guard !self.isClosed else { return }
+            if self.send() { self.owner?.datagramSocketIsWritable(self) } else { self.retryLater() }
+        }
+    }
+
+    /// For tests: as with a device that refuses it.
+    func disableSegmentation() { self.batch.disableSegmentation() }
+
+    func close() {
+        guard !self.isClosed else { return }
+        self.isClosed = true
+        self.retry?.cancel()
+        self.channel?.close(promise: nil)
+        closeDescriptor(self.descriptor)
+    }
+}
+
+/// The system's `close`, which within the socket would be its own.
+private func closeDescriptor(_ descriptor: CInt) { close(descriptor) }
+
+private final class DatagramHandler: ChannelInboundHandler {
+    typealias InboundIn = AddressedEnvelope<ByteBuffer>
+
+    private var socket: DatagramSocket?
+
+    init(socket: DatagramSocket) { self.socket = socket }
+
+    func channelRead(context: ChannelHandlerContext, data: NIOAny) { self.socket?.read(Self.unwrapInboundIn(data)) }
+
+    func channelReadComplete(context: ChannelHandlerContext) { self.socket?.readAll() }
+
+    func channelInactive(context: ChannelHandlerContext) { self.end() }
+
+    func handlerRemoved(context: ChannelHandlerContext) { self.end() }
+
+    /// Errors of single datagrams that come back by ICMP: nothing to be done.
+    func errorCaught(context: ChannelHandlerContext, error: any Error) {}
+
+    private func end() {
+        let socket = self.socket
+        self.socket = nil
+        socket?.channelClosed()
+    }
+}

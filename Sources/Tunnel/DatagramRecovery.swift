@@ -1,0 +1,69 @@
+import NIOCore
+
+/// What a connection keeps for a carrier of datagrams: RFC 9002's state for one path. On a byte stream there is none.
+struct DatagramRecovery {
+    var congestion: Congestion
+    var sampler = DeliveryRateSampler()
+    var pacer: Pacer
+    var mtu: PathMTU
+    /// Bytes of messages whose fate is unknown.
+    var inFlight = 0
+    var largestAcknowledged: UInt64?
+    /// When the next message is lost by time (RFC 9002 §6.1.2), if nothing is heard.
+    var lossTime: Instant?
+    /// Messages that may go out past the congestion window: RFC 9002 §6.2.4.
+    var probesDue = 0
+    /// When the pacer lets the next message go, if it was what held it back.
+    var pacedUntil: Instant?
+    var lateNumbers = LateNumbers()
+    /// When the first round trip was measured: losses before it show no persistent congestion (RFC 9002 §7.6.2).
+    var firstSampleAt: Instant?
+
+    init(algorithm: CongestionAlgorithm, greatestMessage: Int, random: RandomSeed) {
+        self.mtu = PathMTU(greatest: greatestMessage)
+        self.congestion = Congestion(algorithm, messageSize: self.mtu.current, random: random.value)
+        self.pacer = Pacer(messageSize: self.mtu.current)
+    }
+
+    struct RandomSeed { var value: UInt64 }
+
+    func hasRoom(for size: Int) -> Bool { self.inFlight + size <= self.congestion.window }
+
+    /// Messages have another size from now on.
+    mutating func sizeChanged() { self.congestion.messageSizeChanged(to: self.mtu.current) }
+}
+
+/// Numbers that were declared lost a while ago. If all of them turn out to have arrived, the network had only been late, and
+/// the congestion controller takes its answer back.
+struct LateNumbers {
+    /// In rising order: a message is never declared lost before an older one.
+    private var numbers = CircularBuffer<(number: UInt64, at: Instant)>()
+    /// Some of this episode were truly lost, as far as anyone can tell.
+    private var isGenuine = false
+
+    mutating func append(_ number: UInt64, at now: Instant, remembered lifetime: TimeAmount) {
+        self.expire(at: now, after: lifetime)
+        if self.numbers.isEmpty { self.isGenuine = false }
+        if self.numbers.count >= Constants.lostNumbersKept {
+            self.numbers.removeFirst()
+            self.isGenuine = true
+        }
+        self.numbers.append((number, now))
+    }
+
+    private mutating func expire(at now: Instant, after lifetime: TimeAmount) {
+        while let first = self.numbers.first, now - first.at > lifetime {
+            self.numbers.removeFirst()
+            self.isGenuine = true
+        }
+    }
+
+    /// Takes out those of the range. True: it took the last one of an episode of which every message has arrived.
+    mutating func acknowledge(_ range: ClosedRange<UInt64>) -> Bool {
+        guard let first = self.numbers.first, let last = self.numbers.last, range.upperBound >= first.number,
+            range.lowerBound <= last.number
+        else { return false }
+        self.numbers.removeAll { range.contains($0.number) }
+        return self.numbers.isEmpty && !self.isGenuine
+    }
+}

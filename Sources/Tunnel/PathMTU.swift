@@ -1,0 +1,124 @@
+import NIOCore
+
+/// How great a message a path of datagrams takes: DPLPMTUD (RFC 8899), in bytes of UDP payload.
+///
+/// ```
+///   base (1,200) ── probe of a greater size acknowledged ──▶ greater … ── nothing greater is left ──▶ done
+///     ▲                                                                                               │ 10 min
+///     └── several great messages lost, small ones not (black hole) ◀── all states     search again ◀──┘
+/// ```
+///
+/// All sizes are multiples of the padding unit, as messages are.
+struct PathMTU {
+    /// What is known to get through.
+    private(set) var current = Constants.baseDatagramSize
+    /// No message greater than this one gets through, or none may be sent.
+    private var ceiling: Int
+    private let greatest: Int
+    private var probing: Int?
+    private var failures = 0
+    private var searchAgainAt: Instant?
+    /// Messages greater than the base that were lost since one of them was acknowledged.
+    private var greatLost = 0
+    /// The number of the last black hole's messages isn't counted twice: those sent before it say nothing new.
+    private var fellAt: Instant?
+
+    /// Sizes of well-known paths less IP's and UDP's headers: tunnels in tunnels, Ethernet over IPv6 and IPv4, jumbo frames,
+    /// our greatest message, the loopback.
+    private static let steps = [1_280, 1_344, 1_392, 1_440, 1_472, 8_944, 16_416, 65_504]
+    /// Ethernet first: what nearly all paths take.
+    private static let first = 1_440
+    /// RFC 8899 §5.1.2, MAX_PROBES.
+    private static let probesOfOneSize = 3
+    /// RFC 8899 §5.1.1, PMTU_RAISE_TIMER.
+    static let raiseInterval = TimeAmount.seconds(600)
+    /// So many great messages in a row: a path that loses three of ten does that once in 4,000 messages. †
+    static let blackHoleLosses = 7
+
+    /// - Parameter greatest: what the two sides and the address family allow.
+    init(greatest: Int) {
+        self.greatest = max(Constants.baseDatagramSize, greatest & ~(Constants.paddingUnit - 1))
+        self.ceiling = self.greatest
+    }
+
+    // MARK: Probing
+
+    /// The size to try now; nil while one is under way, or when nothing greater is left.
+    func probeSize(at now: Instant) -> Int? {
+        guard self.probing == nil else { return nil }
+        if let searchAgainAt, now < searchAgainAt { return nil }
+        let ceiling = self.searchAgainAt == nil ? self.ceiling : self.greatest
+        guard self.current < ceiling else { return nil }
+        if self.current < Self.first, Self.first <= ceiling { return Self.first }
+        if let step = Self.steps.first(where: { $0 > self.current && $0 <= ceiling }) { return step }
+        // Between two steps, of which the greater failed: halves.
+        let middle = (self.current + ceiling + Constants.paddingUnit) / 2 & ~(Constants.paddingUnit - 1)
+        return middle > self.current ? middle : nil
+    }
+
+    mutating func probeSent(_ size: Int) {
+        if self.searchAgainAt != nil {
+            self.searchAgainAt = nil
+            self.ceiling = self.greatest
+        }
+        self.probing = size
+    }
+
+    private mutating func probeFailed(_ size: Int, at now: Instant) {
+        guard self.probing == size else { return }
+        self.probing = nil
+        self.failures += 1
+        if self.failures >= Self.probesOfOneSize { self.lower(to: size - Constants.paddingUnit, at: now) }
+    }
+
+    private mutating func lower(to ceiling: Int, at now: Instant) {
+        self.failures = 0
+        self.ceiling = max(self.current, min(self.ceiling, ceiling))
+        // What was found small may have been so for a while only.
+        if self.probeSize(at: now) == nil { self.searchAgainAt = now + Self.raiseInterval }
+    }
+
+    // MARK: What became of messages
+
+    mutating func acknowledged(_ size: Int, isProbe: Bool, at now: Instant) {
+        if size > Constants.baseDatagramSize { self.greatLost = 0 }
+        guard isProbe, size == self.probing else { return }
+        self.probing = nil
+        self.failures = 0
+        self.current = max(self.current, size)
+        if self.probeSize(at: now) == nil, self.searchAgainAt == nil, self.current < self.greatest {
+            self.searchAgainAt = now + Self.raiseInterval
+        }
+    }
+
+    /// Returns whether the path has become smaller than was thought: all greater messages are lost with this one.
+    mutating func lost(_ size: Int, sentAt: Instant, isProbe: Bool, at now: Instant) -> Bool {
+        if isProbe {
+            self.probeFailed(size, at: now)
+            return false
+        }
+        guard size > Constants.baseDatagramSize else { return false }
+        if let fellAt, sentAt <= fellAt { return false }
+        self.greatLost += 1
+        guard self.greatLost >= Self.blackHoleLosses else { return false }
+        self.fall(below: size, at: now)
+        return true
+    }
+
+    /// The system refuses messages of this size on this path: a link here is smaller.
+    mutating func tooLong(_ size: Int, at now: Instant) {
+        if self.probing == size { self.probing = nil }
+        if size <= self.current { self.fall(below: size, at: now) }
+        self.lower(to: size - Constants.paddingUnit, at: now)
+    }
+
+    private mutating func fall(below size: Int, at now: Instant) {
+        self.current = Constants.baseDatagramSize
+        self.greatLost = 0
+        self.failures = 0
+        self.probing = nil
+        self.fellAt = now
+        self.searchAgainAt = nil
+        self.ceiling = max(Constants.baseDatagramSize, size - Constants.paddingUnit)
+    }
+}

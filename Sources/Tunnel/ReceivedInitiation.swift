@@ -1,0 +1,32 @@
+import NIOCore
+import Noise
+
+/// An initiation as it came, with a right mac1 and nothing else yet shown.
+struct ReceivedInitiation {
+    let message: ByteBuffer
+    let remoteIndex: UInt32
+    let noise: ByteBuffer
+
+    var size: Int { self.message.readableBytes }
+
+    /// nil: see `whyNot`.
+    init?(_ message: ByteBuffer, _ key: MacKey) {
+        guard let (remoteIndex, noise) = Self.parts(message), HandshakeMessage.hasValidMac1(message, key) else {
+            return nil
+        }
+        self.message = message
+        self.remoteIndex = remoteIndex
+        self.noise = noise
+    }
+
+    /// Why a message is none.
+    static func whyNot(_ message: ByteBuffer) -> DropReason { self.parts(message) == nil ? .malformed : .wrongMac1 }
+
+    private static func parts(_ message: ByteBuffer) -> (UInt32, ByteBuffer)? {
+        guard Constants.initiationSizes.contains(message.readableBytes),
+            let remoteIndex: UInt32 = message.headerInteger(at: 4),
+            let noise = HandshakeMessage.noisePart(of: message, header: HandshakeMessage.initiationHeader)
+        else { return nil }
+        return (remoteIndex, noise)
+    }
+}

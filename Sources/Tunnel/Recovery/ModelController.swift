@@ -1,0 +1,380 @@
+import NIOCore
+
+/// A model of the path – its bandwidth, its round trip, and what it holds – decides how much is sent, in the manner of BBR
+/// (draft-ietf-ccwg-bbr-04), from which the phases and their names are.
+///
+/// ```
+///   startup ── no faster for 3 rounds, or heavy loss ──▶ drain ──▶ down ─▶ cruise ─▶ refill ─▶ up ─┐
+///                                                                   ▲                              │
+///                                                                   └──────────────────────────────┘
+///   any ── round trip not seen at its least for 10 s ──▶ probeRTT (200 ms) ──▶ cruise
+/// ```
+///
+/// It differs in what it takes a loss for. BBR lowers its bounds whenever a round loses 2 %, which radio links lose with
+/// nobody else on them. Here a round's loss says that a queue is full when it is more than the path's usual loss by a
+/// margin *and* the round trip shows a queue, or when it is so heavy that nothing else explains it.
+/// Bytes, and seconds as `Double`.
+struct ModelController: CongestionController {
+    enum Phase { case startup, drain, down, cruise, refill, up, probeRTT }
+
+    // Gains: draft-ietf-ccwg-bbr-04 §2.4.
+    private static let startupGain = 2.77
+    private static let drainGain = 0.5
+    private static let windowGain = 2.0
+    private static let upGain = 1.25
+    private static let downGain = 0.9
+    private static let headroom = 0.85
+    private static let beta = 0.7
+    private static let fullGrowth = 1.25
+    private static let fullRounds = 3
+    private static let minRTTLifetime = 10.0
+    private static let probeRTTDuration = 0.2
+    private static let probeRTTGain = 0.5
+    /// How long it cruises: as long as a Reno flow of this size would between two losses, but no longer than this. †
+    private static let cruiseSeconds = 2.0...3.0
+    private static let cruiseRoundsAtMost: UInt64 = 63
+    /// A round's loss above the usual one by this, with a queue, means a full queue. †
+    private static let lossMargin = 0.03
+    /// A round trip of so much more than the least shows a queue. †
+    private static let queueShows = 1.15
+    private static let queueShowsSeconds = 0.002
+    /// So much loss is a full queue however short: a policer's. †
+    private static let heavyLoss = 0.2
+
+    private var messageSize: Double
+    private(set) var phase = Phase.startup
+    private var randomState: UInt64
+
+    // The model
+    /// Greatest samples of the present cycle and of the one before.
+    private var bandwidths = (present: 0.0, before: 0.0)
+    private var shortTermBandwidth = Double.infinity
+    private var inflightLong = Double.infinity
+    private var inflightShort = Double.infinity
+    private var minRTT: Double?
+    private var minRTTAt = Instant(nanoseconds: 0)
+    private var saved: (bandwidth: Double, long: Double, short: Double)?
+
+    // Rounds
+    private var roundEndsAt: UInt64 = 0
+    private var rounds: UInt64 = 0
+    private var lostInRound = 0
+    private var deliveredInRound = 0
+    private var latestBandwidth = 0.0
+    private var latestInflight = 0.0
+    private var roundRTT = Double.infinity
+    private var usualLoss = 0.0
+
+    // Startup
+    private var fullBandwidth = 0.0
+    private var fullCount = 0
+    private var isFull = false
+
+    // Cycle
+    private var phaseSince = Instant(nanoseconds: 0)
+    private var phaseRound: UInt64 = 0
+    private var cruise = 0.0
+    private var upGrowth = 1.0
+    private var lossSeenInUp = false
+    private var probeRTTUntil: Instant?
+
+    // Acknowledgements that come in lumps
+    private var lump: (since: Instant, bytes: Double)?
+    private var extraAcked = (present: 0.0, before: 0.0)
+    private var extraRound: UInt64 = 0
+
+    private var congestionWindow: Double
+    private var windowBeforeProbe = 0.0
+
+    init(messageSize: Int, random seed: UInt64) {
+        self.messageSize = Double(messageSize)
+        self.randomState = seed | 1
+        self.congestionWindow = Double(Congestion.initialWindow(messageSize))
+    }
+
+    var window: Int { Int(min(self.congestionWindow, 1e12)) }
+
+    var pacingRate: Double? {
+        guard self.bandwidth > 0 else { return nil }
+        return self.bandwidth * self.pacingGain
+    }
+
+    // MARK: The model
+
+    private var bandwidth: Double { min(self.longTermBandwidth, self.shortTermBandwidth) }
+    private var longTermBandwidth: Double { max(self.bandwidths.present, self.bandwidths.before) }
+    private var least: Double { 4 * self.messageSize }
+
+    private func product(_ gain: Double) -> Double {
+        guard let minRTT, self.bandwidth > 0 else { return Double(Congestion.initialWindow(Int(self.messageSize))) }
+        return max(self.least, gain * self.bandwidth * minRTT)
+    }
+
+    private var pacingGain: Double {
+        switch self.phase {
+        case .startup: Self.startupGain
+        case .drain: Self.drainGain
+        case .down: Self.downGain
+        case .up: Self.upGain
+        case .cruise, .refill, .probeRTT: 1
+        }
+    }
+
+    mutating func didSend(_ bytes: Int, inFlight: Int, at now: Instant) {}
+
+    mutating func messageSizeChanged(to size: Int) {
+        self.messageSize = Double(size)
+        if self.bandwidth == 0 {
+            self.congestionWindow = max(self.congestionWindow, Double(Congestion.initialWindow(size)))
+        }
+        self.congestionWindow = max(self.congestionWindow, self.least)
+    }
+
+    mutating func didAcknowledge(_ news: AckNews) {
+        let isRoundStart = self.countRound(news)
+        self.updateBandwidth(news.rate)
+        self.updateRoundTrip(news)
+        self.updateExtra(news)
+        if isRoundStart { self.judgeRound(news) }
+        self.checkStartup(isRoundStart, news)
+        self.advance(isRoundStart, news)
+        self.checkProbeRTT(news)
+        self.updateWindow(news)
+    }
+
+    private mutating func countRound(_ news: AckNews) -> Bool {
+        self.deliveredInRound += news.bytes
+        guard news.rate.priorDelivered >= self.roundEndsAt else { return false }
+        self.roundEndsAt = news.rate.delivered
+        self.rounds += 1
+        return true
+    }
+
+    private mutating func updateBandwidth(_ sample: RateSample) {
+        guard let rate = sample.bytesPerSecond else { return }
+        self.latestInflight = max(self.latestInflight, Double(sample.inFlightAtSend))
+        self.latestBandwidth = max(self.latestBandwidth, rate)
+        if !sample.isAppLimited || rate >= self.longTermBandwidth {
+            self.bandwidths.present = max(self.bandwidths.present, rate)
+        }
+    }
+
+    private mutating func updateRoundTrip(_ news: AckNews) {
+        let latest = max(1e-6, Double(news.latest.nanoseconds) / 1e9)
+        self.roundRTT = min(self.roundRTT, latest)
+        if self.minRTT.map({ latest <= $0 }) ?? true {
+            self.minRTT = latest
+            self.minRTTAt = news.now
+        }
+    }
+
+    /// Wi-Fi acknowledges in lumps: what has come beyond the bandwidth is added to what may be in flight.
+    private mutating func updateExtra(_ news: AckNews) {
+        if self.rounds >= self.extraRound + 5 {
+            self.extraRound = self.rounds
+            self.extraAcked = (0, self.extraAcked.present)
+        }
+        var lump = self.lump ?? (news.now, 0)
+        let expected = self.bandwidth * Self.seconds(from: lump.since, to: news.now)
+        if lump.bytes <= expected { lump = (news.now, 0) }
+        lump.bytes += Double(news.bytes)
+        let passed = self.bandwidth * Self.seconds(from: lump.since, to: news.now)
+        let extra = min(lump.bytes - passed, self.congestionWindow, self.bandwidth * 0.1)
+        self.extraAcked.present = max(self.extraAcked.present, extra)
+        self.lump = lump
+    }
+
+    private static func seconds(from: Instant, to: Instant) -> Double {
+        max(0, Double((to - from).nanoseconds) / 1e9)
+    }
+
+    // MARK: Loss
+
+    mutating func didLose(bytes: Int, largestLostSentAt: Instant, isPersistent: Bool, inFlight: Int, at now: Instant) {
+        self.lostInRound += bytes
+        if isPersistent { self.congestionWindow = self.least }
+    }
+
+    /// Once a round: was its loss a full queue's?
+    private mutating func judgeRound(_ news: AckNews) {
+        let sent = self.lostInRound + self.deliveredInRound
+        let loss = sent > 0 ? Double(self.lostInRound) / Double(sent) : 0
+        let minRTT = self.minRTT ?? 1
+        let hasQueue = self.roundRTT > max(minRTT * Self.queueShows, minRTT + Self.queueShowsSeconds)
+        // Few messages show no rate.
+        let isMeasured = Double(sent) >= 8 * self.messageSize
+        let isFullQueue =
+            isMeasured
+            && (loss > self.usualLoss + Self.lossMargin && hasQueue || loss > max(Self.heavyLoss, 2 * self.usualLoss))
+        if isFullQueue {
+            self.queueIsFull(news)
+        } else if isMeasured, !hasQueue {
+            self.usualLoss += (loss - self.usualLoss) / 8
+        }
+        self.lostInRound = 0
+        self.deliveredInRound = 0
+        self.latestBandwidth = 0
+        self.latestInflight = 0
+        self.roundRTT = .infinity
+    }
+
+    private mutating func queueIsFull(_ news: AckNews) {
+        self.saved = (self.shortTermBandwidth, self.inflightLong, self.inflightShort)
+        switch self.phase {
+        case .startup: break
+        case .up, .refill:
+            self.lossSeenInUp = true
+            self.inflightLong = max(self.latestInflight, self.product(1) * Self.beta)
+        case .drain, .down, .cruise, .probeRTT:
+            if self.shortTermBandwidth == .infinity { self.shortTermBandwidth = self.longTermBandwidth }
+            if self.inflightShort == .infinity { self.inflightShort = self.congestionWindow }
+            self.shortTermBandwidth = max(self.latestBandwidth, self.shortTermBandwidth * Self.beta)
+            self.inflightShort = max(self.latestInflight * Self.beta, self.inflightShort * Self.beta, self.least)
+        }
+    }
+
+    mutating func didFindSpuriousLoss(at now: Instant) {
+        self.lostInRound = 0
+        guard let saved else { return }
+        self.shortTermBandwidth = max(self.shortTermBandwidth, saved.bandwidth)
+        self.inflightLong = max(self.inflightLong, saved.long)
+        self.inflightShort = max(self.inflightShort, saved.short)
+        self.saved = nil
+    }
+
+    // MARK: Phases
+
+    private mutating func enter(_ phase: Phase, at now: Instant) {
+        self.phase = phase
+        self.phaseSince = now
+        self.phaseRound = self.rounds
+    }
+
+    private mutating func checkStartup(_ isRoundStart: Bool, _ news: AckNews) {
+        guard self.phase == .startup, isRoundStart else { return }
+        if !news.rate.isAppLimited {
+            if self.longTermBandwidth >= self.fullBandwidth * Self.fullGrowth {
+                self.fullBandwidth = self.longTermBandwidth
+                self.fullCount = 0
+            } else {
+                self.fullCount += 1
+            }
+        }
+        // A queue that overflows says that the pipe is full before the third round does.
+        if self.fullCount >= Self.fullRounds || self.fullCount >= 1 && self.saved != nil {
+            self.isFull = true
+            self.saved = nil
+            self.enter(.drain, at: news.now)
+        }
+    }
+
+    private mutating func advance(_ isRoundStart: Bool, _ news: AckNews) {
+        let inFlight = Double(news.inFlight)
+        switch self.phase {
+        case .startup, .probeRTT: break
+        case .drain: if inFlight <= self.product(1) { self.beginDown(at: news.now) }
+        case .down:
+            let roomy = min(self.product(1), self.inflightLong * Self.headroom)
+            if inFlight <= roomy || self.rounds >= self.phaseRound + 4 { self.enter(.cruise, at: news.now) }
+        case .cruise:
+            let perRound = max(8, self.product(1) / self.messageSize)
+            let rounds = min(Self.cruiseRoundsAtMost, UInt64(min(perRound, 1e6)))
+            if Self.seconds(from: self.phaseSince, to: news.now) >= self.cruise
+                || self.rounds >= self.phaseRound + rounds
+            {
+                self.beginRefill(at: news.now)
+            }
+        case .refill:
+            if isRoundStart, self.rounds > self.phaseRound {
+                self.lossSeenInUp = false
+                self.upGrowth = 1
+                self.enter(.up, at: news.now)
+            }
+        case .up: self.probeUp(isRoundStart, news)
+        }
+    }
+
+    private mutating func beginDown(at now: Instant) {
+        // A cycle is over: the greatest of the one before it counts no more.
+        self.bandwidths = (0, self.longTermBandwidth == 0 ? 0 : self.bandwidths.present)
+        if self.bandwidths.before == 0 { self.bandwidths.before = self.fullBandwidth }
+        self.cruise = Self.cruiseSeconds.lowerBound + self.random() * (Self.cruiseSeconds.upperBound - Self.cruiseSeconds.lowerBound)
+        self.enter(.down, at: now)
+    }
+
+    private mutating func beginRefill(at now: Instant) {
+        self.shortTermBandwidth = .infinity
+        self.inflightShort = .infinity
+        self.enter(.refill, at: now)
+    }
+
+    private mutating func probeUp(_ isRoundStart: Bool, _ news: AckNews) {
+        // What it may have in flight grows faster with each round without a full queue.
+        if self.inflightLong < .infinity, Double(news.inFlightBefore) + 2 * self.messageSize >= self.inflightLong {
+            self.inflightLong += self.upGrowth * Double(news.bytes) * self.messageSize / max(1, self.congestionWindow)
+            if isRoundStart { self.upGrowth = min(self.upGrowth * 2, 64) }
+        }
+        let isTried = self.rounds > self.phaseRound
+        let fills = Double(news.inFlight) >= self.product(Self.upGain)
+        let shows = self.roundRTT < .infinity && self.roundRTT > (self.minRTT ?? 0) * Self.upGain
+        if self.lossSeenInUp || isTried && (fills || shows || news.rate.isAppLimited)
+            || self.rounds >= self.phaseRound + 8
+        {
+            self.beginDown(at: news.now)
+        }
+    }
+
+    private mutating func checkProbeRTT(_ news: AckNews) {
+        if let until = self.probeRTTUntil {
+            guard news.now >= until else { return }
+            self.probeRTTUntil = nil
+            self.minRTTAt = news.now
+            self.congestionWindow = max(self.congestionWindow, self.windowBeforeProbe)
+            self.enter(self.isFull ? .cruise : .startup, at: news.now)
+            return
+        }
+        guard Self.seconds(from: self.minRTTAt, to: news.now) > Self.minRTTLifetime else { return }
+        // With so little in flight what is measured now is the least there is.
+        if Double(news.inFlightBefore) <= self.product(Self.probeRTTGain) {
+            self.minRTT = max(1e-6, Double(news.latest.nanoseconds) / 1e9)
+            self.minRTTAt = news.now
+            return
+        }
+        self.windowBeforeProbe = self.congestionWindow
+        self.enter(.probeRTT, at: news.now)
+        let rtt = Double(news.smoothed.nanoseconds) / 1e9
+        self.probeRTTUntil = news.now + .nanoseconds(Int64((Self.probeRTTDuration + min(rtt, 2)) * 1e9))
+        self.minRTT = max(1e-6, Double(news.latest.nanoseconds) / 1e9)
+    }
+
+    // MARK: The window
+
+    private mutating func updateWindow(_ news: AckNews) {
+        let extra = max(self.extraAcked.present, self.extraAcked.before)
+        // What the pacer and the system's batches send at once.
+        let burst = max(3 * self.messageSize, min(self.bandwidth * 0.002, 256 * 1_024))
+        let target = self.product(self.phase == .startup ? Self.startupGain : Self.windowGain) + extra + burst
+        if self.phase == .startup {
+            // Nothing is known yet of what the path holds.
+            if self.congestionWindow < target || self.bandwidth == 0 { self.congestionWindow += Double(news.bytes) }
+        } else {
+            self.congestionWindow = min(self.congestionWindow + Double(news.bytes), target)
+        }
+        switch self.phase {
+        case .startup: break
+        case .probeRTT: self.congestionWindow = min(self.congestionWindow, self.product(Self.probeRTTGain))
+        case .down, .cruise, .drain:
+            self.congestionWindow = min(self.congestionWindow, self.inflightLong * Self.headroom, self.inflightShort)
+        case .refill, .up: self.congestionWindow = min(self.congestionWindow, self.inflightLong)
+        }
+        self.congestionWindow = max(self.congestionWindow, self.least)
+    }
+
+    /// 0 to 1: so that flows that share a path don't probe it together. xorshift, which need not be unforeseeable.
+    private mutating func random() -> Double {
+        self.randomState ^= self.randomState << 13
+        self.randomState ^= self.randomState >> 7
+        self.randomState ^= self.randomState << 17
+        return Double(self.randomState >> 11) / Double(1 << 53)
+    }
+}
