@@ -183,16 +183,26 @@ public struct SidecarLocation: Codable, Hashable, Sendable {
     public var publicKey: String
     /// HOST:PORT; perhaps no address that can be reached from here.
     public var tcp: String
+    /// The same for datagrams; nil: it takes none.
+    public var udp: String?
     /// A program and its arguments that is a way to the sidecar by its standard input and output, for where `tcp` can't be
     /// reached.
     public var command: [String]?
     /// Where clients reach the service: `127.0.0.1:8080`.
     public var listens: [String]
 
-    public init(name: String, publicKey: String, tcp: String, command: [String]? = nil, listens: [String]) {
+    public init(
+        name: String,
+        publicKey: String,
+        tcp: String,
+        udp: String? = nil,
+        command: [String]? = nil,
+        listens: [String]
+    ) {
         self.name = name
         self.publicKey = publicKey
         self.tcp = tcp
+        self.udp = udp
         self.command = command
         self.listens = listens
     }

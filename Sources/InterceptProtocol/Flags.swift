@@ -145,15 +145,15 @@ public struct ServicePort: Hashable, Sendable {
 
 /// `--carrier`: by which way a sidecar is dialled.
 public enum CarrierChoice: String, Sendable, CaseIterable {
-    /// By its address, and where that can't be reached by the environment's command.
+    /// By its addresses, over UDP and TCP at once, and where they can't be reached by the environment's command.
     case auto
+    case udp
     case tcp
     case exec
 
     public init(flag text: String) throws(FlagError) {
-        if text == "udp" { throw FlagError("udp isn't a carrier of this version. Write auto, tcp or exec.") }
         guard let choice = CarrierChoice(rawValue: text) else {
-            throw FlagError("'\(text)' isn't a carrier. Write auto, tcp or exec.")
+            throw FlagError("'\(text)' isn't a carrier. Write auto, udp, tcp or exec.")
         }
         self = choice
     }

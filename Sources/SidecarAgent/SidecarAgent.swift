@@ -17,6 +17,8 @@ public final class SidecarAgent {
         public var presharedKey: PresharedKey = .none
         public var tunnel = TunnelConfiguration()
         public var tunnelAddress: Endpoint
+        /// Where workspaces' datagrams come; nil: nowhere.
+        public var datagramAddress: Endpoint?
         public var servicePorts: [ServicePort]
         /// Where the service's ports are listened on.
         public var divert: Divert
@@ -67,6 +69,8 @@ public final class SidecarAgent {
 
     public struct Sockets: Sendable {
         public var tunnel: [CInt] = []
+        /// A bound socket for datagrams.
+        public var datagrams: (descriptor: CInt, isIPv6: Bool, port: UInt16)?
         /// Of `DialSocket`; nil: one is opened once it is known where the tunnel listens.
         public var dial: CInt?
         /// By service port; more than one where the port has several addresses.
@@ -78,6 +82,8 @@ public final class SidecarAgent {
     /// What is to be told once it runs.
     public struct Ready: Sendable {
         public var tunnel: SocketAddress?
+        /// Where datagrams are taken.
+        public var datagrams: Endpoint?
         public var services: [UInt16: SocketAddress]
     }
 
@@ -149,7 +155,26 @@ public final class SidecarAgent {
         return self.listenForWorkspaces(server).flatMap { tunnel in
             this.value.listenForDial(besides: tunnel).map { tunnel }
         }.flatMap { tunnel in
-            this.value.listenForClients().map { Ready(tunnel: tunnel, services: $0) }
+            this.value.listenForDatagrams().map { (tunnel, $0) }
+        }.flatMap { tunnel, datagrams in
+            this.value.listenForClients().map { Ready(tunnel: tunnel, datagrams: datagrams, services: $0) }
+        }
+    }
+
+    private func listenForDatagrams() -> EventLoopFuture<Endpoint?> {
+        guard let server = self.server, var endpoint = self.configuration.datagramAddress else {
+            return self.eventLoop.makeSucceededFuture(nil)
+        }
+        do {
+            if let socket = self.configuration.sockets.datagrams {
+                server.listenForDatagrams(onBoundSocket: socket.descriptor, isIPv6: socket.isIPv6)
+                endpoint.port = socket.port
+            } else {
+                endpoint.port = try server.listenForDatagrams(host: endpoint.host, port: Int(endpoint.port))
+            }
+            return self.eventLoop.makeSucceededFuture(endpoint)
+        } catch {
+            return self.eventLoop.makeFailedFuture(StartError("The tunnel can't take datagrams at \(endpoint)", error))
         }
     }
 
@@ -597,6 +622,8 @@ extension SidecarAgent: TunnelServer.Delegate {
         case .resumed(let key):
             self.log.debug("workspace is back on a new carrier", metadata: ["key": "\(key.abbreviated)"])
             self.links[key]?.resumed()
+        case .moved(let key):
+            self.log.debug("workspace goes on by another way", metadata: ["key": "\(key.abbreviated)"])
         case .connection(let key, let event):
             self.links[key]?.handle(event)
             if case .ended(let end) = event {

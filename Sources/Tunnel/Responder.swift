@@ -417,16 +417,14 @@ public struct Responder: ~Copyable {
     /// The first data message of a session has opened: only now does the handshake change anything.
     mutating func confirm(_ entry: ResponderSession, at now: Instant) -> Link? {
         let peer = entry.peer
-        peer.unconfirmed.removeAll { $0 === entry }
         if let link = peer.current, link.connection.isActive, link.connection.id == entry.answered {
+            peer.unconfirmed.removeAll { $0 === entry }
             self.adopt(entry, by: link)
             return link
         }
-        // The connection that it was to carry on has ended meanwhile, or nobody expects it any more.
-        guard let expected = peer.expected.first(where: { $0.id == entry.answered }) else {
-            self.sessions[entry.session.localIndex] = nil
-            return nil
-        }
+        // The connection that it was to carry on has ended meanwhile, or nobody expects it any more: its time runs out.
+        guard let expected = peer.expected.first(where: { $0.id == entry.answered }) else { return nil }
+        peer.unconfirmed.removeAll { $0 === entry }
         peer.expected.removeAll { $0.id == entry.answered }
         if let earlier = peer.current {
             earlier.connection.close(.replaced, at: now)

@@ -18,6 +18,10 @@ extension WorkspaceAgent {
         /// On this connection.
         public var messagesSent: UInt64
         public var messagesLost: UInt64
+        /// The greatest message that the path takes, in bytes of UDP payload; nil: the carrier is a byte stream.
+        public var pathMTU: Int?
+        /// How often the tunnel went on by another way since this agent began.
+        public var carrierChanges: UInt64
         /// Why it isn't connected, in a clause, if that is known.
         public var problem: String?
         /// Ports of the service behind which nothing took the last connection.
@@ -58,7 +62,7 @@ extension WorkspaceAgent {
     public var snapshot: Snapshot {
         let client = self.client
         let now = client?.withConnection { connection in
-            (connection.hasCarrier, connection.measuredRoundTripTime, connection.statistics)
+            (connection.hasCarrier, connection.measuredRoundTripTime, connection.statistics, connection.pathMTU)
         }
         return Snapshot(
             acknowledged: self.acknowledged,
@@ -70,6 +74,8 @@ extension WorkspaceAgent {
             handshakeAge: client?.handshakeAge,
             messagesSent: now?.2.messagesSent ?? 0,
             messagesLost: now?.2.messagesLost ?? 0,
+            pathMTU: now?.3,
+            carrierChanges: client?.carrierChanges ?? 0,
             problem: self.problem,
             missingServers: self.missingServers
         )

@@ -10,6 +10,7 @@ extension WorkspaceAgent: TunnelClient.Delegate {
         case .established:
             self.lastDialFailure = nil
             self.keysDiffer = false
+            self.sidecarIsBusy = false
             self.presence = .live
             self.acknowledged = nil
             self.begin()
@@ -23,7 +24,14 @@ extension WorkspaceAgent: TunnelClient.Delegate {
             if !self.keysDiffer { self.log.warning("a response that doesn't open: the preshared keys differ") }
             self.keysDiffer = true
             self.tell(.changed)
-        case .closeCarrier: break
+        case .moved:
+            self.log.info("the tunnel goes on by another way", metadata: ["carrier": "\(client.address?.carrier ?? "")"])
+            self.tell(.changed)
+        case .sidecarIsBusy:
+            if !self.sidecarIsBusy { self.log.notice("the sidecar has much to do, and answers the next try") }
+            self.sidecarIsBusy = true
+        case .datagramsAreLost: self.log.notice("nothing gets through over UDP any more")
+        case .answered, .closeCarrier: break
         case .connection(let event): self.handle(event)
         }
     }

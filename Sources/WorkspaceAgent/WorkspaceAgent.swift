@@ -114,6 +114,7 @@ public final class WorkspaceAgent {
     var lastDialFailure: String?
     var dialFailureSaidAt = NIODeadline.now()
     var keysDiffer = false
+    var sidecarIsBusy = false
     var presence = Presence.live
     var counts = Counts()
     /// Of connections that are over.
@@ -185,6 +186,8 @@ public final class WorkspaceAgent {
             self.fail(
                 "The preshared keys differ: give both sides the same --preshared-key-file, or neither of them one."
             )
+        } else if self.sidecarIsBusy {
+            self.fail("The sidecar is there, and has more to do than it can. Try again.")
         } else if let lastDialFailure = self.lastDialFailure {
             self.fail("\(lastDialFailure). Check the address, and that the sidecar runs.")
         } else {

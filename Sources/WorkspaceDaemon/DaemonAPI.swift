@@ -192,7 +192,7 @@ public struct SidecarStatus: Codable, Equatable, Sendable {
     public var phase: Phase
     public var reason: String?
     public var publicKey: String
-    /// `tcp` or `exec`
+    /// `udp`, `tcp` or `exec`
     public var carrier: String
     /// HOST:PORT, or the command.
     public var address: String
@@ -201,6 +201,10 @@ public struct SidecarStatus: Codable, Equatable, Sendable {
     public var handshakeAgeSeconds: Double?
     public var messagesSent: UInt64
     public var messagesLost: UInt64
+    /// Bytes of UDP payload in the greatest message that the path takes; left out on `tcp` and `exec`.
+    public var mtu: Int?
+    /// How often the tunnel went on by another way.
+    public var carrierChanges: UInt64
 
     public init(
         name: String,
@@ -218,5 +222,6 @@ public struct SidecarStatus: Codable, Equatable, Sendable {
         self.listens = listens
         self.messagesSent = 0
         self.messagesLost = 0
+        self.carrierChanges = 0
     }
 }

@@ -65,6 +65,7 @@ final class Replica {
 
     func isAt(_ location: SidecarLocation) -> Bool {
         self.location.publicKey == location.publicKey && self.location.tcp == location.tcp
+            && self.location.udp == location.udp
             && self.location.command == location.command
     }
 
@@ -98,6 +99,8 @@ final class Replica {
             status.handshakeAgeSeconds = snapshot.handshakeAge.map { Double($0.nanoseconds / 1_000_000) / 1_000 }
             status.messagesSent = snapshot.messagesSent
             status.messagesLost = snapshot.messagesLost
+            status.mtu = snapshot.pathMTU
+            status.carrierChanges = snapshot.carrierChanges
         }
         return status
     }
@@ -108,10 +111,16 @@ extension SidecarLocation {
     func addresses(for request: StartRequest) -> [TunnelClient.Address] {
         var addresses: [TunnelClient.Address] = []
         let choice = request.carrierChoice
-        if choice != .exec, let endpoint = try? Flags.endpoint(request.endpoint ?? self.tcp) {
+        // Who names an address by --endpoint names one for TCP: what leads to it leads to nothing else.
+        if choice == .auto || choice == .udp, request.endpoint == nil || choice == .udp,
+            let endpoint = (request.endpoint ?? self.udp).flatMap({ try? Flags.endpoint($0) })
+        {
+            addresses.append(.udp(host: endpoint.host, port: Int(endpoint.port)))
+        }
+        if choice == .auto || choice == .tcp, let endpoint = try? Flags.endpoint(request.endpoint ?? self.tcp) {
             addresses.append(.tcp(host: endpoint.host, port: Int(endpoint.port)))
         }
-        if choice != .tcp, let command = self.command, !command.isEmpty { addresses.append(.command(command)) }
+        if choice == .auto || choice == .exec, let command = self.command, !command.isEmpty { addresses.append(.command(command)) }
         return addresses
     }
 }

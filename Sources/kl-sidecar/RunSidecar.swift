@@ -44,11 +44,13 @@ struct RunSidecar: ParsableCommand {
 
     @Option(
         help: ArgumentHelp(
-            "Where workspaces dial in over UDP: not in this version, which only warns.",
+            "Where workspaces dial in over UDP too, which loses less to bad networks; port 0 is any free one. Without it "
+                + "they use TCP alone.",
             valueName: "host:port"
-        )
+        ),
+        transform: { try Flags.endpoint($0, zeroAllowed: true) }
     )
-    var listenUdp: String?
+    var listenUdp: Endpoint?
 
     @Option(
         help: ArgumentHelp(
@@ -171,9 +173,6 @@ struct RunSidecar: ParsableCommand {
         AgentSupport.Process.forbidCoreDumps()
         let descriptors = AgentSupport.Process.raiseDescriptorLimit()
         let log = self.agent.logger("kl-sidecar")
-        if self.listenUdp != nil {
-            log.warning("--listen-udp: the UDP carrier isn't in this version; workspaces dial over TCP")
-        }
 
         var configuration = SidecarAgent.Configuration(
             staticKey: try self.agent.staticKey(),
@@ -190,6 +189,7 @@ struct RunSidecar: ParsableCommand {
         configuration.tunnel.deadAfter = self.deadAfter
         configuration.tunnel.maxStreamsFromPeer = 1
         configuration.descriptorLimit = descriptors
+        configuration.datagramAddress = self.listenUdp
         configuration.sockets = self.take(&sockets)
         // Only this thread can be moved, and those that it makes later: everything that listens elsewhere is opened before.
         var opened: [ListeningSocket] = []
@@ -204,6 +204,9 @@ struct RunSidecar: ParsableCommand {
             }
             // Without it the agent opens one there, and says so where it can't.
             configuration.sockets.dial = try? DialSocket.listen(for: "\(tunnel)")
+            if let endpoint = self.listenUdp {
+                configuration.sockets.datagrams = try Self.openDatagrams(endpoint)
+            }
             if let endpoint = self.metrics {
                 let socket = try Self.listen(endpoint, "The metrics' server")
                 metrics.socket = socket.descriptor
@@ -249,6 +252,14 @@ struct RunSidecar: ParsableCommand {
             return try ListeningSocket(host: endpoint.host, port: endpoint.port)
         } catch {
             throw StartError("\(what) can't listen on \(endpoint)", error)
+        }
+    }
+
+    private static func openDatagrams(_ endpoint: Endpoint) throws -> (CInt, Bool, UInt16) {
+        do {
+            return try TunnelServer.openDatagrams(host: endpoint.host, port: Int(endpoint.port))
+        } catch {
+            throw StartError("The tunnel can't take datagrams at \(endpoint)", error)
         }
     }
 

@@ -106,6 +106,7 @@ struct SidecarProgram: Sendable {
                 ("publicKey", .string(self.program.configuration.staticKey.publicKey.base64)),
             ]
             if let tunnel = ready.tunnel { fields.append(("tcp", .string(tunnel.endpointText))) }
+            if let datagrams = ready.datagrams { fields.append(("udp", .string(datagrams.description))) }
             let services = ready.services.sorted { $0.key < $1.key }
             fields.append(("listen", .object(services.map { ("\($0.key)", .string($0.value.endpointText)) })))
             if let metrics { fields.append(("metrics", .string(metrics.endpointText))) }

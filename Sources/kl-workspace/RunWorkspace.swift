@@ -154,9 +154,7 @@ struct RunWorkspace: ParsableCommand {
         try self.sidecar.map { sidecar in
             switch sidecar.carrier {
             case .tcp(let tcp): return .tcp(host: tcp.host, port: Int(tcp.port))
-            case .udp(let udp):
-                log.warning("udp: the UDP carrier isn't in this version; dialling \(udp) over TCP")
-                return .tcp(host: udp.host, port: Int(udp.port))
+            case .udp(let udp): return .udp(host: udp.host, port: Int(udp.port))
             case .exec(let words):
                 do throws(HostError) {
                     try FilterProcess.program(words)

@@ -95,7 +95,7 @@ public final class InitiatorEnd: End {
                 }
             case .resumed: self.attempts = 0
             case .closeCarrier(let id): self.close(id)
-            case .presharedKeysDiffer: break
+            case .presharedKeysDiffer, .moved, .answered, .sidecarIsBusy, .datagramsAreLost: break
             case .connection(.ended(let end)):
                 self.traffic = nil
                 if end.code == .replaced { self.replacements += 1 }

@@ -79,7 +79,7 @@ public final class ResponderEnd: End {
                         world: self.world
                     )
                 }
-            case .resumed: break
+            case .resumed, .moved: break
             case .closeCarrier(let id):
                 try self.checkPatience(id)
                 self.close(id)

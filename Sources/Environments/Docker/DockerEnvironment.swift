@@ -171,6 +171,7 @@ public struct DockerEnvironment: Environment {
             name: "\(service?.name ?? sidecar.service)-\(sidecar.replica)",
             publicKey: words.publicKey,
             tcp: endpoint(words.port) ?? "",
+            udp: words.datagramPort.flatMap { endpoint($0) },
             command: self.model.place.engine.words + dial,
             listens: sidecar.ports.compactMap { endpoint($0) }
         )

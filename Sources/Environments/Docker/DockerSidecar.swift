@@ -132,7 +132,8 @@ struct SidecarContainer: Equatable, Sendable {
         words += ["--log-driver", "json-file", "--log-opt", "max-size=10m", "--log-opt", "max-file=2"]
         for (name, value) in self.labels { words += ["--label", "\(name)=\(value)"] }
         words.append(self.image)
-        words += ["run", "--listen-tcp", "0.0.0.0:0", "--divert", "redirect", "--peer", self.holder.publicKey]
+        words += ["run", "--listen-tcp", "0.0.0.0:0", "--listen-udp", "0.0.0.0:0", "--divert", "redirect"]
+        words += ["--peer", self.holder.publicKey]
         for port in self.ports { words += ["--service-port", "\(port)"] }
         for gateway in self.gateways { words += ["--node-address", gateway] }
         words += ["--linger", "10m", "--ephemeral", "--announce-intercepts", "--log-format", "text"]
@@ -157,11 +158,14 @@ struct SidecarWords: Equatable, Sendable {
     var publicKey: String
     /// Where its tunnel listens, in the service's network.
     var port: UInt16
+    /// Where it takes datagrams; nil: nowhere.
+    var datagramPort: UInt16?
     var intercept: Intercept?
 
-    init(publicKey: String, port: UInt16, intercept: Intercept? = nil) {
+    init(publicKey: String, port: UInt16, datagramPort: UInt16? = nil, intercept: Intercept? = nil) {
         self.publicKey = publicKey
         self.port = port
+        self.datagramPort = datagramPort
         self.intercept = intercept
     }
 
@@ -172,6 +176,7 @@ struct SidecarWords: Equatable, Sendable {
         var ready: Bool
         var publicKey: String
         var tcp: String
+        var udp: String?
         var intercept: Intercept?
     }
 
@@ -180,10 +185,17 @@ struct SidecarWords: Equatable, Sendable {
         guard line.first == "{", line.utf8.count <= Self.lineAtMost,
             let said = try? JSONDecoder().decode(Line.self, from: Data(line.utf8)), said.ready,
             PublicKey(base64: said.publicKey) != nil,
-            let colon = said.tcp.lastIndex(of: ":"), let port = UInt16(said.tcp[said.tcp.index(after: colon)...]),
-            port > 0
+            let port = Self.port(of: said.tcp)
         else { return nil }
-        self.init(publicKey: said.publicKey, port: port, intercept: said.intercept)
+        let datagramPort = said.udp.flatMap { Self.port(of: $0) }
+        self.init(publicKey: said.publicKey, port: port, datagramPort: datagramPort, intercept: said.intercept)
+    }
+
+    /// What stands after the last colon, unless it is 0.
+    private static func port(of place: String) -> UInt16? {
+        guard let colon = place.lastIndex(of: ":"), let port = UInt16(place[place.index(after: colon)...]), port > 0
+        else { return nil }
+        return port
     }
 
     /// The last line of them that is one.

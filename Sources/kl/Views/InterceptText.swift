@@ -66,6 +66,8 @@ extension InterceptView {
             if let rtt = tunnel.rttMs { text += ", rtt \(Times.fixed(rtt, 1)) ms" }
             if let age = tunnel.handshakeAgeSeconds { text += ", handshake \(Times.fixed(age, 0)) s ago" }
             text += ", \(Times.grouped(tunnel.messagesLost)) lost of \(Times.grouped(tunnel.messagesSent))"
+            if let mtu = tunnel.mtu { text += ", mtu \(mtu)" }
+            if tunnel.carrierChanges > 0 { text += ", \(Times.grouped(tunnel.carrierChanges)) carrier changes" }
             lines.append(("Tunnel:", text))
         }
         var result = Self.aligned(lines)

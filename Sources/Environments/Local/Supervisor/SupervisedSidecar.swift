@@ -23,6 +23,8 @@ final class SupervisedSidecar {
     private var tunnel: ListeningSocket?
     /// Where workspaces have reached it: a new one is put there too, if it can be.
     private var tunnelPort: UInt16 = 0
+    /// Where it took datagrams when it last ran: 0, any free one, if it couldn't start there.
+    private var datagramPort: UInt16 = 0
     private var backoff = Backoff.ofSidecar
     private var timer: Scheduled<Void>?
     private var isEnding = false
@@ -112,7 +114,10 @@ final class SupervisedSidecar {
     private func arguments(_ tunnel: ListeningSocket) -> [String] {
         var known: Set<UInt16> = []
         let ports = self.service.ports.filter { known.insert($0.published).inserted }
-        let common = ["run", "--listen-tcp", "127.0.0.1:\(tunnel.port)", "--peers-file", self.context.folder.peers]
+        let common = [
+            "run", "--listen-tcp", "127.0.0.1:\(tunnel.port)", "--listen-udp", "127.0.0.1:\(self.datagramPort)",
+            "--peers-file", self.context.folder.peers,
+        ]
         switch self.service.diversion {
         case .listen:
             return common + ports.flatMap { ["--service-port", "\($0.published):127.0.0.1:\($0.target)"] }
@@ -143,6 +148,7 @@ final class SupervisedSidecar {
         self.state.state = .ready
         self.state.reason = nil
         self.tunnelPort = (try? Flags.endpoint(location.tcp))?.port ?? 0
+        self.datagramPort = Self.port(of: location.udp)
         self.watch(SupervisedProcess(adopted: identity))
         return true
     }
@@ -158,6 +164,7 @@ final class SupervisedSidecar {
     private struct ReadyLine: Decodable {
         var publicKey: String
         var tcp: String
+        var udp: String?
     }
 
     private func readReadyLine(from descriptor: CInt, of pid: Int32?) {
@@ -176,12 +183,18 @@ final class SupervisedSidecar {
             name: self.state.name,
             publicKey: ready.publicKey,
             tcp: ready.tcp,
+            udp: ready.udp,
             listens: self.service.places
         )
         self.tunnelPort = self.tunnel?.port ?? 0
+        self.datagramPort = Self.port(of: ready.udp)
         self.context.log.info("sidecar is ready", metadata: self.metadata)
         if self.reload.ready(wanted: self.context.peersGeneration) { self.askToReload() }
         self.context.onChange(true)
+    }
+
+    private static func port(of place: String?) -> UInt16 {
+        place.flatMap { try? Flags.endpoint($0) }?.port ?? 0
     }
 
     private func isLate() {
@@ -235,6 +248,7 @@ final class SupervisedSidecar {
         guard let process = self.process else { return }
         self.process = nil
         self.timer?.cancel()
+        if self.state.state == .starting { self.datagramPort = 0 }
         guard !self.isEnding else { return }
         self.context.log.warning("sidecar \(end.reason)", metadata: self.metadata)
         self.state.process = nil
