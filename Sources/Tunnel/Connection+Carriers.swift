@@ -100,7 +100,12 @@ extension Connection {
         return deadline
     }
 
-    private var keepAliveInterval: TimeAmount { .nanoseconds(self.deadAfter.nanoseconds / 3) }
+    /// While somebody waits for an answer, an initiator on datagrams asks more often: only it can choose another way, and
+    /// only by its own messages does it learn that this one is blocked.
+    private var keepAliveInterval: TimeAmount {
+        let isAwaited = self.recovery != nil && self.role == .initiator && self.openStreamCount > 0
+        return .nanoseconds(self.deadAfter.nanoseconds / (isAwaited ? 12 : 3))
+    }
 
     private var suspicionDeadline: Instant? {
         self.sent.oldestTime.map { $0 + .nanoseconds(self.deadAfter.nanoseconds / 3) }
