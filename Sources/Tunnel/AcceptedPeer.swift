@@ -50,6 +50,8 @@ final class Link {
     /// Another address from which the newest message came: until it is shown to be the peer's, all goes the old way.
     var candidate: PathCandidate?
     var challengedAt: Instant?
+    /// It was told by a byte stream that datagrams don't reach it.
+    var isNudged = false
     /// Initiations opened on its carriers in the present second.
     var handshakes = RateLimit(perSecond: Constants.initiationsPerSecond)
 

@@ -8,6 +8,8 @@ extension Connection {
             guard self.recovery != nil else { return }
             if self.pathResponses.count >= Constants.pathResponsesKept { self.pathResponses.removeFirst() }
             self.pathResponses.append(data)
+            // The peer finds its way back: what it has missed is asked for without the pauses that its silence has earned.
+            self.probeCount = 0
         case .pathResponse(let data):
             guard self.role == .responder, self.pathResponsesReceived.count < Constants.pathResponsesReadAtOnce else {
                 return
@@ -15,6 +17,30 @@ extension Connection {
             self.pathResponsesReceived.append(data)
         default: break
         }
+    }
+
+    /// The path's address has changed, and what went to the old one is lost: the peer is asked, and told what has come.
+    mutating func pathWasMoved() {
+        guard self.recovery != nil else { return }
+        self.received.ackAgain()
+        self.probeCount = 0
+        self.sendProbes()
+    }
+
+    /// For the peer, by a byte stream: datagrams don't get through to it.
+    mutating func writeNudge(into buffer: inout ByteBuffer, at now: Instant) -> Bool {
+        guard let session, self.isActive, !session.isExpired(at: now), !session.isWornOut,
+            self.nextNumber < Constants.greatestCounter - 2 * Constants.skipInterval
+        else { return false }
+        self.sealUntracked(into: &buffer, with: session, size: Constants.dataOverhead) {
+            $0.writeVarInt(FrameType.ping)
+        }
+        return true
+    }
+
+    /// The peer said that datagrams don't get through to it: a sign of life will show whether that is so.
+    mutating func askPeer() {
+        if self.recovery != nil, self.sent.isEmpty { self.pingIsPending = true }
     }
 
     mutating func takePathResponses() -> [UInt64] {

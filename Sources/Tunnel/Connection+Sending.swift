@@ -54,7 +54,8 @@ extension Connection {
         guard var size = self.recovery?.mtu.current else { return nil }
         self.recovery?.pacedUntil = nil
         if self.hasFramesToSend {
-            let isProbe = self.recovery?.probesDue ?? 0 > 0
+            // What waits for an answer to a challenge waits with all its window in flight: the answer doesn't count.
+            let isProbe = self.recovery?.probesDue ?? 0 > 0 || !self.pathResponses.isEmpty
             // A probe gets through even where the path has become smaller.
             if isProbe { size = Constants.baseDatagramSize }
             if isProbe || self.mayElicit(size, at: now) {

@@ -207,6 +207,7 @@ public struct Initiator: ~Copyable {
             return reason
         }
         let kind = self.carriers.first { $0.id == carrier }?.kind ?? .stream
+        if kind == .stream, plaintext.readableBytes > 0 { self.connection?.askPeer() }
         self.connection?.receive(frames: plaintext, number: number, bytes: message.readableBytes, over: kind, at: now)
         self.plaintext.giveBack(plaintext)
         return nil

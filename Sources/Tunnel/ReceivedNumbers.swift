@@ -53,6 +53,14 @@ struct ReceivedNumbers {
     /// Whoever changes carriers wants to know at once what arrived.
     mutating func ackSoon() { self.mustAckNow = true }
 
+    /// What was said last may not have arrived.
+    mutating func ackAgain() {
+        guard !self.numbers.isEmpty else { return }
+        if !self.hasUnacknowledged { self.firstUnacknowledgedAt = self.largestAt }
+        self.hasUnacknowledged = true
+        self.mustAckNow = true
+    }
+
     /// Writes an ACK frame of at most so many bytes, and returns the smallest number it names, or nil if nothing has come.
     mutating func writeAck(into bytes: inout ByteBuffer, room: Int, at now: Instant) -> UInt64? {
         guard let top = self.numbers.last, room >= 32 else { return nil }

@@ -142,7 +142,22 @@ extension Responder {
         link.candidate = nil
         self.adopt(candidate.route, by: link)
         guard let path = link.path else { return }
+        let isSame = link.connection.carrier == path.id
         self.move(link, to: path.id, .datagrams, session: session, at: now)
+        if isSame { link.connection.pathWasMoved() }
+    }
+
+    /// Only the initiator can choose another way, and may not know that one is needed: where nobody asks anything of it, it
+    /// sends little that could stay without an answer.
+    mutating func nudge(_ link: Link, at now: Instant) {
+        guard link.usesDatagrams, link.connection.isDark(at: now) else { return link.isNudged = false }
+        guard !link.isNudged, let id = link.carriers.last,
+            let at = self.carriers.firstIndex(where: { $0.id == id })
+        else { return }
+        var message = ByteBuffer()
+        guard link.connection.writeNudge(into: &message, at: now) else { return }
+        link.isNudged = true
+        self.carriers[at].outbox.append(message)
     }
 
     /// Nothing is sent there any more until a message comes.

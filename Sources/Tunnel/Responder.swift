@@ -552,6 +552,7 @@ public struct Responder: ~Copyable {
         for link in links {
             link.connection.handleDeadline(at: now)
             link.dropStaleCandidate(at: now)
+            self.nudge(link, at: now)
             for entry in link.sessions where entry.session.isExpired(at: now) { self.remove(entry) }
             self.collectEvents(link, at: now)
         }

@@ -232,21 +232,6 @@ def test_help_and_version_are_no_errors(processes, binaries, agent):
         process.first_line(5)
 
 
-def test_udp_is_accepted_with_a_warning(make_pair, closing):
-    """Commands written for the next version run with this one."""
-    original, local = closing(WebServer("environment")), closing(WebServer("workspace"))
-    pair = make_pair(original=original.address, local=local.address, sidecar=["--listen-udp", "127.0.0.1:0"])
-    pair.start_sidecar()
-    assert "udp" in pair.sidecar.process.log().lower() and "warning" in pair.sidecar.process.log()
-    flags = pair.workspace_flags()
-    flags[flags.index("--sidecar") + 1] = endpoint(pair.sidecar_key.public, *pair.tunnel, carrier="udp")
-    pair.workspace_flags = lambda: flags
-    pair.start_workspace()
-    assert "udp" in pair.workspace.process.log().lower() and "warning" in pair.workspace.process.log()
-    assert pair.workspace.ready["carrier"] == "tcp"
-    assert ask(pair.public) == "workspace"
-
-
 def test_sidecar_without_a_tunnel_of_its_own_port_is_told_so(refuse):
     said = refuse(sidecar_flags(listen_tcp=None), WRONG_USAGE, "--listen-tcp")
     assert said
