@@ -23,7 +23,8 @@ extension TunnelClient.Address: CustomStringConvertible {
     /// `127.0.0.1:51820`, `docker exec -i api kl-sidecar dial`: for people, with nothing in it that a terminal obeys.
     public var description: String {
         switch self {
-        case .tcp(let host, let port), .udp(let host, let port): host.contains(":") ? "[\(host)]:\(port)" : "\(host):\(port)"
+        case .tcp(let host, let port), .udp(let host, let port):
+            host.contains(":") ? "[\(host)]:\(port)" : "\(host):\(port)"
         case .command(let words): words.map(Self.quoted).joined(separator: " ").visibleText
         }
     }

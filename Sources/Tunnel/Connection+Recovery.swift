@@ -38,7 +38,9 @@ extension Connection {
         self.recovery?.largestAcknowledged = largest
         if isSpurious { self.recovery?.congestion.didFindSpuriousLoss(at: now) }
         let lostBytes = self.detectLoss(at: now)
-        guard let sample = self.recovery?.sampler.sample(at: now), let inFlight = self.recovery?.inFlight else { return }
+        guard let sample = self.recovery?.sampler.sample(at: now), let inFlight = self.recovery?.inFlight else {
+            return
+        }
         self.recovery?.congestion.didAcknowledge(
             AckNews(
                 now: now,
@@ -71,7 +73,8 @@ extension Connection {
         var lost: [SentMessage] = []
         var run: (first: Instant, last: Instant)?
         var longest = TimeAmount.zero
-        let waiting = self.sent.settleLate(on: carrier, before: largest, sentBy: now + .nanoseconds(-delay.nanoseconds)) {
+        let waiting = self.sent.settleLate(on: carrier, before: largest, sentBy: now + .nanoseconds(-delay.nanoseconds))
+        {
             message in
             lost.append(message)
             guard !message.isSizeProbe else { return }

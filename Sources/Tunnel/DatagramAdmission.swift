@@ -45,7 +45,10 @@ struct DatagramAdmission: ~Copyable {
     }
 
     private mutating func renewSecret(at now: Instant) {
-        guard let madeAt = self.secretMadeAt else { return self.secretMadeAt = now }
+        guard let madeAt = self.secretMadeAt else {
+            self.secretMadeAt = now
+            return
+        }
         guard now - madeAt >= Constants.cookieSecretLifetime || now < madeAt else { return }
         self.secret = CookieSecret(random: self.random, arena: self.arena)
         self.secretMadeAt = now

@@ -578,7 +578,9 @@ public struct Initiator: ~Copyable {
             self.initiate(on: self.carriers[at].id, at: now)
         }
         self.leaveTheDark(at: now)
-        self.closeCarriers(at: now) { !$0.isAnswered && $0.kind == .stream && now >= $0.openedAt + Constants.answerPatience }
+        self.closeCarriers(at: now) {
+            !$0.isAnswered && $0.kind == .stream && now >= $0.openedAt + Constants.answerPatience
+        }
         for carrier in self.carriers {
             if let retryAt = carrier.retryAt, now >= retryAt { self.initiate(on: carrier.id, at: now) }
         }

@@ -38,7 +38,8 @@ public struct PathAddress: Hashable, Sendable {
     /// Whom a limit counts: an IPv4 address, or the /64 that one IPv6 host commonly has to itself.
     var source: PathAddress {
         self.ipv4 == nil
-            ? PathAddress(ipv6High: self.high, low: 0, port: 0) : PathAddress(ipv6High: self.high, low: self.low, port: 0)
+            ? PathAddress(ipv6High: self.high, low: 0, port: 0)
+            : PathAddress(ipv6High: self.high, low: self.low, port: 0)
     }
 
     /// Address ‖ port, as cookies are made over it (PROTOCOL, cookies): always 18 bytes.

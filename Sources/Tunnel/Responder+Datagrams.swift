@@ -33,7 +33,11 @@ extension Responder {
             return ReceivedInitiation.whyNot(message)
         }
         if self.allowsRekey(from: route, at: now) { return self.receive(initiation, from: .datagrams(route), at: now) }
-        switch self.admission.judge(from: route.remote, at: now, isCookieRight: { HandshakeMessage.hasMac2(message, of: $0) })
+        switch self.admission.judge(
+            from: route.remote,
+            at: now,
+            isCookieRight: { HandshakeMessage.hasMac2(message, of: $0) }
+        )
         {
         case .open: return self.receive(initiation, from: .datagrams(route), at: now)
         case .drop: return .overBudget
@@ -84,7 +88,15 @@ extension Responder {
             return reason
         }
         guard let link = entry.link ?? self.confirm(entry, at: now) else { return .keyTooOld }
-        self.follow(link, entry, to: route, number: number, size: message.readableBytes, isEmpty: plaintext.readableBytes == 0, at: now)
+        self.follow(
+            link,
+            entry,
+            to: route,
+            number: number,
+            size: message.readableBytes,
+            isEmpty: plaintext.readableBytes == 0,
+            at: now
+        )
         link.connection.receive(
             frames: plaintext,
             number: number,
@@ -150,7 +162,10 @@ extension Responder {
     /// Only the initiator can choose another way, and may not know that one is needed: where nobody asks anything of it, it
     /// sends little that could stay without an answer.
     mutating func nudge(_ link: Link, at now: Instant) {
-        guard link.usesDatagrams, link.connection.isDark(at: now) else { return link.isNudged = false }
+        guard link.usesDatagrams, link.connection.isDark(at: now) else {
+            link.isNudged = false
+            return
+        }
         guard !link.isNudged, let id = link.carriers.last,
             let at = self.carriers.firstIndex(where: { $0.id == id })
         else { return }

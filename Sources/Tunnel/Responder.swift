@@ -353,7 +353,9 @@ public struct Responder: ~Copyable {
                 into: &output
             )
         }
-        guard let keys = made, message.readableBytes + HandshakeMessage.macs <= initiation.size else { return .malformed }
+        guard let keys = made, message.readableBytes + HandshakeMessage.macs <= initiation.size else {
+            return .malformed
+        }
         HandshakeMessage.appendMacs(MacKey(receiver: peer.key), to: &message)
 
         let session = keys.split { sending, receiving in

@@ -25,7 +25,10 @@ extension WorkspaceAgent: TunnelClient.Delegate {
             self.keysDiffer = true
             self.tell(.changed)
         case .moved:
-            self.log.info("the tunnel goes on by another way", metadata: ["carrier": "\(client.address?.carrier ?? "")"])
+            self.log.info(
+                "the tunnel goes on by another way",
+                metadata: ["carrier": "\(client.address?.carrier ?? "")"]
+            )
             self.tell(.changed)
         case .sidecarIsBusy:
             if !self.sidecarIsBusy { self.log.notice("the sidecar has much to do, and answers the next try") }

@@ -204,7 +204,7 @@ public struct SidecarStatus: Codable, Equatable, Sendable {
     /// Bytes of UDP payload in the greatest message that the path takes; left out on `tcp` and `exec`.
     public var mtu: Int?
     /// How often the tunnel went on by another way.
-    public var carrierChanges: UInt64
+    public var carrierChanges: UInt64?
 
     public init(
         name: String,
@@ -222,6 +222,5 @@ public struct SidecarStatus: Codable, Equatable, Sendable {
         self.listens = listens
         self.messagesSent = 0
         self.messagesLost = 0
-        self.carrierChanges = 0
     }
 }

@@ -120,7 +120,9 @@ extension SidecarLocation {
         if choice == .auto || choice == .tcp, let endpoint = try? Flags.endpoint(request.endpoint ?? self.tcp) {
             addresses.append(.tcp(host: endpoint.host, port: Int(endpoint.port)))
         }
-        if choice == .auto || choice == .exec, let command = self.command, !command.isEmpty { addresses.append(.command(command)) }
+        if choice == .auto || choice == .exec, let command = self.command, !command.isEmpty {
+            addresses.append(.command(command))
+        }
         return addresses
     }
 }

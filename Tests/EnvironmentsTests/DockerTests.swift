@@ -273,7 +273,7 @@ struct DockerArgumentsTests {
         #expect(!words.contains("--privileged") && !flags.contains("--volume") && !flags.contains("--restart"))
         #expect(
             words[words.index(after: image)...].joined(separator: " ")
-                == "run --listen-tcp 0.0.0.0:0 --divert redirect --peer \(key) --service-port 80 --service-port 443"
+                == "run --listen-tcp 0.0.0.0:0 --listen-udp 0.0.0.0:0 --divert redirect --peer \(key) --service-port 80 --service-port 443"
                 + " --node-address 10.0.0.1 --node-address fd00::1 --linger 10m --ephemeral --announce-intercepts"
                 + " --log-format text"
         )

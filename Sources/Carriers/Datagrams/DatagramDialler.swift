@@ -106,7 +106,9 @@ final class DatagramDialler {
     private func awaitAnswer(to id: CarrierID) {
         self.patience?.cancel()
         self.patience = self.eventLoop.assumeIsolated().scheduleTask(in: Self.answerTimeout) { [weak self] in
-            guard let self, let carrier = self.carriers.first(where: { $0.id == id }), !carrier.isAnswered else { return }
+            guard let self, let carrier = self.carriers.first(where: { $0.id == id }), !carrier.isAnswered else {
+                return
+            }
             self.say("\(carrier.address) gives no answer over UDP")
             guard self.addresses.count > 1 else { return }
             self.turn += 1

@@ -298,7 +298,9 @@ struct ModelController: CongestionController {
         // A cycle is over: the greatest of the one before it counts no more.
         self.bandwidths = (0, self.longTermBandwidth == 0 ? 0 : self.bandwidths.present)
         if self.bandwidths.before == 0 { self.bandwidths.before = self.fullBandwidth }
-        self.cruise = Self.cruiseSeconds.lowerBound + self.random() * (Self.cruiseSeconds.upperBound - Self.cruiseSeconds.lowerBound)
+        self.cruise =
+            Self.cruiseSeconds.lowerBound + self.random()
+            * (Self.cruiseSeconds.upperBound - Self.cruiseSeconds.lowerBound)
         self.enter(.down, at: now)
     }
 

@@ -67,7 +67,9 @@ extension InterceptView {
             if let age = tunnel.handshakeAgeSeconds { text += ", handshake \(Times.fixed(age, 0)) s ago" }
             text += ", \(Times.grouped(tunnel.messagesLost)) lost of \(Times.grouped(tunnel.messagesSent))"
             if let mtu = tunnel.mtu { text += ", mtu \(mtu)" }
-            if tunnel.carrierChanges > 0 { text += ", \(Times.grouped(tunnel.carrierChanges)) carrier changes" }
+            if let changes = tunnel.carrierChanges, changes > 0 {
+                text += ", \(Times.grouped(changes)) carrier change\(changes == 1 ? "" : "s")"
+            }
             lines.append(("Tunnel:", text))
         }
         var result = Self.aligned(lines)
