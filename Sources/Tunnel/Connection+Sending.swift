@@ -78,6 +78,15 @@ extension Connection {
         }
         guard self.received.isDue(at: now) else { return nil }
         let room = Self.room(inMessageOf: size)
+        // Nobody acknowledges ACKs alone, and what they name would grow for ever: RFC 9000 §13.2.4.
+        self.acksAlone += 1
+        if self.acksAlone >= Constants.acksAloneAtMost, self.mayElicit(Constants.baseDatagramSize, at: now) {
+            self.acksAlone = 0
+            self.pingIsPending = true
+            return self.seal(into: &buffer, on: carrier, with: session, room: room, at: now) { connection, body in
+                connection.writeFrames(into: &body, room: room, carrier: carrier, at: now)
+            }
+        }
         return self.seal(into: &buffer, on: carrier, with: session, room: room, at: now) { connection, body in
             _ = connection.received.writeAck(into: &body, room: min(room, Self.ackAtMost), at: now)
             return nil

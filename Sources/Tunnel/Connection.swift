@@ -36,6 +36,8 @@ public struct Connection: ~Copyable {
     var roundTripTime = RoundTripTime()
     /// Of a carrier of datagrams; nil on a byte stream.
     var recovery: DatagramRecovery?
+    /// ACKs that went out with nothing that would be acknowledged itself.
+    var acksAlone = 0
     var pathResponses = CircularBuffer<UInt64>()
     /// What the peer answered to challenges since it was last asked.
     var pathResponsesReceived: [UInt64] = []

@@ -65,6 +65,7 @@ enum Constants {
     static let bytesBeforeAck = 128 * 1_024  // †
     /// RFC 9000 §13.2.2: in datagrams every second message that asks for it is acknowledged at once.
     static let messagesBeforeAck = 2
+    static let acksAloneAtMost = 32  // †
     static let packetThreshold: UInt64 = 3
     /// RFC 9002 §6.2.4.
     static let probesAfterTimeout = 2

@@ -63,7 +63,24 @@ struct LateNumbers {
         guard let first = self.numbers.first, let last = self.numbers.last, range.upperBound >= first.number,
             range.lowerBound <= last.number
         else { return false }
+        // Nearly always none of them is in it: that costs one search.
+        let at = self.position(range.lowerBound)
+        guard at < self.numbers.count,
+            range.contains(self.numbers[self.numbers.index(self.numbers.startIndex, offsetBy: at)].number)
+        else { return false }
         self.numbers.removeAll { range.contains($0.number) }
         return self.numbers.isEmpty && !self.isGenuine
+    }
+
+    /// The place of the first that is no less.
+    private func position(_ number: UInt64) -> Int {
+        var low = 0
+        var high = self.numbers.count
+        while low < high {
+            let middle = (low + high) / 2
+            let index = self.numbers.index(self.numbers.startIndex, offsetBy: middle)
+            if self.numbers[index].number < number { low = middle + 1 } else { high = middle }
+        }
+        return low
     }
 }

@@ -39,31 +39,39 @@ struct SentMessage {
     var stamp = DeliveryStamp()
     /// It was sent to learn whether its size gets through: its loss says nothing else (RFC 8899 §3).
     var isSizeProbe = false
-    var fate = Fate.unknown
 
-    enum Fate {
+    enum Fate: UInt8 {
         case unknown
         case acknowledged
         case lost
     }
-
-    var isSettled: Bool { self.fate != .unknown }
 }
 
 /// The ack-eliciting messages in flight, in the order of their numbers, and the numbers that were left out.
 ///
 /// A deque, since messages settle nearly in order: numbers are found by a binary search, settled ones leave at the front.
 struct SentMessages: ~Copyable {
+    /// What is looked at again and again, apart from what is looked at once: walks touch little memory.
+    private struct Key {
+        var number: UInt64
+        var time: Instant
+        var carrier: CarrierID
+        var fate = SentMessage.Fate.unknown
+    }
+
+    /// The two hold the same messages, in the same places.
+    private var keys = CircularBuffer<Key>()
     private var messages = CircularBuffer<SentMessage>()
     private var skipped = CircularBuffer<UInt64>()
     private(set) var unsettled = 0
 
     var isEmpty: Bool { self.unsettled == 0 }
-    var isFull: Bool { self.messages.count >= Constants.unacknowledgedMessages }
+    var isFull: Bool { self.keys.count >= Constants.unacknowledgedMessages }
     /// Settled ones have left at the front, so the first is the oldest whose fate is unknown.
-    var oldestTime: Instant? { self.messages.first?.time }
+    var oldestTime: Instant? { self.keys.first?.time }
 
     mutating func append(_ message: SentMessage) {
+        self.keys.append(Key(number: message.number, time: message.time, carrier: message.carrier))
         self.messages.append(message)
         self.unsettled += 1
     }
@@ -77,10 +85,10 @@ struct SentMessages: ~Copyable {
 
     private func position(_ number: UInt64) -> Int {
         var low = 0
-        var high = self.messages.count
+        var high = self.keys.count
         while low < high {
             let middle = (low + high) / 2
-            if self.messages[offset: middle].number < number { low = middle + 1 } else { high = middle }
+            if self.keys[offset: middle].number < number { low = middle + 1 } else { high = middle }
         }
         return low
     }
@@ -88,7 +96,7 @@ struct SentMessages: ~Copyable {
     /// Settles those in the range that weren't, newest first.
     mutating func settle(_ range: ClosedRange<UInt64>, _ body: (SentMessage) -> Void) {
         var at = self.position(range.upperBound + 1) - 1
-        while at >= 0, self.messages[offset: at].number >= range.lowerBound {
+        while at >= 0, self.keys[offset: at].number >= range.lowerBound {
             self.settle(at: at, as: .acknowledged, body)
             at -= 1
         }
@@ -96,7 +104,13 @@ struct SentMessages: ~Copyable {
     }
 
     /// The oldest whose fate is unknown, at most so many: what a probe sends again (RFC 9002 §6.2.4).
-    func oldest(_ count: Int) -> [SentMessage] { Array(self.messages.lazy.filter { !$0.isSettled }.prefix(count)) }
+    func oldest(_ count: Int) -> [SentMessage] {
+        var oldest: [SentMessage] = []
+        for at in 0..<self.keys.count where oldest.count < count && self.keys[offset: at].fate == .unknown {
+            oldest.append(self.messages[offset: at])
+        }
+        return oldest
+    }
 
     /// RFC 9002 §6.1: those that are so many numbers behind an acknowledged one, or were sent no later than so, are lost.
     /// Returns when the oldest of the others was sent.
@@ -109,16 +123,16 @@ struct SentMessages: ~Copyable {
     ) -> Instant? {
         var waiting: Instant?
         var at = 0
-        while at < self.messages.count {
-            let message = self.messages[offset: at]
-            guard message.number < largest else { break }
-            if message.fate == .acknowledged {
+        while at < self.keys.count {
+            let key = self.keys[offset: at]
+            guard key.number < largest else { break }
+            if key.fate == .acknowledged {
                 afterAcknowledged()
-            } else if message.fate == .unknown, message.carrier == carrier {
-                if message.time <= limit || largest - message.number >= Constants.packetThreshold {
+            } else if key.fate == .unknown, key.carrier == carrier {
+                if key.time <= limit || largest - key.number >= Constants.packetThreshold {
                     self.settle(at: at, as: .lost, body)
                 } else {
-                    waiting = min(waiting ?? message.time, message.time)
+                    waiting = min(waiting ?? key.time, key.time)
                 }
             }
             at += 1
@@ -130,8 +144,8 @@ struct SentMessages: ~Copyable {
     /// On a byte stream what came before an acknowledged message has come before it or never will.
     mutating func settleEarlier(than number: UInt64, on carrier: CarrierID, _ body: (SentMessage) -> Void) {
         var at = 0
-        while at < self.messages.count, self.messages[offset: at].number < number {
-            if self.messages[offset: at].carrier == carrier { self.settle(at: at, as: .lost, body) }
+        while at < self.keys.count, self.keys[offset: at].number < number {
+            if self.keys[offset: at].carrier == carrier { self.settle(at: at, as: .lost, body) }
             at += 1
         }
         self.dropSettled()
@@ -139,26 +153,33 @@ struct SentMessages: ~Copyable {
 
     /// A carrier is gone, and with it all that nobody acknowledged on it.
     mutating func settleAll(where isGone: (CarrierID) -> Bool, _ body: (SentMessage) -> Void) {
-        for at in 0..<self.messages.count where isGone(self.messages[offset: at].carrier) {
+        for at in 0..<self.keys.count where isGone(self.keys[offset: at].carrier) {
             self.settle(at: at, as: .lost, body)
         }
         self.dropSettled()
     }
 
     private mutating func settle(at offset: Int, as fate: SentMessage.Fate, _ body: (SentMessage) -> Void) {
-        guard !self.messages[offset: offset].isSettled else { return }
-        body(self.messages[offset: offset])
+        let key = self.keys.index(self.keys.startIndex, offsetBy: offset)
+        guard self.keys[key].fate == .unknown else { return }
+        self.keys[key].fate = fate
+        self.unsettled -= 1
         let index = self.messages.index(self.messages.startIndex, offsetBy: offset)
+        body(self.messages[index])
         // What it referred to is let go now; the place stays until those before it are settled too.
         self.messages[index].moreChunks = []
         self.messages[index].streamControl = []
-        self.messages[index].fate = fate
-        self.unsettled -= 1
     }
 
     private mutating func dropSettled() {
-        while let first = self.messages.first, first.isSettled { self.messages.removeFirst() }
-        if self.messages.isEmpty, self.skipped.isEmpty { self.messages = CircularBuffer() }
+        while let first = self.keys.first, first.fate != .unknown {
+            self.keys.removeFirst()
+            self.messages.removeFirst()
+        }
+        if self.keys.isEmpty, self.skipped.isEmpty {
+            self.keys = CircularBuffer()
+            self.messages = CircularBuffer()
+        }
     }
 }
 

@@ -93,7 +93,12 @@ final class DatagramDialler {
     private func open(_ address: TunnelClient.Address, at place: SocketAddress) throws {
         guard !self.isStopped, self.client.isWanted, let remote = PathAddress(place) else { return }
         let wildcard = try SocketAddress(ipAddress: place.protocol == .inet6 ? "::" : "0.0.0.0", port: 0)
-        let socket = try DatagramSocket.open(at: wildcard, eventLoop: self.eventLoop, owner: self)
+        let socket = try DatagramSocket.open(
+            at: wildcard,
+            wantsLocalAddress: false,
+            eventLoop: self.eventLoop,
+            owner: self
+        )
         let id = self.client.takeCarrierID()
         let route = DatagramRoute(remote: remote)
         self.carriers.append(Carrier(id: id, socket: socket, route: route, address: address))

@@ -32,6 +32,8 @@ final class DatagramSocket {
     private var batch = DatagramBatch()
     private var isClosed = false
     private var retry: Scheduled<Void>?
+    /// Each datagram comes with the address that it was sent to: what a server needs and a client doesn't.
+    private let wantsLocalAddress: Bool
     /// Messages that the system refused for other reasons than their size.
     private(set) var refused: UInt64 = 0
 
@@ -40,7 +42,14 @@ final class DatagramSocket {
     private static let reopenInterval = TimeAmount.milliseconds(100)
 
     /// Takes the descriptor of a bound socket; closes it with itself.
-    init(descriptor: CInt, isIPv6: Bool, eventLoop: any EventLoop, owner: any Owner) {
+    init(
+        descriptor: CInt,
+        isIPv6: Bool,
+        wantsLocalAddress: Bool = true,
+        eventLoop: any EventLoop,
+        owner: any Owner
+    ) {
+        self.wantsLocalAddress = wantsLocalAddress
         self.descriptor = descriptor
         self.isIPv6 = isIPv6
         self.eventLoop = eventLoop
@@ -50,11 +59,18 @@ final class DatagramSocket {
     /// A socket at this address; port 0 is any free one.
     static func open(
         at address: SocketAddress,
+        wantsLocalAddress: Bool = true,
         eventLoop: any EventLoop,
         owner: any Owner
     ) throws(HostError) -> DatagramSocket {
         let (descriptor, isIPv6, _) = try Self.descriptor(boundTo: address)
-        return DatagramSocket(descriptor: descriptor, isIPv6: isIPv6, eventLoop: eventLoop, owner: owner)
+        return DatagramSocket(
+            descriptor: descriptor,
+            isIPv6: isIPv6,
+            wantsLocalAddress: wantsLocalAddress,
+            eventLoop: eventLoop,
+            owner: owner
+        )
     }
 
     static func descriptor(
@@ -95,7 +111,7 @@ final class DatagramSocket {
         DatagramBootstrap(group: self.eventLoop)
             .channelOption(.recvAllocator, value: FixedSizeRecvByteBufferAllocator(capacity: 65_536))
             .channelOption(.maxMessagesPerRead, value: 16)
-            .channelOption(.receivePacketInfo, value: true)
+            .channelOption(.receivePacketInfo, value: self.wantsLocalAddress)
             .channelInitializer { channel in
                 channel.eventLoop.makeCompletedFuture {
                     let handler = DatagramHandler(socket: bound.value)
