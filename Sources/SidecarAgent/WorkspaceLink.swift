@@ -77,6 +77,7 @@ final class WorkspaceLink {
         case .writable(let id): self.owners[id]?.streamOwner.streamIsWritable()
         case .reset(let id, let code): self.owners[id]?.streamOwner.streamWasReset(code)
         case .stopped(let id, let code): self.owners[id]?.streamOwner.streamWasStopped(code)
+        case .datagramsReadable, .datagramAcknowledged: break
         case .presence(let presence): self.presenceChanged(to: presence)
         case .ended(let end): self.ended(end)
         }

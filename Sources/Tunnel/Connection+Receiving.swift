@@ -60,9 +60,7 @@ extension Connection {
             self.end(ConnectionEnd(code: ErrorCode(rawValue: code), origin: .peer, reason: text), at: now)
         // They belong to UDP paths, and stream carriers have none.
         case .pathChallenge, .pathResponse: break
-        case .datagram:
-            // We announced no max_datagram_frame_size: RFC 9221 §3.
-            throw TransportError(.protocolViolation, "a DATAGRAM that was not asked for")
+        case .datagram(let payload, let frameSize): try self.receiveDatagram(payload, frameSize: frameSize)
         }
     }
 

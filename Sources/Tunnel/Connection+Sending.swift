@@ -76,7 +76,7 @@ extension Connection {
         if self.sent.isFull { return false }
         if let control = self.controlStream, control.hasLostToSend || control.hasFreshToSend { return true }
         return self.pingIsPending || !self.pendingControl.isEmpty || !self.controlQueue.isEmpty
-            || !self.lostQueue.isEmpty || !self.freshQueue.isEmpty
+            || !self.lostQueue.isEmpty || !self.freshQueue.isEmpty || !self.datagrams.outgoing.isEmpty
     }
 
     private mutating func writeFrames(
@@ -197,6 +197,9 @@ extension Connection {
         if let control = self.controlStream, control.hasLostToSend || control.hasFreshToSend {
             self.writeStream(control, into: &body, end: end, message: &message)
         }
+        let streamsWait = !self.lostQueue.isEmpty || !self.freshQueue.isEmpty
+        self.writeDatagrams(into: &body, end: end, message: &message, streamsWait: streamsWait)
+        defer { self.writeDatagrams(into: &body, end: end, message: &message, streamsWait: false) }
         // A frame's header takes at most 21 bytes; less than this is not worth one.
         while end - body.writerIndex >= 64, let id = self.lostQueue.popFirst() {
             guard let stream = self.streams[id.rawValue] else { continue }

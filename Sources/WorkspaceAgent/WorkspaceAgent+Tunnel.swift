@@ -48,6 +48,7 @@ extension WorkspaceAgent: TunnelClient.Delegate {
         case .writable(let id): self.connections[id]?.streamIsWritable()
         case .reset(let id, let code): self.connections[id]?.streamWasReset(code)
         case .stopped(let id, let code): self.connections[id]?.streamWasStopped(code)
+        case .datagramsReadable, .datagramAcknowledged: break
         case .presence(let presence):
             if presence == .gone { self.log.warning("the sidecar doesn't answer: dialling again") }
             self.presence = presence
