@@ -12,21 +12,15 @@ struct PortFlag {
 
     let text: String
     let service: Service
+    /// Nil: TCP for a number; for a name, its port's own.
+    let transport: Transport?
     /// Nil: the service's own number, on this machine.
     let target: Endpoint?
 
     init(_ text: String) throws {
         self.text = text
-        var body = text
-        if let slash = text.lastIndex(of: "/") {
-            switch text[text.index(after: slash)...] {
-            case "tcp": break
-            case "udp":
-                throw FlagError("'\(text)' is a UDP port, and this version intercepts TCP alone. Leave it out.")
-            default: throw FlagError("'\(text)' names no transport that there is. After the slash write tcp.")
-            }
-            body = String(text[..<slash])
-        }
+        let (body, transport) = try Flags.transport(text)
+        self.transport = text.contains("/") ? transport : nil
         let pieces = try Flags.pieces(body)
         guard let first = pieces.first, !first.isEmpty, pieces.count <= 3 else { throw Self.malformed(text) }
         if first.utf8.allSatisfy({ (48...57).contains($0) }) {
@@ -54,27 +48,34 @@ struct PortFlag {
     func mapping(for service: Environments.Service) throws(CommandFailure) -> StartRequest.Mapping {
         let port: Environments.Service.Port?
         switch self.service {
-        case .number(let number): port = service.ports.first { $0.published == number }
-        case .name(let name): port = service.ports.first { $0.name == name }
+        case .number(let number):
+            port = service.ports.first { $0.published == number && $0.isUDP == (self.transport == .udp) }
+        case .name(let name):
+            port = service.ports.first { $0.name == name && $0.isUDP == (self.transport.map { $0 == .udp } ?? $0.isUDP) }
         }
         guard let port = port ?? self.unknownPort(of: service) else {
             let ports = service.ports.map(\.text).joined(separator: ", ")
             let wanted =
                 switch self.service {
-                case .number(let number): "port \(number)"
+                case .number(let number): "port \(number)\(self.transport?.suffix ?? "")"
                 case .name(let name): "port named '\(name)'"
                 }
             guard !service.ports.isEmpty else { throw PortFlags.unknownPorts(service) }
             throw CommandFailure(.usage, "'\(service.name)' has no \(wanted). It has \(ports).")
         }
         let target = self.target ?? Endpoint(host: "127.0.0.1", port: port.published)
-        return StartRequest.Mapping(service: port.published, host: target.host, port: target.port)
+        return StartRequest.Mapping(
+            service: port.published,
+            transport: port.transport ?? .tcp,
+            host: target.host,
+            port: target.port
+        )
     }
 
     /// A container may listen on what nobody has declared.
     private func unknownPort(of service: Environments.Service) -> Environments.Service.Port? {
         guard service.mayHaveOtherPorts == true, case .number(let number) = self.service else { return nil }
-        return Environments.Service.Port(published: number, target: number)
+        return Environments.Service.Port(published: number, target: number, transport: self.transport ?? .tcp)
     }
 }
 
@@ -102,10 +103,10 @@ enum PortFlags {
         listeningOn places: [Endpoint]
     ) throws(CommandFailure) -> [StartRequest.Mapping] {
         var result: [StartRequest.Mapping] = []
-        var seen: [UInt16: String] = [:]
+        var seen: [ControlMessage.Port: String] = [:]
         for flag in flags {
             let mapping = try flag.mapping(for: service)
-            if let other = seen.updateValue(flag.text, forKey: mapping.service) {
+            if let other = seen.updateValue(flag.text, forKey: mapping.servicePort) {
                 throw CommandFailure(
                     .usage,
                     "'\(other)' and '\(flag.text)' are for the same port of '\(service.name)'. Give each port once."
@@ -127,6 +128,6 @@ enum PortFlags {
         guard isLoop else { return nil }
         return
             "\(mapping.target) is where clients reach the service itself, so connections would go in a circle. Give another "
-            + "local port, such as \(mapping.service):\(mapping.port == 3000 ? 3001 : 3000)."
+            + "local port, such as \(mapping.service):\(mapping.port == 3000 ? 3001 : 3000)\(mapping.servicePort.transport.suffix)."
     }
 }
