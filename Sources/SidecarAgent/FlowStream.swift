@@ -81,7 +81,14 @@ extension FlowStream: StreamOwner {
     }
 
     func streamIsWritable() {}
-    func streamWasReset(_ code: StreamErrorCode) { self.close() }
+
+    /// Code 1: nobody listens there, so the flow goes to the original.
+    func streamWasReset(_ code: StreamErrorCode) {
+        let flow = self.flow
+        self.close()
+        if code == .handedToOriginal, let flow, flow.link === self.link { self.link.refused(flow) }
+    }
+
     func streamWasStopped(_ code: StreamErrorCode) { self.close(code) }
     func streamEnded() { self.leave() }
 }

@@ -5,27 +5,32 @@ import Tunnel
 
 /// One client's flow at the workspace: a socket of its own towards the local server, so that each answer is its client's.
 final class LocalFlow {
-    let number: UInt64
     let header: ConnectionHeader
+    /// nil: only a stream has told of it yet.
+    fileprivate var number: UInt64?
     fileprivate let socket: DatagramSocket
     /// For what no message holds; only the sidecar can open one.
     var stream: LocalFlowStream?
     /// What waits for it: one payload, since a client waits for its last question's answer.
     fileprivate var waiting: ByteBuffer?
 
-    fileprivate init(_ number: UInt64, _ header: ConnectionHeader, _ socket: DatagramSocket) {
-        self.number = number
+    fileprivate init(_ header: ConnectionHeader, _ socket: DatagramSocket) {
         self.header = header
         self.socket = socket
     }
+
+    var port: ControlMessage.Port { ControlMessage.Port(service: self.header.servicePort, transport: .udp) }
 }
 
-/// All flows of UDP clients that the sidecar sends here.
+/// All flows of UDP clients that the sidecar sends here: by their client, and those that have one by their number.
 final class LocalFlows {
     private unowned let agent: WorkspaceAgent
-    private var table = FlowTable<UInt64, LocalFlow>(atMost: FlowLimits.flows, idle: FlowLimits.idleAtWorkspace)
-    /// A stream's header tells the client, not the flow.
-    private var byClient: [ConnectionHeader: UInt64] = [:]
+    private var table = FlowTable<ConnectionHeader, LocalFlow>(
+        atMost: FlowLimits.flows,
+        idle: FlowLimits.idleAtWorkspace
+    )
+    /// Each flow has one number at most: the last that its header came with.
+    private var byNumber: [UInt64: LocalFlow] = [:]
     private var waitingBytes = 0
     private var expiry: Scheduled<Void>?
 
@@ -33,8 +38,6 @@ final class LocalFlows {
     private static let waitingAtMost = 1_024 * 1_024
 
     init(agent: WorkspaceAgent) { self.agent = agent }
-
-    var count: Int { self.table.count }
 
     private func withConnection<Result>(_ body: (inout Connection) -> Result) -> Result? {
         self.agent.client?.withConnection(body)
@@ -46,13 +49,18 @@ final class LocalFlows {
         while let datagram = self.withConnection({ $0.nextDatagram() }) ?? nil {
             switch FlowDatagram.parse(datagram) {
             case .datagram(.payload(let number, let payload)):
-                if let flow = self.table.use(number, at: .now()) {
-                    flow.socket.send(payload)
-                } else {
+                guard let flow = self.byNumber[number] else {
                     self.tell(.unknown, of: number)
+                    continue
                 }
+                self.received(payload, of: flow)
             case .datagram(.opening(let number, let header, let payload)):
-                self.flow(number, header)?.socket.send(payload)
+                guard let flow = self.flow(header) else {
+                    self.tell(.unmapped, of: number)
+                    continue
+                }
+                self.name(flow, number)
+                flow.socket.send(payload)
             case .unsupported(let number): self.tell(.other, of: number)
             // Only a workspace says it; or nothing that anyone says.
             case .datagram(.notice), .malformed: break
@@ -64,39 +72,47 @@ final class LocalFlows {
         _ = self.withConnection { $0.sendDatagram(FlowDatagram.notice(flow: number, notice).encoded) }
     }
 
-    /// The flow of this number, made if it isn't there; nil: its port isn't mapped, and the sidecar was told so.
-    private func flow(_ number: UInt64, _ header: ConnectionHeader) -> LocalFlow? {
-        if let known = self.table.use(number, at: .now()), known.header == header { return known }
-        guard let target = self.agent.target(for: header) else {
-            self.tell(.unmapped, of: number)
-            return nil
-        }
+    /// The client's flow, made if it isn't there; nil: its port isn't mapped.
+    private func flow(_ header: ConnectionHeader) -> LocalFlow? {
+        if let known = self.table.use(header, at: .now()) { return known }
+        guard let target = self.agent.target(for: header) else { return nil }
         let socket = DatagramSocket(target, on: self.agent.eventLoop) { [weak self] event in
-            guard let self, let flow = self.table.peek(number) else { return }
+            guard let self, let flow = self.table.peek(header) else { return }
             switch event {
             case .payload(let payload): self.answer(payload, of: flow)
             case .failed(let error): self.failed(flow, error)
             }
         }
-        let flow = LocalFlow(number, header, socket)
-        if let gone = self.table.insert(flow, for: number, at: .now()) { self.close(gone) }
-        self.byClient[header] = number
+        let flow = LocalFlow(header, socket)
+        if let gone = self.table.insert(flow, for: header, at: .now()) { self.close(gone) }
         self.watchExpiry()
         return flow
     }
 
+    private func name(_ flow: LocalFlow, _ number: UInt64) {
+        guard flow.number != number else { return }
+        if let before = flow.number { self.byNumber[before] = nil }
+        // A number that another client had is this one's now: the other has to be named again.
+        self.byNumber[number]?.number = nil
+        flow.number = number
+        self.byNumber[number] = flow
+    }
+
     private func failed(_ flow: LocalFlow, _ error: any Error) {
         self.agent.localServerFailed(flow.port, error)
-        self.end(flow)
-        self.tell(Failure.isRefusal(error) ? .refused : .other, of: flow.number)
+        let number = flow.number
+        self.table.remove(flow.header)
+        self.close(flow, .handedToOriginal)
+        if let number { self.tell(Failure.isRefusal(error) ? .refused : .other, of: number) }
     }
 
     // MARK: Answers
 
     private func answer(_ payload: ByteBuffer, of flow: LocalFlow) {
-        _ = self.table.use(flow.number, at: .now())
+        _ = self.table.use(flow.header, at: .now())
         self.agent.localServerAnswered(flow.port)
-        let datagram = FlowDatagram.payload(flow: flow.number, payload).encoded
+        guard let number = flow.number else { return flow.stream?.send(payload) ?? () }
+        let datagram = FlowDatagram.payload(flow: number, payload).encoded
         let fits = self.withConnection { connection -> Bool in
             guard datagram.readableBytes <= connection.greatestDatagram else { return false }
             connection.sendDatagram(datagram)
@@ -105,7 +121,7 @@ final class LocalFlows {
         if fits ?? true { return }
         if let stream = flow.stream { return stream.send(payload) }
         self.keep(payload, for: flow)
-        self.tell(.needsStream, of: flow.number)
+        self.tell(.needsStream, of: number)
     }
 
     private func keep(_ payload: ByteBuffer?, for flow: LocalFlow) {
@@ -118,9 +134,9 @@ final class LocalFlows {
 
     // MARK: Streams
 
-    /// A stream whose header is UDP's: nil: its port isn't mapped.
+    /// A stream whose header is UDP's; nil: its port isn't mapped.
     func attach(_ stream: StreamID, _ header: ConnectionHeader) -> LocalFlowStream? {
-        guard let number = self.byClient[header], let flow = self.table.use(number, at: .now()) else { return nil }
+        guard let flow = self.flow(header) else { return nil }
         flow.stream?.leave()
         let attached = LocalFlowStream(stream, flow: flow, agent: self.agent)
         flow.stream = attached
@@ -134,7 +150,7 @@ final class LocalFlows {
     }
 
     func received(_ payload: ByteBuffer, of flow: LocalFlow) {
-        if self.table.use(flow.number, at: .now()) != nil { flow.socket.send(payload) }
+        if self.table.use(flow.header, at: .now()) != nil { flow.socket.send(payload) }
     }
 
     // MARK: Ends
@@ -149,15 +165,12 @@ final class LocalFlows {
         }
     }
 
-    private func end(_ flow: LocalFlow) {
-        if self.table.remove(flow.number) != nil { self.close(flow) }
-    }
-
-    private func close(_ flow: LocalFlow) {
+    private func close(_ flow: LocalFlow, _ code: StreamErrorCode = .tcpReset) {
         self.keep(nil, for: flow)
-        if self.byClient[flow.header] == flow.number { self.byClient[flow.header] = nil }
+        if let number = flow.number { self.byNumber[number] = nil }
+        flow.number = nil
         flow.socket.close()
-        flow.stream?.leave()
+        flow.stream?.leave(code)
         flow.stream = nil
     }
 
@@ -166,73 +179,5 @@ final class LocalFlows {
         self.expiry?.cancel()
         self.expiry = nil
         for flow in self.table.removeAll() { self.close(flow) }
-    }
-}
-
-extension LocalFlow {
-    var port: ControlMessage.Port { ControlMessage.Port(service: self.header.servicePort, transport: .udp) }
-}
-
-/// A flow's stream: each payload after its length.
-final class LocalFlowStream {
-    private let stream: StreamID
-    private weak var flow: LocalFlow?
-    private unowned let agent: WorkspaceAgent
-    private var input = LengthPrefixedPayloads()
-
-    init(_ stream: StreamID, flow: LocalFlow, agent: WorkspaceAgent) {
-        self.stream = stream
-        self.flow = flow
-        self.agent = agent
-    }
-
-    private func withConnection<Result>(_ body: (inout Connection) -> Result) -> Result? {
-        self.agent.client?.withConnection(body)
-    }
-
-    /// After the answer.
-    func begin() {
-        if let flow = self.flow { self.agent.flows.streamIsReady(flow) }
-        self.read()
-    }
-
-    /// Where the stream has no room, a payload is dropped as any datagram may be.
-    func send(_ payload: ByteBuffer) {
-        guard let bytes = LengthPrefixedPayloads.frame(payload) else { return }
-        _ = self.withConnection { connection in
-            guard connection.writableBytes(self.stream) >= bytes.readableBytes else { return }
-            connection.write(bytes, to: self.stream)
-        }
-    }
-
-    /// False: the sidecar has ended it.
-    @discardableResult
-    func read() -> Bool {
-        while let flow = self.flow {
-            switch self.withConnection({ $0.read(self.stream, atMost: self.input.wanted) }) ?? .nothing {
-            case .bytes(let bytes):
-                self.input.append(bytes)
-                if let payload = self.input.next() { self.agent.flows.received(payload, of: flow) }
-            case .end: return false
-            case .nothing: return true
-            }
-        }
-        return false
-    }
-
-    /// Its flow is over, or has another.
-    func leave() {
-        self.flow = nil
-        _ = self.withConnection { connection in
-            connection.reset(self.stream, .tcpReset)
-            connection.stopSending(self.stream, .tcpReset)
-        }
-        self.agent.connections[self.stream]?.flowEnded()
-    }
-
-    /// The stream is over.
-    func streamIsOver() {
-        if let flow = self.flow, flow.stream === self { flow.stream = nil }
-        self.flow = nil
     }
 }

@@ -67,7 +67,7 @@ struct PortFlagTests {
         _ isLoop: Bool
     ) {
         let mapping = StartRequest.Mapping(service: 8080, host: host, port: port)
-        let loop = PortFlags.loop(mapping, listeningOn: [Endpoint(host: place, port: placePort)])
+        let loop = PortFlags.loop(mapping, listeningOn: [ListeningPlace(Endpoint(host: place, port: placePort))])
         #expect((loop != nil) == isLoop)
     }
 }

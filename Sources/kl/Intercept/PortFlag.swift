@@ -100,7 +100,7 @@ enum PortFlags {
     static func mappings(
         _ flags: [PortFlag],
         for service: Environments.Service,
-        listeningOn places: [Endpoint]
+        listeningOn places: [ListeningPlace]
     ) throws(CommandFailure) -> [StartRequest.Mapping] {
         var result: [StartRequest.Mapping] = []
         var seen: [ControlMessage.Port: String] = [:]
@@ -119,15 +119,34 @@ enum PortFlags {
     }
 
     /// On one machine a service's own public port as the target would send each connection round in a circle.
-    static func loop(_ mapping: StartRequest.Mapping, listeningOn places: [Endpoint]) -> String? {
+    static func loop(_ mapping: StartRequest.Mapping, listeningOn places: [ListeningPlace]) -> String? {
         let isLoop = places.contains { place in
-            guard place.port == mapping.port else { return false }
+            guard place.endpoint.port == mapping.port, place.transport == mapping.servicePort.transport else {
+                return false
+            }
             let local = ["127.0.0.1", "::1", "localhost", "0.0.0.0", "::"]
-            return place.host == mapping.host || (local.contains(place.host) && local.contains(mapping.host))
+            let host = place.endpoint.host
+            return host == mapping.host || (local.contains(host) && local.contains(mapping.host))
         }
         guard isLoop else { return nil }
         return
             "\(mapping.target) is where clients reach the service itself, so connections would go in a circle. Give another "
             + "local port, such as \(mapping.service):\(mapping.port == 3000 ? 3001 : 3000)\(mapping.servicePort.transport.suffix)."
+    }
+}
+
+/// Where clients reach a service: `127.0.0.1:8080`, `127.0.0.1:53/udp`.
+struct ListeningPlace {
+    var endpoint: Endpoint
+    var transport: Transport
+
+    init(_ endpoint: Endpoint, _ transport: Transport = .tcp) {
+        self.endpoint = endpoint
+        self.transport = transport
+    }
+
+    init(_ text: String) throws(FlagError) {
+        let (body, transport) = try Flags.transport(text)
+        self.init(try Flags.endpoint(body), transport)
     }
 }

@@ -172,7 +172,7 @@ struct StartIntercept: AsyncParsableCommand {
         let places = ((try? await environment.sidecars(of: service.name)) ?? [])
             .flatMap(\.listens)
             .appending(service.places ?? [])
-            .compactMap { try? Flags.endpoint($0) }
+            .compactMap { try? ListeningPlace($0) }
         guard self.port.isEmpty else {
             return try PortFlags.mappings(self.port, for: service, listeningOn: places)
         }

@@ -75,7 +75,7 @@ struct Asking {
 
     func mappings(
         for service: Environments.Service,
-        listeningOn places: [Endpoint]
+        listeningOn places: [ListeningPlace]
     ) throws -> [StartRequest.Mapping] {
         let example = service.ports.first.map { "\($0.published):3000\($0.isUDP ? "/udp" : "")" } ?? "8080:3000"
         var interview = try self.interview(
