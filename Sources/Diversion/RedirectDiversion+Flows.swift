@@ -74,7 +74,10 @@ extension RedirectDiversion {
     /// an answer that was on its way makes it remember a flow anew.
     func moveFlows(of ports: Set<UInt16>) {
         guard !ports.isEmpty, self.rules != nil else { return }
-        self.flowSweep.begin(ports, on: self.eventLoop) { [weak self] in self?.forgetFlows(of: $0) }
+        let all = self.flowSweep.begin(ports, on: self.eventLoop) { [weak self] in self?.forgetFlows(of: $0) }
+        // Before the table goes, where it is about to: without it a flow that is translated still would be in the way of the
+        // original's answers, which the kernel then refuses to send.
+        self.forgetFlows(of: all)
     }
 
     private func forgetFlows(of ports: Set<UInt16>) {
@@ -146,12 +149,12 @@ struct FlowSweep {
     /// † An answer that is later than that is one for which nobody waits.
     private static let again: [TimeAmount] = [.milliseconds(250), .seconds(1), .seconds(3), .seconds(10)]
 
-    /// Once now, and then from time to time.
+    /// From time to time, of these and of those of changes before.
     mutating func begin(
         _ ports: Set<UInt16>,
         on eventLoop: any EventLoop,
         _ sweep: @escaping (Set<UInt16>) -> Void
-    ) {
+    ) -> Set<UInt16> {
         self.cancel()
         // Those of a change before may not be done yet.
         self.ports.formUnion(ports)
@@ -160,7 +163,7 @@ struct FlowSweep {
         self.scheduled = Self.again.map { delay in
             eventLoop.assumeIsolated().scheduleTask(in: delay) { sweep(all) }
         }
-        eventLoop.assumeIsolated().execute { sweep(all) }
+        return all
     }
 
     mutating func cancel() {
