@@ -43,7 +43,8 @@ public enum FlowDatagram: Equatable, Sendable {
             case .needsMore: return .malformed
             }
         case Kind.notice:
-            guard let code: UInt8 = bytes.readInteger(), bytes.readableBytes == 0, let notice = FlowNotice(rawValue: code)
+            guard let code: UInt8 = bytes.readInteger(), bytes.readableBytes == 0,
+                let notice = FlowNotice(rawValue: code)
             else { return .malformed }
             return .datagram(.notice(flow: flow, notice))
         default: return .malformed

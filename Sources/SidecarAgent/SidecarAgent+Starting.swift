@@ -124,7 +124,8 @@ extension SidecarAgent {
             let upstream = servicePort.upstream
             for address in self.upstreams[upstream]?.addresses ?? [] {
                 let isOwn = listeners.contains { port, listener in
-                    guard port.transport == servicePort.transport, listener.port == address.port, let here = listener.ipAddress, let there = address.ipAddress
+                    guard port.transport == servicePort.transport, listener.port == address.port,
+                        let here = listener.ipAddress, let there = address.ipAddress
                     else { return false }
                     return here == there || (["0.0.0.0", "::"].contains(here) && own.contains(there))
                 }
@@ -132,7 +133,8 @@ extension SidecarAgent {
                 throw StartError(
                     """
                     The original's address \(upstream) is where this sidecar itself listens. Let the service listen on \
-                    another port, and name it: --service-port \(upstream.port):127.0.0.1:OTHER_PORT\(servicePort.transport.suffix).
+                    another port, and name it: \
+                    --service-port \(upstream.port):127.0.0.1:OTHER_PORT\(servicePort.transport.suffix).
                     """
                 )
             }

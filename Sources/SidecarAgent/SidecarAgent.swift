@@ -165,7 +165,8 @@ public final class SidecarAgent {
     func accepted(_ channel: any Channel, port: UInt16, called: SocketAddress?) {
         self.clients += 1
         self.diversion.pause(self.clients >= self.clientsAtMost)
-        guard let servicePort = self.configuration.servicePorts.first(where: { $0.service == .init(service: port) }) else {
+        guard let servicePort = self.configuration.servicePorts.first(where: { $0.service == .init(service: port) })
+        else {
             channel.close(promise: nil)
             return self.clientIsDone()
         }

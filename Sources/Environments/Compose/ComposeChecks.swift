@@ -1,6 +1,5 @@
 import InterceptProtocol
 
-
 /// What no service can be wrong in by itself: ports that meet on one machine, and services that wait for each other.
 struct ComposeChecks {
     let services: [ComposeReader.Draft]

@@ -1,6 +1,5 @@
 import InterceptProtocol
 
-
 extension ComposeReader {
     mutating func ports(
         _ value: YAMLValue,

@@ -51,7 +51,9 @@ struct PortFlag {
         case .number(let number):
             port = service.ports.first { $0.published == number && $0.isUDP == (self.transport == .udp) }
         case .name(let name):
-            port = service.ports.first { $0.name == name && $0.isUDP == (self.transport.map { $0 == .udp } ?? $0.isUDP) }
+            port = service.ports.first { port in
+                port.name == name && self.transport.map { $0 == port.transport ?? .tcp } ?? true
+            }
         }
         guard let port = port ?? self.unknownPort(of: service) else {
             let ports = service.ports.map(\.text).joined(separator: ", ")

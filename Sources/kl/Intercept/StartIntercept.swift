@@ -211,7 +211,8 @@ struct StartIntercept: AsyncParsableCommand {
                     report.done("tunnel up: \(step.tunnelText)", step.seconds)
                     report.waiting("waiting for a probe to come back through it")
                 case .portMapped:
-                    if let mapping = step.mapping { report.done("port \(mapping.servicePort) → \(mapping.target)", nil) }
+                    guard let mapping = step.mapping else { break }
+                    report.done("port \(mapping.servicePort) → \(mapping.target)", nil)
                 case .localServerMissing:
                     guard let mapping = step.mapping else { break }
                     let consequence =
