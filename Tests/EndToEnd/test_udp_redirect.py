@@ -11,6 +11,7 @@ from harness.agents import Sidecar, Workspace, endpoint
 from harness.docker_project import PROGRAMS
 from harness.keys import KeyPair
 from harness.udp import FixedClient, free_datagram_port, start_server
+from harness.waiting import eventually
 
 V4, V6 = "10.112.0.2", "fd6b:6c02::2"
 PORT = 5353
@@ -144,7 +145,7 @@ def test_killed_it_leaves_nothing(pair, run, closing):
     client = closing(pair.fixed())
     client.comes_to("ada", 5)
     sidecar.kill()
-    assert pair.rules() == before
+    eventually("no rule is left", lambda: pair.rules() == before, 1)
     assert pair.who() == "original"
     client.comes_to("original", 5)
 
