@@ -16,6 +16,8 @@ public struct ActivatedSockets: Sendable {
         public var name: String
         /// Its own; nil where it has none.
         public var port: UInt16?
+        /// It takes datagrams in place of connections.
+        public var isUDP = false
     }
 
     /// The first descriptor that is handed over, SD_LISTEN_FDS_START.
@@ -29,7 +31,7 @@ public struct ActivatedSockets: Sendable {
     init(_ sockets: [Socket]) { self.sockets = sockets }
 
     /// Takes what the environment names, once: the variables are removed, and children don't get the descriptors. What isn't a
-    /// listening TCP socket is left alone.
+    /// listening TCP socket or a bound UDP socket is left alone.
     ///
     /// Call it before any other thread starts: the environment has no lock.
     public static func inherited() -> ActivatedSockets {
@@ -43,10 +45,11 @@ public struct ActivatedSockets: Sendable {
         return ActivatedSockets(
             named.compactMap { descriptor, name in
                 let flags = fcntl(descriptor, F_GETFD)
-                guard flags >= 0, fcntl(descriptor, F_SETFD, flags | FD_CLOEXEC) == 0, isListening(descriptor) else {
-                    return nil
-                }
-                return Socket(descriptor: descriptor, name: name, port: localPort(of: descriptor))
+                guard flags >= 0, fcntl(descriptor, F_SETFD, flags | FD_CLOEXEC) == 0 else { return nil }
+                let port = localPort(of: descriptor)
+                if isListening(descriptor) { return Socket(descriptor: descriptor, name: name, port: port) }
+                guard type(of: descriptor) == datagram, let port, port > 0 else { return nil }
+                return Socket(descriptor: descriptor, name: name, port: port, isUDP: true)
             }
         )
     }
@@ -61,11 +64,13 @@ public struct ActivatedSockets: Sendable {
         return names.prefix(count).enumerated().map { (Self.first + CInt($0.offset), $0.element) }
     }
 
-    /// Those of this name.
-    public mutating func take(named name: String) -> [CInt] { self.take { $0.name == name } }
+    /// Those of this name that listen for connections.
+    public mutating func take(named name: String) -> [CInt] { self.take { $0.name == name && !$0.isUDP } }
 
-    /// Those that listen on this port.
-    public mutating func take(port: UInt16) -> [CInt] { self.take { $0.port == port } }
+    /// Those of this port.
+    public mutating func take(port: UInt16, isUDP: Bool = false) -> [CInt] {
+        self.take { $0.port == port && $0.isUDP == isUDP }
+    }
 
     private mutating func take(_ isWanted: (Socket) -> Bool) -> [CInt] {
         let taken = self.sockets.filter(isWanted)
@@ -80,7 +85,13 @@ private func isListening(_ descriptor: CInt) -> Bool {
     var value: CInt = 0
     var size = socklen_t(MemoryLayout<CInt>.size)
     guard getsockopt(descriptor, SOL_SOCKET, SO_ACCEPTCONN, &value, &size) == 0, value != 0 else { return false }
-    return getsockopt(descriptor, SOL_SOCKET, SO_TYPE, &value, &size) == 0 && value == stream
+    return type(of: descriptor) == stream
+}
+
+private func type(of descriptor: CInt) -> CInt? {
+    var value: CInt = 0
+    var size = socklen_t(MemoryLayout<CInt>.size)
+    return getsockopt(descriptor, SOL_SOCKET, SO_TYPE, &value, &size) == 0 ? value : nil
 }
 
 private func localPort(of descriptor: CInt) -> UInt16? {
@@ -96,6 +107,8 @@ private func localPort(of descriptor: CInt) -> UInt16? {
 
 #if canImport(Glibc)
 private let stream = CInt(SOCK_STREAM.rawValue)
+private let datagram = CInt(SOCK_DGRAM.rawValue)
 #else
 private let stream = CInt(SOCK_STREAM)
+private let datagram = CInt(SOCK_DGRAM)
 #endif

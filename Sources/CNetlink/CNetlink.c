@@ -4,6 +4,7 @@
 
 #include <errno.h>
 #include <linux/nsfs.h>
+#include <netinet/in.h>
 #include <sched.h>
 #include <string.h>
 #include <sys/ioctl.h>
@@ -39,6 +40,50 @@ int kl_enter_network_namespace(int descriptor)
 int kl_is_network_namespace(int descriptor)
 {
     return ioctl(descriptor, NS_GET_NSTYPE) == CLONE_NEWNET;
+}
+
+ssize_t kl_send_from(int descriptor, const void *bytes, size_t count, const struct sockaddr *to, unsigned int to_size,
+                     const struct sockaddr *from)
+{
+    union {
+        struct cmsghdr header;
+        unsigned char space[CMSG_SPACE(sizeof(struct in6_pktinfo))];
+    } control;
+    struct iovec piece = {.iov_base = (void *)bytes, .iov_len = count};
+    struct msghdr message;
+    memset(&control, 0, sizeof control);
+    memset(&message, 0, sizeof message);
+    message.msg_name = (void *)to;
+    message.msg_namelen = to_size;
+    message.msg_iov = &piece;
+    message.msg_iovlen = 1;
+    message.msg_control = &control;
+    if (from->sa_family == AF_INET) {
+        struct in_pktinfo info;
+        memset(&info, 0, sizeof info);
+        info.ipi_spec_dst = ((const struct sockaddr_in *)from)->sin_addr;
+        control.header.cmsg_level = IPPROTO_IP;
+        control.header.cmsg_type = IP_PKTINFO;
+        control.header.cmsg_len = CMSG_LEN(sizeof info);
+        memcpy(CMSG_DATA(&control.header), &info, sizeof info);
+        message.msg_controllen = CMSG_SPACE(sizeof info);
+    } else {
+        struct in6_pktinfo info;
+        memset(&info, 0, sizeof info);
+        info.ipi6_addr = ((const struct sockaddr_in6 *)from)->sin6_addr;
+        control.header.cmsg_level = IPPROTO_IPV6;
+        control.header.cmsg_type = IPV6_PKTINFO;
+        control.header.cmsg_len = CMSG_LEN(sizeof info);
+        memcpy(CMSG_DATA(&control.header), &info, sizeof info);
+        message.msg_controllen = CMSG_SPACE(sizeof info);
+    }
+    return sendmsg(descriptor, &message, MSG_DONTWAIT | MSG_NOSIGNAL);
+}
+
+void kl_enlarge_receive_buffer(int descriptor, int bytes)
+{
+    if (setsockopt(descriptor, SOL_SOCKET, SO_RCVBUFFORCE, &bytes, sizeof bytes) < 0)
+        setsockopt(descriptor, SOL_SOCKET, SO_RCVBUF, &bytes, sizeof bytes);
 }
 #else
 typedef int kl_nothing_here;

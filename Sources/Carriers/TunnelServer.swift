@@ -22,7 +22,7 @@ public final class TunnelServer {
     private var carriers: [StreamCarrier] = []
     private var nextCarrier: UInt64 = 1
     private var listeners: [any Channel] = []
-    private var socket: DatagramSocket?
+    private var socket: TunnelSocket?
     private var pumpIsScheduled = false
     private var isDelivering = false
 
@@ -74,10 +74,10 @@ public final class TunnelServer {
     /// Takes datagrams too, and says at which port: 0 is any free one. One socket for all peers.
     public func listenForDatagrams(host: String, port: Int) throws -> UInt16 {
         let address = try SocketAddress.makeAddressResolvingHost(host, port: port)
-        return self.takeDatagrams(try DatagramSocket.open(at: address, eventLoop: self.eventLoop, owner: self)) ?? 0
+        return self.takeDatagrams(try TunnelSocket.open(at: address, eventLoop: self.eventLoop, owner: self)) ?? 0
     }
 
-    private func takeDatagrams(_ socket: DatagramSocket) -> UInt16? {
+    private func takeDatagrams(_ socket: TunnelSocket) -> UInt16? {
         self.socket = socket
         socket.startReading()
         return socket.localPort
@@ -86,14 +86,14 @@ public final class TunnelServer {
     /// The same on a socket that is bound already, and was opened by someone else.
     public func listenForDatagrams(onBoundSocket descriptor: CInt, isIPv6: Bool) {
         _ = self.takeDatagrams(
-            DatagramSocket(descriptor: descriptor, isIPv6: isIPv6, eventLoop: self.eventLoop, owner: self)
+            TunnelSocket(descriptor: descriptor, isIPv6: isIPv6, eventLoop: self.eventLoop, owner: self)
         )
     }
 
     /// A socket for `listenForDatagrams`, opened where this thread is now. Returns the descriptor and its port.
     public static func openDatagrams(host: String, port: Int) throws -> (CInt, isIPv6: Bool, port: UInt16) {
         let address = try SocketAddress.makeAddressResolvingHost(host, port: port)
-        return try DatagramSocket.descriptor(boundTo: address)
+        return try TunnelSocket.descriptor(boundTo: address)
     }
 
     private func listening(_ channel: EventLoopFuture<any Channel>) -> EventLoopFuture<SocketAddress?> {
@@ -245,18 +245,18 @@ extension TunnelServer: StreamCarrierHandler.Owner {
     }
 }
 
-extension TunnelServer: DatagramSocket.Owner {
-    func datagramSocket(_ socket: DatagramSocket, read message: ByteBuffer, from route: DatagramRoute) {
+extension TunnelServer: TunnelSocket.Owner {
+    func tunnelSocket(_ socket: TunnelSocket, read message: ByteBuffer, from route: DatagramRoute) {
         let verdict = self.responder.receive(datagram: message, from: route, at: Clock.now())
         guard case .dropped(let reason) = verdict else { return }
         self.delegate?.tunnelServer(self, dropped: reason, from: nil)
     }
 
-    func datagramSocketReadAll(_ socket: DatagramSocket) { self.pump() }
+    func tunnelSocketReadAll(_ socket: TunnelSocket) { self.pump() }
 
-    func datagramSocketIsWritable(_ socket: DatagramSocket) { self.pump() }
+    func tunnelSocketIsWritable(_ socket: TunnelSocket) { self.pump() }
 
-    func datagramSocket(_ socket: DatagramSocket, refused size: Int, to route: DatagramRoute) {
+    func tunnelSocket(_ socket: TunnelSocket, refused size: Int, to route: DatagramRoute) {
         self.responder.messageTooLong(size, to: route, at: Clock.now())
     }
 }

@@ -6,19 +6,24 @@ import Musl
 import Darwin
 #endif
 
-/// A listening socket on a free port, for IPv4 and IPv6 where the namespace has both.
+/// A socket on a free port that takes what is redirected, for IPv4 and IPv6 where the namespace has both.
 enum DiversionSocket {
-    static func open() throws(DiversionError) -> CInt {
+    /// One that listens, for connections.
+    static func open() throws(DiversionError) -> CInt { try Self.open(SOCK_STREAM) }
+
+    static func openForDatagrams() throws(DiversionError) -> CInt { try Self.open(SOCK_DGRAM) }
+
+    private static func open(_ type: __socket_type) throws(DiversionError) -> CInt {
         do throws(DiversionError) {
-            return try Self.open(AF_INET6)
+            return try Self.open(type, AF_INET6)
         } catch {
             // IPv6 may be switched off.
-            return try Self.open(AF_INET)
+            return try Self.open(type, AF_INET)
         }
     }
 
-    private static func open(_ family: CInt) throws(DiversionError) -> CInt {
-        let descriptor = socket(family, CInt(SOCK_STREAM.rawValue), 0)
+    private static func open(_ type: __socket_type, _ family: CInt) throws(DiversionError) -> CInt {
+        let descriptor = socket(family, CInt(type.rawValue), 0)
         guard descriptor >= 0 else { throw Self.error(errno) }
         _ = fcntl(descriptor, F_SETFD, FD_CLOEXEC)
         _ = fcntl(descriptor, F_SETFL, O_NONBLOCK)
@@ -34,7 +39,7 @@ enum DiversionSocket {
             address.sin_family = sa_family_t(AF_INET)
             isBound = Self.bind(descriptor, &address)
         }
-        guard isBound, listen(descriptor, 4_096) == 0 else {
+        guard isBound, type == SOCK_DGRAM || listen(descriptor, 4_096) == 0 else {
             let code = errno
             close(descriptor)
             throw Self.error(code)

@@ -13,8 +13,9 @@ import Darwin
 ///
 /// Channels are handed over before anything is read of them, with `autoRead` off: who gets them decides where they go.
 public final class ListenDiversion {
-    private let eventLoop: any EventLoop
+    let eventLoop: any EventLoop
     private var listeners: [any Channel] = []
+    private var datagramListeners: [DatagramListener] = []
     private var isPaused = false
 
     public init(eventLoop: any EventLoop) { self.eventLoop = eventLoop }
@@ -72,9 +73,13 @@ public final class ListenDiversion {
         }
     }
 
+    func keep(_ listener: DatagramListener) { self.datagramListeners.append(listener) }
+
     public func close() {
         for listener in self.listeners { listener.close(promise: nil) }
         self.listeners.removeAll()
+        for listener in self.datagramListeners { listener.close() }
+        self.datagramListeners.removeAll()
     }
 }
 

@@ -16,13 +16,15 @@ import Darwin
 /// that made it, and the redirect itself unless this event loop renews it.
 public final class RedirectDiversion {
     public struct Configuration: Sendable {
-        /// The service's.
+        /// The service's, of TCP and of UDP.
         public var ports: [UInt16]
+        public var datagramPorts: [UInt16]
         public var loopback: Loopback
         public var log: Logger?
 
-        public init(ports: [UInt16], loopback: Loopback, log: Logger?) {
+        public init(ports: [UInt16], datagramPorts: [UInt16] = [], loopback: Loopback, log: Logger?) {
             self.ports = ports
+            self.datagramPorts = datagramPorts
             self.loopback = loopback
             self.log = log
         }
@@ -38,14 +40,16 @@ public final class RedirectDiversion {
     /// Cilium (0x0F00) read.
     public static let mark: UInt32 = 0x206C
 
-    private let configuration: Configuration
-    private let eventLoop: any EventLoop
-    private let listening: ListenDiversion
+    let configuration: Configuration
+    let eventLoop: any EventLoop
+    let listening: ListenDiversion
 
     #if os(Linux)
     private var nftables: NFTables?
-    private var rules: RedirectRules?
-    private var diverted: Set<UInt16> = []
+    private(set) var rules: RedirectRules?
+    private(set) var diverted = DivertedPorts()
+    /// Flows of UDP are looked for again and again for a while after a change.
+    var flowSweep = FlowSweep()
     private var isTableThere = false
     /// Ports for which the table resets what is open to the original.
     private var rejected: Set<UInt16> = []
@@ -70,9 +74,12 @@ public final class RedirectDiversion {
     #if os(Linux)
     /// Listens for what will be redirected, once the kernel has said that it would redirect it.
     ///
-    /// - Parameter accept: who came, to which port of the service, and the address that it called.
+    /// - Parameters:
+    ///   - accept: who came, to which port of the service, and the address that it called.
+    ///   - take: what came, to which UDP port of the service.
     public func start(
-        accept: @escaping (any Channel, _ port: UInt16, _ called: SocketAddress) -> Void
+        accept: @escaping (any Channel, _ port: UInt16, _ called: SocketAddress) -> Void,
+        take: @escaping (DatagramListener, DatagramListener.Arrival, _ port: UInt16) -> Void = { _, _, _ in }
     ) -> EventLoopFuture<Void> {
         do {
             let nftables = try NFTables()
@@ -89,9 +96,18 @@ public final class RedirectDiversion {
             }
             .map { (port, $0) }
         }
+        let datagramListeners = self.configuration.datagramPorts.map { port in
+            self.listenForDatagrams { take($0, $1, port) }.map { (port, $0) }
+        }
         let this = NIOLoopBound(self, eventLoop: self.eventLoop)
         return EventLoopFuture.whenAllSucceed(listeners, on: self.eventLoop)
-            .flatMapThrowing { try this.value.prepare(Dictionary($0) { first, _ in first }) }
+            .and(EventLoopFuture.whenAllSucceed(datagramListeners, on: self.eventLoop))
+            .flatMapThrowing { connections, datagrams in
+                try this.value.prepare(
+                    Dictionary(connections) { first, _ in first },
+                    Dictionary(datagrams) { first, _ in first }
+                )
+            }
     }
 
     private func listen(_ accept: @escaping (any Channel) -> Void) -> EventLoopFuture<UInt16> {
@@ -115,29 +131,34 @@ public final class RedirectDiversion {
         channel.close(promise: nil)
     }
 
-    private func prepare(_ listeners: [UInt16: UInt16]) throws(DiversionError) {
+    private func prepare(
+        _ listeners: [UInt16: UInt16],
+        _ datagramListeners: [UInt16: UInt16]
+    ) throws(DiversionError) {
         let random = UInt64.random(in: .min ... .max)
         let word = String(repeating: "0", count: 16) + String(random, radix: 16)
         let rules = RedirectRules(
             table: "kl_" + word.suffix(16),
             listeners: listeners,
+            datagramListeners: datagramListeners,
             includesLoopback: self.configuration.loopback == .workspace,
             mark: Self.mark
         )
-        try self.nftables?.check(rules.create(diverting: Set(listeners.keys)))
+        let all = DivertedPorts(tcp: Set(listeners.keys), udp: Set(datagramListeners.keys))
+        try self.nftables?.check(rules.create(diverting: all))
         self.rules = rules
     }
 
     /// New connections to exactly these ports are redirected from now on, when this returns. What is in the diversion lives on,
     /// also where the set is empty: the table that translates it goes with the last of them.
-    public func divert(_ ports: Set<UInt16>) throws(DiversionError) {
+    public func divert(_ ports: DivertedPorts) throws(DiversionError) {
         guard let rules = self.rules, let nftables = self.nftables else {
             throw DiversionError("Nothing can be diverted: the listeners aren't there.")
         }
         guard ports != self.diverted else { return }
         if self.isTableThere {
             // What came to the original in between is not ended when its port comes back.
-            let keeps = !self.rejected.isSubset(of: ports)
+            let keeps = !self.rejected.isSubset(of: ports.tcp)
             do throws(DiversionError) {
                 try nftables.run((keeps ? rules.keepOriginals : "") + rules.renew(ports), "changing the ports")
                 if keeps { self.rejected = [] }
@@ -151,7 +172,9 @@ public final class RedirectDiversion {
             try nftables.run(rules.create(diverting: ports), "making the table")
             self.isTableThere = true
         }
+        let before = self.diverted
         self.diverted = ports
+        self.moveFlows(of: ports.udp.symmetricDifference(before.udp))
         self.lastProblem = nil
         self.renewal?.cancel()
         self.renewal = nil
@@ -298,19 +321,21 @@ public final class RedirectDiversion {
     public func close() {
         self.renewal?.cancel()
         self.removal?.cancel()
+        self.flowSweep.cancel()
         self.listening.close()
         self.removeTable()
-        self.diverted = []
+        self.diverted = DivertedPorts()
         self.rules = nil
         self.nftables = nil
     }
     #else
     public func start(
-        accept: @escaping (any Channel, _ port: UInt16, _ called: SocketAddress) -> Void
+        accept: @escaping (any Channel, _ port: UInt16, _ called: SocketAddress) -> Void,
+        take: @escaping (DatagramListener, DatagramListener.Arrival, _ port: UInt16) -> Void = { _, _, _ in }
     ) -> EventLoopFuture<Void> {
         self.eventLoop.makeFailedFuture(DiversionError("Only Linux can redirect. Divert by listen."))
     }
-    public func divert(_ ports: Set<UInt16>) throws(DiversionError) {}
+    public func divert(_ ports: DivertedPorts) throws(DiversionError) {}
     public func originalConnections(on ports: Set<UInt16>) -> Int { 0 }
     public func endOriginalConnections(on ports: Set<UInt16>) -> Int? { 0 }
     public func close() { self.listening.close() }

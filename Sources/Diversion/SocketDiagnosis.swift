@@ -132,34 +132,14 @@ struct SocketDiagnosis: ~Copyable {
                 if count < 0, errno == EINTR { continue }
                 throw Self.error("doesn't answer", count == 0 ? EPIPE : errno)
             }
-            let end = buffer.withUnsafeBytes { Self.messages(UnsafeRawBufferPointer(rebasing: $0[..<count]), body) }
+            let end = buffer.withUnsafeBytes { bytes in
+                NetlinkMessages.walk(UnsafeRawBufferPointer(rebasing: bytes[..<count])) { type, content in
+                    body(type, content)
+                    return true
+                }
+            }
             if let end { return end }
         }
-    }
-
-    /// - Returns: the code of the last message; nil: more are to come.
-    private static func messages(
-        _ bytes: UnsafeRawBufferPointer,
-        _ body: (UInt16, UnsafeRawBufferPointer) -> Void
-    ) -> CInt? {
-        var rest = bytes
-        let headerSize = MemoryLayout<nlmsghdr>.size
-        while rest.count >= headerSize {
-            let header = rest.loadUnaligned(as: nlmsghdr.self)
-            let size = Int(header.nlmsg_len)
-            guard size >= headerSize, size <= rest.count else { return EPROTO }
-            let content = UnsafeRawBufferPointer(rebasing: rest[headerSize..<size])
-            switch CInt(header.nlmsg_type) {
-            case NLMSG_DONE: return 0
-            case NLMSG_ERROR:
-                guard content.count >= MemoryLayout<CInt>.size else { return EPROTO }
-                return -content.loadUnaligned(as: CInt.self)
-            default: body(header.nlmsg_type, content)
-            }
-            // Each begins at a multiple of four.
-            rest = UnsafeRawBufferPointer(rebasing: rest[min((size + 3) & ~3, rest.count)...])
-        }
-        return nil
     }
 
     private static func error(_ what: String, _ code: CInt) -> DiversionError {

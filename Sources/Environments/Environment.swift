@@ -1,3 +1,5 @@
+public import InterceptProtocol
+
 /// Where services run: what the CLI and the daemon know of it, whatever it is made of.
 ///
 /// The methods may wait for files or for another program. Their errors are an `EnvironmentError`, in a sentence for people.
@@ -79,10 +81,19 @@ public struct SidecarOptions: Codable, Hashable, Sendable {
     public var image: String?
     /// Ports that must be divertible, besides those that the environment knows of.
     public var ports: [UInt16]
+    /// The same, of UDP; nil: none.
+    public var datagramPorts: [UInt16]?
 
-    public init(image: String? = nil, ports: [UInt16] = []) {
+    public init(image: String? = nil, ports: [UInt16] = [], datagramPorts: [UInt16] = []) {
         self.image = image
         self.ports = ports
+        self.datagramPorts = datagramPorts.isEmpty ? nil : datagramPorts
+    }
+
+    /// All of them.
+    var servicePorts: [ControlMessage.Port] {
+        self.ports.map { .init(service: $0) }
+            + (self.datagramPorts ?? []).map { .init(service: $0, transport: .udp) }
     }
 }
 
@@ -145,12 +156,17 @@ public struct Service: Codable, Equatable, Sendable {
         /// Where the service's own process listens.
         public var target: UInt16
         public var name: String?
+        /// Nil: TCP.
+        public var transport: Transport?
 
-        public init(published: UInt16, target: UInt16, name: String? = nil) {
+        public init(published: UInt16, target: UInt16, name: String? = nil, transport: Transport = .tcp) {
             self.published = published
             self.target = target
             self.name = name
+            self.transport = transport == .tcp ? nil : transport
         }
+
+        public var isUDP: Bool { self.transport == .udp }
     }
 
     public var name: String
@@ -226,11 +242,14 @@ public struct InterceptRecord: Codable, Equatable, Sendable {
     public struct Port: Codable, Equatable, Hashable, Sendable {
         /// The service's.
         public var service: UInt16
+        /// Nil: TCP.
+        public var transport: Transport?
         /// HOST:PORT on the workspace's side.
         public var target: String
 
-        public init(service: UInt16, target: String) {
+        public init(service: UInt16, transport: Transport? = nil, target: String) {
             self.service = service
+            self.transport = transport == .tcp ? nil : transport
             self.target = target
         }
     }

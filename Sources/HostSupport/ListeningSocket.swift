@@ -8,29 +8,33 @@ import Musl
 import Darwin
 #endif
 
-/// A TCP port that is held open by this object, whoever accepts from it: what connects meanwhile waits in it.
+/// A port that is held open by this object, whoever accepts or reads from it: what comes meanwhile waits in it.
 public final class ListeningSocket {
     public let descriptor: CInt
     public let host: String
     public let port: UInt16
 
-    /// - Parameter port: 0 is any free one.
-    public init(host: String, port: UInt16) throws(HostError) {
+    /// - Parameters:
+    ///   - port: 0 is any free one.
+    ///   - isUDP: it takes datagrams in place of connections.
+    public init(host: String, port: UInt16, isUDP: Bool = false) throws(HostError) {
         let what = "\(host):\(port) can't be listened on"
         guard let address = try? SocketAddress(ipAddress: host, port: Int(port)) else {
             throw HostError(what, code: EADDRNOTAVAIL)
         }
         let family = address.protocol == .inet6 ? AF_INET6 : AF_INET
-        let type = CInt(SOCK_STREAM.rawValue) | CInt(SOCK_CLOEXEC.rawValue) | CInt(SOCK_NONBLOCK.rawValue)
+        let kind = isUDP ? SOCK_DGRAM : SOCK_STREAM
+        let type = CInt(kind.rawValue) | CInt(SOCK_CLOEXEC.rawValue) | CInt(SOCK_NONBLOCK.rawValue)
         let descriptor = socket(family, type, 0)
         guard descriptor >= 0 else { throw HostError(what, code: errno) }
         var on: CInt = 1
         let size = socklen_t(MemoryLayout<CInt>.size)
-        setsockopt(descriptor, SOL_SOCKET, SO_REUSEADDR, &on, size)
+        // For UDP it would let others have the same port.
+        if !isUDP { setsockopt(descriptor, SOL_SOCKET, SO_REUSEADDR, &on, size) }
         // So that [::] and 0.0.0.0 can both be published.
         if family == AF_INET6 { setsockopt(descriptor, CInt(IPPROTO_IPV6), IPV6_V6ONLY, &on, size) }
         let isBound = address.withSockAddr { bind(descriptor, $0, socklen_t($1)) == 0 }
-        guard isBound, listen(descriptor, 4_096) == 0 else {
+        guard isBound, isUDP || listen(descriptor, 4_096) == 0 else {
             let code = errno
             close(descriptor)
             throw HostError(what, code: code)

@@ -1,7 +1,7 @@
 public import NIOCore
 
 /// How an intercepted connection's stream begins: which port a client called, and who it is.
-public struct ConnectionHeader: Equatable, Sendable {
+public struct ConnectionHeader: Hashable, Sendable {
     public var transport: Transport
     public var servicePort: UInt16
     public var client: ClientAddress

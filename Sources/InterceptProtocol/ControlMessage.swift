@@ -122,9 +122,23 @@ public enum ControlMessage: Equatable, Sendable {
     }
 }
 
-public enum Transport: String, Sendable, CaseIterable {
+public enum Transport: String, Codable, Sendable, CaseIterable {
     case tcp
     case udp
+
+    /// What comes after a port's number: nothing for TCP.
+    public var suffix: String { self == .udp ? "/udp" : "" }
+}
+
+/// `8080`, `53/udp`
+extension ControlMessage.Port: CustomStringConvertible {
+    public var description: String { "\(self.service)\(self.transport.suffix)" }
+}
+
+extension ControlMessage.Port: Comparable {
+    public static func < (left: Self, right: Self) -> Bool {
+        (left.service, left.transport.rawValue) < (right.service, right.transport.rawValue)
+    }
 }
 
 /// What a client gets when the workspace can't answer.

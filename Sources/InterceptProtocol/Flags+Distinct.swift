@@ -8,7 +8,7 @@ extension Flags {
     }
 
     public static func checkDistinct(_ ports: [ServicePort]) throws(FlagError) {
-        try Self.checkDistinct(ports, by: \.port)
+        try Self.checkDistinct(ports, by: \.service)
     }
 
     private static func checkDistinct<Value: CustomStringConvertible, Port: Hashable>(
@@ -27,11 +27,11 @@ extension Flags {
 extension PortMapping: CustomStringConvertible {
     /// As the flag is written, in full.
     public var description: String {
-        "\(self.service.service):\(self.target)\(self.service.transport == .udp ? "/udp" : "")"
+        "\(self.service.service):\(self.target)\(self.service.transport.suffix)"
     }
 }
 
 extension ServicePort: CustomStringConvertible {
     /// As the flag is written, in full.
-    public var description: String { "\(self.port):\(self.upstream)" }
+    public var description: String { "\(self.port):\(self.upstream)\(self.transport.suffix)" }
 }

@@ -41,6 +41,15 @@ public enum Flags {
         }
     }
 
+    /// What stands before `/tcp` or `/udp`, and which it is; without either it is TCP.
+    public static func transport(_ text: String) throws(FlagError) -> (body: String, transport: Transport) {
+        guard let slash = text.lastIndex(of: "/") else { return (text, .tcp) }
+        guard let transport = Transport(rawValue: String(text[text.index(after: slash)...])) else {
+            throw FlagError("'\(text)' names no transport that there is. After the slash write tcp or udp.")
+        }
+        return (String(text[..<slash]), transport)
+    }
+
     /// `HOST:PORT`, where port 0 means any free one if that is allowed.
     public static func endpoint(_ text: String, zeroAllowed: Bool = false) throws(FlagError) -> Endpoint {
         let pieces = try Self.pieces(text)
@@ -99,15 +108,7 @@ public struct PortMapping: Hashable, Sendable {
 
     /// `8080:3000`, `8080` for the same port, `8080:HOST:3000` for another machine, `/udp` after any of them.
     public init(_ text: String) throws(FlagError) {
-        var body = text
-        var transport = Transport.tcp
-        if let slash = text.lastIndex(of: "/") {
-            guard let named = Transport(rawValue: String(text[text.index(after: slash)...])) else {
-                throw FlagError("'\(text)' names no transport that there is. After the slash write tcp or udp.")
-            }
-            transport = named
-            body = String(text[..<slash])
-        }
+        let (body, transport) = try Flags.transport(text)
         let pieces = try Flags.pieces(body)
         switch pieces.count {
         case 1:
@@ -127,19 +128,27 @@ public struct PortMapping: Hashable, Sendable {
 /// A sidecar's `--service-port`: a port of the service, and where the original answers.
 public struct ServicePort: Hashable, Sendable {
     public var port: UInt16
+    public var transport: Transport
     public var upstream: Endpoint
 
-    /// `8080:127.0.0.1:21090`, or `8080` where the original listens on the same port of this host.
+    /// As control messages name it.
+    public var service: ControlMessage.Port { ControlMessage.Port(service: self.port, transport: self.transport) }
+
+    /// `8080:127.0.0.1:21090`, or `8080` where the original listens on the same port of this host; `/udp` after either.
     public init(_ text: String) throws(FlagError) {
-        let pieces = try Flags.pieces(text)
+        let (body, transport) = try Flags.transport(text)
+        let pieces = try Flags.pieces(body)
         switch pieces.count {
         case 1: self.upstream = Endpoint(host: "127.0.0.1", port: try Flags.port(pieces[0]))
         case 3 where !pieces[1].isEmpty:
             self.upstream = Endpoint(host: String(pieces[1]), port: try Flags.port(pieces[2]))
         default:
-            throw FlagError("'\(text)' isn't a service port. Write PORT or PORT:UPSTREAM_HOST:UPSTREAM_PORT.")
+            throw FlagError(
+                "'\(text)' isn't a service port. Write PORT or PORT:UPSTREAM_HOST:UPSTREAM_PORT, for UDP with /udp after it."
+            )
         }
         self.port = try Flags.port(pieces[0])
+        self.transport = transport
     }
 }
 

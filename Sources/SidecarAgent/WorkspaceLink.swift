@@ -1,4 +1,5 @@
 import Carriers
+import Diversion
 import InterceptProtocol
 import Logging
 import NIOCore
@@ -31,14 +32,20 @@ final class WorkspaceLink {
     /// The ports are diverted to this workspace now.
     private(set) var isDiverting = false { didSet { self.agent.interceptMayHaveChanged() } }
     /// Those whose new connections are to come to the sidecar: also where they would be refused.
-    var divertedPorts: Set<UInt16> {
-        guard let intercept = self.intercept, self.isDiverting || intercept.onUnavailable == .refuse else { return [] }
-        return Set(intercept.ports.map(\.service))
+    var divertedPorts: DivertedPorts {
+        guard let intercept = self.intercept, self.isDiverting || intercept.onUnavailable == .refuse else {
+            return DivertedPorts()
+        }
+        func ports(_ transport: Transport) -> Set<UInt16> {
+            Set(intercept.ports.filter { $0.transport == transport }.map(\.service))
+        }
+        return DivertedPorts(tcp: ports(.tcp), udp: ports(.udp))
     }
     /// We stopped diverting without having been asked to, and the workspace hasn't been told yet.
     private var owesWithdrawn = false
     private var presence = Presence.live
 
+    var flows = LinkFlows()
     private(set) var total: UInt64 = 0
     var passed: UInt64 = 0
     var bytesIn: UInt64 = 0
@@ -73,14 +80,22 @@ final class WorkspaceLink {
         case .streamOpened: break
         case .readable(let id) where self.probe?.handles(id) ?? false: self.probe?.streamIsReadable(id)
         case .reset(let id, _) where self.probe?.handles(id) ?? false: self.probe?.streamWasReset(id)
-        case .readable(let id): self.owners[id]?.streamOwner.streamIsReadable()
-        case .writable(let id): self.owners[id]?.streamOwner.streamIsWritable()
-        case .reset(let id, let code): self.owners[id]?.streamOwner.streamWasReset(code)
-        case .stopped(let id, let code): self.owners[id]?.streamOwner.streamWasStopped(code)
+        case .readable(let id): self.owner(of: id)?.streamIsReadable()
+        case .writable(let id): self.owner(of: id)?.streamIsWritable()
+        case .reset(let id, let code): self.owner(of: id)?.streamWasReset(code)
+        case .stopped(let id, let code): self.owner(of: id)?.streamWasStopped(code)
+        case .datagramsReadable: self.receiveDatagrams()
+        case .datagramAcknowledged(let id): self.datagramWasAcknowledged(id)
         case .presence(let presence): self.presenceChanged(to: presence)
         case .ended(let end): self.ended(end)
         }
     }
+
+    private func owner(of stream: StreamID) -> (any StreamOwner)? {
+        self.owners[stream]?.streamOwner ?? self.flows.streams[stream]
+    }
+
+    func countFlow() { self.total += 1 }
 
     /// A new carrier after the old one was lost: what was withdrawn meanwhile, the workspace learns now.
     func resumed() {
@@ -117,6 +132,7 @@ final class WorkspaceLink {
         let owners = self.owners.values
         for owner in owners { owner.streamOwner.streamEnded() }
         self.owners.removeAll()
+        self.forgetAllFlows()
         var metadata = self.metadata
         metadata["code"] = "\(end.code)"
         metadata["reason"] = "\(end.reason.printable)"
@@ -224,7 +240,7 @@ final class WorkspaceLink {
         self.startStatus()
         guard !wasDiverting else { return }
         var metadata = self.metadata
-        metadata["ports"] = "\(start.ports.map { String($0.service) }.joined(separator: ","))"
+        metadata["ports"] = "\(start.ports.map { "\($0)" }.joined(separator: ","))"
         self.agent.log.info("intercepting: new connections reach the workspace", metadata: metadata)
     }
 
@@ -235,13 +251,13 @@ final class WorkspaceLink {
         id: UInt64? = nil
     ) -> ControlMessage.Failure? {
         for port in ports {
-            if port.transport != .tcp {
-                let reason = "this sidecar doesn't divert UDP (port \(port.service))"
+            if port.transport == .udp, !(self.withConnection { $0.takesDatagrams } ?? false) {
+                let reason = "the workspace takes no datagrams, and port \(port) needs them"
                 return .init(generation: generation, code: .unsupported, reason: reason, id: id)
             }
-            if !self.agent.serves(port.service) {
-                let served = self.agent.servicePortNumbers.map(String.init).joined(separator: ", ")
-                let reason = "port \(port.service) isn't the service's; it has \(served)"
+            if !self.agent.serves(port) {
+                let served = self.agent.servedPorts.map { "\($0)" }.joined(separator: ", ")
+                let reason = "port \(port) isn't the service's; it has \(served)"
                 return .init(generation: generation, code: .port, reason: reason, id: id)
             }
         }
@@ -268,6 +284,7 @@ final class WorkspaceLink {
         self.isDiverting = false
         self.intercept = nil
         self.since = nil
+        self.forgetAllFlows()
         self.send(.withdrawn(holder: other))
         self.agent.log.info("taken over by \(other)", metadata: self.metadata)
     }
@@ -284,6 +301,8 @@ final class WorkspaceLink {
         self.isStopping = true
         self.isDiverting = false
         self.agent.releaseHolder(self, isStopped: true)
+        // A client of UDP waits for no drain: its next payload reaches the original.
+        self.forgetAllFlows()
         self.send(.withdrawn(holder: nil))
         self.agent.log.info("withdrawn: new connections reach the original", metadata: self.metadata)
         let seconds = Int64(self.intercept?.drainSeconds ?? 0)
@@ -340,7 +359,7 @@ final class WorkspaceLink {
 
     var status: ControlMessage.Status {
         var status = ControlMessage.Status(
-            open: UInt64(self.owners.count),
+            open: UInt64(self.openCount),
             total: self.total,
             passed: self.passed,
             bytesIn: self.bytesIn,
@@ -355,7 +374,7 @@ final class WorkspaceLink {
 
     // MARK: Clients
 
-    func wants(_ port: UInt16) -> Bool { self.intercept?.ports.contains { $0.service == port } ?? false }
+    func wants(_ port: ControlMessage.Port) -> Bool { self.intercept?.ports.contains(port) ?? false }
 
     /// Takes a client onto its way to the workspace. False: there is no stream for it now.
     func open(_ client: Client) -> Bool {
@@ -399,5 +418,6 @@ final class WorkspaceLink {
     /// The agent ends: everything that is still open is cut.
     func abandonAll() { self.drainIsOver() }
 
-    var openCount: Int { self.owners.count }
+    /// Connections, and flows of UDP clients.
+    var openCount: Int { self.owners.count + self.flows.byNumber.count }
 }

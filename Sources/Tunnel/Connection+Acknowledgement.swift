@@ -45,6 +45,7 @@ extension Connection {
         if let number = message.acknowledges { self.received.forget(through: number) }
         if let chunk = message.chunk { self.acknowledge(chunk) }
         for chunk in message.moreChunks { self.acknowledge(chunk) }
+        for id in message.datagrams { self.events.append(.datagramAcknowledged(id)) }
         for (id, frames) in message.streamControl where frames.contains(.resetStream) {
             guard let stream = self.streams[id.rawValue] else { continue }
             stream.resetIsAcknowledged = true

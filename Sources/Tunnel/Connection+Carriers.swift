@@ -5,6 +5,7 @@ extension Connection {
     mutating func move(to carrier: CarrierID, _ kind: CarrierKind, session: Session, at now: Instant) {
         if self.session !== session {
             self.session = session
+            self.noteDatagramLimits(of: session)
             self.statistics.sessions += 1
             self.deadAfter = min(self.configuration.deadAfter, session.peerParameters.deadAfter)
             // A message at once confirms the session to the responder.

@@ -66,9 +66,7 @@ extension Connection {
             self.end(ConnectionEnd(code: ErrorCode(rawValue: code), origin: .peer, reason: text), at: now)
         // They belong to paths of datagrams, and byte streams have none.
         case .pathChallenge, .pathResponse: if kind == .datagrams { self.receivePathFrame(frame) }
-        case .datagram:
-            // We announced no max_datagram_frame_size: RFC 9221 §3.
-            throw TransportError(.protocolViolation, "a DATAGRAM that was not asked for")
+        case .datagram(let payload, let frameSize): try self.receiveDatagram(payload, frameSize: frameSize)
         }
     }
 

@@ -181,6 +181,7 @@ extension Connection {
         if let control = self.controlStream, control.hasLostToSend || control.hasFreshToSend { return true }
         return self.pingIsPending || !self.pendingControl.isEmpty || !self.controlQueue.isEmpty
             || !self.lostQueue.isEmpty || !self.freshQueue.isEmpty || !self.pathResponses.isEmpty
+            || !self.datagrams.outgoing.isEmpty
     }
 
     /// Of an ACK frame: what 64 ranges take.
@@ -308,6 +309,9 @@ extension Connection {
         if let control = self.controlStream, control.hasLostToSend || control.hasFreshToSend {
             self.writeStream(control, into: &body, end: end, message: &message)
         }
+        let streamsWait = !self.lostQueue.isEmpty || !self.freshQueue.isEmpty
+        self.writeDatagrams(into: &body, end: end, message: &message, streamsWait: streamsWait)
+        defer { self.writeDatagrams(into: &body, end: end, message: &message, streamsWait: false) }
         // A frame's header takes at most 21 bytes; less than this is not worth one.
         while end - body.writerIndex >= 64, let id = self.lostQueue.popFirst() {
             guard let stream = self.streams[id.rawValue] else { continue }

@@ -69,6 +69,7 @@ public struct Connection: ~Copyable {
     var freshQueue = CircularBuffer<StreamID>()
     /// Streams that have something to send but for the connection's credit; they move to `freshQueue` when it rises.
     var blockedQueue = CircularBuffer<StreamID>()
+    var datagrams = DatagramFrames()
     var closeIsPending = false
     var closeSentAt: Instant?
 
@@ -117,6 +118,7 @@ public struct Connection: ~Copyable {
     public mutating func nextEvent() -> ConnectionEvent? {
         guard let event = self.events.popFirst() else { return nil }
         if case .readable(let id) = event { self.streams[id.rawValue]?.readableIsSignalled = false }
+        if case .datagramsReadable = event { self.datagrams.readableIsSignalled = false }
         return event
     }
 
@@ -185,6 +187,7 @@ public struct Connection: ~Copyable {
         self.lostQueue.removeAll()
         self.freshQueue.removeAll()
         self.blockedQueue.removeAll()
+        self.datagrams.removeAll()
         self.sent.settleAll(where: { _ in true }, { _ in })
         self.recovery?.inFlight = 0
         self.events.removeAll()
@@ -211,6 +214,10 @@ public struct ConnectionStatistics: Sendable {
     public var bytesSent: UInt64 = 0
     public var bytesReceived: UInt64 = 0
     public var messagesLost: UInt64 = 0
+    public var datagramsSent: UInt64 = 0
+    public var datagramsReceived: UInt64 = 0
+    /// Of either direction, those that had to go for younger ones, or became too long while they waited.
+    public var datagramsDropped: UInt64 = 0
     public var carriers: UInt64 = 0
     public var sessions: UInt64 = 0
 }

@@ -20,6 +20,10 @@ public enum ConnectionEvent: Equatable, Sendable {
     case reset(StreamID, StreamErrorCode)
     /// The peer wants nothing more of our direction, which has been reset with the same code.
     case stopped(StreamID, StreamErrorCode)
+    /// Some have come: `nextDatagram` takes them.
+    case datagramsReadable
+    /// The peer has one that was sent with `isTracked`.
+    case datagramAcknowledged(DatagramID)
     case presence(Presence)
     /// The connection is over and all its streams with it.
     case ended(ConnectionEnd)

@@ -119,6 +119,12 @@ enum Constants {
     static let peerStreams: UInt64 = 8_192  // †
     static let greatestStreamCount: UInt64 = 1 << 60
     static let pathResponsesKept = 8
+    /// DATAGRAMs that wait, in each direction: PROTOCOL, caps.
+    static let datagramsQueued = 1_024 * 1_024
+    /// What keeping one costs beside its payload, counted with it: many empty ones are bounded too. †
+    static let datagramOverhead = 64
+    /// RFC 9221 §3: the value for "whatever a message holds".
+    static let maxDatagramFrameSize = 65_535
 
     // MARK: Liveness (PROTOCOL, liveness)
 

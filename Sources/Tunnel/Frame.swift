@@ -20,6 +20,7 @@ enum FrameType {
     static let connectionClose: UInt64 = 0x1d
     static let datagramTypes: ClosedRange<UInt64> = 0x30...0x31
 
+    static let datagramLength: UInt64 = 0x01
     static let streamFin: UInt64 = 0x01
     static let streamLength: UInt64 = 0x02
     static let streamOffset: UInt64 = 0x04
@@ -40,7 +41,8 @@ enum Frame {
     case pathChallenge(UInt64)
     case pathResponse(UInt64)
     case connectionClose(code: UInt64, reason: ByteBuffer)
-    case datagram(ByteBuffer)
+    /// With what the whole frame takes, its type and length included.
+    case datagram(ByteBuffer, frameSize: Int)
 
     /// RFC 9000 §13.2.1: everything but ACK, PADDING and CONNECTION_CLOSE.
     var isAckEliciting: Bool {
@@ -52,6 +54,7 @@ enum Frame {
 
     /// Reads the next frame. A run of PADDING is one.
     init(reading bytes: inout ByteBuffer) throws(TransportError) {
+        let start = bytes.readerIndex
         switch try bytes.frameInteger() {
         case FrameType.padding:
             Self.skipPadding(&bytes)
@@ -87,8 +90,12 @@ enum Frame {
         case FrameType.connectionClose:
             let code = try bytes.frameInteger()
             self = .connectionClose(code: code, reason: try bytes.frameBytes(try bytes.frameInteger()))
-        case 0x30: self = .datagram(try bytes.frameBytes(UInt64(bytes.readableBytes)))
-        case 0x31: self = .datagram(try bytes.frameBytes(try bytes.frameInteger()))
+        case let type where FrameType.datagramTypes.contains(type):
+            // RFC 9221 §4: without a length it reaches to the message's end.
+            let hasLength = type & FrameType.datagramLength != 0
+            let length = hasLength ? try bytes.frameInteger() : UInt64(bytes.readableBytes)
+            let payload = try bytes.frameBytes(length)
+            self = .datagram(payload, frameSize: bytes.readerIndex - start)
         default: throw TransportError(.frameEncodingError, "a frame type that this protocol doesn't have")
         }
     }

@@ -24,6 +24,8 @@ package struct ConnectionInspection {
     package var messagesInFlight: Int
     /// Entries of all queues of streams: a stream stands in each at most once.
     package var queued: Int
+    /// Of either direction, with what keeping each costs.
+    package var datagramBytes: Int
     package var events: Int
     package var streams: [Stream]
 }
@@ -45,6 +47,7 @@ extension Connection {
             messagesInFlight: self.sent.unsettled,
             queued: self.controlQueue.count + self.lostQueue.count + self.freshQueue.count
                 + self.blockedQueue.count,
+            datagramBytes: max(self.datagrams.outgoing.byteCount, self.datagrams.incoming.byteCount),
             events: self.events.count,
             streams: self.streams.values.map { stream in
                 ConnectionInspection.Stream(
@@ -95,6 +98,8 @@ extension Connection {
         hasher.combine(self.lostQueue.count)
         hasher.combine(self.freshQueue.count)
         hasher.combine(self.blockedQueue.count)
+        hasher.combine(self.datagrams.outgoing.count)
+        hasher.combine(self.datagrams.incoming.count)
         hasher.combine(self.presence)
         hasher.combine(self.aliveAt)
         hasher.combine(self.elicitedAt)

@@ -32,6 +32,8 @@ struct SentMessage {
     var moreChunks: [StreamChunk] = []
     var control: ControlFrames = []
     var streamControl: [(stream: StreamID, frames: StreamControlFrames)] = []
+    /// The datagrams in it of whose acknowledgement somebody wants to hear.
+    var datagrams: [DatagramID] = []
     /// The greatest number that an ACK frame in it named.
     var acknowledges: UInt64?
     /// Of a message in datagrams: its bytes, which count as in flight, and what its delivery will tell of the path.
@@ -169,6 +171,7 @@ struct SentMessages: ~Copyable {
         // What it referred to is let go now; the place stays until those before it are settled too.
         self.messages[index].moreChunks = []
         self.messages[index].streamControl = []
+        self.messages[index].datagrams = []
     }
 
     private mutating func dropSettled() {

@@ -8,6 +8,8 @@ public struct TunnelConfiguration: Sendable {
     public var linger = Constants.defaultLinger
     /// The greatest message we take on a stream carrier.
     public var maxMessageSize = Constants.defaultMaxMessageSize
+    /// The greatest DATAGRAM frame we take, its type and length included; 0: none.
+    public var maxDatagramFrameSize = Constants.maxDatagramFrameSize
     /// How many streams the peer may have open at once.
     public var maxStreamsFromPeer = Constants.peerStreams
     /// The bound of what the peer may send ahead of our reading, on all streams.
@@ -25,6 +27,7 @@ public struct TunnelConfiguration: Sendable {
         parameters.initialMaxData = self.maxConnectionWindow
         parameters.initialMaxStreamData = Constants.initialStreamWindow
         parameters.initialMaxStreams = self.maxStreamsFromPeer
+        parameters.maxDatagramFrameSize = UInt64(max(0, self.maxDatagramFrameSize))
         parameters.maxMessageSize = self.maxMessageSize
         parameters.deadAfter = self.deadAfter
         return parameters

@@ -8,6 +8,7 @@ import Tunnel
 /// ```
 ///   header ──▶ connecting ── connected: answer 0 ──▶ bridged (StreamBridge)
 ///     │            └── failed: answer 1, 3 or 4 ──▶ refused: what still comes is thrown away
+///     ├── UDP: answer 0 ──▶ flow (LocalFlowStream)
 ///     └── no such port, unreadable: answer 2 or 4 ──▶ refused
 /// ```
 ///
@@ -18,6 +19,7 @@ final class LocalConnection {
         case connecting
         case refused
         case bridged(StreamBridge<TunnelClient>)
+        case flow(LocalFlowStream)
         case over
     }
 
@@ -28,7 +30,7 @@ final class LocalConnection {
     private var headerTimeout: Scheduled<Void>?
     private var isProbe = false
     private var wasCut = false
-    private var port: UInt16 = 0
+    private var port = ControlMessage.Port(service: 0)
 
     private static let connectTimeout = TimeAmount.seconds(5)  // †
     private static let headerWithin = TimeAmount.seconds(10)
@@ -72,8 +74,9 @@ final class LocalConnection {
     private func connect(_ header: ConnectionHeader) {
         self.headerTimeout?.cancel()
         self.isProbe = header.client.isUnspecified
-        self.port = header.servicePort
+        self.port = ControlMessage.Port(service: header.servicePort, transport: header.transport)
         guard let target = self.agent.target(for: header) else { return self.answer(.unmapped) }
+        if header.transport == .udp { return self.join(header) }
         self.state = .connecting
         target.connect(on: self.agent.eventLoop, timeout: Self.connectTimeout).assumeIsolated()
             .whenComplete { [weak self] result in
@@ -82,6 +85,21 @@ final class LocalConnection {
                 case .failure(let error): self?.failed(error, header)
                 }
             }
+    }
+
+    private func join(_ header: ConnectionHeader) {
+        // Whether a server of UDP is there shows once something is sent to it, and a probe has nothing to say.
+        if self.isProbe { return self.answer(.connected) }
+        guard let stream = self.agent.flows.attach(self.stream, header) else { return self.answer(.other) }
+        self.state = .flow(stream)
+        self.withConnection { _ = $0.write(Self.byte(.connected), to: self.stream) }
+        stream.begin()
+    }
+
+    /// Both directions have been given up.
+    func flowEnded() {
+        guard case .flow = self.state else { return }
+        self.done()
     }
 
     private func connected(_ channel: any Channel) {
@@ -114,7 +132,7 @@ final class LocalConnection {
 
     private func failed(_ error: any Error, _ header: ConnectionHeader) {
         guard case .connecting = self.state else { return }
-        self.agent.localServerFailed(header.servicePort, error)
+        self.agent.localServerFailed(self.port, error)
         switch error {
         case ChannelError.connectTimeout: self.answer(.timedOut)
         case _ where Failure.isRefusal(error): self.answer(.refused)
@@ -153,6 +171,15 @@ final class LocalConnection {
         self.agent.cutAtEnd += 1
     }
 
+    private func endFlow(_ stream: LocalFlowStream) {
+        stream.streamIsOver()
+        self.withConnection { connection in
+            connection.reset(self.stream, .tcpReset)
+            connection.stopSending(self.stream, .tcpReset)
+        }
+        self.done()
+    }
+
     private func abandon() {
         self.withConnection { connection in
             connection.reset(self.stream, .timedOut)
@@ -175,6 +202,7 @@ extension LocalConnection: StreamOwner {
         case .header: self.readHeader()
         case .refused: self.discard()
         case .bridged(let bridge): bridge.streamIsReadable()
+        case .flow(let stream): if !stream.read() { self.endFlow(stream) }
         case .connecting, .over: break
         }
     }
@@ -185,6 +213,7 @@ extension LocalConnection: StreamOwner {
         self.noteCut(code)
         switch self.state {
         case .bridged(let bridge): bridge.streamWasReset(code)
+        case .flow(let stream): self.endFlow(stream)
         case .header, .connecting:
             self.withConnection { $0.reset(self.stream, .tcpReset) }
             self.done()
@@ -198,6 +227,7 @@ extension LocalConnection: StreamOwner {
         self.noteCut(code)
         switch self.state {
         case .bridged(let bridge): bridge.streamWasStopped(code)
+        case .flow(let stream): self.endFlow(stream)
         case .header, .connecting:
             self.withConnection { $0.stopSending(self.stream, code) }
             self.done()
@@ -208,6 +238,7 @@ extension LocalConnection: StreamOwner {
 
     func streamEnded() {
         if case .bridged(let bridge) = self.state { bridge.streamEnded() }
+        if case .flow(let stream) = self.state { stream.streamIsOver() }
         self.done()
     }
 }

@@ -1,4 +1,5 @@
 public import Carriers
+public import InterceptProtocol
 public import NIOCore
 public import Tunnel
 
@@ -25,7 +26,7 @@ extension WorkspaceAgent {
         /// Why it isn't connected, in a clause, if that is known.
         public var problem: String?
         /// Ports of the service behind which nothing took the last connection.
-        public var missingServers: Set<UInt16>
+        public var missingServers: Set<ControlMessage.Port>
 
         /// New connections reach this workspace.
         public func isInForce(_ generation: UInt64) -> Bool {

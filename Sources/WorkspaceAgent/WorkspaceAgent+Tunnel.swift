@@ -59,6 +59,9 @@ extension WorkspaceAgent: TunnelClient.Delegate {
         case .writable(let id): self.connections[id]?.streamIsWritable()
         case .reset(let id, let code): self.connections[id]?.streamWasReset(code)
         case .stopped(let id, let code): self.connections[id]?.streamWasStopped(code)
+        case .datagramsReadable: self.flows.receiveDatagrams()
+        // Nothing of ours is sent again.
+        case .datagramAcknowledged: break
         case .presence(let presence):
             if presence == .gone { self.log.warning("the sidecar doesn't answer: dialling again") }
             self.presence = presence
@@ -68,6 +71,7 @@ extension WorkspaceAgent: TunnelClient.Delegate {
     }
 
     private func ended(_ end: ConnectionEnd) {
+        self.flows.endAll()
         for connection in self.connections.values { connection.streamEnded() }
         self.connections.removeAll()
         self.keepCounts()

@@ -96,6 +96,7 @@ public final class WorkspaceAgent {
     private(set) var client: TunnelClient?
     private var onOutcome: ((Outcome) -> Void)?
     var connections: [StreamID: LocalConnection] = [:]
+    private(set) lazy var flows = LocalFlows(agent: self)
     var decoder = ControlMessageDecoder()
     /// The sidecar has said `started` once.
     var isStarted = false
@@ -119,7 +120,7 @@ public final class WorkspaceAgent {
     var counts = Counts()
     /// Of connections that are over.
     var earlier = Counts()
-    var missingServers: Set<UInt16> = []
+    var missingServers: Set<ControlMessage.Port> = []
     private var saysServerIsMissing = false
     private var mayWarnAgainAt = NIODeadline.now()
     private var openAtEnd: UInt64 = 0
@@ -164,6 +165,7 @@ public final class WorkspaceAgent {
         self.startTimeout?.cancel()
         self.endTimeout?.cancel()
         self.endProbe(.failed("the tunnel ended"))
+        self.flows.endAll()
         for connection in self.connections.values { connection.streamEnded() }
         self.connections.removeAll()
         guard let client = self.client else { return }
@@ -273,9 +275,12 @@ public final class WorkspaceAgent {
     /// Asks for another list of ports, or for the same one in another way. The event `started` tells that it is in force,
     /// `refused` that the one before still is, at the sidecar; then that is to be asked for again, as another generation.
     public func update(_ change: (inout Configuration) -> Void) {
+        let before = Set(self.configuration.targets.mappings)
         change(&self.configuration)
+        // The sidecar sends a flow's header again when it hears that the flow isn't known: then it leads where it should.
+        if before != Set(self.configuration.targets.mappings) { self.flows.endAll() }
         self.client?.dial(instead: self.configuration.sidecar)
-        self.missingServers.formIntersection(self.configuration.targets.ports.map(\.service))
+        self.missingServers.formIntersection(self.configuration.targets.ports)
         self.acknowledged = nil
         if self.client?.withConnection({ $0.isActive }) ?? false, !self.isEnding { self.sendStart() }
         self.tell(.changed)
@@ -294,14 +299,14 @@ public final class WorkspaceAgent {
         self.configuration.targets[ControlMessage.Port(service: header.servicePort, transport: header.transport)]
     }
 
-    func localServerFailed(_ port: UInt16, _ error: any Error) {
+    func localServerFailed(_ port: ControlMessage.Port, _ error: any Error) {
         if self.missingServers.insert(port).inserted { self.tell(.changed) }
         let now = NIODeadline.now()
         guard !self.saysServerIsMissing, now >= self.mayWarnAgainAt else { return }
         self.saysServerIsMissing = true
         // A server that comes and goes, or one that takes some connections and not others, is told of once a minute.
         self.mayWarnAgainAt = now + .minutes(1)
-        let target = self.configuration.targets.mappings.first { $0.service.service == port }?.target
+        let target = self.configuration.targets.mappings.first { $0.service == port }?.target
         self.log.warning(
             "the local server can't be reached: until it can, the original answers",
             metadata: ["target": "\(target.map { "\($0)" } ?? "?")", "error": "\(Failure.describe(error))"]
@@ -309,7 +314,7 @@ public final class WorkspaceAgent {
     }
 
     /// Also for whoever has found out in another way.
-    public func localServerAnswered(_ port: UInt16) {
+    public func localServerAnswered(_ port: ControlMessage.Port) {
         if self.missingServers.remove(port) != nil { self.tell(.changed) }
         guard self.saysServerIsMissing else { return }
         self.saysServerIsMissing = false

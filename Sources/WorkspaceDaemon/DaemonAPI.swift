@@ -1,4 +1,5 @@
 public import Environments
+public import InterceptProtocol
 
 /// What `kl` asks of the daemon: one JSON object on a line of its own, answered by one or more lines.
 ///
@@ -39,11 +40,19 @@ public struct StartRequest: Codable, Equatable, Sendable {
 
     public struct Mapping: Codable, Hashable, Sendable {
         public var service: UInt16
+        /// Nil: TCP.
+        public var transport: Transport?
         public var host: String
         public var port: UInt16
 
-        public init(service: UInt16, host: String, port: UInt16) {
+        /// The service's port, as everything below the daemon names it.
+        public var servicePort: ControlMessage.Port {
+            ControlMessage.Port(service: self.service, transport: self.transport ?? .tcp)
+        }
+
+        public init(service: UInt16, transport: Transport = .tcp, host: String, port: UInt16) {
             self.service = service
+            self.transport = transport == .tcp ? nil : transport
             self.host = host
             self.port = port
         }
@@ -162,6 +171,8 @@ public struct InterceptStatus: Codable, Equatable, Sendable {
     public var mappings: [StartRequest.Mapping]
     /// Ports of `mappings` behind which nothing listens.
     public var missingLocalServers: [UInt16]
+    /// The same, of UDP; nil: none.
+    public var missingDatagramServers: [UInt16]?
     public var open: UInt64
     public var total: UInt64
     public var passed: UInt64
@@ -184,6 +195,16 @@ public struct InterceptStatus: Codable, Equatable, Sendable {
         self.bytesIn = 0
         self.bytesOut = 0
         self.sidecars = []
+    }
+}
+
+extension InterceptStatus {
+    /// Nothing listens where the mapping leads.
+    public func isMissing(_ mapping: StartRequest.Mapping) -> Bool {
+        switch mapping.servicePort.transport {
+        case .tcp: self.missingLocalServers.contains(mapping.service)
+        case .udp: self.missingDatagramServers?.contains(mapping.service) ?? false
+        }
     }
 }
 

@@ -156,7 +156,7 @@ extension Intercept {
                 guard let silent else { continue }
                 throw RequestFailure(
                     .failed,
-                    "no connection came through the tunnel to port \(silent.service.service). Try again."
+                    "no connection came through the tunnel to port \(silent.service). Try again."
                 )
             }
         }
@@ -169,7 +169,7 @@ extension Intercept {
             step.mapping = mapping
             progress(step)
         }
-        for mapping in self.request.mappings where missing.contains(mapping.service) {
+        for mapping in self.request.mappings where missing.contains(mapping.servicePort) {
             var step = DaemonReply.Step(.localServerMissing, seconds: 0)
             step.mapping = mapping
             progress(step)

@@ -43,7 +43,7 @@ final class Intercept {
     var onChange: (() -> Void)?
     /// The environment has ended, and the intercept with it.
     var onGone: (() -> Void)?
-    private var watches: [UInt16: LocalServerWatch] = [:]
+    private var watches: [ControlMessage.Port: LocalServerWatch] = [:]
     var look = Look()
 
     init(
@@ -212,7 +212,7 @@ final class Intercept {
     // MARK: Local servers
 
     /// Ports behind which nothing took the last connection.
-    var missingServers: Set<UInt16> {
+    var missingServers: Set<ControlMessage.Port> {
         self.replicas.reduce(into: Set()) { $0.formUnion($1.agent.snapshot.missingServers) }
     }
 
@@ -222,13 +222,14 @@ final class Intercept {
             watch.cancel()
             self.watches[port] = nil
         }
-        for port in missing where self.watches[port] == nil {
-            guard let target = self.targets[ControlMessage.Port(service: port)] else { continue }
+        // A server of UDP can't be seen from outside: it is there again once it answers.
+        for port in missing where self.watches[port] == nil && port.transport == .tcp {
+            guard let target = self.targets[port] else { continue }
             self.watches[port] = LocalServerWatch(target) { [weak self] in self?.serverIsThere(port) }
         }
     }
 
-    private func serverIsThere(_ port: UInt16) {
+    private func serverIsThere(_ port: ControlMessage.Port) {
         self.log.info("the local server listens now", metadata: ["service": "\(self.service)", "port": "\(port)"])
         for replica in self.replicas { replica.agent.localServerAnswered(port) }
         self.refresh()
@@ -256,7 +257,10 @@ final class Intercept {
         status.phaseSince = self.phaseSince
         status.generation = self.generation
         status.mappings = self.request.mappings
-        status.missingLocalServers = self.missingServers.sorted()
+        let missing = self.missingServers.sorted()
+        status.missingLocalServers = missing.filter { $0.transport == .tcp }.map(\.service)
+        let datagrams = missing.filter { $0.transport == .udp }.map(\.service)
+        status.missingDatagramServers = datagrams.isEmpty ? nil : datagrams
         let counts = self.counts
         status.open = counts.open
         status.total = counts.total
@@ -274,7 +278,11 @@ final class Intercept {
             holder: self.identity.member,
             since: self.since,
             ports: self.request.mappings.map {
-                .init(service: $0.service, target: Endpoint(host: $0.host, port: $0.port).description)
+                .init(
+                    service: $0.service,
+                    transport: $0.transport,
+                    target: Endpoint(host: $0.host, port: $0.port).description
+                )
             }
         )
     }

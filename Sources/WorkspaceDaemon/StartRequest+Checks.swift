@@ -51,13 +51,16 @@ extension StartRequest {
 
     /// How sidecars are to be, where they are made for it.
     var sidecarOptions: SidecarOptions {
-        SidecarOptions(image: self.sidecarImage, ports: self.mappings.map(\.service))
+        func ports(_ transport: Transport) -> [UInt16] {
+            self.mappings.map(\.servicePort).filter { $0.transport == transport }.map(\.service)
+        }
+        return SidecarOptions(image: self.sidecarImage, ports: ports(.tcp), datagramPorts: ports(.udp))
     }
 
     var carrierChoice: CarrierChoice { self.carrier.flatMap(CarrierChoice.init(rawValue:)) ?? .auto }
 
     var portMappings: [PortMapping] {
-        self.mappings.map { PortMapping(service: .init(service: $0.service), host: $0.host, port: $0.port) }
+        self.mappings.map { PortMapping(service: $0.servicePort, host: $0.host, port: $0.port) }
     }
 }
 

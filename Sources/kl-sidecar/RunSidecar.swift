@@ -54,8 +54,8 @@ struct RunSidecar: ParsableCommand {
 
     @Option(
         help: ArgumentHelp(
-            "A port of the service, and where the original answers; may be repeated.",
-            valueName: "port[:host:port]"
+            "A port of the service, and where the original answers, with /udp after it for UDP; may be repeated.",
+            valueName: "port[:host:port][/udp]"
         ),
         transform: { try ServicePort($0) }
     )
@@ -269,8 +269,8 @@ struct RunSidecar: ParsableCommand {
         result.tunnel = sockets.take(named: "tunnel")
         for servicePort in self.servicePort {
             guard let endpoint = self.divert.endpoint(of: servicePort.port) else { continue }
-            let taken = sockets.take(port: endpoint.port)
-            if !taken.isEmpty { result.services[servicePort.port] = taken }
+            let taken = sockets.take(port: endpoint.port, isUDP: servicePort.transport == .udp)
+            if !taken.isEmpty { result.services[servicePort.service] = taken }
         }
         return result
     }

@@ -210,7 +210,8 @@ struct SidecarProgram: Sendable {
                             ("workspace", .string(holder.workspace)),
                             ("since", .string(holder.since)),
                             ("generation", .integer(holder.generation)),
-                            ("ports", .array(holder.ports.map { .integer(UInt64($0)) })),
+                            ("ports", Self.numbers(holder.ports, .tcp)),
+                            ("udpPorts", Self.numbers(holder.ports, .udp)),
                             ("open", .integer(intercept.open)),
                             ("total", .integer(intercept.total)),
                             ("passed", .integer(intercept.passed)),
@@ -219,6 +220,10 @@ struct SidecarProgram: Sendable {
                 )
             }
             Console.write(JSONLine.object(fields) + "\n", to: 1)
+        }
+
+        private static func numbers(_ ports: [ControlMessage.Port], _ transport: Transport) -> JSONLine.Value {
+            .array(ports.filter { $0.transport == transport }.map { .integer(UInt64($0.service)) })
         }
 
         /// Who intercepts is told at once, counts once a second.

@@ -65,7 +65,6 @@ WITHOUT_ENVIRONMENT = [
     (["intercept", "start", "a", "-p", "8080:-1"], USAGE, r"^kl: .*'-1' isn't a port\."),
     (["intercept", "start", "a", "-p", "8080:"], USAGE, r"^kl: .*'' isn't a port\."),
     (["intercept", "start", "a", "-p", "8080:h:1:2"], USAGE, r"^kl: .*'8080:h:1:2' isn't a port mapping\."),
-    (["intercept", "start", "a", "-p", "53:53/udp"], USAGE, r"^kl: .*'53:53/udp' is a UDP port, and this version intercepts TCP"),
     (["intercept", "start", "a", "-p", "53:53/sctp"], USAGE, r"^kl: .*'53:53/sctp' names no transport"),
     (["intercept", "start", "a", "-p", "8080:[::1:3000"], USAGE, r"^kl: .*lacks a '\]'"),
     (

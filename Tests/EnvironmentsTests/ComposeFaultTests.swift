@@ -146,8 +146,7 @@ struct ComposeFaultTests {
         ),
         ("\"80:http\"", "the target port 'http' isn't a number. Write one from 1 to 65535."),
         ("\"-1:80\"", "the published port '-1' isn't a number. Write one from 1 to 65535."),
-        ("\"53:5353/udp\"", "udp ports aren't in this version. Leave the port out, or write it without '/udp'."),
-        ("\"53:5353/sctp\"", "'sctp' isn't a protocol of ports. Write 'tcp'."),
+        ("\"53:5353/sctp\"", "'sctp' isn't a protocol of ports. Write 'tcp' or 'udp'."),
         (
             "\"localhost:80:81\"",
             "'localhost' isn't an IP address. Write one of this machine's, such as 127.0.0.1 or 0.0.0.0."

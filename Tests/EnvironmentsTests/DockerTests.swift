@@ -72,7 +72,7 @@ struct DockerContainerTests {
             """
         let found = try #require(DockerContainer.parse(line(rest: rest)).first)
         #expect(found.name == "shop-web-1")
-        #expect(found.tcpPorts == [80, 9_090])
+        #expect(found.servicePorts.map { "\($0)" } == ["53/udp", "80", "9090"])
         #expect(found.places == ["0.0.0.0:8080"])
         #expect(found.address == "10.0.0.2")
         #expect(found.gateways == ["10.0.0.1", "fd00::1"])
@@ -97,12 +97,14 @@ struct DockerContainerTests {
 
     @Test(
         arguments: [
-            ("80/tcp", 80), ("80", 80), ("80/udp", nil), ("0/tcp", nil), ("65536/tcp", nil), ("-1/tcp", nil),
-            ("a/tcp", nil),
-            ("80/tcp/x", nil), ("", nil),
-        ] as [(String, UInt16?)]
+            ("80/tcp", "80"), ("80", "80"), ("80/udp", "80/udp"), ("80/sctp", nil), ("0/tcp", nil), ("65536/tcp", nil),
+            ("-1/tcp", nil), ("a/tcp", nil),
+            ("80/tcp/x", nil), ("80/udp/tcp", nil), ("", nil),
+        ] as [(String, String?)]
     )
-    func ports(_ text: String, _ port: UInt16?) { #expect(DockerContainer.tcpPort(text) == port) }
+    func ports(_ text: String, _ port: String?) {
+        #expect(DockerContainer.port(text).map { "\($0)" } == port)
+    }
 
     @Test func addressesAreNothingElse() {
         let rest = #""ports":{},"networks":{"a":{"IPAddress":"1.2.3.4 --privileged","Gateway":"\u001b[1m"}}"#
@@ -253,7 +255,7 @@ struct DockerArgumentsTests {
         target: id,
         gateways: ["10.0.0.1", "fd00::1"],
         image: "kl-sidecar:1",
-        ports: [80, 443],
+        ports: [.init(service: 80), .init(service: 443), .init(service: 53, transport: .udp)],
         holder: Member(label: "ada@thinkpad\n--privileged", publicKey: key),
         since: "2026-11-23T17:00:00Z"
     )
@@ -265,7 +267,7 @@ struct DockerArgumentsTests {
         for wanted in [
             "run --rm", "--name kl-shop-web-2", "--network container:\(id)", "--cap-drop ALL --cap-add NET_ADMIN",
             "--read-only", "--security-opt no-new-privileges", "--memory 256m --memory-swap 256m", "--pull never",
-            "--log-driver json-file", "--label io.kl.target=\(id)", "--label io.kl.ports=80,443",
+            "--log-driver json-file", "--label io.kl.target=\(id)", "--label io.kl.ports=80,443,53/udp",
             "--label io.kl.key=\(key)", "--label io.kl.holder=ada@thinkpad--privileged",
         ] {
             #expect(flags.contains(wanted), "\(wanted)")
@@ -273,7 +275,7 @@ struct DockerArgumentsTests {
         #expect(!words.contains("--privileged") && !flags.contains("--volume") && !flags.contains("--restart"))
         #expect(
             words[words.index(after: image)...].joined(separator: " ")
-                == "run --listen-tcp 0.0.0.0:0 --listen-udp 0.0.0.0:0 --divert redirect --peer \(key) --service-port 80 --service-port 443"
+                == "run --listen-tcp 0.0.0.0:0 --listen-udp 0.0.0.0:0 --divert redirect --peer \(key) --service-port 80 --service-port 443 --service-port 53/udp"
                 + " --node-address 10.0.0.1 --node-address fd00::1 --linger 10m --ephemeral --announce-intercepts"
                 + " --log-format text"
         )
@@ -385,7 +387,7 @@ struct DockerErrorTests {
             target: id,
             gateways: [],
             image: "kl-e2e-nothing:1",
-            ports: [80],
+            ports: [.init(service: 80)],
             holder: Member(label: "ada", publicKey: key),
             since: ""
         )

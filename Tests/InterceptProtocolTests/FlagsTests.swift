@@ -58,6 +58,8 @@ import Testing
     @Test(arguments: [
         ("8080", "8080:127.0.0.1:8080"), ("8080:127.0.0.1:21090", "8080:127.0.0.1:21090"),
         ("8080:[::1]:9090", "8080:[::1]:9090"), ("1:original.svc:65535", "1:original.svc:65535"),
+        ("53/udp", "53:127.0.0.1:53/udp"), ("53:[::1]:5353/udp", "53:[::1]:5353/udp"),
+        ("80:127.0.0.1:81/tcp", "80:127.0.0.1:81"),
     ])
     func `a service port`(text: String, full: String) throws {
         let port = try ServicePort(text)
@@ -66,7 +68,8 @@ import Testing
     }
 
     @Test(arguments: [
-        "", "0", "65536", "http", "8080:9090", "8080::9090", "8080:host:", "8080:host:0", "8080:::1:9090", "8080/udp",
+        "", "0", "65536", "http", "8080:9090", "8080::9090", "8080:host:", "8080:host:0", "8080:::1:9090", "8080/sctp",
+        "8080/",
         "8080:[::1", "8080:[::1]:x",
     ])
     func `no service port`(text: String) {
@@ -80,6 +83,7 @@ import Testing
 
     @Test func `two for the same port`() throws {
         try Flags.checkDistinct([try ServicePort("80"), try ServicePort("81:127.0.0.1:80")])
+        try Flags.checkDistinct([try ServicePort("80"), try ServicePort("80/udp")])
         #expect(throws: FlagError.self) {
             try Flags.checkDistinct([try ServicePort("80"), try ServicePort("80:127.0.0.1:81")])
         }

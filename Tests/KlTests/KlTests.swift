@@ -30,7 +30,7 @@ struct PortFlagTests {
 
     @Test(arguments: [
         "", ":", "8080:", ":3000", "0:1", "65536", "8080:0", "8080:99999", "1:2:3:4", "8080::3000", "8080:[::1",
-        "53/udp",
+        "8080/udp", "http/udp",
         "53/sctp", "-1", "8080:-1", "８０８０:1", "8080 :1",
     ])
     func isRefused(_ text: String) {
@@ -67,7 +67,7 @@ struct PortFlagTests {
         _ isLoop: Bool
     ) {
         let mapping = StartRequest.Mapping(service: 8080, host: host, port: port)
-        let loop = PortFlags.loop(mapping, listeningOn: [Endpoint(host: place, port: placePort)])
+        let loop = PortFlags.loop(mapping, listeningOn: [ListeningPlace(Endpoint(host: place, port: placePort))])
         #expect((loop != nil) == isLoop)
     }
 }

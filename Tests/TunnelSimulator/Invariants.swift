@@ -57,8 +57,9 @@ extension World {
         )
         try self.check(connection.ackRanges <= 64, "\(end.name): \(connection.ackRanges) ranges to acknowledge")
         try self.check(connection.messagesInFlight <= 32_768, "\(end.name): too many messages in flight")
+        try self.check(connection.datagramBytes <= 1_024 * 1_024, "\(end.name): too many datagrams wait")
         try self.check(
-            connection.events <= 4 * connection.streams.count + 8,
+            connection.events <= 4 * connection.streams.count + 9 + DatagramTraffic.trackedAtMost,
             "\(end.name): \(connection.events) events wait"
         )
     }

@@ -30,6 +30,16 @@ final class Ledger {
     }
 
     private(set) var directions: [Key: Direction] = [:]
+    private var datagramDirections: [Key: DatagramTraffic.Direction] = [:]
+
+    /// Datagrams belong to no stream; the key has the one that is always there.
+    func datagrams(_ connection: UInt64, from sender: Role) -> DatagramTraffic.Direction {
+        let key = Key(connection: connection, stream: .control, sender: sender)
+        if let known = self.datagramDirections[key] { return known }
+        let direction = DatagramTraffic.Direction(seed: SeededRandom.mix(connection ^ (sender == .initiator ? 1 : 2)))
+        self.datagramDirections[key] = direction
+        return direction
+    }
 
     func direction(_ connection: UInt64, _ stream: StreamID, from sender: Role, pattern: UInt64) -> Direction {
         let key = Key(connection: connection, stream: stream, sender: sender)

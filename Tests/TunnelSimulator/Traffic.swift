@@ -55,6 +55,7 @@ final class Traffic {
     private var refusals = 0
     private let random: SeededRandom
     private(set) var completed = 0
+    private let datagrams: DatagramTraffic
 
     init(_ connection: UInt64, role: Role, toOpen: Int, world: World) {
         self.connection = connection
@@ -63,6 +64,13 @@ final class Traffic {
         self.toOpen = toOpen
         self.random = SeededRandom(seed: world.seed ^ connection ^ (role == .initiator ? 1 : 2))
         self.nextOpenAt = world.now
+        let peer: Role = role == .initiator ? .responder : .initiator
+        self.datagrams = DatagramTraffic(
+            sending: world.ledger.datagrams(connection, from: role),
+            receiving: world.ledger.datagrams(connection, from: peer),
+            random: self.random.fork(),
+            at: world.now
+        )
     }
 
     private func begin(_ id: StreamID) {
@@ -119,6 +127,8 @@ final class Traffic {
             }
             stream.sendingIsDone = true
             stream.sending.resetCode = code
+        case .datagramsReadable: try self.datagrams.receive(&connection, self.world)
+        case .datagramAcknowledged(let id): try self.datagrams.acknowledged(id, self.world)
         case .presence, .ended: break
         }
     }
@@ -129,6 +139,7 @@ final class Traffic {
         var next: Int64?
         func consider(_ time: Int64) { next = min(next ?? time, time) }
         if self.toOpen > 0, self.role == .responder { consider(self.nextOpenAt) }
+        if self.sendsDatagrams { consider(self.datagrams.nextAt) }
         for stream in self.streams.values {
             if !stream.sendingIsDone, !stream.waitsForRoom, self.hasToWrite(stream) { consider(stream.nextWriteAt) }
             if let at = stream.nextReadAt { consider(at) }
@@ -137,6 +148,8 @@ final class Traffic {
         return next
     }
 
+    private var sendsDatagrams: Bool { !self.world.isSettling && !self.datagrams.isDone }
+
     private func hasToWrite(_ stream: Stream) -> Bool {
         if stream.id == .control { return !self.world.isSettling }
         return !stream.isEcho || stream.toEcho.readableBytes > 0
@@ -144,6 +157,7 @@ final class Traffic {
 
     func wake(_ connection: inout Connection) throws(SimulationFailure) {
         let now = self.world.now
+        if self.sendsDatagrams, self.datagrams.nextAt <= now { self.datagrams.send(&connection, at: now) }
         if self.toOpen > 0, self.role == .responder, self.nextOpenAt <= now {
             if let id = connection.openStream() {
                 self.begin(id)

@@ -86,7 +86,6 @@ import Testing
         Misdeed(name: "an ACK that promises more ranges than there are", code: .frameEncodingError) {
             $0.integers(0x02, 3, 0, VarInt.max, 0)
         },
-        Misdeed(name: "a DATAGRAM that was not asked for", code: .protocolViolation) { $0.integers(0x30, 1) },
         Misdeed(name: "the control stream's end", role: .responder, code: .controlError) {
             $0.stream(0, 0, "x", fin: true)
         },

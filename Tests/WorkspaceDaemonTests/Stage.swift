@@ -163,7 +163,9 @@ final class Stage: Environment {
             return NIOLoopBound(SidecarAgent(configuration, eventLoop: loop), eventLoop: loop)
         }.get()
         let ready = try await loop.flatSubmit { agent.value.start() }.get()
-        let listening = ready.services.mapValues { UInt16($0.port ?? 0) }
+        let listening = Dictionary(
+            uniqueKeysWithValues: ready.services.map { ($0.key.service, UInt16($0.value.port ?? 0)) }
+        )
         let location = SidecarLocation(
             name: name,
             publicKey: key.publicKey.base64,

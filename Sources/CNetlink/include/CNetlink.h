@@ -4,8 +4,12 @@
 
 #ifdef __linux__
 #include <linux/inet_diag.h>
+#include <linux/netfilter/nf_conntrack_common.h>
+#include <linux/netfilter/nfnetlink.h>
+#include <linux/netfilter/nfnetlink_conntrack.h>
 #include <linux/netlink.h>
 #include <linux/sock_diag.h>
+#include <sys/socket.h>
 #include <sys/types.h>
 
 /// A netlink socket of this protocol, connected to the kernel; -1 and errno.
@@ -14,6 +18,12 @@ int kl_netlink_open(int protocol);
 int kl_enter_network_namespace(int descriptor);
 /// Whether the descriptor is a network namespace's.
 int kl_is_network_namespace(int descriptor);
+/// Sends a datagram to an address, from that one of this machine's addresses (IPv4, or IPv6 with its mapped form; no port); -1
+/// and errno. Never waits.
+ssize_t kl_send_from(int descriptor, const void *bytes, size_t count, const struct sockaddr *to, unsigned int to_size,
+                     const struct sockaddr *from);
+/// Sets the receive buffer, beyond what everybody may have where this process is allowed to.
+void kl_enlarge_receive_buffer(int descriptor, int bytes);
 #endif
 
 #endif

@@ -9,7 +9,7 @@ import Tunnel
 final class DatagramDialler {
     private struct Carrier {
         let id: CarrierID
-        let socket: DatagramSocket
+        let socket: TunnelSocket
         let route: DatagramRoute
         let address: TunnelClient.Address
         var isAnswered = false
@@ -93,7 +93,7 @@ final class DatagramDialler {
     private func open(_ address: TunnelClient.Address, at place: SocketAddress) throws {
         guard !self.isStopped, self.client.isWanted, let remote = PathAddress(place) else { return }
         let wildcard = try SocketAddress(ipAddress: place.protocol == .inet6 ? "::" : "0.0.0.0", port: 0)
-        let socket = try DatagramSocket.open(
+        let socket = try TunnelSocket.open(
             at: wildcard,
             wantsLocalAddress: false,
             eventLoop: self.eventLoop,
@@ -179,18 +179,18 @@ final class DatagramDialler {
     }
 }
 
-extension DatagramDialler: DatagramSocket.Owner {
-    func datagramSocket(_ socket: DatagramSocket, read message: ByteBuffer, from route: DatagramRoute) {
+extension DatagramDialler: TunnelSocket.Owner {
+    func tunnelSocket(_ socket: TunnelSocket, read message: ByteBuffer, from route: DatagramRoute) {
         guard let carrier = self.carriers.first(where: { $0.socket === socket }) else { return }
         // From wherever it came: what opens is the sidecar's.
         _ = self.client.initiator.receive(message, from: carrier.id, at: Clock.now())
     }
 
-    func datagramSocketReadAll(_ socket: DatagramSocket) { self.client.pump() }
+    func tunnelSocketReadAll(_ socket: TunnelSocket) { self.client.pump() }
 
-    func datagramSocketIsWritable(_ socket: DatagramSocket) { self.client.pump() }
+    func tunnelSocketIsWritable(_ socket: TunnelSocket) { self.client.pump() }
 
-    func datagramSocket(_ socket: DatagramSocket, refused size: Int, to route: DatagramRoute) {
+    func tunnelSocket(_ socket: TunnelSocket, refused size: Int, to route: DatagramRoute) {
         guard let carrier = self.carriers.first(where: { $0.socket === socket }) else { return }
         self.client.initiator.messageTooLong(size, on: carrier.id, at: Clock.now())
     }

@@ -1,3 +1,5 @@
+import InterceptProtocol
+
 /// What no service can be wrong in by itself: ports that meet on one machine, and services that wait for each other.
 struct ComposeChecks {
     let services: [ComposeReader.Draft]
@@ -13,8 +15,9 @@ struct ComposeChecks {
     }
 
     private func checkPorts() throws(Fault) {
-        var published: [UInt16: Use] = [:]
-        var targets: [UInt16: Use] = [:]
+        // TCP's port and UDP's of one number are two.
+        var published: [ControlMessage.Port: Use] = [:]
+        var targets: [ControlMessage.Port: Use] = [:]
         for service in self.services {
             let name = service.service.name
             if case .redirect(let netns) = service.service.diversion {
@@ -25,31 +28,31 @@ struct ComposeChecks {
             let isListening = service.service.diversion == .listen
             for (port, position) in service.ports {
                 if isListening, port.published == port.target { throw self.sameNumber(port, at: position) }
-                if let other = published[port.published] {
+                if let other = published[port.publishedPort] {
                     let both = Self.places(other, Use(service: name, position: position))
                     throw Fault(
                         position,
-                        "port \(port.published) is published \(both). Publish one of them on another port."
+                        "port \(port.publishedPort) is published \(both). Publish one of them on another port."
                     )
                 }
-                published[port.published] = Use(service: name, position: position)
-                if let other = targets[port.target], other.service != name {
+                published[port.publishedPort] = Use(service: name, position: position)
+                if let other = targets[port.targetPort], other.service != name {
                     throw Fault(
                         position,
                         "\(other.service.quoted) (line \(other.position.line)) and \(name.quoted) (line \(position.line))"
-                            + " both listen on \(port.target) themselves, and they share this machine."
+                            + " both listen on \(port.targetPort) themselves, and they share this machine."
                             + " Let one of them listen on another port."
                     )
                 }
-                targets[port.target] = Use(service: name, position: position)
+                targets[port.targetPort] = Use(service: name, position: position)
             }
         }
         for service in self.services where !service.service.isInNamespace {
             for (port, position) in service.ports {
-                guard let other = published[port.target], other.service != service.service.name else { continue }
+                guard let other = published[port.targetPort], other.service != service.service.name else { continue }
                 throw Fault(
                     position,
-                    "\(service.service.name.quoted) listens on \(port.target) itself, and \(other.service.quoted)"
+                    "\(service.service.name.quoted) listens on \(port.targetPort) itself, and \(other.service.quoted)"
                         + " (line \(other.position.line)) publishes that port. Let one of them use another port."
                 )
             }
@@ -58,7 +61,7 @@ struct ComposeChecks {
 
     /// Its clients reach it where it listens itself.
     private static func checkRedirected(_ service: ComposeReader.Draft) throws(Fault) {
-        var known: Set<UInt16> = []
+        var known: Set<ControlMessage.Port> = []
         for (port, position) in service.ports {
             if port.published != port.target {
                 throw Fault(
@@ -67,8 +70,8 @@ struct ComposeChecks {
                         + " \(port.target). Write \"\(port.target):\(port.target)\"."
                 )
             }
-            if !known.insert(port.target).inserted {
-                throw Fault(position, "port \(port.target) is there twice. Take one of them out.")
+            if !known.insert(port.targetPort).inserted {
+                throw Fault(position, "port \(port.targetPort) is there twice. Take one of them out.")
             }
         }
     }
@@ -144,4 +147,9 @@ extension ComposeService {
     fileprivate var isInNamespace: Bool {
         if case .redirect(let netns) = self.diversion { netns != nil } else { false }
     }
+}
+
+extension ComposePort {
+    var publishedPort: ControlMessage.Port { ControlMessage.Port(service: self.published, transport: self.transport) }
+    var targetPort: ControlMessage.Port { ControlMessage.Port(service: self.target, transport: self.transport) }
 }

@@ -1,3 +1,5 @@
+public import InterceptProtocol
+
 /// What a compose file says of a local environment: the part of the format that has a meaning for processes of this machine.
 public struct ComposeFile: Equatable, Sendable {
     public var name: String
@@ -74,11 +76,19 @@ public struct ComposePort: Equatable, Hashable, Sendable {
     /// often in a café's network, and what is on it is meant for its owner.
     public var hostAddress: String
     public var name: String?
+    public var transport: Transport
 
-    public init(published: UInt16, target: UInt16, hostAddress: String = "127.0.0.1", name: String? = nil) {
+    public init(
+        published: UInt16,
+        target: UInt16,
+        hostAddress: String = "127.0.0.1",
+        name: String? = nil,
+        transport: Transport = .tcp
+    ) {
         self.published = published
         self.target = target
         self.hostAddress = hostAddress
         self.name = name
+        self.transport = transport
     }
 }

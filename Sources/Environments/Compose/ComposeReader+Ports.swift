@@ -1,3 +1,5 @@
+import InterceptProtocol
+
 extension ComposeReader {
     mutating func ports(
         _ value: YAMLValue,
@@ -29,6 +31,7 @@ extension ComposeReader {
         var published: UInt16?
         var host: String?
         var name: String?
+        var transport = Transport.tcp
         for entry in entries {
             if entry.value.isNull { continue }
             let place = entry.value.position
@@ -42,7 +45,7 @@ extension ComposeReader {
                 host = try Self.at(place) { () throws(PortText.Failure) in try PortText.host(text) }
             case "protocol":
                 let text = try self.text(entry.value, "'protocol'")
-                try Self.at(place) { () throws(PortText.Failure) in try PortText.checkProtocol(text) }
+                transport = try Self.at(place) { () throws(PortText.Failure) in try PortText.transport(text) }
             case "name": name = try self.portName(entry.value)
             // Says what is spoken there, which the tunnel needn't know.
             case "app_protocol": break
@@ -66,7 +69,13 @@ extension ComposeReader {
             let failure = PortText.publishedMissing(target: target, in: "target \(target)")
             throw Fault(position, failure.text)
         }
-        return ComposePort(published: published, target: target, hostAddress: host ?? "127.0.0.1", name: name)
+        return ComposePort(
+            published: published,
+            target: target,
+            hostAddress: host ?? "127.0.0.1",
+            name: name,
+            transport: transport
+        )
     }
 
     private mutating func portName(_ value: YAMLValue) throws(Fault) -> String {

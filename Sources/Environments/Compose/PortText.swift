@@ -1,3 +1,5 @@
+import InterceptProtocol
+
 #if canImport(Glibc)
 import Glibc
 #elseif canImport(Musl)
@@ -13,12 +15,13 @@ enum PortText {
         init(_ text: String) { self.text = text }
     }
 
-    /// `8080:21090`, `127.0.0.1:8080:21090`, `[::1]:8080:21090`, each with `/tcp` or without.
+    /// `8080:21090`, `127.0.0.1:8080:21090`, `[::1]:8080:21090`, each with `/tcp` or `/udp` or without.
     static func short(_ text: String) throws(Failure) -> ComposePort {
         var body = text[...]
+        var transport = Transport.tcp
         if let slash = text.lastIndex(of: "/") {
             body = text[..<slash]
-            try Self.checkProtocol(String(text[text.index(after: slash)...]))
+            transport = try Self.transport(String(text[text.index(after: slash)...]))
         }
         var host: String?
         if body.hasPrefix("[") {
@@ -40,7 +43,7 @@ enum PortText {
             throw Self.publishedMissing(target: target, in: text.quoted)
         }
         let published = try Self.number(first, "published")
-        return ComposePort(published: published, target: target, hostAddress: try Self.host(host))
+        return ComposePort(published: published, target: target, hostAddress: try Self.host(host), transport: transport)
     }
 
     static func number(_ text: String, _ what: String) throws(Failure) -> UInt16 {
@@ -68,12 +71,11 @@ enum PortText {
         )
     }
 
-    static func checkProtocol(_ text: String) throws(Failure) {
-        switch text.lowercased() {
-        case "tcp": return
-        case "udp": throw Failure("udp ports aren't in this version. Leave the port out, or write it without '/udp'.")
-        default: throw Failure("\(text.quoted) isn't a protocol of ports. Write 'tcp'.")
+    static func transport(_ text: String) throws(Failure) -> Transport {
+        guard let transport = Transport(rawValue: text.lowercased()) else {
+            throw Failure("\(text.quoted) isn't a protocol of ports. Write 'tcp' or 'udp'.")
         }
+        return transport
     }
 
     /// One that reads like it, for a message: 18080 for 8080.

@@ -238,7 +238,7 @@ struct DockerClaim: Sendable {
             return false
         }
         if let image = self.options.image, sidecar.image != image { return false }
-        return Set(self.options.ports).isSubset(of: sidecar.ports)
+        return Set(self.options.servicePorts).isSubset(of: sidecar.ports)
     }
 
     private func container(for replica: DockerService.Replica, of service: DockerService) -> SidecarContainer {
@@ -249,7 +249,7 @@ struct DockerClaim: Sendable {
             target: replica.container.id,
             gateways: replica.container.gateways,
             image: self.options.image ?? SidecarContainer.defaultImage,
-            ports: Set(service.ports + self.options.ports).sorted(),
+            ports: Set(service.ports + self.options.servicePorts).sorted(),
             holder: self.record.holder,
             since: self.record.since
         )

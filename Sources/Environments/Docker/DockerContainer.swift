@@ -1,4 +1,5 @@
 import FoundationEssentials
+import InterceptProtocol
 
 /// A container as the engine tells of it: what of that is of use here. Labels, names and addresses are others' words.
 struct DockerContainer: Decodable, Equatable, Sendable {
@@ -57,25 +58,25 @@ struct DockerContainer: Decodable, Equatable, Sendable {
 
     var isRunning: Bool { self.status == "running" }
 
-    /// TCP, exposed or published, in order.
-    var tcpPorts: [UInt16] {
+    /// Exposed or published, in order.
+    var servicePorts: [ControlMessage.Port] {
         let names = (self.exposed.map { Array($0.keys) } ?? []) + (self.ports.map { Array($0.keys) } ?? [])
-        return Set(names.compactMap(Self.tcpPort)).sorted()
+        return Set(names.compactMap(Self.port)).sorted()
     }
 
-    static func tcpPort(_ text: String) -> UInt16? {
+    /// `80`, `80/tcp`, `53/udp`; nil for what is neither.
+    static func port(_ text: String) -> ControlMessage.Port? {
         let pieces = text.split(separator: "/", omittingEmptySubsequences: false)
-        guard pieces.count == 1 || (pieces.count == 2 && pieces[1] == "tcp"), let port = UInt16(pieces[0]), port > 0
-        else {
-            return nil
-        }
-        return port
+        guard pieces.count <= 2, let transport = pieces.count == 1 ? .tcp : Transport(rawValue: String(pieces[1])),
+            let port = UInt16(pieces[0]), port > 0
+        else { return nil }
+        return ControlMessage.Port(service: port, transport: transport)
     }
 
     /// Where its ports are published on the engine's machine, IPv4.
     var places: [String] {
         var places: [String] = []
-        for (name, bindings) in self.ports ?? [:] where Self.tcpPort(name) != nil {
+        for (name, bindings) in self.ports ?? [:] where Self.port(name)?.transport == .tcp {
             for binding in bindings ?? [] {
                 guard let port = binding.HostPort.flatMap({ UInt16($0) }), port > 0 else { continue }
                 let host = binding.HostIp ?? ""

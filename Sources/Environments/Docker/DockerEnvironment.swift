@@ -173,8 +173,13 @@ public struct DockerEnvironment: Environment {
             tcp: endpoint(words.port) ?? "",
             udp: words.datagramPort.flatMap { endpoint($0) },
             command: self.model.place.engine.words + dial,
-            listens: sidecar.ports.compactMap { endpoint($0) }
+            listens: sidecar.ports.compactMap { port in endpoint(port.service).map { $0 + port.transport.suffix } }
         )
+    }
+
+    private static func ports(_ said: [SidecarWords.Intercept]) -> [InterceptRecord.Port] {
+        Set(said.flatMap { $0.ports ?? [] }).sorted().map { .init(service: $0, target: "") }
+            + Set(said.flatMap { $0.udpPorts ?? [] }).sorted().map { .init(service: $0, transport: .udp, target: "") }
     }
 
     /// Labels say who and since when, the sidecars which ports, and whether they give them to the holder.
@@ -193,7 +198,7 @@ public struct DockerEnvironment: Environment {
             service: name,
             holder: first.holder,
             since: first.since,
-            ports: Set(own.flatMap { $0.ports ?? [] }).sorted().map { .init(service: $0, target: "") }
+            ports: Self.ports(own)
         )
         record.isDiverting = own.contains(where: \.diverting)
         record.connections = InterceptRecord.Connections(

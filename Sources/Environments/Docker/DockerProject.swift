@@ -140,7 +140,7 @@ struct DockerService: Equatable, Sendable {
 
     var usable: [Replica] { self.replicas.filter(\.isUsable) }
 
-    var ports: [UInt16] { Set(self.replicas.flatMap(\.container.tcpPorts)).sorted() }
+    var ports: [ControlMessage.Port] { Set(self.replicas.flatMap(\.container.servicePorts)).sorted() }
 
     // MARK: As people see it
 
@@ -150,7 +150,9 @@ struct DockerService: Equatable, Sendable {
             name: self.name,
             state: state,
             reason: reason,
-            ports: self.ports.map { .init(published: $0, target: $0) },
+            ports: self.ports.map {
+                .init(published: $0.service, target: $0.service, transport: $0.transport)
+            },
             replicas: self.replicas.count
         )
         service.refusal = self.refusal

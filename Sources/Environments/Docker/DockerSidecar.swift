@@ -11,7 +11,7 @@ enum SidecarLabel {
     static let replica = "io.kl.replica"
     /// The full id of the container whose network it shares.
     static let target = "io.kl.target"
-    /// Which ports it can divert: `80,443`.
+    /// Which ports it can divert: `80,443,53/udp`.
     static let ports = "io.kl.ports"
     static let holder = "io.kl.holder"
     static let key = "io.kl.key"
@@ -28,7 +28,7 @@ struct DockerSidecar: Equatable, Sendable {
     var service: String
     var replica: Int
     var target: String
-    var ports: [UInt16]
+    var ports: [ControlMessage.Port]
     var holder: Member
     var since: String
     var status: String
@@ -51,7 +51,8 @@ struct DockerSidecar: Equatable, Sendable {
         self.service = service
         self.replica = replica
         self.target = target
-        self.ports = (container.label(SidecarLabel.ports) ?? "").split(separator: ",").compactMap { UInt16($0) }
+        self.ports = (container.label(SidecarLabel.ports) ?? "").split(separator: ",")
+            .compactMap { DockerContainer.port(String($0)) }
         self.holder = Member(label: (container.label(SidecarLabel.holder) ?? "").printable, publicKey: key)
         self.since = (container.label(SidecarLabel.since) ?? "").printable
         self.status = container.status
@@ -92,7 +93,7 @@ struct SidecarContainer: Equatable, Sendable {
     var target: String
     var gateways: [String]
     var image: String
-    var ports: [UInt16]
+    var ports: [ControlMessage.Port]
     var holder: Member
     var since: String
 
@@ -149,6 +150,7 @@ struct SidecarWords: Equatable, Sendable {
         var workspace: String?
         var generation: UInt64?
         var ports: [UInt16]?
+        var udpPorts: [UInt16]?
         var since: String?
         var open: UInt64?
         var total: UInt64?

@@ -59,7 +59,9 @@ public struct RecordFile: Sendable {
         record.connections = nil
         record.holder = try Self.sound(record.holder)
         record.since = record.since.printable
-        record.ports = record.ports.map { InterceptRecord.Port(service: $0.service, target: $0.target.printable) }
+        record.ports = record.ports.map {
+            InterceptRecord.Port(service: $0.service, transport: $0.transport, target: $0.target.printable)
+        }
         return try self.change { content throws(EnvironmentError) in
             guard let index = content.intercepts.firstIndex(where: { $0.service == record.service }) else {
                 guard content.intercepts.count < Self.maxIntercepts else {

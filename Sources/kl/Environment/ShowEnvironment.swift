@@ -82,7 +82,14 @@ extension EnvironmentStatus {
                     state: service.state.rawValue,
                     reason: service.reason,
                     replicas: service.replicas,
-                    ports: service.ports.map { .init(port: $0.published, target: $0.target, name: $0.name) },
+                    ports: service.ports.map {
+                        .init(
+                            port: $0.published,
+                            target: $0.target,
+                            name: $0.name,
+                            transport: ($0.transport ?? .tcp).rawValue
+                        )
+                    },
                     interceptedBy: intercepts.first { $0.service == service.name && $0.phase != .failed }?.workspace
                 )
             }

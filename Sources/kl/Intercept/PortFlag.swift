@@ -12,21 +12,15 @@ struct PortFlag {
 
     let text: String
     let service: Service
+    /// Nil: TCP for a number; for a name, its port's own.
+    let transport: Transport?
     /// Nil: the service's own number, on this machine.
     let target: Endpoint?
 
     init(_ text: String) throws {
         self.text = text
-        var body = text
-        if let slash = text.lastIndex(of: "/") {
-            switch text[text.index(after: slash)...] {
-            case "tcp": break
-            case "udp":
-                throw FlagError("'\(text)' is a UDP port, and this version intercepts TCP alone. Leave it out.")
-            default: throw FlagError("'\(text)' names no transport that there is. After the slash write tcp.")
-            }
-            body = String(text[..<slash])
-        }
+        let (body, transport) = try Flags.transport(text)
+        self.transport = text.contains("/") ? transport : nil
         let pieces = try Flags.pieces(body)
         guard let first = pieces.first, !first.isEmpty, pieces.count <= 3 else { throw Self.malformed(text) }
         if first.utf8.allSatisfy({ (48...57).contains($0) }) {
@@ -54,27 +48,36 @@ struct PortFlag {
     func mapping(for service: Environments.Service) throws(CommandFailure) -> StartRequest.Mapping {
         let port: Environments.Service.Port?
         switch self.service {
-        case .number(let number): port = service.ports.first { $0.published == number }
-        case .name(let name): port = service.ports.first { $0.name == name }
+        case .number(let number):
+            port = service.ports.first { $0.published == number && $0.isUDP == (self.transport == .udp) }
+        case .name(let name):
+            port = service.ports.first { port in
+                port.name == name && self.transport.map { $0 == port.transport ?? .tcp } ?? true
+            }
         }
         guard let port = port ?? self.unknownPort(of: service) else {
             let ports = service.ports.map(\.text).joined(separator: ", ")
             let wanted =
                 switch self.service {
-                case .number(let number): "port \(number)"
+                case .number(let number): "port \(number)\(self.transport?.suffix ?? "")"
                 case .name(let name): "port named '\(name)'"
                 }
             guard !service.ports.isEmpty else { throw PortFlags.unknownPorts(service) }
             throw CommandFailure(.usage, "'\(service.name)' has no \(wanted). It has \(ports).")
         }
         let target = self.target ?? Endpoint(host: "127.0.0.1", port: port.published)
-        return StartRequest.Mapping(service: port.published, host: target.host, port: target.port)
+        return StartRequest.Mapping(
+            service: port.published,
+            transport: port.transport ?? .tcp,
+            host: target.host,
+            port: target.port
+        )
     }
 
     /// A container may listen on what nobody has declared.
     private func unknownPort(of service: Environments.Service) -> Environments.Service.Port? {
         guard service.mayHaveOtherPorts == true, case .number(let number) = self.service else { return nil }
-        return Environments.Service.Port(published: number, target: number)
+        return Environments.Service.Port(published: number, target: number, transport: self.transport ?? .tcp)
     }
 }
 
@@ -99,13 +102,13 @@ enum PortFlags {
     static func mappings(
         _ flags: [PortFlag],
         for service: Environments.Service,
-        listeningOn places: [Endpoint]
+        listeningOn places: [ListeningPlace]
     ) throws(CommandFailure) -> [StartRequest.Mapping] {
         var result: [StartRequest.Mapping] = []
-        var seen: [UInt16: String] = [:]
+        var seen: [ControlMessage.Port: String] = [:]
         for flag in flags {
             let mapping = try flag.mapping(for: service)
-            if let other = seen.updateValue(flag.text, forKey: mapping.service) {
+            if let other = seen.updateValue(flag.text, forKey: mapping.servicePort) {
                 throw CommandFailure(
                     .usage,
                     "'\(other)' and '\(flag.text)' are for the same port of '\(service.name)'. Give each port once."
@@ -118,15 +121,34 @@ enum PortFlags {
     }
 
     /// On one machine a service's own public port as the target would send each connection round in a circle.
-    static func loop(_ mapping: StartRequest.Mapping, listeningOn places: [Endpoint]) -> String? {
+    static func loop(_ mapping: StartRequest.Mapping, listeningOn places: [ListeningPlace]) -> String? {
         let isLoop = places.contains { place in
-            guard place.port == mapping.port else { return false }
+            guard place.endpoint.port == mapping.port, place.transport == mapping.servicePort.transport else {
+                return false
+            }
             let local = ["127.0.0.1", "::1", "localhost", "0.0.0.0", "::"]
-            return place.host == mapping.host || (local.contains(place.host) && local.contains(mapping.host))
+            let host = place.endpoint.host
+            return host == mapping.host || (local.contains(host) && local.contains(mapping.host))
         }
         guard isLoop else { return nil }
         return
             "\(mapping.target) is where clients reach the service itself, so connections would go in a circle. Give another "
-            + "local port, such as \(mapping.service):\(mapping.port == 3000 ? 3001 : 3000)."
+            + "local port, such as \(mapping.service):\(mapping.port == 3000 ? 3001 : 3000)\(mapping.servicePort.transport.suffix)."
+    }
+}
+
+/// Where clients reach a service: `127.0.0.1:8080`, `127.0.0.1:53/udp`.
+struct ListeningPlace {
+    var endpoint: Endpoint
+    var transport: Transport
+
+    init(_ endpoint: Endpoint, _ transport: Transport = .tcp) {
+        self.endpoint = endpoint
+        self.transport = transport
+    }
+
+    init(_ text: String) throws(FlagError) {
+        let (body, transport) = try Flags.transport(text)
+        self.init(try Flags.endpoint(body), transport)
     }
 }

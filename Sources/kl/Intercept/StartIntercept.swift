@@ -24,7 +24,7 @@ struct StartIntercept: AsyncParsableCommand {
         name: .shortAndLong,
         help: ArgumentHelp(
             "A port of the service, by number or name, and which port here answers: 8080:3000, 8080 for the same one, "
-                + "8080:HOST:3000 for another machine; may be repeated.",
+                + "8080:HOST:3000 for another machine, 53:5353/udp for UDP; may be repeated.",
             valueName: "service:local"
         ),
         transform: { try PortFlag($0) }
@@ -172,12 +172,12 @@ struct StartIntercept: AsyncParsableCommand {
         let places = ((try? await environment.sidecars(of: service.name)) ?? [])
             .flatMap(\.listens)
             .appending(service.places ?? [])
-            .compactMap { try? Flags.endpoint($0) }
+            .compactMap { try? ListeningPlace($0) }
         guard self.port.isEmpty else {
             return try PortFlags.mappings(self.port, for: service, listeningOn: places)
         }
         guard !self.allPorts else {
-            let all = try service.ports.map { try PortFlag("\($0.published)") }
+            let all = try service.ports.map { try PortFlag("\($0.published)\($0.isUDP ? "/udp" : "")") }
             guard !all.isEmpty else { throw PortFlags.unknownPorts(service) }
             return try PortFlags.mappings(all, for: service, listeningOn: places)
         }
@@ -211,7 +211,8 @@ struct StartIntercept: AsyncParsableCommand {
                     report.done("tunnel up: \(step.tunnelText)", step.seconds)
                     report.waiting("waiting for a probe to come back through it")
                 case .portMapped:
-                    if let mapping = step.mapping { report.done("port \(mapping.service) → \(mapping.target)", nil) }
+                    guard let mapping = step.mapping else { break }
+                    report.done("port \(mapping.servicePort) → \(mapping.target)", nil)
                 case .localServerMissing:
                     guard let mapping = step.mapping else { break }
                     let consequence =
@@ -265,10 +266,10 @@ enum ForegroundNews {
             lines.append("\(new.service) is \(new.phase.rawValue)\(reason)")
         }
         for mapping in new.mappings {
-            let was = old.missingLocalServers.contains(mapping.service)
-            let isMissing = new.missingLocalServers.contains(mapping.service)
+            let was = old.isMissing(mapping)
+            let isMissing = new.isMissing(mapping)
             if was, !isMissing {
-                lines.append("✓ \(mapping.target) listens now: it answers for port \(mapping.service)")
+                lines.append("✓ \(mapping.target) listens now: it answers for port \(mapping.servicePort)")
             }
             if !was, isMissing {
                 lines.append("! nothing is listening on \(mapping.target): the original service answers")

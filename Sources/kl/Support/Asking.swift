@@ -75,15 +75,20 @@ struct Asking {
 
     func mappings(
         for service: Environments.Service,
-        listeningOn places: [Endpoint]
+        listeningOn places: [ListeningPlace]
     ) throws -> [StartRequest.Mapping] {
-        let example = service.ports.first.map { "\($0.published):3000" } ?? "8080:3000"
+        let example = service.ports.first.map { "\($0.published):3000\($0.isUDP ? "/udp" : "")" } ?? "8080:3000"
         var interview = try self.interview(
             else: "no port is named. Give one by --port, such as --port \(example), or all by --all-ports."
         )
         guard !service.ports.isEmpty else { throw PortFlags.unknownPorts(service) }
         @Sendable func mapping(_ port: PortOffer, _ local: UInt16) -> StartRequest.Mapping {
-            StartRequest.Mapping(service: port.number, host: "127.0.0.1", port: local)
+            StartRequest.Mapping(
+                service: port.number,
+                transport: port.isUDP ? .udp : .tcp,
+                host: "127.0.0.1",
+                port: local
+            )
         }
         let answers = try Self.answer(
             interview.ports(of: service.name, service.ports.map(\.offer)) { port, local in
@@ -122,5 +127,5 @@ struct Asking {
 }
 
 extension Environments.Service.Port {
-    fileprivate var offer: PortOffer { PortOffer(self.published, name: self.name) }
+    fileprivate var offer: PortOffer { PortOffer(self.published, name: self.name, isUDP: self.isUDP) }
 }

@@ -40,7 +40,10 @@ struct EnvironmentStatus: Codable {
             var name: String?
             var transport = "tcp"
 
-            var text: String { self.name.map { "\(self.port) (\($0.printable))" } ?? "\(self.port)" }
+            var text: String {
+                let number = "\(self.port)\(self.transport == "udp" ? "/udp" : "")"
+                return self.name.map { "\(number) (\($0.printable))" } ?? number
+            }
         }
 
         var name: String

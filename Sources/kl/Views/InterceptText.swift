@@ -26,12 +26,15 @@ extension InterceptList {
 }
 
 extension InterceptView.Port {
+    /// "8080", "53/udp"
+    var number: String { "\(self.service)\(self.transport == "udp" ? "/udp" : "")" }
+
     /// "8080 → 3000"; another machine's in full.
     var arrow: String {
         let target =
             self.target.hasPrefix("localhost:") ? String(self.target.dropFirst("localhost:".count)) : self.target
         // Others' environments don't always say where it goes.
-        return target.isEmpty ? "\(self.service)" : "\(self.service) → \(target.printable)"
+        return target.isEmpty ? self.number : "\(self.number) → \(target.printable)"
     }
 }
 
@@ -51,7 +54,7 @@ extension InterceptView {
         if let reason = self.reason { lines.append(("Reason:", reason.printable)) }
         lines.append(("Workspace:", "\(self.workspace.printable)   key \(self.publicKey.abbreviatedKey)"))
         for (number, port) in self.ports.enumerated() {
-            var text = "\(port.service) → \(port.target.printable)"
+            var text = "\(port.number) → \(port.target.printable)"
             if port.isListening == false { text += "   ! nothing listens there: the original answers" }
             lines.append((number == 0 ? "Ports:" : "", text))
         }

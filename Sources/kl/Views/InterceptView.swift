@@ -5,6 +5,7 @@ import WorkspaceDaemon
 struct InterceptView: Codable {
     struct Port: Codable {
         var service: UInt16
+        var transport = "tcp"
         var target: String
         /// False: nothing listens there. Nil: not known here.
         var isListening: Bool?
@@ -56,7 +57,14 @@ struct InterceptView: Codable {
         self.publicKey = record.holder.publicKey
         self.isOwn = isOwn
         self.since = record.since
-        self.ports = record.ports.map { Port(service: $0.service, target: Self.text($0.target), isListening: nil) }
+        self.ports = record.ports.map {
+            Port(
+                service: $0.service,
+                transport: ($0.transport ?? .tcp).rawValue,
+                target: Self.text($0.target),
+                isListening: nil
+            )
+        }
         self.connections = record.connections.map { Connections(open: $0.open, total: $0.total, passed: $0.passed) }
         if isOwn {
             self.phase = .degraded
@@ -93,13 +101,21 @@ struct InterceptView: Codable {
         self.ports = status.mappings.map {
             Port(
                 service: $0.service,
+                transport: $0.servicePort.transport.rawValue,
                 target: $0.target,
-                isListening: status.phase == .active ? !status.missingLocalServers.contains($0.service) : nil
+                isListening: Self.isListening($0, status)
             )
         }
         self.connections = Connections(open: status.open, total: status.total, passed: status.passed)
         self.traffic = Traffic(bytesIn: status.bytesIn, bytesOut: status.bytesOut)
         self.sidecars = status.sidecars
+    }
+
+    /// Of UDP that is known only where it isn't so.
+    private static func isListening(_ mapping: StartRequest.Mapping, _ status: InterceptStatus) -> Bool? {
+        guard status.phase == .active else { return nil }
+        if status.isMissing(mapping) { return false }
+        return mapping.servicePort.transport == .udp ? nil : true
     }
 
     private static func text(_ target: String) -> String {

@@ -2,6 +2,9 @@ import Environments
 import InterceptProtocol
 
 extension Environments.Service.Port {
-    /// "8080", "8080 (http)"
-    var text: String { self.name.map { "\(self.published) (\($0.printable))" } ?? "\(self.published)" }
+    /// "8080", "8080 (http)", "53/udp"
+    var text: String {
+        let number = "\(self.published)\(self.isUDP ? "/udp" : "")"
+        return self.name.map { "\(number) (\($0.printable))" } ?? number
+    }
 }

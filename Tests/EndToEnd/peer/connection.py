@@ -74,6 +74,9 @@ class Connection:
         self.accept_limit, self.accepted = local.max_streams, 0
         self.turn = deque()
         self.reasons = {}  # in order, each once
+        # Datagrams (§18).
+        self.takes_datagrams = local.max_datagram_frame_size > 0
+        self.datagrams, self.outgoing_datagrams = deque(), deque()
         # Liveness.
         self.dead_after = min(local.dead_after, remote.dead_after) / 1000
         self.progress = self.last_eliciting = now
@@ -195,7 +198,9 @@ class Connection:
             case wire.Close():
                 self.closed = frame
             case wire.Datagram():
-                raise ProtocolError(wire.PROTOCOL_VIOLATION, "no DATAGRAM was announced")
+                if not self.takes_datagrams:
+                    raise ProtocolError(wire.PROTOCOL_VIOLATION, "no DATAGRAM was announced")
+                self.datagrams.append(frame.data)
 
     def not_on_control(self, stream):
         if stream.id == 0:
@@ -360,6 +365,9 @@ class Connection:
             frame = self.frame_for(reason)
             if frame is None or put(frame, reason):
                 del self.reasons[reason]
+        while self.outgoing_datagrams and put(wire.Datagram(self.outgoing_datagrams[0])):
+            self.outgoing_datagrams.popleft()
+            sent.eliciting = True
         control = [self.streams[0]] if 0 in self.streams else []
         for stream in control + list(self.turn):
             while left > 32 and self.put_stream(stream, left, put):

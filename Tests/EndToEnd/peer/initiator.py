@@ -188,8 +188,8 @@ class Workspace(Agent):
         self.wait(lambda: self.connection and self.connection.highest >= 0, timeout, "a connection")
         return self.connection
 
-    def start(self, generation, *ports, **more):
-        ports = [{"service": port, "transport": "tcp"} for port in ports]
+    def start(self, generation, *ports, transport="tcp", **more):
+        ports = [{"service": port, "transport": transport} for port in ports]
         with self.changed:
             self.wanted = {"type": "start", "generation": generation, "workspace": "peer", "ports": ports} | more
             self.say(self.connection, self.wanted)

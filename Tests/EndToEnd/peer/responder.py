@@ -201,7 +201,7 @@ class Sidecar(Agent):
             return
         wanted = [port["service"] for port in ports]
         answer = {"type": "started", "generation": generation}
-        if any(port.get("transport", "tcp") != "tcp" for port in ports):
+        if not connection.takes_datagrams and any(port.get("transport", "tcp") != "tcp" for port in ports):
             answer |= {"type": "failed", "code": "unsupported", "reason": "only TCP is intercepted"}
         elif self.serves is not None and not set(wanted) <= set(self.serves):
             answer |= {"type": "failed", "code": "port", "reason": "a port that is not served here"}

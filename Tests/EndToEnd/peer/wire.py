@@ -313,6 +313,9 @@ class Close(Frame):
 class Datagram(Frame):
     data: bytes
 
+    def encode(self):
+        return b"\x31" + varint(len(self.data)) + self.data
+
     @classmethod
     def read(cls, reader, kind):
         return cls(reader.take(reader.varint()) if kind & 1 else reader.rest())

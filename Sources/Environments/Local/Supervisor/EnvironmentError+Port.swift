@@ -11,10 +11,11 @@ import Darwin
 extension EnvironmentError {
     /// A service's public port can't be opened.
     static func port(_ port: ComposePort, of service: String, _ error: HostError) -> EnvironmentError {
-        let what = "port \(port.published) of service '\(service)' can't be opened on \(port.hostAddress)"
+        let what = "port \(port.publishedPort) of service '\(service)' can't be opened on \(port.hostAddress)"
         switch error.code {
         case EADDRINUSE:
-            let owner = PortOwner.describe(port.published).map { "\($0) has it" } ?? "another process has it"
+            let holder = port.transport == .tcp ? PortOwner.describe(port.published) : nil
+            let owner = holder.map { "\($0) has it" } ?? "another process has it"
             return EnvironmentError(
                 .failed,
                 "\(what): \(owner). Stop that, or publish another port in the compose file."

@@ -92,8 +92,8 @@ struct Starting: Sendable {
     }
 
     private func hasPorts(_ service: ComposeService, _ state: EnvironmentState.ServiceState) -> Bool {
-        let ports = Set(service.ports.map { [$0.published, $0.target] })
-        return ports == Set(state.service.ports.map { [$0.published, $0.target] })
+        let ports = Set(service.ports.map { [$0.published, $0.target, $0.transport == .udp ? 1 : 0] })
+        return ports == Set(state.service.ports.map { [$0.published, $0.target, $0.isUDP ? 1 : 0] })
     }
 
     // MARK: Notifications

@@ -46,7 +46,12 @@ final class SupervisedService {
                 state: self.life.state,
                 reason: self.life.reason,
                 ports: self.service.ports.map {
-                    Service.Port(published: $0.published, target: $0.target, name: $0.name)
+                    Service.Port(
+                        published: $0.published,
+                        target: $0.target,
+                        name: $0.name,
+                        transport: $0.transport
+                    )
                 }
             ),
             process: self.process?.identity,
@@ -63,11 +68,16 @@ final class SupervisedService {
         if self.life != before { self.context.onChange(true) }
     }
 
+    /// Where the service is to listen for connections. Nobody can see from outside whether a port of UDP is listened on.
+    private var connectedPorts: [UInt16] {
+        self.service.ports.filter { $0.transport == .tcp }.map(\.target)
+    }
+
     func start() {
         guard !self.isEnding, self.process == nil else { return }
         for process in self.remains { process.send(SIGKILL) }
         self.remains = []
-        let before = self.namespace == nil ? PortStranger.listening(on: self.service.ports.map(\.target)) : [:]
+        let before = self.namespace == nil ? PortStranger.listening(on: self.connectedPorts) : [:]
         switch self.spawn() {
         case .success(let pid):
             self.context.log.info("service started", metadata: ["service": "\(self.service.name)", "pid": "\(pid)"])
@@ -117,11 +127,11 @@ final class SupervisedService {
 
     private func watch(_ process: SupervisedProcess, before: [UInt16: Set<String>]) {
         self.process = process
-        self.life.started(awaiting: self.service.ports.map(\.target))
+        self.life.started(awaiting: self.connectedPorts)
         let stranger = PortStranger(before: before, group: process.pid, mark: self.context.mark.value(for: self.role))
         let elsewhere = self.namespace.map { NamespacePorts(path: $0, group: process.pid) }
         let probe = PortProbe(
-            ports: self.service.ports.map(\.target),
+            ports: self.connectedPorts,
             on: self.context.eventLoop,
             listens: elsewhere.map { ports in { ports.isListened(on: $0) } },
             stranger: { elsewhere == nil ? stranger.find(on: $0) : nil },

@@ -53,7 +53,13 @@ final class SupervisedSidecar {
         // A service whose clients are redirected has its ports itself.
         for port in self.service.ports where self.service.diversion == .listen {
             do throws(HostError) {
-                sockets.append(try ListeningSocket(host: port.hostAddress, port: port.published))
+                sockets.append(
+                    try ListeningSocket(
+                        host: port.hostAddress,
+                        port: port.published,
+                        isUDP: port.transport == .udp
+                    )
+                )
             } catch {
                 throw .port(port, of: self.service.name, error)
             }
@@ -112,18 +118,18 @@ final class SupervisedSidecar {
     }
 
     private func arguments(_ tunnel: ListeningSocket) -> [String] {
-        var known: Set<UInt16> = []
-        let ports = self.service.ports.filter { known.insert($0.published).inserted }
+        var known: Set<ControlMessage.Port> = []
+        let ports = self.service.ports.filter { known.insert($0.publishedPort).inserted }
         let common = [
             "run", "--listen-tcp", "127.0.0.1:\(tunnel.port)", "--listen-udp", "127.0.0.1:\(self.datagramPort)",
             "--peers-file", self.context.folder.peers,
         ]
         switch self.service.diversion {
         case .listen:
-            return common + ports.flatMap { ["--service-port", "\($0.published):127.0.0.1:\($0.target)"] }
+            return common + ports.flatMap { ["--service-port", "\($0.published):127.0.0.1:\($0.targetPort)"] }
                 + ["--divert", "listen=127.0.0.1"]
         case .redirect(let netns):
-            return common + ports.flatMap { ["--service-port", "\($0.published)"] }
+            return common + ports.flatMap { ["--service-port", "\($0.publishedPort)"] }
                 + ["--divert", "redirect"]
                 // On this machine itself everybody calls the loopback.
                 + (netns.map { ["--netns", $0] } ?? ["--loopback", "workspace"])
@@ -294,9 +300,9 @@ extension ComposeService {
     /// Where clients reach it, as people write it.
     fileprivate var places: [String] {
         guard case .redirect(let netns?) = self.diversion else {
-            return self.ports.map { Endpoint(host: $0.hostAddress, port: $0.published).description }
+            return self.ports.map { "\(Endpoint(host: $0.hostAddress, port: $0.published))\($0.transport.suffix)" }
         }
-        return self.ports.map { "\(netns):\($0.published)" }
+        return self.ports.map { "\(netns):\($0.publishedPort)" }
     }
 }
 

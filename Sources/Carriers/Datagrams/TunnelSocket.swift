@@ -15,13 +15,13 @@ import Musl
 ///
 /// It holds the descriptor itself and writes with `sendmmsg`. SwiftNIO reads, from a duplicate: its channel closes itself on
 /// some errors (a lost network is one), and then another takes its place, on the same socket and port.
-final class DatagramSocket {
+final class TunnelSocket {
     protocol Owner: AnyObject {
-        func datagramSocket(_ socket: DatagramSocket, read message: ByteBuffer, from route: DatagramRoute)
+        func tunnelSocket(_ socket: TunnelSocket, read message: ByteBuffer, from route: DatagramRoute)
         /// All that had come at once was handed over.
-        func datagramSocketReadAll(_ socket: DatagramSocket)
-        func datagramSocketIsWritable(_ socket: DatagramSocket)
-        func datagramSocket(_ socket: DatagramSocket, refused size: Int, to route: DatagramRoute)
+        func tunnelSocketReadAll(_ socket: TunnelSocket)
+        func tunnelSocketIsWritable(_ socket: TunnelSocket)
+        func tunnelSocket(_ socket: TunnelSocket, refused size: Int, to route: DatagramRoute)
     }
 
     private let eventLoop: any EventLoop
@@ -62,9 +62,9 @@ final class DatagramSocket {
         wantsLocalAddress: Bool = true,
         eventLoop: any EventLoop,
         owner: any Owner
-    ) throws(HostError) -> DatagramSocket {
+    ) throws(HostError) -> TunnelSocket {
         let (descriptor, isIPv6, _) = try Self.descriptor(boundTo: address)
-        return DatagramSocket(
+        return TunnelSocket(
             descriptor: descriptor,
             isIPv6: isIPv6,
             wantsLocalAddress: wantsLocalAddress,
@@ -114,7 +114,7 @@ final class DatagramSocket {
             .channelOption(.receivePacketInfo, value: self.wantsLocalAddress)
             .channelInitializer { channel in
                 channel.eventLoop.makeCompletedFuture {
-                    let handler = DatagramHandler(socket: bound.value)
+                    let handler = TunnelSocketHandler(socket: bound.value)
                     try channel.pipeline.syncOperations.addHandler(handler)
                     // A kernel without it hands over one datagram at a time.
                     channel.setOption(.datagramReceiveOffload, value: true)
@@ -148,12 +148,12 @@ final class DatagramSocket {
         var bytes = envelope.data
         let segment = envelope.metadata?.segmentSize ?? 0
         while segment > 0, bytes.readableBytes > segment, let message = bytes.readSlice(length: segment) {
-            self.owner?.datagramSocket(self, read: message, from: route)
+            self.owner?.tunnelSocket(self, read: message, from: route)
         }
-        self.owner?.datagramSocket(self, read: bytes, from: route)
+        self.owner?.tunnelSocket(self, read: bytes, from: route)
     }
 
-    fileprivate func readAll() { if !self.isClosed { self.owner?.datagramSocketReadAll(self) } }
+    fileprivate func readAll() { if !self.isClosed { self.owner?.tunnelSocketReadAll(self) } }
 
     fileprivate func channelClosed() {
         self.channel = nil
@@ -175,7 +175,7 @@ final class DatagramSocket {
     private func send() -> Bool {
         self.batch.send(on: self.descriptor, isIPv6: self.isIPv6) { refusal in
             switch refusal {
-            case .tooLong(let size, let route): self.owner?.datagramSocket(self, refused: size, to: route)
+            case .tooLong(let size, let route): self.owner?.tunnelSocket(self, refused: size, to: route)
             case .other: self.refused += 1
             }
         }
@@ -186,7 +186,7 @@ final class DatagramSocket {
             guard let self else { return }
             self.retry = nil
             guard !self.isClosed else { return }
-            if self.send() { self.owner?.datagramSocketIsWritable(self) } else { self.retryLater() }
+            if self.send() { self.owner?.tunnelSocketIsWritable(self) } else { self.retryLater() }
         }
     }
 
@@ -205,12 +205,12 @@ final class DatagramSocket {
 /// The system's `close`, which within the socket would be its own.
 private func closeDescriptor(_ descriptor: CInt) { close(descriptor) }
 
-private final class DatagramHandler: ChannelInboundHandler {
+private final class TunnelSocketHandler: ChannelInboundHandler {
     typealias InboundIn = AddressedEnvelope<ByteBuffer>
 
-    private var socket: DatagramSocket?
+    private var socket: TunnelSocket?
 
-    init(socket: DatagramSocket) { self.socket = socket }
+    init(socket: TunnelSocket) { self.socket = socket }
 
     func channelRead(context: ChannelHandlerContext, data: NIOAny) { self.socket?.read(Self.unwrapInboundIn(data)) }
 

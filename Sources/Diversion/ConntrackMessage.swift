@@ -1,0 +1,114 @@
+#if os(Linux)
+import CNetlink
+
+#if canImport(Glibc)
+import Glibc
+#elseif canImport(Musl)
+import Musl
+#endif
+
+/// The attributes of one message of ctnetlink, read and written (linux/netfilter/nfnetlink_conntrack.h).
+enum ConntrackMessage {
+    private static let headerSize = MemoryLayout<nlattr>.size
+    private static let nested: UInt16 = 0x8000
+    private static let typeMask: UInt16 = 0x3FFF
+
+    /// Of a message's content, with nfgenmsg in front; nil: it isn't UDP's, or lacks something.
+    static func entry(_ content: UnsafeRawBufferPointer) -> ConnectionTracking.Entry? {
+        let start = MemoryLayout<nfgenmsg>.size
+        guard content.count >= start else { return nil }
+        var original: ConnectionTracking.Tuple?
+        var reply: ConnectionTracking.Tuple?
+        var name: [UInt8] = []
+        Self.attributes(UnsafeRawBufferPointer(rebasing: content[start...])) { type, body in
+            switch UInt32(type) {
+            case CTA_TUPLE_ORIG.rawValue:
+                original = Self.tuple(body)
+                name += Self.attribute(UInt16(CTA_TUPLE_ORIG.rawValue) | Self.nested, Array(body))
+            case CTA_TUPLE_REPLY.rawValue: reply = Self.tuple(body)
+            // Of a table with zones: the same addresses may be there twice.
+            case CTA_ZONE.rawValue: name += Self.attribute(type, Array(body))
+            default: break
+            }
+        }
+        guard let original, let reply else { return nil }
+        return ConnectionTracking.Entry(original: original, reply: reply, name: name)
+    }
+
+    /// nil: it isn't UDP's.
+    private static func tuple(_ bytes: UnsafeRawBufferPointer) -> ConnectionTracking.Tuple? {
+        var tuple = ConnectionTracking.Tuple()
+        var isUDP = false
+        Self.attributes(bytes) { type, body in
+            switch UInt32(type) {
+            case CTA_TUPLE_IP.rawValue:
+                Self.attributes(body) { type, address in
+                    switch UInt32(type) {
+                    case CTA_IP_V4_SRC.rawValue, CTA_IP_V6_SRC.rawValue: tuple.source = Array(address)
+                    case CTA_IP_V4_DST.rawValue, CTA_IP_V6_DST.rawValue: tuple.destination = Array(address)
+                    default: break
+                    }
+                }
+            case CTA_TUPLE_PROTO.rawValue:
+                Self.attributes(body) { type, value in
+                    switch UInt32(type) {
+                    case CTA_PROTO_NUM.rawValue: isUDP = value.first == UInt8(IPPROTO_UDP)
+                    case CTA_PROTO_SRC_PORT.rawValue: tuple.sourcePort = Self.port(value)
+                    case CTA_PROTO_DST_PORT.rawValue: tuple.destinationPort = Self.port(value)
+                    default: break
+                    }
+                }
+            default: break
+            }
+        }
+        let isSound = tuple.source.count == tuple.destination.count && [4, 16].contains(tuple.source.count)
+        return isUDP && isSound ? tuple : nil
+    }
+
+    private static func port(_ bytes: UnsafeRawBufferPointer) -> UInt16 {
+        bytes.count >= 2 ? UInt16(bigEndian: bytes.loadUnaligned(as: UInt16.self)) : 0
+    }
+
+    private static func attributes(_ bytes: UnsafeRawBufferPointer, _ body: (UInt16, UnsafeRawBufferPointer) -> Void) {
+        var rest = bytes
+        while rest.count >= Self.headerSize {
+            let header = rest.loadUnaligned(as: nlattr.self)
+            let length = Int(header.nla_len)
+            guard length >= Self.headerSize, length <= rest.count else { return }
+            body(header.nla_type & Self.typeMask, UnsafeRawBufferPointer(rebasing: rest[Self.headerSize..<length]))
+            rest = UnsafeRawBufferPointer(rebasing: rest[min((length + 3) & ~3, rest.count)...])
+        }
+    }
+
+    // MARK: Writing
+
+    /// What a question for the flow with these answers names it by.
+    static func replyAttribute(_ tuple: ConnectionTracking.Tuple) -> [UInt8] {
+        let isIPv4 = tuple.source.count == 4
+        let addresses =
+            Self.attribute(UInt16((isIPv4 ? CTA_IP_V4_SRC : CTA_IP_V6_SRC).rawValue), tuple.source)
+            + Self.attribute(UInt16((isIPv4 ? CTA_IP_V4_DST : CTA_IP_V6_DST).rawValue), tuple.destination)
+        let ports =
+            Self.attribute(UInt16(CTA_PROTO_NUM.rawValue), [UInt8(IPPROTO_UDP)])
+            + Self.attribute(UInt16(CTA_PROTO_SRC_PORT.rawValue), Self.bytes(tuple.sourcePort))
+            + Self.attribute(UInt16(CTA_PROTO_DST_PORT.rawValue), Self.bytes(tuple.destinationPort))
+        let body =
+            Self.attribute(UInt16(CTA_TUPLE_IP.rawValue) | Self.nested, addresses)
+            + Self.attribute(UInt16(CTA_TUPLE_PROTO.rawValue) | Self.nested, ports)
+        return Self.attribute(UInt16(CTA_TUPLE_REPLY.rawValue) | Self.nested, body)
+    }
+
+    private static func bytes(_ port: UInt16) -> [UInt8] { [UInt8(port >> 8), UInt8(port & 0xFF)] }
+
+    private static func attribute(_ type: UInt16, _ body: [UInt8]) -> [UInt8] {
+        var header = nlattr()
+        header.nla_len = UInt16(truncatingIfNeeded: Self.headerSize + body.count)
+        header.nla_type = type
+        var bytes: [UInt8] = []
+        withUnsafeBytes(of: header) { bytes.append(contentsOf: $0) }
+        bytes += body
+        while bytes.count % 4 != 0 { bytes.append(0) }
+        return bytes
+    }
+}
+#endif

@@ -1,0 +1,12 @@
+/// Ports of a service, as the kernel is to redirect them.
+public struct DivertedPorts: Hashable, Sendable {
+    public var tcp: Set<UInt16>
+    public var udp: Set<UInt16>
+
+    public init(tcp: Set<UInt16> = [], udp: Set<UInt16> = []) {
+        self.tcp = tcp
+        self.udp = udp
+    }
+
+    public var isEmpty: Bool { self.tcp.isEmpty && self.udp.isEmpty }
+}

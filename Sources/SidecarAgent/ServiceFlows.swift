@@ -1,0 +1,124 @@
+import Carriers
+import Diversion
+import InterceptProtocol
+import NIOCore
+
+/// The flows of all clients of the service's UDP ports: each payload goes to the workspace, or to the original by a socket of
+/// this agent's, so that the client is answered from the address to which it has sent.
+final class ServiceFlows {
+    private unowned let agent: SidecarAgent
+    private var table: FlowTable<FlowKey, ClientFlow>
+    private var expiry: Scheduled<Void>?
+
+    /// - Parameter atMost: how many are kept; the longest idle one goes for one more.
+    init(agent: SidecarAgent, atMost: Int) {
+        self.agent = agent
+        self.table = FlowTable(atMost: atMost, idle: FlowLimits.idleAtSidecar)
+    }
+
+    var count: Int { self.table.count }
+
+    /// What a client has sent.
+    func take(_ arrival: DatagramListener.Arrival, on listener: DatagramListener, port: UInt16) {
+        let now = NIODeadline.now()
+        let key = FlowKey(client: ClientAddress(arrival.client), port: port)
+        if let flow = self.table.use(key, at: now) {
+            flow.note(arrival, on: listener)
+            return self.send(arrival.payload, of: flow, at: now)
+        }
+        guard let flow = self.begin(key, listener, arrival) else { return }
+        self.table.insert(flow, for: key, at: now)?.end()
+        self.watchExpiry()
+        self.send(arrival.payload, of: flow, at: now)
+    }
+
+    private func begin(
+        _ key: FlowKey,
+        _ listener: DatagramListener,
+        _ arrival: DatagramListener.Arrival
+    ) -> ClientFlow? {
+        guard let upstream = self.agent.upstream(of: .init(service: key.port, transport: .udp)) else { return nil }
+        var called: SocketAddress?
+        #if os(Linux)
+        if let redirect = self.agent.redirect {
+            switch redirect.called(by: arrival.client, taking: arrival.called, port: key.port) {
+            case .address(let address): called = address
+            // Neither this agent in a circle, nor others past the namespace's rules.
+            case .listener: return nil
+            case .unknown: guard self.agent.diverted.udp.contains(key.port) else { return nil }
+            }
+        }
+        #endif
+        return ClientFlow(key, upstream: upstream, called: called, listener, arrival)
+    }
+
+    /// The workspace gets it, or the original.
+    private func send(_ payload: ByteBuffer, of flow: ClientFlow, at now: NIODeadline) {
+        let holder = self.agent.holder
+        let isWanted = holder?.wants(.init(service: flow.key.port, transport: .udp)) ?? false
+        guard let holder, isWanted else { return self.passOn(payload, of: flow, countedFor: nil) }
+        if holder.isDiverting, flow.route.mayTryWorkspace(at: now) {
+            if flow.link !== holder || flow.route.way == .original {
+                holder.begin(flow)
+                self.agent.flowWasIntercepted()
+            }
+            if holder.send(payload, of: flow, at: now) { return }
+        }
+        self.passOn(payload, of: flow, countedFor: holder)
+    }
+
+    /// To the original. Where the workspace is to be had alone, the payload is dropped: UDP has no reset.
+    func passOn(_ payload: ByteBuffer, of flow: ClientFlow, countedFor link: WorkspaceLink?) {
+        if flow.route.way != .original { flow.link?.forget(flow) }
+        if link?.intercept?.onUnavailable == .refuse { return }
+        guard let original = flow.original ?? self.openOriginal(for: flow, countedFor: link) else { return }
+        original.send(payload)
+    }
+
+    private func openOriginal(for flow: ClientFlow, countedFor link: WorkspaceLink?) -> DatagramSocket? {
+        guard let target = self.agent.original(at: flow.upstream, port: flow.key.port, called: flow.called) else {
+            return nil
+        }
+        let mark = self.agent.redirect == nil ? nil : RedirectDiversion.mark
+        let socket = DatagramSocket(target, mark: mark, on: self.agent.eventLoop) { [weak self, weak flow] event in
+            guard let self, let flow else { return }
+            switch event {
+            case .payload(let payload):
+                _ = self.table.use(flow.key, at: .now())
+                flow.answer(payload)
+            // The next payload tries again.
+            case .failed: flow.original = nil
+            }
+        }
+        flow.original = socket
+        self.agent.flowWasPassed(countedFor: link)
+        return socket
+    }
+
+    /// The workspace's answer.
+    func answer(_ payload: ByteBuffer, to flow: ClientFlow) {
+        guard self.table.use(flow.key, at: .now()) != nil else { return }
+        flow.route.answered()
+        // It is the workspace's now: what the original may still say is no answer to that.
+        flow.original?.close()
+        flow.original = nil
+        flow.answer(payload)
+    }
+
+    // MARK: Ends
+
+    private func watchExpiry() {
+        guard self.expiry == nil, let next = self.table.nextExpiry else { return }
+        self.expiry = self.agent.eventLoop.assumeIsolated().scheduleTask(deadline: next) { [weak self] in
+            guard let self else { return }
+            self.expiry = nil
+            for flow in self.table.expire(at: .now()) { flow.end() }
+            self.watchExpiry()
+        }
+    }
+
+    func close() {
+        self.expiry?.cancel()
+        for flow in self.table.removeAll() { flow.end() }
+    }
+}

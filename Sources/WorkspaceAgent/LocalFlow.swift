@@ -1,0 +1,183 @@
+import Carriers
+import InterceptProtocol
+import NIOCore
+import Tunnel
+
+/// One client's flow at the workspace: a socket of its own towards the local server, so that each answer is its client's.
+final class LocalFlow {
+    let header: ConnectionHeader
+    /// nil: only a stream has told of it yet.
+    fileprivate var number: UInt64?
+    fileprivate let socket: DatagramSocket
+    /// For what no message holds; only the sidecar can open one.
+    var stream: LocalFlowStream?
+    /// What waits for it: one payload, since a client waits for its last question's answer.
+    fileprivate var waiting: ByteBuffer?
+
+    fileprivate init(_ header: ConnectionHeader, _ socket: DatagramSocket) {
+        self.header = header
+        self.socket = socket
+    }
+
+    var port: ControlMessage.Port { ControlMessage.Port(service: self.header.servicePort, transport: .udp) }
+}
+
+/// All flows of UDP clients that the sidecar sends here: by their client, and those that have one by their number.
+final class LocalFlows {
+    private unowned let agent: WorkspaceAgent
+    private var table = FlowTable<ConnectionHeader, LocalFlow>(
+        atMost: FlowLimits.flows,
+        idle: FlowLimits.idleAtWorkspace
+    )
+    /// Each flow has one number at most: the last that its header came with.
+    private var byNumber: [UInt64: LocalFlow] = [:]
+    private var waitingBytes = 0
+    private var expiry: Scheduled<Void>?
+
+    /// Of payloads that wait for a stream, all flows together. †
+    private static let waitingAtMost = 1_024 * 1_024
+
+    init(agent: WorkspaceAgent) { self.agent = agent }
+
+    private func withConnection<Result>(_ body: (inout Connection) -> Result) -> Result? {
+        self.agent.client?.withConnection(body)
+    }
+
+    // MARK: What comes
+
+    func receiveDatagrams() {
+        while let datagram = self.withConnection({ $0.nextDatagram() }) ?? nil {
+            switch FlowDatagram.parse(datagram) {
+            case .datagram(.payload(let number, let payload)):
+                guard let flow = self.byNumber[number] else {
+                    self.tell(.unknown, of: number)
+                    continue
+                }
+                self.received(payload, of: flow)
+            case .datagram(.opening(let number, let header, let payload)):
+                guard let flow = self.flow(header) else {
+                    self.tell(.unmapped, of: number)
+                    continue
+                }
+                self.name(flow, number)
+                flow.socket.send(payload)
+            case .unsupported(let number): self.tell(.other, of: number)
+            // Only a workspace says it; or nothing that anyone says.
+            case .datagram(.notice), .malformed: break
+            }
+        }
+    }
+
+    private func tell(_ notice: FlowNotice, of number: UInt64) {
+        _ = self.withConnection { $0.sendDatagram(FlowDatagram.notice(flow: number, notice).encoded) }
+    }
+
+    /// The client's flow, made if it isn't there; nil: its port isn't mapped.
+    private func flow(_ header: ConnectionHeader) -> LocalFlow? {
+        if let known = self.table.use(header, at: .now()) { return known }
+        guard let target = self.agent.target(for: header) else { return nil }
+        let socket = DatagramSocket(target, on: self.agent.eventLoop) { [weak self] event in
+            guard let self, let flow = self.table.peek(header) else { return }
+            switch event {
+            case .payload(let payload): self.answer(payload, of: flow)
+            case .failed(let error): self.failed(flow, error)
+            }
+        }
+        let flow = LocalFlow(header, socket)
+        if let gone = self.table.insert(flow, for: header, at: .now()) { self.close(gone) }
+        self.watchExpiry()
+        return flow
+    }
+
+    private func name(_ flow: LocalFlow, _ number: UInt64) {
+        guard flow.number != number else { return }
+        if let before = flow.number { self.byNumber[before] = nil }
+        // A number that another client had is this one's now: the other has to be named again.
+        self.byNumber[number]?.number = nil
+        flow.number = number
+        self.byNumber[number] = flow
+    }
+
+    private func failed(_ flow: LocalFlow, _ error: any Error) {
+        self.agent.localServerFailed(flow.port, error)
+        let number = flow.number
+        self.table.remove(flow.header)
+        self.close(flow, .handedToOriginal)
+        if let number { self.tell(Failure.isRefusal(error) ? .refused : .other, of: number) }
+    }
+
+    // MARK: Answers
+
+    private func answer(_ payload: ByteBuffer, of flow: LocalFlow) {
+        _ = self.table.use(flow.header, at: .now())
+        self.agent.localServerAnswered(flow.port)
+        guard let number = flow.number else { return flow.stream?.send(payload) ?? () }
+        let datagram = FlowDatagram.payload(flow: number, payload).encoded
+        let fits = self.withConnection { connection -> Bool in
+            guard datagram.readableBytes <= connection.greatestDatagram else { return false }
+            connection.sendDatagram(datagram)
+            return true
+        }
+        if fits ?? true { return }
+        if let stream = flow.stream { return stream.send(payload) }
+        self.keep(payload, for: flow)
+        self.tell(.needsStream, of: number)
+    }
+
+    private func keep(_ payload: ByteBuffer?, for flow: LocalFlow) {
+        self.waitingBytes -= flow.waiting?.readableBytes ?? 0
+        flow.waiting = nil
+        guard let payload, self.waitingBytes + payload.readableBytes <= Self.waitingAtMost else { return }
+        flow.waiting = payload
+        self.waitingBytes += payload.readableBytes
+    }
+
+    // MARK: Streams
+
+    /// A stream whose header is UDP's; nil: its port isn't mapped.
+    func attach(_ stream: StreamID, _ header: ConnectionHeader) -> LocalFlowStream? {
+        guard let flow = self.flow(header) else { return nil }
+        flow.stream?.leave()
+        let attached = LocalFlowStream(stream, flow: flow, agent: self.agent)
+        flow.stream = attached
+        return attached
+    }
+
+    func streamIsReady(_ flow: LocalFlow) {
+        guard let waiting = flow.waiting, let stream = flow.stream else { return }
+        self.keep(nil, for: flow)
+        stream.send(waiting)
+    }
+
+    func received(_ payload: ByteBuffer, of flow: LocalFlow) {
+        if self.table.use(flow.header, at: .now()) != nil { flow.socket.send(payload) }
+    }
+
+    // MARK: Ends
+
+    private func watchExpiry() {
+        guard self.expiry == nil, let next = self.table.nextExpiry else { return }
+        self.expiry = self.agent.eventLoop.assumeIsolated().scheduleTask(deadline: next) { [weak self] () -> Void in
+            guard let self else { return }
+            self.expiry = nil
+            for flow in self.table.expire(at: .now()) { self.close(flow) }
+            self.watchExpiry()
+        }
+    }
+
+    private func close(_ flow: LocalFlow, _ code: StreamErrorCode = .tcpReset) {
+        self.keep(nil, for: flow)
+        if let number = flow.number { self.byNumber[number] = nil }
+        flow.number = nil
+        flow.socket.close()
+        flow.stream?.leave(code)
+        flow.stream = nil
+    }
+
+    /// The connection is over, or the ports lead elsewhere: numbers mean nothing any more, or the sidecar is asked again.
+    func endAll() {
+        self.expiry?.cancel()
+        self.expiry = nil
+        for flow in self.table.removeAll() { self.close(flow) }
+    }
+}

@@ -1,0 +1,68 @@
+import Carriers
+import InterceptProtocol
+import NIOCore
+import Tunnel
+
+/// A flow's stream: each payload after its length.
+final class LocalFlowStream {
+    private let stream: StreamID
+    private weak var flow: LocalFlow?
+    private unowned let agent: WorkspaceAgent
+    private var input = LengthPrefixedPayloads()
+
+    init(_ stream: StreamID, flow: LocalFlow, agent: WorkspaceAgent) {
+        self.stream = stream
+        self.flow = flow
+        self.agent = agent
+    }
+
+    private func withConnection<Result>(_ body: (inout Connection) -> Result) -> Result? {
+        self.agent.client?.withConnection(body)
+    }
+
+    /// After the answer.
+    func begin() {
+        if let flow = self.flow { self.agent.flows.streamIsReady(flow) }
+        self.read()
+    }
+
+    /// Where the stream has no room, a payload is dropped as any datagram may be.
+    func send(_ payload: ByteBuffer) {
+        guard let bytes = LengthPrefixedPayloads.frame(payload) else { return }
+        _ = self.withConnection { connection in
+            guard connection.writableBytes(self.stream) >= bytes.readableBytes else { return }
+            connection.write(bytes, to: self.stream)
+        }
+    }
+
+    /// False: the sidecar has ended it.
+    @discardableResult
+    func read() -> Bool {
+        while let flow = self.flow {
+            switch self.withConnection({ $0.read(self.stream, atMost: self.input.wanted) }) ?? .nothing {
+            case .bytes(let bytes):
+                self.input.append(bytes)
+                if let payload = self.input.next() { self.agent.flows.received(payload, of: flow) }
+            case .end: return false
+            case .nothing: return true
+            }
+        }
+        return false
+    }
+
+    /// Its flow is over, or has another.
+    func leave(_ code: StreamErrorCode = .tcpReset) {
+        self.flow = nil
+        _ = self.withConnection { connection in
+            connection.reset(self.stream, code)
+            connection.stopSending(self.stream, code)
+        }
+        self.agent.connections[self.stream]?.flowEnded()
+    }
+
+    /// The stream is over.
+    func streamIsOver() {
+        if let flow = self.flow, flow.stream === self { flow.stream = nil }
+        self.flow = nil
+    }
+}

@@ -1,0 +1,26 @@
+"""A UDP service: answers each payload with its name and the payload. `answer N` asks for N bytes in place of that."""
+
+import argparse
+import socket
+
+flags = argparse.ArgumentParser()
+flags.add_argument("--name", required=True)
+flags.add_argument("--host", default="::")
+flags.add_argument("--port", type=int, required=True)
+flags = flags.parse_args()
+
+family = socket.AF_INET6 if ":" in flags.host else socket.AF_INET
+server = socket.socket(family, socket.SOCK_DGRAM)
+if family == socket.AF_INET6:
+    server.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+server.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4 << 20)
+server.bind((flags.host, flags.port))
+print(f"{flags.name} answers", flush=True)
+while True:
+    payload, client = server.recvfrom(65_536)
+    words = payload[:64].split()
+    if words[:1] == [b"answer"]:
+        answer = (flags.name.encode() + b" ").ljust(int(words[1]), b"x")
+    else:
+        answer = flags.name.encode() + b" " + payload
+    server.sendto(answer, client)
