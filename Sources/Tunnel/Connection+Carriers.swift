@@ -63,6 +63,8 @@ extension Connection {
         guard self.isActive, self.recovery != nil, self.signWantedAt == nil else { return }
         self.signWantedAt = now
         self.pingIsPending = true
+        // Until it comes nothing is given to the peer that couldn't be given to somebody else.
+        self.setPresence(.suspected)
     }
 
     // MARK: Liveness
@@ -70,7 +72,8 @@ extension Connection {
     mutating func noteAlive(at now: Instant) {
         self.aliveAt = now
         // One sign of life doesn't answer what has been unanswered for too long.
-        let isSuspected = self.carrier != nil && self.suspicionDeadline.map { now >= $0 } ?? false
+        let isLate = self.carrier != nil && self.suspicionDeadline.map { now >= $0 } ?? false
+        let isSuspected = isLate || self.signWantedAt != nil
         self.setPresence(isSuspected ? .suspected : .live)
     }
 
@@ -132,8 +135,13 @@ extension Connection {
     mutating func handleDeadline(at now: Instant) {
         switch self.state {
         case .closed: return
-        case .closing(_, let until):
-            if now >= until { self.wipe() }
+        case .closing(let end, let until):
+            guard now >= until else { return }
+            if self.carrier != nil, self.waitsForRoomToClose(end, at: now) {
+                self.state = .closing(end, until: now + self.roundTripTime.probeTimeout)
+            } else {
+                self.wipe()
+            }
             return
         case .active: break
         }

@@ -140,7 +140,7 @@ extension Connection {
     /// Nothing has got through for so long that datagrams seem not to, though they did.
     func isDark(at now: Instant) -> Bool {
         guard self.recovery != nil, let oldest = self.sent.oldestTime else { return false }
-        if self.presence != .live { return true }
+        if self.presence != .live, self.signWantedAt == nil { return true }
         return self.probeCount >= Constants.timeoutsBeforeDark && now - oldest >= Constants.darkNoSooner
     }
 }

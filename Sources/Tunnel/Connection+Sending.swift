@@ -10,8 +10,7 @@ extension Connection {
         case .closed: return nil
         case .closing(let end, _):
             guard self.closeIsPending else { return nil }
-            self.closeIsPending = false
-            self.closeSentAt = now
+            self.closeIsSent(end, at: now)
             let room = self.roomOnStream(session)
             return self.seal(into: &buffer, on: carrier, with: session, room: room, at: now) { _, body in
                 Self.writeClose(end, into: &body)

@@ -72,6 +72,7 @@ public struct Connection: ~Copyable {
     var datagrams = DatagramFrames()
     var closeIsPending = false
     var closeSentAt: Instant?
+    var closingSince: Instant?
 
     // Liveness
     public internal(set) var presence = Presence.live
@@ -157,16 +158,39 @@ public struct Connection: ~Copyable {
         self.dropStreams()
         self.events.append(.ended(end))
         if end.origin == .local, self.carrier != nil, self.session != nil {
-            var lifetime = TimeAmount.nanoseconds(3 * self.roundTripTime.probeTimeout.nanoseconds)
-            // A path that had grown slow before it fell silent keeps nobody waiting for longer than a peer is waited for.
-            if self.recovery != nil { lifetime = min(lifetime, self.deadAfter) }
-            // The keys of a key that is accepted no more are gone within a second.
-            if end.code == .revoked { lifetime = min(lifetime, Constants.revokedLifetime) }
-            self.state = .closing(end, until: now + lifetime)
+            self.closingSince = now
+            self.state = .closing(end, until: now + self.closingLifetime(end))
             self.closeIsPending = true
         } else {
             self.wipe()
         }
+    }
+
+    /// RFC 9000 §10.2: three PTOs.
+    private func closingLifetime(_ end: ConnectionEnd) -> TimeAmount {
+        var lifetime = TimeAmount.nanoseconds(3 * self.roundTripTime.probeTimeout.nanoseconds)
+        // A path that had grown slow before it fell silent keeps nobody waiting for longer than a peer is waited for.
+        if self.recovery != nil { lifetime = min(lifetime, self.deadAfter) }
+        // The keys of a key that is accepted no more are gone within a second.
+        if end.code == .revoked { lifetime = min(lifetime, Constants.revokedLifetime) }
+        return lifetime
+    }
+
+    /// The close goes out now: a byte stream may have been too full for it until then.
+    mutating func closeIsSent(_ end: ConnectionEnd, at now: Instant) {
+        if self.closeSentAt == nil, self.recovery == nil, end.code != .revoked {
+            self.state = .closing(end, until: now + self.closingLifetime(end))
+        }
+        self.closeIsPending = false
+        self.closeSentAt = now
+    }
+
+    /// Whether a close that nobody could be told of yet is given more time.
+    func waitsForRoomToClose(_ end: ConnectionEnd, at now: Instant) -> Bool {
+        guard self.closeIsPending, self.closeSentAt == nil, self.recovery == nil, end.code != .revoked else {
+            return false
+        }
+        return self.closingSince.map { now < $0 + self.deadAfter } ?? false
     }
 
     /// Its keys are to be erased: nothing is sealed with it any more.

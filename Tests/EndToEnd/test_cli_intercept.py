@@ -33,7 +33,7 @@ def test_the_whole_day(demo, closing):
     assert lines[0] == "Intercepting api-server in environment demo"
     assert re.fullmatch(r"  ✓ sidecar running next to api-server +\d+\.\d+ s", lines[1])
     assert re.fullmatch(
-        r"  ✓ tunnel up: tcp 127\.0\.0\.1:\d+, peer .{4}….{3}, rtt \d+\.\d ms +\d+\.\d+ s", lines[2]
+        r"  ✓ tunnel up: udp 127\.0\.0\.1:\d+, peer .{4}….{3}, rtt \d+\.\d ms +\d+\.\d+ s", lines[2]
     )
     assert lines[3] == f"  ✓ port {port} → localhost:{mine.address[1]}"
     assert lines[4:] == [

@@ -89,16 +89,17 @@ import Testing
         }
     }
 
+    /// What was measured before is forgotten after two cycles, whose rounds are slow while a queue stands.
     @Test(arguments: [(10e6, 100e6), (100e6, 10e6)])
     func changes(_ before: Double, _ after: Double) {
         let link = FlowSimulation.Link(rate: before, queue: 500_000, change: (5, after))
         var simulation = FlowSimulation(link, [.init(algorithm: .model)])
-        let outcome = simulation.run(seconds: 20)[0]
+        let outcome = simulation.run(seconds: 30)[0]
         if ProcessInfo.processInfo.environment["CONGESTION_TABLE"] != nil {
-            print("change", before, after, outcome.goodput(14..<20) / after, outcome.queueDelay(0.99, from: 14))
+            print("change", before, after, outcome.goodput(22..<30) / after, outcome.queueDelay(0.99, from: 22))
         }
-        #expect(outcome.goodput(14..<20) >= 0.8 * after)
-        #expect(outcome.queueDelay(0.99, from: 14) <= 0.12)
+        #expect(outcome.goodput(22..<30) >= 0.8 * after)
+        #expect(outcome.queueDelay(0.99, from: 22) <= 0.12)
     }
 
     @Test func afterAPause() {

@@ -77,6 +77,7 @@ struct ModelController: CongestionController {
     private var upGrowth = 1.0
     private var lossSeenInUp = false
     private var probeRTTUntil: Instant?
+    private var probedRTT = 0.0
 
     // Acknowledgements that come in lumps
     private var lump: (since: Instant, bytes: Double)?
@@ -327,26 +328,39 @@ struct ModelController: CongestionController {
     }
 
     private mutating func checkProbeRTT(_ news: AckNews) {
-        if let until = self.probeRTTUntil {
-            guard news.now >= until else { return }
-            self.probeRTTUntil = nil
-            self.minRTTAt = news.now
-            self.congestionWindow = max(self.congestionWindow, self.windowBeforeProbe)
-            self.enter(self.isFull ? .cruise : .startup, at: news.now)
+        let latest = max(1e-6, Double(news.latest.nanoseconds) / 1e9)
+        let target = self.product(Self.probeRTTGain)
+        if self.phase == .probeRTT {
+            // Counted from when there is little in flight: only then is the round trip the path's own.
+            guard let until = self.probeRTTUntil else {
+                if Double(news.inFlight) <= target {
+                    let seconds = Self.probeRTTDuration + min(latest, 2)
+                    self.probeRTTUntil = news.now + .nanoseconds(Int64(seconds * 1e9))
+                    self.probedRTT = latest
+                }
+                return
+            }
+            self.probedRTT = min(self.probedRTT, latest)
+            if news.now >= until { self.endProbeRTT(at: news.now) }
             return
         }
         guard Self.seconds(from: self.minRTTAt, to: news.now) > Self.minRTTLifetime else { return }
-        // With so little in flight what is measured now is the least there is.
-        if Double(news.inFlightBefore) <= self.product(Self.probeRTTGain) {
-            self.minRTT = max(1e-6, Double(news.latest.nanoseconds) / 1e9)
+        if Double(news.inFlightBefore) <= target {
+            // With so little in flight what is measured now is the least there is.
+            self.minRTT = latest
             self.minRTTAt = news.now
-            return
+        } else {
+            self.windowBeforeProbe = self.congestionWindow
+            self.enter(.probeRTT, at: news.now)
         }
-        self.windowBeforeProbe = self.congestionWindow
-        self.enter(.probeRTT, at: news.now)
-        let rtt = Double(news.smoothed.nanoseconds) / 1e9
-        self.probeRTTUntil = news.now + .nanoseconds(Int64((Self.probeRTTDuration + min(rtt, 2)) * 1e9))
-        self.minRTT = max(1e-6, Double(news.latest.nanoseconds) / 1e9)
+    }
+
+    private mutating func endProbeRTT(at now: Instant) {
+        self.probeRTTUntil = nil
+        self.minRTT = self.probedRTT
+        self.minRTTAt = now
+        self.congestionWindow = max(self.congestionWindow, self.windowBeforeProbe)
+        self.enter(self.isFull ? .cruise : .startup, at: now)
     }
 
     // MARK: The window
