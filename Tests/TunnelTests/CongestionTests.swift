@@ -49,6 +49,14 @@ import Testing
         Case(name: "50 kbit/s", rate: 50e3, queue: 20, modelAtLeast: 0.6),
         Case(name: "1 Gbit/s", rate: 1e9, queue: 1, modelAtLeast: 0.9),
         Case(name: "100 Mbit/s, ACKs every 20 ms", rate: 100e6, queue: 1, ackInterval: 0.02, modelAtLeast: 0.85),
+        Case(
+            name: "10 Mbit/s, 2 % lost, 10 ms of jitter",
+            rate: 10e6,
+            loss: 0.02,
+            queue: 1,
+            jitter: 0.01,
+            modelAtLeast: 0.75
+        ),
         Case(name: "100 Mbit/s, 20 ms of jitter", rate: 100e6, queue: 1, jitter: 0.02, modelAtLeast: 0.75),
     ]
 

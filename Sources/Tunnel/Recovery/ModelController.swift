@@ -40,6 +40,8 @@ struct ModelController: CongestionController {
     private static let queueShowsSeconds = 0.002
     /// So much loss is a full queue however short: a policer's. †
     private static let heavyLoss = 0.2
+    /// †
+    private static let messagesJudged = 50.0
 
     private var messageSize: Double
     private(set) var phase = Phase.startup
@@ -202,14 +204,13 @@ struct ModelController: CongestionController {
         let loss = sent > 0 ? Double(self.lostInRound) / Double(sent) : 0
         let minRTT = self.minRTT ?? 1
         let hasQueue = self.roundRTT > max(minRTT * Self.queueShows, minRTT + Self.queueShowsSeconds)
-        // Few messages show no rate.
-        let isMeasured = Double(sent) >= 8 * self.messageSize
+        // Of few messages one that is lost is a great share: then more rounds are judged together.
+        guard Double(sent) >= Self.messagesJudged * self.messageSize else { return }
         let isFullQueue =
-            isMeasured
-            && (loss > self.usualLoss + Self.lossMargin && hasQueue || loss > max(Self.heavyLoss, 2 * self.usualLoss))
+            (loss > self.usualLoss + Self.lossMargin && hasQueue || loss > max(Self.heavyLoss, 2 * self.usualLoss))
         if isFullQueue {
             self.queueIsFull(news)
-        } else if isMeasured, !hasQueue {
+        } else if !hasQueue {
             self.usualLoss += (loss - self.usualLoss) / 8
         }
         self.lostInRound = 0
