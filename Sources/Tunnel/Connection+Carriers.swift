@@ -42,7 +42,7 @@ extension Connection {
         return DatagramRecovery(
             algorithm: self.configuration.congestionAlgorithm,
             greatestMessage: min(greatest, Constants.greatestDatagramSize),
-            random: DatagramRecovery.RandomSeed(value: self.random.next())
+            random: self.random.next()
         )
     }
 

@@ -66,6 +66,4 @@ struct DatagramAdmission: ~Copyable {
         self.sources[source] = used + 1
         return true
     }
-
-    var sourceCount: Int { self.sources.count }
 }

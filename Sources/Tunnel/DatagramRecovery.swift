@@ -19,13 +19,11 @@ struct DatagramRecovery {
     /// When the first round trip was measured: losses before it show no persistent congestion (RFC 9002 §7.6.2).
     var firstSampleAt: Instant?
 
-    init(algorithm: CongestionAlgorithm, greatestMessage: Int, random: RandomSeed) {
+    init(algorithm: CongestionAlgorithm, greatestMessage: Int, random seed: UInt64) {
         self.mtu = PathMTU(greatest: greatestMessage)
-        self.congestion = Congestion(algorithm, messageSize: self.mtu.current, random: random.value)
+        self.congestion = Congestion(algorithm, messageSize: self.mtu.current, random: seed)
         self.pacer = Pacer(messageSize: self.mtu.current)
     }
-
-    struct RandomSeed { var value: UInt64 }
 
     func hasRoom(for size: Int) -> Bool { self.inFlight + size <= self.congestion.window }
 

@@ -39,7 +39,7 @@ public struct Initiator: ~Copyable {
         case closeCarrier(CarrierID)
         /// The sidecar answers initiations by cookies: it is overloaded, and takes the next one.
         case sidecarIsBusy
-        /// Datagrams get through no more: a byte stream is needed, a fresh one even if one stands by.
+        /// Datagrams get through no more: the byte stream beside them is needed now, if there is one.
         case datagramsAreLost(CarrierID)
         /// A response came whose mac1 is right but which doesn't open: the preshared keys differ.
         case presharedKeysDiffer

@@ -99,9 +99,13 @@ extension Intercept {
         }
         for location in locations where location.addresses(for: request).isEmpty {
             let message =
-                request.carrierChoice == .exec
-                ? "no command leads to the sidecar \(location.name) in this environment. Leave out --carrier exec."
-                : "the sidecar \(location.name) can't be dialled at '\(location.tcp)'. Name its address by --endpoint."
+                switch request.carrierChoice {
+                case .exec:
+                    "no command leads to the sidecar \(location.name) in this environment. Leave out --carrier exec."
+                case .udp: "the sidecar \(location.name) takes no datagrams. Leave out --carrier udp."
+                case .auto, .tcp:
+                    "the sidecar \(location.name) can't be dialled at '\(location.tcp)'. Name its address by --endpoint."
+                }
             throw RequestFailure(.failed, message)
         }
     }

@@ -25,12 +25,12 @@ struct DatagramBatch {
         var route: DatagramRoute
     }
 
-    private(set) var buffer = ByteBuffer()
+    private var buffer = ByteBuffer()
     private var entries: [Entry] = []
     /// The first that has not gone out.
     private var next = 0
     /// A device or an old kernel refused it: from then on one by one.
-    private(set) var segmentationRefused = 0
+    private var segmentationRefused = 0
 
     static let messagesAtMost = 64
     /// Four of the greatest GSO sends.
@@ -40,14 +40,11 @@ struct DatagramBatch {
     private static let refusalsTolerated = 3
 
     var isEmpty: Bool { self.next >= self.entries.count }
-    var count: Int { self.entries.count - self.next }
     private var isFull: Bool {
         self.entries.count >= Self.messagesAtMost || self.buffer.readableBytes >= Self.bytesAtMost
     }
 
     var usesSegmentation: Bool { self.segmentationRefused < Self.refusalsTolerated }
-
-    mutating func disableSegmentation() { self.segmentationRefused = Self.refusalsTolerated }
 
     /// Fills an empty batch. The closure appends one message and says where it goes.
     mutating func fill(_ next: (inout ByteBuffer) -> DatagramRoute?) {

@@ -34,8 +34,6 @@ final class TunnelSocket {
     private var retry: Scheduled<Void>?
     /// Each datagram comes with the address that it was sent to: what a server needs and a client doesn't.
     private let wantsLocalAddress: Bool
-    /// Messages that the system refused for other reasons than their size.
-    private(set) var refused: UInt64 = 0
 
     /// A full socket buffer drains within this. UDP sockets are hardly ever not writable: no poller is worth it. †
     private static let retryInterval = TimeAmount.milliseconds(1)
@@ -174,10 +172,9 @@ final class TunnelSocket {
 
     private func send() -> Bool {
         self.batch.send(on: self.descriptor, isIPv6: self.isIPv6) { refusal in
-            switch refusal {
-            case .tooLong(let size, let route): self.owner?.tunnelSocket(self, refused: size, to: route)
-            case .other: self.refused += 1
-            }
+            // Refused for another reason, it is as lost as on the way.
+            guard case .tooLong(let size, let route) = refusal else { return }
+            self.owner?.tunnelSocket(self, refused: size, to: route)
         }
     }
 
@@ -189,9 +186,6 @@ final class TunnelSocket {
             if self.send() { self.owner?.tunnelSocketIsWritable(self) } else { self.retryLater() }
         }
     }
-
-    /// For tests: as with a device that refuses it.
-    func disableSegmentation() { self.batch.disableSegmentation() }
 
     func close() {
         guard !self.isClosed else { return }
