@@ -31,7 +31,12 @@ extension Connection {
                 stamp: message.stamp,
                 at: now
             )
-            self.recovery?.mtu.acknowledged(message.size, isProbe: message.isSizeProbe, at: now)
+            self.recovery?.mtu.acknowledged(
+                message.size,
+                number: message.number,
+                isProbe: message.isSizeProbe,
+                at: now
+            )
         }
         if self.recovery?.mtu.current != sizeBefore { self.recovery?.sizeChanged() }
         let largest = max(newest.number, self.recovery?.largestAcknowledged ?? 0)
@@ -110,13 +115,21 @@ extension Connection {
     private mutating func countLost(_ lost: [SentMessage], at now: Instant) -> Bool {
         var hasFallen = false
         let lateness = self.lateness
+        let patience = TimeAmount.nanoseconds(2 * self.roundTripTime.probeTimeout.nanoseconds)
         for message in lost {
             self.recovery?.inFlight -= message.size
-            if !message.isSizeProbe {
-                self.recovery?.lateNumbers.append(message.number, at: now, remembered: lateness)
+            if message.isSizeProbe {
+                self.recovery?.mtu.probeLost(message.size, isAmongOthers: lost.count > 1, at: now)
+                continue
             }
-            let fell =
-                self.recovery?.mtu.lost(message.size, sentAt: message.time, isProbe: message.isSizeProbe, at: now)
+            self.recovery?.lateNumbers.append(message.number, at: now, remembered: lateness)
+            let fell = self.recovery?.mtu.lost(
+                message.size,
+                number: message.number,
+                sentAt: message.time,
+                patience: patience,
+                at: now
+            )
             hasFallen = hasFallen || fell ?? false
         }
         if hasFallen { self.recovery?.sizeChanged() }

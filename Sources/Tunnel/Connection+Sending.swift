@@ -52,6 +52,12 @@ extension Connection {
     ) -> CarrierID? {
         guard var size = self.recovery?.mtu.current else { return nil }
         self.recovery?.pacedUntil = nil
+        // Where much is sent nothing waits for long, and there is never nothing to send.
+        if self.recovery.map({ $0.congestion.window >= Constants.windowForSizeProbes * size }) ?? false,
+            let probe = self.recovery?.mtu.probeSize(at: now), self.mayElicit(probe, at: now)
+        {
+            return self.writeSizeProbe(probe, into: &buffer, on: carrier, with: session, at: now)
+        }
         if self.hasFramesToSend {
             // What waits for an answer to a challenge waits with all its window in flight: the answer doesn't count.
             let isProbe = self.recovery?.probesDue ?? 0 > 0 || !self.pathResponses.isEmpty

@@ -94,6 +94,8 @@ enum Constants {
     /// A peer that changes its address more often is followed no faster. †
     static let candidateInterval = TimeAmount.milliseconds(100)
     static let pathResponsesReadAtOnce = 8
+    /// Messages: where the window holds as many, greater sizes are tried while others wait. †
+    static let windowForSizeProbes = 32
     static let cookieSecretLifetime = TimeAmount.seconds(120)
     /// Initiations opened a second of those who have not shown that they receive at their address, of one address that has,
     /// and addresses that are counted. †

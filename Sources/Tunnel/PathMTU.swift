@@ -18,8 +18,16 @@ struct PathMTU {
     private var probing: Int?
     private var failures = 0
     private var searchAgainAt: Instant?
-    /// Messages greater than the base that were lost since one of them was acknowledged.
+    /// A size that failed is tried again, but not at once: a queue that was full then may not be.
+    private var retryAt: Instant?
+    /// Messages greater than the base that were lost, and none that is as great and younger has got through: how many, and
+    /// the size of the smallest.
     private var greatLost = 0
+    private var smallestLost = Int.max
+    private var firstLostAt: Instant?
+    /// The youngest message greater than the base that got through, and the youngest of the present size.
+    private var youngestGreat: (number: UInt64, size: Int)?
+    private var youngestFull: (number: UInt64, size: Int)?
     /// The number of the last black hole's messages isn't counted twice: those sent before it say nothing new.
     private var fellAt: Instant?
 
@@ -32,6 +40,8 @@ struct PathMTU {
     private static let probesOfOneSize = 3
     /// RFC 8899 §5.1.1, PMTU_RAISE_TIMER.
     static let raiseInterval = TimeAmount.seconds(600)
+    /// RFC 8899 §5.1.1, the least PROBE_TIMER.
+    static let retryInterval = TimeAmount.seconds(1)
     /// So many great messages in a row: a path that loses three of ten does that once in 4,000 messages. †
     static let blackHoleLosses = 7
 
@@ -47,6 +57,7 @@ struct PathMTU {
     func probeSize(at now: Instant) -> Int? {
         guard self.probing == nil else { return nil }
         if let searchAgainAt, now < searchAgainAt { return nil }
+        if let retryAt, now < retryAt { return nil }
         let ceiling = self.searchAgainAt == nil ? self.ceiling : self.greatest
         guard self.current < ceiling else { return nil }
         if self.current < Self.first, Self.first <= ceiling { return Self.first }
@@ -64,15 +75,19 @@ struct PathMTU {
         self.probing = size
     }
 
-    private mutating func probeFailed(_ size: Int, at now: Instant) {
+    /// - Parameter isAmongOthers: smaller ones were found lost with it.
+    mutating func probeLost(_ size: Int, isAmongOthers: Bool, at now: Instant) {
         guard self.probing == size else { return }
         self.probing = nil
-        self.failures += 1
+        self.retryAt = now + Self.retryInterval
+        // Lost with smaller ones, it was lost as they were.
+        if !isAmongOthers { self.failures += 1 }
         if self.failures >= Self.probesOfOneSize { self.lower(to: size - Constants.paddingUnit, at: now) }
     }
 
     private mutating func lower(to ceiling: Int, at now: Instant) {
         self.failures = 0
+        self.retryAt = nil
         self.ceiling = max(self.current, min(self.ceiling, ceiling))
         // What was found small may have been so for a while only.
         if self.probeSize(at: now) == nil { self.searchAgainAt = now + Self.raiseInterval }
@@ -80,8 +95,14 @@ struct PathMTU {
 
     // MARK: What became of messages
 
-    mutating func acknowledged(_ size: Int, isProbe: Bool, at now: Instant) {
-        if size > Constants.baseDatagramSize { self.greatLost = 0 }
+    mutating func acknowledged(_ size: Int, number: UInt64, isProbe: Bool, at now: Instant) {
+        if size > Constants.baseDatagramSize {
+            if self.youngestGreat.map({ number > $0.number }) ?? true { self.youngestGreat = (number, size) }
+            if size >= self.current, self.youngestFull.map({ number > $0.number }) ?? true {
+                self.youngestFull = (number, size)
+            }
+            if size >= self.smallestLost { self.forgetLost() }
+        }
         guard isProbe, size == self.probing else { return }
         self.probing = nil
         self.failures = 0
@@ -91,16 +112,27 @@ struct PathMTU {
         }
     }
 
+    private mutating func forgetLost() {
+        self.greatLost = 0
+        self.smallestLost = .max
+        self.firstLostAt = nil
+    }
+
     /// Returns whether the path has become smaller than was thought: all greater messages are lost with this one.
-    mutating func lost(_ size: Int, sentAt: Instant, isProbe: Bool, at now: Instant) -> Bool {
-        if isProbe {
-            self.probeFailed(size, at: now)
-            return false
-        }
+    ///
+    /// - Parameter patience: a full queue, which has room for small ones first, loses great ones for no longer.
+    mutating func lost(_ size: Int, number: UInt64, sentAt: Instant, patience: TimeAmount, at now: Instant) -> Bool {
         guard size > Constants.baseDatagramSize else { return false }
         if let fellAt, sentAt <= fellAt { return false }
+        // A full queue loses many in a row, too; but what comes after them is as great, and gets through.
+        for youngest in [self.youngestFull, self.youngestGreat] {
+            if let youngest, youngest.number > number, youngest.size >= size { return false }
+        }
         self.greatLost += 1
-        guard self.greatLost >= Self.blackHoleLosses else { return false }
+        self.smallestLost = min(self.smallestLost, size)
+        let firstLostAt = self.firstLostAt ?? sentAt
+        self.firstLostAt = firstLostAt
+        guard self.greatLost >= Self.blackHoleLosses, sentAt - firstLostAt >= patience else { return false }
         self.fall(below: size, at: now)
         return true
     }
@@ -114,8 +146,9 @@ struct PathMTU {
 
     private mutating func fall(below size: Int, at now: Instant) {
         self.current = Constants.baseDatagramSize
-        self.greatLost = 0
+        self.forgetLost()
         self.failures = 0
+        self.retryAt = nil
         self.probing = nil
         self.fellAt = now
         self.searchAgainAt = nil
