@@ -22,6 +22,10 @@ package struct ConnectionInspection {
     package var gaps: Int
     package var ackRanges: Int
     package var messagesInFlight: Int
+    /// On datagrams: bytes that count as in flight, and the same counted from the messages; the controller's window; the
+    /// greatest message.
+    package var recovery: (inFlight: Int, counted: Int, window: Int, mtu: Int)?
+    package var pathResponses: Int
     /// Entries of all queues of streams: a stream stands in each at most once.
     package var queued: Int
     /// Of either direction, with what keeping each costs.
@@ -45,6 +49,13 @@ extension Connection {
             gaps: self.gapCount,
             ackRanges: self.received.rangeCount,
             messagesInFlight: self.sent.unsettled,
+            recovery: self.recovery.map { recovery in
+                (
+                    recovery.inFlight, self.sent.bytesInFlight(on: self.carrier), recovery.congestion.window,
+                    recovery.mtu.current
+                )
+            },
+            pathResponses: max(self.pathResponses.count, self.pathResponsesReceived.count),
             queued: self.controlQueue.count + self.lostQueue.count + self.freshQueue.count
                 + self.blockedQueue.count,
             datagramBytes: max(self.datagrams.outgoing.byteCount, self.datagrams.incoming.byteCount),
@@ -105,6 +116,18 @@ extension Connection {
         hasher.combine(self.elicitedAt)
         hasher.combine(self.probeCount)
         hasher.combine(self.carrierLostAt)
+        hasher.combine(self.signWantedAt)
+        hasher.combine(self.pathResponses.count)
+        hasher.combine(self.pathResponsesReceived.count)
+        if let recovery = self.recovery {
+            hasher.combine(recovery.inFlight)
+            hasher.combine(recovery.largestAcknowledged)
+            hasher.combine(recovery.lossTime)
+            hasher.combine(recovery.probesDue)
+            hasher.combine(recovery.congestion.window)
+            hasher.combine(recovery.congestion.pacingRate)
+            hasher.combine(recovery.mtu.current)
+        }
         hasher.combine(self.events.count)
         hasher.combine(self.statistics.messagesReceived)
         hasher.combine(self.streams.count)
@@ -165,6 +188,9 @@ extension Initiator {
             hasher.combine(carrier.isAnswered)
             hasher.combine(carrier.retryAt)
             hasher.combine(carrier.attempts)
+            hasher.combine(carrier.isDark)
+            hasher.combine(carrier.isBound)
+            hasher.combine(carrier.cookie?.at)
             hasher.combine(carrier.outbox)
         }
         hasher.combine(self.secretArena.liveSecrets)
@@ -184,6 +210,11 @@ extension Responder {
     package func sessionCount(of key: PublicKey) -> Int { self.peers[key]?.current?.sessions.count ?? 0 }
 
     package func closingCount(of key: PublicKey) -> Int { self.peers[key]?.closing.count ?? 0 }
+
+    /// Where the key's datagrams go.
+    package func path(of key: PublicKey) -> PathAddress? { self.peers[key]?.current?.path?.route.remote }
+
+    package var datagramAnswerCount: Int { self.datagramAnswers.count }
 
     package func hash(into hasher: inout Hasher) {
         var peers = 0
@@ -221,6 +252,10 @@ extension Link {
     fileprivate func hash(into hasher: inout Hasher) {
         hasher.combine(self.secondName)
         hasher.combine(self.carriers)
+        hasher.combine(self.path?.route)
+        hasher.combine(self.candidate?.route)
+        hasher.combine(self.candidate?.data)
+        hasher.combine(self.candidate?.bytesReceived)
         for session in self.sessions { hasher.combine(session.session.localIndex) }
         self.connection.hash(into: &hasher)
     }

@@ -72,6 +72,15 @@ struct SentMessages: ~Copyable {
     /// Settled ones have left at the front, so the first is the oldest whose fate is unknown.
     var oldestTime: Instant? { self.keys.first?.time }
 
+    /// For tests: what counts as in flight there.
+    func bytesInFlight(on carrier: CarrierID?) -> Int {
+        var sum = 0
+        for at in 0..<self.keys.count where self.keys[offset: at].fate == .unknown {
+            if self.keys[offset: at].carrier == carrier { sum += self.messages[offset: at].size }
+        }
+        return sum
+    }
+
     mutating func append(_ message: SentMessage) {
         self.keys.append(Key(number: message.number, time: message.time, carrier: message.carrier))
         self.messages.append(message)

@@ -55,38 +55,78 @@ final class Attacker {
     func precede(_ message: ByteBuffer, at end: End, on attachment: Attachment) throws(SimulationFailure) {
         guard !self.world.isSettling, self.random.isOne(in: self.rarity) else { return }
         let (forgery, expectation) = self.forged(message, at: end)
-        try self.handIn(forgery, expectation, at: end, on: attachment)
+        let isTaken = try self.handIn(forgery, expectation, at: end) { _ throws(SimulationFailure) in
+            guard end.attachments.contains(where: { $0 === attachment }) else { return nil }
+            return end.take(forgery, from: attachment.id)
+        }
+        guard isTaken else { return }
+        attachment.hasTaken = true
+        attachment.framer.open()
     }
 
+    /// The same with datagrams. An initiator's socket takes only what names the responder as its sender, which anybody can.
+    func precede(_ message: ByteBuffer, at end: InitiatorEnd, onSocket id: CarrierID) throws(SimulationFailure) {
+        guard !self.world.isSettling, self.random.isOne(in: self.rarity) else { return }
+        let (forgery, expectation) = self.forged(message, at: end)
+        try self.handIn(forgery, expectation, at: end) { _ throws(SimulationFailure) in
+            end.isHeld(id) ? end.take(forgery, from: id) : nil
+        }
+    }
+
+    /// At the responder it has the choice of its address, too.
+    func precede(_ message: ByteBuffer, at end: ResponderEnd, from address: PathAddress) throws(SimulationFailure) {
+        guard !self.world.isSettling, self.random.isOne(in: self.rarity) else { return }
+        let (forgery, expectation) = self.forged(message, at: end)
+        let source = self.random.isOne(in: 3) ? address : self.address()
+        try self.handIn(forgery, expectation, at: end) { _ throws(SimulationFailure) in
+            try end.take(forgery, from: source)
+        }
+    }
+
+    /// One of a few where nobody listens.
+    func address() -> PathAddress {
+        let address = PathAddress(ipv4: 0xcb00_7100 | UInt32(self.random.between(0...7)), port: 4_444)
+        self.world.watch?.isHostile(address)
+        return address
+    }
+
+    /// Initiations with a right mac1 that don't open, from as many addresses, all at once.
+    func flood(_ responder: ResponderEnd, _ count: Int) {
+        for _ in 0..<count {
+            let address = PathAddress(ipv4: 0xc633_6400 | UInt32(self.random.between(0...255)), port: 4_444)
+            self.world.sayToResponder(self.forgedInitiation(to: responder, size: 1_200), from: address)
+        }
+    }
+
+    /// Returns whether it was taken.
+    @discardableResult
     private func handIn(
         _ message: ByteBuffer,
         _ expectation: Expectation,
         at end: End,
-        on attachment: Attachment
-    ) throws(SimulationFailure) {
+        _ take: (ByteBuffer) throws(SimulationFailure) -> MessageVerdict?
+    ) throws(SimulationFailure) -> Bool {
         // What time alone changes, it changes now.
         end.handleDeadline()
         try end.deliverEvents()
-        guard end.attachments.contains(where: { $0 === attachment }) else { return }
-        self.handedIn += 1
         let digest = end.digest
         let connectionDigest = end.connectionDigest
-        let verdict = end.take(message, from: attachment.id)
+        guard let verdict = try take(message) else { return false }
+        self.handedIn += 1
         if case .dropped(let reason) = verdict {
             // A genuine answer that came too late is an answer all the same: nobody waits for it any more.
-            if reason == .staleResponse, expectation == .anything { return }
+            if reason == .staleResponse, expectation == .anything { return false }
             try self.world.check(
                 end.digest == digest,
                 "\(end.name): a message of type \(message.messageType) was dropped, \(reason.label), and changed something"
             )
-            return
+            return false
         }
-        attachment.hasTaken = true
-        attachment.framer.open()
         try self.world.check(expectation == .anything, "\(end.name): a forged message was taken")
         if message.messageType == 1 {
             try self.world.check(end.connectionDigest == connectionDigest, "an initiation alone changed a connection")
         }
+        return true
     }
 
     // MARK: Forgeries
@@ -99,7 +139,7 @@ final class Attacker {
         case 3:
             guard let response = self.forgedResponse(to: end) else { return (self.garbage(), .dropped) }
             return (response, .dropped)
-        case 4: return (self.forgedInitiation(to: end), .dropped)
+        case 4: return (self.forgedInitiation(to: end, size: self.random.isOne(in: 2) ? 1_200 : nil), .dropped)
         case 5, 6: return (self.withOtherHeader(message ?? self.recorded() ?? self.garbage()), .dropped)
         case 7: return (self.withOtherLength(message ?? self.recorded() ?? self.garbage()), .dropped)
         default: return (self.withOtherBit(message ?? self.recorded() ?? self.garbage()), .dropped)
@@ -158,10 +198,10 @@ final class Attacker {
     }
 
     /// Either random throughout, or a genuine one with one bit changed; both with a right mac1.
-    private func forgedInitiation(to end: End) -> ByteBuffer {
+    private func forgedInitiation(to end: End, size: Int? = nil) -> ByteBuffer {
         guard let end = end as? ResponderEnd else { return self.garbage() }
         let genuine = self.seen.last { $0.messageType == 1 }
-        if let genuine, self.random.isOne(in: 2) {
+        if let genuine, size == nil || genuine.readableBytes == size, self.random.isOne(in: 2) {
             var body = genuine
             guard let covered = body.readSlice(length: genuine.readableBytes - Self.macs) else { return genuine }
             var bytes = ByteBuffer(bytes: covered.readableBytesView)
@@ -174,7 +214,8 @@ final class Attacker {
         }
         var bytes = ByteBuffer()
         bytes.writeInteger(UInt32(1), endianness: .little)
-        bytes.writeRandomBytes(self.random.between(256 - Self.macs - 4...1_200 - Self.macs - 4), self.random)
+        let length = size ?? self.random.between(256...1_200)
+        bytes.writeRandomBytes(length - Self.macs - 4, self.random)
         return self.withMacs(bytes, to: end.staticKey.publicKey)
     }
 

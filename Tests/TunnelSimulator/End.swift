@@ -20,7 +20,7 @@ public class End {
     /// false: its program has ended, and dials and answers no more.
     public var isRunning = true
     var attachments: [Attachment] = []
-    private var output = ByteBuffer()
+    var output = ByteBuffer()
 
     init(_ name: String, role: Role, maxMessageSize: Int, world: World) {
         self.name = name
@@ -42,6 +42,7 @@ public class End {
         consider(self.deadline.map { $0.nanoseconds - self.clockOffset })
         consider(self.nextWake)
         for attachment in self.attachments { consider(attachment.nextTime) }
+        for lane in self.world.lanes(to: self) { consider(lane.nextArrival) }
         return next.map { max($0, self.asleepUntil) }
     }
 
@@ -56,6 +57,11 @@ public class End {
     func take(_ message: ByteBuffer, from id: CarrierID) -> MessageVerdict { .dropped(.malformed) }
     func writeNext(into buffer: inout ByteBuffer, for id: CarrierID) -> Bool { false }
     func deliverEvents() throws(SimulationFailure) {}
+    func takeDatagrams() throws(SimulationFailure) {}
+    /// Sends the datagrams that may go out now.
+    func sendDatagrams() throws(SimulationFailure) {}
+    /// Is there still anything that this names?
+    func isHeld(_ id: CarrierID) -> Bool { self.attachments.contains { $0.id == id } }
     /// Of all that a message may change.
     var digest: Int { 0 }
     /// Of what only a confirmed session may change.
@@ -67,6 +73,7 @@ public class End {
     /// All that is due now.
     func run() throws(SimulationFailure) {
         try self.takeArrivals()
+        try self.takeDatagrams()
         if let deadline = self.deadline, deadline <= self.now { self.handleDeadline() }
         try self.wake()
         try self.pump()
@@ -102,6 +109,7 @@ public class End {
             switch attachment.framer.next() {
             case .message(let message):
                 try self.world.attacker?.precede(message, at: self, on: attachment)
+                guard self.attachments.contains(where: { $0 === attachment }) else { return }
                 switch self.take(message, from: attachment.id) {
                 case .taken:
                     attachment.hasTaken = true
@@ -154,6 +162,7 @@ public class End {
                 attachment.carrier?.noticeBreak(at: self.world.now)
             }
         }
+        try self.sendDatagrams()
         try self.deliverEvents()
     }
 }

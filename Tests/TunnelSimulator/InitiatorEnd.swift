@@ -14,6 +14,11 @@ public final class InitiatorEnd: End {
     /// Streams that the other side opens on each connection of this key.
     var dialAt: Int64?
     private var attempts = 0
+    /// Its way of datagrams, if it has one, and whether it has byte streams, too.
+    var line: DatagramLine?
+    var hasStreams = true
+    var openSocketAt: Int64?
+    private var socketsOpened = 0
     private var dateWasChanged = false
     private(set) var replacements = 0
     private(set) var established = 0
@@ -27,6 +32,7 @@ public final class InitiatorEnd: End {
         self.tunnel = Initiator(configuration, random: world.random.fork().source) { wallClock.now }
         super.init(name, role: .initiator, maxMessageSize: configuration.tunnel.maxMessageSize, world: world)
         self.dialAt = world.now
+        self.openSocketAt = world.now
     }
 
     public var key: PublicKey { self.configuration.staticKey.publicKey }
@@ -41,12 +47,15 @@ public final class InitiatorEnd: End {
         }
         for attachment in self.attachments { attachment.carrier?.cut(at: self.world.now, losing: false) }
         self.attachments.removeAll()
+        self.line?.socket = nil
         self.traffic = nil
         let wallClock = self.wallClock
         self.tunnel = Initiator(self.configuration, random: self.world.random.fork().source) { wallClock.now }
         guard arena.liveSecrets == 0 else { throw self.world.failure("\(self.name) left \(arena.liveSecrets) secrets") }
         self.attempts = 0
+        self.socketsOpened = 0
         self.dialAt = self.world.now
+        self.openSocketAt = self.world.now
     }
 
     func changeDate(by nanoseconds: Int64) {
@@ -94,8 +103,12 @@ public final class InitiatorEnd: End {
                     self.traffic = traffic
                 }
             case .resumed: self.attempts = 0
-            case .closeCarrier(let id): self.close(id)
-            case .presharedKeysDiffer, .moved, .answered, .sidecarIsBusy, .datagramsAreLost: break
+            case .closeCarrier(let id): if self.line?.socket == id { self.closeSocket() } else { self.close(id) }
+            case .answered(let id): if self.line?.socket == id { self.socketsOpened = 0 }
+            case .datagramsAreLost:
+                // The stream is needed now.
+                if self.attachments.isEmpty, self.dialAt != nil { self.dialAt = self.world.now }
+            case .presharedKeysDiffer, .moved, .sidecarIsBusy: break
             case .connection(.ended(let end)):
                 self.traffic = nil
                 if end.code == .replaced { self.replacements += 1 }
@@ -121,18 +134,69 @@ public final class InitiatorEnd: End {
         if let failure, let failure { throw failure }
     }
 
+    // MARK: Datagrams
+
+    override func isHeld(_ id: CarrierID) -> Bool { super.isHeld(id) || self.line?.socket == id }
+
+    func closeSocket() {
+        guard let line = self.line, let id = line.socket else { return }
+        self.world.log("\(self.name): closes socket \(id.rawValue)")
+        line.socket = nil
+        self.tunnel.carrierClosed(id, at: self.now)
+        guard self.isRunning else { return }
+        let step = Self.backoff[min(self.socketsOpened, Self.backoff.count - 1)]
+        self.socketsOpened += 1
+        self.openSocketAt = self.world.now + step
+    }
+
+    override func takeDatagrams() throws(SimulationFailure) {
+        while let line = self.line, let id = line.socket, let datagram = line.down.read(at: self.world.now) {
+            try self.world.attacker?.precede(datagram.bytes, at: self, onSocket: id)
+            guard line.socket == id else { return }
+            let verdict = self.take(datagram.bytes, from: id)
+            if case .dropped(let reason) = verdict {
+                self.world.log("\(self.name): drops a datagram of type \(datagram.bytes.messageType): \(reason.label)")
+            }
+            try self.deliverEvents()
+        }
+    }
+
+    override func sendDatagrams() throws(SimulationFailure) {
+        while let line = self.line, let id = line.socket {
+            self.output.clear()
+            guard self.writeNext(into: &self.output, for: id) else { return }
+            let message = ByteBuffer(bytes: self.output.readableBytesView)
+            try self.world.sealed(datagram: message, by: self)
+            if let greatest = line.refusesAbove, message.readableBytes > greatest {
+                self.tunnel.messageTooLong(message.readableBytes, on: id, at: self.now)
+            } else {
+                line.send(message, at: self.world.now)
+            }
+        }
+    }
+
     // MARK: The program
 
     override var nextWake: Int64? {
         var next = self.traffic?.nextWake
-        if let dialAt = self.dialAt, self.isRunning, self.dialsByItself { next = min(next ?? dialAt, dialAt) }
+        guard self.isRunning, self.dialsByItself else { return next }
+        if let dialAt = self.dialAt, self.hasStreams { next = min(next ?? dialAt, dialAt) }
+        if let openSocketAt = self.openSocketAt, self.line != nil { next = min(next ?? openSocketAt, openSocketAt) }
         return next
     }
 
     override func wake() throws(SimulationFailure) {
-        if let dialAt = self.dialAt, self.isRunning, self.dialsByItself, dialAt <= self.world.now {
-            self.dialAt = nil
-            if self.attachments.isEmpty { self.world.dial(self) }
+        if self.isRunning, self.dialsByItself {
+            if let dialAt = self.dialAt, self.hasStreams, dialAt <= self.world.now {
+                self.dialAt = nil
+                if self.attachments.isEmpty { self.world.dial(self) }
+            }
+            if let openSocketAt = self.openSocketAt, let line = self.line, openSocketAt <= self.world.now {
+                self.openSocketAt = nil
+                let id = self.world.openSocket(of: line)
+                line.socket = id
+                self.tunnel.carrierOpened(id, .datagrams, at: self.now)
+            }
         }
         try self.withConnection { connection throws(SimulationFailure) in try self.traffic?.wake(&connection) }
     }
@@ -141,7 +205,9 @@ public final class InitiatorEnd: End {
     public func finish() {
         self.isRunning = false
         self.tunnel.close(.done, at: self.now)
-        if !self.tunnel.isClosing { for attachment in self.attachments { self.close(attachment) } }
+        guard !self.tunnel.isClosing else { return }
+        for attachment in self.attachments { self.close(attachment) }
+        self.closeSocket()
     }
 
     // MARK: Bounds

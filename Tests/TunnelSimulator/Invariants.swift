@@ -57,6 +57,15 @@ extension World {
         )
         try self.check(connection.ackRanges <= 64, "\(end.name): \(connection.ackRanges) ranges to acknowledge")
         try self.check(connection.messagesInFlight <= 32_768, "\(end.name): too many messages in flight")
+        if let recovery = connection.recovery {
+            try self.check(
+                recovery.inFlight == recovery.counted,
+                "\(end.name): \(recovery.inFlight) bytes in flight, of which \(recovery.counted) are known"
+            )
+            try self.check(1_200...65_504 ~= recovery.mtu, "\(end.name): messages of \(recovery.mtu) bytes")
+            try self.check(recovery.window >= 2 * 1_200, "\(end.name): a window of \(recovery.window) bytes")
+        }
+        try self.check(connection.pathResponses <= 8, "\(end.name): \(connection.pathResponses) challenges")
         try self.check(connection.datagramBytes <= 1_024 * 1_024, "\(end.name): too many datagrams wait")
         try self.check(
             connection.events <= 4 * connection.streams.count + 9 + DatagramTraffic.trackedAtMost,

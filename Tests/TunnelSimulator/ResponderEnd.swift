@@ -119,7 +119,52 @@ public final class ResponderEnd: End {
     override func wake() throws(SimulationFailure) {
         for (key, _) in self.accepted {
             guard let traffic = self.traffic[key] else { continue }
-            try self.withConnection(of: key) { connection throws(SimulationFailure) in try traffic.wake(&connection) }
+            try self.withConnection(of: key) { connection throws(SimulationFailure) in
+                // Of one that has just taken another's place the application is told in a moment.
+                if connection.number == traffic.connection { try traffic.wake(&connection) }
+            }
+        }
+    }
+
+    // MARK: Datagrams
+
+    override func takeDatagrams() throws(SimulationFailure) {
+        for lane in self.world.lanes(to: self) {
+            while let datagram = lane.read(at: self.world.now) {
+                try self.world.attacker?.precede(datagram.bytes, at: self, from: datagram.from)
+                try self.take(datagram.bytes, from: datagram.from)
+            }
+        }
+    }
+
+    @discardableResult
+    func take(_ datagram: ByteBuffer, from address: PathAddress) throws(SimulationFailure) -> MessageVerdict {
+        self.world.watch?.received(datagram, from: address)
+        let verdict = self.tunnel.receive(datagram: datagram, from: DatagramRoute(remote: address), at: self.now)
+        switch verdict {
+        case .taken: self.world.watch?.took(from: address)
+        case .dropped(let reason):
+            self.world.log("\(self.name): drops a datagram of type \(datagram.messageType): \(reason.label)")
+        }
+        for (key, _) in self.accepted {
+            if let path = self.tunnel.path(of: key) { try self.world.watch?.uses(path, self.world) }
+        }
+        try self.deliverEvents()
+        return verdict
+    }
+
+    override func sendDatagrams() throws(SimulationFailure) {
+        while true {
+            self.output.clear()
+            guard let route = self.tunnel.writeNextDatagram(into: &self.output, at: self.now) else { return }
+            let message = ByteBuffer(bytes: self.output.readableBytesView)
+            try self.world.sealed(datagram: message, by: self)
+            let line = self.world.lines.first { $0.outside == route.remote }
+            if let greatest = line?.refusesAbove, message.readableBytes > greatest {
+                self.tunnel.messageTooLong(message.readableBytes, to: route, at: self.now)
+            } else {
+                try self.world.deliver(message, to: route)
+            }
         }
     }
 
@@ -164,6 +209,7 @@ public final class ResponderEnd: End {
                 try self.world.checkBounds(of: connection.inspection, self.configuration, at: self)
             }
         }
+        try self.world.check(self.tunnel.datagramAnswerCount <= 256, "many answers wait")
         try self.world.check(self.tunnel.sessionCount <= sessions, "sessions that belong to nobody")
         try self.world.check(
             self.tunnel.secretArena.liveSecrets <= 2 * self.tunnel.sessionCount,

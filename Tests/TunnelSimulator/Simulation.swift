@@ -23,6 +23,7 @@ public struct Simulation {
         self.duration = (random.isOne(in: 16) ? random.between(100...500) : random.between(1...20)) * Self.second
         self.setUpEnds()
         self.setUpNetwork()
+        self.setUpLines()
         self.setUpTrouble()
     }
 
@@ -115,6 +116,34 @@ public struct Simulation {
         world.openPause = Int64(self.random.logarithmic(2_000_000...1_000_000_000))
     }
 
+    /// Half of the worlds have datagrams, too; a third of their ends have nothing else.
+    private func setUpLines() {
+        guard self.random.isOne(in: 2) else { return }
+        for initiator in self.world.initiators where !self.random.isOne(in: 4) {
+            let line = DatagramLine(initiator, self.laneShape(), random: self.random.fork())
+            line.refusesAbove = self.random.isOne(in: 4) ? self.random.between(1_200...9_000) : nil
+            initiator.line = line
+            initiator.hasStreams = !self.random.isOne(in: 3)
+            self.world.lines.append(line)
+        }
+    }
+
+    private func laneShape() -> DatagramLane.Shape {
+        var shape = DatagramLane.Shape()
+        shape.latency = Int64(self.random.logarithmic(50_000...150_000_000))
+        shape.jitter = self.random.isOne(in: 2) ? self.random.between(0...shape.latency) : 0
+        shape.bytesPerSecond = self.random.logarithmic(50_000...1_000_000_000)
+        // Full, it takes no longer than a peer is waited for.
+        let longest = Int64(shape.bytesPerSecond) * self.configuration.deadAfter.nanoseconds / (4 * Self.second)
+        shape.queue = self.random.logarithmic(4_096...max(8_192, min(1_024 * 1_024, Int(longest))))
+        shape.lost = self.random.isOne(in: 3) ? 0 : self.random.logarithmic(1...300)
+        shape.burst = self.random.isOne(in: 3) ? self.random.between(1...8) : 1
+        shape.repeated = self.random.isOne(in: 4) ? self.random.logarithmic(1...100) : 0
+        shape.grain = Int64(self.random.logarithmic(1...2_000_000))
+        if self.random.isOne(in: 3) { shape.mtu = self.random.between(1_200...9_000) }
+        return shape
+    }
+
     private func setUpTrouble() {
         let count = self.random.isOne(in: 8) ? 0 : self.random.logarithmic(1...16)
         for _ in 0..<count {
@@ -132,6 +161,7 @@ public struct Simulation {
         self.world.isSettling = true
         self.world.removeStrangers()
         for carrier in self.world.liveCarriers { carrier.heal() }
+        for line in self.world.lines { line.heal() }
         self.world.log("quiet")
         // Whoever sleeps wakes first: until then nothing shows that anything is amiss.
         try self.world.run(until: self.world.ends.map(\.asleepUntil).max() ?? self.world.now)
@@ -146,6 +176,8 @@ public struct Simulation {
         world.log("the end")
         for initiator in world.initiators { initiator.finish() }
         try world.run(for: .seconds(30))
+        // A close that was lost is told by silence, and then by time.
+        if !world.lines.isEmpty { try world.run(for: self.configuration.linger + .minutes(4)) }
         for initiator in world.initiators {
             try world.check(initiator.tunnel.secretArena.liveSecrets == 0, "\(initiator.name) keeps secrets")
         }

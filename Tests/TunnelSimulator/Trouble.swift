@@ -17,6 +17,16 @@ enum Trouble: CaseIterable {
     case responderRestarts
     case stranger
     case strangers
+    case natRebinds
+    case addressChanges
+    case addressFlaps
+    case datagramsBlocked
+    case upBlocked
+    case downBlocked
+    case pathShrinks
+    case pathGrows
+    case lossGrows
+    case flood
 
     private static let eightHours: Int64 = 8 * 3_600 * 1_000_000_000
     private static let nanosecondsAtMost: Int64 = 30_000_000_000
@@ -39,6 +49,7 @@ enum Trouble: CaseIterable {
         case .offline:
             world.offlineUntil = world.now + random.between(0...2 * Self.nanosecondsAtMost)
             for carrier in world.liveCarriers { carrier.cut(at: world.now, losing: random.isOne(in: 2)) }
+            for line in world.lines { line.isDark(until: world.offlineUntil, up: true, down: true) }
         case .sleepHere:
             // Whoever stays awake goes on asking, which takes its time here too.
             let isAlone = world.initiators.count == 1
@@ -57,6 +68,35 @@ enum Trouble: CaseIterable {
         case .responderRestarts: try responder.restart()
         case .stranger: world.addStranger()
         case .strangers: for _ in 0..<random.between(10...80) { world.addStranger() }
+        case .flood:
+            if !world.lines.isEmpty { world.attacker?.flood(responder, random.logarithmic(50...400)) }
+        case .natRebinds, .addressChanges, .addressFlaps, .datagramsBlocked, .upBlocked, .downBlocked, .pathShrinks,
+            .pathGrows, .lossGrows:
+            if let line = initiator.line { self.happen(to: line, world) }
+        }
+    }
+
+    private func happen(to line: DatagramLine, _ world: World) {
+        let random = world.random
+        switch self {
+        case .natRebinds: line.rebind()
+        case .addressChanges: line.move()
+        case .addressFlaps: line.flapsUntil = world.now + random.between(0...2_000_000_000)
+        case .datagramsBlocked: line.isDark(until: world.now + self.nap(random), up: true, down: true)
+        case .upBlocked: line.isDark(until: world.now + self.nap(random), up: true, down: false)
+        case .downBlocked: line.isDark(until: world.now + self.nap(random), up: false, down: true)
+        case .pathShrinks, .pathGrows:
+            let mtu = self == .pathGrows ? 65_507 : random.between(1_200...1_500)
+            if random.isOne(in: 2) {
+                line.refusesAbove = mtu
+            } else {
+                line.up.shape.mtu = mtu
+                line.down.shape.mtu = mtu
+            }
+        case .lossGrows:
+            line.up.shape.lost = random.between(0...300)
+            line.down.shape.lost = random.between(0...300)
+        default: break
         }
     }
 

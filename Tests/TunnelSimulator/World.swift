@@ -24,6 +24,11 @@ public final class World {
     var attacker: Attacker?
     /// Until then no carrier comes to be.
     var offlineUntil: Int64 = 0
+    /// The ways of datagrams, of those who have one.
+    var lines: [DatagramLine] = []
+    private(set) var watch: DatagramWatch?
+    /// What the attacker has put on its way to the responder beside every line.
+    let strangers: DatagramLane
 
     let ledger = Ledger()
     private var departed: [End] = []
@@ -32,8 +37,9 @@ public final class World {
     private var actions: [(at: Int64, what: (World) throws(SimulationFailure) -> Void)] = []
     private(set) public var steps = 0
     private var stepsWithoutTime = 0
-    /// The greatest counter that was sealed for each key, told by the direction and the receiver's index.
-    private var greatestCounters: [UInt64: UInt64] = [:]
+    /// The counters that were sealed for each key, told by the direction and the receiver's index: the greatest, and those
+    /// below it that weren't met.
+    private var counters: [UInt64: (greatest: UInt64, unmet: Set<UInt64>)] = [:]
     public private(set) var bytesSealed = 0
     public private(set) var connectionEnds: [ConnectionEnd] = []
 
@@ -42,12 +48,16 @@ public final class World {
     public init(seed: UInt64) {
         self.seed = seed
         self.random = SeededRandom(seed: seed)
+        self.strangers = DatagramLane(DatagramLane.Shape(), random: SeededRandom(seed: ~seed))
     }
 
     func add(_ end: End) {
         self.ends.append(end)
         if let end = end as? InitiatorEnd { self.initiators.append(end) }
-        if let end = end as? ResponderEnd { self.responder = end }
+        if let end = end as? ResponderEnd {
+            self.responder = end
+            self.watch = DatagramWatch(responder: end.staticKey.publicKey)
+        }
     }
 
     /// Strangers leave before all is judged.
@@ -87,6 +97,36 @@ public final class World {
                 && !carrier.acceptor.end.attachments.contains { $0 === carrier.acceptor }
         }
         return self.carriers
+    }
+
+    // MARK: Datagrams
+
+    func openSocket(of line: DatagramLine) -> CarrierID {
+        defer { self.nextCarrier += 1 }
+        self.log("\(line.initiator.name): opens socket \(self.nextCarrier)")
+        // What came for the old one is nobody's.
+        line.down.drain()
+        line.rebind()
+        return CarrierID(self.nextCarrier)
+    }
+
+    /// A datagram leaves the responder: to one of the lines, or to nobody.
+    func deliver(_ datagram: ByteBuffer, to route: DatagramRoute) throws(SimulationFailure) {
+        try self.watch?.sent(datagram.readableBytes, to: route.remote, self)
+        guard let line = self.lines.first(where: { $0.outside == route.remote && $0.socket != nil }) else { return }
+        line.down.send(DatagramLane.Datagram(bytes: datagram, from: route.remote), at: self.now)
+    }
+
+    /// What the attacker says to the responder from an address where nobody listens.
+    func sayToResponder(_ message: ByteBuffer, from address: PathAddress) {
+        self.watch?.isHostile(address)
+        self.strangers.send(DatagramLane.Datagram(bytes: message, from: address), at: self.now)
+    }
+
+    /// Datagrams on their way to this end.
+    func lanes(to end: End) -> [DatagramLane] {
+        if let line = (end as? InitiatorEnd)?.line { return line.socket == nil ? [] : [line.down] }
+        return end is ResponderEnd ? self.lines.map(\.up) + [self.strangers] : []
     }
 
     // MARK: Time
@@ -182,28 +222,62 @@ public final class World {
         )
     }
 
-    /// A message as it goes out. No key may see a number twice: the index names the key, and numbers rise.
+    /// A message as it goes out on a byte stream.
     func sealed(_ message: ByteBuffer, by end: End, on attachment: Attachment) throws(SimulationFailure) {
-        let type: UInt8 = message.getInteger(at: message.readerIndex) ?? 0
-        let size = message.readableBytes
-        self.bytesSealed += size
-        self.log("\(end.name): message of type \(type), \(size) bytes, on carrier \(attachment.id.rawValue)")
         if end.role == .responder {
             try self.check(attachment.hasTaken, "a byte for one who has shown nothing")
         }
-        if type == 4 {
-            let index: UInt32 = message.getInteger(at: message.readerIndex + 4, endianness: .little) ?? 0
-            let counter: UInt64 = message.getInteger(at: message.readerIndex + 8, endianness: .little) ?? 0
-            let key = UInt64(index) | (end.role == .initiator ? 1 << 32 : 0)
-            if let greatest = self.greatestCounters[key] {
-                try self.check(counter > greatest, "number \(counter) after \(greatest) under one key")
-            }
-            self.greatestCounters[key] = counter
+        if message.messageType != 4 {
+            try self.check(message.readableBytes <= 1_200, "a handshake message of \(message.readableBytes) bytes")
+        }
+        try self.sealed(message, by: end, on: "carrier \(attachment.id.rawValue)")
+    }
+
+    /// A message as it goes out in a datagram.
+    func sealed(datagram message: ByteBuffer, by end: End) throws(SimulationFailure) {
+        let size = message.readableBytes
+        switch message.messageType {
+        case 1, 2: try self.check(size == 1_200, "a handshake message of \(size) bytes")
+        case 3: try self.check(size == 64, "a cookie reply of \(size) bytes")
+        default: try self.check(size <= 65_504, "a datagram of \(size) bytes")
+        }
+        try self.sealed(message, by: end, on: "a path of datagrams")
+    }
+
+    private func sealed(
+        _ message: ByteBuffer,
+        by end: End,
+        on way: @autoclosure () -> String
+    ) throws(SimulationFailure) {
+        let size = message.readableBytes
+        self.bytesSealed += size
+        self.log("\(end.name): message of type \(message.messageType), \(size) bytes, on \(way())")
+        if message.messageType == 4 {
+            try self.noteCounter(of: message, by: end)
             let limit = self.ends.map(\.maxMessageSize).max() ?? 0
             try self.check(size <= limit && size % 16 == 0, "a data message of \(size) bytes")
-        } else {
-            try self.check(size <= 1_200, "a handshake message of \(size) bytes")
         }
         self.attacker?.saw(message, by: end)
+    }
+
+    /// No key may see a number twice. The index names the key. Numbers rise, but for what waits on one carrier while another
+    /// sends.
+    private func noteCounter(of message: ByteBuffer, by end: End) throws(SimulationFailure) {
+        let index: UInt32 = message.getInteger(at: message.readerIndex + 4, endianness: .little) ?? 0
+        let counter: UInt64 = message.getInteger(at: message.readerIndex + 8, endianness: .little) ?? 0
+        let key = UInt64(index) | (end.role == .initiator ? 1 << 32 : 0)
+        self.log("number \(counter) under \(key)")
+        guard var known = self.counters.removeValue(forKey: key) else {
+            self.counters[key] = (counter, counter < 64 ? Set(0..<counter) : [])
+            return
+        }
+        if counter > known.greatest {
+            // A session that was left for a while: what other keys sealed meanwhile is none of this one's.
+            if counter - known.greatest <= 64 { known.unmet.formUnion(known.greatest + 1..<counter) }
+            known.greatest = counter
+        } else {
+            try self.check(known.unmet.remove(counter) != nil, "number \(counter) twice under one key")
+        }
+        self.counters[key] = known
     }
 }
