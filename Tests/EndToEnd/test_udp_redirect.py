@@ -146,7 +146,8 @@ def test_killed_it_leaves_nothing(pair, run, closing):
     client.comes_to("ada", 5)
     sidecar.kill()
     eventually("no rule is left", lambda: pair.rules() == before, 1)
-    assert pair.who() == "original"
+    # An answer that leaves while the kernel takes the table down may be lost.
+    eventually("the original answers", lambda: pair.who(timeout=0.5) == "original", 1)
     client.comes_to("original", 5)
 
 

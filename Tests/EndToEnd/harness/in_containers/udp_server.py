@@ -23,4 +23,8 @@ while True:
         answer = (flags.name.encode() + b" ").ljust(int(words[1]), b"x")
     else:
         answer = flags.name.encode() + b" " + payload
-    server.sendto(answer, client)
+    try:
+        server.sendto(answer, client)
+    except OSError as error:
+        # While a table with translations goes, the kernel refuses what is in its hooks just then: lost, as on the way.
+        print(f"{flags.name} couldn't answer: {error}", flush=True)
