@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+import itertools
 import os
 import queue
 import socket
@@ -15,11 +16,14 @@ GIB = 1 << 30
 
 
 class Sender(threading.Thread):
-    """Sends so many bytes, then FIN. The bytes repeat nowhere, so that none can be lost, doubled or moved unseen."""
+    """Sends so many bytes, then FIN. The bytes repeat nowhere, so that none can be lost, doubled or moved unseen.
 
-    def __init__(self, connection, size):
+    With `enough`, an event, it goes on until that is set: `size` is the least then, and at the end what it was.
+    """
+
+    def __init__(self, connection, size, enough=None):
         super().__init__(daemon=True)
-        self.connection, self.size = connection, size
+        self.connection, self.size, self.enough = connection, size, enough
         self.sent = 0
         self.digest = hashlib.sha256()
         self.error = None
@@ -30,7 +34,11 @@ class Sender(threading.Thread):
         source = memoryview(os.urandom(2 * CHUNK))
         chunk = bytearray(CHUNK)
         try:
-            for number in range(-(-self.size // CHUNK)):
+            for number in itertools.count():
+                if self.sent >= self.size:
+                    if not self.enough or self.enough.is_set():
+                        break
+                    self.size += CHUNK
                 shift = number * 7919 % CHUNK
                 chunk[:] = source[shift : shift + CHUNK]
                 chunk[:8] = number.to_bytes(8, "big")
@@ -88,13 +96,13 @@ def finish(sender, receiver, deadline):
 class BulkServer(Server):
     """Sends so many bytes on each connection, and reads what the client sends."""
 
-    def __init__(self, size, host="127.0.0.1"):
-        self.size = size
+    def __init__(self, size, host="127.0.0.1", enough=None):
+        self.size, self.enough = size, enough
         self._transfers = queue.Queue()
         super().__init__(self.transfer, host)
 
     def transfer(self, connection):
-        transfer = Transfer(Sender(connection, self.size), Receiver(connection))
+        transfer = Transfer(Sender(connection, self.size, self.enough), Receiver(connection))
         self._transfers.put(transfer)
         transfer.sender.join()
         transfer.receiver.join()
