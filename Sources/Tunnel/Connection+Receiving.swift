@@ -120,7 +120,20 @@ extension Connection {
         guard stream.receiveBuffer.gapCount <= Constants.gapsPerStream,
             self.gapCount <= Constants.gapsPerConnection
         else { throw TransportError(.internalError, "more gaps than are kept") }
+        if stream.receiveBuffer.gapCount > 0, !stream.isReadable, stream.finalSize == nil,
+            stream.receiveWindow.growPastGaps(windowAtMost: self.streamWindowAtMost(stream))
+        {
+            self.queueControl(stream, .maxStreamData)
+        }
         self.signalReadable(stream)
+    }
+
+    /// No stream grows to where a few that stand still would take what all share. The control stream takes no credit from
+    /// the connection: what it may hold is added to that.
+    func streamWindowAtMost(_ stream: StreamState) -> UInt64 {
+        guard stream.countsAgainstConnection else { return Constants.initialStreamWindow }
+        let most = self.configuration.maxConnectionWindow
+        return min(Constants.maxStreamWindow, (most - min(most, self.receiveWindow.buffered)) / 2)
     }
 
     /// RFC 9000 §4.5: once known, a stream's size never changes, and is no less than what has come.

@@ -4,7 +4,7 @@ import NIOCore
 ///
 /// The window follows the measured bandwidth-delay product, as neqo's does: whenever more was consumed since the last
 /// update than a window a round trip would explain, the window was what held the sender back, and it grows.
-/// It never shrinks, and it grows only by what the application consumed: a reader that stands still keeps it small.
+/// It never shrinks, and it grows only while the application takes what there is: a reader that stands still keeps it small.
 struct ReceiveWindow {
     /// How many bytes may come in all, as the peer was told.
     private(set) var limit: UInt64
@@ -33,6 +33,15 @@ struct ReceiveWindow {
 
     /// Whether so much was consumed that the peer should hear of it: a quarter of the window.
     var wantsUpdate: Bool { self.limit - self.consumed < self.window - self.window / 4 }
+
+    /// All that is in order was taken, and half the window lies beyond gaps: what holds the sender back are losses, which
+    /// take a round trip to mend, and not the reader. The window doubles, and the peer should hear of it.
+    mutating func growPastGaps(windowAtMost cap: UInt64) -> Bool {
+        guard self.window < cap, self.buffered > self.window / 2 else { return false }
+        self.window = min(cap, 2 * self.window)
+        self.limit = max(self.limit, self.consumed + self.window)
+        return true
+    }
 
     /// The new limit to announce.
     mutating func update(at now: Instant, roundTripTime: TimeAmount, windowAtMost cap: UInt64) -> UInt64 {

@@ -110,6 +110,16 @@ import Testing
         #expect(outcome.queueDelay(0.99, from: 22) <= 0.12)
     }
 
+    /// A peer's window stops the sender again and again, though more is in flight than the path holds: startup, which sends
+    /// at nearly three times the rate, has to end all the same.
+    @Test func startupEndsWhereThePeersWindowStopsIt() {
+        let link = FlowSimulation.Link(rate: 300e6, queue: 1_875_000, loss: 0.01)
+        var simulation = FlowSimulation(link, [.init(algorithm: .model, credit: 4_500_000)])
+        let outcome = simulation.run(seconds: 8)[0]
+        #expect(outcome.goodput(2..<8) >= 0.9 * 0.99 * 300e6)
+        #expect(Double(outcome.lost) / Double(outcome.sent) < 0.03)
+    }
+
     @Test func afterAPause() {
         var simulation = FlowSimulation(.init(), [.init(algorithm: .model, idle: 4...6)])
         let outcome = simulation.run(seconds: 8)[0]

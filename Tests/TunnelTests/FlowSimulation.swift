@@ -29,6 +29,8 @@ struct FlowSimulation {
         var startsAt = 0.0
         /// It has something to send until then, and again from the other time on.
         var idle: ClosedRange<Double>?
+        /// Bytes in flight for which its peer gives credit, whatever the controller allows.
+        var credit = Int.max
     }
 
     struct Outcome {
@@ -187,6 +189,10 @@ struct FlowSimulation {
         sender.wakeAt = .infinity
         while sender.probes > 0 || sender.bytesInFlight + Self.size <= sender.congestion.window {
             let isProbe = sender.probes > 0
+            if sender.bytesInFlight + Self.size > sender.flow.credit {
+                sender.sampler.noteAppLimited(inFlight: sender.bytesInFlight)
+                break
+            }
             if !isProbe, let at = sender.pacer.nextSendTime(for: Self.size, at: self.instant(now)) {
                 sender.wakeAt = Double(at.nanoseconds) / 1e9
                 break

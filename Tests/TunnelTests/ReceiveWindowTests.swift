@@ -67,6 +67,24 @@ import TunnelSimulator
         #expect(window.window == 1_000)
     }
 
+    /// All that is in order was taken, and what lies beyond a gap holds the sender back: that is no slow reader.
+    @Test func growsWhileAGapIsMended() {
+        var window = ReceiveWindow(window: 1_000)
+        expect(window.receive(500))
+        expect(!window.growPastGaps(windowAtMost: 3_000))
+        expect(window.receive(1))
+        expect(window.growPastGaps(windowAtMost: 3_000))
+        #expect(window.limit == 2_000)
+        expect(window.receive(1_499))
+        expect(window.growPastGaps(windowAtMost: 3_000))
+        #expect(window.limit == 3_000)
+        expect(window.receive(1_000))
+        expect(!window.growPastGaps(windowAtMost: 3_000))
+        // What was granted in advance doesn't count as used.
+        window.consume(3_000)
+        expect(window.update(at: .seconds(1), roundTripTime: .milliseconds(10), windowAtMost: 3_000), is: 6_000)
+    }
+
     /// Limits only rise, whatever the cap has become.
     @Test(arguments: 0..<50) func neverShrinks(_ seed: UInt64) {
         let random = SeededRandom(seed: seed)

@@ -65,6 +65,7 @@ struct ModelController: CongestionController {
     private var latestBandwidth = 0.0
     private var latestInflight = 0.0
     private var roundRTT = Double.infinity
+    private var roundHadQueue = false
     private var usualLoss = 0.0
 
     // Startup
@@ -206,6 +207,7 @@ struct ModelController: CongestionController {
         let hasQueue = self.roundRTT > max(minRTT * Self.queueShows, minRTT + Self.queueShowsSeconds)
         // Of few messages one that is lost is a great share: then more rounds are judged together.
         guard Double(sent) >= Self.messagesJudged * self.messageSize else { return }
+        self.roundHadQueue = hasQueue
         let isFullQueue =
             (loss > self.usualLoss + Self.lossMargin && hasQueue || loss > max(Self.heavyLoss, 2 * self.usualLoss))
         if isFullQueue {
@@ -254,13 +256,12 @@ struct ModelController: CongestionController {
 
     private mutating func checkStartup(_ isRoundStart: Bool, _ news: AckNews) {
         guard self.phase == .startup, isRoundStart else { return }
-        if !news.rate.isAppLimited {
-            if self.longTermBandwidth >= self.fullBandwidth * Self.fullGrowth {
-                self.fullBandwidth = self.longTermBandwidth
-                self.fullCount = 0
-            } else {
-                self.fullCount += 1
-            }
+        if self.longTermBandwidth >= self.fullBandwidth * Self.fullGrowth {
+            self.fullBandwidth = self.longTermBandwidth
+            self.fullCount = 0
+        } else if !news.rate.isAppLimited || self.roundHadQueue {
+            // A sender whom its peer's window stops again and again fills the pipe all the same, in bursts.
+            self.fullCount += 1
         }
         // A queue that overflows says that the pipe is full before the third round does.
         if self.fullCount >= Self.fullRounds || self.fullCount >= 1 && self.saved != nil {
