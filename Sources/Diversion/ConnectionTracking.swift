@@ -43,24 +43,28 @@ struct ConnectionTracking: ~Copyable {
 
     deinit { close(self.descriptor) }
 
-    /// Has the kernel forget the flows of UDP that are so.
+    /// So many are forgotten at once, some 10 µs each: anybody can send from many ports, and the loop that calls has other
+    /// things to do. †
+    static let forgottenAtOnce = 4_096
+
+    /// Has the kernel forget flows of UDP that are so.
     ///
-    /// - Returns: how many.
-    func forget(where isStale: (Entry) -> Bool) throws(DiversionError) -> Int {
+    /// - Returns: how many, and whether there may be more.
+    func forget(where isStale: (Entry) -> Bool) throws(DiversionError) -> (count: Int, mayBeMore: Bool) {
         var stale: [Entry] = []
         var seen = 0
         try self.send(IPCTNL_MSG_CT_GET, family: AF_UNSPEC, flags: NLM_F_REQUEST | NLM_F_DUMP, [])
         let code = try self.receive { body in
             seen += 1
             if let entry = ConntrackMessage.entry(body), isStale(entry) { stale.append(entry) }
-            return seen < Self.entriesAtMost
+            return seen < Self.entriesAtMost && stale.count < Self.forgottenAtOnce
         }
         guard code == 0 else { throw Self.error("doesn't tell its flows", code) }
         // By another socket: this one may still have the rest of a table that was too long.
         let other = try ConnectionTracking()
         var count = 0
         for entry in stale where try other.delete(entry) { count += 1 }
-        return count
+        return (count, stale.count >= Self.forgottenAtOnce)
     }
 
     private func delete(_ entry: Entry) throws(DiversionError) -> Bool {

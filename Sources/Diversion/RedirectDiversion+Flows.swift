@@ -77,7 +77,7 @@ extension RedirectDiversion {
         let all = self.flowSweep.begin(ports, on: self.eventLoop) { [weak self] in self?.forgetFlows(of: $0) }
         // Before the table goes, where it is about to: without it a flow that is translated still would be in the way of the
         // original's answers, which the kernel then refuses to send.
-        self.forgetFlows(of: all)
+        if self.flowSweep.mayBegin(at: .now()) { self.forgetFlows(of: all) }
     }
 
     private func forgetFlows(of ports: Set<UInt16>) {
@@ -88,8 +88,13 @@ extension RedirectDiversion {
             listeners: rules.datagramListeners,
             own: LocalAddresses()
         )
+        let start = NIODeadline.now()
+        defer { self.flowSweep.took(from: start, to: .now()) }
         do throws(DiversionError) {
-            let count = try ConnectionTracking().forget(where: stale.contains)
+            let (count, mayBeMore) = try ConnectionTracking().forget(where: stale.contains)
+            if mayBeMore, count > 0 {
+                self.flowSweep.goOn(on: self.eventLoop) { [weak self] in self?.forgetFlows(of: $0) }
+            }
             guard count > 0 else { return }
             self.configuration.log?.debug("flows of UDP clients are moved", metadata: ["count": "\(count)"])
         } catch {
@@ -145,9 +150,14 @@ struct FlowSweep {
     private var scheduled: [Scheduled<Void>] = []
     private var ports: Set<UInt16> = []
     private var mayTellOnce = true
+    /// Not before then is the next one begun at once: those that take long, in a large table, are made less often.
+    private var restsUntil: NIODeadline?
 
     /// † An answer that is later than that is one for which nobody waits.
     private static let again: [TimeAmount] = [.milliseconds(250), .seconds(1), .seconds(3), .seconds(10)]
+    private static let pause = TimeAmount.milliseconds(100)
+    /// A tenth of the loop's time at most, whatever a workspace asks for. †
+    private static let restsFor = 9
 
     /// From time to time, of these and of those of changes before.
     mutating func begin(
@@ -164,6 +174,18 @@ struct FlowSweep {
             eventLoop.assumeIsolated().scheduleTask(in: delay) { sweep(all) }
         }
         return all
+    }
+
+    func mayBegin(at now: NIODeadline) -> Bool { self.restsUntil.map { now >= $0 } ?? true }
+
+    mutating func took(from start: NIODeadline, to end: NIODeadline) {
+        self.restsUntil = end + (end - start) * Self.restsFor
+    }
+
+    /// Soon again: more were found than are forgotten at once.
+    mutating func goOn(on eventLoop: any EventLoop, _ sweep: @escaping (Set<UInt16>) -> Void) {
+        let ports = self.ports
+        self.scheduled.append(eventLoop.assumeIsolated().scheduleTask(in: Self.pause) { sweep(ports) })
     }
 
     mutating func cancel() {
