@@ -31,6 +31,10 @@ final class NetworkWatch {
 
     func start() {
         self.watchSleep()
+        self.watchAddresses()
+    }
+
+    private func watchAddresses() {
         let descriptor = kl_watch_addresses()
         // Without netlink a change is noticed by what gets no answer any more.
         guard descriptor >= 0 else { return }
@@ -68,6 +72,17 @@ final class NetworkWatch {
         }
     }
 
+    /// SwiftNIO closes a channel whose socket reports an error, and a netlink socket that was not read in time does: then
+    /// there was much to read, and another takes its place.
+    fileprivate func channelClosed() {
+        self.channel = nil
+        guard !self.isStopped else { return }
+        self.somethingChanged()
+        self.eventLoop.assumeIsolated().scheduleTask(in: Self.settling) { [weak self] in
+            if let self, !self.isStopped { self.watchAddresses() }
+        }
+    }
+
     fileprivate func somethingChanged() {
         guard self.look == nil, !self.isStopped else { return }
         self.look = self.eventLoop.assumeIsolated().scheduleTask(in: Self.settling) { [weak self] in
@@ -101,8 +116,10 @@ final class NetworkWatch {
         /// What the messages say doesn't matter: the addresses are looked at.
         func channelRead(context: ChannelHandlerContext, data: NIOAny) { self.watch?.somethingChanged() }
 
-        /// More messages than the socket holds: so something did change.
-        func errorCaught(context: ChannelHandlerContext, error: any Error) { self.watch?.somethingChanged() }
+        /// More messages than the socket holds, for one: the channel closes.
+        func errorCaught(context: ChannelHandlerContext, error: any Error) {}
+
+        func channelInactive(context: ChannelHandlerContext) { self.watch?.channelClosed() }
     }
 }
 
