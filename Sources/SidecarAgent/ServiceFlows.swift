@@ -10,7 +10,7 @@ final class ServiceFlows {
     private var table: FlowTable<FlowKey, ClientFlow>
     private var expiry: Scheduled<Void>?
 
-    /// - Parameter atMost: how many are kept; the longest idle one goes for one more.
+    /// - Parameter atMost: how many are kept; the longest idle one goes for one more, of those that nobody has answered first.
     init(agent: SidecarAgent, atMost: Int) {
         self.agent = agent
         self.table = FlowTable(atMost: atMost, idle: FlowLimits.idleAtSidecar)
@@ -84,7 +84,7 @@ final class ServiceFlows {
             guard let self, let flow else { return }
             switch event {
             case .payload(let payload):
-                _ = self.table.use(flow.key, at: .now())
+                _ = self.table.use(flow.key, isAnswer: true, at: .now())
                 flow.answer(payload)
             // The next payload tries again.
             case .failed: flow.original = nil
@@ -97,7 +97,7 @@ final class ServiceFlows {
 
     /// The workspace's answer.
     func answer(_ payload: ByteBuffer, to flow: ClientFlow) {
-        guard self.table.use(flow.key, at: .now()) != nil else { return }
+        guard self.table.use(flow.key, isAnswer: true, at: .now()) != nil else { return }
         flow.route.answered()
         // It is the workspace's now: what the original may still say is no answer to that.
         flow.original?.close()

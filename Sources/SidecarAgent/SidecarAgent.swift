@@ -146,7 +146,7 @@ public final class SidecarAgent {
         }
         // Each client that is taken may need a second descriptor, for the original; some are for everything else.
         let hasDatagrams = configuration.servicePorts.contains { $0.transport == .udp }
-        self.flowsAtMost = hasDatagrams ? max(16, min(FlowLimits.flows, configuration.descriptorLimit / 4)) : 0
+        self.flowsAtMost = hasDatagrams ? FlowLimits.flows(ofDescriptors: configuration.descriptorLimit) : 0
         self.clientsAtMost = max(16, (configuration.descriptorLimit - 64 - self.flowsAtMost) / 2)
     }
 

@@ -25,10 +25,7 @@ final class LocalFlow {
 /// All flows of UDP clients that the sidecar sends here: by their client, and those that have one by their number.
 final class LocalFlows {
     private unowned let agent: WorkspaceAgent
-    private var table = FlowTable<ConnectionHeader, LocalFlow>(
-        atMost: FlowLimits.flows,
-        idle: FlowLimits.idleAtWorkspace
-    )
+    private var table: FlowTable<ConnectionHeader, LocalFlow>
     /// Each flow has one number at most: the last that its header came with.
     private var byNumber: [UInt64: LocalFlow] = [:]
     private var waitingBytes = 0
@@ -37,7 +34,11 @@ final class LocalFlows {
     /// Of payloads that wait for a stream, all flows together. †
     private static let waitingAtMost = 1_024 * 1_024
 
-    init(agent: WorkspaceAgent) { self.agent = agent }
+    init(agent: WorkspaceAgent) {
+        self.agent = agent
+        let atMost = FlowLimits.flows(ofDescriptors: agent.configuration.descriptorLimit)
+        self.table = FlowTable(atMost: atMost, idle: FlowLimits.idleAtWorkspace)
+    }
 
     private func withConnection<Result>(_ body: (inout Connection) -> Result) -> Result? {
         self.agent.client?.withConnection(body)
@@ -109,7 +110,7 @@ final class LocalFlows {
     // MARK: Answers
 
     private func answer(_ payload: ByteBuffer, of flow: LocalFlow) {
-        _ = self.table.use(flow.header, at: .now())
+        _ = self.table.use(flow.header, isAnswer: true, at: .now())
         self.agent.localServerAnswered(flow.port)
         guard let number = flow.number else { return flow.stream?.send(payload) ?? () }
         let datagram = FlowDatagram.payload(flow: number, payload).encoded

@@ -28,6 +28,8 @@ public final class WorkspaceAgent {
         public var onlyReleases = false
         /// How long the first answer may take; nil: for ever.
         public var givesUpAfter: TimeAmount? = .seconds(10)
+        /// How many files and sockets this process may have open.
+        public var descriptorLimit = 1_024
         /// What other people are told about whose intercept it is.
         public var label: String
         public var log: Logger

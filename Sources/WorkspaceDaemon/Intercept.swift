@@ -1,3 +1,4 @@
+import AgentSupport
 import Carriers
 import Environments
 import InterceptProtocol
@@ -146,6 +147,7 @@ final class Intercept {
                 log: self.log
             )
             self.apply(self.request, to: &configuration)
+            configuration.descriptorLimit = Process.raiseDescriptorLimit()
             configuration.generation = self.generation
             configuration.takesOver = takesOver
             configuration.onlyReleases = onlyReleases

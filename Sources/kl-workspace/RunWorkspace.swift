@@ -103,7 +103,7 @@ struct RunWorkspace: ParsableCommand {
     func run() throws {
         AgentSupport.Process.holdEndSignals()
         AgentSupport.Process.forbidCoreDumps()
-        AgentSupport.Process.raiseDescriptorLimit()
+        let descriptors = AgentSupport.Process.raiseDescriptorLimit()
         let log = self.agent.logger("kl-workspace")
 
         let addresses = try self.addresses(log)
@@ -126,6 +126,7 @@ struct RunWorkspace: ParsableCommand {
             label: WorkspaceLabel.own,
             log: log
         )
+        configuration.descriptorLimit = descriptors
         configuration.onUnavailable = self.onUnavailable
         configuration.probes = self.probes
         configuration.proxyProtocol = self.proxyProtocol

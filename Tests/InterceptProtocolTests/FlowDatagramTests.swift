@@ -90,6 +90,26 @@ import Testing
         #expect(Set(table.flows) == ["1", "4", "5"])
     }
 
+    /// A flood of clients whom nobody answers pushes out itself.
+    @Test func thoseThatWereAnsweredStay() {
+        var table = FlowTable<Int, Int>(atMost: 10, idle: .seconds(60))
+        for key in 0..<5 {
+            table.insert(key, for: key, at: Self.at(0))
+            #expect(table.use(key, isAnswer: true, at: Self.at(1)) == key)
+        }
+        for key in 100..<2_100 { table.insert(key, for: key, at: Self.at(2)) }
+        #expect(table.count == 10)
+        for key in 0..<5 { #expect(table.peek(key) == key) }
+        #expect(table.nextExpiry == Self.at(61))
+        #expect(table.expire(at: Self.at(61)) == [0, 1, 2, 3, 4])
+        // With none that weren't answered, the longest idle of the others goes.
+        for key in 0..<10 {
+            table.insert(key, for: key, at: Self.at(70))
+            _ = table.use(key, isAnswer: true, at: Self.at(70 + Int64(key)))
+        }
+        #expect(table.insert(10, for: 10, at: Self.at(80)) == 0)
+    }
+
     @Test func endsAfterItsTime() {
         var table = FlowTable<Int, Int>(atMost: 10, idle: .seconds(60))
         for key in 0..<5 { table.insert(key, for: key, at: Self.at(Int64(key))) }
