@@ -79,7 +79,7 @@ public final class TunnelClient {
 
     deinit {
         self.network?.stop()
-        self.datagrams?.stop()
+        self.datagrams?.closeSockets()
     }
 
     // MARK: For the agent
@@ -121,6 +121,7 @@ public final class TunnelClient {
             self.datagrams?.stop()
             self.datagrams = DatagramDialler(places, client: self)
             if self.isWanted { self.datagrams?.start() }
+            self.schedulePump()
         }
         guard streams != self.order.addresses else { return }
         self.order = DialOrder(streams)
@@ -130,7 +131,7 @@ public final class TunnelClient {
         self.redial?.cancel()
         self.redial = nil
         self.dialAttempts = 0
-        self.dropCarriers()
+        for carrier in self.carriers { self.drop(carrier.id) }
         self.dial()
     }
 

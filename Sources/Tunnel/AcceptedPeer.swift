@@ -52,8 +52,10 @@ final class Link {
     var challengedAt: Instant?
     /// It was told by a byte stream that datagrams don't reach it.
     var isNudged = false
-    /// Initiations opened on its carriers in the present second.
+    /// Initiations opened on its byte streams in the present second, and such as came as datagrams from its address: those
+    /// anybody can send who forges that.
     var handshakes = RateLimit(perSecond: Constants.initiationsPerSecond)
+    var datagramHandshakes = RateLimit(perSecond: Constants.initiationsPerSecond)
 
     init(peer: AcceptedPeer, secondName: ConnectionID, connection: consuming Connection) {
         self.peer = peer
@@ -85,6 +87,8 @@ final class ResponderSession {
     let answered: ConnectionID
     /// nil until a data message has opened.
     var link: Link?
+    /// Its address was the path's, and is so no more: whoever comes from there again is asked first.
+    var originIsLeft = false
 
     init(session: Session, peer: AcceptedPeer, origin: Origin, answered: ConnectionID) {
         self.session = session
@@ -114,10 +118,13 @@ public struct DatagramRoute: Hashable, Sendable {
 /// RFC 9000 §8.2: an address that is being challenged.
 struct PathCandidate {
     let route: DatagramRoute
+    /// Of the message that came from there: the connection may have no other yet.
+    let session: Session
     let data: UInt64
     let since: Instant
     var sent = 0
-    var sendAt: Instant
+    /// When it is challenged next; nil: as soon as something can be sent.
+    var sendAt: Instant?
     var bytesReceived: Int
     var bytesSent = 0
 }

@@ -21,6 +21,7 @@ extension Connection {
         }
         guard !settled.isEmpty else { return }
         self.probeCount = 0
+        self.recovery?.probesDue = 0
         var newest: SentMessage?
         for message in settled {
             self.acknowledge(message)

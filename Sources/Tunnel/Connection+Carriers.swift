@@ -10,7 +10,11 @@ extension Connection {
             self.deadAfter = min(self.configuration.deadAfter, session.peerParameters.deadAfter)
             // A message at once confirms the session to the responder.
             if self.role == .initiator { self.pingIsPending = true }
-            self.noteAlive(at: now)
+            // A peer that goes back and forth between sessions shows nothing new by that.
+            if self.newestSessionAt.map({ session.createdAt > $0 }) ?? true {
+                self.newestSessionAt = session.createdAt
+                self.noteAlive(at: now)
+            }
         }
         guard self.carrier != carrier else { return }
         self.carrier = carrier
@@ -80,6 +84,8 @@ extension Connection {
     private mutating func setPresence(_ presence: Presence) {
         guard self.presence != presence, self.isActive else { return }
         self.presence = presence
+        // What waits now would come when nobody waits for it any more.
+        if presence == .gone { self.statistics.datagramsDropped += self.datagrams.dropOutgoing() }
         self.events.append(.presence(presence))
     }
 
@@ -157,6 +163,8 @@ extension Connection {
         if self.presence == .live, let suspicion = self.suspicionDeadline, now >= suspicion {
             self.setPresence(.suspected)
         }
+        // Whether it can be sent or not: what was held back is written next.
+        if let pacedUntil = self.recovery?.pacedUntil, now >= pacedUntil { self.recovery?.pacedUntil = nil }
         if let lossTime = self.recovery?.lossTime {
             if now >= lossTime { self.detectLoss(at: now) }
         } else if let probe = self.probeDeadline, now >= probe {

@@ -74,6 +74,12 @@ struct DatagramFrames {
     mutating func takeOutgoing() -> Outgoing? { self.outgoing.popFirst() }
     mutating func takeIncoming() -> ByteBuffer? { self.incoming.popFirst() }
 
+    /// Returns how many there were.
+    mutating func dropOutgoing() -> UInt64 {
+        defer { self.outgoing.removeAll() }
+        return UInt64(self.outgoing.count)
+    }
+
     mutating func removeAll() {
         self.outgoing.removeAll()
         self.incoming.removeAll()
@@ -109,10 +115,12 @@ extension Connection {
     /// Of what waits, 1 MiB is kept; beyond that the oldest is dropped and counted in `statistics`.
     ///
     /// - Parameter isTracked: `.datagramAcknowledged` tells when the peer has it. Nothing tells that it was lost.
-    /// - Returns: nil when it was not taken: it has more bytes than `greatestDatagram`, or the connection is over.
+    /// - Returns: nil when it was not taken: it has more bytes than `greatestDatagram`, the peer is gone, or the connection is
+    ///   over.
     @discardableResult
     public mutating func sendDatagram(_ payload: ByteBuffer, isTracked: Bool = false) -> DatagramID? {
-        guard self.isActive, self.takesDatagrams, payload.readableBytes <= self.greatestDatagram else { return nil }
+        guard self.isActive, self.presence != .gone, self.takesDatagrams, payload.readableBytes <= self.greatestDatagram
+        else { return nil }
         let (id, dropped) = self.datagrams.enqueue(payload, isTracked: isTracked)
         self.statistics.datagramsDropped += dropped
         return id

@@ -27,6 +27,18 @@ extension Connection {
         self.sendProbes()
     }
 
+    /// Nothing else: neither the window nor the pacer holds it back, so it has to be small.
+    mutating func writePathResponses(into buffer: inout ByteBuffer, with session: Session) {
+        let answers = self.pathResponses
+        self.pathResponses.removeAll()
+        self.sealUntracked(into: &buffer, with: session, size: Constants.dataOverhead) { body in
+            for data in answers {
+                body.writeVarInt(FrameType.pathResponse)
+                body.writeInteger(data)
+            }
+        }
+    }
+
     /// For the peer, by a byte stream: datagrams don't get through to it.
     mutating func writeNudge(into buffer: inout ByteBuffer, at now: Instant) -> Bool {
         guard let session, self.isActive, !session.isExpired(at: now), !session.isWornOut,
@@ -51,8 +63,14 @@ extension Connection {
     /// A message for another address than the path's: a challenge, and padding up to the size.
     ///
     /// Nothing remembers it: what is acknowledged of it says nothing of the path in use.
-    mutating func writeChallenge(_ data: UInt64, size: Int, into buffer: inout ByteBuffer, at now: Instant) -> Bool {
-        guard let session, self.isActive, !session.isExpired(at: now), !session.isWornOut,
+    mutating func writeChallenge(
+        _ data: UInt64,
+        size: Int,
+        into buffer: inout ByteBuffer,
+        with session: Session,
+        at now: Instant
+    ) -> Bool {
+        guard self.isActive, !session.isExpired(at: now), !session.isWornOut,
             self.nextNumber < Constants.greatestCounter - 2 * Constants.skipInterval
         else { return false }
         self.sealUntracked(into: &buffer, with: session, size: size) { body in

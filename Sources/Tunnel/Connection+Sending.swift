@@ -58,22 +58,25 @@ extension Connection {
         {
             return self.writeSizeProbe(probe, into: &buffer, on: carrier, with: session, at: now)
         }
+        if self.recovery?.probesDue ?? 0 > 0, self.writeProbe(into: &buffer, on: carrier, with: session, at: now) {
+            return carrier
+        }
         if self.hasFramesToSend {
-            // What waits for an answer to a challenge waits with all its window in flight: the answer doesn't count.
-            let isProbe = self.recovery?.probesDue ?? 0 > 0 || !self.pathResponses.isEmpty
-            // A probe gets through even where the path has become smaller.
-            if isProbe { size = Constants.baseDatagramSize }
-            if isProbe || self.mayElicit(size, at: now) {
-                let room = Self.room(inMessageOf: size)
-                let wrote = self.seal(into: &buffer, on: carrier, with: session, room: room, at: now) {
-                    connection,
-                    body in
-                    connection.writeFrames(into: &body, room: room, carrier: carrier, at: now)
+            if !self.pathResponses.isEmpty {
+                // It gets through even where the path has become smaller.
+                size = Constants.baseDatagramSize
+                // Who waits for it waits with all its window in flight. So it waits for nothing, and nothing goes with it.
+                if !self.mayElicit(size, at: now) {
+                    self.writePathResponses(into: &buffer, with: session)
+                    return carrier
                 }
-                if wrote != nil { return wrote }
+            }
+            if self.mayElicit(size, at: now),
+                self.writeFrames(into: &buffer, on: carrier, with: session, size: size, at: now)
+            {
+                return carrier
             }
         } else {
-            self.recovery?.probesDue = 0
             if let recovery = self.recovery, recovery.hasRoom(for: size) {
                 self.recovery?.sampler.noteAppLimited(inFlight: recovery.inFlight)
             }
@@ -82,20 +85,56 @@ extension Connection {
             }
         }
         guard self.received.isDue(at: now) else { return nil }
-        let room = Self.room(inMessageOf: size)
         // Nobody acknowledges ACKs alone, and what they name would grow for ever: RFC 9000 §13.2.4.
         self.acksAlone += 1
         if self.acksAlone >= Constants.acksAloneAtMost, self.mayElicit(Constants.baseDatagramSize, at: now) {
             self.acksAlone = 0
             self.pingIsPending = true
-            return self.seal(into: &buffer, on: carrier, with: session, room: room, at: now) { connection, body in
-                connection.writeFrames(into: &body, room: room, carrier: carrier, at: now)
-            }
+            _ = self.writeFrames(into: &buffer, on: carrier, with: session, size: size, at: now)
+            return carrier
         }
+        let room = Self.room(inMessageOf: size)
         return self.seal(into: &buffer, on: carrier, with: session, room: room, at: now) { connection, body in
             _ = connection.received.writeAck(into: &body, room: min(room, Self.ackAtMost), at: now)
             return nil
         }
+    }
+
+    /// A message of at most this size. False: there was nothing for it.
+    private mutating func writeFrames(
+        into buffer: inout ByteBuffer,
+        on carrier: CarrierID,
+        with session: Session,
+        size: Int,
+        at now: Instant
+    ) -> Bool {
+        let room = Self.room(inMessageOf: size)
+        return self.seal(into: &buffer, on: carrier, with: session, room: room, at: now) { connection, body in
+            connection.writeFrames(into: &body, room: room, carrier: carrier, at: now)
+        } != nil
+    }
+
+    /// RFC 9002 §6.2.4. It is small, since the path may have become smaller, and goes out also where all that may be
+    /// remembered is in flight.
+    private mutating func writeProbe(
+        into buffer: inout ByteBuffer,
+        on carrier: CarrierID,
+        with session: Session,
+        at now: Instant
+    ) -> Bool {
+        let due = self.recovery?.probesDue
+        let wrote =
+            if self.sent.isFull {
+                self.seal(into: &buffer, on: carrier, with: session, room: Constants.paddingUnit, at: now) { _, body in
+                    body.writeVarInt(FrameType.ping)
+                    return SentMessage(number: 0, time: now, carrier: carrier)
+                } != nil
+            } else {
+                self.writeFrames(into: &buffer, on: carrier, with: session, size: Constants.baseDatagramSize, at: now)
+            }
+        // What waits is too great for a probe, or there is nothing any more.
+        if self.recovery?.probesDue == due { self.recovery?.probesDue = 0 }
+        return wrote
     }
 
     private mutating func mayElicit(_ size: Int, at now: Instant) -> Bool {
@@ -287,19 +326,10 @@ extension Connection {
             body.writeVarInt(code)
         }
         if frames.contains(.maxStreamData) {
-            // No stream grows to where a few that stand still would take what all share.
-            let free =
-                self.configuration.maxConnectionWindow
-                - min(
-                    self.configuration.maxConnectionWindow,
-                    self.receiveWindow.buffered
-                )
-            let cap = min(Constants.maxStreamWindow, free / 2)
             let limit = stream.receiveWindow.update(
                 at: now,
                 roundTripTime: self.roundTripTime.smoothed,
-                // The control stream takes no credit from the connection: what it may hold is added to that.
-                windowAtMost: stream.countsAgainstConnection ? cap : Constants.initialStreamWindow
+                windowAtMost: self.streamWindowAtMost(stream)
             )
             body.writeVarInt(FrameType.maxStreamData)
             body.writeVarInt(stream.id.rawValue)

@@ -25,6 +25,7 @@ public struct Connection: ~Copyable {
     // Where and with what we send
     var carrier: CarrierID?
     var session: Session?
+    var newestSessionAt: Instant?
     var deadAfter: TimeAmount
 
     // Numbers

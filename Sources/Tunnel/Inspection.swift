@@ -214,7 +214,7 @@ extension Responder {
     /// Where the key's datagrams go.
     package func path(of key: PublicKey) -> PathAddress? { self.peers[key]?.current?.path?.route.remote }
 
-    package var datagramAnswerCount: Int { self.datagramAnswers.count }
+    package var datagramAnswerCount: Int { self.responses.count + self.cookieReplies.count }
 
     package func hash(into hasher: inout Hasher) {
         var peers = 0

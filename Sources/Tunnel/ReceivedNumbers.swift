@@ -11,6 +11,8 @@ struct ReceivedNumbers {
     private var messagesUnacknowledged = 0
     private var firstUnacknowledgedAt = Instant(nanoseconds: 0)
     private var mustAckNow = false
+    /// The smallest number that has come since the last ACK frame was written: it has not been named yet.
+    private var smallestUnnamed: UInt64?
     /// In datagrams: every second message, and at once on a gap (RFC 9000 §13.2.1, §13.2.2). A byte stream has no gaps, and
     /// needs few ACKs.
     var isPrompt = false
@@ -18,6 +20,7 @@ struct ReceivedNumbers {
     mutating func receive(_ number: UInt64, ackEliciting: Bool, bytes: Int, at now: Instant) {
         self.numbers.insert(number..<number + 1)
         while self.numbers.count > Constants.ackRangesKept { self.numbers.removeFirst() }
+        self.smallestUnnamed = min(self.smallestUnnamed ?? number, number)
         let isInOrder = self.largest.map { number == $0 + 1 } ?? true
         if self.largest.map({ number > $0 }) ?? true {
             self.largest = number
@@ -79,12 +82,14 @@ struct ReceivedNumbers {
             smallest = range.lowerBound
         }
         self.nothingIsOwed()
+        self.smallestUnnamed = nil
         return top.upperBound - 1
     }
 
-    /// The peer has our ACK that named this number: it and all below need no more saying (RFC 9000 §13.2.4).
+    /// The peer has our ACK that named this number: it and all below need no more saying (RFC 9000 §13.2.4), but for what has
+    /// come late.
     mutating func forget(through number: UInt64) {
-        self.numbers.remove(below: number + 1)
+        self.numbers.remove(below: min(number + 1, self.smallestUnnamed ?? .max))
         if self.numbers.isEmpty { self.nothingIsOwed() }
     }
 

@@ -50,7 +50,9 @@ extension Responder {
                     self.cookieKey,
                     random: self.random
                 )
-                self.queue(reply, to: route)
+                if self.cookieReplies.count < Constants.datagramAnswersKept {
+                    self.cookieReplies.append((route, reply))
+                }
             }
             return .overBudget
         }
@@ -61,14 +63,9 @@ extension Responder {
     private func allowsRekey(from route: DatagramRoute, at now: Instant) -> Bool {
         for peer in self.peers.values {
             guard let link = peer.current, link.path?.route.remote == route.remote else { continue }
-            return link.handshakes.allows(at: now)
+            return link.datagramHandshakes.allows(at: now)
         }
         return false
-    }
-
-    mutating func queue(_ message: ByteBuffer, to route: DatagramRoute) {
-        if self.datagramAnswers.count >= Constants.datagramAnswersKept { self.datagramAnswers.removeFirst() }
-        self.datagramAnswers.append((route, message))
     }
 
     // MARK: Data
@@ -124,10 +121,10 @@ extension Responder {
         guard !isEmpty, link.connection.isNewest(number) else { return }
         if link.path?.route.remote == route.remote {
             link.path?.route = route
-        } else if entry.isConfirmed(at: route) {
+        } else if !entry.originIsLeft, entry.isConfirmed(at: route) {
             self.adopt(route, by: link)
         } else {
-            link.challenge(route, size: size, data: self.random.next(), at: now)
+            link.challenge(route, by: entry.session, size: size, data: self.random.next(), at: now)
             return
         }
         link.candidate = nil
@@ -137,6 +134,7 @@ extension Responder {
 
     /// A new port is a NAT's new mapping of the same path, a new address is another path: RFC 9000 §9.4.
     private mutating func adopt(_ route: DatagramRoute, by link: Link) {
+        for entry in link.sessions where !entry.isConfirmed(at: route) { entry.originIsLeft = true }
         if let path = link.path, path.route.remote.isSameHost(as: route.remote) {
             link.path?.route = route
         } else {
@@ -148,9 +146,8 @@ extension Responder {
     /// The candidate's 8 bytes came back: it is the peer's.
     private mutating func believe(_ link: Link, at now: Instant) {
         let answers = link.connection.takePathResponses()
-        guard let candidate = link.candidate, answers.contains(candidate.data), link.connection.isActive,
-            let session = link.connection.session
-        else { return }
+        guard let candidate = link.candidate, answers.contains(candidate.data), link.connection.isActive else { return }
+        let session = link.connection.session ?? candidate.session
         link.candidate = nil
         self.adopt(candidate.route, by: link)
         guard let path = link.path else { return }
@@ -187,7 +184,7 @@ extension Responder {
 
     /// The next datagram, appended to the buffer, and where it goes; nil: there is none now.
     public mutating func writeNextDatagram(into buffer: inout ByteBuffer, at now: Instant) -> DatagramRoute? {
-        if let answer = self.datagramAnswers.popFirst() {
+        if let answer = self.responses.popFirst() ?? self.cookieReplies.popFirst() {
             buffer.writeImmutableBuffer(answer.message)
             return answer.route
         }
@@ -223,25 +220,31 @@ extension ResponderSession {
 extension Link {
     /// One candidate at a time, and no new one at once after another: a peer that changes its address a thousand times a
     /// second is followed ten times.
-    fileprivate func challenge(_ route: DatagramRoute, size: Int, data: UInt64, at now: Instant) {
+    fileprivate func challenge(_ route: DatagramRoute, by session: Session, size: Int, data: UInt64, at now: Instant) {
         if let candidate = self.candidate {
             guard candidate.route.remote != route.remote else { return }
         }
         if let last = self.challengedAt, now >= last, now - last < Constants.candidateInterval { return }
         self.challengedAt = now
-        self.candidate = PathCandidate(route: route, data: data, since: now, sendAt: now, bytesReceived: size)
+        self.candidate = PathCandidate(route: route, session: session, data: data, since: now, bytesReceived: size)
     }
 
     fileprivate func writeChallenge(into buffer: inout ByteBuffer, at now: Instant) -> DatagramRoute? {
         guard let candidate = self.candidate, candidate.sent < Constants.challengesPerCandidate,
-            now >= candidate.sendAt
+            candidate.sendAt.map({ now >= $0 }) ?? true
         else { return nil }
         let allowed = Constants.amplification * candidate.bytesReceived - candidate.bytesSent
         // A path that is to carry messages of the base size shows with the challenge that it does.
         let size = min(Constants.baseDatagramSize, allowed)
         let start = buffer.writerIndex
         guard size >= Constants.dataOverhead + Constants.paddingUnit,
-            self.connection.writeChallenge(candidate.data, size: size, into: &buffer, at: now)
+            self.connection.writeChallenge(
+                candidate.data,
+                size: size,
+                into: &buffer,
+                with: self.connection.session ?? candidate.session,
+                at: now
+            )
         else {
             self.candidate?.sendAt = now + self.connection.roundTripTime.probeTimeout
             return nil
@@ -252,10 +255,15 @@ extension Link {
         return candidate.route
     }
 
-    /// One that never answered is forgotten.
-    func dropStaleCandidate(at now: Instant) {
-        guard let candidate = self.candidate, now >= candidate.sendAt else { return }
-        if candidate.sent >= Constants.challengesPerCandidate { self.candidate = nil }
+    /// One that never answered is forgotten, also where too little came from it for three challenges.
+    func handleCandidate(at now: Instant) {
+        guard let candidate = self.candidate, let sendAt = candidate.sendAt, now >= sendAt else { return }
+        let patience = Int64(Constants.challengesPerCandidate) * self.connection.roundTripTime.probeTimeout.nanoseconds
+        if candidate.sent >= Constants.challengesPerCandidate || now - candidate.since > .nanoseconds(patience) {
+            self.candidate = nil
+        } else {
+            self.candidate?.sendAt = nil
+        }
     }
 
     fileprivate func writeNextDatagram(into buffer: inout ByteBuffer, at now: Instant) -> DatagramRoute? {

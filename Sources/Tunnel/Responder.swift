@@ -51,8 +51,9 @@ public struct Responder: ~Copyable {
     var handshakeBudget = RateLimit(perSecond: Constants.handshakeBudgetPerSecond)
     /// The same for initiations in datagrams, whose senders' addresses may be forged.
     var admission: DatagramAdmission
-    /// Responses and cookie replies that wait for the socket.
-    var datagramAnswers = CircularBuffer<(route: DatagramRoute, message: ByteBuffer)>()
+    /// What waits for the socket. Cookie replies, which a flood asks for, never push out responses.
+    var responses = CircularBuffer<(route: DatagramRoute, message: ByteBuffer)>()
+    var cookieReplies = CircularBuffer<(route: DatagramRoute, message: ByteBuffer)>()
     /// Paths are numbered as carriers are, from the other end of the numbers.
     var nextPath: UInt64 = 1 << 63
     var plaintext = PlaintextPool()
@@ -216,8 +217,11 @@ public struct Responder: ~Copyable {
         let id = self.carriers[at].id
         guard let link = entry.link ?? self.confirm(entry, at: now) else { return .keyTooOld }
         self.bind(id, to: link, at: now)
-        // One without frames shows a carrier to be the connection's, and moves nothing.
-        if plaintext.readableBytes > 0, link.connection.isNewest(number) {
+        // One without frames shows a carrier to be the connection's, and moves nothing. Where there is no other way, one that
+        // was overtaken shows this one.
+        if plaintext.readableBytes > 0,
+            link.connection.isNewest(number) || link.connection.isActive && !link.connection.hasCarrier
+        {
             self.move(link, to: id, .stream, session: entry.session, at: now)
         }
         link.connection.receive(frames: plaintext, number: number, bytes: message.readableBytes, at: now)
@@ -388,7 +392,9 @@ public struct Responder: ~Copyable {
 
     private mutating func send(response message: ByteBuffer, to origin: Origin, at now: Instant) {
         switch origin {
-        case .datagrams(let route): self.queue(message, to: route)
+        case .datagrams(let route):
+            if self.responses.count >= Constants.datagramAnswersKept { self.responses.removeFirst() }
+            self.responses.append((route, message))
         case .stream(let id):
             guard let at = self.carriers.firstIndex(where: { $0.id == id }) else { return }
             self.carriers[at].isKnown = true
@@ -458,6 +464,7 @@ public struct Responder: ~Copyable {
         self.sessions[entry.session.localIndex] = nil
         entry.peer.unconfirmed.removeAll { $0 === entry }
         entry.link?.sessions.removeAll { $0 === entry }
+        if entry.link?.candidate?.session === entry.session { entry.link?.candidate = nil }
         entry.link?.connection.forget(entry.session)
     }
 
@@ -527,7 +534,7 @@ public struct Responder: ~Copyable {
         }
         self.forEachLink { link in
             deadline = sooner(deadline, link.connection.nextDeadline)
-            if let candidate = link.candidate { deadline = sooner(deadline, candidate.sendAt) }
+            deadline = sooner(deadline, link.candidate?.sendAt)
             // See `Initiator.nextDeadline`.
             if !link.carriers.isEmpty || link.path != nil, let lastSeen = self.lastSeen {
                 deadline = sooner(deadline, lastSeen + .nanoseconds(link.connection.deadAfter.nanoseconds / 2))
@@ -553,7 +560,7 @@ public struct Responder: ~Copyable {
         self.forEachLink { links.append($0) }
         for link in links {
             link.connection.handleDeadline(at: now)
-            link.dropStaleCandidate(at: now)
+            link.handleCandidate(at: now)
             self.nudge(link, at: now)
             for entry in link.sessions where entry.session.isExpired(at: now) { self.remove(entry) }
             self.collectEvents(link, at: now)

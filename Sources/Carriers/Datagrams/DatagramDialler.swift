@@ -48,6 +48,13 @@ final class DatagramDialler {
     }
 
     func stop() {
+        let ids = self.carriers.map(\.id)
+        self.closeSockets()
+        for id in ids { self.client.initiator.carrierClosed(id, at: Clock.now()) }
+    }
+
+    /// The same where the client is gone.
+    func closeSockets() {
         self.isStopped = true
         self.retry?.cancel()
         self.retry = nil
