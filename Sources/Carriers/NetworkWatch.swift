@@ -104,8 +104,43 @@ final class NetworkWatch {
             if text.hasPrefix("127.") || text == "::1" || text.hasPrefix("fe80:") { continue }
             addresses.insert("\(device.name) \(text)")
         }
+        // A route may come a while after its address: until then nothing gets out.
+        for anywhere in ["192.0.2.1", "2001:db8::1"] {
+            if let source = Self.source(towards: anywhere) { addresses.insert("towards \(anywhere): \(source)") }
+        }
         return addresses
     }
+
+    /// The address that the system would send from; nil: it knows no way. Nothing is sent. The places are those that documents
+    /// use (RFC 5737, RFC 3849): what leads there is the default route.
+    private static func source(towards place: String) -> String? {
+        guard let there = try? SocketAddress(ipAddress: place, port: 9) else { return nil }
+        let descriptor = socket(there.protocol == .inet6 ? AF_INET6 : AF_INET, datagramSocketType, 0)
+        guard descriptor >= 0 else { return nil }
+        defer { close(descriptor) }
+        guard there.withSockAddr({ connect(descriptor, $0, socklen_t($1)) }) == 0 else { return nil }
+        var storage = sockaddr_storage()
+        var size = socklen_t(MemoryLayout<sockaddr_storage>.size)
+        let result = withUnsafeMutablePointer(to: &storage) {
+            $0.withMemoryRebound(to: sockaddr.self, capacity: 1) { getsockname(descriptor, $0, &size) }
+        }
+        guard result == 0 else { return nil }
+        // The port is another each time.
+        return withUnsafeBytes(of: &storage) { bytes in
+            let family = there.protocol == .inet6 ? 8..<24 : 4..<8
+            return bytes[family].map { String($0, radix: 16) }.joined(separator: ".")
+        }
+    }
+
+    private static let datagramSocketType: CInt = {
+        #if canImport(Glibc)
+        CInt(SOCK_DGRAM.rawValue) | CInt(SOCK_CLOEXEC.rawValue)
+        #elseif canImport(Musl)
+        SOCK_DGRAM | SOCK_CLOEXEC
+        #else
+        SOCK_DGRAM
+        #endif
+    }()
 
     private final class Handler: ChannelInboundHandler {
         typealias InboundIn = ByteBuffer
