@@ -10,8 +10,9 @@ public final class TunnelServer {
     public protocol Delegate: AnyObject {
         /// Called on the event loop, never from within a call that the delegate makes.
         func tunnelServer(_ server: TunnelServer, did event: Responder.Event)
-        /// Something was dropped, which the other side is not told: for a rate-limited log line.
-        func tunnelServer(_ server: TunnelServer, dropped reason: DropReason, from remote: SocketAddress?)
+        /// Something was dropped, which the other side is not told: for a rate-limited log line, which alone asks where it
+        /// came from.
+        func tunnelServer(_ server: TunnelServer, dropped reason: DropReason, from remote: () -> SocketAddress?)
     }
 
     public let eventLoop: any EventLoop
@@ -224,7 +225,7 @@ extension TunnelServer: StreamCarrierHandler.Owner {
                 switch self.responder.receive(message, from: carrier.id, at: now) {
                 case .taken: carrier.framer.open()
                 case .dropped(let reason):
-                    self.delegate?.tunnelServer(self, dropped: reason, from: carrier.channel.remoteAddress)
+                    self.delegate?.tunnelServer(self, dropped: reason) { carrier.channel.remoteAddress }
                 }
             case .needsMore: return
             case .violation:
@@ -249,7 +250,7 @@ extension TunnelServer: TunnelSocket.Owner {
     func tunnelSocket(_ socket: TunnelSocket, read message: ByteBuffer, from route: DatagramRoute) {
         let verdict = self.responder.receive(datagram: message, from: route, at: Clock.now())
         guard case .dropped(let reason) = verdict else { return }
-        self.delegate?.tunnelServer(self, dropped: reason, from: nil)
+        self.delegate?.tunnelServer(self, dropped: reason) { SocketAddress(route.remote) }
     }
 
     func tunnelSocketReadAll(_ socket: TunnelSocket) { self.pump() }

@@ -28,8 +28,9 @@ extension SidecarAgent: TunnelServer.Delegate {
         }
     }
 
-    public func tunnelServer(_ server: TunnelServer, dropped reason: DropReason, from remote: SocketAddress?) {
+    public func tunnelServer(_ server: TunnelServer, dropped reason: DropReason, from remote: () -> SocketAddress?) {
         guard let count = self.drops.shouldLog(reason) else { return }
+        let remote = remote()
         let from = Endpoint(host: remote?.ipAddress ?? "unknown", port: UInt16(clamping: remote?.port ?? 0))
         var metadata: Logger.Metadata = ["reason": "\(reason.label)", "from": "\(from)", "since_last": "\(count)"]
         if reason == .oldTimestamp, let times = server.lastOldTimestamp {

@@ -81,3 +81,17 @@ extension PathAddress {
         }
     }
 }
+
+extension SocketAddress {
+    /// nil: never, for what a socket told.
+    init?(_ address: PathAddress) {
+        var bytes = ByteBuffer()
+        if let ipv4 = address.ipv4 {
+            bytes.writeInteger(ipv4)
+        } else {
+            bytes.writeMultipleIntegers(address.high, address.low)
+        }
+        guard let made = try? SocketAddress(packedIPAddress: bytes, port: Int(address.port)) else { return nil }
+        self = made
+    }
+}
