@@ -45,12 +45,15 @@ extension Connection {
     private mutating func acknowledge(_ message: SentMessage) {
         if let number = message.acknowledges { self.received.forget(through: number) }
         if let chunk = message.chunk { self.acknowledge(chunk) }
-        for chunk in message.moreChunks { self.acknowledge(chunk) }
-        for id in message.datagrams { self.events.append(.datagramAcknowledged(id)) }
-        for (id, frames) in message.streamControl where frames.contains(.resetStream) {
-            guard let stream = self.streams[id.rawValue] else { continue }
-            stream.resetIsAcknowledged = true
-            self.forgetIfDone(stream)
+        for frame in message.more {
+            switch frame {
+            case .chunk(let chunk): self.acknowledge(chunk)
+            case .datagram(let id): self.events.append(.datagramAcknowledged(id))
+            case .control(let id, let frames):
+                guard frames.contains(.resetStream), let stream = self.streams[id.rawValue] else { continue }
+                stream.resetIsAcknowledged = true
+                self.forgetIfDone(stream)
+            }
         }
     }
 
@@ -70,9 +73,9 @@ extension Connection {
     mutating func requeue(_ message: SentMessage) {
         self.pendingControl.formUnion(message.control)
         if let chunk = message.chunk { self.lose(chunk) }
-        for chunk in message.moreChunks { self.lose(chunk) }
-        for (id, frames) in message.streamControl {
-            guard let stream = self.streams[id.rawValue] else { continue }
+        for frame in message.more {
+            if case .chunk(let chunk) = frame { self.lose(chunk) }
+            guard case .control(let id, let frames) = frame, let stream = self.streams[id.rawValue] else { continue }
             if frames.contains(.resetStream), !stream.resetIsAcknowledged { self.queueControl(stream, .resetStream) }
             if frames.contains(.stopSending), !stream.isReceivingDone { self.queueControl(stream, .stopSending) }
             if frames.contains(.maxStreamData), stream.finalSize == nil { self.queueControl(stream, .maxStreamData) }

@@ -165,7 +165,7 @@ extension Connection {
             body.writeVarInt(FrameType.datagramTypes.upperBound)
             body.writeVarInt(UInt64(count))
             body.writeImmutableBuffer(next.payload)
-            if next.isTracked { message.datagrams.append(next.id) }
+            if next.isTracked { message.more.append(.datagram(next.id)) }
             _ = self.datagrams.takeOutgoing()
             self.datagrams.wentFirst = true
             self.statistics.datagramsSent += 1

@@ -64,10 +64,10 @@ extension Connection {
     }
 
     private mutating func updatePacer(at now: Instant) {
-        guard let recovery = self.recovery else { return }
+        guard let window = self.recovery?.congestion.window, let size = self.recovery?.mtu.current else { return }
         let smoothed = max(1e-6, Double(self.roundTripTime.smoothed.nanoseconds) / 1e9)
-        let rate = recovery.congestion.pacingRate ?? 1.25 * Double(recovery.congestion.window) / smoothed
-        self.recovery?.pacer.update(rate: rate, messageSize: recovery.mtu.current, at: now)
+        let rate = self.recovery?.congestion.pacingRate ?? 1.25 * Double(window) / smoothed
+        self.recovery?.pacer.update(rate: rate, messageSize: size, at: now)
     }
 
     /// RFC 9002, appendix A.10. Returns how many bytes were lost.

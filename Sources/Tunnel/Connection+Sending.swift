@@ -53,7 +53,7 @@ extension Connection {
         guard var size = self.recovery?.mtu.current else { return nil }
         self.recovery?.pacedUntil = nil
         // Where much is sent nothing waits for long, and there is never nothing to send.
-        if self.recovery.map({ $0.congestion.window >= Constants.windowForSizeProbes * size }) ?? false,
+        if self.recovery?.congestion.window ?? 0 >= Constants.windowForSizeProbes * size,
             let probe = self.recovery?.mtu.probeSize(at: now), self.mayElicit(probe, at: now)
         {
             return self.writeSizeProbe(probe, into: &buffer, on: carrier, with: session, at: now)
@@ -77,8 +77,8 @@ extension Connection {
                 return carrier
             }
         } else {
-            if let recovery = self.recovery, recovery.hasRoom(for: size) {
-                self.recovery?.sampler.noteAppLimited(inFlight: recovery.inFlight)
+            if self.recovery?.hasRoom(for: size) ?? false, let inFlight = self.recovery?.inFlight {
+                self.recovery?.sampler.noteAppLimited(inFlight: inFlight)
             }
             if let probe = self.recovery?.mtu.probeSize(at: now), self.mayElicit(probe, at: now) {
                 return self.writeSizeProbe(probe, into: &buffer, on: carrier, with: session, at: now)
@@ -205,7 +205,6 @@ extension Connection {
             message?.stamp = stamp
         }
         self.recovery?.inFlight += size
-        self.recovery?.congestion.didSend(size, inFlight: inFlight + size, at: now)
         self.recovery?.pacer.sent(size, at: now)
         if let due = self.recovery?.probesDue, due > 0 { self.recovery?.probesDue = due - 1 }
     }
@@ -303,7 +302,7 @@ extension Connection {
             stream.pendingControl = []
             if !frames.isEmpty {
                 self.write(frames, of: stream, into: &body, at: now)
-                message.streamControl.append((id, frames))
+                message.more.append(.control(id, frames))
             }
         }
     }
@@ -407,7 +406,7 @@ extension Connection {
         }
         if fin { stream.finIsSent = true }
         let chunk = StreamChunk(stream: stream.id, range: range, fin: fin)
-        if message.chunk == nil { message.chunk = chunk } else { message.moreChunks.append(chunk) }
+        if message.chunk == nil { message.chunk = chunk } else { message.more.append(.chunk(chunk)) }
     }
 
     // MARK: Queues

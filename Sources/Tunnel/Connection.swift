@@ -124,6 +124,8 @@ public struct Connection: ~Copyable {
         return event
     }
 
+    var hasEvents: Bool { !self.events.isEmpty }
+
     public var isActive: Bool { if case .active = self.state { true } else { false } }
 
     /// It has ended, and its peer is still to be told so.

@@ -36,3 +36,7 @@ public enum StreamRead: Equatable, Sendable {
     case end
     case nothing
 }
+
+extension ConnectionEvent {
+    var isReadable: Bool { if case .readable = self { true } else { false } }
+}

@@ -406,6 +406,8 @@ public struct Initiator: ~Copyable {
         var isGone = false
         while let event = self.connection?.nextEvent() {
             if event == .presence(.gone) { isGone = true }
+            // Of many messages that came at once, one event tells.
+            if event.isReadable, self.events.last == .connection(event) { continue }
             self.events.append(.connection(event))
         }
         if self.connection?.isFinished ?? false {

@@ -47,8 +47,7 @@ struct ReceiveBuffer {
         let count = bytes.readableBytes
         self.next += UInt64(count)
         self.readyCount += count
-        if let last = self.ready.indices.last, self.ready[last].gather(bytes) { return }
-        self.ready.append(bytes.trimmed)
+        self.ready.appendGathering(bytes)
     }
 
     /// Puts in only what isn't there yet.

@@ -188,15 +188,23 @@ extension Responder {
             buffer.writeImmutableBuffer(answer.message)
             return answer.route
         }
-        var route: DatagramRoute?
-        var writer: Link?
-        self.forEachLink { link in
-            guard route == nil else { return }
-            route = link.writeChallenge(into: &buffer, at: now) ?? link.writeNextDatagram(into: &buffer, at: now)
-            if route != nil { writer = link }
+        // Whoever wrote last has more, mostly: nobody else is asked until it has nothing. Its window bounds that.
+        if let writer = self.lastWriter, let route = self.write(writer, into: &buffer, at: now) { return route }
+        var links: [Link] = []
+        self.forEachLink { links.append($0) }
+        self.lastWriter = nil
+        for link in links {
+            guard let route = self.write(link, into: &buffer, at: now) else { continue }
+            self.lastWriter = link
+            return route
         }
+        return nil
+    }
+
+    private mutating func write(_ link: Link, into buffer: inout ByteBuffer, at now: Instant) -> DatagramRoute? {
+        let route = link.writeChallenge(into: &buffer, at: now) ?? link.writeNextDatagram(into: &buffer, at: now)
         // Room for more to write; or the end, where all numbers are used.
-        if let writer { self.collectEvents(writer, at: now) }
+        if route != nil, link.connection.hasEvents { self.collectEvents(link, at: now) }
         return route
     }
 

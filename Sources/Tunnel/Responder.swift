@@ -54,6 +54,8 @@ public struct Responder: ~Copyable {
     /// What waits for the socket. Cookie replies, which a flood asks for, never push out responses.
     var responses = CircularBuffer<(route: DatagramRoute, message: ByteBuffer)>()
     var cookieReplies = CircularBuffer<(route: DatagramRoute, message: ByteBuffer)>()
+    /// Of datagrams.
+    weak var lastWriter: Link?
     /// Paths are numbered as carriers are, from the other end of the numbers.
     var nextPath: UInt64 = 1 << 63
     var plaintext = PlaintextPool()
@@ -500,6 +502,8 @@ public struct Responder: ~Copyable {
         var isGone = false
         while let event = link.connection.nextEvent() {
             if event == .presence(.gone) { isGone = true }
+            // Of many messages that came at once, one event tells.
+            if event.isReadable, self.events.last == .connection(link.peer.key, event) { continue }
             self.events.append(.connection(link.peer.key, event))
         }
         if !link.connection.isActive {

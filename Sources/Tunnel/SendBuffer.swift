@@ -27,8 +27,7 @@ struct SendBuffer {
         if count == 0 { return }
         self.end += UInt64(count)
         // A read of ten bytes must not keep alive the 64 KiB that it was read into.
-        if let last = self.chunks.indices.last, self.chunks[last].gather(bytes) { return }
-        self.chunks.append(bytes.trimmed)
+        self.chunks.appendGathering(bytes)
     }
 
     /// The next bytes to send, at most so many: lost ones first, then fresh ones as credit allows.

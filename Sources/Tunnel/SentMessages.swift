@@ -22,6 +22,14 @@ struct StreamControlFrames: OptionSet {
     static let stopSending = StreamControlFrames(rawValue: 4)
 }
 
+/// What a few messages carry besides one piece of one stream.
+enum SentFrame {
+    case chunk(StreamChunk)
+    case control(StreamID, StreamControlFrames)
+    /// One of whose acknowledgement somebody wants to hear.
+    case datagram(DatagramID)
+}
+
 /// An ack-eliciting message that was sent, as long as nobody knows what became of it.
 struct SentMessage {
     var number: UInt64
@@ -29,11 +37,9 @@ struct SentMessage {
     var carrier: CarrierID
     /// Most messages carry one piece of one stream: it has its own place, so that such a message allocates nothing.
     var chunk: StreamChunk?
-    var moreChunks: [StreamChunk] = []
+    /// All else, in one array: a message is copied often, and each more would cost.
+    var more: [SentFrame] = []
     var control: ControlFrames = []
-    var streamControl: [(stream: StreamID, frames: StreamControlFrames)] = []
-    /// The datagrams in it of whose acknowledgement somebody wants to hear.
-    var datagrams: [DatagramID] = []
     /// The greatest number that an ACK frame in it named.
     var acknowledges: UInt64?
     /// Of a message in datagrams: its bytes, which count as in flight, and what its delivery will tell of the path.
@@ -178,9 +184,7 @@ struct SentMessages: ~Copyable {
         let index = self.messages.index(self.messages.startIndex, offsetBy: offset)
         body(self.messages[index])
         // What it referred to is let go now; the place stays until those before it are settled too.
-        self.messages[index].moreChunks = []
-        self.messages[index].streamControl = []
-        self.messages[index].datagrams = []
+        self.messages[index].more = []
     }
 
     private mutating func dropSettled() {

@@ -205,7 +205,6 @@ struct FlowSimulation {
             )
             sender.messages.append(Sent(number: sender.next, at: now, stamp: stamp))
             sender.bytesInFlight += Self.size
-            sender.congestion.didSend(Self.size, inFlight: sender.bytesInFlight, at: self.instant(now))
             sender.pacer.sent(Self.size, at: self.instant(now))
             sender.lastSentAt = now
             sender.outcome.sent += 1

@@ -188,9 +188,10 @@ final class DatagramDialler {
 
 extension DatagramDialler: TunnelSocket.Owner {
     func tunnelSocket(_ socket: TunnelSocket, read message: ByteBuffer, from route: DatagramRoute) {
-        guard let carrier = self.carriers.first(where: { $0.socket === socket }) else { return }
+        // No copy of the carrier, which would count its references for each message.
+        guard let at = self.carriers.firstIndex(where: { $0.socket === socket }) else { return }
         // From wherever it came: what opens is the sidecar's.
-        _ = self.client.initiator.receive(message, from: carrier.id, at: Clock.now())
+        _ = self.client.initiator.receive(message, from: self.carriers[at].id, at: Clock.now())
     }
 
     func tunnelSocketReadAll(_ socket: TunnelSocket) { self.client.pump() }

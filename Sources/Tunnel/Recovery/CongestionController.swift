@@ -32,7 +32,6 @@ protocol CongestionController: Sendable {
     var window: Int { get }
     /// Bytes a second; nil: 1.25 windows a round trip (RFC 9002 §7.7).
     var pacingRate: Double? { get }
-    mutating func didSend(_ bytes: Int, inFlight: Int, at now: Instant)
     mutating func didAcknowledge(_ news: AckNews)
     /// Called once for all that were found lost together, before `didAcknowledge` for the same ACK frame.
     mutating func didLose(bytes: Int, largestLostSentAt: Instant, isPersistent: Bool, inFlight: Int, at now: Instant)
@@ -49,95 +48,64 @@ struct Congestion: CongestionController {
     }
 
     private var controller: Controller
+    // The controller's own, once for each change: they are asked for with each message, and controllers are large values.
+    private(set) var window: Int
+    private(set) var pacingRate: Double?
 
     init(_ algorithm: CongestionAlgorithm, messageSize: Int, random seed: UInt64) {
         switch algorithm {
-        case .cubic: self.controller = .cubic(Cubic(messageSize: messageSize))
-        case .model: self.controller = .model(ModelController(messageSize: messageSize, random: seed))
+        case .cubic:
+            let cubic = Cubic(messageSize: messageSize)
+            self.controller = .cubic(cubic)
+            self.window = cubic.window
+        case .model:
+            let model = ModelController(messageSize: messageSize, random: seed)
+            self.controller = .model(model)
+            self.window = model.window
         }
     }
 
     /// RFC 9002 §7.2.
     static func initialWindow(_ messageSize: Int) -> Int { min(10 * messageSize, max(14_720, 2 * messageSize)) }
 
-    var window: Int {
-        switch self.controller {
-        case .cubic(let cubic): cubic.window
-        case .model(let model): model.window
-        }
-    }
-
-    var pacingRate: Double? {
-        switch self.controller {
-        case .cubic(let cubic): cubic.pacingRate
-        case .model(let model): model.pacingRate
-        }
-    }
-
-    mutating func didSend(_ bytes: Int, inFlight: Int, at now: Instant) {
+    private mutating func change(
+        _ cubicChange: (inout Cubic) -> Void,
+        _ modelChange: (inout ModelController) -> Void
+    ) {
         switch self.controller {
         case .cubic(var cubic):
-            cubic.didSend(bytes, inFlight: inFlight, at: now)
+            cubicChange(&cubic)
+            (self.window, self.pacingRate) = (cubic.window, cubic.pacingRate)
             self.controller = .cubic(cubic)
         case .model(var model):
-            model.didSend(bytes, inFlight: inFlight, at: now)
+            modelChange(&model)
+            (self.window, self.pacingRate) = (model.window, model.pacingRate)
             self.controller = .model(model)
         }
     }
 
     mutating func didAcknowledge(_ news: AckNews) {
-        switch self.controller {
-        case .cubic(var cubic):
-            cubic.didAcknowledge(news)
-            self.controller = .cubic(cubic)
-        case .model(var model):
-            model.didAcknowledge(news)
-            self.controller = .model(model)
-        }
+        self.change({ $0.didAcknowledge(news) }, { $0.didAcknowledge(news) })
     }
 
     mutating func didLose(bytes: Int, largestLostSentAt: Instant, isPersistent: Bool, inFlight: Int, at now: Instant) {
-        switch self.controller {
-        case .cubic(var cubic):
-            cubic.didLose(
+        func lose(_ controller: inout some CongestionController) {
+            controller.didLose(
                 bytes: bytes,
                 largestLostSentAt: largestLostSentAt,
                 isPersistent: isPersistent,
                 inFlight: inFlight,
                 at: now
             )
-            self.controller = .cubic(cubic)
-        case .model(var model):
-            model.didLose(
-                bytes: bytes,
-                largestLostSentAt: largestLostSentAt,
-                isPersistent: isPersistent,
-                inFlight: inFlight,
-                at: now
-            )
-            self.controller = .model(model)
         }
+        self.change({ lose(&$0) }, { lose(&$0) })
     }
 
     mutating func didFindSpuriousLoss(at now: Instant) {
-        switch self.controller {
-        case .cubic(var cubic):
-            cubic.didFindSpuriousLoss(at: now)
-            self.controller = .cubic(cubic)
-        case .model(var model):
-            model.didFindSpuriousLoss(at: now)
-            self.controller = .model(model)
-        }
+        self.change({ $0.didFindSpuriousLoss(at: now) }, { $0.didFindSpuriousLoss(at: now) })
     }
 
     mutating func messageSizeChanged(to size: Int) {
-        switch self.controller {
-        case .cubic(var cubic):
-            cubic.messageSizeChanged(to: size)
-            self.controller = .cubic(cubic)
-        case .model(var model):
-            model.messageSizeChanged(to: size)
-            self.controller = .model(model)
-        }
+        self.change({ $0.messageSizeChanged(to: size) }, { $0.messageSizeChanged(to: size) })
     }
 }

@@ -33,8 +33,6 @@ struct Cubic: CongestionController {
     var pacingRate: Double? { nil }
     private var least: Double { 2 * self.messageSize }
 
-    mutating func didSend(_ bytes: Int, inFlight: Int, at now: Instant) {}
-
     mutating func messageSizeChanged(to size: Int) {
         let size = Double(size)
         // Before anything is known, the first window is what it is for this size.

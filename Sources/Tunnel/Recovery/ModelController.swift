@@ -124,8 +124,6 @@ struct ModelController: CongestionController {
         }
     }
 
-    mutating func didSend(_ bytes: Int, inFlight: Int, at now: Instant) {}
-
     mutating func messageSizeChanged(to size: Int) {
         self.messageSize = Double(size)
         if self.bandwidth == 0 {
