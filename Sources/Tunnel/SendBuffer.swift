@@ -94,10 +94,11 @@ struct SendBuffer {
             return 0
         }
         var newBase = max(self.base, range.upperBound)
-        if let first = self.acknowledged.first, first.lowerBound <= newBase {
+        // Several, where what was sent as one message was sent again as many, and both have arrived.
+        while let first = self.acknowledged.first, first.lowerBound <= newBase {
             newBase = max(newBase, first.upperBound)
+            self.acknowledged.remove(below: newBase)
         }
-        self.acknowledged.remove(below: newBase)
         return self.release(through: newBase)
     }
 
