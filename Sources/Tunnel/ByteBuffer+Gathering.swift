@@ -15,12 +15,13 @@ extension ByteBuffer {
 
     /// Appends small pieces to small pieces. False: the two would be too large for one.
     ///
-    /// The room grows by doubling: there is never much more of it than is needed.
+    /// The room grows by doubling: there is never more than twice as much of it as is needed.
     mutating func gather(_ bytes: ByteBuffer) -> Bool {
         let count = self.readableBytes + bytes.readableBytes
         guard bytes.readableBytes <= Self.smallPiece, count <= Self.gatheredAtMost else { return false }
         if self.writableBytes < bytes.readableBytes {
-            self = self.compacted(capacity: min(2 * count, Self.gatheredAtMost))
+            // SwiftNIO rounds up to a power of two: room for as much again at most.
+            self = self.compacted(capacity: count)
         }
         self.writeImmutableBuffer(bytes)
         return true
