@@ -28,8 +28,18 @@ extension World {
     var unfinished: String {
         self.initiators.map { initiator in
             let other = self.responder?.traffic[initiator.key]
-            return "\(initiator.name): \(initiator.traffic?.unfinished ?? "no connection"); "
-                + "responder: \(other?.unfinished ?? "no connection")"
+            var ends: [String] = []
+            func note(_ name: String, _ traffic: Traffic?, _ connection: inout Connection) {
+                ends.append(
+                    "\(name): \(connection.presence), \(traffic?.unfinished ?? "no traffic"), \(connection.inspection)"
+                )
+            }
+            _ = initiator.tunnel.withConnection { note(initiator.name, initiator.traffic, &$0) }
+            _ = self.responder?.tunnel.withConnection(of: initiator.key) { note("responder", other, &$0) }
+            if let traffic = initiator.traffic {
+                ends.append("all control messages read: \(self.ledger.isControlRead(traffic.connection))")
+            }
+            return ends.joined(separator: "; ")
         }.joined(separator: "\n")
     }
 }
