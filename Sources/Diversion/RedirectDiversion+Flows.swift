@@ -80,7 +80,7 @@ extension RedirectDiversion {
         if self.flowSweep.mayBegin(at: .now()) { self.forgetFlows(of: all) }
     }
 
-    private func forgetFlows(of ports: Set<UInt16>) {
+    func forgetFlows(of ports: Set<UInt16>) {
         guard let rules = self.rules else { return }
         let stale = StaleFlows(
             ports: ports,
@@ -156,7 +156,8 @@ struct FlowSweep {
     /// † An answer that is later than that is one for which nobody waits.
     private static let again: [TimeAmount] = [.milliseconds(250), .seconds(1), .seconds(3), .seconds(10)]
     private static let pause = TimeAmount.milliseconds(100)
-    /// A tenth of the loop's time at most, whatever a workspace asks for. †
+    /// In a large table: a tenth of the loop's time at most then, whatever a workspace asks for. †
+    private static let isLong = TimeAmount.milliseconds(100)
     private static let restsFor = 9
 
     /// From time to time, of these and of those of changes before.
@@ -179,7 +180,14 @@ struct FlowSweep {
     func mayBegin(at now: NIODeadline) -> Bool { self.restsUntil.map { now >= $0 } ?? true }
 
     mutating func took(from start: NIODeadline, to end: NIODeadline) {
-        self.restsUntil = end + (end - start) * Self.restsFor
+        let took = end - start
+        self.restsUntil = took < Self.isLong ? nil : end + took * Self.restsFor
+    }
+
+    /// The ports that are still looked at, and no more from now on.
+    mutating func finish() -> Set<UInt16> {
+        defer { self.cancel() }
+        return self.scheduled.isEmpty ? [] : self.ports
     }
 
     /// Soon again: more were found than are forgotten at once.

@@ -321,10 +321,12 @@ public final class RedirectDiversion {
     public func close() {
         self.renewal?.cancel()
         self.removal?.cancel()
-        self.flowSweep.cancel()
+        self.diverted = DivertedPorts()
+        // What was to be looked for later is looked for now, or it would stay.
+        let ports = self.flowSweep.finish()
+        if !ports.isEmpty { self.forgetFlows(of: ports) }
         self.listening.close()
         self.removeTable()
-        self.diverted = DivertedPorts()
         self.rules = nil
         self.nftables = nil
     }
