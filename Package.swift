@@ -32,6 +32,7 @@ let package = Package(
         .systemLibrary(name: "CNFTables", pkgConfig: "libnftables", providers: [.apt(["libnftables-dev"])]),
         .target(name: "CNetlink"),
         .target(name: "CDatagrams"),
+        .target(name: "CMemory"),
         .target(name: "Noise", dependencies: ["CSodium"], swiftSettings: strict),
         .target(name: "KeyFiles", dependencies: ["Noise"], swiftSettings: strict),
         .target(name: "Tunnel", dependencies: ["Noise", nioCore], swiftSettings: strict),
@@ -61,8 +62,8 @@ let package = Package(
         .target(
             name: "AgentSupport",
             dependencies: [
-                "HostSupport", "InterceptProtocol", "KeyFiles", "Noise", argumentParser, logging, nioCore, nioHTTP1,
-                nioPosix,
+                "CMemory", "HostSupport", "InterceptProtocol", "KeyFiles", "Noise", argumentParser, logging, nioCore,
+                nioHTTP1, nioPosix,
             ],
             swiftSettings: strict
         ),

@@ -247,10 +247,12 @@ extension TunnelServer: StreamCarrierHandler.Owner {
 }
 
 extension TunnelServer: TunnelSocket.Owner {
-    func tunnelSocket(_ socket: TunnelSocket, read message: ByteBuffer, from route: DatagramRoute) {
-        let verdict = self.responder.receive(datagram: message, from: route, at: Clock.now())
-        guard case .dropped(let reason) = verdict else { return }
-        self.delegate?.tunnelServer(self, dropped: reason) { SocketAddress(route.remote) }
+    func tunnelSocket(_ socket: TunnelSocket, read datagrams: Datagrams, from route: DatagramRoute, at now: Instant) {
+        datagrams.withEach { message in
+            let verdict = self.responder.receive(datagram: message, from: route, at: now)
+            guard case .dropped(let reason) = verdict else { return }
+            self.delegate?.tunnelServer(self, dropped: reason) { SocketAddress(route.remote) }
+        }
     }
 
     func tunnelSocketReadAll(_ socket: TunnelSocket) { self.pump() }

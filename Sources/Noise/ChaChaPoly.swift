@@ -10,10 +10,11 @@ enum ChaChaPoly {
     /// Noise §5.1 keeps 2^64 − 1 for rekeying.
     static let reservedCounter = UInt64.max
 
-    /// Seals `bytes`, plaintext and 16 bytes of room for the tag, where they lie.
-    static func sealInPlace(_ bytes: inout MutableRawSpan, key: borrowing Secret, counter: UInt64) {
-        precondition(bytes.byteCount >= tagByteCount, "there is no room for the tag")
+    /// Seals `bytes` from `offset` on, plaintext and 16 bytes of room for the tag, where they lie.
+    static func sealInPlace(_ bytes: inout MutableRawSpan, from offset: Int, key: borrowing Secret, counter: UInt64) {
+        precondition(offset >= 0 && bytes.byteCount - offset >= tagByteCount, "there is no room for the tag")
         bytes.withUnsafeMutableBytes { bytes in
+            let bytes = UnsafeMutableRawBufferPointer(rebasing: bytes[offset...])
             let plaintext = UnsafeRawBufferPointer(rebasing: bytes[..<(bytes.count - tagByteCount)])
             seal(plaintext, additionalData: .empty, key: key, counter: counter, into: bytes.start)
         }

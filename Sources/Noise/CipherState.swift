@@ -11,9 +11,10 @@ public struct CipherState: ~Copyable {
         self.key = key
     }
 
-    /// Seals in place: `bytes` is the plaintext and after it 16 bytes of room for the tag. `counter` is below 2^64 − 1.
-    public borrowing func sealInPlace(_ bytes: inout MutableRawSpan, counter: UInt64) {
-        ChaChaPoly.sealInPlace(&bytes, key: key, counter: counter)
+    /// Seals in place: from `offset` on, `bytes` is the plaintext and after it 16 bytes of room for the tag. What comes before
+    /// stays as it is, and is not authenticated. `counter` is below 2^64 − 1.
+    public borrowing func sealInPlace(_ bytes: inout MutableRawSpan, from offset: Int = 0, counter: UInt64) {
+        ChaChaPoly.sealInPlace(&bytes, from: offset, key: key, counter: counter)
     }
 
     /// Appends the plaintext of `sealed` (ciphertext ‖ tag) to `output`. false: it isn't authentic, or is too short, or

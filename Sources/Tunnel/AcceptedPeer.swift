@@ -45,10 +45,11 @@ final class Link {
     var connection: Connection
     var sessions: [ResponderSession] = []
     var carriers: [CarrierID] = []
-    /// The path of datagrams that was shown to lead to this peer, and its number as a carrier.
-    var path: (route: DatagramRoute, id: CarrierID)?
+    /// The path of datagrams that was shown to lead to this peer, and its number as a carrier. This and the next are looked at
+    /// for each message, and by the responder alone, which works on one at a time.
+    @exclusivity(unchecked) var path: (route: DatagramRoute, id: CarrierID)?
     /// Another address from which the newest message came: until it is shown to be the peer's, all goes the old way.
-    var candidate: PathCandidate?
+    @exclusivity(unchecked) var candidate: PathCandidate?
     var challengedAt: Instant?
     /// It was told by a byte stream that datagrams don't reach it.
     var isNudged = false

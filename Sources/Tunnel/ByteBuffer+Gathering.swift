@@ -27,6 +27,9 @@ extension ByteBuffer {
         return true
     }
 
+    /// A copy with room for all that may be gathered in it, so that nothing is copied again as it grows.
+    var withRoomToGather: ByteBuffer { self.compacted(capacity: Self.gatheredAtMost) }
+
     /// A copy of what is readable, in a buffer of its own.
     private func compacted(capacity: Int) -> ByteBuffer {
         var copy = ByteBuffer()

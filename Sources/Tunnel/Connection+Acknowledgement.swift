@@ -7,7 +7,11 @@ extension Connection {
             throw TransportError(.protocolViolation, "an acknowledgement of what was not sent")
         }
         var skipped = false
-        var settled: [SentMessage] = []
+        // The array of the time before: most ACKs of a bulk transfer settle as many messages as the one before.
+        var settled = self.settled
+        self.settled = []
+        settled.removeAll(keepingCapacity: settled.capacity <= Constants.settledKept)
+        defer { self.settled = settled }
         var isSpurious = false
         ack.forEachRange { range in
             skipped = self.sent.wasSkipped(in: range)
@@ -29,7 +33,7 @@ extension Connection {
         }
         if let newest {
             if newest.number == ack.largest { self.roundTripTime.sample(now - newest.time, ackDelay: ack.delay) }
-            if self.recovery == nil {
+            if !self.usesDatagrams {
                 var lost: [SentMessage] = []
                 self.sent.settleEarlier(than: newest.number, on: newest.carrier) { lost.append($0) }
                 for message in lost { self.lose(message) }
@@ -50,7 +54,7 @@ extension Connection {
             case .chunk(let chunk): self.acknowledge(chunk)
             case .datagram(let id): self.events.append(.datagramAcknowledged(id))
             case .control(let id, let frames):
-                guard frames.contains(.resetStream), let stream = self.streams[id.rawValue] else { continue }
+                guard frames.contains(.resetStream), let stream = self.streams[id] else { continue }
                 stream.resetIsAcknowledged = true
                 self.forgetIfDone(stream)
             }
@@ -58,7 +62,7 @@ extension Connection {
     }
 
     private mutating func acknowledge(_ chunk: StreamChunk) {
-        guard let stream = self.streams[chunk.stream.rawValue] else { return }
+        guard let stream = self.streams[chunk.stream] else { return }
         self.sendBuffered -= stream.sendBuffer.acknowledge(chunk.range)
         if chunk.fin { stream.finIsAcknowledged = true }
         self.forgetIfDone(stream)
@@ -75,7 +79,7 @@ extension Connection {
         if let chunk = message.chunk { self.lose(chunk) }
         for frame in message.more {
             if case .chunk(let chunk) = frame { self.lose(chunk) }
-            guard case .control(let id, let frames) = frame, let stream = self.streams[id.rawValue] else { continue }
+            guard case .control(let id, let frames) = frame, let stream = self.streams[id] else { continue }
             if frames.contains(.resetStream), !stream.resetIsAcknowledged { self.queueControl(stream, .resetStream) }
             if frames.contains(.stopSending), !stream.isReceivingDone { self.queueControl(stream, .stopSending) }
             if frames.contains(.maxStreamData), stream.finalSize == nil { self.queueControl(stream, .maxStreamData) }
@@ -83,7 +87,7 @@ extension Connection {
     }
 
     private mutating func lose(_ chunk: StreamChunk) {
-        guard let stream = self.streams[chunk.stream.rawValue], stream.resetSent == nil else { return }
+        guard let stream = self.streams[chunk.stream], stream.resetSent == nil else { return }
         stream.sendBuffer.lose(chunk.range)
         if chunk.fin, !stream.finIsAcknowledged { stream.finIsSent = false }
         self.queueLost(stream)

@@ -22,7 +22,8 @@ extension Connection {
         self.statistics.carriers += 1
         self.roundTripTime = RoundTripTime()
         self.loseAll(exceptOn: carrier)
-        self.recovery = kind == .datagrams ? self.makeRecovery(session) : nil
+        self.usesDatagrams = kind == .datagrams
+        self.recovery = self.usesDatagrams ? self.makeRecovery(session) : nil
         self.received.isPrompt = kind == .datagrams
         self.pathResponses.removeAll()
         self.signWantedAt = nil
@@ -55,6 +56,7 @@ extension Connection {
         if self.carrier == carrier {
             self.carrier = nil
             self.loseAll(exceptOn: nil)
+            self.usesDatagrams = false
             self.recovery = nil
             if case .closing = self.state { self.wipe() }
         }
@@ -64,7 +66,7 @@ extension Connection {
     /// A byte stream that stood beside the datagrams has ended, as it does with the peer's program: a sign of life is
     /// waited for as long as for another carrier.
     mutating func streamEndedBesides(at now: Instant) {
-        guard self.isActive, self.recovery != nil, self.signWantedAt == nil else { return }
+        guard self.isActive, self.usesDatagrams, self.signWantedAt == nil else { return }
         self.signWantedAt = now
         self.pingIsPending = true
         // Until it comes nothing is given to the peer that couldn't be given to somebody else.
@@ -113,7 +115,7 @@ extension Connection {
     /// While somebody waits for an answer, an initiator on datagrams asks more often: only it can choose another way, and
     /// only by its own messages does it learn that this one is blocked.
     private var keepAliveInterval: TimeAmount {
-        let isAwaited = self.recovery != nil && self.role == .initiator && self.openStreamCount > 0
+        let isAwaited = self.usesDatagrams && self.role == .initiator && self.openStreamCount > 0
         return .nanoseconds(self.deadAfter.nanoseconds / (isAwaited ? 12 : 3))
     }
 
@@ -133,7 +135,7 @@ extension Connection {
     private var probeDeadline: Instant? {
         guard !self.sent.isEmpty else { return nil }
         var backoff = self.roundTripTime.probeTimeout.nanoseconds << Int64(min(self.probeCount, 10))
-        if self.recovery != nil { backoff = min(backoff, self.deadAfter.nanoseconds / 3) }
+        if self.usesDatagrams { backoff = min(backoff, self.deadAfter.nanoseconds / 3) }
         return self.elicitedAt + .nanoseconds(backoff)
     }
 
@@ -170,7 +172,7 @@ extension Connection {
         } else if let probe = self.probeDeadline, now >= probe {
             self.probeCount += 1
             // On a byte stream a probe is a PING and nothing else.
-            if self.recovery == nil { self.pingIsPending = true } else { self.sendProbes() }
+            if !self.usesDatagrams { self.pingIsPending = true } else { self.sendProbes() }
             // Sent or not, the next one is counted from here.
             self.elicitedAt = now
         }

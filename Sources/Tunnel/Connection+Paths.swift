@@ -5,7 +5,7 @@ extension Connection {
     mutating func receivePathFrame(_ frame: Frame) {
         switch frame {
         case .pathChallenge(let data):
-            guard self.recovery != nil else { return }
+            guard self.usesDatagrams else { return }
             if self.pathResponses.count >= Constants.pathResponsesKept { self.pathResponses.removeFirst() }
             self.pathResponses.append(data)
             // The peer finds its way back: what it has missed is asked for without the pauses that its silence has earned.
@@ -21,7 +21,7 @@ extension Connection {
 
     /// The path's address has changed, and what went to the old one is lost: the peer is asked, and told what has come.
     mutating func pathWasMoved() {
-        guard self.recovery != nil else { return }
+        guard self.usesDatagrams else { return }
         self.received.ackAgain()
         self.probeCount = 0
         self.sendProbes()
@@ -52,7 +52,7 @@ extension Connection {
 
     /// The peer said that datagrams don't get through to it: a sign of life will show whether that is so.
     mutating func askPeer() {
-        if self.recovery != nil, self.sent.isEmpty { self.pingIsPending = true }
+        if self.usesDatagrams, self.sent.isEmpty { self.pingIsPending = true }
     }
 
     mutating func takePathResponses() -> [UInt64] {
@@ -101,7 +101,7 @@ extension Connection {
         let written = buffer.writerIndex - start - Constants.dataHeaderSize
         let wanted = max(written, size - Constants.dataOverhead)
         let padded = (wanted + Constants.paddingUnit - 1) & ~(Constants.paddingUnit - 1)
-        buffer.writeRepeatingByte(0, count: padded - written)
+        buffer.writeRepeatingByte(0, count: padded - written + Constants.tagSize)
         session.seal(messageAt: start, in: &buffer, counter: self.takeNumber())
         self.statistics.messagesSent += 1
         self.statistics.bytesSent += UInt64(buffer.writerIndex - start)

@@ -72,7 +72,7 @@ extension Connection {
 
     /// The stream that a frame names; nil if it has been and gone. Opens what the peer may open (RFC 9000 §3.2).
     private mutating func stream(addressedByPeer id: StreamID) throws(TransportError) -> StreamState? {
-        if let stream = self.streams[id.rawValue] { return stream }
+        if let stream = self.streams[id] { return stream }
         guard !id.isUnidirectional else {
             throw TransportError(.streamStateError, "a unidirectional stream")
         }
@@ -93,7 +93,7 @@ extension Connection {
             self.insertStream(opened)
             self.events.append(.streamOpened(opened))
         }
-        return self.streams[id.rawValue]
+        return self.streams[id]
     }
 
     private mutating func receiveStream(
@@ -116,7 +116,8 @@ extension Connection {
             self.forgetIfDone(stream)
             return
         }
-        self.gapCount += stream.receiveBuffer.insert(data, at: offset)
+        let hasRoom = self.receiveWindow.buffered <= Constants.bulkRoomBelow
+        self.gapCount += stream.receiveBuffer.insert(data, at: offset, hasRoom: hasRoom)
         guard stream.receiveBuffer.gapCount <= Constants.gapsPerStream,
             self.gapCount <= Constants.gapsPerConnection
         else { throw TransportError(.internalError, "more gaps than are kept") }

@@ -20,25 +20,7 @@ extension Connection {
     ) {
         guard let carrier = self.carrier, let inFlightBefore = self.recovery?.inFlight else { return }
         if self.recovery?.firstSampleAt == nil, self.roundTripTime.latest != nil { self.recovery?.firstSampleAt = now }
-        var bytes = 0
-        let sizeBefore = self.recovery?.mtu.current
-        for message in acknowledged where message.carrier == carrier {
-            self.recovery?.inFlight -= message.size
-            bytes += message.size
-            self.recovery?.sampler.acknowledged(
-                bytes: message.size,
-                sentAt: message.time,
-                stamp: message.stamp,
-                at: now
-            )
-            self.recovery?.mtu.acknowledged(
-                message.size,
-                number: message.number,
-                isProbe: message.isSizeProbe,
-                at: now
-            )
-        }
-        if self.recovery?.mtu.current != sizeBefore { self.recovery?.sizeChanged() }
+        let bytes = self.recovery?.acknowledged(acknowledged, on: carrier, at: now) ?? 0
         let largest = max(newest.number, self.recovery?.largestAcknowledged ?? 0)
         self.recovery?.largestAcknowledged = largest
         if isSpurious { self.recovery?.congestion.didFindSpuriousLoss(at: now) }
@@ -145,14 +127,14 @@ extension Connection {
 
     /// What the driver was told by the system: a message of this size can't be sent on this path.
     mutating func messageTooLong(_ size: Int, at now: Instant) {
-        guard self.recovery != nil else { return }
+        guard self.usesDatagrams else { return }
         self.recovery?.mtu.tooLong(size, at: now)
         self.recovery?.sizeChanged()
     }
 
     /// Nothing has got through for so long that datagrams seem not to, though they did.
     func isDark(at now: Instant) -> Bool {
-        guard self.recovery != nil, let oldest = self.sent.oldestTime else { return false }
+        guard self.usesDatagrams, let oldest = self.sent.oldestTime else { return false }
         if self.presence != .live, self.signWantedAt == nil { return true }
         return self.probeCount >= Constants.timeoutsBeforeDark && now - oldest >= Constants.darkNoSooner
     }

@@ -1,6 +1,11 @@
 public import NIOCore
 
 extension Connection {
+    /// As `writeNext`, where this carrier is the one in use.
+    mutating func writeNext(into buffer: inout ByteBuffer, onlyOn carrier: CarrierID, at now: Instant) -> Bool {
+        self.carrier == carrier && self.writeNext(into: &buffer, at: now) != nil
+    }
+
     /// Seals the next message into the buffer and says on which carrier it goes; nil when there is nothing to send.
     ///
     /// The frames are made at this moment and not before, so that a request that has just come overtakes bulk that waits.
@@ -12,8 +17,9 @@ extension Connection {
             guard self.closeIsPending else { return nil }
             self.closeIsSent(end, at: now)
             let room = self.roomOnStream(session)
-            return self.seal(into: &buffer, on: carrier, with: session, room: room, at: now) { _, body in
+            return self.seal(into: &buffer, on: carrier, with: session, room: room, at: now) { _, body, _ in
                 Self.writeClose(end, into: &body)
+                return false
             }
         case .active: break
         }
@@ -22,17 +28,17 @@ extension Connection {
             self.end(ConnectionEnd(code: .internalError, origin: .local, reason: "all numbers are used"), at: now)
             return nil
         }
-        if self.recovery != nil { return self.writeNextDatagram(into: &buffer, on: carrier, with: session, at: now) }
+        if self.usesDatagrams { return self.writeNextDatagram(into: &buffer, on: carrier, with: session, at: now) }
         guard self.received.isDue(at: now) || self.hasFramesToSend else { return nil }
         let room = self.roomOnStream(session)
-        return self.seal(into: &buffer, on: carrier, with: session, room: room, at: now) { connection, body in
-            connection.writeFrames(into: &body, room: room, carrier: carrier, at: now)
+        return self.seal(into: &buffer, on: carrier, with: session, room: room, at: now) { connection, body, message in
+            connection.writeFrames(into: &body, room: room, message: &message, at: now)
         }
     }
 
     private func roomOnStream(_ session: Session) -> Int {
         let size = min(session.peerParameters.maxMessageSize, self.configuration.maxMessageSize)
-        let greatest = self.recovery == nil ? size : Constants.baseDatagramSize
+        let greatest = !self.usesDatagrams ? size : Constants.baseDatagramSize
         return Self.room(inMessageOf: greatest)
     }
 
@@ -50,17 +56,12 @@ extension Connection {
         with session: Session,
         at now: Instant
     ) -> CarrierID? {
-        guard var size = self.recovery?.mtu.current else { return nil }
-        self.recovery?.pacedUntil = nil
-        // Where much is sent nothing waits for long, and there is never nothing to send.
-        if self.recovery?.congestion.window ?? 0 >= Constants.windowForSizeProbes * size,
-            let probe = self.recovery?.mtu.probeSize(at: now), self.mayElicit(probe, at: now)
-        {
-            return self.writeSizeProbe(probe, into: &buffer, on: carrier, with: session, at: now)
+        guard let (greatest, sizeProbe, probesAreDue) = self.recovery?.beginMessage(at: now) else { return nil }
+        var size = greatest
+        if let sizeProbe, self.mayElicit(sizeProbe, at: now) {
+            return self.writeSizeProbe(sizeProbe, into: &buffer, on: carrier, with: session, at: now)
         }
-        if self.recovery?.probesDue ?? 0 > 0, self.writeProbe(into: &buffer, on: carrier, with: session, at: now) {
-            return carrier
-        }
+        if probesAreDue, self.writeProbe(into: &buffer, on: carrier, with: session, at: now) { return carrier }
         if self.hasFramesToSend {
             if !self.pathResponses.isEmpty {
                 // It gets through even where the path has become smaller.
@@ -94,9 +95,9 @@ extension Connection {
             return carrier
         }
         let room = Self.room(inMessageOf: size)
-        return self.seal(into: &buffer, on: carrier, with: session, room: room, at: now) { connection, body in
+        return self.seal(into: &buffer, on: carrier, with: session, room: room, at: now) { connection, body, _ in
             _ = connection.received.writeAck(into: &body, room: min(room, Self.ackAtMost), at: now)
-            return nil
+            return false
         }
     }
 
@@ -109,8 +110,8 @@ extension Connection {
         at now: Instant
     ) -> Bool {
         let room = Self.room(inMessageOf: size)
-        return self.seal(into: &buffer, on: carrier, with: session, room: room, at: now) { connection, body in
-            connection.writeFrames(into: &body, room: room, carrier: carrier, at: now)
+        return self.seal(into: &buffer, on: carrier, with: session, room: room, at: now) { connection, body, message in
+            connection.writeFrames(into: &body, room: room, message: &message, at: now)
         } != nil
     }
 
@@ -125,9 +126,12 @@ extension Connection {
         let due = self.recovery?.probesDue
         let wrote =
             if self.sent.isFull {
-                self.seal(into: &buffer, on: carrier, with: session, room: Constants.paddingUnit, at: now) { _, body in
+                self.seal(into: &buffer, on: carrier, with: session, room: Constants.paddingUnit, at: now) {
+                    _,
+                    body,
+                    _ in
                     body.writeVarInt(FrameType.ping)
-                    return SentMessage(number: 0, time: now, carrier: carrier)
+                    return true
                 } != nil
             } else {
                 self.writeFrames(into: &buffer, on: carrier, with: session, size: Constants.baseDatagramSize, at: now)
@@ -138,10 +142,7 @@ extension Connection {
     }
 
     private mutating func mayElicit(_ size: Int, at now: Instant) -> Bool {
-        guard !self.sent.isFull, self.recovery?.hasRoom(for: size) ?? false else { return false }
-        guard let at = self.recovery?.pacer.nextSendTime(for: size, at: now) else { return true }
-        self.recovery?.pacedUntil = at
-        return false
+        !self.sent.isFull && self.recovery?.admits(size, at: now) ?? false
     }
 
     private mutating func writeSizeProbe(
@@ -153,60 +154,53 @@ extension Connection {
     ) -> CarrierID? {
         let room = Self.room(inMessageOf: size)
         self.recovery?.mtu.probeSent(size)
-        return self.seal(into: &buffer, on: carrier, with: session, room: room, at: now) { _, body in
+        return self.seal(into: &buffer, on: carrier, with: session, room: room, at: now) { _, body, message in
             body.writeVarInt(FrameType.ping)
             body.writeRepeatingByte(0, count: room - 1)
-            var message = SentMessage(number: 0, time: now, carrier: carrier)
             message.isSizeProbe = true
-            return message
+            return true
         }
     }
 
     // MARK: Sealing
 
-    /// Writes frames by the closure, pads and seals them. The closure returns what to remember, if anything.
+    /// Writes frames by the closure, pads and seals them. The closure says whether the message is to be remembered, and notes
+    /// what of it.
     private mutating func seal(
         into buffer: inout ByteBuffer,
         on carrier: CarrierID,
         with session: Session,
         room: Int,
         at now: Instant,
-        _ write: (inout Self, inout ByteBuffer) -> SentMessage?
+        _ write: (inout Self, inout ByteBuffer, inout SentMessage) -> Bool
     ) -> CarrierID? {
         let start = buffer.writerIndex
         buffer.writeRepeatingByte(0, count: Constants.dataHeaderSize)
         let framesStart = buffer.writerIndex
-        var message = write(&self, &buffer)
+        var message = SentMessage(number: 0, time: now, carrier: carrier)
+        let isRemembered = write(&self, &buffer, &message)
         let written = buffer.writerIndex - framesStart
         guard written > 0 else {
             buffer.moveWriterIndex(to: start)
             return nil
         }
         let padding = -written & (Constants.paddingUnit - 1)
-        buffer.writeRepeatingByte(0, count: padding)
+        buffer.writeRepeatingByte(0, count: padding + Constants.tagSize)
         let number = self.takeNumber()
         session.seal(messageAt: start, in: &buffer, counter: number)
         let size = buffer.writerIndex - start
         self.statistics.messagesSent += 1
         self.statistics.bytesSent += UInt64(size)
-        if message != nil {
-            message?.number = number
+        if isRemembered {
+            message.number = number
             self.elicitedAt = now
-            if self.recovery != nil { self.count(sent: &message, size: size, at: now) }
-            if let message { self.sent.append(message) }
+            if let stamp = self.recovery?.sent(size, at: now) {
+                message.size = size
+                message.stamp = stamp
+            }
+            self.sent.append(message)
         }
         return carrier
-    }
-
-    private mutating func count(sent message: inout SentMessage?, size: Int, at now: Instant) {
-        guard let inFlight = self.recovery?.inFlight else { return }
-        message?.size = size
-        if let stamp = self.recovery?.sampler.stamp(sending: size, inFlightBefore: inFlight, at: now) {
-            message?.stamp = stamp
-        }
-        self.recovery?.inFlight += size
-        self.recovery?.pacer.sent(size, at: now)
-        if let due = self.recovery?.probesDue, due > 0 { self.recovery?.probesDue = due - 1 }
     }
 
     mutating func takeNumber() -> UInt64 {
@@ -219,12 +213,15 @@ extension Connection {
         return self.nextNumber
     }
 
+    /// Mutating, as `hasEvents`.
     private var hasFramesToSend: Bool {
-        if self.sent.isFull { return false }
-        if let control = self.controlStream, control.hasLostToSend || control.hasFreshToSend { return true }
-        return self.pingIsPending || !self.pendingControl.isEmpty || !self.controlQueue.isEmpty
-            || !self.lostQueue.isEmpty || !self.freshQueue.isEmpty || !self.pathResponses.isEmpty
-            || !self.datagrams.outgoing.isEmpty
+        mutating get {
+            if self.sent.isFull { return false }
+            if let control = self.controlStream, control.hasLostToSend || control.hasFreshToSend { return true }
+            return self.pingIsPending || !self.pendingControl.isEmpty || !self.controlQueue.isEmpty
+                || !self.lostQueue.isEmpty || !self.freshQueue.isEmpty || !self.pathResponses.isEmpty
+                || !self.datagrams.outgoing.isEmpty
+        }
     }
 
     /// Of an ACK frame: what 64 ranges take.
@@ -233,11 +230,10 @@ extension Connection {
     private mutating func writeFrames(
         into body: inout ByteBuffer,
         room: Int,
-        carrier: CarrierID,
+        message: inout SentMessage,
         at now: Instant
-    ) -> SentMessage? {
+    ) -> Bool {
         let end = body.writerIndex + room
-        var message = SentMessage(number: 0, time: now, carrier: carrier)
         var eliciting = false
         if self.received.hasUnacknowledged {
             message.acknowledges = self.received.writeAck(into: &body, room: min(room, Self.ackAtMost), at: now)
@@ -254,16 +250,15 @@ extension Connection {
             }
         }
         // An ACK alone is not remembered.
-        return eliciting ? message : nil
+        return eliciting
     }
 
-    private static func writeClose(_ end: ConnectionEnd, into body: inout ByteBuffer) -> SentMessage? {
+    private static func writeClose(_ end: ConnectionEnd, into body: inout ByteBuffer) {
         body.writeVarInt(FrameType.connectionClose)
         body.writeVarInt(end.code.rawValue)
         let reason = end.reason.utf8.prefix(256)
         body.writeVarInt(UInt64(reason.count))
         body.writeBytes(reason)
-        return nil
     }
 
     // MARK: Control frames
@@ -296,7 +291,7 @@ extension Connection {
         self.pendingControl.subtract(message.control)
         // The greatest frame here has a type and three varints.
         while end - body.writerIndex >= 80, let id = self.controlQueue.popFirst() {
-            guard let stream = self.streams[id.rawValue] else { continue }
+            guard let stream = self.streams[id] else { continue }
             stream.isInControlQueue = false
             let frames = stream.pendingControl
             stream.pendingControl = []
@@ -348,7 +343,7 @@ extension Connection {
         defer { self.writeDatagrams(into: &body, end: end, message: &message, streamsWait: false) }
         // A frame's header takes at most 21 bytes; less than this is not worth one.
         while end - body.writerIndex >= 64, let id = self.lostQueue.popFirst() {
-            guard let stream = self.streams[id.rawValue] else { continue }
+            guard let stream = self.streams[id] else { continue }
             stream.isInLostQueue = false
             guard stream.hasLostToSend else { continue }
             self.writeStream(stream, into: &body, end: end, message: &message)
@@ -358,7 +353,7 @@ extension Connection {
         var turns = self.freshQueue.count
         while turns > 0, end - body.writerIndex >= 64, let id = self.freshQueue.popFirst() {
             turns -= 1
-            guard let stream = self.streams[id.rawValue] else { continue }
+            guard let stream = self.streams[id] else { continue }
             if stream.needsConnectionCredit, self.sendCredit.available == 0 {
                 self.blockedQueue.append(id)
                 continue
@@ -369,6 +364,9 @@ extension Connection {
             self.queueFresh(stream)
         }
     }
+
+    /// Four varints.
+    private static let streamHeaderAtMost = 4 * 8
 
     private mutating func writeStream(
         _ stream: StreamState,
@@ -392,10 +390,12 @@ extension Connection {
         var type = FrameType.stream | FrameType.streamLength
         if range.lowerBound > 0 { type |= FrameType.streamOffset }
         if fin { type |= FrameType.streamFin }
-        body.writeVarInt(type)
-        body.writeVarInt(stream.id.rawValue)
-        if range.lowerBound > 0 { body.writeVarInt(range.lowerBound) }
-        body.writeVarInt(UInt64(range.count))
+        body.writeWithOutputRawSpan(minimumWritableBytes: Self.streamHeaderAtMost) { header in
+            header.appendVarInt(type)
+            header.appendVarInt(stream.id.rawValue)
+            if range.lowerBound > 0 { header.appendVarInt(range.lowerBound) }
+            header.appendVarInt(UInt64(range.count))
+        }
         if !range.isEmpty {
             stream.sendBuffer.send(range, into: &body)
             if isFresh {

@@ -17,13 +17,13 @@ extension Connection {
             sendCredit: self.peerInitialMaxStreamData,
             receiveWindow: Constants.initialStreamWindow
         )
-        self.streams[id.rawValue] = stream
+        self.streams.insert(stream)
         if id == .control { self.controlStream = stream }
     }
 
     /// How many bytes the stream takes now before it should be left alone. It takes more, but then memory is the caller's.
     public func writableBytes(_ id: StreamID) -> Int {
-        guard let stream = self.streams[id.rawValue] else { return 0 }
+        guard let stream = self.streams.peek(id) else { return 0 }
         return self.room(for: stream)
     }
 
@@ -37,7 +37,7 @@ extension Connection {
     /// Queues bytes. False: there is no more room now, and `.writable` will tell when there is.
     @discardableResult
     public mutating func write(_ bytes: ByteBuffer, to id: StreamID) -> Bool {
-        guard let stream = self.streams[id.rawValue], stream.resetSent == nil, !stream.finIsQueued else { return true }
+        guard let stream = self.streams[id], stream.resetSent == nil, !stream.finIsQueued else { return true }
         stream.sendBuffer.append(bytes)
         self.sendBuffered += bytes.readableBytes
         self.queueFresh(stream)
@@ -49,14 +49,14 @@ extension Connection {
 
     /// No byte follows.
     public mutating func finish(_ id: StreamID) {
-        guard let stream = self.streams[id.rawValue], stream.resetSent == nil, !stream.finIsQueued else { return }
+        guard let stream = self.streams[id], stream.resetSent == nil, !stream.finIsQueued else { return }
         stream.finIsQueued = true
         self.queueFresh(stream)
     }
 
     /// Gives up our direction; what is not yet sent never will be. Does nothing once the peer has all of it.
     public mutating func reset(_ id: StreamID, _ code: StreamErrorCode) {
-        guard let stream = self.streams[id.rawValue], stream.resetSent == nil, !stream.isSendingDone else { return }
+        guard let stream = self.streams[id], stream.resetSent == nil, !stream.isSendingDone else { return }
         self.resetSending(of: stream, code: code.rawValue)
     }
 
@@ -69,7 +69,7 @@ extension Connection {
 
     /// Asks the peer to send no more: what still comes is thrown away, and its credit given back.
     public mutating func stopSending(_ id: StreamID, _ code: StreamErrorCode) {
-        guard let stream = self.streams[id.rawValue], stream.stopRequested == nil, !stream.isReceivingDone else {
+        guard let stream = self.streams[id], stream.stopRequested == nil, !stream.isReceivingDone else {
             return
         }
         stream.stopRequested = code.rawValue
@@ -84,7 +84,7 @@ extension Connection {
 
     /// Takes what has come in order, at most so many bytes, and gives its credit back to the peer.
     public mutating func read(_ id: StreamID, atMost count: Int = .max) -> StreamRead {
-        guard let stream = self.streams[id.rawValue], stream.resetReceived == nil, !stream.endIsTaken else {
+        guard let stream = self.streams[id], stream.resetReceived == nil, !stream.endIsTaken else {
             return .nothing
         }
         if let bytes = stream.receiveBuffer.take(atMost: count) {
@@ -98,17 +98,17 @@ extension Connection {
     }
 
     /// Whether everything written has been acknowledged, the end included.
-    public func isAcknowledged(_ id: StreamID) -> Bool { self.streams[id.rawValue]?.isSendingDone ?? true }
+    public func isAcknowledged(_ id: StreamID) -> Bool { self.streams.peek(id)?.isSendingDone ?? true }
 
     /// The application is done with it, its socket closed: only now does the peer get credit for another (PROTOCOL).
     public mutating func release(_ id: StreamID) {
-        guard let stream = self.streams[id.rawValue] else { return }
+        guard let stream = self.streams[id] else { return }
         stream.isReleased = true
         self.forgetIfDone(stream)
     }
 
     mutating func forgetIfDone(_ stream: StreamState) {
-        guard stream.isDone, self.streams.removeValue(forKey: stream.id.rawValue) != nil else { return }
+        guard stream.isDone, self.streams.remove(stream.id) else { return }
         self.sendBuffered -= stream.sendBuffer.discard()
         self.gapCount -= stream.receiveBuffer.discard()
         guard stream.id.opener != self.role else { return }

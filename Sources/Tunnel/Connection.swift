@@ -34,9 +34,13 @@ public struct Connection: ~Copyable {
     var highestReceived: UInt64?
     var sent = SentMessages()
     var received = ReceivedNumbers()
+    /// Room for what an ACK frame settles, and of what it was last what it was.
+    var settled: [SentMessage] = []
     var roundTripTime = RoundTripTime()
     /// Of a carrier of datagrams; nil on a byte stream.
     var recovery: DatagramRecovery?
+    /// Whether there is one: to look at that itself copies all of it, and each message asks.
+    var usesDatagrams = false
     /// ACKs that went out with nothing that would be acknowledged itself.
     var acksAlone = 0
     var pathResponses = CircularBuffer<UInt64>()
@@ -53,7 +57,7 @@ public struct Connection: ~Copyable {
     var gapCount = 0
 
     // Streams
-    var streams: [UInt64: StreamState] = [:]
+    var streams = StreamTable()
     /// Stream 0 again, since every message asks for it.
     var controlStream: StreamState?
     var localNextIndex: UInt64 = 0
@@ -119,12 +123,19 @@ public struct Connection: ~Copyable {
     /// What happened since the last call, in order; nil when there is nothing more.
     public mutating func nextEvent() -> ConnectionEvent? {
         guard let event = self.events.popFirst() else { return nil }
-        if case .readable(let id) = event { self.streams[id.rawValue]?.readableIsSignalled = false }
+        if case .readable(let id) = event { self.streams[id]?.readableIsSignalled = false }
         if case .datagramsReadable = event { self.datagrams.readableIsSignalled = false }
         return event
     }
 
-    var hasEvents: Bool { !self.events.isEmpty }
+    /// Mutating, as the next: through an optional that is done in place, where a mere look copies the whole connection.
+    var hasEvents: Bool { mutating get { !self.events.isEmpty } }
+
+    /// Whether one of them says more than that a stream has something to read: of many messages that come at once each would
+    /// say that, and whoever reads needs to be told once.
+    var hasUrgentEvents: Bool {
+        mutating get { self.events.count > 1 || self.events.first.map { !$0.isReadable } ?? false }
+    }
 
     public var isActive: Bool { if case .active = self.state { true } else { false } }
 
@@ -144,7 +155,7 @@ public struct Connection: ~Copyable {
         self.roundTripTime.latest == nil ? nil : self.roundTripTime.smoothed
     }
 
-    public var openStreamCount: Int { self.streams.count - (self.streams[0] == nil ? 0 : 1) }
+    public var openStreamCount: Int { self.streams.count - (self.streams.peek(.control) == nil ? 0 : 1) }
 
     /// Bytes held for the application and for the peer, for tests of the bounds and for metrics.
     public var memoryInUse: Int { self.sendBuffered + Int(self.receiveWindow.buffered) }
@@ -173,7 +184,7 @@ public struct Connection: ~Copyable {
     private func closingLifetime(_ end: ConnectionEnd) -> TimeAmount {
         var lifetime = TimeAmount.nanoseconds(3 * self.roundTripTime.probeTimeout.nanoseconds)
         // A path that had grown slow before it fell silent keeps nobody waiting for longer than a peer is waited for.
-        if self.recovery != nil { lifetime = min(lifetime, self.deadAfter) }
+        if self.usesDatagrams { lifetime = min(lifetime, self.deadAfter) }
         // The keys of a key that is accepted no more are gone within a second.
         if end.code == .revoked { lifetime = min(lifetime, Constants.revokedLifetime) }
         return lifetime
@@ -181,7 +192,7 @@ public struct Connection: ~Copyable {
 
     /// The close goes out now: a byte stream may have been too full for it until then.
     mutating func closeIsSent(_ end: ConnectionEnd, at now: Instant) {
-        if self.closeSentAt == nil, self.recovery == nil, end.code != .revoked {
+        if self.closeSentAt == nil, !self.usesDatagrams, end.code != .revoked {
             self.state = .closing(end, until: now + self.closingLifetime(end))
         }
         self.closeIsPending = false
@@ -190,7 +201,7 @@ public struct Connection: ~Copyable {
 
     /// Whether a close that nobody could be told of yet is given more time.
     func waitsForRoomToClose(_ end: ConnectionEnd, at now: Instant) -> Bool {
-        guard self.closeIsPending, self.closeSentAt == nil, self.recovery == nil, end.code != .revoked else {
+        guard self.closeIsPending, self.closeSentAt == nil, !self.usesDatagrams, end.code != .revoked else {
             return false
         }
         return self.closingSince.map { now < $0 + self.deadAfter } ?? false

@@ -79,6 +79,8 @@ enum Constants {
     static let skipInterval: UInt64 = 512
     static let skippedNumbersKept = 64
     static let ackRangesKept = 64
+    /// For so many settled messages the room is kept from one ACK frame to the next. †
+    static let settledKept = 256
     /// Ack-eliciting messages in flight: a peer that withholds ACKs stops us here rather than filling our memory. †
     static let unacknowledgedMessages = 32_768
 
@@ -116,6 +118,10 @@ enum Constants {
     static let sendBufferPerConnection = 16 * 1_024 * 1_024
     static let unsentPerStream = 256 * 1_024  // †
     static let unsentPerStreamAtLeast = 16 * 1_024  // †
+    /// While no more than so many bytes wait on the connection, a bulk stream's piece of at least that size is put into a buffer
+    /// with room for many: 32 of them at most, 2 MiB. †
+    static let bulkRoomBelow: UInt64 = 32 * 1_024
+    static let bulkPieceAtLeast = 1_024
     static let gapsPerStream = 4_096  // †
     static let gapsPerConnection = 16_384  // †
     static let peerStreams: UInt64 = 8_192  // †

@@ -27,6 +27,48 @@ struct DatagramRecovery {
 
     func hasRoom(for size: Int) -> Bool { self.inFlight + size <= self.congestion.window }
 
+    // What follows is several steps in one, since each step through an optional costs.
+
+    /// What to begin the next message with: its size; that of a probe, where one is to go before all else (where much is sent
+    /// nothing waits for long, and there is never nothing to send); whether probes are due (RFC 9002 §6.2.4).
+    mutating func beginMessage(at now: Instant) -> (size: Int, sizeProbe: Int?, probesAreDue: Bool) {
+        self.pacedUntil = nil
+        let size = self.mtu.current
+        let isBusy = self.congestion.window >= Constants.windowForSizeProbes * size
+        return (size, isBusy ? self.mtu.probeSize(at: now) : nil, self.probesDue > 0)
+    }
+
+    /// Whether window and pacer let a message of this size go. Notes when the pacer will.
+    mutating func admits(_ size: Int, at now: Instant) -> Bool {
+        guard self.hasRoom(for: size) else { return false }
+        guard let at = self.pacer.nextSendTime(for: size, at: now) else { return true }
+        self.pacedUntil = at
+        return false
+    }
+
+    /// A message that counts as in flight was sent.
+    mutating func sent(_ size: Int, at now: Instant) -> DeliveryStamp {
+        let stamp = self.sampler.stamp(sending: size, inFlightBefore: self.inFlight, at: now)
+        self.inFlight += size
+        self.pacer.sent(size, at: now)
+        if self.probesDue > 0 { self.probesDue -= 1 }
+        return stamp
+    }
+
+    /// Those of the messages that were sent on this carrier have arrived. Returns their bytes.
+    mutating func acknowledged(_ messages: [SentMessage], on carrier: CarrierID, at now: Instant) -> Int {
+        var bytes = 0
+        let sizeBefore = self.mtu.current
+        for message in messages where message.carrier == carrier {
+            bytes += message.size
+            self.sampler.acknowledged(bytes: message.size, sentAt: message.time, stamp: message.stamp, at: now)
+            self.mtu.acknowledged(message.size, number: message.number, isProbe: message.isSizeProbe, at: now)
+        }
+        self.inFlight -= bytes
+        if self.mtu.current != sizeBefore { self.sizeChanged() }
+        return bytes
+    }
+
     /// Messages have another size from now on.
     mutating func sizeChanged() { self.congestion.messageSizeChanged(to: self.mtu.current) }
 }

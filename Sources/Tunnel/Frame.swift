@@ -102,15 +102,32 @@ enum Frame {
 
     /// RFC 9000 §19.8.
     private static func stream(_ type: UInt64, _ bytes: inout ByteBuffer) throws(TransportError) -> Frame {
-        let id = try bytes.frameStreamID()
-        let offset = type & FrameType.streamOffset != 0 ? try bytes.frameInteger() : 0
-        let length =
-            type & FrameType.streamLength != 0 ? try bytes.frameInteger() : UInt64(bytes.readableBytes)
+        guard let (id, offset, length, end) = Self.streamHeader(type, bytes.readableBytesSpan) else {
+            throw Self.endsTooSoon
+        }
+        bytes.moveReaderIndex(forwardBy: end)
         let data = try bytes.frameBytes(length)
         guard offset <= VarInt.max - length else {
             throw TransportError(.frameEncodingError, "a stream longer than 2^62 - 1")
         }
-        return .stream(id, offset: offset, data: data, fin: type & FrameType.streamFin != 0)
+        return .stream(StreamID(rawValue: id), offset: offset, data: data, fin: type & FrameType.streamFin != 0)
+    }
+
+    /// What comes before a STREAM frame's data, and where that begins.
+    private static func streamHeader(
+        _ type: UInt64,
+        _ bytes: RawSpan
+    ) -> (id: UInt64, offset: UInt64, length: UInt64, end: Int)? {
+        var end = 0
+        guard let id = bytes.varInt(at: &end),
+            let offset = type & FrameType.streamOffset != 0 ? bytes.varInt(at: &end) : 0,
+            let length = type & FrameType.streamLength != 0 ? bytes.varInt(at: &end) : UInt64(bytes.byteCount - end)
+        else { return nil }
+        return (id, offset, length, end)
+    }
+
+    fileprivate static var endsTooSoon: TransportError {
+        TransportError(.frameEncodingError, "a frame that ends too soon")
     }
 
     private static func skipPadding(_ bytes: inout ByteBuffer) {
@@ -171,9 +188,7 @@ struct AckFrame {
 
 extension ByteBuffer {
     fileprivate mutating func frameInteger() throws(TransportError) -> UInt64 {
-        guard let value = self.readVarInt() else {
-            throw TransportError(.frameEncodingError, "a frame that ends too soon")
-        }
+        guard let value = self.readVarInt() else { throw Frame.endsTooSoon }
         return value
     }
 
@@ -190,9 +205,7 @@ extension ByteBuffer {
     }
 
     fileprivate mutating func frameFixed64() throws(TransportError) -> UInt64 {
-        guard let value: UInt64 = self.readInteger() else {
-            throw TransportError(.frameEncodingError, "a frame that ends too soon")
-        }
+        guard let value: UInt64 = self.readInteger() else { throw Frame.endsTooSoon }
         return value
     }
 

@@ -101,7 +101,7 @@ extension Initiator {
     /// Whether datagrams are what the connection goes on.
     public var usesDatagrams: Bool {
         switch self.connection {
-        case .some(let connection): connection.recovery != nil
+        case .some(let connection): connection.usesDatagrams
         case .none: false
         }
     }

@@ -137,10 +137,10 @@ public struct Initiator: ~Copyable {
     /// moved on (PROTOCOL, liveness).
     mutating func notice(_ now: Instant) {
         defer { self.lastSeen = now }
-        guard let lastSeen = self.lastSeen, let deadAfter = self.connection?.deadAfter, now - lastSeen > deadAfter
-        else {
-            return
-        }
+        // Asked only when it may matter: the connection is copied for it.
+        guard let lastSeen = self.lastSeen, now - lastSeen >= Constants.deadAfterAtLeast,
+            let deadAfter = self.connection?.deadAfter, now - lastSeen > deadAfter
+        else { return }
         self.closeCarriers(at: now) { _ in true }
     }
 
@@ -159,26 +159,32 @@ public struct Initiator: ~Copyable {
         case .initiation: dropped = .wrongRole
         }
         guard let dropped else {
-            self.collectEvents(at: now)
+            if self.connection?.hasUrgentEvents ?? false { self.collectEvents(at: now) }
             return .taken
         }
         return self.drops.count(dropped)
     }
 
     private mutating func receiveData(_ message: ByteBuffer, from carrier: CarrierID, at now: Instant) -> DropReason? {
-        guard let index: UInt32 = message.headerInteger(at: 4),
-            let at = self.sessions.lastIndex(where: { $0.session.localIndex == index })
-        else { return .unknownIndex }
+        guard let header = DataHeader(of: message) else { return .malformed }
+        guard let at = self.sessions.lastIndex(where: { $0.session.localIndex == header.receiver }) else {
+            return .unknownIndex
+        }
         let session = self.sessions[at].session
-        var plaintext = self.plaintext.take(max(0, message.readableBytes - Constants.dataOverhead))
-        let (number, reason) = session.open(message, into: &plaintext, at: now)
-        guard let number else {
+        var plaintext = self.plaintext.take(message.readableBytes - Constants.dataOverhead)
+        if let reason = session.open(message, header, into: &plaintext, at: now) {
             if session.isWornOut { self.sessions.remove(at: at) }
             return reason
         }
         let kind = self.carriers.first { $0.id == carrier }?.kind ?? .stream
         if kind == .stream, plaintext.readableBytes > 0 { self.connection?.askPeer() }
-        self.connection?.receive(frames: plaintext, number: number, bytes: message.readableBytes, over: kind, at: now)
+        self.connection?.receive(
+            frames: plaintext,
+            number: header.counter,
+            bytes: message.readableBytes,
+            over: kind,
+            at: now
+        )
         self.plaintext.giveBack(plaintext)
         return nil
     }
@@ -190,11 +196,10 @@ public struct Initiator: ~Copyable {
             buffer.writeImmutableBuffer(message)
             return true
         }
-        guard self.connection?.carrier == carrier else { return false }
-        let wrote = self.connection?.writeNext(into: &buffer, at: now) != nil
+        let wrote = self.connection?.writeNext(into: &buffer, onlyOn: carrier, at: now) ?? false
         if wrote, let at = self.carriers.firstIndex(where: { $0.id == carrier }) { self.carriers[at].isBound = true }
         // Room for more to write; or the end, where all numbers are used.
-        self.collectEvents(at: now)
+        if self.connection?.hasEvents ?? false { self.collectEvents(at: now) }
         return wrote
     }
 

@@ -9,8 +9,9 @@ enum OuterMessageType: UInt32 {
 
     /// Looks, and reads nothing. nil: unknown, too short, or a reserved byte isn't zero.
     init?(of message: ByteBuffer) {
-        guard let word: UInt32 = message.getInteger(at: message.readerIndex, endianness: .little),
-            let type = OuterMessageType(rawValue: word)
+        let bytes = message.readableBytesSpan
+        guard bytes.byteCount >= 4,
+            let type = OuterMessageType(rawValue: UInt32(littleEndian: bytes.unsafeLoadUnaligned(as: UInt32.self)))
         else { return nil }
         self = type
     }
@@ -24,11 +25,22 @@ extension ByteBuffer {
 }
 
 /// The header of a data message: type, receiver index, counter.
-enum DataHeader {
-    static func write(receiver: UInt32, counter: UInt64, into bytes: inout ByteBuffer) {
-        bytes.writeInteger(OuterMessageType.data.rawValue, endianness: .little)
-        bytes.writeInteger(receiver, endianness: .little)
-        bytes.writeInteger(counter, endianness: .little)
+struct DataHeader {
+    let receiver: UInt32
+    let counter: UInt64
+
+    /// nil: the message is shorter than one without frames.
+    init?(of message: ByteBuffer) {
+        let bytes = message.readableBytesSpan
+        guard bytes.byteCount >= Constants.dataOverhead else { return nil }
+        self.receiver = UInt32(littleEndian: bytes.unsafeLoadUnaligned(fromByteOffset: 4, as: UInt32.self))
+        self.counter = UInt64(littleEndian: bytes.unsafeLoadUnaligned(fromByteOffset: 8, as: UInt64.self))
+    }
+
+    static func write(receiver: UInt32, counter: UInt64, into message: inout MutableRawSpan) {
+        message.storeBytes(of: OuterMessageType.data.rawValue.littleEndian, toByteOffset: 0, as: UInt32.self)
+        message.storeBytes(of: receiver.littleEndian, toByteOffset: 4, as: UInt32.self)
+        message.storeBytes(of: counter.littleEndian, toByteOffset: 8, as: UInt64.self)
     }
 }
 

@@ -53,8 +53,8 @@ struct PathMTU {
 
     // MARK: Probing
 
-    /// The size to try now; nil while one is under way, or when nothing greater is left.
-    func probeSize(at now: Instant) -> Int? {
+    /// The size to try now; nil while one is under way, or when nothing greater is left. Mutating, as `Connection.hasEvents`.
+    mutating func probeSize(at now: Instant) -> Int? {
         guard self.probing == nil else { return nil }
         if let searchAgainAt, now < searchAgainAt { return nil }
         if let retryAt, now < retryAt { return nil }

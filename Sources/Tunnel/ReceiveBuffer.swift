@@ -12,6 +12,8 @@ struct ReceiveBuffer {
     /// The next byte in order.
     private(set) var next: UInt64 = 0
     private(set) var readyCount = 0
+    /// The last buffer that was taken was well filled: the next one will be, too.
+    private var isBulk = false
 
     var gapCount: Int { self.waiting.count }
 
@@ -23,7 +25,9 @@ struct ReceiveBuffer {
     }
 
     /// Returns by how many the pieces beyond gaps have changed.
-    mutating func insert(_ bytes: ByteBuffer, at offset: UInt64) -> Int {
+    ///
+    /// - Parameter hasRoom: there may be a buffer with room for much more than is in it yet.
+    mutating func insert(_ bytes: ByteBuffer, at offset: UInt64, hasRoom: Bool = false) -> Int {
         var bytes = bytes
         var offset = offset
         if offset < self.next {
@@ -34,7 +38,7 @@ struct ReceiveBuffer {
         }
         if bytes.readableBytes == 0 { return 0 }
         if self.waiting.isEmpty, offset == self.next {
-            self.appendReady(bytes)
+            self.appendReady(bytes, hasRoom: hasRoom)
             return 0
         }
         let before = self.waiting.count
@@ -43,11 +47,15 @@ struct ReceiveBuffer {
         return self.waiting.count - before
     }
 
-    private mutating func appendReady(_ bytes: ByteBuffer) {
+    private mutating func appendReady(_ bytes: ByteBuffer, hasRoom: Bool = false) {
         let count = bytes.readableBytes
         self.next += UInt64(count)
         self.readyCount += count
-        self.ready.appendGathering(bytes)
+        if hasRoom, self.isBulk, self.ready.isEmpty, count >= Constants.bulkPieceAtLeast {
+            self.ready.append(bytes.withRoomToGather)
+        } else {
+            self.ready.appendGathering(bytes)
+        }
     }
 
     /// Puts in only what isn't there yet.
@@ -105,6 +113,7 @@ struct ReceiveBuffer {
         if first.readableBytes <= count {
             self.ready.removeFirst()
             self.readyCount -= first.readableBytes
+            self.isBulk = first.readableBytes > ByteBuffer.gatheredAtMost / 2
             if self.ready.isEmpty { self.ready = CircularBuffer() }
             return first
         }

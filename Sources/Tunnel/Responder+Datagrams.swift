@@ -75,15 +75,14 @@ extension Responder {
         from route: DatagramRoute,
         at now: Instant
     ) -> DropReason? {
-        guard let index: UInt32 = message.headerInteger(at: 4), let entry = self.sessions[index] else {
-            return .unknownIndex
-        }
-        var plaintext = self.plaintext.take(max(0, message.readableBytes - Constants.dataOverhead))
-        let (number, reason) = entry.session.open(message, into: &plaintext, at: now)
-        guard let number else {
+        guard let header = DataHeader(of: message) else { return .malformed }
+        guard let entry = self.sessions[header.receiver] else { return .unknownIndex }
+        var plaintext = self.plaintext.take(message.readableBytes - Constants.dataOverhead)
+        if let reason = entry.session.open(message, header, into: &plaintext, at: now) {
             if entry.session.isWornOut { self.remove(entry) }
             return reason
         }
+        let number = header.counter
         guard let link = entry.link ?? self.confirm(entry, at: now) else { return .keyTooOld }
         self.follow(
             link,
@@ -103,7 +102,7 @@ extension Responder {
         )
         self.plaintext.giveBack(plaintext)
         self.believe(link, at: now)
-        self.collectEvents(link, at: now)
+        self.collectUrgentEvents(link, at: now)
         return nil
     }
 
@@ -202,10 +201,15 @@ extension Responder {
     }
 
     private mutating func write(_ link: Link, into buffer: inout ByteBuffer, at now: Instant) -> DatagramRoute? {
-        let route = link.writeChallenge(into: &buffer, at: now) ?? link.writeNextDatagram(into: &buffer, at: now)
+        if let route = link.writeChallenge(into: &buffer, at: now) { return route }
+        guard let path = link.path else { return nil }
+        let (wrote, hasEvents) = link.connection.apply { connection in
+            let wrote = connection.writeNext(into: &buffer, onlyOn: path.id, at: now)
+            return (wrote, connection.hasEvents)
+        }
         // Room for more to write; or the end, where all numbers are used.
-        if route != nil, link.connection.hasEvents { self.collectEvents(link, at: now) }
-        return route
+        if wrote, hasEvents { self.collectEvents(link, at: now) }
+        return wrote ? path.route : nil
     }
 
     /// The system refuses messages of this size to this address.
@@ -272,12 +276,5 @@ extension Link {
         } else {
             self.candidate?.sendAt = nil
         }
-    }
-
-    fileprivate func writeNextDatagram(into buffer: inout ByteBuffer, at now: Instant) -> DatagramRoute? {
-        guard let path = self.path, self.connection.carrier == path.id,
-            self.connection.writeNext(into: &buffer, at: now) != nil
-        else { return nil }
-        return path.route
     }
 }

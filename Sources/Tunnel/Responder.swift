@@ -54,13 +54,14 @@ public struct Responder: ~Copyable {
     /// What waits for the socket. Cookie replies, which a flood asks for, never push out responses.
     var responses = CircularBuffer<(route: DatagramRoute, message: ByteBuffer)>()
     var cookieReplies = CircularBuffer<(route: DatagramRoute, message: ByteBuffer)>()
-    /// Of datagrams.
-    weak var lastWriter: Link?
+    /// Of datagrams, while it has more.
+    var lastWriter: Link?
     /// Paths are numbered as carriers are, from the other end of the numbers.
     var nextPath: UInt64 = 1 << 63
     var plaintext = PlaintextPool()
     var lastSeen: Instant?
     var events = CircularBuffer<Event>()
+    private var someAreReadable = false
 
     public init(staticKey: StaticKeyPair, configuration: TunnelConfiguration, random: RandomSource) {
         self.staticKey = staticKey
@@ -77,6 +78,7 @@ public struct Responder: ~Copyable {
     deinit {
         for peer in self.peers.values { peer.letGo() }
         for peer in self.revoked { peer.letGo() }
+        self.lastWriter?.letGo()
     }
 
     // MARK: Keys
@@ -204,18 +206,17 @@ public struct Responder: ~Copyable {
     }
 
     private mutating func receiveData(_ message: ByteBuffer, carrierAt at: Int, at now: Instant) -> DropReason? {
-        guard let index: UInt32 = message.headerInteger(at: 4), let entry = self.sessions[index] else {
-            return .unknownIndex
-        }
+        guard let header = DataHeader(of: message) else { return .malformed }
+        guard let entry = self.sessions[header.receiver] else { return .unknownIndex }
         // A carrier begins with an initiation, and from its first session on it is that one connection's.
         guard self.carriers[at].isKnown else { return .otherConnection }
         if let bound = self.carriers[at].link, !bound.owns(entry) { return .otherConnection }
-        var plaintext = self.plaintext.take(max(0, message.readableBytes - Constants.dataOverhead))
-        let (number, reason) = entry.session.open(message, into: &plaintext, at: now)
-        guard let number else {
+        var plaintext = self.plaintext.take(message.readableBytes - Constants.dataOverhead)
+        if let reason = entry.session.open(message, header, into: &plaintext, at: now) {
             if entry.session.isWornOut { self.remove(entry) }
             return reason
         }
+        let number = header.counter
         let id = self.carriers[at].id
         guard let link = entry.link ?? self.confirm(entry, at: now) else { return .keyTooOld }
         self.bind(id, to: link, at: now)
@@ -228,7 +229,7 @@ public struct Responder: ~Copyable {
         }
         link.connection.receive(frames: plaintext, number: number, bytes: message.readableBytes, at: now)
         self.plaintext.giveBack(plaintext)
-        self.collectEvents(link, at: now)
+        self.collectUrgentEvents(link, at: now)
         return nil
     }
 
@@ -486,6 +487,7 @@ public struct Responder: ~Copyable {
     }
 
     private mutating func discard(_ link: Link) {
+        if self.lastWriter === link { self.lastWriter = nil }
         link.connection.wipe()
         link.peer.closing.removeAll { $0 === link }
         if link.peer.current === link { link.peer.current = nil }
@@ -496,6 +498,25 @@ public struct Responder: ~Copyable {
             self.events.append(.closeCarrier(id))
         }
         link.carriers.removeAll()
+    }
+
+    /// After a message was received. What can wait is collected when somebody asks for events.
+    mutating func collectUrgentEvents(_ link: Link, at now: Instant) {
+        if link.connection.hasUrgentEvents {
+            self.collectEvents(link, at: now)
+        } else if link.connection.hasEvents {
+            self.someAreReadable = true
+        }
+    }
+
+    private mutating func collectReadable() {
+        guard self.someAreReadable else { return }
+        self.someAreReadable = false
+        var links: [Link] = []
+        self.forEachLink { if $0.connection.hasEvents { links.append($0) } }
+        for link in links {
+            while let event = link.connection.nextEvent() { self.events.append(.connection(link.peer.key, event)) }
+        }
     }
 
     mutating func collectEvents(_ link: Link, at now: Instant) {
@@ -516,7 +537,10 @@ public struct Responder: ~Copyable {
 
     // MARK: Events and time
 
-    public mutating func nextEvent() -> Event? { self.events.popFirst() }
+    public mutating func nextEvent() -> Event? {
+        if self.events.isEmpty { self.collectReadable() }
+        return self.events.popFirst()
+    }
 
     func forEachLink(_ body: (Link) -> Void) {
         for peer in self.peers.values {

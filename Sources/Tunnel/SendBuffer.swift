@@ -81,8 +81,8 @@ struct SendBuffer {
         at offset: UInt64,
         into output: inout ByteBuffer
     ) {
-        let start = chunk.readerIndex + Int(range.lowerBound - offset)
-        if let view = chunk.getSlice(at: start, length: range.count) { output.writeImmutableBuffer(view) }
+        let start = Int(range.lowerBound - offset)
+        output.writeBytes(chunk.readableBytesSpan.extracting(start..<start + range.count))
     }
 
     /// The peer has these bytes: lets go of what no one can ask for again. Returns how many bytes were freed.

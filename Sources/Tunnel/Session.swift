@@ -14,9 +14,10 @@ final class Session {
     let peerParameters: TransportParameters
     private let sendingKey: CipherState
     private let receivingKey: CipherState
-    private var replay = ReplayWindow()
-    private var sealed: UInt64 = 0
-    private var failedOpens: UInt64 = 0
+    // Only its connection works with a session, one call at a time: what Swift would check at each access holds already.
+    @exclusivity(unchecked) private var replay = ReplayWindow()
+    @exclusivity(unchecked) private var sealed: UInt64 = 0
+    @exclusivity(unchecked) private var failedOpens: UInt64 = 0
 
     init(
         localIndex: UInt32,
@@ -51,41 +52,41 @@ final class Session {
         case dropped(DropReason)
     }
 
-    /// Opens a data message into `plaintext`, whose content goes. Marks the counter only if it opened.
-    func open(_ message: ByteBuffer, into plaintext: inout ByteBuffer, at now: Instant) -> (number: UInt64?, DropReason)
-    {
-        guard message.readableBytes >= Constants.dataOverhead,
-            let counter: UInt64 = message.headerInteger(at: 8), counter <= Constants.greatestCounter
-        else { return (nil, .malformed) }
-        guard !self.isExpired(at: now), !self.isWornOut else { return (nil, .keyTooOld) }
-        guard self.replay.isFresh(counter) else { return (nil, .replayed) }
-        plaintext.clear()
+    /// Opens a data message, whose header this is, into `plaintext`, which is empty. Marks the counter only if it opened.
+    ///
+    /// Returns why it didn't; nil: it did.
+    func open(
+        _ message: ByteBuffer,
+        _ header: DataHeader,
+        into plaintext: inout ByteBuffer,
+        at now: Instant
+    ) -> DropReason? {
+        let counter = header.counter
+        guard counter <= Constants.greatestCounter else { return .malformed }
+        guard !self.isExpired(at: now), !self.isWornOut else { return .keyTooOld }
+        guard self.replay.isFresh(counter) else { return .replayed }
         var opened = false
-        var sealed = message
-        sealed.moveReaderIndex(forwardBy: Constants.dataHeaderSize)
-        let room = sealed.readableBytes - Constants.tagSize
-        plaintext.writeWithOutputRawSpan(minimumWritableBytes: room) { output in
-            opened = self.receivingKey.open(sealed.readableBytesSpan, counter: counter, into: &output)
+        let sealed = message.readableBytesSpan.extracting(droppingFirst: Constants.dataHeaderSize)
+        plaintext.writeWithOutputRawSpan(minimumWritableBytes: sealed.byteCount - Constants.tagSize) { output in
+            opened = self.receivingKey.open(sealed, counter: counter, into: &output)
         }
         guard opened else {
             self.failedOpens += 1
-            return (nil, .notOpened)
+            return .notOpened
         }
         self.replay.mark(counter)
-        return (counter, .notOpened)
+        return nil
     }
 
-    /// Seals the frames that stand in `buffer` from `start` + header on, in place; writes the header and the tag.
+    /// Seals the message that stands in `buffer` from `start` on, in place: room for the header, frames, and room for the
+    /// tag. Writes the header and the tag.
     func seal(messageAt start: Int, in buffer: inout ByteBuffer, counter: UInt64) {
         self.sealed += 1
-        buffer.setInteger(OuterMessageType.data.rawValue, at: start, endianness: .little)
-        buffer.setInteger(self.remoteIndex, at: start + 4, endianness: .little)
-        buffer.setInteger(counter, at: start + 8, endianness: .little)
-        buffer.writeRepeatingByte(0, count: Constants.tagSize)
         let reader = buffer.readerIndex
-        buffer.moveReaderIndex(to: start + Constants.dataHeaderSize)
-        var span = buffer.mutableReadableBytesSpan
-        self.sendingKey.sealInPlace(&span, counter: counter)
+        buffer.moveReaderIndex(to: start)
+        var message = buffer.mutableReadableBytesSpan
+        DataHeader.write(receiver: self.remoteIndex, counter: counter, into: &message)
+        self.sendingKey.sealInPlace(&message, from: Constants.dataHeaderSize, counter: counter)
         buffer.moveReaderIndex(to: reader)
     }
 }

@@ -9,38 +9,39 @@ import NIOCore
 ///                └──────── reset received, or we asked to stop ────────▶ done
 /// ```
 ///
-/// A class, so that the table's entries change in place; it never leaves the connection.
+/// A class, so that the table's entries change in place. It never leaves the connection, which is worked with by one caller
+/// at a time: so its properties are too, and need no check of it at each access, which for each message would be thirty.
 final class StreamState {
     let id: StreamID
 
     // Sending
-    var sendBuffer = SendBuffer()
-    var sendCredit: SendCredit
-    var finIsQueued = false
-    var finIsSent = false
-    var finIsAcknowledged = false
+    @exclusivity(unchecked) var sendBuffer = SendBuffer()
+    @exclusivity(unchecked) var sendCredit: SendCredit
+    @exclusivity(unchecked) var finIsQueued = false
+    @exclusivity(unchecked) var finIsSent = false
+    @exclusivity(unchecked) var finIsAcknowledged = false
     /// Code and final size, once this direction was reset.
-    var resetSent: (code: UInt64, finalSize: UInt64)?
-    var resetIsAcknowledged = false
+    @exclusivity(unchecked) var resetSent: (code: UInt64, finalSize: UInt64)?
+    @exclusivity(unchecked) var resetIsAcknowledged = false
 
     // Receiving
-    var receiveBuffer = ReceiveBuffer()
-    var receiveWindow: ReceiveWindow
-    var finalSize: UInt64?
-    var resetReceived: UInt64?
+    @exclusivity(unchecked) var receiveBuffer = ReceiveBuffer()
+    @exclusivity(unchecked) var receiveWindow: ReceiveWindow
+    @exclusivity(unchecked) var finalSize: UInt64?
+    @exclusivity(unchecked) var resetReceived: UInt64?
     /// Code, once we asked the peer to stop: what still comes is counted and thrown away.
-    var stopRequested: UInt64?
-    var endIsTaken = false
+    @exclusivity(unchecked) var stopRequested: UInt64?
+    @exclusivity(unchecked) var endIsTaken = false
 
     // What waits to be done
-    var pendingControl: StreamControlFrames = []
-    var isInControlQueue = false
-    var isInLostQueue = false
+    @exclusivity(unchecked) var pendingControl: StreamControlFrames = []
+    @exclusivity(unchecked) var isInControlQueue = false
+    @exclusivity(unchecked) var isInLostQueue = false
     /// Or in the queue of those that wait for the connection's credit.
-    var isInFreshQueue = false
-    var readableIsSignalled = false
-    var wantsWritable = false
-    var isReleased = false
+    @exclusivity(unchecked) var isInFreshQueue = false
+    @exclusivity(unchecked) var readableIsSignalled = false
+    @exclusivity(unchecked) var wantsWritable = false
+    @exclusivity(unchecked) var isReleased = false
 
     init(id: StreamID, sendCredit: UInt64, receiveWindow: UInt64) {
         self.id = id

@@ -32,14 +32,39 @@ extension ByteBuffer {
 
     /// nil, and nothing read, when the bytes end too soon.
     mutating func readVarInt() -> UInt64? {
-        guard let first: UInt8 = self.getInteger(at: self.readerIndex) else { return nil }
-        switch first >> 6 {
-        case 0:
-            self.moveReaderIndex(forwardBy: 1)
-            return UInt64(first)
-        case 1: return self.readInteger(as: UInt16.self).map { UInt64($0 & 0x3fff) }
-        case 2: return self.readInteger(as: UInt32.self).map { UInt64($0 & 0x3fff_ffff) }
-        default: return self.readInteger(as: UInt64.self).map { $0 & VarInt.max }
+        var count = 0
+        guard let value = self.readableBytesSpan.varInt(at: &count) else { return nil }
+        self.moveReaderIndex(forwardBy: count)
+        return value
+    }
+}
+
+extension RawSpan {
+    /// The one that starts at this offset, which moves behind it. nil, and the offset stays, when the bytes end too soon.
+    func varInt(at offset: inout Int) -> UInt64? {
+        guard offset < self.byteCount else { return nil }
+        let first = self.unsafeLoad(fromByteOffset: offset, as: UInt8.self)
+        let count = 1 << Int(first >> 6)
+        guard count <= self.byteCount - offset else { return nil }
+        defer { offset += count }
+        return switch count {
+        case 1: UInt64(first)
+        case 2: UInt64(UInt16(bigEndian: self.unsafeLoadUnaligned(fromByteOffset: offset, as: UInt16.self)) & 0x3fff)
+        case 4:
+            UInt64(UInt32(bigEndian: self.unsafeLoadUnaligned(fromByteOffset: offset, as: UInt32.self)) & 0x3fff_ffff)
+        default: UInt64(bigEndian: self.unsafeLoadUnaligned(fromByteOffset: offset, as: UInt64.self)) & VarInt.max
+        }
+    }
+}
+
+extension OutputRawSpan {
+    /// As `writeVarInt`, for several in a row: the room was made for all of them at once.
+    mutating func appendVarInt(_ value: UInt64) {
+        switch VarInt.byteCount(value) {
+        case 1: self.append(UInt8(truncatingIfNeeded: value))
+        case 2: self.append((UInt16(truncatingIfNeeded: value) | 0x4000).bigEndian, as: UInt16.self)
+        case 4: self.append((UInt32(truncatingIfNeeded: value) | 0x8000_0000).bigEndian, as: UInt32.self)
+        default: self.append((Swift.min(value, VarInt.max) | 0xc000_0000_0000_0000).bigEndian, as: UInt64.self)
         }
     }
 }

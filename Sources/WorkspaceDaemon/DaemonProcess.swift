@@ -42,6 +42,7 @@ public struct DaemonProcess: Sendable {
         Process.holdEndSignals()
         Process.forbidCoreDumps()
         let descriptors = Process.raiseDescriptorLimit()
+        Process.keepFreedMemory()
         let lock = try self.takeLock()
         // Programs that an environment starts must not hold them.
         for descriptor in [self.lockDescriptor, self.readyDescriptor].compactMap(\.self) {

@@ -172,6 +172,7 @@ struct RunSidecar: ParsableCommand {
         let notifier = ServiceNotifier.inherited()
         AgentSupport.Process.forbidCoreDumps()
         let descriptors = AgentSupport.Process.raiseDescriptorLimit()
+        AgentSupport.Process.keepFreedMemory()
         let log = self.agent.logger("kl-sidecar")
 
         var configuration = SidecarAgent.Configuration(

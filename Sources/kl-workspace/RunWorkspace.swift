@@ -104,6 +104,7 @@ struct RunWorkspace: ParsableCommand {
         AgentSupport.Process.holdEndSignals()
         AgentSupport.Process.forbidCoreDumps()
         let descriptors = AgentSupport.Process.raiseDescriptorLimit()
+        AgentSupport.Process.keepFreedMemory()
         let log = self.agent.logger("kl-workspace")
 
         let addresses = try self.addresses(log)

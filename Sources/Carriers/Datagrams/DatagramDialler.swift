@@ -187,11 +187,11 @@ final class DatagramDialler {
 }
 
 extension DatagramDialler: TunnelSocket.Owner {
-    func tunnelSocket(_ socket: TunnelSocket, read message: ByteBuffer, from route: DatagramRoute) {
-        // No copy of the carrier, which would count its references for each message.
-        guard let at = self.carriers.firstIndex(where: { $0.socket === socket }) else { return }
-        // From wherever it came: what opens is the sidecar's.
-        _ = self.client.initiator.receive(message, from: self.carriers[at].id, at: Clock.now())
+    func tunnelSocket(_ socket: TunnelSocket, read datagrams: Datagrams, from route: DatagramRoute, at now: Instant) {
+        guard let id = self.carriers.first(where: { $0.socket === socket })?.id else { return }
+        let client = self.client
+        // From wherever they came: what opens is the sidecar's.
+        datagrams.withEach { _ = client.initiator.receive($0, from: id, at: now) }
     }
 
     func tunnelSocketReadAll(_ socket: TunnelSocket) { self.client.pump() }

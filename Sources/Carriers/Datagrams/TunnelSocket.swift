@@ -17,7 +17,7 @@ import Musl
 /// some errors (a lost network is one), and then another takes its place, on the same socket and port.
 final class TunnelSocket {
     protocol Owner: AnyObject {
-        func tunnelSocket(_ socket: TunnelSocket, read message: ByteBuffer, from route: DatagramRoute)
+        func tunnelSocket(_ socket: TunnelSocket, read datagrams: Datagrams, from route: DatagramRoute, at now: Instant)
         /// All that had come at once was handed over.
         func tunnelSocketReadAll(_ socket: TunnelSocket)
         func tunnelSocketIsWritable(_ socket: TunnelSocket)
@@ -140,15 +140,11 @@ final class TunnelSocket {
     }
 
     fileprivate func read(_ envelope: AddressedEnvelope<ByteBuffer>) {
-        guard !self.isClosed, let remote = PathAddress(envelope.remoteAddress) else { return }
+        guard !self.isClosed, let owner = self.owner, let remote = PathAddress(envelope.remoteAddress) else { return }
         let local = envelope.metadata?.packetInfo.flatMap { PathAddress($0.destinationAddress) }
         let route = DatagramRoute(remote: remote, local: local)
-        var bytes = envelope.data
-        let segment = envelope.metadata?.segmentSize ?? 0
-        while segment > 0, bytes.readableBytes > segment, let message = bytes.readSlice(length: segment) {
-            self.owner?.tunnelSocket(self, read: message, from: route)
-        }
-        self.owner?.tunnelSocket(self, read: bytes, from: route)
+        let datagrams = Datagrams(bytes: envelope.data, segment: envelope.metadata?.segmentSize ?? 0)
+        owner.tunnelSocket(self, read: datagrams, from: route, at: Clock.now())
     }
 
     fileprivate func readAll() { if !self.isClosed { self.owner?.tunnelSocketReadAll(self) } }
@@ -193,6 +189,22 @@ final class TunnelSocket {
         self.retry?.cancel()
         self.channel?.close(promise: nil)
         closeDescriptor(self.descriptor)
+    }
+}
+
+/// What the system hands over at once: one datagram, or by GRO several of one size from one sender, of which the last may be
+/// shorter.
+struct Datagrams {
+    let bytes: ByteBuffer
+    /// 0: there is one.
+    let segment: Int
+
+    func withEach(_ body: (ByteBuffer) -> Void) {
+        var rest = self.bytes
+        while self.segment > 0, rest.readableBytes > self.segment, let message = rest.readSlice(length: self.segment) {
+            body(message)
+        }
+        body(rest)
     }
 }
 
