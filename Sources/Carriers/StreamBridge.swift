@@ -1,6 +1,10 @@
 public import NIOCore
 public import Tunnel
 
+/// The greatest read of SwiftNIO's adaptive allocator, and how many of them one turn of the loop takes where there is room. †
+private let bridgedReadSize = 64 * 1_024
+private let bridgedReadsAtMost = 4
+
 /// Ties a socket to a stream: bytes, half-close, reset and back-pressure pass through both ways.
 ///
 /// Added to the socket's pipeline as its last handler. It reads only when the stream has room, and takes from the stream
@@ -21,6 +25,7 @@ public final class StreamBridge<Access: ConnectionAccess>: ChannelInboundHandler
     private var wasReset = false
     /// The stream has room for what the socket gives.
     private var mayRead = true
+    private var readsAtOnce = 1
     private var onDone: ((StreamBridge) -> Void)?
     public private(set) var bytesToStream: UInt64 = 0
     public private(set) var bytesFromStream: UInt64 = 0
@@ -46,10 +51,21 @@ public final class StreamBridge<Access: ConnectionAccess>: ChannelInboundHandler
     public func start() {
         guard self.channel.isActive else { return self.socketClosed() }
         self.pumpToSocket()
-        if !self.inputIsClosed { self.channel.read() }
+        if !self.inputIsClosed { self.read() }
     }
 
     // MARK: Socket to stream
+
+    /// What was read in one turn of the loop goes out together: the more of it, the cheaper, as long as the stream has room.
+    private func read() {
+        let room = self.access.withConnection { $0.writableBytes(self.stream) } ?? 0
+        let count = max(1, min(bridgedReadsAtMost, room / bridgedReadSize))
+        if count != self.readsAtOnce {
+            self.readsAtOnce = count
+            try? self.channel.syncOptions?.setOption(.maxMessagesPerRead, value: UInt(count))
+        }
+        self.channel.read()
+    }
 
     public func channelRead(context: ChannelHandlerContext, data: NIOAny) {
         let bytes = Self.unwrapInboundIn(data)
@@ -58,7 +74,7 @@ public final class StreamBridge<Access: ConnectionAccess>: ChannelInboundHandler
     }
 
     public func channelReadComplete(context: ChannelHandlerContext) {
-        if self.mayRead, !self.inputIsClosed { context.read() }
+        if self.mayRead, !self.inputIsClosed { self.read() }
     }
 
     public func userInboundEventTriggered(context: ChannelHandlerContext, event: Any) {
@@ -165,7 +181,7 @@ extension StreamBridge: StreamOwner {
 
     public func streamIsWritable() {
         self.mayRead = true
-        if !self.inputIsClosed { self.channel.read() }
+        if !self.inputIsClosed { self.read() }
     }
 
     public func streamWasReset(_ code: StreamErrorCode) {

@@ -180,9 +180,13 @@ public final class TunnelServer {
         for carrier in self.carriers {
             carrier.pump { self.responder.writeNext(into: &$0, for: carrier.id, at: now) }
         }
-        self.socket?.pump { self.responder.writeNextDatagram(into: &$0, at: now) }
+        self.socket?.pump { Self.fill(&$0, from: &self.responder, at: now) }
         self.deliverEvents()
         self.timer.arm(for: self.responder.nextDeadline, now: now)
+    }
+
+    private static func fill(_ batch: inout DatagramBatch, from responder: inout Responder, at now: Instant) {
+        batch.fill { responder.writeNextDatagram(into: &$0, at: now) }
     }
 
     private func deadline() {

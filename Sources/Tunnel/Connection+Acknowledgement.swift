@@ -27,9 +27,10 @@ extension Connection {
         self.probeCount = 0
         self.recovery?.probesDue = 0
         var newest: SentMessage?
-        for message in settled {
-            self.acknowledge(message)
-            if message.carrier == self.carrier, newest.map({ message.number > $0.number }) ?? true { newest = message }
+        self.acknowledge(settled)
+        for message in settled
+        where message.carrier == self.carrier && newest.map({ message.number > $0.number }) ?? true {
+            newest = message
         }
         if let newest {
             if newest.number == ack.largest { self.roundTripTime.sample(now - newest.time, ackDelay: ack.delay) }
@@ -46,9 +47,30 @@ extension Connection {
         self.signalWritableAfterRoom()
     }
 
-    private mutating func acknowledge(_ message: SentMessage) {
+    /// Newest first, as they were settled. What follows in a stream follows in the messages mostly: its bytes are told of at
+    /// once.
+    private mutating func acknowledge(_ messages: [SentMessage]) {
+        var run: StreamChunk?
+        for message in messages.reversed() {
+            if let chunk = message.chunk {
+                if let before = run, before.stream == chunk.stream, before.range.upperBound == chunk.range.lowerBound {
+                    run = StreamChunk(
+                        stream: chunk.stream,
+                        range: before.range.lowerBound..<chunk.range.upperBound,
+                        fin: before.fin || chunk.fin
+                    )
+                } else {
+                    if let run { self.acknowledge(run) }
+                    run = chunk
+                }
+            }
+            if message.acknowledges != nil || !message.more.isEmpty { self.acknowledgeRest(of: message) }
+        }
+        if let run { self.acknowledge(run) }
+    }
+
+    private mutating func acknowledgeRest(of message: SentMessage) {
         if let number = message.acknowledges { self.received.forget(through: number) }
-        if let chunk = message.chunk { self.acknowledge(chunk) }
         for frame in message.more {
             switch frame {
             case .chunk(let chunk): self.acknowledge(chunk)

@@ -175,7 +175,9 @@ extension Connection {
         _ write: (inout Self, inout ByteBuffer, inout SentMessage) -> Bool
     ) -> CarrierID? {
         let start = buffer.writerIndex
-        buffer.writeRepeatingByte(0, count: Constants.dataHeaderSize)
+        buffer.reserveCapacity(minimumWritableBytes: Constants.dataOverhead + room)
+        // The header is written when the frames are known: until then, whatever stands there.
+        buffer.moveWriterIndex(forwardBy: Constants.dataHeaderSize)
         let framesStart = buffer.writerIndex
         var message = SentMessage(number: 0, time: now, carrier: carrier)
         let isRemembered = write(&self, &buffer, &message)
@@ -240,7 +242,9 @@ extension Connection {
         }
         let afterAck = body.writerIndex
         if !self.sent.isFull {
-            self.writeControl(into: &body, end: end, message: &message, at: now)
+            if !self.pendingControl.isEmpty || !self.controlQueue.isEmpty || !self.pathResponses.isEmpty {
+                self.writeControl(into: &body, end: end, message: &message, at: now)
+            }
             self.writeStreams(into: &body, end: end, message: &message)
             eliciting = body.writerIndex > afterAck
             if self.pingIsPending, body.writerIndex < end {

@@ -88,6 +88,8 @@ enum Constants {
 
     /// Bytes of UDP payload that every path carries: a handshake message has exactly so many (RFC 9000 §14).
     static let baseDatagramSize = 1_200
+    /// Above that, what is sealed is whole ChaCha20 blocks (RFC 8439 §2.3): a part of one costs libsodium as much as two. †
+    static let datagramSizeUnit = 64
     /// The greatest multiple of the padding unit that a UDP datagram takes over IPv4.
     static let greatestDatagramSize = 65_504
     /// RFC 9000 §8.1.
@@ -116,7 +118,7 @@ enum Constants {
     static let maxConnectionWindow: UInt64 = 16 * 1_024 * 1_024
     static let minStreamData: UInt64 = 4_096
     static let sendBufferPerConnection = 16 * 1_024 * 1_024
-    static let unsentPerStream = 256 * 1_024  // †
+    static let unsentPerStream = 512 * 1_024  // †
     static let unsentPerStreamAtLeast = 16 * 1_024  // †
     /// While no more than so many bytes wait on the connection, a bulk stream's piece of at least that size is put into a buffer
     /// with room for many: 32 of them at most, 2 MiB. †

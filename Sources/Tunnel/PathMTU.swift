@@ -8,7 +8,7 @@ import NIOCore
 ///     └── several great messages lost, small ones not (black hole) ◀── all states     search again ◀──┘
 /// ```
 ///
-/// All sizes are multiples of the padding unit, as messages are.
+/// All sizes above the base are of whole blocks of the cipher: see `fitting`.
 struct PathMTU {
     /// What is known to get through.
     private(set) var current = Constants.baseDatagramSize
@@ -32,8 +32,8 @@ struct PathMTU {
     private var fellAt: Instant?
 
     /// Sizes of well-known paths less IP's and UDP's headers: tunnels in tunnels, Ethernet over IPv6 and IPv4, jumbo frames,
-    /// our greatest message, the loopback.
-    private static let steps = [1_280, 1_344, 1_392, 1_440, 1_472, 8_944, 16_416, 65_504]
+    /// our greatest message, the loopback. What Ethernet takes over IPv4 beyond 1,440 is half a block.
+    private static let steps = [1_248, 1_312, 1_376, 1_440, 8_928, 16_416, 65_504]
     /// Ethernet first: what nearly all paths take.
     private static let first = 1_440
     /// RFC 8899 §5.1.2, MAX_PROBES.
@@ -47,8 +47,14 @@ struct PathMTU {
 
     /// - Parameter greatest: what the two sides and the address family allow.
     init(greatest: Int) {
-        self.greatest = max(Constants.baseDatagramSize, greatest & ~(Constants.paddingUnit - 1))
+        self.greatest = Self.fitting(greatest)
         self.ceiling = self.greatest
+    }
+
+    /// The greatest size that is no greater and worth using; the base, where there is none.
+    private static func fitting(_ size: Int) -> Int {
+        let sealed = (size - Constants.dataOverhead) & ~(Constants.datagramSizeUnit - 1)
+        return max(Constants.baseDatagramSize, sealed + Constants.dataOverhead)
     }
 
     // MARK: Probing
@@ -63,8 +69,9 @@ struct PathMTU {
         if self.current < Self.first, Self.first <= ceiling { return Self.first }
         if let step = Self.steps.first(where: { $0 > self.current && $0 <= ceiling }) { return step }
         // Between two steps, of which the greater failed: halves.
-        let middle = (self.current + ceiling + Constants.paddingUnit) / 2 & ~(Constants.paddingUnit - 1)
-        return middle > self.current ? middle : nil
+        let middle = Self.fitting((self.current + ceiling) / 2)
+        let size = middle > self.current ? middle : Self.fitting(self.current + Constants.datagramSizeUnit)
+        return size <= ceiling ? size : nil
     }
 
     mutating func probeSent(_ size: Int) {
@@ -82,7 +89,7 @@ struct PathMTU {
         self.retryAt = now + Self.retryInterval
         // Lost with smaller ones, it was lost as they were.
         if !isAmongOthers { self.failures += 1 }
-        if self.failures >= Self.probesOfOneSize { self.lower(to: size - Constants.paddingUnit, at: now) }
+        if self.failures >= Self.probesOfOneSize { self.lower(to: Self.fitting(size - 1), at: now) }
     }
 
     private mutating func lower(to ceiling: Int, at now: Instant) {
@@ -141,7 +148,7 @@ struct PathMTU {
     mutating func tooLong(_ size: Int, at now: Instant) {
         if self.probing == size { self.probing = nil }
         if size <= self.current { self.fall(below: size, at: now) }
-        self.lower(to: size - Constants.paddingUnit, at: now)
+        self.lower(to: Self.fitting(size - 1), at: now)
     }
 
     private mutating func fall(below size: Int, at now: Instant) {
@@ -152,6 +159,6 @@ struct PathMTU {
         self.probing = nil
         self.fellAt = now
         self.searchAgainAt = nil
-        self.ceiling = max(Constants.baseDatagramSize, size - Constants.paddingUnit)
+        self.ceiling = Self.fitting(size - 1)
     }
 }

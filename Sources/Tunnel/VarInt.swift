@@ -59,6 +59,7 @@ extension RawSpan {
 
 extension OutputRawSpan {
     /// As `writeVarInt`, for several in a row: the room was made for all of them at once.
+    @inline(__always)
     mutating func appendVarInt(_ value: UInt64) {
         switch VarInt.byteCount(value) {
         case 1: self.append(UInt8(truncatingIfNeeded: value))

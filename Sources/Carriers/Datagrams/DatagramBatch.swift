@@ -46,11 +46,9 @@ struct DatagramBatch {
 
     var usesSegmentation: Bool { self.segmentationRefused < Self.refusalsTolerated }
 
-    /// Fills an empty batch. The closure appends one message and says where it goes.
+    /// Fills it up, behind what was kept back. The closure appends one message and says where it goes.
     mutating func fill(_ next: (inout ByteBuffer) -> DatagramRoute?) {
-        self.buffer.clear()
-        self.entries.removeAll(keepingCapacity: true)
-        self.next = 0
+        self.dropSent()
         while !self.isFull {
             let offset = self.buffer.writerIndex
             guard let route = next(&self.buffer) else { break }
@@ -58,10 +56,32 @@ struct DatagramBatch {
         }
     }
 
+    private mutating func dropSent() {
+        if self.isEmpty {
+            self.buffer.clear()
+            self.entries.removeAll(keepingCapacity: true)
+        } else if self.next > 0 {
+            let start = self.entries[self.next].offset
+            self.buffer.moveReaderIndex(to: start)
+            self.buffer.discardReadBytes()
+            self.entries.removeFirst(self.next)
+            for at in self.entries.indices { self.entries[at].offset -= start }
+        }
+        self.next = 0
+    }
+
     /// Sends what is left. False: the socket takes no more now.
+    ///
+    /// Of a full batch, behind which there is more, a last run that isn't whole is kept back for that: each run costs the
+    /// system, here and where it arrives, nearly as much whatever it holds.
     mutating func send(on descriptor: CInt, isIPv6: Bool, _ refused: (Refusal) -> Void) -> Bool {
+        let keepsBack = self.isFull
         while !self.isEmpty {
-            let sends = self.sends(isIPv6: isIPv6, segmenting: self.usesSegmentation)
+            var sends = self.sends(isIPv6: isIPv6, segmenting: self.usesSegmentation)
+            if keepsBack, let last = sends.last, last.count > 1, !last.isWhole, last.end == self.entries.count {
+                sends.removeLast()
+                if sends.isEmpty { return true }
+            }
             let (sent, code) = self.send(sends, on: descriptor)
             if sent > 0 {
                 self.next += sends.prefix(sent).reduce(0) { $0 + $1.count }
@@ -114,6 +134,10 @@ struct DatagramBatch {
         var datagram: kl_datagram
         var offset: Int
         var count: Int
+        /// The first entry behind it.
+        var end: Int
+        /// Nothing more fits into it, or may follow.
+        var isWhole: Bool
     }
 
     private func send(_ sends: [Send], on descriptor: CInt) -> (sent: Int, code: CInt) {
@@ -138,23 +162,29 @@ struct DatagramBatch {
             let first = self.entries[at]
             var length = first.size
             var count = 1
+            var isWhole = false
             while segmenting, at + count < end, count < Self.segmentsAtMost {
                 let more = self.entries[at + count]
                 guard more.route == first.route, more.size <= first.size, length + more.size <= Self.runAtMost else {
+                    isWhole = true
                     break
                 }
                 length += more.size
                 count += 1
                 // A shorter one is the last.
-                if more.size < first.size { break }
+                if more.size < first.size {
+                    isWhole = true
+                    break
+                }
             }
+            isWhole = isWhole || count == Self.segmentsAtMost
             var datagram = kl_datagram()
             datagram.length = UInt32(length)
             datagram.segment = count > 1 ? UInt16(clamping: first.size) : 0
             datagram.destination = first.route.remote.socketAddress(forIPv6Socket: isIPv6)
             first.route.local?.setSource(of: &datagram, onIPv6Socket: isIPv6)
-            sends.append(Send(datagram: datagram, offset: first.offset, count: count))
             at += count
+            sends.append(Send(datagram: datagram, offset: first.offset, count: count, end: at, isWhole: isWhole))
         }
         return sends
     }

@@ -177,10 +177,19 @@ final class DatagramDialler {
         return self.carriers.remove(at: at)
     }
 
+    private static func fill(
+        _ batch: inout DatagramBatch,
+        for carrier: Carrier,
+        at now: Instant,
+        from initiator: inout Initiator
+    ) {
+        batch.fill { initiator.writeNext(into: &$0, for: carrier.id, at: now) ? carrier.route : nil }
+    }
+
     func pump(at now: Instant) {
         for carrier in self.carriers {
-            carrier.socket.pump { buffer in
-                self.client.initiator.writeNext(into: &buffer, for: carrier.id, at: now) ? carrier.route : nil
+            carrier.socket.pump { batch in
+                Self.fill(&batch, for: carrier, at: now, from: &self.client.initiator)
             }
         }
     }
@@ -189,9 +198,13 @@ final class DatagramDialler {
 extension DatagramDialler: TunnelSocket.Owner {
     func tunnelSocket(_ socket: TunnelSocket, read datagrams: Datagrams, from route: DatagramRoute, at now: Instant) {
         guard let id = self.carriers.first(where: { $0.socket === socket })?.id else { return }
-        let client = self.client
+        Self.take(datagrams, from: id, at: now, &self.client.initiator)
+    }
+
+    private static func take(_ datagrams: Datagrams, from id: CarrierID, at now: Instant, _ initiator: inout Initiator)
+    {
         // From wherever they came: what opens is the sidecar's.
-        datagrams.withEach { _ = client.initiator.receive($0, from: id, at: now) }
+        datagrams.withEach { _ = initiator.receive($0, from: id, at: now) }
     }
 
     func tunnelSocketReadAll(_ socket: TunnelSocket) { self.client.pump() }

@@ -156,11 +156,11 @@ final class TunnelSocket {
 
     // MARK: Writing
 
-    /// Writes messages as long as the socket takes them. The closure appends the next one and says where it goes.
-    func pump(_ next: (inout ByteBuffer) -> DatagramRoute?) {
+    /// Writes messages as long as the socket takes them. The closure fills the batch up, with all that there is if it has room.
+    func pump(_ fill: (inout DatagramBatch) -> Void) {
         guard !self.isClosed, self.retry == nil else { return }
         while true {
-            if self.batch.isEmpty { self.batch.fill(next) }
+            fill(&self.batch)
             if self.batch.isEmpty { return }
             guard self.send() else { return self.retryLater() }
         }
