@@ -64,14 +64,14 @@ extension Connection {
                     run = chunk
                 }
             }
-            if message.acknowledges != nil || !message.more.isEmpty { self.acknowledgeRest(of: message) }
+            if message.acknowledges != nil || message.hasMore { self.acknowledgeRest(of: message) }
         }
         if let run { self.acknowledge(run) }
     }
 
     private mutating func acknowledgeRest(of message: SentMessage) {
         if let number = message.acknowledges { self.received.forget(through: number) }
-        for frame in message.more {
+        for frame in self.sent.takeMore(of: message) {
             switch frame {
             case .chunk(let chunk): self.acknowledge(chunk)
             case .datagram(let id): self.events.append(.datagramAcknowledged(id))
@@ -93,13 +93,13 @@ extension Connection {
     /// What a lost message carried is queued again: frames, not messages (RFC 9000 §13.3).
     mutating func lose(_ message: SentMessage) {
         self.statistics.messagesLost += 1
-        self.requeue(message)
+        self.requeue(message, self.sent.takeMore(of: message))
     }
 
-    mutating func requeue(_ message: SentMessage) {
+    mutating func requeue(_ message: SentMessage, _ more: [SentFrame]) {
         self.pendingControl.formUnion(message.control)
         if let chunk = message.chunk { self.lose(chunk) }
-        for frame in message.more {
+        for frame in more {
             if case .chunk(let chunk) = frame { self.lose(chunk) }
             guard case .control(let id, let frames) = frame, let stream = self.streams[id] else { continue }
             if frames.contains(.resetStream), !stream.resetIsAcknowledged { self.queueControl(stream, .resetStream) }

@@ -165,7 +165,7 @@ extension Connection {
             body.writeVarInt(FrameType.datagramTypes.upperBound)
             body.writeVarInt(UInt64(count))
             body.writeImmutableBuffer(next.payload)
-            if next.isTracked { message.more.append(.datagram(next.id)) }
+            if next.isTracked { self.sent.collect(.datagram(next.id), for: &message) }
             _ = self.datagrams.takeOutgoing()
             self.datagrams.wentFirst = true
             self.statistics.datagramsSent += 1

@@ -121,7 +121,9 @@ extension Connection {
     /// A probe timeout: RFC 9002 §6.2.4. What is oldest goes out again, since the peer may wait for just that.
     mutating func sendProbes() {
         self.recovery?.probesDue = Constants.probesAfterTimeout
-        for message in self.sent.oldest(Constants.probesAfterTimeout) { self.requeue(message) }
+        for message in self.sent.oldest(Constants.probesAfterTimeout) {
+            self.requeue(message, self.sent.more(of: message))
+        }
         self.pingIsPending = true
     }
 

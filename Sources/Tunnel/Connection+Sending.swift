@@ -301,7 +301,7 @@ extension Connection {
             stream.pendingControl = []
             if !frames.isEmpty {
                 self.write(frames, of: stream, into: &body, at: now)
-                message.more.append(.control(id, frames))
+                self.sent.collect(.control(id, frames), for: &message)
             }
         }
     }
@@ -410,7 +410,7 @@ extension Connection {
         }
         if fin { stream.finIsSent = true }
         let chunk = StreamChunk(stream: stream.id, range: range, fin: fin)
-        if message.chunk == nil { message.chunk = chunk } else { message.more.append(.chunk(chunk)) }
+        if message.chunk == nil { message.chunk = chunk } else { self.sent.collect(.chunk(chunk), for: &message) }
     }
 
     // MARK: Queues

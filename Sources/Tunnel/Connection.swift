@@ -227,6 +227,7 @@ public struct Connection: ~Copyable {
         self.blockedQueue.removeAll()
         self.datagrams.removeAll()
         self.sent.settleAll(where: { _ in true }, { _ in })
+        self.sent.forgetMore()
         self.recovery?.inFlight = 0
         self.events.removeAll()
         self.sendBuffered = 0

@@ -31,14 +31,16 @@ enum SentFrame {
 }
 
 /// An ack-eliciting message that was sent, as long as nobody knows what became of it.
+///
+/// Nothing in it counts references: messages are copied often.
 struct SentMessage {
     var number: UInt64
     var time: Instant
     var carrier: CarrierID
     /// Most messages carry one piece of one stream: it has its own place, so that such a message allocates nothing.
     var chunk: StreamChunk?
-    /// All else, in one array: a message is copied often, and each more would cost.
-    var more: [SentFrame] = []
+    /// There is more in it than this piece and `control`: `SentMessages` has it.
+    var hasMore = false
     var control: ControlFrames = []
     /// The greatest number that an ACK frame in it named.
     var acknowledges: UInt64?
@@ -70,6 +72,9 @@ struct SentMessages: ~Copyable {
     /// The two hold the same messages, in the same places.
     private var keys = CircularBuffer<Key>()
     private var messages = CircularBuffer<SentMessage>()
+    /// What a few of them carry besides, by their numbers, until it is taken; and of the one that is being written.
+    private var more: [UInt64: [SentFrame]] = [:]
+    private var collected: [SentFrame] = []
     private var skipped = CircularBuffer<UInt64>()
     private(set) var unsettled = 0
 
@@ -87,7 +92,30 @@ struct SentMessages: ~Copyable {
         return sum
     }
 
+    /// Notes what the message that is being written carries, until it is appended.
+    mutating func collect(_ frame: SentFrame, for message: inout SentMessage) {
+        message.hasMore = true
+        self.collected.append(frame)
+    }
+
+    /// What a message carries besides, for whoever sends it again though it is not settled.
+    func more(of message: SentMessage) -> [SentFrame] { message.hasMore ? self.more[message.number] ?? [] : [] }
+
+    /// The same of one that is settled: it is kept no longer.
+    mutating func takeMore(of message: SentMessage) -> [SentFrame] {
+        message.hasMore ? self.more.removeValue(forKey: message.number) ?? [] : []
+    }
+
+    mutating func forgetMore() {
+        self.more.removeAll()
+        self.collected.removeAll()
+    }
+
     mutating func append(_ message: SentMessage) {
+        if message.hasMore {
+            self.more[message.number] = self.collected
+            self.collected.removeAll()
+        }
         self.keys.append(Key(number: message.number, time: message.time, carrier: message.carrier))
         self.messages.append(message)
         self.unsettled += 1
@@ -182,9 +210,8 @@ struct SentMessages: ~Copyable {
         self.keys[key].fate = fate
         self.unsettled -= 1
         let index = self.messages.index(self.messages.startIndex, offsetBy: offset)
+        // The place stays until those before it are settled too.
         body(self.messages[index])
-        // What it referred to is let go now; the place stays until those before it are settled too.
-        self.messages[index].more = []
     }
 
     private mutating func dropSettled() {
