@@ -187,7 +187,8 @@ extension Connection {
             return nil
         }
         let padding = -written & (Constants.paddingUnit - 1)
-        buffer.writeRepeatingByte(0, count: padding + Constants.tagSize)
+        if padding > 0 { buffer.writeRepeatingByte(0, count: padding) }
+        buffer.moveWriterIndex(forwardBy: Constants.tagSize)
         let number = self.takeNumber()
         session.seal(messageAt: start, in: &buffer, counter: number)
         let size = buffer.writerIndex - start
@@ -369,9 +370,6 @@ extension Connection {
         }
     }
 
-    /// Four varints.
-    private static let streamHeaderAtMost = 4 * 8
-
     private mutating func writeStream(
         _ stream: StreamState,
         into body: inout ByteBuffer,
@@ -380,12 +378,14 @@ extension Connection {
     ) {
         let connectionCredit = stream.countsAgainstConnection ? self.sendCredit.available : .max
         let fresh = min(stream.sendCredit.available, connectionCredit)
-        let idSize = VarInt.byteCount(stream.id.rawValue)
-        // Type, id, an offset of at most 8 bytes, a length of at most 4.
-        let room = end - body.writerIndex - 1 - idSize - 12
-        guard room > 0 else { return }
+        let room = end - body.writerIndex
         let next = stream.sendBuffer.nextRange(atMost: room, freshAtMost: fresh)
-        let range = next ?? stream.sendBuffer.end..<stream.sendBuffer.end
+        var range = next ?? stream.sendBuffer.end..<stream.sendBuffer.end
+        // Type, id, offset, length: exactly, so that a full message needs no padding.
+        let offsetSize = range.lowerBound > 0 ? VarInt.byteCount(range.lowerBound) : 0
+        let headerSize = 1 + VarInt.byteCount(stream.id.rawValue) + offsetSize + VarInt.byteCount(UInt64(range.count))
+        guard room > headerSize else { return }
+        range = range.lowerBound..<min(range.upperBound, range.lowerBound + UInt64(room - headerSize))
         let reachesEnd = range.upperBound == stream.sendBuffer.end
         let fin = stream.finIsQueued && !stream.finIsSent && reachesEnd
         guard !range.isEmpty || (fin && stream.sendBuffer.unsent == 0) else { return }
@@ -394,19 +394,17 @@ extension Connection {
         var type = FrameType.stream | FrameType.streamLength
         if range.lowerBound > 0 { type |= FrameType.streamOffset }
         if fin { type |= FrameType.streamFin }
-        body.writeWithOutputRawSpan(minimumWritableBytes: Self.streamHeaderAtMost) { header in
-            header.appendVarInt(type)
-            header.appendVarInt(stream.id.rawValue)
-            if range.lowerBound > 0 { header.appendVarInt(range.lowerBound) }
-            header.appendVarInt(UInt64(range.count))
+        body.writeWithOutputRawSpan(minimumWritableBytes: headerSize + range.count) { output in
+            output.appendVarInt(type)
+            output.appendVarInt(stream.id.rawValue)
+            if range.lowerBound > 0 { output.appendVarInt(range.lowerBound) }
+            output.appendVarInt(UInt64(range.count))
+            if !range.isEmpty { stream.sendBuffer.send(range, into: &output) }
         }
-        if !range.isEmpty {
-            stream.sendBuffer.send(range, into: &body)
-            if isFresh {
-                stream.sendCredit.use(UInt64(range.count))
-                if stream.countsAgainstConnection { self.sendCredit.use(UInt64(range.count)) }
-                self.signalWritable(stream)
-            }
+        if !range.isEmpty, isFresh {
+            stream.sendCredit.use(UInt64(range.count))
+            if stream.countsAgainstConnection { self.sendCredit.use(UInt64(range.count)) }
+            self.signalWritable(stream)
         }
         if fin { stream.finIsSent = true }
         let chunk = StreamChunk(stream: stream.id, range: range, fin: fin)

@@ -40,7 +40,7 @@ struct SendBuffer {
     }
 
     /// Copies a range that `nextRange` gave, and counts it as sent.
-    mutating func send(_ range: Range<UInt64>, into output: inout ByteBuffer) {
+    mutating func send(_ range: Range<UInt64>, into output: inout OutputRawSpan) {
         if range.lowerBound == self.sentEnd {
             self.copyFresh(range, into: &output)
             self.sentEnd = range.upperBound
@@ -58,7 +58,7 @@ struct SendBuffer {
         }
     }
 
-    private mutating func copyFresh(_ range: Range<UInt64>, into output: inout ByteBuffer) {
+    private mutating func copyFresh(_ range: Range<UInt64>, into output: inout OutputRawSpan) {
         var left = range
         while !left.isEmpty, self.cursor.chunk < self.chunks.count {
             let chunk = self.chunks[self.chunks.index(self.chunks.startIndex, offsetBy: self.cursor.chunk)]
@@ -79,10 +79,10 @@ struct SendBuffer {
         _ range: Range<UInt64>,
         of chunk: ByteBuffer,
         at offset: UInt64,
-        into output: inout ByteBuffer
+        into output: inout OutputRawSpan
     ) {
         let start = Int(range.lowerBound - offset)
-        output.writeBytes(chunk.readableBytesSpan.extracting(start..<start + range.count))
+        output.append(contentsOf: chunk.readableBytesSpan.extracting(start..<start + range.count))
     }
 
     /// The peer has these bytes: lets go of what no one can ask for again. Returns how many bytes were freed.

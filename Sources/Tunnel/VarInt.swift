@@ -68,4 +68,15 @@ extension OutputRawSpan {
         default: self.append((Swift.min(value, VarInt.max) | 0xc000_0000_0000_0000).bigEndian, as: UInt64.self)
         }
     }
+
+    /// - Precondition: there is room for them.
+    mutating func append(contentsOf bytes: RawSpan) {
+        precondition(self.freeCapacity >= bytes.byteCount, "there is no room for the bytes")
+        bytes.withUnsafeBytes { bytes in
+            self.withUnsafeMutableBytes { buffer, initializedCount in
+                UnsafeMutableRawBufferPointer(rebasing: buffer[initializedCount...]).copyMemory(from: bytes)
+                initializedCount += bytes.count
+            }
+        }
+    }
 }

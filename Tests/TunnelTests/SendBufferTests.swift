@@ -8,7 +8,7 @@ import TunnelSimulator
     private func send(_ buffer: inout SendBuffer, _ room: Int, _ credit: UInt64 = .max) -> Range<UInt64>? {
         guard let range = buffer.nextRange(atMost: room, freshAtMost: credit) else { return nil }
         var output = ByteBuffer()
-        buffer.send(range, into: &output)
+        output.writeWithOutputRawSpan(minimumWritableBytes: range.count) { buffer.send(range, into: &$0) }
         #expect(output.bytes == pattern(range))
         return range
     }
