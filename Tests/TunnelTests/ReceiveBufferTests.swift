@@ -65,6 +65,36 @@ import TunnelSimulator
         #expect(late.memoryInUse < 3 * 20_000)
     }
 
+    /// Where the last buffer was well filled, and there is room, the next one has room for as much from the start; else not.
+    @Test func bulk() {
+        let piece = ByteBuffer(repeating: 1, count: 1_400)
+        var buffer = ReceiveBuffer()
+        var offset: UInt64 = 0
+        func insert(_ count: Int, hasRoom: Bool, of piece: ByteBuffer) {
+            for _ in 0..<count {
+                _ = buffer.insert(piece, at: offset, hasRoom: hasRoom)
+                offset += UInt64(piece.readableBytes)
+            }
+        }
+        insert(1, hasRoom: true, of: piece)
+        #expect(buffer.memoryInUse < 4_000, "it is no bulk yet")
+        insert(30, hasRoom: true, of: piece)
+        while buffer.take(atMost: .max) != nil {}
+        insert(1, hasRoom: false, of: piece)
+        #expect(buffer.memoryInUse < 4_000, "others have need of the room")
+        insert(30, hasRoom: false, of: piece)
+        while buffer.take(atMost: .max) != nil {}
+        insert(1, hasRoom: true, of: ByteBuffer(repeating: 1, count: 100))
+        #expect(buffer.memoryInUse < 4_000, "too small a piece")
+        insert(30, hasRoom: true, of: piece)
+        while buffer.take(atMost: .max) != nil {}
+        insert(1, hasRoom: true, of: piece)
+        #expect(buffer.memoryInUse > 65_536)
+        while buffer.take(atMost: .max) != nil {}
+        insert(1, hasRoom: true, of: piece)
+        #expect(buffer.memoryInUse < 4_000, "the last one was nearly empty")
+    }
+
     /// A frame that is a quarter of its message doesn't keep the whole message.
     @Test func sliceOfALargeMessage() {
         var message = ByteBuffer(repeating: 1, count: 65_536)
