@@ -131,10 +131,10 @@ public struct Connection: ~Copyable {
     /// Mutating, as the next: through an optional that is done in place, where a mere look copies the whole connection.
     var hasEvents: Bool { mutating get { !self.events.isEmpty } }
 
-    /// Whether one of them says more than that a stream has something to read: of many messages that come at once each would
-    /// say that, and whoever reads needs to be told once.
-    var hasUrgentEvents: Bool {
-        mutating get { self.events.count > 1 || self.events.first.map { !$0.isReadable } ?? false }
+    /// Whether something is to be done at once: it has ended, or an event says more than that a stream has something to read.
+    /// Of many messages that come at once each would say that, and whoever reads needs to be told once.
+    var needsAttention: Bool {
+        mutating get { !self.isActive || self.events.count > 1 || self.events.first.map { !$0.isReadable } ?? false }
     }
 
     public var isActive: Bool { if case .active = self.state { true } else { false } }

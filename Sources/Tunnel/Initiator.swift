@@ -159,7 +159,7 @@ public struct Initiator: ~Copyable {
         case .initiation: dropped = .wrongRole
         }
         guard let dropped else {
-            if self.connection?.hasUrgentEvents ?? false { self.collectEvents(at: now) }
+            if self.connection?.needsAttention ?? false { self.collectEvents(at: now) }
             return .taken
         }
         return self.drops.count(dropped)
@@ -199,7 +199,7 @@ public struct Initiator: ~Copyable {
         let wrote = self.connection?.writeNext(into: &buffer, onlyOn: carrier, at: now) ?? false
         if wrote, let at = self.carriers.firstIndex(where: { $0.id == carrier }) { self.carriers[at].isBound = true }
         // Room for more to write; or the end, where all numbers are used.
-        if self.connection?.hasEvents ?? false { self.collectEvents(at: now) }
+        if self.connection?.needsAttention ?? false { self.collectEvents(at: now) }
         return wrote
     }
 

@@ -102,7 +102,7 @@ extension Responder {
         )
         self.plaintext.giveBack(plaintext)
         self.believe(link, at: now)
-        self.collectUrgentEvents(link, at: now)
+        self.collectWhatIsUrgent(link, at: now)
         return nil
     }
 

@@ -229,7 +229,7 @@ public struct Responder: ~Copyable {
         }
         link.connection.receive(frames: plaintext, number: number, bytes: message.readableBytes, at: now)
         self.plaintext.giveBack(plaintext)
-        self.collectUrgentEvents(link, at: now)
+        self.collectWhatIsUrgent(link, at: now)
         return nil
     }
 
@@ -501,8 +501,8 @@ public struct Responder: ~Copyable {
     }
 
     /// After a message was received. What can wait is collected when somebody asks for events.
-    mutating func collectUrgentEvents(_ link: Link, at now: Instant) {
-        if link.connection.hasUrgentEvents {
+    mutating func collectWhatIsUrgent(_ link: Link, at now: Instant) {
+        if link.connection.needsAttention {
             self.collectEvents(link, at: now)
         } else if link.connection.hasEvents {
             self.someAreReadable = true
@@ -510,13 +510,11 @@ public struct Responder: ~Copyable {
     }
 
     private mutating func collectReadable() {
-        guard self.someAreReadable else { return }
+        guard self.someAreReadable, let now = self.lastSeen else { return }
         self.someAreReadable = false
         var links: [Link] = []
         self.forEachLink { if $0.connection.hasEvents { links.append($0) } }
-        for link in links {
-            while let event = link.connection.nextEvent() { self.events.append(.connection(link.peer.key, event)) }
-        }
+        for link in links { self.collectEvents(link, at: now) }
     }
 
     mutating func collectEvents(_ link: Link, at now: Instant) {
