@@ -26,6 +26,8 @@ public final class StreamBridge<Access: ConnectionAccess>: ChannelInboundHandler
     /// The stream has room for what the socket gives.
     private var mayRead = true
     private var readsAtOnce = 1
+    /// Read since reading was last asked for.
+    private var bytesInTurn = 0
     private var onDone: ((StreamBridge) -> Void)?
     public private(set) var bytesToStream: UInt64 = 0
     public private(set) var bytesFromStream: UInt64 = 0
@@ -56,10 +58,15 @@ public final class StreamBridge<Access: ConnectionAccess>: ChannelInboundHandler
 
     // MARK: Socket to stream
 
-    /// What was read in one turn of the loop goes out together: the more of it, the cheaper, as long as the stream has room.
+    /// What was read in one turn of the loop goes out together: the more of it, the cheaper. More than one read is for who has
+    /// just filled all that it might, while the stream has room; SwiftNIO keeps as many buffers, too.
     private func read() {
-        let room = self.access.withConnection { $0.writableBytes(self.stream) } ?? 0
-        let count = max(1, min(bridgedReadsAtMost, room / bridgedReadSize))
+        var count = 1
+        if self.bytesInTurn >= self.readsAtOnce * bridgedReadSize {
+            let room = self.access.withConnection { $0.writableBytes(self.stream) } ?? 0
+            count = max(1, min(bridgedReadsAtMost, room / bridgedReadSize))
+        }
+        self.bytesInTurn = 0
         if count != self.readsAtOnce {
             self.readsAtOnce = count
             try? self.channel.syncOptions?.setOption(.maxMessagesPerRead, value: UInt(count))
@@ -70,6 +77,7 @@ public final class StreamBridge<Access: ConnectionAccess>: ChannelInboundHandler
     public func channelRead(context: ChannelHandlerContext, data: NIOAny) {
         let bytes = Self.unwrapInboundIn(data)
         self.bytesToStream += UInt64(bytes.readableBytes)
+        self.bytesInTurn += bytes.readableBytes
         self.mayRead = self.access.withConnection { $0.write(bytes, to: self.stream) } ?? false
     }
 

@@ -6,7 +6,7 @@ extension ByteBuffer {
     /// copied once more for it; in return there is one buffer for many, and the opened message's is used again at once.
     static let gatheredAtMost = 64 * 1_024
     /// Greater ones stay as they are: to copy them would cost more than it saves.
-    private static let smallPiece = 4 * 1_024
+    static let smallPiece = 4 * 1_024
 
     /// The same bytes, but not as a small part of a large buffer that they would keep alive.
     var trimmed: ByteBuffer {

@@ -10,8 +10,10 @@ extension Connection {
         // The array of the time before: most ACKs of a bulk transfer settle as many messages as the one before.
         var settled = self.settled
         self.settled = []
-        settled.removeAll(keepingCapacity: settled.capacity <= Constants.settledKept)
-        defer { self.settled = settled }
+        defer {
+            settled.removeAll(keepingCapacity: settled.capacity <= Constants.settledKept)
+            self.settled = settled
+        }
         var isSpurious = false
         ack.forEachRange { range in
             skipped = self.sent.wasSkipped(in: range)

@@ -379,7 +379,8 @@ extension Connection {
         let connectionCredit = stream.countsAgainstConnection ? self.sendCredit.available : .max
         let fresh = min(stream.sendCredit.available, connectionCredit)
         let room = end - body.writerIndex
-        let next = stream.sendBuffer.nextRange(atMost: room, freshAtMost: fresh)
+        // Three bytes of header at least.
+        let next = stream.sendBuffer.nextRange(atMost: max(0, room - 3), freshAtMost: fresh)
         var range = next ?? stream.sendBuffer.end..<stream.sendBuffer.end
         // Type, id, offset, length: exactly, so that a full message needs no padding.
         let offsetSize = range.lowerBound > 0 ? VarInt.byteCount(range.lowerBound) : 0

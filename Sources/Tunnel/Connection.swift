@@ -34,7 +34,7 @@ public struct Connection: ~Copyable {
     var highestReceived: UInt64?
     var sent = SentMessages()
     var received = ReceivedNumbers()
-    /// Room for what an ACK frame settles, and of what it was last what it was.
+    /// Room for what an ACK frame settles.
     var settled: [SentMessage] = []
     var roundTripTime = RoundTripTime()
     /// Of a carrier of datagrams; nil on a byte stream.

@@ -51,7 +51,7 @@ struct ReceiveBuffer {
         let count = bytes.readableBytes
         self.next += UInt64(count)
         self.readyCount += count
-        if hasRoom, self.isBulk, self.ready.isEmpty, count >= Constants.bulkPieceAtLeast {
+        if hasRoom, self.isBulk, self.ready.isEmpty, Constants.bulkPieceAtLeast...ByteBuffer.smallPiece ~= count {
             self.ready.append(bytes.withRoomToGather)
         } else {
             self.ready.appendGathering(bytes)

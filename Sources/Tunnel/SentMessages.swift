@@ -219,6 +219,7 @@ struct SentMessages: ~Copyable {
             self.keys.removeFirst()
             self.messages.removeFirst()
         }
+        if self.keys.isEmpty, self.more.isEmpty { self.more = [:] }
         if self.keys.isEmpty, self.skipped.isEmpty {
             self.keys = CircularBuffer()
             self.messages = CircularBuffer()

@@ -4,7 +4,7 @@ import Testing
 
 @testable import AgentSupport
 
-@Suite(.timeLimit(.minutes(1))) struct MetricsServerTests {
+@Suite(.timeLimit(.minutes(10))) struct MetricsServerTests {
     private let group = MultiThreadedEventLoopGroup.singleton
 
     /// Runs a server for as long as `body` needs it.

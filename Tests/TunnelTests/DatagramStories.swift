@@ -251,6 +251,18 @@ import Testing
         #expect(try #require(took) <= 1.1)
     }
 
+    /// Nobody has an event to tell of the other's close then; both are gone after a trip, and wait for no deadline.
+    @Test(arguments: [false, true]) func bothClose(_ hasStreams: Bool) throws {
+        let story = Story(streams: 0, hasStreams: hasStreams)
+        try story.world.run(for: .seconds(3))
+        let isConnected = story.responder.tunnel.hasConnections
+        #expect(isConnected)
+        story.initiator.finish()
+        story.responder.tunnel.close(story.initiator.key, .noError, at: story.responder.now)
+        let took = try story.seconds(atMost: 10) { !story.responder.tunnel.hasConnections }
+        #expect(try #require(took) < 0.1)
+    }
+
     // MARK: Sizes
 
     /// RFC 8899: found to within a block of the cipher, both where greater ones vanish and where the system refuses them.

@@ -5,7 +5,7 @@ import Testing
 @testable import WorkspaceDaemon
 
 /// By which way, and at which address, sidecars are dialled.
-@Suite(.timeLimit(.minutes(1))) struct CarrierTests {
+@Suite(.timeLimit(.minutes(10))) struct CarrierTests {
     private let nowhere = "127.0.0.1:1"
 
     /// A command that leads to where the sidecar listens.

@@ -8,7 +8,7 @@ import Testing
 @testable import WorkspaceDaemon
 
 /// A daemon against real sidecars, in one process.
-@Suite(.timeLimit(.minutes(1))) struct DaemonTests {
+@Suite(.timeLimit(.minutes(10))) struct DaemonTests {
     @Test func `from start to stop`() async throws {
         let stage = try await Stage()
         let mine = try await NamedServer("workspace")
