@@ -66,7 +66,7 @@ def test_not_a_byte_differs_where_two_of_a_hundred_are_lost(make_datagram_pair, 
     pair.ways = [("udp", line.listen_address)]
     pair.start_workspace()
     took = _transfer(pair, bulk, size)
-    assert line.lost > 100, "the line was to lose some"
+    assert line.lost > 30, "the line was to lose some"
     note("20 MiB each way, 2 % lost, 10 ms", 20, took)
     assert original.accepted == 0
 
