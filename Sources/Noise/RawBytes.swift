@@ -19,7 +19,7 @@ extension UnsafeMutableRawBufferPointer {
 
 extension RawSpan {
     /// Appends these bytes to `output`, which has room for them.
-    func append(to output: inout OutputRawSpan) {
+    package func append(to output: inout OutputRawSpan) {
         precondition(output.freeCapacity >= byteCount, "there is no room for the bytes")
         withUnsafeBytes { bytes in
             output.withUnsafeMutableBytes { buffer, initializedCount in

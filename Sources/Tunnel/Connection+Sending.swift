@@ -38,8 +38,7 @@ extension Connection {
 
     private func roomOnStream(_ session: Session) -> Int {
         let size = min(session.peerParameters.maxMessageSize, self.configuration.maxMessageSize)
-        let greatest = !self.usesDatagrams ? size : Constants.baseDatagramSize
-        return Self.room(inMessageOf: greatest)
+        return Self.room(inMessageOf: self.usesDatagrams ? Constants.baseDatagramSize : size)
     }
 
     /// Bytes of frames that a message of at most this size holds, padding included.
@@ -124,18 +123,18 @@ extension Connection {
         at now: Instant
     ) -> Bool {
         let due = self.recovery?.probesDue
-        let wrote =
-            if self.sent.isFull {
-                self.seal(into: &buffer, on: carrier, with: session, room: Constants.paddingUnit, at: now) {
-                    _,
-                    body,
-                    _ in
+        let wrote: Bool
+        if self.sent.isFull {
+            let room = Constants.paddingUnit
+            wrote =
+                self.seal(into: &buffer, on: carrier, with: session, room: room, at: now) { _, body, _ in
                     body.writeVarInt(FrameType.ping)
                     return true
                 } != nil
-            } else {
-                self.writeFrames(into: &buffer, on: carrier, with: session, size: Constants.baseDatagramSize, at: now)
-            }
+        } else {
+            let size = Constants.baseDatagramSize
+            wrote = self.writeFrames(into: &buffer, on: carrier, with: session, size: size, at: now)
+        }
         // What waits is too great for a probe, or there is nothing any more.
         if self.recovery?.probesDue == due { self.recovery?.probesDue = 0 }
         return wrote

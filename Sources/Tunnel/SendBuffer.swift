@@ -1,4 +1,5 @@
 import NIOCore
+import Noise
 
 /// The bytes of one direction of a stream from when the application wrote them until the peer has them.
 struct SendBuffer {
@@ -82,7 +83,7 @@ struct SendBuffer {
         into output: inout OutputRawSpan
     ) {
         let start = Int(range.lowerBound - offset)
-        output.append(contentsOf: chunk.readableBytesSpan.extracting(start..<start + range.count))
+        chunk.readableBytesSpan.extracting(start..<start + range.count).append(to: &output)
     }
 
     /// The peer has these bytes: lets go of what no one can ask for again. Returns how many bytes were freed.

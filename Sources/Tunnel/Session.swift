@@ -47,11 +47,6 @@ final class Session {
     /// Too many forgeries were tried against this key (RFC 9001 §6.6): it must be wiped.
     var isWornOut: Bool { self.failedOpens >= Constants.failedOpensLimit }
 
-    enum Opened {
-        case frames(ByteBuffer, number: UInt64)
-        case dropped(DropReason)
-    }
-
     /// Opens a data message, whose header this is, into `plaintext`, which is empty. Marks the counter only if it opened.
     ///
     /// Returns why it didn't; nil: it did.

@@ -17,12 +17,7 @@ enum VarInt {
 extension ByteBuffer {
     /// Values above 2^62 − 1 can't be written; all that this module writes are below.
     mutating func writeVarInt(_ value: UInt64) {
-        switch VarInt.byteCount(value) {
-        case 1: self.writeInteger(UInt8(truncatingIfNeeded: value))
-        case 2: self.writeInteger(UInt16(truncatingIfNeeded: value) | 0x4000)
-        case 4: self.writeInteger(UInt32(truncatingIfNeeded: value) | 0x8000_0000)
-        default: self.writeInteger(Swift.min(value, VarInt.max) | 0xc000_0000_0000_0000)
-        }
+        self.writeWithOutputRawSpan(minimumWritableBytes: 8) { $0.appendVarInt(value) }
     }
 
     /// Always two bytes, for a length that is filled in once what it counts has been written.
@@ -66,17 +61,6 @@ extension OutputRawSpan {
         case 2: self.append((UInt16(truncatingIfNeeded: value) | 0x4000).bigEndian, as: UInt16.self)
         case 4: self.append((UInt32(truncatingIfNeeded: value) | 0x8000_0000).bigEndian, as: UInt32.self)
         default: self.append((Swift.min(value, VarInt.max) | 0xc000_0000_0000_0000).bigEndian, as: UInt64.self)
-        }
-    }
-
-    /// - Precondition: there is room for them.
-    mutating func append(contentsOf bytes: RawSpan) {
-        precondition(self.freeCapacity >= bytes.byteCount, "there is no room for the bytes")
-        bytes.withUnsafeBytes { bytes in
-            self.withUnsafeMutableBytes { buffer, initializedCount in
-                UnsafeMutableRawBufferPointer(rebasing: buffer[initializedCount...]).copyMemory(from: bytes)
-                initializedCount += bytes.count
-            }
         }
     }
 }

@@ -78,7 +78,8 @@ struct DatagramBatch {
         let keepsBack = self.isFull
         while !self.isEmpty {
             var sends = self.sends(isIPv6: isIPv6, segmenting: self.usesSegmentation)
-            if keepsBack, let last = sends.last, last.count > 1, !last.isWhole, last.end == self.entries.count {
+            // A batch has no more messages than go at once, so the last run is the batch's last.
+            if keepsBack, let last = sends.last, last.count > 1, !last.isWhole {
                 sends.removeLast()
                 if sends.isEmpty { return true }
             }
@@ -134,8 +135,6 @@ struct DatagramBatch {
         var datagram: kl_datagram
         var offset: Int
         var count: Int
-        /// The first entry behind it.
-        var end: Int
         /// Nothing more fits into it, or may follow.
         var isWhole: Bool
     }
@@ -183,8 +182,8 @@ struct DatagramBatch {
             datagram.segment = count > 1 ? UInt16(clamping: first.size) : 0
             datagram.destination = first.route.remote.socketAddress(forIPv6Socket: isIPv6)
             first.route.local?.setSource(of: &datagram, onIPv6Socket: isIPv6)
+            sends.append(Send(datagram: datagram, offset: first.offset, count: count, isWhole: isWhole))
             at += count
-            sends.append(Send(datagram: datagram, offset: first.offset, count: count, end: at, isWhole: isWhole))
         }
         return sends
     }
