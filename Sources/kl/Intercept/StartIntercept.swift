@@ -56,9 +56,9 @@ struct StartIntercept: AsyncParsableCommand {
 
     @Option(
         help: ArgumentHelp(
-            "By which way the sidecar is dialled: tcp, by its address; exec, by the environment's command; auto, the first "
-                + "that leads there.",
-            valueName: "auto|tcp|exec"
+            "By which way the sidecar is dialled: udp or tcp, by its addresses; exec, by the environment's command; auto, "
+                + "whatever leads there, UDP before all else.",
+            valueName: CarrierChoice.allCases.map(\.rawValue).joined(separator: "|")
         ),
         completion: .list(CarrierChoice.allCases.map(\.rawValue)),
         transform: { try CarrierChoice(flag: $0) }
