@@ -125,6 +125,12 @@ extension Intercept {
                 || self.replicas.allSatisfy { $0.state(self.generation) == .acknowledged }
         }
         try Task.checkCancellation()
+        guard !self.replicas.isEmpty else {
+            throw RequestFailure(
+                .failed,
+                "'\(self.service)' has no sidecar any more. Look how the service is: kl env status"
+            )
+        }
         for replica in self.replicas {
             switch replica.outcome {
             case .failed(_, isBusy: true):

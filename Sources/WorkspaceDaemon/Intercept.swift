@@ -202,13 +202,15 @@ final class Intercept {
         }
     }
 
-    /// Nothing of it is needed any more.
+    /// Nothing of it is needed any more. An agent that is abandoned comes to no outcome: whoever still waits for its replica's
+    /// (a stop that was asked for while the environment ended) finds that there is none.
     func dispose() {
         self.onChange = nil
         self.onGone = nil
         self.look.stop()
         self.cancelWatches()
-        for replica in self.replicas where replica.outcome == nil { replica.agent.abandon() }
+        for replica in self.replicas { self.remove(replica) }
+        self.changes.happened()
     }
 
     // MARK: Local servers

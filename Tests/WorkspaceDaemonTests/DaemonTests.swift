@@ -1,6 +1,7 @@
 import Carriers
 import Environments
 import HostSupport
+import Logging
 import NIOCore
 import Testing
 
@@ -174,6 +175,26 @@ import Testing
         stage.setUp(false)
         _ = try? await workspace.stop()
         #expect(await eventually { await workspace.status == nil })
+    }
+
+    /// Its end is seen between a stop's being asked for and its first step.
+    @Test @DaemonLoop func `a stop that the environment's end comes before has nothing to wait for`() async throws {
+        let stage = try await Stage()
+        let folder = try TemporaryFolder()
+        let intercept = Intercept(
+            stage.request([(8_080, 3_000)]),
+            targets: try LocalTargets(stage.request([(8_080, 3_000)])),
+            environment: stage,
+            identity: try WorkspaceIdentity(home: WorkspaceHome(folder: "\(folder.path)/home")),
+            log: Logger(label: "intercept") { _ in SwiftLogNoOpLogHandler() }
+        )
+        try await intercept.begin { _ in }
+        #expect(intercept.machine.phase == .active)
+        stage.setUp(false)
+        intercept.dispose()
+        var steps: [DaemonReply.Step] = []
+        try await intercept.stop(drainSeconds: nil) { steps.append($0) }
+        #expect(steps.map(\.name) == [.nothingAnswers, .drained])
     }
 
     @Test func `somebody else has it`() async throws {
