@@ -11,11 +11,12 @@ python=$root/.build-venv/bin/python
 binaries=$root/.build/release
 
 # The package manager's caches and temporary files stay in the clone: what is done here leaves nothing elsewhere.
+# It runs under the command `swift_prefix`, if there is one.
 swift_in_clone() {
     local subcommand=$1
     shift
     mkdir -p .build-tmp
-    TMPDIR=$root/.build-tmp swift "$subcommand" --disable-dependency-cache --manifest-cache local "$@"
+    TMPDIR=$root/.build-tmp ${swift_prefix+"${swift_prefix[@]}"} swift "$subcommand" --disable-dependency-cache --manifest-cache local "$@"
 }
 
 say() { printf '%s\n' "$*" >&2; }
