@@ -2,7 +2,7 @@ import CSodium
 
 /// ChaCha20-Poly1305 (RFC 8439) as Noise §12.3 has it: nonce = 4 zero bytes ‖ counter, little-endian.
 ///
-/// Nothing here allocates, and the nonce, which is no secret, is the only thing on the stack.
+/// Nothing here allocates. The nonce is on the stack, which is no secret; so is a tag's key for a moment, and is wiped.
 enum ChaChaPoly {
     static let keyByteCount = 32
     static let tagByteCount = 16
@@ -10,13 +10,73 @@ enum ChaChaPoly {
     /// Noise §5.1 keeps 2^64 − 1 for rekeying.
     static let reservedCounter = UInt64.max
 
-    /// Seals `bytes` from `offset` on, plaintext and 16 bytes of room for the tag, where they lie.
-    static func sealInPlace(_ bytes: inout MutableRawSpan, from offset: Int, key: borrowing Secret, counter: UInt64) {
-        precondition(offset >= 0 && bytes.byteCount - offset >= tagByteCount, "there is no room for the tag")
+    /// Seals the plaintext that lies at `range` of `bytes` where it lies; behind it are 16 bytes of room for the tag.
+    ///
+    /// What comes before stays as it is. Of what comes behind the tag up to `roomBehind` bytes are overwritten.
+    static func sealInPlace(
+        _ bytes: inout MutableRawSpan,
+        at range: Range<Int>,
+        key: borrowing Secret,
+        counter: UInt64
+    ) {
+        precondition(
+            range.lowerBound >= 0 && bytes.byteCount - range.upperBound >= tagByteCount,
+            "there is no room for the tag"
+        )
         bytes.withUnsafeMutableBytes { bytes in
-            let bytes = UnsafeMutableRawBufferPointer(rebasing: bytes[offset...])
-            let plaintext = UnsafeRawBufferPointer(rebasing: bytes[..<(bytes.count - tagByteCount)])
-            seal(plaintext, additionalData: .empty, key: key, counter: counter, into: bytes.start)
+            if range.lowerBound >= roomBefore, bytes.count - range.upperBound >= roomBehind {
+                return sealInOneRun(bytes, at: range, key: key, counter: counter)
+            }
+            let plaintext = UnsafeRawBufferPointer(rebasing: bytes[range])
+            let output = UnsafeMutableRawBufferPointer(rebasing: bytes[range.lowerBound...])
+            seal(plaintext, additionalData: .empty, key: key, counter: counter, into: output.start)
+        }
+    }
+
+    private static let blockByteCount = 64
+    /// What SIMD implementations of ChaCha20 make at once; of what is left they make block after block.
+    private static let groupByteCount = 4 * blockByteCount
+    /// The rest of a group, or the padding and the lengths that Poly1305 reads after the ciphertext.
+    static let roomBehind = groupByteCount
+    static let roomBefore = blockByteCount
+
+    /// RFC 8439 §2.8 with no additional data, as libsodium's `crypto_aead_` functions do it, but for the order: those make
+    /// the first block of the key stream, of which Poly1305's key is, by itself, then the whole groups, then what is left
+    /// block by block. Here all is one run of whole groups, which takes a quarter less for a message of Ethernet's size. †
+    ///
+    /// The first block falls on the 64 bytes before the plaintext, which are put back; the rest of the last group falls
+    /// behind the message, where nobody reads it.
+    private static func sealInOneRun(
+        _ bytes: UnsafeMutableRawBufferPointer,
+        at range: Range<Int>,
+        key: borrowing Secret,
+        counter: UInt64
+    ) {
+        precondition(counter != reservedCounter, "the last nonce is reserved")
+        let run = UnsafeMutableRawBufferPointer(rebasing: bytes[(range.lowerBound - blockByteCount)...])
+        let text = UnsafeMutableRawBufferPointer(rebasing: bytes[range.lowerBound...])
+        let size = runByteCount(range.count)
+        withUnsafeTemporaryAllocation(of: UInt64.self, capacity: blockByteCount / 8) { block in
+            UnsafeMutableRawBufferPointer(block).copyMemory(
+                from: UnsafeRawBufferPointer(rebasing: run[..<blockByteCount])
+            )
+            withNonce(counter) { nonce in
+                _ = crypto_stream_chacha20_ietf_xor_ic(run.start, run.start, UInt64(size), nonce, 0, key.bytes.start)
+            }
+            for word in block.indices {
+                let now = run.loadUnaligned(fromByteOffset: 8 * word, as: UInt64.self)
+                run.storeBytes(of: block[word], toByteOffset: 8 * word, as: UInt64.self)
+                block[word] ^= now
+            }
+            // Zeros up to a whole 16 bytes, then the lengths of the additional data and of the ciphertext.
+            let padded = (range.count + tagByteCount - 1) / tagByteCount * tagByteCount
+            for at in range.count..<(padded + 8) { text[at] = 0 }
+            text.storeBytes(of: UInt64(range.count).littleEndian, toByteOffset: padded + 8, as: UInt64.self)
+            let tag = text.start + padded + tagByteCount
+            let tagKey = UnsafeMutableRawBufferPointer(block).start
+            _ = crypto_onetimeauth_poly1305(tag, text.start, UInt64(padded + tagByteCount), tagKey)
+            sodium_memzero(tagKey, blockByteCount)
+            (text.start + range.count).update(from: tag, count: tagByteCount)
         }
     }
 
@@ -79,6 +139,11 @@ enum ChaChaPoly {
             additionalData.withUnsafeBytes { additionalData in
                 output.withUnsafeMutableBytes { buffer, initializedCount in
                     let tail = UnsafeMutableRawBufferPointer(rebasing: buffer[initializedCount...])
+                    if additionalData.isEmpty, count <= openedInOneRun, tail.count >= roomToOpen(sealed.count) {
+                        let isAuthentic = openInOneRun(sealed, key: key, counter: counter, into: tail)
+                        if isAuthentic { initializedCount += count }
+                        return isAuthentic
+                    }
                     let isAuthentic = withNonce(counter) { nonce in
                         crypto_aead_chacha20poly1305_ietf_decrypt(
                             tail.start,
@@ -97,6 +162,77 @@ enum ChaChaPoly {
                 }
             }
         }
+    }
+
+    /// Beyond, the pass over the key stream costs more than single blocks.
+    private static let openedInOneRun = 4_096
+
+    /// For a message of so many bytes, with its tag: room for the plaintext, and for what makes `open` quickest.
+    static func roomToOpen(_ byteCount: Int) -> Int {
+        let count = max(0, byteCount - tagByteCount)
+        return count <= openedInOneRun ? max(count, runByteCount(count)) : count
+    }
+
+    /// As `sealInOneRun`: the whole key stream is made first, where the plaintext will be; and no plaintext before the tag is
+    /// found right.
+    private static func openInOneRun(
+        _ sealed: UnsafeRawBufferPointer,
+        key: borrowing Secret,
+        counter: UInt64,
+        into output: UnsafeMutableRawBufferPointer
+    ) -> Bool {
+        let count = sealed.count - tagByteCount
+        let size = runByteCount(count)
+        withNonce(counter) { nonce in
+            _ = crypto_stream_chacha20_ietf(output.start, UInt64(size), nonce, key.bytes.start)
+        }
+        let isAuthentic = withUnsafeTemporaryAllocation(of: crypto_onetimeauth_poly1305_state.self, capacity: 1) {
+            state in
+            guard let state = state.baseAddress else { return false }
+            // Zeros up to a whole 16 bytes, then the lengths of the additional data and of the ciphertext.
+            var end = (UInt64(0), UInt64(0), UInt64(0), UInt64(count).littleEndian)
+            return withUnsafeMutableBytes(of: &end) { end in
+                let padding = -count & (tagByteCount - 1)
+                _ = crypto_onetimeauth_poly1305_init(state, output.start)
+                _ = crypto_onetimeauth_poly1305_update(state, sealed.start, UInt64(count))
+                let rest = UnsafeRawBufferPointer(rebasing: end[(tagByteCount - padding)...])
+                _ = crypto_onetimeauth_poly1305_update(state, rest.start, UInt64(rest.count))
+                // It wipes the state.
+                _ = crypto_onetimeauth_poly1305_final(state, end.start)
+                return crypto_verify_16(end.start, sealed.start + count) == 0
+            }
+        }
+        guard isAuthentic else {
+            sodium_memzero(output.start, size)
+            return false
+        }
+        xor(UnsafeRawBufferPointer(rebasing: sealed[..<count]), with: blockByteCount, in: output)
+        return true
+    }
+
+    /// Writes `bytes` ⊕ what stands `distance` further on in `output`, which is at least a vector's size, from its start on.
+    private static func xor(
+        _ bytes: UnsafeRawBufferPointer,
+        with distance: Int,
+        in output: UnsafeMutableRawBufferPointer
+    ) {
+        typealias Vector = SIMD4<UInt64>
+        let size = MemoryLayout<Vector>.size
+        var at = 0
+        while at + size <= bytes.count {
+            let one = bytes.loadUnaligned(fromByteOffset: at, as: Vector.self)
+            let other = output.loadUnaligned(fromByteOffset: distance + at, as: Vector.self)
+            output.storeBytes(of: one ^ other, toByteOffset: at, as: Vector.self)
+            at += size
+        }
+        while at < bytes.count {
+            output[at] = bytes[at] ^ output[distance + at]
+            at += 1
+        }
+    }
+
+    private static func runByteCount(_ count: Int) -> Int {
+        (blockByteCount + count + groupByteCount - 1) / groupByteCount * groupByteCount
     }
 
     private static func withNonce<R>(_ counter: UInt64, _ body: (UnsafePointer<UInt8>) -> R) -> R {

@@ -11,14 +11,21 @@ public struct CipherState: ~Copyable {
         self.key = key
     }
 
-    /// Seals in place: from `offset` on, `bytes` is the plaintext and after it 16 bytes of room for the tag. What comes before
+    /// Seals in place: at `range` of `bytes` is the plaintext and behind it 16 bytes of room for the tag. What comes before
     /// stays as it is, and is not authenticated. `counter` is below 2^64 − 1.
-    public borrowing func sealInPlace(_ bytes: inout MutableRawSpan, from offset: Int = 0, counter: UInt64) {
-        ChaChaPoly.sealInPlace(&bytes, from: offset, key: key, counter: counter)
+    ///
+    /// Quickest where `roomBefore` bytes are there before the plaintext and `roomBehind` after it; these are overwritten.
+    public borrowing func sealInPlace(_ bytes: inout MutableRawSpan, at range: Range<Int>, counter: UInt64) {
+        ChaChaPoly.sealInPlace(&bytes, at: range, key: key, counter: counter)
     }
 
+    public static var roomBefore: Int { ChaChaPoly.roomBefore }
+    public static var roomBehind: Int { ChaChaPoly.roomBehind }
+    /// For a message of so many bytes, ciphertext and tag.
+    public static func roomToOpen(_ byteCount: Int) -> Int { ChaChaPoly.roomToOpen(byteCount) }
+
     /// Appends the plaintext of `sealed` (ciphertext ‖ tag) to `output`. false: it isn't authentic, or is too short, or
-    /// `output` has no room for it; `output` is then as it was.
+    /// `output` has no room for it; `output` is then as it was. Quickest with `roomToOpen`.
     public borrowing func open(_ sealed: RawSpan, counter: UInt64, into output: inout OutputRawSpan) -> Bool {
         ChaChaPoly.open(sealed, additionalData: RawSpan(), key: key, counter: counter, into: &output)
     }

@@ -1,4 +1,5 @@
 public import NIOCore
+import Noise
 
 extension Connection {
     /// As `writeNext`, where this carrier is the one in use.
@@ -174,7 +175,7 @@ extension Connection {
         _ write: (inout Self, inout ByteBuffer, inout SentMessage) -> Bool
     ) -> CarrierID? {
         let start = buffer.writerIndex
-        buffer.reserveCapacity(minimumWritableBytes: Constants.dataOverhead + room)
+        buffer.reserveCapacity(minimumWritableBytes: Constants.dataOverhead + room + CipherState.roomBehind)
         // The header is written when the frames are known: until then, whatever stands there.
         buffer.moveWriterIndex(forwardBy: Constants.dataHeaderSize)
         let framesStart = buffer.writerIndex

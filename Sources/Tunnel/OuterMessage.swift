@@ -37,10 +37,10 @@ struct DataHeader {
         self.counter = UInt64(littleEndian: bytes.unsafeLoadUnaligned(fromByteOffset: 8, as: UInt64.self))
     }
 
-    static func write(receiver: UInt32, counter: UInt64, into message: inout MutableRawSpan) {
-        message.storeBytes(of: OuterMessageType.data.rawValue.littleEndian, toByteOffset: 0, as: UInt32.self)
-        message.storeBytes(of: receiver.littleEndian, toByteOffset: 4, as: UInt32.self)
-        message.storeBytes(of: counter.littleEndian, toByteOffset: 8, as: UInt64.self)
+    static func write(receiver: UInt32, counter: UInt64, into bytes: inout MutableRawSpan, at start: Int) {
+        bytes.storeBytes(of: OuterMessageType.data.rawValue.littleEndian, toByteOffset: start, as: UInt32.self)
+        bytes.storeBytes(of: receiver.littleEndian, toByteOffset: start + 4, as: UInt32.self)
+        bytes.storeBytes(of: counter.littleEndian, toByteOffset: start + 8, as: UInt64.self)
     }
 }
 

@@ -62,7 +62,7 @@ final class Session {
         guard self.replay.isFresh(counter) else { return .replayed }
         var opened = false
         let sealed = message.readableBytesSpan.extracting(droppingFirst: Constants.dataHeaderSize)
-        plaintext.writeWithOutputRawSpan(minimumWritableBytes: sealed.byteCount - Constants.tagSize) { output in
+        plaintext.writeWithOutputRawSpan(minimumWritableBytes: CipherState.roomToOpen(sealed.byteCount)) { output in
             opened = self.receivingKey.open(sealed, counter: counter, into: &output)
         }
         guard opened else {
@@ -75,13 +75,20 @@ final class Session {
 
     /// Seals the message that stands in `buffer` from `start` on, in place: room for the header, frames, and room for the
     /// tag. Writes the header and the tag.
+    ///
+    /// Quickest where other messages stand before it, and with `CipherState.roomBehind` bytes more to be written.
     func seal(messageAt start: Int, in buffer: inout ByteBuffer, counter: UInt64) {
         self.sealed += 1
-        let reader = buffer.readerIndex
-        buffer.moveReaderIndex(to: start)
-        var message = buffer.mutableReadableBytesSpan
-        DataHeader.write(receiver: self.remoteIndex, counter: counter, into: &message)
-        self.sendingKey.sealInPlace(&message, from: Constants.dataHeaderSize, counter: counter)
+        let (reader, writer) = (buffer.readerIndex, buffer.writerIndex)
+        let headerStart = min(start, CipherState.roomBefore)
+        buffer.moveReaderIndex(to: start - headerStart)
+        buffer.moveWriterIndex(forwardBy: min(buffer.writableBytes, CipherState.roomBehind - Constants.tagSize))
+        var bytes = buffer.mutableReadableBytesSpan
+        DataHeader.write(receiver: self.remoteIndex, counter: counter, into: &bytes, at: headerStart)
+        let framesStart = headerStart + Constants.dataHeaderSize
+        let framesEnd = headerStart + (writer - start) - Constants.tagSize
+        self.sendingKey.sealInPlace(&bytes, at: framesStart..<framesEnd, counter: counter)
+        buffer.moveWriterIndex(to: writer)
         buffer.moveReaderIndex(to: reader)
     }
 }

@@ -83,14 +83,15 @@ extension CipherState {
         var bytes = plaintext + Bytes(repeating: 0, count: Self.tagByteCount)
         bytes.withUnsafeMutableBytes { buffer in
             var span = MutableRawSpan(_unsafeBytes: buffer)
-            sealInPlace(&span, counter: counter)
+            sealInPlace(&span, at: 0..<plaintext.count, counter: counter)
         }
         return bytes
     }
 
-    borrowing func open(_ sealed: Bytes, counter: UInt64) -> Bytes? {
+    /// - Parameter room: for the plaintext; by default as much as is best.
+    borrowing func open(_ sealed: Bytes, counter: UInt64, room: Int? = nil) -> Bytes? {
         var plaintext = Bytes()
-        let isAuthentic = writing(&plaintext, capacity: sealed.count) {
+        let isAuthentic = writing(&plaintext, capacity: room ?? Self.roomToOpen(sealed.count)) {
             open(sealed.span.bytes, counter: counter, into: &$0)
         }
         return isAuthentic ? plaintext : nil
