@@ -88,7 +88,7 @@ enum Constants {
 
     /// Bytes of UDP payload that every path carries: a handshake message has exactly so many (RFC 9000 §14).
     static let baseDatagramSize = 1_200
-    /// Above that, what is sealed is whole ChaCha20 blocks (RFC 8439 §2.3): a part of one costs libsodium as much as two. †
+    /// Above that, sizes differ by so much: closer isn't worth the probes. †
     static let datagramSizeUnit = 64
     /// The greatest multiple of the padding unit that a UDP datagram takes over IPv4.
     static let greatestDatagramSize = 65_504

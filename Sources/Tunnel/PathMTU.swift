@@ -8,7 +8,7 @@ import NIOCore
 ///     └── several great messages lost, small ones not (black hole) ◀── all states     search again ◀──┘
 /// ```
 ///
-/// All sizes above the base are of whole blocks of the cipher: see `fitting`.
+/// All sizes above the base seal a multiple of 64 bytes: closer isn't worth the probes.
 struct PathMTU {
     /// What is known to get through.
     private(set) var current = Constants.baseDatagramSize
@@ -32,9 +32,9 @@ struct PathMTU {
     private var fellAt: Instant?
 
     /// Sizes of well-known paths less IP's and UDP's headers: tunnels in tunnels, Ethernet over IPv6 and IPv4, jumbo frames,
-    /// our greatest message, the loopback. What Ethernet takes over IPv4 beyond 1,440 is half a block.
+    /// our greatest message, the loopback.
     private static let steps = [1_248, 1_312, 1_376, 1_440, 8_928, 16_416, 65_504]
-    /// Ethernet first: what nearly all paths take.
+    /// Ethernet first, over IPv4, IPv6 or PPPoE: what nearly all paths take.
     private static let first = 1_440
     /// RFC 8899 §5.1.2, MAX_PROBES.
     private static let probesOfOneSize = 3
