@@ -2,7 +2,7 @@ import CSodium
 
 /// ChaCha20-Poly1305 (RFC 8439) as Noise §12.3 has it: nonce = 4 zero bytes ‖ counter, little-endian.
 ///
-/// Nothing here allocates. The nonce is on the stack, which is no secret; so is a tag's key for a moment, and is wiped.
+/// Nothing here allocates. What it makes of a key besides (a tag's key, key stream, the tag of what isn't authentic) is wiped.
 enum ChaChaPoly {
     static let keyByteCount = 32
     static let tagByteCount = 16
@@ -12,7 +12,7 @@ enum ChaChaPoly {
 
     /// Seals the plaintext that lies at `range` of `bytes` where it lies; behind it are 16 bytes of room for the tag.
     ///
-    /// What comes before stays as it is. Of what comes behind the tag up to `roomBehind` bytes are overwritten.
+    /// What comes before stays as it is. Behind the plaintext up to `roomBehind` bytes are overwritten.
     static func sealInPlace(
         _ bytes: inout MutableRawSpan,
         at range: Range<Int>,
@@ -24,7 +24,9 @@ enum ChaChaPoly {
             "there is no room for the tag"
         )
         bytes.withUnsafeMutableBytes { bytes in
-            if range.lowerBound >= roomBefore, bytes.count - range.upperBound >= roomBehind {
+            if isQuickerInOneRun(range.count), range.lowerBound >= roomBefore,
+                bytes.count - range.upperBound >= roomBehind
+            {
                 return sealInOneRun(bytes, at: range, key: key, counter: counter)
             }
             let plaintext = UnsafeRawBufferPointer(rebasing: bytes[range])
@@ -36,13 +38,20 @@ enum ChaChaPoly {
     private static let blockByteCount = 64
     /// What SIMD implementations of ChaCha20 make at once; of what is left they make block after block.
     private static let groupByteCount = 4 * blockByteCount
-    /// The rest of a group, or the padding and the lengths that Poly1305 reads after the ciphertext.
+    /// The rest of a group, or the padding, the lengths that Poly1305 reads after the ciphertext, and the tag.
     static let roomBehind = groupByteCount
     static let roomBefore = blockByteCount
 
+    private static func runByteCount(_ count: Int) -> Int {
+        (blockByteCount + count + groupByteCount - 1) / groupByteCount * groupByteCount
+    }
+
+    /// There are single blocks besides the first: in whole groups there is none to be saved.
+    private static func isQuickerInOneRun(_ count: Int) -> Bool { count % groupByteCount != 0 }
+
     /// RFC 8439 §2.8 with no additional data, as libsodium's `crypto_aead_` functions do it, but for the order: those make
     /// the first block of the key stream, of which Poly1305's key is, by itself, then the whole groups, then what is left
-    /// block by block. Here all is one run of whole groups, which takes a quarter less for a message of Ethernet's size. †
+    /// block by block. Here all is one run of whole groups, which takes a quarter less for a message of 1,440 bytes. †
     ///
     /// The first block falls on the 64 bytes before the plaintext, which are put back; the rest of the last group falls
     /// behind the message, where nobody reads it.
@@ -125,7 +134,7 @@ enum ChaChaPoly {
     }
 
     /// Appends the plaintext of `sealed` to `output`. false: it isn't authentic, or too short, or there is no room;
-    /// `output` is then as it was. libsodium checks the tag before it decrypts: no unauthentic plaintext ever exists.
+    /// `output` is then as it was. The tag is checked before anything is decrypted: no unauthentic plaintext ever exists.
     static func open(
         _ sealed: RawSpan,
         additionalData: RawSpan,
@@ -139,7 +148,7 @@ enum ChaChaPoly {
             additionalData.withUnsafeBytes { additionalData in
                 output.withUnsafeMutableBytes { buffer, initializedCount in
                     let tail = UnsafeMutableRawBufferPointer(rebasing: buffer[initializedCount...])
-                    if additionalData.isEmpty, count <= openedInOneRun, tail.count >= roomToOpen(sealed.count) {
+                    if additionalData.isEmpty, isOpenedInOneRun(count), tail.count >= runByteCount(count) {
                         let isAuthentic = openInOneRun(sealed, key: key, counter: counter, into: tail)
                         if isAuthentic { initializedCount += count }
                         return isAuthentic
@@ -164,13 +173,13 @@ enum ChaChaPoly {
         }
     }
 
-    /// Beyond, the pass over the key stream costs more than single blocks.
-    private static let openedInOneRun = 4_096
+    /// What is longer loses by another pass over the key stream what it gains.
+    private static func isOpenedInOneRun(_ count: Int) -> Bool { count <= 2_048 && isQuickerInOneRun(count) }
 
     /// For a message of so many bytes, with its tag: room for the plaintext, and for what makes `open` quickest.
     static func roomToOpen(_ byteCount: Int) -> Int {
         let count = max(0, byteCount - tagByteCount)
-        return count <= openedInOneRun ? max(count, runByteCount(count)) : count
+        return isOpenedInOneRun(count) ? runByteCount(count) : count
     }
 
     /// As `sealInOneRun`: the whole key stream is made first, where the plaintext will be; and no plaintext before the tag is
@@ -199,7 +208,9 @@ enum ChaChaPoly {
                 _ = crypto_onetimeauth_poly1305_update(state, rest.start, UInt64(rest.count))
                 // It wipes the state.
                 _ = crypto_onetimeauth_poly1305_final(state, end.start)
-                return crypto_verify_16(end.start, sealed.start + count) == 0
+                let isAuthentic = crypto_verify_16(end.start, sealed.start + count) == 0
+                sodium_memzero(end.start, end.count)
+                return isAuthentic
             }
         }
         guard isAuthentic else {
@@ -207,6 +218,7 @@ enum ChaChaPoly {
             return false
         }
         xor(UnsafeRawBufferPointer(rebasing: sealed[..<count]), with: blockByteCount, in: output)
+        sodium_memzero(output.start + count, size - count)
         return true
     }
 
@@ -229,10 +241,6 @@ enum ChaChaPoly {
             output[at] = bytes[at] ^ output[distance + at]
             at += 1
         }
-    }
-
-    private static func runByteCount(_ count: Int) -> Int {
-        (blockByteCount + count + groupByteCount - 1) / groupByteCount * groupByteCount
     }
 
     private static func withNonce<R>(_ counter: UInt64, _ body: (UnsafePointer<UInt8>) -> R) -> R {

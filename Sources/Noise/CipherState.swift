@@ -14,7 +14,7 @@ public struct CipherState: ~Copyable {
     /// Seals in place: at `range` of `bytes` is the plaintext and behind it 16 bytes of room for the tag. What comes before
     /// stays as it is, and is not authenticated. `counter` is below 2^64 − 1.
     ///
-    /// Quickest where `roomBefore` bytes are there before the plaintext and `roomBehind` after it; these are overwritten.
+    /// Quickest where `roomBefore` bytes are there before the plaintext and `roomBehind` behind it; those behind are overwritten.
     public borrowing func sealInPlace(_ bytes: inout MutableRawSpan, at range: Range<Int>, counter: UInt64) {
         ChaChaPoly.sealInPlace(&bytes, at: range, key: key, counter: counter)
     }

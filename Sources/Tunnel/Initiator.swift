@@ -171,7 +171,7 @@ public struct Initiator: ~Copyable {
             return .unknownIndex
         }
         let session = self.sessions[at].session
-        var plaintext = self.plaintext.take(message.readableBytes - Constants.dataOverhead)
+        var plaintext = self.plaintext.take(forMessageOf: message.readableBytes)
         if let reason = session.open(message, header, into: &plaintext, at: now) {
             if session.isWornOut { self.sessions.remove(at: at) }
             return reason

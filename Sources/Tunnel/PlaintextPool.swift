@@ -1,13 +1,15 @@
 import NIOCore
+import Noise
 
 /// Buffers that messages are opened into. One whose bytes the application still holds isn't taken again until it lets go.
 struct PlaintextPool {
     private var free: [ByteBuffer] = []
     private static let kept = 16
 
-    mutating func take(_ capacity: Int) -> ByteBuffer {
+    /// With room to open a data message of so many bytes.
+    mutating func take(forMessageOf size: Int) -> ByteBuffer {
         var buffer = self.free.popLast() ?? ByteBuffer()
-        buffer.clear(minimumCapacity: capacity)
+        buffer.clear(minimumCapacity: CipherState.roomToOpen(max(0, size - Constants.dataHeaderSize)))
         return buffer
     }
 

@@ -77,7 +77,7 @@ extension Responder {
     ) -> DropReason? {
         guard let header = DataHeader(of: message) else { return .malformed }
         guard let entry = self.sessions[header.receiver] else { return .unknownIndex }
-        var plaintext = self.plaintext.take(message.readableBytes - Constants.dataOverhead)
+        var plaintext = self.plaintext.take(forMessageOf: message.readableBytes)
         if let reason = entry.session.open(message, header, into: &plaintext, at: now) {
             if entry.session.isWornOut { self.remove(entry) }
             return reason

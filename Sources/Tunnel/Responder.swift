@@ -211,7 +211,7 @@ public struct Responder: ~Copyable {
         // A carrier begins with an initiation, and from its first session on it is that one connection's.
         guard self.carriers[at].isKnown else { return .otherConnection }
         if let bound = self.carriers[at].link, !bound.owns(entry) { return .otherConnection }
-        var plaintext = self.plaintext.take(message.readableBytes - Constants.dataOverhead)
+        var plaintext = self.plaintext.take(forMessageOf: message.readableBytes)
         if let reason = entry.session.open(message, header, into: &plaintext, at: now) {
             if entry.session.isWornOut { self.remove(entry) }
             return reason

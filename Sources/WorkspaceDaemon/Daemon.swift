@@ -46,6 +46,7 @@ final class Daemon {
     private var idleSince = NIODeadline.now()
     private var wasBusy = false
     private var isEnding = false
+    private var isHandedOver = false
 
     private let clientsAtMost: Int
 
@@ -172,6 +173,8 @@ final class Daemon {
             Task { await intercept.handOver(within: Self.handOverTime) }
         }
         for end in ends { await end.value }
+        // A stop that was under way ends now, too, and is not to write over it.
+        self.isHandedOver = true
         await self.store.write(stored, log: self.log)
     }
 
@@ -301,6 +304,8 @@ final class Daemon {
             if let intercept = slot.intercept, intercept.isLive {
                 try await intercept.adjust(to: request, targets: targets, progress)
                 await self.persist()
+                try Task.checkCancellation()
+                try intercept.checkLive()
                 return intercept.status
             }
             self.remove(from: slot)
@@ -316,6 +321,7 @@ final class Daemon {
                 try await intercept.begin(progress)
                 await self.persist()
                 try Task.checkCancellation()
+                try intercept.checkLive()
             } catch {
                 // In a task of its own: this one may be cancelled.
                 await Task {
@@ -422,5 +428,8 @@ final class Daemon {
         )
     }
 
-    private func persist() async { await self.store.write(self.stored(), log: self.log) }
+    private func persist() async {
+        guard !self.isHandedOver else { return }
+        await self.store.write(self.stored(), log: self.log)
+    }
 }

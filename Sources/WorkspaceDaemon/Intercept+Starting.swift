@@ -125,12 +125,7 @@ extension Intercept {
                 || self.replicas.allSatisfy { $0.state(self.generation) == .acknowledged }
         }
         try Task.checkCancellation()
-        guard !self.replicas.isEmpty else {
-            throw RequestFailure(
-                .failed,
-                "'\(self.service)' has no sidecar any more. Look how the service is: kl env status"
-            )
-        }
+        try self.checkReplicas()
         for replica in self.replicas {
             switch replica.outcome {
             case .failed(_, isBusy: true):
@@ -144,8 +139,28 @@ extension Intercept {
         }
     }
 
+    /// Of none of them all is true.
+    private func checkReplicas() throws {
+        try self.checkLive()
+        guard self.replicas.isEmpty else { return }
+        throw RequestFailure(
+            .failed,
+            "'\(self.service)' has no sidecar any more. Look how the service is: kl env status"
+        )
+    }
+
+    /// It hasn't ended meanwhile, with its environment.
+    func checkLive() throws {
+        guard self.machine.phase == .stopping else { return }
+        throw RequestFailure(
+            .failed,
+            "the environment has ended, and the intercept of '\(self.service)' with it. Start it again once it is up."
+        )
+    }
+
     /// A connection from each sidecar to each local server and back. That none listens there is no failure.
     func probe() async throws {
+        try self.checkReplicas()
         var results: [WorkspaceAgent.ProbeResult] = []
         for replica in self.replicas {
             replica.agent.probe { [weak self] result in
@@ -221,6 +236,7 @@ extension Intercept {
             self.lookAgain(in: .zero)
             let isBack = await self.changes.wait(within: .seconds(10)) { self.machine.phase == .active || !self.isLive }
             try Task.checkCancellation()
+            try self.checkLive()
             guard isBack, self.isLive else {
                 throw RequestFailure(
                     .failed,
@@ -273,6 +289,7 @@ extension Intercept {
             if case .heldBy(let other) = claim {
                 throw Self.busy(self.service, holder: other.holder.label, since: other.since)
             }
+            try self.checkLive()
         } catch {
             self.ask(for: before.request, before.targets)
             // Also where nobody waits any more: the list before is to be in force again.

@@ -210,7 +210,7 @@ final class Intercept {
         self.look.stop()
         self.cancelWatches()
         for replica in self.replicas { self.remove(replica) }
-        self.changes.happened()
+        if self.isLive { self.handle(.stop) } else { self.changes.happened() }
     }
 
     // MARK: Local servers

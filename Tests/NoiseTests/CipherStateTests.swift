@@ -74,37 +74,6 @@ import Testing
         }
     }
 
-    /// With room around it a message is sealed in another order: to the same bytes, and around them nothing is another
-    /// that isn't said to be.
-    @Test func `room changes nothing of what is sealed and opened`() {
-        let arena = SecretArena()
-        let cipher = Self.cipher(arena)
-        let tag = CipherState.tagByteCount
-        for count in Array(0..<600) + [1_408, 1_440, 1_441, 16_368, 16_384] {
-            let plaintext = (0..<count).map { UInt8(truncatingIfNeeded: $0 &* 7) }
-            let expected = cipher.seal(plaintext, counter: UInt64(count))
-            for (before, behind) in [(64, 256), (80, 300), (63, 256), (64, 255), (16, 16)] {
-                let start = Bytes(repeating: 0xa5, count: before)
-                var bytes = start + plaintext + Bytes(repeating: 0x5a, count: behind)
-                bytes.withUnsafeMutableBytes { buffer in
-                    var span = MutableRawSpan(_unsafeBytes: buffer)
-                    cipher.sealInPlace(&span, at: before..<(before + count), counter: UInt64(count))
-                }
-                #expect(Bytes(bytes.prefix(before)) == start)
-                #expect(Bytes(bytes.dropFirst(before).prefix(count + tag)) == expected)
-                let rest = bytes.suffix(max(0, behind - CipherState.roomBehind))
-                #expect(rest.allSatisfy { $0 == 0x5a })
-            }
-            for room in [count, max(count, CipherState.roomToOpen(count + tag) - 1), nil] {
-                #expect(cipher.open(expected, counter: UInt64(count), room: room) == plaintext)
-                #expect(cipher.open(expected, counter: UInt64(count) + 1, room: room) == nil)
-                var forged = expected
-                forged[(count * 7) % forged.count] ^= 1
-                #expect(cipher.open(forged, counter: UInt64(count), room: room) == nil)
-            }
-        }
-    }
-
     @Test func `no forgery opens`() {
         let arena = SecretArena()
         let cipher = Self.cipher(arena)

@@ -178,7 +178,7 @@ import Testing
     }
 
     /// Its end is seen between a stop's being asked for and its first step.
-    @Test @DaemonLoop func `a stop that the environment's end comes before has nothing to wait for`() async throws {
+    @Test @DaemonLoop func `what the environment's end comes before has nothing to wait for`() async throws {
         let stage = try await Stage()
         let folder = try TemporaryFolder()
         let intercept = Intercept(
@@ -192,6 +192,12 @@ import Testing
         #expect(intercept.machine.phase == .active)
         stage.setUp(false)
         intercept.dispose()
+        #expect(!intercept.isLive)
+        let request = intercept.request
+        let failure = await #expect(throws: RequestFailure.self) {
+            try await intercept.adjust(to: request, targets: LocalTargets(request)) { _ in }
+        }
+        #expect(failure?.failure.message.hasPrefix("the environment has ended") == true)
         var steps: [DaemonReply.Step] = []
         try await intercept.stop(drainSeconds: nil) { steps.append($0) }
         #expect(steps.map(\.name) == [.nothingAnswers, .drained])
