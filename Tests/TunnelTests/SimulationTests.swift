@@ -12,10 +12,11 @@ import TunnelSimulator
             print("\(simulation.world.steps) steps, \(simulation.world.bytesSealed) bytes sealed")
             return
         }
+        let first = environment["SIMULATOR_FIRST"].flatMap { UInt64($0) } ?? 0
         let count = environment["SIMULATOR_SEEDS"].flatMap { UInt64($0) } ?? 10_000
         // Threads of their own: on the tasks' pool, which has one for each core, they would stop every other test.
-        async let even = Self.run(stride(from: 0, to: count, by: 2))
-        async let odd = Self.run(stride(from: 1, to: count, by: 2))
+        async let even = Self.run(stride(from: first, to: first + count, by: 2))
+        async let odd = Self.run(stride(from: first + 1, to: first + count, by: 2))
         let failures = await even + odd
         for failure in failures { Issue.record("\(failure)") }
     }
@@ -26,7 +27,14 @@ import TunnelSimulator
             Thread.detachNewThread {
                 var failures: [SimulationFailure] = []
                 for seed in seeds where failures.count < 3 {
-                    do throws(SimulationFailure) { try Simulation(seed: seed).run() } catch { failures.append(error) }
+                    do throws(SimulationFailure) {
+                        try Simulation(seed: seed).run()
+                    } catch {
+                        // At once, too: the others may take an hour.
+                        print("\(error)")
+                        fflush(nil)
+                        failures.append(error)
+                    }
                 }
                 continuation.resume(returning: failures)
             }
