@@ -90,8 +90,8 @@ def test_sidecar_killed_under_load(environment):
         time.sleep(0.3)
     outcomes = load.stop()
     assert not refused(outcomes), summary(outcomes)
-    # Those that were open in it are reset: a few milliseconds' worth each time.
-    assert sum(outcome.failure is not None for outcome in outcomes) <= 25, summary(outcomes)
+    # Those that were open in it are reset: a few milliseconds' worth each time, and on a busy machine a tenth of a second's.
+    assert sum(outcome.failure is not None for outcome in outcomes) <= 100, summary(outcomes)
     after = environment.sidecar("api")
     assert after["location"]["tcp"] == before["location"]["tcp"]
     assert after["location"]["publicKey"] != before["location"]["publicKey"]
