@@ -122,7 +122,10 @@ final class Attacker {
             )
             return false
         }
-        try self.world.check(expectation == .anything, "\(end.name): a forged message was taken")
+        try self.world.check(
+            expectation == .anything,
+            "\(end.name): a forged message of type \(message.messageType) was taken, \(message.readableBytes) bytes, \(verdict)"
+        )
         if message.messageType == 1 {
             try self.world.check(end.connectionDigest == connectionDigest, "an initiation alone changed a connection")
         }
@@ -131,7 +134,13 @@ final class Attacker {
 
     // MARK: Forgeries
 
+    /// What was changed on its way and is changed once more may be a genuine message again.
     private func forged(_ message: ByteBuffer?, at end: End) -> (message: ByteBuffer, Expectation) {
+        let (forgery, expectation) = self.made(of: message, at: end)
+        return (forgery, self.seen.contains(forgery) ? .anything : expectation)
+    }
+
+    private func made(of message: ByteBuffer?, at end: End) -> (message: ByteBuffer, Expectation) {
         switch self.random.between(0...9) {
         case 0: return (self.garbage(), .dropped)
         case 1: return (message ?? self.garbage(), .anything)
