@@ -52,6 +52,6 @@ public struct LockedBytes: ~Copyable {
     }
 }
 
-// Safe to hand to another thread: there is one owner (~Copyable), nothing else knows the pointer, reading borrows the
+// @unchecked Sendable is safe: there is one owner (~Copyable), nothing else knows the pointer, reading borrows the
 // owner and writing needs it exclusively, which is what the compiler checks of any value.
 extension LockedBytes: @unchecked Sendable {}
