@@ -51,6 +51,8 @@ final class Link {
     /// Another address from which the newest message came: until it is shown to be the peer's, all goes the old way.
     @exclusivity(unchecked) var candidate: PathCandidate?
     var challengedAt: Instant?
+    /// Its `.established` has been taken.
+    var isAnnounced = false
     /// It was told by a byte stream that datagrams don't reach it.
     var isNudged = false
     /// Initiations opened on its byte streams in the present second, and such as came as datagrams from its address: those

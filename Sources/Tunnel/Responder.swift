@@ -110,12 +110,13 @@ public struct Responder: ~Copyable {
 
     // MARK: The connections
 
-    /// Runs the body on the connection of this key, if there is one.
+    /// Runs the body on the connection of this key, if there is one that `.established` has told of. One that has taken
+    /// another's place isn't there yet for who still has the other's events to handle.
     public mutating func withConnection<Result>(
         of key: PublicKey,
         _ body: (inout Connection) -> Result
     ) -> Result? {
-        guard let link = self.peers[key]?.current else { return nil }
+        guard let link = self.peers[key]?.current, link.isAnnounced else { return nil }
         return body(&link.connection)
     }
 
@@ -537,7 +538,12 @@ public struct Responder: ~Copyable {
 
     public mutating func nextEvent() -> Event? {
         if self.events.isEmpty { self.collectReadable() }
-        return self.events.popFirst()
+        let event = self.events.popFirst()
+        // The last one is the present connection's.
+        if case .established(let key) = event, !self.events.contains(.established(key)) {
+            self.peers[key]?.current?.isAnnounced = true
+        }
+        return event
     }
 
     func forEachLink(_ body: (Link) -> Void) {

@@ -120,8 +120,7 @@ public final class ResponderEnd: End {
         for (key, _) in self.accepted {
             guard let traffic = self.traffic[key] else { continue }
             try self.withConnection(of: key) { connection throws(SimulationFailure) in
-                // Of one that has just taken another's place the application is told in a moment.
-                if connection.number == traffic.connection { try traffic.wake(&connection) }
+                try traffic.wake(&connection)
             }
         }
     }

@@ -237,7 +237,7 @@ private final class DatagramPair {
 
     /// Of the responder's connection.
     func responding<Value>(_ body: (inout Connection) -> Value) -> Value? {
-        self.responder.withConnection(of: self.key, body)
+        self.link.map { body(&$0.connection) }
     }
 
     func initiating<Value>(_ body: (inout Connection) -> Value) -> Value? { self.initiator.withConnection(body) }

@@ -216,7 +216,11 @@ private struct Pair: ~Copyable {
                 _ = self.initiator.receive(message, from: Self.carrier, at: Self.now)
             }
         }
+        self.hear()
     }
+
+    /// What happened so far is no news.
+    private mutating func hear() { while self.responder.nextEvent() != nil {} }
 
     mutating func openStream() -> StreamID? { self.responder.withConnection(of: self.key) { $0.openStream() } ?? nil }
 

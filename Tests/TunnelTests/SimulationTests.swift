@@ -21,6 +21,10 @@ import TunnelSimulator
         for failure in failures { Issue.record("\(failure)") }
     }
 
+    /// One of these once found that a connection's last events were handled with the one that had taken its place; one, that the
+    /// attacker undid a forgery.
+    @Test(arguments: [98_791, 83_884]) func keptSeeds(_ seed: UInt64) throws { try Simulation(seed: seed).run() }
+
     /// The first failures among these seeds.
     private static func run(_ seeds: StrideTo<UInt64>) async -> [SimulationFailure] {
         await withCheckedContinuation { continuation in
