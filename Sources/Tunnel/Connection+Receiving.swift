@@ -19,10 +19,16 @@ extension Connection {
         case .closed: return
         }
         var ackEliciting = false
+        var hasAck = false
         do throws(TransportError) {
             while frames.readableBytes > 0, self.isActive {
                 let frame = try Frame(reading: &frames)
                 ackEliciting = ackEliciting || frame.isAckEliciting
+                // Five bytes of an ACK can walk over all that is in flight, and one frame's ranges never meet.
+                if case .ack = frame {
+                    guard !hasAck else { throw TransportError(.protocolViolation, "two acknowledgements in a message") }
+                    hasAck = true
+                }
                 try self.apply(frame, over: kind, at: now)
             }
         } catch {

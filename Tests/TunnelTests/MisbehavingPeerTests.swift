@@ -131,6 +131,20 @@ import Testing
         #expect(code == .protocolViolation)
     }
 
+    @Test func aSecondAckInAMessageCloses() {
+        var connection = Self.connection(.initiator)
+        connection.nextNumber = 10
+        var frames = ByteBuffer()
+        frames.integers(0x02, 8, 0, 0, 0)
+        connection.receive(frames: frames, number: 0, bytes: 5, at: Instant(nanoseconds: 0))
+        let isActive = connection.isActive
+        #expect(isActive)
+        frames.integers(0x02, 9, 0, 0, 9)
+        connection.receive(frames: frames, number: 1, bytes: 10, at: Instant(nanoseconds: 0))
+        let code = connection.end?.code
+        #expect(code == .protocolViolation)
+    }
+
     /// Frames that ask for little, ten thousand of them: nothing is kept for each.
     @Test(
         arguments: [[0x01], [0x05, 1, 0], [0x04, 1, 0, 0], [0x10, 9], [0x11, 1, 9], [0x12, 9], [0x14, 0]] as [[UInt64]]
