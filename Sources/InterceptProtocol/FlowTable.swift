@@ -2,7 +2,8 @@ public import NIOCore
 
 /// Flows by what tells them apart, in the order of their last use: the longest idle one is found at once, and goes first.
 ///
-/// Whoever forges addresses makes flows that nobody answers: those go before all that were answered.
+/// Whoever forges addresses makes flows that nobody answers. Those go before all that were answered, once they have waited
+/// for long, or are half of all: a client that has just asked is waited for.
 ///
 /// Two lists through the slots of an array: each use moves one to its list's end, and nothing is searched.
 public struct FlowTable<Key: Hashable, Flow> {
@@ -22,6 +23,7 @@ public struct FlowTable<Key: Hashable, Flow> {
     private struct List {
         var oldest: Int?
         var newest: Int?
+        var count = 0
     }
 
     private var answered = List()
@@ -70,11 +72,7 @@ public struct FlowTable<Key: Hashable, Flow> {
     @discardableResult
     public mutating func insert(_ flow: Flow, for key: Key, at now: NIODeadline) -> Flow? {
         var gone = self.remove(key)
-        if self.count >= self.atMost, let oldest = self.unanswered.oldest ?? self.answered.oldest,
-            let slot = self.slots[oldest]
-        {
-            gone = self.remove(slot.key)
-        }
+        if self.count >= self.atMost, let key = self.leastNeeded(at: now) { gone = self.remove(key) }
         let slot = Slot(key: key, flow: flow, usedAt: now)
         let at: Int
         if let reused = self.free.popLast() {
@@ -87,6 +85,14 @@ public struct FlowTable<Key: Hashable, Flow> {
         self.index[key] = at
         self.link(at)
         return gone
+    }
+
+    private func leastNeeded(at now: NIODeadline) -> Key? {
+        let answered = self.answered.oldest.flatMap { self.slots[$0] }
+        guard let unanswered = self.unanswered.oldest.flatMap({ self.slots[$0] }) else { return answered?.key }
+        let isLate = unanswered.usedAt + FlowLimits.answerTime <= now
+        let isOneOfMany = self.unanswered.count >= max(1, self.atMost / 2)
+        return isLate || isOneOfMany ? unanswered.key : answered?.key ?? unanswered.key
     }
 
     @discardableResult
@@ -128,6 +134,7 @@ public struct FlowTable<Key: Hashable, Flow> {
         self.slots[at]?.newer = nil
         if let newest { self.slots[newest]?.newer = at } else { self[keyPath: list].oldest = at }
         self[keyPath: list].newest = at
+        self[keyPath: list].count += 1
     }
 
     private mutating func unlink(_ at: Int) {
@@ -135,6 +142,7 @@ public struct FlowTable<Key: Hashable, Flow> {
         let (older, newer) = (self.slots[at]?.older, self.slots[at]?.newer)
         if let older { self.slots[older]?.newer = newer } else { self[keyPath: list].oldest = newer }
         if let newer { self.slots[newer]?.older = older } else { self[keyPath: list].newest = older }
+        self[keyPath: list].count -= 1
     }
 }
 
@@ -145,7 +153,38 @@ public enum FlowLimits {
     /// Each has a descriptor at either end, and other things need some, too.
     public static func flows(ofDescriptors limit: Int) -> Int { max(16, min(self.flows, limit / 4)) }
 
+    /// New ones a second, once as many as are kept have come at once: each costs a socket at either end, 0.1 to 0.2 ms of a
+    /// loop that has other things to do.
+    public static let newPerSecond = 2_000  // †
+
+    /// After which a new client's flow that nobody has answered goes first when there is no room.
+    public static let answerTime = TimeAmount.seconds(2)  // †
+
     public static let idleAtSidecar = TimeAmount.seconds(60)
     /// Longer, so that a flow that a client may still use isn't unknown.
     public static let idleAtWorkspace = TimeAmount.seconds(120)
+}
+
+/// How many new flows may be made now: a bucket that holds `FlowLimits.flows` and fills with `FlowLimits.newPerSecond`.
+///
+/// What is beyond it is dropped, as UDP allows: who forges addresses, or sends from ever new ports, stops nobody else.
+public struct FlowBudget {
+    private var tokens = Int64(FlowLimits.flows)
+    private var filledAt: NIODeadline?
+
+    public init() {}
+
+    public mutating func allows(at now: NIODeadline) -> Bool {
+        let interval = 1_000_000_000 / Int64(FlowLimits.newPerSecond)
+        if let filledAt, now > filledAt {
+            let new = (now - filledAt).nanoseconds / interval
+            self.filledAt = new > FlowLimits.flows ? now : filledAt + .nanoseconds(new * interval)
+            self.tokens = min(Int64(FlowLimits.flows), self.tokens + min(new, Int64(FlowLimits.flows)))
+        } else if self.filledAt == nil {
+            self.filledAt = now
+        }
+        guard self.tokens > 0 else { return false }
+        self.tokens -= 1
+        return true
+    }
 }

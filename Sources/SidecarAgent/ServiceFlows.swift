@@ -9,6 +9,8 @@ final class ServiceFlows {
     private unowned let agent: SidecarAgent
     private var table: FlowTable<FlowKey, ClientFlow>
     private var expiry: Scheduled<Void>?
+    private var budget = FlowBudget()
+    private var droppedSince: (said: NIODeadline, count: UInt64)?
 
     /// - Parameter atMost: how many are kept; the longest idle one goes for one more, of those that nobody has answered first.
     init(agent: SidecarAgent, atMost: Int) {
@@ -26,10 +28,25 @@ final class ServiceFlows {
             flow.note(arrival, on: listener)
             return self.send(arrival.payload, of: flow, at: now)
         }
+        guard self.budget.allows(at: now) else { return self.countDropped(at: now) }
         guard let flow = self.begin(key, listener, arrival) else { return }
         self.table.insert(flow, for: key, at: now)?.end()
         self.watchExpiry()
         self.send(arrival.payload, of: flow, at: now)
+    }
+
+    /// The log hears of it at most once a minute.
+    private func countDropped(at now: NIODeadline) {
+        let count = (self.droppedSince?.count ?? 0) + 1
+        if let said = self.droppedSince?.said, now - said < .minutes(1) {
+            self.droppedSince = (said, count)
+            return
+        }
+        self.droppedSince = (now, 0)
+        self.agent.log.warning(
+            "more new UDP clients than are taken; what they sent is dropped",
+            metadata: ["dropped": "\(count)", "new_per_second": "\(FlowLimits.newPerSecond)"]
+        )
     }
 
     private func begin(

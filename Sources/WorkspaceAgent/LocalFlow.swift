@@ -30,7 +30,11 @@ final class LocalFlows {
     private var byNumber: [UInt64: LocalFlow] = [:]
     private var waitingBytes = 0
     private var expiry: Scheduled<Void>?
+    private var budget = FlowBudget()
+    private var isReceiving = false
 
+    /// Datagrams taken in one turn of the loop: a socket may have to be made for each. †
+    private static let takenAtOnce = 32
     /// Of payloads that wait for a stream, all flows together. †
     private static let waitingAtMost = 1_024 * 1_024
 
@@ -46,37 +50,60 @@ final class LocalFlows {
 
     // MARK: What comes
 
+    /// A part of what has come, and the rest after whatever else the loop has to do.
     func receiveDatagrams() {
-        while let datagram = self.withConnection({ $0.nextDatagram() }) ?? nil {
-            switch FlowDatagram.parse(datagram) {
-            case .datagram(.payload(let number, let payload)):
-                guard let flow = self.byNumber[number] else {
-                    self.tell(.unknown, of: number)
-                    continue
-                }
-                self.received(payload, of: flow)
-            case .datagram(.opening(let number, let header, let payload)):
-                guard let flow = self.flow(header) else {
-                    self.tell(.unmapped, of: number)
-                    continue
-                }
+        guard !self.isReceiving else { return }
+        for _ in 0..<Self.takenAtOnce where !self.receiveDatagram() { return }
+        self.isReceiving = true
+        self.agent.eventLoop.assumeIsolated().execute { [weak self] in
+            self?.isReceiving = false
+            self?.receiveDatagrams()
+        }
+    }
+
+    /// False: there is none.
+    private func receiveDatagram() -> Bool {
+        guard let datagram = self.withConnection({ $0.nextDatagram() }) ?? nil else { return false }
+        switch FlowDatagram.parse(datagram) {
+        case .datagram(.payload(let number, let payload)):
+            guard let flow = self.byNumber[number] else {
+                self.tell(.unknown, of: number)
+                break
+            }
+            self.received(payload, of: flow)
+        case .datagram(.opening(let number, let header, let payload)):
+            switch self.flow(header) {
+            case .found(let flow):
                 self.name(flow, number)
                 flow.socket.send(payload)
-            case .unsupported(let number): self.tell(.other, of: number)
-            // Only a workspace says it; or nothing that anyone says.
-            case .datagram(.notice), .malformed: break
+            case .unmapped: self.tell(.unmapped, of: number)
+            case .tooMany: break
             }
+        case .unsupported(let number): self.tell(.other, of: number)
+        // Only a workspace says it; or nothing that anyone says.
+        case .datagram(.notice), .malformed: break
         }
+        return true
     }
 
     private func tell(_ notice: FlowNotice, of number: UInt64) {
         _ = self.withConnection { $0.sendDatagram(FlowDatagram.notice(flow: number, notice).encoded) }
     }
 
-    /// The client's flow, made if it isn't there; nil: its port isn't mapped.
-    private func flow(_ header: ConnectionHeader) -> LocalFlow? {
-        if let known = self.table.use(header, at: .now()) { return known }
-        guard let target = self.agent.target(for: header) else { return nil }
+    private enum Lookup {
+        case found(LocalFlow)
+        /// Its port isn't mapped.
+        case unmapped
+        /// More new clients than are taken.
+        case tooMany
+    }
+
+    /// The client's flow, made if it isn't there.
+    private func flow(_ header: ConnectionHeader) -> Lookup {
+        let now = NIODeadline.now()
+        if let known = self.table.use(header, at: now) { return .found(known) }
+        guard let target = self.agent.target(for: header) else { return .unmapped }
+        guard self.budget.allows(at: now) else { return .tooMany }
         let socket = DatagramSocket(target, on: self.agent.eventLoop) { [weak self] event in
             guard let self, let flow = self.table.peek(header) else { return }
             switch event {
@@ -85,9 +112,9 @@ final class LocalFlows {
             }
         }
         let flow = LocalFlow(header, socket)
-        if let gone = self.table.insert(flow, for: header, at: .now()) { self.close(gone) }
+        if let gone = self.table.insert(flow, for: header, at: now) { self.close(gone) }
         self.watchExpiry()
-        return flow
+        return .found(flow)
     }
 
     private func name(_ flow: LocalFlow, _ number: UInt64) {
@@ -135,9 +162,9 @@ final class LocalFlows {
 
     // MARK: Streams
 
-    /// A stream whose header is UDP's; nil: its port isn't mapped.
+    /// A stream whose header is UDP's; nil: its port isn't mapped, or there are too many.
     func attach(_ stream: StreamID, _ header: ConnectionHeader) -> LocalFlowStream? {
-        guard let flow = self.flow(header) else { return nil }
+        guard case .found(let flow) = self.flow(header) else { return nil }
         flow.stream?.leave()
         let attached = LocalFlowStream(stream, flow: flow, agent: self.agent)
         flow.stream = attached

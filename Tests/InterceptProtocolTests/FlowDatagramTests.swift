@@ -110,6 +110,22 @@ import Testing
         #expect(table.insert(10, for: 10, at: Self.at(80)) == 0)
     }
 
+    /// Each question from a port of its own, as resolvers ask: whom nobody has answered yet is waited for.
+    @Test func whoHasJustAskedStaysThoughAllOthersWereAnswered() {
+        var table = FlowTable<Int, Int>(atMost: 10, idle: .seconds(60))
+        var waiting: [Int] = []
+        for key in 0..<1_000 {
+            let now = NIODeadline.uptimeNanoseconds(0) + .milliseconds(Int64(key) * 10)
+            table.insert(key, for: key, at: now)
+            waiting.append(key)
+            guard waiting.count > 4 else { continue }
+            let answered = waiting.removeFirst()
+            #expect(table.use(answered, isAnswer: true, at: now) == answered)
+        }
+        // One that nobody answers for two seconds makes room before those that were.
+        #expect(table.insert(1_000, for: 1_000, at: .uptimeNanoseconds(0) + .milliseconds(12_000)) == waiting.first)
+    }
+
     @Test func endsAfterItsTime() {
         var table = FlowTable<Int, Int>(atMost: 10, idle: .seconds(60))
         for key in 0..<5 { table.insert(key, for: key, at: Self.at(Int64(key))) }
@@ -180,6 +196,23 @@ import Testing
             #expect(table.count == list.count)
             #expect(table.nextExpiry == list.first.map { Self.at($0.at + 20) })
         }
+    }
+}
+
+@Suite struct FlowBudgetTests {
+    @Test func asManyAsAreKeptAtOnceThenSoManyASecond() {
+        var budget = FlowBudget()
+        func allowed(of count: Int, at milliseconds: Int64) -> Int {
+            let now = NIODeadline.uptimeNanoseconds(1_000_000_000) + .milliseconds(milliseconds)
+            return (0..<count).count { _ in budget.allows(at: now) }
+        }
+        #expect(allowed(of: 10_000, at: 0) == FlowLimits.flows)
+        #expect(allowed(of: 10_000, at: 100) == FlowLimits.newPerSecond / 10)
+        // Nothing is lost to rounding.
+        #expect((101...1_100).reduce(0) { $0 + allowed(of: 10, at: Int64($1)) } == FlowLimits.newPerSecond)
+        #expect(allowed(of: 10_000, at: 3_600_000) == FlowLimits.flows)
+        // A clock that stands, or goes back, gives nothing.
+        #expect(allowed(of: 10, at: 0) == 0)
     }
 }
 
