@@ -2,7 +2,15 @@ import NIOCore
 
 extension Connection {
     /// From now on messages go this way, sealed with this session. What nobody acknowledged elsewhere is sent again.
-    mutating func move(to carrier: CarrierID, _ kind: CarrierKind, session: Session, at now: Instant) {
+    ///
+    /// - Parameter roundTrip: what the handshake there took; until there is a better sample it is the only one.
+    mutating func move(
+        to carrier: CarrierID,
+        _ kind: CarrierKind,
+        session: Session,
+        roundTrip: TimeAmount? = nil,
+        at now: Instant
+    ) {
         if self.session !== session {
             self.session = session
             self.noteDatagramLimits(of: session)
@@ -19,8 +27,10 @@ extension Connection {
         guard self.carrier != carrier else { return }
         self.carrier = carrier
         self.carrierLostAt = nil
+        self.unusedSince = nil
         self.statistics.carriers += 1
         self.roundTripTime = RoundTripTime()
+        if kind == .datagrams, let roundTrip { self.roundTripTime.expect(roundTrip) }
         self.loseAll(exceptOn: carrier)
         self.usesDatagrams = kind == .datagrams
         self.recovery = self.usesDatagrams ? self.makeRecovery(session) : nil
@@ -55,6 +65,7 @@ extension Connection {
     mutating func carrierClosed(_ carrier: CarrierID, isLast: Bool, at now: Instant) {
         if self.carrier == carrier {
             self.carrier = nil
+            self.unusedSince = now
             self.loseAll(exceptOn: nil)
             self.usesDatagrams = false
             self.recovery = nil
@@ -106,8 +117,8 @@ extension Connection {
             if self.presence == .live { deadline = sooner(deadline, self.suspicionDeadline) }
         }
         if self.presence != .gone { deadline = sooner(deadline, self.goneDeadline) }
-        if let carrierLostAt = self.carrierLostAt {
-            deadline = sooner(deadline, carrierLostAt + self.configuration.linger)
+        if let unusedSince = self.unusedSince {
+            deadline = sooner(deadline, unusedSince + self.configuration.linger)
         }
         return deadline
     }
@@ -153,7 +164,7 @@ extension Connection {
             return
         case .active: break
         }
-        if let carrierLostAt = self.carrierLostAt, now >= carrierLostAt + self.configuration.linger {
+        if let unusedSince = self.unusedSince, now >= unusedSince + self.configuration.linger {
             self.end(ConnectionEnd(code: .noError, origin: .lingerOver, reason: ""), at: now)
             return
         }

@@ -54,7 +54,9 @@ extension Connection {
 
     private mutating func apply(_ frame: Frame, over kind: CarrierKind, at now: Instant) throws(TransportError) {
         switch frame {
-        case .padding, .ping, .blocked: break
+        case .padding, .blocked: break
+        // Who asks waits for the answer, and measures by it: an idle peer has no other samples.
+        case .ping: if kind == .datagrams { self.received.ackSoon() }
         case .ack(let ack): try self.receiveAck(ack, at: now)
         case .stream(let id, let offset, let data, let fin):
             try self.receiveStream(id, offset: offset, data: data, fin: fin)

@@ -127,8 +127,8 @@ extension Connection {
     mutating func signalWritable(_ stream: StreamState) {
         guard stream.wantsWritable else { return }
         guard self.room(for: stream) >= min(Constants.unsentPerStreamAtLeast, self.configuration.sendBuffer) / 2 else {
-            // What it waits for may be the room that all share, and its own bytes may all be out already.
-            self.someWaitForRoom = true
+            // Its own bytes bring it here again as they go out. With none left it is the room of all that it waits for.
+            if stream.sendBuffer.unsent == 0 { self.someWaitForRoom = true }
             return
         }
         stream.wantsWritable = false

@@ -85,7 +85,9 @@ public struct Connection: ~Copyable {
     var aliveAt: Instant
     var elicitedAt: Instant
     var probeCount = 0
+    /// When the last of its carriers was lost; and since when none is used, from the start or since the last one ended.
     var carrierLostAt: Instant?
+    var unusedSince: Instant?
     /// Since then a sign of life is waited for, for less long than usual.
     var signWantedAt: Instant?
 
@@ -115,6 +117,7 @@ public struct Connection: ~Copyable {
         self.peerStreamLimit = own.initialMaxStreams
         self.aliveAt = now
         self.elicitedAt = now
+        self.unusedSince = now
         self.nextSkip = self.drawSkip(after: 0)
     }
 

@@ -73,6 +73,11 @@ enum Constants {
     /// After so many probe timeouts without an answer, and no sooner than this, datagrams are held not to get through. †
     static let timeoutsBeforeDark = 3
     static let darkNoSooner = TimeAmount.milliseconds(500)
+    /// Datagrams that get through no more so soon after they were chosen have lapsed. The second time in a row and from then
+    /// on they are left alone for a while: handshakes that get through where nothing else does mustn't take the connection
+    /// back and forth. †
+    static let lapseWithin = TimeAmount.seconds(30)
+    static let lapsePauses: [TimeAmount] = [.zero, .seconds(5), .seconds(15), .seconds(60), .seconds(300)]
     /// What was declared lost is remembered for a while, to learn that it had only come late. †
     static let lostNumbersKept = 4_096
     /// One number in about this many is left out, to catch acknowledgement of what was never sent. †

@@ -2,12 +2,26 @@ import NIOCore
 
 /// Which carriers there are, and which of them the connection goes on.
 extension Initiator {
-    /// A carrier is there: an initiation goes out on it at once.
+    /// A carrier is there: an initiation goes out on it at once, or later where datagrams have lapsed and a byte stream does.
     public mutating func carrierOpened(_ id: CarrierID, _ kind: CarrierKind = .stream, at now: Instant) {
         self.notice(now)
-        self.carriers.append(Carrier(id: id, kind: kind, since: now, openedAt: now))
-        self.initiate(on: id, at: now)
+        var carrier = Carrier(id: id, kind: kind, since: now, openedAt: now)
+        if kind == .datagrams, let lapsedUntil, now < lapsedUntil, self.hasAnsweredStream {
+            carrier.retryAt = lapsedUntil
+            self.carriers.append(carrier)
+        } else {
+            self.carriers.append(carrier)
+            self.initiate(on: id, at: now)
+        }
     }
+
+    /// Another network: what was learned of datagrams was of the one before.
+    public mutating func networkChanged() {
+        self.lapses = 0
+        self.lapsedUntil = nil
+    }
+
+    private var hasAnsweredStream: Bool { self.carriers.contains { $0.kind == .stream && $0.isAnswered } }
 
     public mutating func carrierClosed(_ id: CarrierID, at now: Instant) {
         self.notice(now)
@@ -21,11 +35,19 @@ extension Initiator {
         let wasStream = self.carriers.contains { $0.id == id && $0.kind == .stream && $0.isBound }
         self.carriers.removeAll { $0.id == id }
         self.pending.removeAll { $0.carrier == id }
-        if wasStream, !self.carriers.contains(where: { $0.kind == .stream && $0.isAnswered }) {
-            self.connection?.streamEndedBesides(at: now)
+        if !self.hasAnsweredStream {
+            if wasStream { self.connection?.streamEndedBesides(at: now) }
+            self.askLapsed(at: now)
         }
         self.connection?.carrierClosed(id, isLast: !self.carriers.contains { $0.isAnswered }, at: now)
         self.collectEvents(at: now)
+    }
+
+    /// Datagrams are all there is, lapsed or not.
+    private mutating func askLapsed(at now: Instant) {
+        guard let until = self.lapsedUntil else { return }
+        self.lapsedUntil = nil
+        for at in self.carriers.indices where self.carriers[at].retryAt == until { self.carriers[at].retryAt = now }
     }
 
     mutating func closeCarriers(at now: Instant, where isUseless: (Carrier) -> Bool) {
@@ -43,7 +65,10 @@ extension Initiator {
         guard let newest = self.sessions.last?.session, let best = self.bestCarrier else { return }
         let before = self.connection?.carrier
         if isNew { for at in self.carriers.indices { self.carriers[at].isBound = false } }
-        self.connection?.move(to: best.id, best.kind, session: newest, at: now)
+        if before != best.id, let at = self.carriers.firstIndex(where: { $0.id == best.id }) {
+            self.carriers[at].chosenAt = now
+        }
+        self.connection?.move(to: best.id, best.kind, session: newest, roundTrip: best.handshakeTime, at: now)
         if isNew {
             self.events.append(.established)
         } else if before == nil {
@@ -82,20 +107,37 @@ extension Initiator {
     mutating func leaveTheDark(at now: Instant) {
         let active = self.connection?.carrier
         guard let at = self.carriers.firstIndex(where: { $0.id == active }), self.carriers[at].kind == .datagrams,
-            !self.carriers[at].isDark, self.connection?.isDark(at: now) ?? false
+            !self.carriers[at].isDark
         else { return }
+        guard self.connection?.isDark(at: now) ?? false else {
+            self.carriers[at].wasReportedLost = false
+            return
+        }
         if !self.carriers[at].wasReportedLost {
             self.carriers[at].wasReportedLost = true
             self.events.append(.datagramsAreLost(self.carriers[at].id))
         }
-        guard self.carriers.contains(where: { $0.kind == .stream && $0.isAnswered }) else { return }
+        guard self.hasAnsweredStream else { return }
         self.carriers[at].wasReportedLost = false
         self.carriers[at].isDark = true
         self.carriers[at].attempts = 0
-        self.carriers[at].since = now
         let id = self.carriers[at].id
+        let pause = self.pauseAfterLapse(of: self.carriers[at], at: now)
+        self.carriers[at].since = now + pause
         self.choose(at: now)
-        self.initiate(on: id, at: now)
+        if pause > .zero {
+            self.lapsedUntil = now + pause
+            if let at = self.carriers.firstIndex(where: { $0.id == id }) { self.carriers[at].retryAt = now + pause }
+        } else {
+            self.initiate(on: id, at: now)
+        }
+    }
+
+    /// Where they held for long this is their first lapse, and they are asked again at once.
+    private mutating func pauseAfterLapse(of carrier: Carrier, at now: Instant) -> TimeAmount {
+        let held = carrier.chosenAt.map { now - $0 } ?? .zero
+        self.lapses = held < Constants.lapseWithin ? min(self.lapses + 1, Constants.lapsePauses.count) : 0
+        return self.lapses > 0 ? Constants.lapsePauses[self.lapses - 1] : .zero
     }
 
     /// Whether datagrams are what the connection goes on.

@@ -80,6 +80,10 @@ public struct Initiator: ~Copyable {
         /// Nothing got through it lately: not used until an initiation on it is answered.
         var isDark = false
         var wasReportedLost = false
+        /// When the connection came to it.
+        var chosenAt: Instant?
+        /// From an initiation to its answer, measured here.
+        var handshakeTime: TimeAmount?
         /// What the sidecar asked for, for two minutes (PROTOCOL, cookies).
         var cookie: (value: Cookie, at: Instant)?
         /// Messages of the connection's have shown it to be the connection's.
@@ -110,6 +114,9 @@ public struct Initiator: ~Copyable {
     var sessions: [(session: Session, timestamp: TAI64N)] = []
     var pending: [Pending] = []
     var carriers: [Carrier] = []
+    /// How often in a row datagrams got through no more soon after they were chosen, and until when nobody asks again.
+    var lapses = 0
+    var lapsedUntil: Instant?
     var lastSeen: Instant?
     var plaintext = PlaintextPool()
     var events = CircularBuffer<Event>()
@@ -246,6 +253,8 @@ public struct Initiator: ~Copyable {
         let cookie = self.carriers[at].cookie.flatMap { now - $0.at < Constants.cookieLifetime ? $0.value : nil }
         let mac1 = HandshakeMessage.appendMacs(self.sendingMac, cookie: cookie, to: &message)
 
+        // The responder has forgotten its half of the older ones.
+        self.pending.removeAll { now - $0.sentAt >= Constants.unconfirmedLifetime }
         if self.pending.count >= Constants.handshakesInFlight { self.pending.removeFirst() }
         self.pending.append(
             Pending(
@@ -344,12 +353,16 @@ public struct Initiator: ~Copyable {
                 receivingKey: receiving
             )
         }
-        self.adopt(session, timestamp: pending.timestamp, carrier: carrier, at: now)
+        // Later answers to what went out there before would be the same news, and their keys are no longer needed.
+        self.pending.removeAll { $0.carrier == pending.carrier && $0.timestamp < pending.timestamp }
+        self.adopt(session, of: pending, carrier: carrier, at: now)
         return nil
     }
 
-    private mutating func adopt(_ session: Session, timestamp: TAI64N, carrier: CarrierID, at now: Instant) {
+    private mutating func adopt(_ session: Session, of pending: Pending, carrier: CarrierID, at now: Instant) {
+        let timestamp = pending.timestamp
         if let at = self.carriers.firstIndex(where: { $0.id == carrier }) {
+            if pending.carrier == carrier { self.carriers[at].handshakeTime = now - pending.sentAt }
             if !self.carriers[at].isAnswered || self.carriers[at].isDark { self.events.append(.answered(carrier)) }
             self.carriers[at].isAnswered = true
             self.carriers[at].isDark = false

@@ -116,6 +116,7 @@ extension Connection {
         hasher.combine(self.elicitedAt)
         hasher.combine(self.probeCount)
         hasher.combine(self.carrierLostAt)
+        hasher.combine(self.unusedSince)
         hasher.combine(self.signWantedAt)
         hasher.combine(self.pathResponses.count)
         hasher.combine(self.pathResponsesReceived.count)

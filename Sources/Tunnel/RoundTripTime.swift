@@ -25,6 +25,13 @@ struct RoundTripTime {
         self.smoothed = .nanoseconds((7 * self.smoothed.nanoseconds + adjusted.nanoseconds) / 8)
     }
 
+    /// RFC 9002 §6.2.2: a handshake's round trip in place of the initial value. The first sample still takes its place.
+    mutating func expect(_ roundTrip: TimeAmount) {
+        guard self.latest == nil else { return }
+        self.smoothed = .nanoseconds(max(1, roundTrip.nanoseconds))
+        self.variation = .nanoseconds(self.smoothed.nanoseconds / 2)
+    }
+
     /// RFC 9002 §6.2.1, before any backoff.
     var probeTimeout: TimeAmount {
         let spread = max(4 * self.variation.nanoseconds, Constants.granularity.nanoseconds)

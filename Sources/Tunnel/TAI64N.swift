@@ -37,6 +37,8 @@ public struct TAI64N: Hashable, Comparable, Sendable {
         (left.seconds, left.fraction) < (right.seconds, right.fraction)
     }
 
+    public var nanoseconds: UInt32 { self.fraction }
+
     /// Seconds since 1970, for a log line. A peer may have sent anything.
     public var unixSeconds: Int64 { Int64(clamping: self.seconds &- ((1 << 62) + 10)) }
 }

@@ -202,6 +202,22 @@ import Testing
         try story.expectEnd(atMost: 60)
     }
 
+    /// Its initiation is answered, but its data comes from elsewhere each time, and no challenge is ever answered: such a
+    /// connection has no path, and is kept for no longer than one that has lost its own.
+    @Test func neverHasAPath() throws {
+        let story = Story(streams: 0)
+        story.line.flapsUntil = .max
+        story.line.down.losesData = true
+        let key = story.initiator.key
+        #expect(try story.seconds(atMost: 10) { story.responder.events.contains(.established(key)) } != nil)
+        let took = try story.seconds(atMost: 1_200) {
+            story.responder.events.contains { event in
+                if case .connection(key, .ended(let end)) = event { end.origin == .lingerOver } else { false }
+            }
+        }
+        #expect(abs(try #require(took) - 600) < 30)
+    }
+
     // MARK: Carriers
 
     /// Datagrams go dark and come back: the byte stream takes over within 3 s, and gives back.
@@ -219,6 +235,32 @@ import Testing
         // The initiation's interval is at most 5.3 s by then.
         #expect(try #require(returned) < 16)
         try story.expectEnd(atMost: 120)
+    }
+
+    /// Handshakes are answered and nothing else gets through: after a second try datagrams are left alone for longer and
+    /// longer, and the byte stream carries all meanwhile. When they are good again, they are found within the longest pause.
+    @Test(arguments: [(true, true), (true, false), (false, true)])
+    func onlyHandshakesGetThrough(_ up: Bool, _ down: Bool) throws {
+        let story = Story(streams: 16, size: 400_000, hasStreams: true, isQuiet: false)
+        story.world.openPause = 20_000_000_000
+        (story.line.up.losesData, story.line.down.losesData) = (up, down)
+        func changes() -> Int { story.initiator.events.count { if case .moved = $0 { true } else { false } } }
+        try story.world.run(for: .seconds(30))
+        // To the stream and back, four times: at once, after 5 and after 15 s.
+        #expect(changes() <= 8)
+        let before = changes()
+        var onDatagrams = 0
+        for _ in 0..<300 {
+            try story.world.run(for: .milliseconds(500))
+            if story.usesDatagrams { onDatagrams += 1 }
+        }
+        #expect(changes() - before <= 4)
+        #expect(onDatagrams <= 12)
+        (story.line.up.losesData, story.line.down.losesData) = (false, false)
+        #expect(try story.seconds(atMost: 310) { story.usesDatagrams } != nil)
+        try story.world.run(for: .seconds(60))
+        #expect(story.usesDatagrams)
+        try story.expectEnd(atMost: 300)
     }
 
     /// Datagrams go dark just when new keys are due.
