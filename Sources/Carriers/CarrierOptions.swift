@@ -9,25 +9,25 @@ enum CarrierOptions {
     static let waterMark = ChannelOptions.Types.WriteBufferWaterMark(low: 64 * 1_024, high: 256 * 1_024)
 
     #if os(Linux)
-    /// TCP_NOTSENT_LOWAT: the kernel, too, takes no more than this ahead of what it can send.
-    static let notSentLowWater = ChannelOptions.socket(6, 25)
-    static let notSentLowWaterBytes: ChannelOptions.Types.SocketOption.Value = 128 * 1_024
-    /// TCP_KEEPIDLE and TCP_KEEPINTVL: a stream that stands by beside datagrams keeps its place in a NAT, and is known to be
-    /// dead before it is needed. Seconds. †
-    static let keepAliveIdle = ChannelOptions.socket(6, 4)
-    static let keepAliveInterval = ChannelOptions.socket(6, 5)
-    static let keepAliveCount = ChannelOptions.socket(6, 6)
+    typealias SocketOption = (option: ChannelOptions.Types.SocketOption, value: ChannelOptions.Types.SocketOption.Value)
+
+    static let socket: [SocketOption] = [
+        // TCP_NOTSENT_LOWAT: the kernel, too, takes no more than this ahead of what it can send.
+        (ChannelOptions.socket(6, 25), 128 * 1_024),
+        // TCP_KEEPIDLE, TCP_KEEPINTVL (seconds) and TCP_KEEPCNT: a stream that stands by beside datagrams keeps its place in a
+        // NAT, and is known to be dead before it is needed. †
+        (.init(level: .socket, name: .so_keepalive), 1),
+        (ChannelOptions.socket(6, 4), 20),
+        (ChannelOptions.socket(6, 5), 5),
+        (ChannelOptions.socket(6, 6), 3),
+    ]
     #endif
 }
 
 extension ClientBootstrap {
     func carrierSocketOptions() -> ClientBootstrap {
         #if os(Linux)
-        self.channelOption(CarrierOptions.notSentLowWater, value: CarrierOptions.notSentLowWaterBytes)
-            .channelOption(.socketOption(.so_keepalive), value: 1)
-            .channelOption(CarrierOptions.keepAliveIdle, value: 20)
-            .channelOption(CarrierOptions.keepAliveInterval, value: 5)
-            .channelOption(CarrierOptions.keepAliveCount, value: 3)
+        CarrierOptions.socket.reduce(self) { $0.channelOption($1.option, value: $1.value) }
         #else
         self
         #endif
@@ -37,7 +37,7 @@ extension ClientBootstrap {
 extension ServerBootstrap {
     func carrierSocketOptions() -> ServerBootstrap {
         #if os(Linux)
-        self.childChannelOption(CarrierOptions.notSentLowWater, value: CarrierOptions.notSentLowWaterBytes)
+        CarrierOptions.socket.reduce(self) { $0.childChannelOption($1.option, value: $1.value) }
         #else
         self
         #endif

@@ -22,6 +22,7 @@ public final class TunnelClient {
     weak var delegate: (any Delegate)?
     var initiator: Initiator
     private let maxMessageSize: Int
+    private let timestamps: TimestampFile?
     private let timer: DeadlineTimer
     private var carriers: [StreamCarrier] = []
     private var nextCarrier: UInt64 = 1
@@ -58,10 +59,12 @@ public final class TunnelClient {
     private static let endingBackoff: [TimeAmount] = [.seconds(1), .seconds(2), .seconds(4), .seconds(8), .seconds(15)]
     private static let heldLongEnough = TimeAmount.seconds(60)
 
+    /// - Parameter timestamps: where the last timestamp sent is kept; nil: nowhere.
     /// - Precondition: called on the event loop, as every method here.
     public init(
         _ configuration: Initiator.Configuration,
         addresses: [Address],
+        timestamps: TimestampFile? = nil,
         eventLoop: any EventLoop,
         delegate: any Delegate
     ) {
@@ -71,6 +74,9 @@ public final class TunnelClient {
         self.delegate = delegate
         self.random = .system
         self.maxMessageSize = configuration.tunnel.maxMessageSize
+        var configuration = configuration
+        if let kept = timestamps?.last { configuration.lastTimestamp = max(kept, configuration.lastTimestamp ?? kept) }
+        self.timestamps = timestamps
         self.initiator = Initiator(configuration, random: self.random, wallClock: Clock.wallClock)
         self.timer = DeadlineTimer(eventLoop: eventLoop)
         self.timer.onDeadline = { [weak self] in self?.deadline() }
@@ -102,6 +108,7 @@ public final class TunnelClient {
 
     private func networkChanged() {
         guard self.isWanted, !self.initiator.isClosing else { return }
+        self.initiator.networkChanged()
         self.datagrams?.reopen()
         // A second stream beside the first: whichever is answered last stays.
         guard !self.isDialling, self.carriers.count < Self.streamsAtOnce else { return }
@@ -169,7 +176,6 @@ public final class TunnelClient {
     public var isClosing: Bool { self.initiator.isClosing }
 
     public var drops: DropCounters { self.initiator.drops }
-    public var lastTimestamp: TAI64N? { self.initiator.lastTimestamp }
     public var handshakeAge: TimeAmount? { self.initiator.handshakeAge(at: Clock.now()) }
 
     /// Where the present carrier leads, or the one that was answered last; nil: none was.
@@ -351,6 +357,8 @@ public final class TunnelClient {
     func pump() {
         let now = Clock.now()
         self.deliverEvents()
+        // Before it is sent.
+        if let timestamps, let last = self.initiator.lastTimestamp, last != timestamps.last { timestamps.store(last) }
         for carrier in self.carriers {
             carrier.pump { self.initiator.writeNext(into: &$0, for: carrier.id, at: now) }
         }

@@ -219,8 +219,8 @@ public struct SidecarAddress: Hashable, Sendable {
 
     private static func malformed(_ text: String) -> FlagError {
         FlagError(
-            "'\(text)' isn't a sidecar's address. Write PUBLIC_KEY@tcp:HOST:PORT, as the sidecar's ready line has them, or "
-                + "PUBLIC_KEY@exec:'COMMAND …'."
+            "'\(text)' isn't a sidecar's address. Write PUBLIC_KEY@tcp:HOST:PORT or PUBLIC_KEY@udp:HOST:PORT, as the "
+                + "sidecar's ready line has them, or PUBLIC_KEY@exec:'COMMAND …'."
         )
     }
 }

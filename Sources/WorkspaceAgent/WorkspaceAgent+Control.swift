@@ -88,7 +88,11 @@ extension WorkspaceAgent {
         if !self.isStarted {
             self.isStarted = true
             let roundTrip = self.client?.withConnection { $0.measuredRoundTripTime } ?? nil
-            self.log.info("intercepting", metadata: ["sidecar": "\(self.client?.address.map { "\($0)" } ?? "-")"])
+            let address = self.client?.address
+            self.log.info(
+                "intercepting",
+                metadata: ["sidecar": "\(address.map { "\($0)" } ?? "-")", "carrier": "\(address?.carrier ?? "")"]
+            )
             self.startedFirst(roundTrip)
         }
         self.tell(.started(generation: generation))

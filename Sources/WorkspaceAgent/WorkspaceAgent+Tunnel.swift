@@ -13,10 +13,11 @@ extension WorkspaceAgent: TunnelClient.Delegate {
             self.sidecarIsBusy = false
             self.presence = .live
             self.acknowledged = nil
+            self.lastCarrier = client.address?.carrier
             self.begin()
             self.tell(.changed)
         case .resumed:
-            self.log.info("the tunnel is back on a new carrier")
+            self.logCarrier("the tunnel is back on a new carrier", of: client)
             self.acknowledged = nil
             if self.newHolder == nil { self.sendStart() }
             self.tell(.changed)
@@ -25,9 +26,11 @@ extension WorkspaceAgent: TunnelClient.Delegate {
             self.keysDiffer = true
             self.tell(.changed)
         case .moved:
-            self.log.info(
-                "the tunnel goes on by another way",
-                metadata: ["carrier": "\(client.address?.carrier ?? "")"]
+            // Another one of the same kind is made when this machine's network has changed.
+            let isSameKind = client.address?.carrier == self.lastCarrier
+            self.logCarrier(
+                isSameKind ? "the tunnel goes on from another address" : "the tunnel goes on by another way",
+                of: client
             )
             self.tell(.changed)
         case .sidecarIsBusy:
@@ -50,6 +53,11 @@ extension WorkspaceAgent: TunnelClient.Delegate {
     }
 
     public func tunnelClientLostItsCarrier(_ client: TunnelClient) { self.tell(.carrierLost) }
+
+    private func logCarrier(_ message: Logger.Message, of client: TunnelClient) {
+        self.lastCarrier = client.address?.carrier
+        self.log.info(message, metadata: ["carrier": "\(self.lastCarrier ?? "")"])
+    }
 
     private func handle(_ event: ConnectionEvent) {
         switch event {

@@ -28,6 +28,8 @@ public final class WorkspaceAgent {
         public var onlyReleases = false
         /// How long the first answer may take; nil: for ever.
         public var givesUpAfter: TimeAmount? = .seconds(10)
+        /// The folder in which the key's last timestamps are kept, a file for each sidecar; nil: nowhere.
+        public var timestamps: String?
         /// How many files and sockets this process may have open.
         public var descriptorLimit = 1_024
         /// What other people are told about whose intercept it is.
@@ -114,6 +116,8 @@ public final class WorkspaceAgent {
     public var holder: (name: String, since: String?)?
     private var startTimeout: Scheduled<Void>?
     private var endTimeout: Scheduled<Void>?
+    /// The kind of carrier that the tunnel has gone by since the last time that it changed.
+    var lastCarrier: String?
     var lastDialFailure: String?
     var dialFailureSaidAt = NIODeadline.now()
     var keysDiffer = false
@@ -145,6 +149,7 @@ public final class WorkspaceAgent {
         let client = TunnelClient(
             self.configuration.tunnel,
             addresses: self.configuration.sidecar,
+            timestamps: self.timestampFile(),
             eventLoop: self.eventLoop,
             delegate: self
         )
@@ -153,6 +158,16 @@ public final class WorkspaceAgent {
             self.eventLoop.assumeIsolated().scheduleTask(in: limit) { [weak self] in self?.noAnswer() }
         }
         client.start()
+    }
+
+    private func timestampFile() -> TimestampFile? {
+        guard let folder = self.configuration.timestamps else { return nil }
+        do throws(TimestampFile.Failure) {
+            return try TimestampFile(folder: folder, responder: self.configuration.tunnel.responder)
+        } catch {
+            self.log.debug("handshakes' timestamps aren't kept: \(error)")
+            return nil
+        }
     }
 
     func finish(_ outcome: Outcome) {

@@ -147,6 +147,7 @@ final class Intercept {
                 log: self.log
             )
             self.apply(self.request, to: &configuration)
+            configuration.timestamps = self.identity.timestamps
             configuration.descriptorLimit = Process.raiseDescriptorLimit()
             configuration.generation = self.generation
             configuration.takesOver = takesOver

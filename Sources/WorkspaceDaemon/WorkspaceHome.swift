@@ -26,6 +26,8 @@ public struct WorkspaceHome: Hashable, Sendable {
     /// Of the daemon's log, and once more of its end in `daemon.log.1`.
     static let logAtMost: Int64 = 1_048_576
     public var intercepts: String { "\(self.state)/intercepts.json" }
+    /// The last timestamps that the key has sent: a file for each sidecar.
+    var timestamps: String { "\(self.state)/timestamps" }
 
     /// As the environment's variables have it. Nothing is made yet.
     public init(variables: [String: String] = Spawn.ownEnvironment) throws(WorkspaceError) {

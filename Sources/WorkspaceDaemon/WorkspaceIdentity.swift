@@ -17,6 +17,8 @@ public struct WorkspaceIdentity: Sendable {
     public let staticKey: StaticKeyPair
     /// user@host
     public let label: String
+    /// Where it is kept what the key has sent last to each sidecar.
+    let timestamps: String
 
     public var member: Member { Member(label: self.label, publicKey: self.staticKey.publicKey.base64) }
 
@@ -32,6 +34,7 @@ public struct WorkspaceIdentity: Sendable {
         if access(home.privateKey, F_OK) != 0, errno == ENOENT { try Self.makeKey(at: home.privateKey) }
         self.staticKey = try KeyFile.readPrivateKey(at: home.privateKey)
         self.label = WorkspaceLabel.own
+        self.timestamps = home.timestamps
         withExtendedLifetime(lock) {}
     }
 

@@ -22,9 +22,10 @@ struct RunWorkspace: ParsableCommand {
 
     @Option(
         help: ArgumentHelp(
-            "Whom to dial: PUBLIC_KEY@tcp:HOST:PORT, as the sidecar's ready line has them, or PUBLIC_KEY@exec:'COMMAND …', a "
-                + "command whose standard input and output lead there, as those of kl-sidecar dial do; repeated for other ways "
-                + "to the same sidecar, the preferred one first.",
+            "Whom to dial: PUBLIC_KEY@tcp:HOST:PORT or PUBLIC_KEY@udp:HOST:PORT, as the sidecar's ready line has them, "
+                + "or PUBLIC_KEY@exec:'COMMAND …', a command whose standard input and output lead there, as those of "
+                + "kl-sidecar dial do; repeated for other ways to the same sidecar, the preferred one first. udp: is "
+                + "tried beside all others, and preferred where datagrams get through.",
             valueName: "address"
         ),
         transform: { try Sidecar($0) }
@@ -48,7 +49,8 @@ struct RunWorkspace: ParsableCommand {
 
     @Option(
         help: ArgumentHelp(
-            "Which local port answers for a service's port: 8080:3000, 8080 for the same one, 8080:HOST:3000; may be repeated.",
+            "Which local port answers for a service's port: 8080:3000, 8080 for the same one, 8080:HOST:3000; with "
+                + "/udp after it for UDP, 53:5353/udp; may be repeated.",
             valueName: "service:local"
         ),
         transform: { try PortMapping($0) }
@@ -59,8 +61,10 @@ struct RunWorkspace: ParsableCommand {
     var onUnavailable: OnUnavailable = .original
 
     @Option(
-        help:
-            "Who answers health probes, where a sidecar can tell them (none of this version can): original or workspace."
+        help: """
+            Who gets the health probes of the service's node, where the sidecar was told its --node-address: original \
+            or workspace.
+            """
     )
     var probes: Probes = .original
 
@@ -127,6 +131,7 @@ struct RunWorkspace: ParsableCommand {
             label: WorkspaceLabel.own,
             log: log
         )
+        configuration.timestamps = self.agent.privateKeyFile.map { "\($0).timestamps" }
         configuration.descriptorLimit = descriptors
         configuration.onUnavailable = self.onUnavailable
         configuration.probes = self.probes

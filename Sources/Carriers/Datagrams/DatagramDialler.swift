@@ -21,8 +21,9 @@ final class DatagramDialler {
     private unowned let client: TunnelClient
     private let eventLoop: any EventLoop
     private var carriers: [Carrier] = []
-    /// Which address's turn it is.
+    /// Which address's turn it is; and of those that its name had, another one each time around.
     private var turn = 0
+    private var placesAtTurn = 1
     private var isStopped = true
     private var isOpening = false
     private var openedAt: Instant?
@@ -31,6 +32,8 @@ final class DatagramDialler {
 
     /// An address that gave no answer makes room for the next one; with none, that is said. †
     private static let answerTimeout = TimeAmount.seconds(5)
+    /// The same the first time around, where another one stands behind it. †
+    private static let firstTimeout = TimeAmount.milliseconds(1_500)
     private static let pause = TimeAmount.seconds(1)
     private static let carriersAtMost = 2
 
@@ -83,14 +86,16 @@ final class DatagramDialler {
         guard case .udp(let host, let port) = address else { return }
         // Looking a name up may take its time, and is not done on the loop.
         NIOThreadPool.singleton.runIfActive(eventLoop: self.eventLoop) {
-            try SocketAddress.makeAddressResolvingHost(host, port: port)
+            try AddressLookup.addresses(of: host, port: port)
         }
         .assumeIsolated()
         .whenComplete { [weak self] result in
             guard let self else { return }
             self.isOpening = false
             do {
-                try self.open(address, at: try result.get())
+                let places = try result.get()
+                self.placesAtTurn = places.count
+                try self.open(address, at: places[self.turn / self.addresses.count % places.count])
             } catch {
                 self.failed("\(address) can't be reached over UDP: \(Failure.describe(error))")
             }
@@ -117,12 +122,17 @@ final class DatagramDialler {
 
     private func awaitAnswer(to id: CarrierID) {
         self.patience?.cancel()
-        self.patience = self.eventLoop.assumeIsolated().scheduleTask(in: Self.answerTimeout) { [weak self] in
+        let hasOthers = self.addresses.count > 1 || self.placesAtTurn > 1
+        let isFirstRound = self.turn < self.addresses.count * self.placesAtTurn
+        let timeout = hasOthers && isFirstRound ? Self.firstTimeout : Self.answerTimeout
+        self.patience = self.eventLoop.assumeIsolated().scheduleTask(in: timeout) { [weak self] in
             guard let self, let carrier = self.carriers.first(where: { $0.id == id }), !carrier.isAnswered else {
                 return
             }
-            self.say("\(carrier.address) gives no answer over UDP")
-            guard self.addresses.count > 1 else { return }
+            // Said once all have had their turn.
+            let isLast = (self.turn + 1) % (self.addresses.count * self.placesAtTurn) == 0
+            if !hasOthers || isLast { self.say("\(carrier.address) gives no answer over UDP") }
+            guard hasOthers else { return }
             self.turn += 1
             self.forget(id)
             self.open()

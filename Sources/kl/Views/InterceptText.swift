@@ -69,7 +69,7 @@ extension InterceptView {
             if let rtt = tunnel.rttMs { text += ", rtt \(Times.fixed(rtt, 1)) ms" }
             if let age = tunnel.handshakeAgeSeconds { text += ", handshake \(Times.fixed(age, 0)) s ago" }
             text += ", \(Times.grouped(tunnel.messagesLost)) lost of \(Times.grouped(tunnel.messagesSent))"
-            if let mtu = tunnel.mtu { text += ", mtu \(mtu)" }
+            if let mtu = tunnel.mtu { text += ", mtu \(mtu) bytes" }
             if let changes = tunnel.carrierChanges, changes > 0 {
                 text += ", \(Times.grouped(changes)) carrier change\(changes == 1 ? "" : "s")"
             }
