@@ -54,6 +54,11 @@ extension TunnelClient.Address: CustomStringConvertible {
     }
 }
 
+extension TunnelClient {
+    /// How the reason ends where datagrams go out and none comes back: many things may be the cause.
+    public static let silenceOverDatagrams = "gives no answer over UDP"
+}
+
 extension TunnelClient.Address {
-    var isDatagrams: Bool { if case .udp = self { true } else { false } }
+    public var isDatagrams: Bool { if case .udp = self { true } else { false } }
 }

@@ -50,6 +50,15 @@ extension Initiator {
         for at in self.carriers.indices where self.carriers[at].retryAt == until { self.carriers[at].retryAt = now }
     }
 
+    /// The byte stream in use has gone without an answer for a while: datagrams may get through again, and whether they do is
+    /// asked now and not when the next initiation is due.
+    mutating func askOverDatagrams(at now: Instant) {
+        guard self.lapsedUntil.map({ now >= $0 }) ?? true, !self.usesDatagrams else { return }
+        for at in self.carriers.indices where self.carriers[at].kind == .datagrams {
+            if let retryAt = self.carriers[at].retryAt, retryAt > now { self.carriers[at].retryAt = now }
+        }
+    }
+
     mutating func closeCarriers(at now: Instant, where isUseless: (Carrier) -> Bool) {
         for carrier in self.carriers.filter(isUseless) {
             self.events.append(.closeCarrier(carrier.id))

@@ -424,6 +424,7 @@ public struct Initiator: ~Copyable {
         var isGone = false
         while let event = self.connection?.nextEvent() {
             if event == .presence(.gone) { isGone = true }
+            if event == .presence(.suspected) { self.askOverDatagrams(at: now) }
             // Of many messages that came at once, one event tells.
             if event.isReadable, self.events.last == .connection(event) { continue }
             self.events.append(.connection(event))

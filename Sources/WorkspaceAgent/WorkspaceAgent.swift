@@ -207,7 +207,9 @@ public final class WorkspaceAgent {
             )
         } else if self.sidecarIsBusy {
             self.fail("The sidecar is there, and has more to do than it can. Try again.")
-        } else if let lastDialFailure = self.lastDialFailure {
+        } else if let lastDialFailure = self.lastDialFailure,
+            !lastDialFailure.hasSuffix(TunnelClient.silenceOverDatagrams)
+        {
             self.fail("\(lastDialFailure). Check the address, and that the sidecar runs.")
         } else {
             self.fail(self.silence)
@@ -223,10 +225,11 @@ public final class WorkspaceAgent {
     private var silence: String {
         let seconds = (self.configuration.givesUpAfter?.nanoseconds ?? 0) / 1_000_000_000
         let places = self.configuration.sidecar.map(\.abbreviated).joined(separator: " and ")
+        let isBlocked = self.configuration.sidecar.contains(where: \.isDatagrams) ? "or the network drops UDP, " : ""
         return """
             No answer from the sidecar at \(places) for \(seconds) s. Either the address isn't a sidecar's, or its \
             public key is another one, or it doesn't accept the key \(self.configuration.tunnel.staticKey.publicKey) (its \
-            --peer), or this machine's clock is wrong, or it speaks another version.
+            --peer), or this machine's clock is wrong, \(isBlocked)or it speaks another version.
             """
     }
 

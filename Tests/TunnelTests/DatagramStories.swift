@@ -263,6 +263,20 @@ import Testing
         try story.expectEnd(atMost: 300)
     }
 
+    /// The byte stream falls silent while datagrams, blocked until then, are waited for: they are asked before their time.
+    @Test func theStreamGoesDarkInTurn() throws {
+        let story = Story(streams: 16, size: 400_000, hasStreams: true, isQuiet: false)
+        story.line.isDark(until: 8_000_000_000, up: true, down: true)
+        // Initiations went out at 0, 1, 3 and 7 s; the next one would at 12 s.
+        try story.world.run(for: .seconds(8))
+        #expect(!story.usesDatagrams)
+        story.world.openPause = 5_000_000_000
+        for carrier in story.world.liveCarriers { carrier.swallow() }
+        let took = try story.seconds(atMost: 60) { story.usesDatagrams }
+        #expect(try #require(took) < 3)
+        try story.expectEnd(atMost: 300)
+    }
+
     /// Datagrams go dark just when new keys are due.
     @Test func carrierChangesDuringRekey() throws {
         let story = Story(streams: 16, size: 100_000, hasStreams: true, isQuiet: false)

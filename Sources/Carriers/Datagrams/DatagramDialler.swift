@@ -131,7 +131,7 @@ final class DatagramDialler {
             }
             // Said once all have had their turn.
             let isLast = (self.turn + 1) % (self.addresses.count * self.placesAtTurn) == 0
-            if !hasOthers || isLast { self.say("\(carrier.address) gives no answer over UDP") }
+            if !hasOthers || isLast { self.say("\(carrier.address) \(TunnelClient.silenceOverDatagrams)") }
             guard hasOthers else { return }
             self.turn += 1
             self.forget(id)
