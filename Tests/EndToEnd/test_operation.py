@@ -2,7 +2,9 @@
 
 import base64
 import json
+import pathlib
 import re
+import shutil
 import signal
 import socket
 import threading
@@ -10,6 +12,7 @@ import time
 import urllib.request
 
 import pytest
+from harness import programs
 from harness.keys import KeyPair
 from harness.load import Load, ask, summary, who
 from harness.ports import free_port
@@ -18,10 +21,22 @@ from harness.sockets import connect, exchange, receive
 from harness.waiting import eventually, note
 from harness.web import WebServer
 
+CLOCK = pathlib.Path(__file__).parent / "harness" / "clock.c"
+
 
 @pytest.fixture
 def webs(closing):
     return closing(WebServer("environment")), closing(WebServer("workspace"))
+
+
+@pytest.fixture
+def clock(folder):
+    """The environment of a program whose clock is so many seconds ahead."""
+    compiler = shutil.which("cc") or shutil.which("clang")
+    assert compiler, "no C compiler found; the Swift toolchain has one, clang"
+    library = folder / "clock.so"
+    programs.run(compiler, "-shared", "-fPIC", "-O1", "-o", library, CLOCK)
+    return lambda ahead: {"LD_PRELOAD": str(library), "CLOCK_AHEAD": str(ahead)}
 
 
 @pytest.fixture
@@ -107,6 +122,30 @@ def test_log_as_json(make_pair, webs):
     for agent in (pair.sidecar, pair.workspace):
         lines = agent.process.log().splitlines()
         assert lines and all(isinstance(json.loads(line), dict) for line in lines)
+
+
+def test_workspace_whose_clock_was_ahead_is_known_again(pair, clock):
+    """What it told the sidecar last is kept beside its key: whatever its clock says, it goes on from there."""
+    pair.start_sidecar()
+    pair.start_workspace(environment=clock(3_600))
+    assert pair.workspace.stop() == 0
+    pair.start_workspace()
+    assert ask(pair.public) == "workspace"
+    # One for each sidecar.
+    assert len(list(timestamps(pair).iterdir())) == 1
+
+
+def test_workspace_that_can_keep_nothing_beside_its_key(make_pair, webs):
+    pair = make_pair(original=webs[0].address, local=webs[1].address, workspace=["--log-level", "debug"])
+    timestamps(pair).touch()
+    pair.start()
+    assert ask(pair.public) == "workspace"
+    said = pair.workspace.process.log().splitlines()
+    assert [line for line in said if " debug " in line and timestamps(pair).name in line], said
+
+
+def timestamps(pair):
+    return pair.workspace_key_file.with_name(pair.workspace_key_file.name + ".timestamps")
 
 
 SAMPLE = re.compile(

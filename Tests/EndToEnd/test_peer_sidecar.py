@@ -9,10 +9,12 @@ import time
 
 import pytest
 from harness.ports import free_port
+from harness.udp import free_datagram_port
+from harness.waiting import eventually
 from peer import control, handshake, wire
 from peer.agent import in_background
 from peer.handshake import Initiation, as_text, generate_key, public_key
-from peer.initiator import Workspace
+from peer.initiator import LIMITS, Workspace
 from peer.programs import Program, Service, ask, folder, get, http, key_file, response
 from peer.stream import StreamReset
 
@@ -28,8 +30,8 @@ PORT = 8080
 class Setup:
     """An original service, a sidecar in front of it, and keys of workspaces that it accepts."""
 
-    def __init__(self, folder, psk=None, keys=1):
-        self.folder, self.psk = folder, psk
+    def __init__(self, folder, psk=None, keys=1, flags=()):
+        self.folder, self.psk, self.flags = folder, psk, flags
         self.keys = [generate_key() for _ in range(keys)]
         self.own = generate_key()
         self.tcp, self.front = ("127.0.0.1", free_port()), ("127.0.0.1", free_port())
@@ -49,6 +51,7 @@ class Setup:
             *("--listen-tcp", "%s:%d" % self.tcp),
             *("--service-port", f"{PORT}:127.0.0.1:{self.original.port}"),
             *("--divert", "listen=%s:%d" % self.front),
+            *self.flags,
         )
         self.stack.callback(self.program.close)
         assert self.program.ready["publicKey"] == as_text(public_key(self.own))
@@ -322,6 +325,84 @@ def test_a_client_that_comes_while_there_is_no_carrier(setup):
     workspace.shut()
     time.sleep(0.2)
     assert get(setup.front) == "original"
+
+
+SHORT = ["--dead-after", "2s", "--linger", "3s"]
+START = {"type": "start", "generation": 1, "workspace": "peer", "ports": [{"service": PORT}], "onUnavailable": "refuse"}
+
+
+def shake_hands(setup, exchange, identifier, size=handshake.SMALLEST_INITIATION):
+    """A handshake without an agent: a session, of a connection that has sent nothing."""
+    parameters, keys = wire.Parameters(identifier, **LIMITS), (setup.keys[0], public_key(setup.own))
+    initiation = Initiation(*keys, handshake.NO_PSK, 1, handshake.timestamp(), parameters)
+    initiation.payload = wire.pad_parameters(initiation.payload, size - handshake.INITIATION_OVERHEAD)
+    return initiation.finish(exchange(initiation.begin()))
+
+
+def start_message(session):
+    frames = wire.StreamData(0, 0, control.encode(START)).encode()
+    return session.seal(0, frames + bytes(-len(frames) % 16))
+
+
+def is_refused(setup):
+    """So it is while a workspace has the port for itself, and doesn't answer."""
+    with contextlib.suppress(OSError, AssertionError):
+        return get(setup.front, timeout=1) != "original"
+    return True
+
+
+def original_is_back(setup):
+    eventually("the original answers once linger is over", lambda: not is_refused(setup), 4)
+
+
+def test_a_workspace_that_never_had_a_path_keeps_nothing(tmp_path):
+    """Its first message comes from another port than its handshake, and nobody is there to answer for that."""
+    udp = ("127.0.0.1", free_datagram_port())
+    setup = Setup(tmp_path, flags=[*SHORT, "--listen-udp", "%s:%d" % udp])
+    with setup.stack:
+        first, second = (setup.stack.enter_context(socket.socket(type=socket.SOCK_DGRAM)) for _ in range(2))
+        first.settimeout(10)
+
+        def exchange(message):
+            first.sendto(message, udp)
+            return first.recv(65_536)
+
+        session = shake_hands(setup, exchange, os.urandom(8), handshake.LARGEST_HANDSHAKE)
+        second.sendto(start_message(session), udp)
+        eventually("the port is taken", lambda: is_refused(setup), 1)
+        original_is_back(setup)
+
+
+def test_a_workspace_that_is_back_without_a_word_keeps_nothing(tmp_path):
+    """Its new stream stands by, which is no sign of life, and nothing follows."""
+    setup = Setup(tmp_path, flags=SHORT)
+    with setup.stack:
+
+        def connect():
+            sock = setup.stack.enter_context(socket.create_connection(setup.tcp, 10))
+
+            def exchange(message):
+                send(message)
+                (length,) = struct.unpack(">I", sock.recv(4, socket.MSG_WAITALL))
+                return sock.recv(length, socket.MSG_WAITALL)
+
+            def send(message):
+                sock.sendall(struct.pack(">I", len(message)) + message)
+
+            return sock, send, exchange
+
+        sock, send, exchange = connect()
+        session = shake_hands(setup, exchange, os.urandom(8))
+        send(start_message(session))
+        eventually("the port is taken", lambda: is_refused(setup), 1)
+        sock.close()
+        said = "workspace is gone"
+        eventually("the workspace is gone", lambda: said in setup.program.log.read_text(), 3)
+        _, send, exchange = connect()
+        again = shake_hands(setup, exchange, session.remote.connection_id)
+        assert again.remote.connection_id == session.remote.connection_id
+        send(again.seal(1, b""))
+        original_is_back(setup)
 
 
 def test_a_client_that_comes_during_a_cut(setup):

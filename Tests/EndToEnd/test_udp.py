@@ -1,42 +1,52 @@
 """UDP services through an intercept: each question is answered to its asker, by the side that has the service."""
 
-import json
+import pathlib
 import socket
+import statistics
 import subprocess
+import sys
+import time
 import urllib.request
 
 import pytest
 
-from harness.agents import Sidecar, Workspace, endpoint
+from harness.agents import Sidecar, Workspace, endpoint, split_address
 from harness.keys import KeyPair
-from harness.ports import free_port
-from harness.udp import FixedClient, ask, free_datagram_port, start_server, who
-from harness.waiting import eventually
+from harness.load import ask as ask_web
+from harness.ports import address, free_port
+from harness.udp import FixedClient, LateServer, ask, free_datagram_port, start_server, who, who_each
+from harness.waiting import eventually, note
+from harness.web import WebServer
 
 SERVICE = 53
+NEW_CLIENTS = pathlib.Path(__file__).parent / "harness" / "new_clients.py"
 
 
 class Service:
-    """A sidecar in front of a UDP service on `public`, and a workspace with a server of its own."""
+    """A sidecar in front of a UDP service on `public`, and a workspace with a server of its own.
 
-    def __init__(self, processes, binaries, folder, *, host="127.0.0.1"):
+    With `alone` false there may be other ports beside it: the service's is the public one's.
+    """
+
+    def __init__(self, processes, binaries, folder, *, host="127.0.0.1", alone=True):
         self.processes, self.binaries, self.folder = processes, binaries, folder
         self.keys = {"sidecar": KeyPair(), "workspace": KeyPair()}
         self.files = {name: key.write(folder / f"{name}.key") for name, key in self.keys.items()}
-        self.public = (host, free_datagram_port())
+        self.public = (host, free_datagram_port() if alone else free_port())
+        self.number, self.listen = (SERVICE, address(*self.public)) if alone else (self.public[1], host)
         self.original, self.local = free_datagram_port(), free_datagram_port()
 
     def start_sidecar(self, *flags):
         arguments = ["--private-key-file", self.files["sidecar"], "--peer", self.keys["workspace"].public]
-        arguments += ["--listen-tcp", "127.0.0.1:0", "--service-port", f"{SERVICE}:127.0.0.1:{self.original}/udp"]
-        arguments += ["--divert", f"listen={self.public[0]}:{self.public[1]}", *flags]
+        arguments += ["--listen-tcp", "127.0.0.1:0", "--service-port", f"{self.number}:127.0.0.1:{self.original}/udp"]
+        arguments += ["--divert", f"listen={self.listen}", *flags]
         self.sidecar = Sidecar(self.processes, self.binaries, arguments)
         return self.sidecar
 
-    def start_workspace(self, *flags):
-        there = endpoint(self.keys["sidecar"].public, *self.sidecar.tunnel)
+    def start_workspace(self, *flags, carrier="tcp"):
+        there = endpoint(self.keys["sidecar"].public, *split_address(self.sidecar.ready[carrier]), carrier=carrier)
         arguments = ["--private-key-file", self.files["workspace"], "--sidecar", there]
-        arguments += ["--map", f"{SERVICE}:{self.local}/udp", *flags]
+        arguments += ["--map", f"{self.number}:{self.local}/udp", *flags]
         self.workspace = Workspace(self.processes, self.binaries, arguments)
         return self.workspace
 
@@ -134,27 +144,25 @@ def test_answers_come_from_the_address_that_was_asked(processes, binaries, folde
     assert [who(place) for place in places] == ["ada"] * 3
 
 
-def test_tcp_and_udp_of_one_number_are_two_ports(processes, binaries, folder, closing):
-    from harness.web import WebServer
-    from harness.load import ask as ask_web
+@pytest.fixture
+def service_and_web(processes, binaries, folder, closing):
+    """A service by UDP and by TCP on one number, and the web servers of both sides."""
+    service = Service(processes, binaries, folder, alone=False)
+    service.web, service.mine = closing(WebServer("original")), closing(WebServer("ada"))
+    service.by_tcp = ["--service-port", f"{service.number}:{address(*service.web.address)}"]
+    service.to_mine = ["--map", f"{service.number}:{address(*service.mine.address)}"]
+    return service
 
-    service = Service(processes, binaries, folder)
+
+def test_tcp_and_udp_of_one_number_are_two_ports(service_and_web):
+    service, place = service_and_web, service_and_web.public
     service.serve("original", "ada")
-    web, mine = closing(WebServer("original")), closing(WebServer("ada"))
-    public = free_port()
-    arguments = ["--private-key-file", service.files["sidecar"], "--peer", service.keys["workspace"].public]
-    arguments += ["--listen-tcp", "127.0.0.1:0", "--divert", "listen=127.0.0.1"]
-    arguments += ["--service-port", f"{public}:127.0.0.1:{service.original}/udp"]
-    arguments += ["--service-port", f"{public}:127.0.0.1:{web.address[1]}"]
-    service.sidecar = Sidecar(processes, binaries, arguments)
-    place = ("127.0.0.1", public)
+    service.start_sidecar(*service.by_tcp)
     assert (who(place), ask_web(place)) == ("original", "original")
-    there = endpoint(service.keys["sidecar"].public, *service.sidecar.tunnel)
-    both = ["--private-key-file", service.files["workspace"], "--sidecar", there, "--map", f"{public}:{service.local}/udp"]
-    workspace = Workspace(processes, binaries, both)
+    workspace = service.start_workspace()
     assert (who(place), ask_web(place)) == ("ada", "original")
     workspace.stop()
-    Workspace(processes, binaries, [*both, "--map", f"{public}:{mine.address[1]}"])
+    service.start_workspace(*service.to_mine)
     assert (who(place), ask_web(place)) == ("ada", "ada")
 
 
@@ -177,6 +185,44 @@ def test_more_clients_than_flows_are_kept(service):
         assert client.recv(100) == b"ada two"
     for client in clients:
         client.close()
+
+
+@pytest.mark.parametrize("side", ["original", "ada"])
+def test_clients_of_a_server_that_takes_its_time_are_waited_for(service, closing, side):
+    """More in all than flows are kept, many of them at once; each is answered before the next ones come."""
+    closing(LateServer(side, service.original if side == "original" else service.local, late=0.05))
+    service.start_sidecar()
+    if side == "ada":
+        service.start_workspace()
+    for before in range(0, 1_400, 50):
+        answers = who_each(service.public, 50)
+        assert answers == [side] * 50, f"after {before} others: {answers.count(side)} of 50"
+
+
+@pytest.mark.parametrize("carrier", ["tcp", "udp"])
+def test_requests_are_answered_amid_a_flood_of_new_clients(service_and_web, processes, closing, carrier):
+    """One byte each, which nobody answers, beside a TCP port of the same workspace."""
+    service = service_and_web
+    silent = closing(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
+    silent.bind(("127.0.0.1", service.local))
+    sidecar = service.start_sidecar(*service.by_tcp, "--listen-udp", "127.0.0.1:0", "--metrics", "127.0.0.1:0")
+    service.start_workspace(*service.to_mine, carrier=carrier)
+    assert ask_web(service.public) == "ada"
+    words = [sys.executable, "-B", "-S", NEW_CLIENTS, "--port", service.public[1], "--per-second", 15_000]
+    flood = processes.start("flood", words)
+    eventually("a flood has come", lambda: metric(sidecar, "kl_sidecar_streams") > 100, 3)
+    times = []
+    for _ in range(20):
+        began = time.monotonic()
+        assert ask_web(service.public, timeout=10) == "ada"
+        times.append(time.monotonic() - began)
+        # The flood goes on meanwhile.
+        time.sleep(0.2)
+    assert flood.stop() == 0, flood.log()
+    median = statistics.median(times)
+    print(f"{flood.lines[-1]} new clients a second; requests: {median:.3f} s, the slowest {max(times):.3f} s")
+    note("the slowest request amid a flood of new clients", 1, max(times))
+    assert median < 1
 
 
 def dns_server(processes, name, port):

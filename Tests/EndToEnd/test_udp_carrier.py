@@ -138,7 +138,7 @@ def test_a_byte_stream_takes_over_where_datagrams_are_blocked(make_datagram_pair
 def _carrier(pair):
     """By which way the tunnel goes on: as the ready line said, or the last line of the log that told of a change."""
     changes = [line.rsplit("carrier=", 1)[1].split()[0] for line in pair.workspace.process.log().splitlines()
-               if "goes on by another way" in line]
+               if "the tunnel goes on" in line]
     return changes[-1] if changes else pair.workspace.ready["carrier"]
 
 

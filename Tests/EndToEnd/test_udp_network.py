@@ -11,7 +11,7 @@ import urllib.request
 import pytest
 from harness.bulk import BulkServer, Receiver, Sender, finish
 from harness.keys import KeyPair
-from harness.load import Load, summary
+from harness.load import Load, ask, summary
 from harness.networks import DistantPair, Networks, network_of
 from harness.servers import Server
 from harness.sockets import connect
@@ -162,6 +162,50 @@ def test_a_wall_against_datagrams_comes_and_goes(networks, web_pair, kind):
     outcomes = load.stop()
     assert len(outcomes) > 100
     assert {outcome.answer for outcome in outcomes} == {"workspace"}, summary(outcomes)
+
+
+def test_datagrams_that_carry_handshakes_alone_are_left_alone(networks, web_pair):
+    """Each time they seem to be back, and aren't: the tunnel doesn't go back and forth."""
+    pair = web_pair(carriers=("udp", "tcp")).start()
+    eventually("datagrams", lambda: pair.carrier() == "udp", 1)
+    with network_of(networks.service):
+        load = Load(pair.public, per_second=100)
+    # Data messages: their first byte is 4.
+    networks.block_datagrams(networks.router, "forward", "@th,64,8 4 drop")
+    used, since = [], 0
+
+    def stays():
+        nonlocal used, since
+        if used != (now := pair.carriers_used()):
+            used, since = now, time.monotonic()
+        assert len(used) < 12, f"back and forth: {used}"
+        return used[-1] == "tcp" and time.monotonic() - since > 10
+
+    eventually("the tunnel has stayed on tcp for 10 s", stays, 20, pause=0.1)
+    outcomes = load.stop()
+    assert used.count("udp") > 1, "datagrams were not tried again"
+    assert {outcome.answer for outcome in outcomes} == {"workspace"}, summary(outcomes)
+    note("the slowest request while datagrams carry handshakes alone", 3, max(outcome.took for outcome in outcomes))
+
+
+@pytest.mark.parametrize("first", ["silent", "refusing"])
+def test_a_name_whose_first_address_is_nobodys(networks, web_pair, folder, first):
+    """The next one is tried, by datagrams alone."""
+    stranger = networks.stranger
+    if first == "silent":
+        networks.block_datagrams(stranger, "input", "drop")
+    pair = web_pair()
+    pair.start_sidecar()
+    hosts = folder / "hosts"
+    hosts.write_text(f"{stranger.address} sidecar.test\n{networks.service.address} sidecar.test\n")
+    networks.laptop.mount(hosts, "/etc/hosts")
+    found = networks.laptop.run("getent", "ahostsv4", "sidecar.test", prefix=networks.laptop.inside).split()
+    assert found.index(stranger.address) < found.index(networks.service.address)
+    pair.tunnel = ("sidecar.test", pair.tunnel[1])
+    pair.start_workspace(prefix=networks.laptop.inside)
+    assert pair.workspace.ready["carrier"] == "udp"
+    with network_of(networks.service):
+        assert ask(pair.public) == "workspace"
 
 
 def initiations(responder, count):

@@ -56,8 +56,8 @@ class Sidecar(Agent):
 
 
 class Workspace(Agent):
-    def __init__(self, processes, binaries, arguments, **options):
-        super().__init__(processes, "kl-workspace", [binaries / "kl-workspace", "run", *arguments], **options)
+    def __init__(self, processes, binaries, arguments, prefix=(), **options):
+        super().__init__(processes, "kl-workspace", [*prefix, binaries / "kl-workspace", "run", *arguments], **options)
 
 
 def split_address(text):

@@ -62,6 +62,10 @@ class Machine:
             raise NotSeen(f"{' '.join(command)} ended with {done.returncode}:\n{done.stdout}{done.stderr}")
         return done.stdout
 
+    def mount(self, file, path):
+        """Puts a file in the place of another one, for processes of the machine (`inside`)."""
+        self.run("mount", "--bind", file, path, prefix=self.inside)
+
     def close(self):
         """Ends every process, and waits until the kernel has dissolved all."""
         self._outer.stdin.close()

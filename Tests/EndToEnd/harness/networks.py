@@ -137,8 +137,11 @@ class DistantPair(Pair):
         ways = [endpoint(self.sidecar_key.public, *self.tunnel, carrier=carrier) for carrier in self.carriers]
         return flags[:at] + [word for way in ways for word in ("--sidecar", way)] + flags[at + 2 :]
 
-    def carrier(self):
-        """By which way the tunnel goes on: as the log told of the last change, or the ready line."""
+    def carriers_used(self):
+        """The ways by which the tunnel went on, the last one last: by the ready line, and as the log told of each change."""
         lines = self.workspace.process.log().splitlines()
-        changes = [line.rsplit("carrier=", 1)[1].split()[0] for line in lines if "goes on by another way" in line]
-        return changes[-1] if changes else self.workspace.ready["carrier"]
+        changes = [line.rsplit("carrier=", 1)[1].split()[0] for line in lines if "the tunnel goes on" in line]
+        return [self.workspace.ready["carrier"], *changes]
+
+    def carrier(self):
+        return self.carriers_used()[-1]

@@ -10,20 +10,20 @@ _lowest_outgoing = int(pathlib.Path("/proc/sys/net/ipv4/ip_local_port_range").re
 _numbers = itertools.count(random.randrange(1 << 30))
 
 
-def free_port():
-    """A TCP port that nothing listens on, on any address of this machine."""
+def free_port(kind=socket.SOCK_STREAM):
+    """A TCP port that nothing listens on, on any address of this machine; or a UDP port, SOCK_DGRAM, that nobody has."""
     highest = min(_lowest_outgoing, 32_768)
     span = highest - 20_000 if highest > 22_000 else highest - 2_000
     for number in itertools.islice(_numbers, span):
         port = highest - span + number % span
-        if _is_free(socket.AF_INET, "127.0.0.1", port) and _is_free(socket.AF_INET6, "::1", port):
+        if _is_free(socket.AF_INET, kind, "127.0.0.1", port) and _is_free(socket.AF_INET6, kind, "::1", port):
             return port
     raise OSError("no free port")
 
 
-def _is_free(family, host, port):
+def _is_free(family, kind, host, port):
     try:
-        with socket.socket(family) as probe:
+        with socket.socket(family, kind) as probe:
             probe.bind((host, port))
             return True
     except OSError:

@@ -1,11 +1,16 @@
 """UDP services and their clients: in this network, or in another machine's."""
 
+import collections
+import contextlib
+import select
 import socket
 import subprocess
 import sys
 import threading
+import time
 
 from .docker_project import PROGRAMS
+from .ports import free_port
 from .waiting import eventually
 
 
@@ -31,11 +36,29 @@ def who(place, **options):
     return said and said[0]
 
 
-def free_datagram_port(host="127.0.0.1"):
+def who_each(place, count, timeout=2):
+    """Who answers each of so many clients that ask at once, each from a port of its own; None where nobody does, also the
+    second time."""
+    with contextlib.ExitStack() as stack:
+        clients = [stack.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM)) for _ in range(count)]
+        names = dict.fromkeys(clients)
+        for client in clients:
+            client.connect(place)
+        for _ in range(2):
+            silent = {client for client in clients if not names[client]}
+            for client in silent:
+                client.send(b"hello")
+            until = time.monotonic() + timeout
+            while silent and (ready := select.select(silent, [], [], max(0, until - time.monotonic()))[0]):
+                for client in ready:
+                    names[client] = client.recv(65_536).partition(b" ")[0].decode()
+                silent.difference_update(ready)
+    return list(names.values())
+
+
+def free_datagram_port():
     """A UDP port that nobody has."""
-    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        probe.bind((host, 0))
-        return probe.getsockname()[1]
+    return free_port(socket.SOCK_DGRAM)
 
 
 def start_server(processes, name, port, host="127.0.0.1", prefix=()):
@@ -43,6 +66,35 @@ def start_server(processes, name, port, host="127.0.0.1", prefix=()):
     server = processes.start(name, [*command, "--port", str(port)])
     server.first_line(30)
     return server
+
+
+class LateServer:
+    """Answers each payload with its name in front, some seconds after it came."""
+
+    def __init__(self, name, port, late, host="127.0.0.1"):
+        self.name, self.late = name, late
+        self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4 << 20)
+        self._socket.bind((host, port))
+        self._must_end = False
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def _run(self):
+        waiting = collections.deque()
+        while not self._must_end:
+            self._socket.settimeout(max(0.001, waiting[0][0] - time.monotonic()) if waiting else 0.05)
+            with contextlib.suppress(TimeoutError):
+                question = self._socket.recvfrom(65_536)
+                waiting.append((time.monotonic() + self.late, *question))
+            while waiting and waiting[0][0] <= time.monotonic():
+                _, payload, client = waiting.popleft()
+                self._socket.sendto(self.name.encode() + b" " + payload, client)
+        self._socket.close()
+
+    def close(self):
+        self._must_end = True
+        self._thread.join(5)
 
 
 class FixedClient:

@@ -117,11 +117,11 @@ def echo(service, sock):
 def get(address, path="/", timeout=15):
     """The body that a client sees."""
     with socket.create_connection(address, timeout) as sock:
-        return ask(sock, path)
+        return ask(sock, path, timeout)
 
 
-def ask(sock, path="/"):
-    sock.settimeout(15)
+def ask(sock, path="/", timeout=15):
+    sock.settimeout(timeout)
     sock.sendall(b"GET %s HTTP/1.0\r\nHost: test\r\n\r\n" % path.encode())
     data = b""
     while more := sock.recv(65_536):
