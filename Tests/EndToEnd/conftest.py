@@ -30,6 +30,8 @@ def pytest_configure(config):
     # Who is told to end cleans up, as after Ctrl-C, which a shell's background job would not hear.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, signal.default_int_handler)
+    # A shell that started this in the background has it ignored, and so would every program here.
+    signal.signal(signal.SIGQUIT, signal.SIG_DFL)
 
 
 def pytest_collection_modifyitems(items):
