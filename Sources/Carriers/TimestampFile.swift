@@ -16,7 +16,7 @@ import Darwin
 /// power cut takes was written in the last seconds.
 public final class TimestampFile {
     private let descriptor: CInt
-    /// What is in the file; nil: nothing that can be read.
+    /// What was found in the file, or was to be stored last; nil: nothing was there that can be read.
     public private(set) var last: TAI64N?
 
     /// Opens the file of this responder in a folder of this user's, which is made.
@@ -42,9 +42,9 @@ public final class TimestampFile {
 
     /// A failed write is as good as no file: there is nobody to tell, and nothing depends on it but the next program.
     public func store(_ timestamp: TAI64N) {
+        self.last = timestamp
         // Another program with this key may be ahead.
         if let other = Self.read(self.descriptor), other >= timestamp { return }
-        self.last = timestamp
         let line = Self.line(timestamp)
         _ = line.withUnsafeBytes { pwrite(self.descriptor, $0.baseAddress, $0.count, 0) }
     }

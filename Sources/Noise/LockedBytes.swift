@@ -52,6 +52,6 @@ public struct LockedBytes: ~Copyable {
     }
 }
 
-// @unchecked Sendable is safe: there is one owner (~Copyable), nothing else knows the pointer, reading borrows the
-// owner and writing needs it exclusively, which is what the compiler checks of any value.
+/// @unchecked Sendable is safe: there is one owner (~Copyable), and nothing else knows the pointer. Reading borrows the
+/// owner and writing needs it exclusively; the compiler checks that of any value, so no two threads meet: this is safe.
 extension LockedBytes: @unchecked Sendable {}

@@ -151,3 +151,20 @@ struct RateLimit {
         return true
     }
 }
+
+extension Responder {
+    /// A byte stream, of a stranger until an initiation on it was valid.
+    struct Carrier {
+        let id: CarrierID
+        let openedAt: Instant
+        /// When it is closed unless something valid has come by then.
+        var closeAt: Instant?
+        var isKnown = false
+        /// Initiations with a valid mac1 that were opened on it before any was accepted.
+        var openings = 0
+        var openedLastAt: Instant?
+        var link: Link?
+        /// Answers to initiations, at most one for each of the sessions that may wait.
+        var outbox: [ByteBuffer] = []
+    }
+}

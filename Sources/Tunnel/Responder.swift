@@ -21,20 +21,6 @@ public struct Responder: ~Copyable {
         case connection(PublicKey, ConnectionEvent)
     }
 
-    struct Carrier {
-        let id: CarrierID
-        let openedAt: Instant
-        /// When it is closed unless something valid has come by then.
-        var closeAt: Instant?
-        var isKnown = false
-        /// Initiations with a valid mac1 that were opened on it before any was accepted.
-        var openings = 0
-        var openedLastAt: Instant?
-        var link: Link?
-        /// Answers to initiations, at most one for each of the sessions that may wait.
-        var outbox: [ByteBuffer] = []
-    }
-
     let staticKey: StaticKeyPair
     let configuration: TunnelConfiguration
     let random: RandomSource

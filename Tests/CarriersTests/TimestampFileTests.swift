@@ -20,7 +20,10 @@ import Tunnel
         #expect(try TimestampFile(folder: folder, responder: one).last == late)
         #expect(try TimestampFile(folder: folder, responder: other).last == nil)
         // Another program of the same key was ahead.
-        try TimestampFile(folder: folder, responder: one).store(early)
+        let behind = try TimestampFile(folder: folder, responder: one)
+        behind.store(early)
+        // It isn't asked to store it again.
+        #expect(behind.last == early)
         #expect(try TimestampFile(folder: folder, responder: one).last == late)
     }
 
