@@ -83,6 +83,15 @@ struct FileLockTests {
         }
     }
 
+    /// Programs that other tests start have a copy of each descriptor until they are themselves.
+    private static func becomesFree(_ path: String) throws -> Bool {
+        for _ in 0..<1_000 {
+            if try self.isFree(path) { return true }
+            usleep(10_000)
+        }
+        return false
+    }
+
     @Test func oneHoldsIt() throws {
         let scratch = try Scratch()
         let path = scratch.path + "/lock"
@@ -91,7 +100,7 @@ struct FileLockTests {
             #expect(try !Self.isFree(path))
             withExtendedLifetime(first) {}
         }
-        #expect(try Self.isFree(path))
+        #expect(try Self.becomesFree(path))
     }
 
     @Test func aChildKeepsIt() throws {
@@ -107,7 +116,7 @@ struct FileLockTests {
         #expect(try !Self.isFree(path))
         kill(child, SIGKILL)
         waitpid(child, nil, 0)
-        #expect(try Self.isFree(path))
+        #expect(try Self.becomesFree(path))
     }
 }
 
