@@ -89,6 +89,7 @@ extension Connection {
         guard let stream = self.streams[chunk.stream] else { return }
         self.sendBuffered -= stream.sendBuffer.acknowledge(chunk.range)
         if chunk.fin { stream.finIsAcknowledged = true }
+        if !stream.held.isEmpty { self.releaseIfAcknowledged(stream) }
         self.forgetIfDone(stream)
     }
 

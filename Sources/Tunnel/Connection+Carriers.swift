@@ -114,6 +114,7 @@ extension Connection {
             deadline = sooner(self.received.deadline, self.elicitedAt + self.keepAliveInterval)
             deadline = sooner(deadline, self.recovery?.lossTime ?? self.probeDeadline)
             deadline = sooner(deadline, self.recovery?.pacedUntil)
+            deadline = sooner(deadline, self.heldDeadline)
             if self.presence == .live { deadline = sooner(deadline, self.suspicionDeadline) }
         }
         if self.presence != .gone { deadline = sooner(deadline, self.goneDeadline) }
@@ -172,6 +173,7 @@ extension Connection {
             self.setPresence(.gone)
         }
         guard self.carrier != nil else { return }
+        self.checkHeld(at: now)
         self.received.handleDeadline(at: now)
         if self.presence == .live, let suspicion = self.suspicionDeadline, now >= suspicion {
             self.setPresence(.suspected)

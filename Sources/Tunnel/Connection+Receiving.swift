@@ -172,7 +172,12 @@ extension Connection {
         try self.count(upTo: finalSize, of: stream)
         guard stream.resetReceived == nil, !stream.endIsTaken else { return }
         stream.resetReceived = code
-        self.gapCount -= stream.receiveBuffer.discard()
+        // In TCP a reset doesn't overtake what was received before it. Bytes beyond a gap never become part of that.
+        if code == StreamErrorCode.tcpReset.rawValue {
+            self.gapCount -= stream.receiveBuffer.discardBeyondGaps()
+        } else {
+            self.gapCount -= stream.receiveBuffer.discard()
+        }
         self.consumeAll(stream)
         if stream.stopRequested == nil { self.events.append(.reset(id, StreamErrorCode(rawValue: code))) }
         self.forgetIfDone(stream)
@@ -193,7 +198,7 @@ extension Connection {
 
     /// Gives back the credit of all that has come and will not be read.
     mutating func consumeAll(_ stream: StreamState) {
-        self.consume(stream.receiveWindow.buffered, of: stream)
+        self.consume(stream.receiveWindow.buffered - UInt64(stream.receiveBuffer.readyCount), of: stream)
     }
 
     mutating func consume(_ count: UInt64, of stream: StreamState) {

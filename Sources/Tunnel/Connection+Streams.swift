@@ -37,7 +37,7 @@ extension Connection {
     /// Queues bytes. False: there is no more room now, and `.writable` will tell when there is.
     @discardableResult
     public mutating func write(_ bytes: ByteBuffer, to id: StreamID) -> Bool {
-        guard let stream = self.streams[id], stream.resetSent == nil, !stream.finIsQueued else { return true }
+        guard let stream = self.streams[id], stream.mayBeWritten else { return true }
         stream.sendBuffer.append(bytes)
         self.sendBuffered += bytes.readableBytes
         self.queueFresh(stream)
@@ -49,14 +49,16 @@ extension Connection {
 
     /// No byte follows.
     public mutating func finish(_ id: StreamID) {
-        guard let stream = self.streams[id], stream.resetSent == nil, !stream.finIsQueued else { return }
+        guard let stream = self.streams[id], stream.mayBeWritten else { return }
         stream.finIsQueued = true
         self.queueFresh(stream)
     }
 
-    /// Gives up our direction; what is not yet sent never will be. Does nothing once the peer has all of it.
+    /// Gives up our direction. What was written before a TCP reset still goes out, and the reset behind it; with any other code
+    /// what is not yet sent never will be. Does nothing once the peer has all of it.
     public mutating func reset(_ id: StreamID, _ code: StreamErrorCode) {
         guard let stream = self.streams[id], stream.resetSent == nil, !stream.isSendingDone else { return }
+        if self.resetMustWait(stream, code) { return self.hold(stream, .resetStream) }
         self.resetSending(of: stream, code: code.rawValue)
     }
 
@@ -65,9 +67,11 @@ extension Connection {
         self.sendBuffered -= stream.sendBuffer.discard()
         self.queueControl(stream, .resetStream)
         stream.wantsWritable = false
+        self.releaseHeld(stream)
     }
 
-    /// Asks the peer to send no more: what still comes is thrown away, and its credit given back.
+    /// Asks the peer to send no more: what still comes is thrown away, and its credit given back. The request for a TCP reset
+    /// goes out behind what was written, as the reset itself does: the peer answers it by a reset of its socket.
     public mutating func stopSending(_ id: StreamID, _ code: StreamErrorCode) {
         guard let stream = self.streams[id], stream.stopRequested == nil, !stream.isReceivingDone else {
             return
@@ -77,18 +81,22 @@ extension Connection {
         self.consumeAll(stream)
         // A peer that has sent its end already has nothing to stop.
         if stream.finalSize.map({ $0 > stream.receiveWindow.received }) ?? true {
-            self.queueControl(stream, .stopSending)
+            if self.resetMustWait(stream, code) {
+                self.hold(stream, .stopSending)
+            } else {
+                self.queueControl(stream, .stopSending)
+            }
         }
         self.forgetIfDone(stream)
     }
 
-    /// Takes what has come in order, at most so many bytes, and gives its credit back to the peer.
+    /// Takes what has come in order, at most so many bytes, and gives its credit back to the peer. What came before a TCP reset
+    /// can still be taken after the event that tells of it.
     public mutating func read(_ id: StreamID, atMost count: Int = .max) -> StreamRead {
-        guard let stream = self.streams[id], stream.resetReceived == nil, !stream.endIsTaken else {
-            return .nothing
-        }
+        guard let stream = self.streams[id], !stream.isReceivingDone else { return .nothing }
         if let bytes = stream.receiveBuffer.take(atMost: count) {
             self.consume(UInt64(bytes.readableBytes), of: stream)
+            if stream.resetReceived != nil { self.forgetIfDone(stream) }
             return .bytes(bytes)
         }
         guard stream.finalSize == stream.receiveBuffer.next, stream.stopRequested == nil else { return .nothing }
@@ -97,6 +105,9 @@ extension Connection {
         return .end
     }
 
+    /// Whether there are bytes that `read` would give.
+    public func hasBytes(_ id: StreamID) -> Bool { (self.streams.peek(id)?.receiveBuffer.readyCount ?? 0) > 0 }
+
     /// Whether everything written has been acknowledged, the end included.
     public func isAcknowledged(_ id: StreamID) -> Bool { self.streams.peek(id)?.isSendingDone ?? true }
 
@@ -104,6 +115,11 @@ extension Connection {
     public mutating func release(_ id: StreamID) {
         guard let stream = self.streams[id] else { return }
         stream.isReleased = true
+        // What came before a reset and wasn't taken until now never will be.
+        if stream.resetReceived != nil {
+            self.gapCount -= stream.receiveBuffer.discard()
+            self.consumeAll(stream)
+        }
         self.forgetIfDone(stream)
     }
 

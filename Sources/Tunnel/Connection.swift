@@ -72,6 +72,9 @@ public struct Connection: ~Copyable {
     var controlQueue = CircularBuffer<StreamID>()
     var lostQueue = CircularBuffer<StreamID>()
     var freshQueue = CircularBuffer<StreamID>()
+    /// Streams that hold back a TCP reset, and when they are next looked at.
+    var heldStreams: [StreamID] = []
+    var heldCheckAt: Instant?
     /// Streams that have something to send but for the connection's credit; they move to `freshQueue` when it rises.
     var blockedQueue = CircularBuffer<StreamID>()
     var datagrams = DatagramFrames()
@@ -260,6 +263,8 @@ public struct ConnectionStatistics: Sendable {
     public var datagramsReceived: UInt64 = 0
     /// Of either direction, those that had to go for younger ones, or became too long while they waited.
     public var datagramsDropped: UInt64 = 0
+    /// TCP resets that waited for bytes before them in vain.
+    public var resetsForced: UInt64 = 0
     public var carriers: UInt64 = 0
     public var sessions: UInt64 = 0
 }

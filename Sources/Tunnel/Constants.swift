@@ -114,6 +114,12 @@ enum Constants {
     /// Answers that wait for the socket: a responder's to strangers. †
     static let datagramAnswersKept = 256
 
+    // MARK: Ends of streams (PROTOCOL, ends)
+
+    /// A TCP reset waits for the bytes before it as long as some of them are acknowledged in so many checks. †
+    static let heldCheckInterval = TimeAmount.seconds(1)
+    static let heldChecks = 10
+
     // MARK: Flow control (RFC 9000 §4) and memory
 
     static let initialStreamWindow: UInt64 = 128 * 1_024  // †

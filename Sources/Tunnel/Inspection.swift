@@ -152,6 +152,7 @@ extension StreamState {
         hasher.combine(self.finIsAcknowledged)
         hasher.combine(self.resetSent?.finalSize)
         hasher.combine(self.resetIsAcknowledged)
+        hasher.combine(self.held.rawValue)
         hasher.combine(self.receiveBuffer.next)
         hasher.combine(self.receiveBuffer.readyCount)
         hasher.combine(self.receiveBuffer.gapCount)

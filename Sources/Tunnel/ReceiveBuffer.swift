@@ -122,11 +122,17 @@ struct ReceiveBuffer {
         return piece
     }
 
+    /// Returns how many pieces beyond gaps there were.
     mutating func discard() -> Int {
-        let gaps = self.waiting.count
         self.ready = CircularBuffer()
-        self.waiting = []
         self.readyCount = 0
+        return self.discardBeyondGaps()
+    }
+
+    /// Keeps what is in order. Returns how many other pieces there were.
+    mutating func discardBeyondGaps() -> Int {
+        let gaps = self.waiting.count
+        self.waiting = []
         return gaps
     }
 }

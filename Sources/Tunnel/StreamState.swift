@@ -6,7 +6,8 @@ import NIOCore
 ///   sending:   ready ── FIN queued ──▶ FIN sent ── all acknowledged ──▶ done
 ///                └──────── reset ──▶ reset sent ── acknowledged ───────▶ done
 ///   receiving: open ── final size known ──▶ all taken ─────────────────▶ done
-///                └──────── reset received, or we asked to stop ────────▶ done
+///                ├──────── TCP reset received ──▶ what came is taken ──▶ done
+///                └──────── any other reset, or we asked to stop ───────▶ done
 /// ```
 ///
 /// A class, so that the table's entries change in place. It never leaves the connection, which is worked with by one caller
@@ -23,11 +24,16 @@ final class StreamState {
     /// Code and final size, once this direction was reset.
     @exclusivity(unchecked) var resetSent: (code: UInt64, finalSize: UInt64)?
     @exclusivity(unchecked) var resetIsAcknowledged = false
+    /// Frames that stand for a TCP reset and wait until all that was written is acknowledged; and how far that was when it was
+    /// last looked at, and how often in a row nothing had changed.
+    @exclusivity(unchecked) var held: StreamControlFrames = []
+    @exclusivity(unchecked) var heldProgress: (acknowledged: UInt64, checks: Int) = (0, 0)
 
     // Receiving
     @exclusivity(unchecked) var receiveBuffer = ReceiveBuffer()
     @exclusivity(unchecked) var receiveWindow: ReceiveWindow
     @exclusivity(unchecked) var finalSize: UInt64?
+    /// Code. What came before a TCP reset stays until it is taken.
     @exclusivity(unchecked) var resetReceived: UInt64?
     /// Code, once we asked the peer to stop: what still comes is counted and thrown away.
     @exclusivity(unchecked) var stopRequested: UInt64?
@@ -51,12 +57,15 @@ final class StreamState {
 
     var countsAgainstConnection: Bool { self.id != .control }
 
+    var mayBeWritten: Bool { self.resetSent == nil && !self.finIsQueued && !self.held.contains(.resetStream) }
+
     var isSendingDone: Bool {
         self.resetSent == nil ? self.finIsAcknowledged && self.sendBuffer.isAllAcknowledged : self.resetIsAcknowledged
     }
 
     var isReceivingDone: Bool {
-        if self.endIsTaken || self.resetReceived != nil { return true }
+        if self.endIsTaken { return true }
+        if self.resetReceived != nil { return self.receiveBuffer.readyCount == 0 }
         // What we asked the peer to stop ends when we know its size, as far as connection credit is concerned.
         return self.stopRequested != nil && self.finalSize.map { self.receiveWindow.received >= $0 } ?? false
     }
@@ -75,7 +84,7 @@ final class StreamState {
     var needsConnectionCredit: Bool { self.countsAgainstConnection && self.sendBuffer.unsent > 0 }
 
     var isReadable: Bool {
-        if self.endIsTaken || self.resetReceived != nil || self.stopRequested != nil { return false }
+        if self.endIsTaken || self.stopRequested != nil { return false }
         return self.receiveBuffer.readyCount > 0 || self.finalSize == self.receiveBuffer.next
     }
 }

@@ -14,7 +14,7 @@ import Testing
         var testDescription: String { self.name }
     }
 
-    private static func connection(_ role: Role) -> Connection {
+    static func connection(_ role: Role) -> Connection {
         var peer = TransportParameters(connectionID: ConnectionID(rawValue: 7))
         peer.initialMaxData = 1 << 20
         peer.initialMaxStreamData = 1 << 16
@@ -198,48 +198,6 @@ import Testing
         }
         #expect(sent <= Constants.unacknowledgedMessages)
         #expect(sent > Constants.unacknowledgedMessages / 2)
-    }
-}
-
-/// Two ends that have shaken hands, one message handed over at a time.
-private struct Pair: ~Copyable {
-    static let carrier = CarrierID(1)
-    static let now = Instant(nanoseconds: 1_000_000_000)
-
-    var initiator: Initiator
-    var responder: Responder
-    let key: PublicKey
-
-    init() {
-        let workspace = StaticKeyPair.generate()
-        let sidecar = StaticKeyPair.generate()
-        self.key = workspace.publicKey
-        let configuration = Initiator.Configuration(staticKey: workspace, responder: sidecar.publicKey)
-        self.initiator = Initiator(configuration, random: .system) { TAI64N(unixSeconds: 1, nanoseconds: 0) }
-        self.responder = Responder(staticKey: sidecar, configuration: TunnelConfiguration(), random: .system)
-        self.responder.accept(workspace.publicKey)
-        self.initiator.carrierOpened(Self.carrier, at: Self.now)
-        self.responder.carrierOpened(Self.carrier, at: Self.now)
-        for _ in 0..<3 {
-            var message = ByteBuffer()
-            if self.initiator.writeNext(into: &message, for: Self.carrier, at: Self.now) {
-                _ = self.responder.receive(message, from: Self.carrier, at: Self.now)
-            }
-            message.clear()
-            if self.responder.writeNext(into: &message, for: Self.carrier, at: Self.now) {
-                _ = self.initiator.receive(message, from: Self.carrier, at: Self.now)
-            }
-        }
-        self.hear()
-    }
-
-    /// What happened so far is no news.
-    private mutating func hear() { while self.responder.nextEvent() != nil {} }
-
-    mutating func openStream() -> StreamID? { self.responder.withConnection(of: self.key) { $0.openStream() } ?? nil }
-
-    mutating func write(_ bytes: ByteBuffer, to stream: StreamID) {
-        _ = self.responder.withConnection(of: self.key) { $0.write(bytes, to: stream) }
     }
 }
 
