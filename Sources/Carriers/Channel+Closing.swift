@@ -10,20 +10,47 @@ import Darwin
 #endif
 
 extension Channel {
-    /// Closes by a TCP reset: SO_LINGER with no time. Whoever is at the other end knows that this wasn't a proper end.
-    public func closeWithReset() {
+    /// Closes by a TCP reset: SO_LINGER with no time. Whoever is at the other end knows that this wasn't a proper end. What the
+    /// socket has not sent is lost: see `ResetBehindBytes`.
+    public func closeWithReset() { self.close(lingering: linger(l_onoff: 1, l_linger: 0)) }
+
+    /// Closes as a program does that has said all: the kernel goes on with what it has not sent.
+    public func closeProperly() { self.close(lingering: linger(l_onoff: 0, l_linger: 0)) }
+
+    private func close(lingering value: linger) {
         if let provider = self as? any SocketOptionProvider {
-            provider.setSoLinger(linger(l_onoff: 1, l_linger: 0)).whenComplete { _ in self.close(promise: nil) }
+            provider.setSoLinger(value).whenComplete { _ in self.close(promise: nil) }
         } else {
             self.close(promise: nil)
         }
     }
 
-    /// Closes the output behind all that was written.
+    /// Closes the output behind all that was written. From then on the socket may be closed in any way: its end has been said.
     ///
     /// NIO closes the whole socket at once when the input is closed already, and drops what it has not sent: so wait until
     /// it has.
     func closeOutputWhenWritten() -> EventLoopFuture<Void> {
-        self.writeAndFlush(ByteBuffer()).flatMap { self.close(mode: .output) }
+        self.writeAndFlush(ByteBuffer()).flatMap {
+            guard let provider = self as? any SocketOptionProvider else { return self.close(mode: .output) }
+            return provider.setSoLinger(linger(l_onoff: 0, l_linger: 0)).flatMap { self.close(mode: .output) }
+        }
+    }
+
+    /// Bytes that were written and that the other side's kernel hasn't acknowledged: those that NIO keeps, and the socket's
+    /// send queue, a FIN included. On the channel's loop.
+    var unacknowledgedBytes: Int {
+        let written = (try? self.syncOptions?.getOption(.bufferedWritableBytes)) ?? 0
+        let queued = try? self.pipeline.syncOperations.withUnsafeTransportIfAvailable(of: NIOBSDSocket.Handle.self) {
+            socket -> CInt in
+            var count: CInt = 0
+            #if os(Linux)
+            // SIOCOUTQ, by its other name.
+            return ioctl(socket, UInt(TIOCOUTQ), &count) == 0 ? count : 0
+            #else
+            var size = socklen_t(MemoryLayout<CInt>.size)
+            return getsockopt(socket, SOL_SOCKET, SO_NWRITE, &count, &size) == 0 ? count : 0
+            #endif
+        }
+        return written + Int(queued ?? 0)
     }
 }

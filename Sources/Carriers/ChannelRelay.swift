@@ -56,11 +56,14 @@ public final class ChannelRelay: ChannelInboundHandler, RemovableChannelHandler 
     /// The other socket is there.
     public func join(_ server: any Channel) {
         let back = ChannelRelay(server: server, memory: self.memory)
-        guard !self.isOver, (try? server.pipeline.syncOperations.addHandler(back)) != nil else {
-            return server.close(promise: nil)
+        let isUseful = !self.isOver || !self.early.isEmpty
+        guard isUseful, (try? server.pipeline.syncOperations.addHandler(back)) != nil else {
+            self.forgetEarly()
+            return server.closeWithReset()
         }
-        self.partner = back
         self.wasJoined = true
+        if self.isOver { return self.giveLastWords(to: back) }
+        self.partner = back
         back.partner = self
         let early = self.early
         self.early = []
@@ -71,8 +74,25 @@ public final class ChannelRelay: ChannelInboundHandler, RemovableChannelHandler 
         if !server.isActive { back.end() }
     }
 
+    /// The client was reset before there was another socket: what it had said, and its end, and the reset behind them.
+    private func giveLastWords(to back: ChannelRelay) {
+        let early = self.early
+        self.early = []
+        for bytes in early { self.write(bytes, to: back) }
+        if self.inputIsClosed { back.closeOutput() } else { back.channel.flush() }
+        back.endBehindBytes()
+    }
+
     /// There will be no other socket: the client gets what it would have got there.
-    public func refuse() { self.end() }
+    public func refuse() {
+        self.forgetEarly()
+        self.end()
+    }
+
+    private func forgetEarly() {
+        for bytes in self.early { self.release(bytes.storageCapacity) }
+        self.early = []
+    }
 
     public func channelRead(context: ChannelHandlerContext, data: NIOAny) {
         let bytes = Self.unwrapInboundIn(data)
@@ -171,7 +191,8 @@ public final class ChannelRelay: ChannelInboundHandler, RemovableChannelHandler 
         if self.inputIsClosed, self.outputIsClosed { self.end() }
     }
 
-    /// Ends this socket, and, where it hadn't ended properly, the other one too: both by a reset.
+    /// Ends this socket, and, where it hadn't ended properly, the other one too: both by a reset, the other one's behind what was
+    /// said before. What the client said before there was another socket waits for that.
     private func end() {
         guard !self.isOver else { return }
         self.isOver = true
@@ -179,12 +200,21 @@ public final class ChannelRelay: ChannelInboundHandler, RemovableChannelHandler 
         let partner = self.partner
         self.partner = nil
         partner?.partner = nil
-        for bytes in self.early { self.release(bytes.storageCapacity) }
-        self.early = []
-        if isProper { self.channel.close(promise: nil) } else { self.channel.closeWithReset() }
+        if isProper { self.channel.closeProperly() } else { self.channel.closeWithReset() }
+        if !isProper { partner?.endBehindBytes() }
+        self.done()
+    }
+
+    private func endBehindBytes() {
+        guard !self.isOver else { return }
+        self.isOver = true
+        ResetBehindBytes(self.channel) { .init(isWritten: true) }.look()
+        self.channel.closeFuture.assumeIsolated().whenComplete { _ in self.done() }
+    }
+
+    private func done() {
         let onDone = self.onDone
         self.onDone = nil
-        if !isProper { partner?.end() }
         onDone?()
     }
 }

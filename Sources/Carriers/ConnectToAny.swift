@@ -53,6 +53,10 @@ public struct DialTarget: Sendable {
             .channelOption(.allowRemoteHalfClosure, value: true)
             .channelOption(.maxMessagesPerRead, value: 1)
             .channelOption(.writeBufferWaterMark, value: .init(low: 64 * 1_024, high: 256 * 1_024))
+            .channelInitializer { channel in
+                BridgedSocket.prepare(channel)
+                return channel.eventLoop.makeSucceededVoidFuture()
+            }
             .connect(to: self.addresses[index])
         guard index + 1 < self.addresses.count else { return attempt }
         return attempt.flatMapError { error in

@@ -23,6 +23,8 @@ public final class StreamBridge<Access: ConnectionAccess>: ChannelInboundHandler
     private var outputIsClosed = false
     private var isDone = false
     private var wasReset = false
+    /// Ends this socket behind what is left of the stream, once the other side's was reset.
+    private var resetBehindBytes: ResetBehindBytes?
     /// The stream has room for what the socket gives.
     private var mayRead = true
     private var readsAtOnce = 1
@@ -82,7 +84,7 @@ public final class StreamBridge<Access: ConnectionAccess>: ChannelInboundHandler
     }
 
     public func channelReadComplete(context: ChannelHandlerContext) {
-        if self.mayRead, !self.inputIsClosed { self.read() }
+        if self.mayRead, !self.inputIsClosed, self.resetBehindBytes == nil { self.read() }
     }
 
     public func userInboundEventTriggered(context: ChannelHandlerContext, event: Any) {
@@ -166,11 +168,26 @@ public final class StreamBridge<Access: ConnectionAccess>: ChannelInboundHandler
         onDone?(self)
     }
 
-    /// Ends the socket as a reset does, so that its other side doesn't take the cut for an end.
+    /// Ends the socket as a reset does, so that its other side doesn't take the cut for an end. Where that has had its end
+    /// already, nothing of what came before that is taken back.
     private func resetSocket() {
         guard !self.isDone else { return }
         self.done()
-        self.channel.closeWithReset()
+        if self.outputIsClosed { self.channel.closeProperly() } else { self.channel.closeWithReset() }
+    }
+
+    /// The same behind all that came before: the other side's socket was reset, and no bytes are to be lost by that.
+    private func resetSocketBehindBytes() {
+        guard !self.isDone, self.resetBehindBytes == nil else { return }
+        let reset = ResetBehindBytes(self.channel) { [weak self] in self?.writeRest() ?? .init(isWritten: true) }
+        self.resetBehindBytes = reset
+        reset.look()
+    }
+
+    private func writeRest() -> ResetBehindBytes.Rest {
+        self.pumpToSocket()
+        let isMore = !self.outputIsClosing && self.access.withConnection { $0.hasBytes(self.stream) } ?? false
+        return .init(isWritten: !isMore, written: self.bytesFromStream)
     }
 
     /// Gives the connection up, for a reason of ours.
@@ -189,16 +206,17 @@ extension StreamBridge: StreamOwner {
 
     public func streamIsWritable() {
         self.mayRead = true
-        if !self.inputIsClosed { self.read() }
+        if !self.inputIsClosed, self.resetBehindBytes == nil { self.read() }
     }
 
     public func streamWasReset(_ code: StreamErrorCode) {
         _ = self.access.withConnection { $0.reset(self.stream, .tcpReset) }
-        self.resetSocket()
+        if code == .tcpReset { self.resetSocketBehindBytes() } else { self.resetSocket() }
     }
 
     /// The other side's socket takes nothing more: TCP says that by a reset, too.
     public func streamWasStopped(_ code: StreamErrorCode) {
+        if code == .tcpReset { return self.resetSocketBehindBytes() }
         _ = self.access.withConnection { $0.stopSending(self.stream, code) }
         self.resetSocket()
     }

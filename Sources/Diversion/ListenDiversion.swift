@@ -17,8 +17,13 @@ public final class ListenDiversion {
     private var listeners: [any Channel] = []
     private var datagramListeners: [DatagramListener] = []
     private var isPaused = false
+    private let prepare: @Sendable (any Channel) -> Void
 
-    public init(eventLoop: any EventLoop) { self.eventLoop = eventLoop }
+    /// - Parameter prepare: sets the options of a listening socket, which those of its clients inherit.
+    public init(eventLoop: any EventLoop, prepare: @escaping @Sendable (any Channel) -> Void) {
+        self.eventLoop = eventLoop
+        self.prepare = prepare
+    }
 
     /// Where a service port is listened on.
     public enum Source: Sendable {
@@ -34,7 +39,12 @@ public final class ListenDiversion {
     ) -> EventLoopFuture<SocketAddress?> {
         let accepting = NIOLoopBound(accept, eventLoop: self.eventLoop)
         let this = NIOLoopBound(self, eventLoop: self.eventLoop)
+        let prepare = self.prepare
         let bootstrap = ServerBootstrap(group: self.eventLoop)
+            .serverChannelInitializer { channel in
+                prepare(channel)
+                return channel.eventLoop.makeSucceededVoidFuture()
+            }
             .serverChannelOption(.backlog, value: Self.backlog)
             .serverChannelOption(.socketOption(.so_reuseaddr), value: 1)
             .childChannelOption(.autoRead, value: false)

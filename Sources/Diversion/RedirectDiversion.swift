@@ -63,10 +63,15 @@ public final class RedirectDiversion {
     /// How often it is looked whether the last redirected connection has gone. †
     private static let removeEvery = TimeAmount.milliseconds(250)
 
-    public init(_ configuration: Configuration, eventLoop: any EventLoop) {
+    /// - Parameter prepare: as `ListenDiversion`'s.
+    public init(
+        _ configuration: Configuration,
+        eventLoop: any EventLoop,
+        prepare: @escaping @Sendable (any Channel) -> Void
+    ) {
         self.configuration = configuration
         self.eventLoop = eventLoop
-        self.listening = ListenDiversion(eventLoop: eventLoop)
+        self.listening = ListenDiversion(eventLoop: eventLoop, prepare: prepare)
     }
 
     public func pause(_ paused: Bool) { self.listening.pause(paused) }

@@ -136,13 +136,14 @@ public final class SidecarAgent {
                     loopback: loopback,
                     log: configuration.log
                 ),
-                eventLoop: eventLoop
+                eventLoop: eventLoop,
+                prepare: BridgedSocket.prepare
             )
             self.redirect = redirect
             self.diversion = redirect
         } else {
             self.redirect = nil
-            self.diversion = ListenDiversion(eventLoop: eventLoop)
+            self.diversion = ListenDiversion(eventLoop: eventLoop, prepare: BridgedSocket.prepare)
         }
         // Each client that is taken may need a second descriptor, for the original; some are for everything else.
         let hasDatagrams = configuration.servicePorts.contains { $0.transport == .udp }

@@ -30,6 +30,8 @@ final class LocalConnection {
     private var headerTimeout: Scheduled<Void>?
     private var isProbe = false
     private var wasCut = false
+    /// The client was reset, and what it had said before waits for the local server.
+    private var isReset = false
     private var port = ControlMessage.Port(service: 0)
 
     private static let connectTimeout = TimeAmount.seconds(5)  // †
@@ -81,7 +83,7 @@ final class LocalConnection {
         target.connect(on: self.agent.eventLoop, timeout: Self.connectTimeout).assumeIsolated()
             .whenComplete { [weak self] result in
                 switch result {
-                case .success(let channel): self?.connected(channel) ?? channel.close(promise: nil)
+                case .success(let channel): self?.connected(channel) ?? channel.closeWithReset()
                 case .failure(let error): self?.failed(error, header)
                 }
             }
@@ -118,6 +120,7 @@ final class LocalConnection {
         self.state = .bridged(bridge)
         self.withConnection { _ = $0.write(Self.byte(.connected), to: self.stream) }
         bridge.start()
+        if self.isReset { bridge.streamWasReset(.tcpReset) }
     }
 
     /// A server that waits for a header gets one that says that this is nobody's connection.
@@ -127,7 +130,7 @@ final class LocalConnection {
             ProxyHeader.local.write(version, into: &bytes)
             channel.writeAndFlush(bytes, promise: nil)
         }
-        channel.close(promise: nil)
+        channel.closeProperly()
     }
 
     private func failed(_ error: any Error, _ header: ConnectionHeader) {
@@ -216,7 +219,7 @@ extension LocalConnection: StreamOwner {
         case .flow(let stream): self.endFlow(stream)
         case .header, .connecting:
             self.withConnection { $0.reset(self.stream, .tcpReset) }
-            self.done()
+            if !self.waitsWithLastWords(code) { self.done() }
         // The answer that was given stands.
         case .refused: self.done()
         case .over: break
@@ -229,11 +232,19 @@ extension LocalConnection: StreamOwner {
         case .bridged(let bridge): bridge.streamWasStopped(code)
         case .flow(let stream): self.endFlow(stream)
         case .header, .connecting:
+            if self.waitsWithLastWords(code) { return }
             self.withConnection { $0.stopSending(self.stream, code) }
             self.done()
         case .refused: break
         case .over: break
         }
+    }
+
+    /// A client that spoke and was reset has spoken: as in TCP, the server gets what it said, and the reset behind it.
+    private func waitsWithLastWords(_ code: StreamErrorCode) -> Bool {
+        guard case .connecting = self.state, code == .tcpReset else { return false }
+        self.isReset = self.isReset || self.withConnection { $0.hasBytes(self.stream) } ?? false
+        return self.isReset
     }
 
     func streamEnded() {

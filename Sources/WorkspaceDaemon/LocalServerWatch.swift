@@ -26,7 +26,7 @@ final class LocalServerWatch {
         self.target.connect(on: DaemonLoop.eventLoop, timeout: Self.interval).assumeIsolated().whenComplete { result in
             switch result {
             case .success(let channel):
-                channel.close(promise: nil)
+                channel.closeProperly()
                 let onAnswer = self.onAnswer
                 self.onAnswer = nil
                 onAnswer?()
