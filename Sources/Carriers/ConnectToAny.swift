@@ -1,3 +1,4 @@
+import HostSupport
 public import NIOCore
 import NIOPosix
 
@@ -58,6 +59,7 @@ public struct DialTarget: Sendable {
                 return channel.eventLoop.makeSucceededVoidFuture()
             }
             .connect(to: self.addresses[index])
+            .refusingItself()
         guard index + 1 < self.addresses.count else { return attempt }
         return attempt.flatMapError { error in
             guard let error = error as? IOError, error.errnoCode == ECONNREFUSED || error.errnoCode == EADDRNOTAVAIL

@@ -1,3 +1,4 @@
+import HostSupport
 public import NIOCore
 import NIOPosix
 
@@ -72,6 +73,7 @@ public final class DatagramSocket {
                 }
             }
             .connect(to: address)
+            .refusingItself()
             .assumeIsolated()
             .whenComplete { [weak self] result in
                 switch result {

@@ -425,6 +425,10 @@ public final class TunnelClient {
 
 extension TunnelClient: StreamCarrierHandler.Owner {
     func carrierOpened(_ carrier: StreamCarrier) {
+        if let address = carrier.address, carrier.command == nil, SelfConnection.closes(carrier.channel) {
+            let reason = Failure.describe(IOError(errnoCode: ECONNREFUSED, reason: "connect"))
+            return self.failed(address, .unreachable, "\(address) can't be reached: \(reason)")
+        }
         guard self.isWanted, let address = carrier.address, self.order.addresses.contains(address) else {
             self.isDialling = false
             self.attempt = nil

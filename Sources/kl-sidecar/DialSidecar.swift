@@ -98,6 +98,11 @@ private enum TCPConnection {
         Self.limitSending(descriptor, Self.patience)
         let isConnected = address.withSockAddr { address, size in connect(descriptor, address, socklen_t(size)) == 0 }
         guard isConnected else { throw Self.failure(endpoint) }
+        if SelfConnection.willReset(descriptor) {
+            close(descriptor)
+            errno = ECONNREFUSED
+            throw Self.failure(endpoint)
+        }
         Self.limitSending(descriptor, timeval())
         var on: CInt = 1
         setsockopt(descriptor, CInt(IPPROTO_TCP), TCP_NODELAY, &on, socklen_t(MemoryLayout<CInt>.size))

@@ -1,3 +1,4 @@
+import HostSupport
 import NIOCore
 import NIOPosix
 import Tunnel
@@ -105,12 +106,7 @@ final class DatagramDialler {
     private func open(_ address: TunnelClient.Address, at place: SocketAddress) throws {
         guard !self.isStopped, self.client.isWanted, let remote = PathAddress(place) else { return }
         let wildcard = try SocketAddress(ipAddress: place.protocol == .inet6 ? "::" : "0.0.0.0", port: 0)
-        let socket = try TunnelSocket.open(
-            at: wildcard,
-            wantsLocalAddress: false,
-            eventLoop: self.eventLoop,
-            owner: self
-        )
+        let socket = try self.socket(at: wildcard, awayFrom: remote.port)
         let id = self.client.takeCarrierID()
         let route = DatagramRoute(remote: remote)
         self.carriers.append(Carrier(id: id, socket: socket, route: route, address: address))
@@ -118,6 +114,18 @@ final class DatagramDialler {
         self.client.initiator.carrierOpened(id, .datagrams, at: Clock.now())
         self.client.schedulePump()
         self.awaitAnswer(to: id)
+    }
+
+    /// A socket at any port but that which is dialled: where no sidecar is there now, it could be this machine's, and free.
+    private func socket(at wildcard: SocketAddress, awayFrom port: UInt16) throws(HostError) -> TunnelSocket {
+        func open() throws(HostError) -> TunnelSocket {
+            try TunnelSocket.open(at: wildcard, wantsLocalAddress: false, eventLoop: self.eventLoop, owner: self)
+        }
+        let socket = try open()
+        guard socket.localPort == port else { return socket }
+        // Not before there is another: it would get the same one again.
+        defer { socket.close() }
+        return try open()
     }
 
     private func awaitAnswer(to id: CarrierID) {

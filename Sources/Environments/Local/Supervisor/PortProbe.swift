@@ -1,3 +1,4 @@
+import HostSupport
 import NIOCore
 import NIOPosix
 
@@ -73,6 +74,7 @@ final class PortProbe {
         ClientBootstrap(group: self.eventLoop)
             .connectTimeout(.seconds(1))
             .connect(to: address)
+            .refusingItself()
             .assumeIsolated()
             .whenComplete { [weak self] result in
                 switch result {
