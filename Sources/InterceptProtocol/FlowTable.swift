@@ -2,19 +2,48 @@ public import NIOCore
 
 /// Flows by what tells them apart, in the order of their last use: the longest idle one is found at once, and goes first.
 ///
-/// Whoever forges addresses makes flows that nobody answers. Those go before all that were answered, once they have waited
-/// for long, or are half of all: a client that has just asked is waited for.
+/// ```
+///   asked ── an answer ─▶ answered ── a second exchange ─▶ session
+/// ```
 ///
-/// Two lists through the slots of an array: each use moves one to its list's end, and nothing is searched.
+/// Senders that forge addresses make flows that nobody answers. Those go before all that were answered, once they have waited
+/// for long, or are half of all: a client that has just asked is waited for. Of the answered ones those with one exchange go
+/// first, as a resolver makes them with each question: they push out no session while sessions are at most half of all.
+///
+/// A list for each stage through the slots of an array: each use moves a flow to its list's end, and nothing is searched.
 public struct FlowTable<Key: Hashable, Flow> {
+    private enum Stage: Int, CaseIterable {
+        case asked
+        case answered
+        case session
+    }
+
     private struct Slot {
         var key: Key
         var flow: Flow
+        let begunAt: NIODeadline
         var usedAt: NIODeadline
-        var isAnswered = false
+        var stage = Stage.asked
+        /// Since the first answer.
+        var hasAskedAgain = false
         /// Towards the longest idle one, and towards the one used last.
         var older: Int?
         var newer: Int?
+
+        /// What a payload makes of it. A second exchange is a question after the first answer, with an answer of its own; or, as
+        /// Linux's conntrack has it ("assured", nf_conntrack_proto_udp.c), anything later than 2 s after the first question.
+        mutating func advance(_ isAnswer: Bool, at now: NIODeadline) {
+            switch self.stage {
+            case .asked: if isAnswer { self.stage = .answered }
+            case .answered:
+                if now > self.begunAt + FlowLimits.secondExchangeAfter || (isAnswer && self.hasAskedAgain) {
+                    self.stage = .session
+                } else if !isAnswer {
+                    self.hasAskedAgain = true
+                }
+            case .session: break
+            }
+        }
     }
 
     private var slots: [Slot?] = []
@@ -26,30 +55,41 @@ public struct FlowTable<Key: Hashable, Flow> {
         var count = 0
     }
 
-    private var answered = List()
-    private var unanswered = List()
+    private var lists = [List](repeating: List(), count: Stage.allCases.count)
     private let atMost: Int
-    private let idle: TimeAmount
+    private let times: FlowTimes
 
     /// - Parameters:
     ///   - atMost: how many are kept; 1 or more.
-    ///   - idle: how long one lives without being used.
-    public init(atMost: Int, idle: TimeAmount) {
+    ///   - times: how long one lives without being used.
+    public init(atMost: Int, times: FlowTimes) {
         self.atMost = max(1, atMost)
-        self.idle = idle
+        self.times = times
     }
 
     public var count: Int { self.index.count }
 
     public var flows: [Flow] { self.slots.compactMap { $0?.flow } }
 
-    /// When the longest idle one ends, unless it is used.
-    public var nextExpiry: NIODeadline? { self.longestIdle.map { $0.usedAt + self.idle } }
+    /// When the first one ends, unless it is used.
+    public var nextExpiry: NIODeadline? { self.nextToEnd?.at }
 
-    private var longestIdle: Slot? {
-        let slots = [self.answered.oldest, self.unanswered.oldest].compactMap { $0.flatMap { self.slots[$0] } }
-        return slots.min { $0.usedAt < $1.usedAt }
+    private var nextToEnd: (key: Key, at: NIODeadline)? {
+        let ends = Stage.allCases.compactMap { stage -> (key: Key, at: NIODeadline)? in
+            self.oldest(stage).map { ($0.key, $0.usedAt + self.idle(stage)) }
+        }
+        return ends.min { $0.at < $1.at }
     }
+
+    private func idle(_ stage: Stage) -> TimeAmount {
+        switch stage {
+        case .asked: self.times.unanswered
+        case .answered: self.count > self.atMost / 2 ? self.times.crowded : self.times.answered
+        case .session: self.times.answered
+        }
+    }
+
+    private func oldest(_ stage: Stage) -> Slot? { self.lists[stage.rawValue].oldest.flatMap { self.slots[$0] } }
 
     /// Without using it.
     public func peek(_ key: Key) -> Flow? { self.index[key].flatMap { self.slots[$0]?.flow } }
@@ -61,7 +101,7 @@ public struct FlowTable<Key: Hashable, Flow> {
         guard let at = self.index[key] else { return nil }
         self.unlink(at)
         self.slots[at]?.usedAt = now
-        if isAnswer { self.slots[at]?.isAnswered = true }
+        self.slots[at]?.advance(isAnswer, at: now)
         self.link(at)
         return self.slots[at]?.flow
     }
@@ -73,7 +113,7 @@ public struct FlowTable<Key: Hashable, Flow> {
     public mutating func insert(_ flow: Flow, for key: Key, at now: NIODeadline) -> Flow? {
         var gone = self.remove(key)
         if self.count >= self.atMost, let key = self.leastNeeded(at: now) { gone = self.remove(key) }
-        let slot = Slot(key: key, flow: flow, usedAt: now)
+        let slot = Slot(key: key, flow: flow, begunAt: now, usedAt: now)
         let at: Int
         if let reused = self.free.popLast() {
             at = reused
@@ -88,11 +128,11 @@ public struct FlowTable<Key: Hashable, Flow> {
     }
 
     private func leastNeeded(at now: NIODeadline) -> Key? {
-        let answered = self.answered.oldest.flatMap { self.slots[$0] }
-        guard let unanswered = self.unanswered.oldest.flatMap({ self.slots[$0] }) else { return answered?.key }
+        let answered = (self.oldest(.answered) ?? self.oldest(.session))?.key
+        guard let unanswered = self.oldest(.asked) else { return answered }
         let isLate = unanswered.usedAt + FlowLimits.answerTime <= now
-        let isOneOfMany = self.unanswered.count >= max(1, self.atMost / 2)
-        return isLate || isOneOfMany ? unanswered.key : answered?.key ?? unanswered.key
+        let isOneOfMany = self.lists[Stage.asked.rawValue].count >= max(1, self.atMost / 2)
+        return isLate || isOneOfMany ? unanswered.key : answered ?? unanswered.key
     }
 
     @discardableResult
@@ -108,8 +148,8 @@ public struct FlowTable<Key: Hashable, Flow> {
     /// Takes out those that have been idle for too long.
     public mutating func expire(at now: NIODeadline) -> [Flow] {
         var gone: [Flow] = []
-        while let slot = self.longestIdle, slot.usedAt + self.idle <= now {
-            if let flow = self.remove(slot.key) { gone.append(flow) }
+        while let next = self.nextToEnd, next.at <= now {
+            if let flow = self.remove(next.key) { gone.append(flow) }
         }
         return gone
     }
@@ -117,36 +157,34 @@ public struct FlowTable<Key: Hashable, Flow> {
     /// Takes all out.
     public mutating func removeAll() -> [Flow] {
         let all = self.flows
-        self = FlowTable(atMost: self.atMost, idle: self.idle)
+        self = FlowTable(atMost: self.atMost, times: self.times)
         return all
     }
 
     // MARK: The lists
 
-    private func list(of at: Int) -> WritableKeyPath<Self, List> {
-        self.slots[at]?.isAnswered ?? false ? \.answered : \.unanswered
-    }
+    private func list(of at: Int) -> Int { (self.slots[at]?.stage ?? .asked).rawValue }
 
     private mutating func link(_ at: Int) {
         let list = self.list(of: at)
-        let newest = self[keyPath: list].newest
+        let newest = self.lists[list].newest
         self.slots[at]?.older = newest
         self.slots[at]?.newer = nil
-        if let newest { self.slots[newest]?.newer = at } else { self[keyPath: list].oldest = at }
-        self[keyPath: list].newest = at
-        self[keyPath: list].count += 1
+        if let newest { self.slots[newest]?.newer = at } else { self.lists[list].oldest = at }
+        self.lists[list].newest = at
+        self.lists[list].count += 1
     }
 
     private mutating func unlink(_ at: Int) {
         let list = self.list(of: at)
         let (older, newer) = (self.slots[at]?.older, self.slots[at]?.newer)
-        if let older { self.slots[older]?.newer = newer } else { self[keyPath: list].oldest = newer }
-        if let newer { self.slots[newer]?.older = older } else { self[keyPath: list].newest = older }
-        self[keyPath: list].count -= 1
+        if let older { self.slots[older]?.newer = newer } else { self.lists[list].oldest = newer }
+        if let newer { self.slots[newer]?.older = older } else { self.lists[list].newest = older }
+        self.lists[list].count -= 1
     }
 }
 
-/// How many flows there are at most at either end, and how long they live unused (PROTOCOL, UDP services).
+/// How many flows there are at most at either end (PROTOCOL, UDP services).
 public enum FlowLimits {
     public static let flows = 1_024  // †
 
@@ -160,9 +198,8 @@ public enum FlowLimits {
     /// After which a new client's flow that nobody has answered goes first when there is no room.
     public static let answerTime = TimeAmount.seconds(2)  // †
 
-    public static let idleAtSidecar = TimeAmount.seconds(60)
-    /// Longer, so that a flow that a client may still use isn't unknown.
-    public static let idleAtWorkspace = TimeAmount.seconds(120)
+    /// nf_conntrack_proto_udp.c: `stream_ts`.
+    static let secondExchangeAfter = TimeAmount.seconds(2)
 }
 
 /// How many new flows may be made now: a bucket that holds `FlowLimits.flows` and fills with `FlowLimits.newPerSecond`.

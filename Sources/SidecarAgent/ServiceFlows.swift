@@ -8,14 +8,14 @@ import NIOCore
 final class ServiceFlows {
     private unowned let agent: SidecarAgent
     private var table: FlowTable<FlowKey, ClientFlow>
-    private var expiry: Scheduled<Void>?
+    private let expiry = FlowExpiry()
     private var budget = FlowBudget()
     private var droppedSince: (said: NIODeadline, count: UInt64)?
 
-    /// - Parameter atMost: how many are kept; the longest idle one goes for one more, of those that nobody has answered first.
+    /// - Parameter atMost: how many are kept; for one more another goes, as `FlowTable` has it.
     init(agent: SidecarAgent, atMost: Int) {
         self.agent = agent
-        self.table = FlowTable(atMost: atMost, idle: FlowLimits.idleAtSidecar)
+        self.table = FlowTable(atMost: atMost, times: .atSidecar(kernel: KernelFlowTimes.answered))
     }
 
     var count: Int { self.table.count }
@@ -125,17 +125,15 @@ final class ServiceFlows {
     // MARK: Ends
 
     private func watchExpiry() {
-        guard self.expiry == nil, let next = self.table.nextExpiry else { return }
-        self.expiry = self.agent.eventLoop.assumeIsolated().scheduleTask(deadline: next) { [weak self] in
+        self.expiry.watch(self.table.nextExpiry, on: self.agent.eventLoop) { [weak self] in
             guard let self else { return }
-            self.expiry = nil
             for flow in self.table.expire(at: .now()) { flow.end() }
             self.watchExpiry()
         }
     }
 
     func close() {
-        self.expiry?.cancel()
+        self.expiry.cancel()
         for flow in self.table.removeAll() { flow.end() }
     }
 }

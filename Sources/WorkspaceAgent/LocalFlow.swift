@@ -29,7 +29,7 @@ final class LocalFlows {
     /// Each flow has one number at most: the last that its header came with.
     private var byNumber: [UInt64: LocalFlow] = [:]
     private var waitingBytes = 0
-    private var expiry: Scheduled<Void>?
+    private let expiry = FlowExpiry()
     private var budget = FlowBudget()
     private var isReceiving = false
 
@@ -41,7 +41,7 @@ final class LocalFlows {
     init(agent: WorkspaceAgent) {
         self.agent = agent
         let atMost = FlowLimits.flows(ofDescriptors: agent.configuration.descriptorLimit)
-        self.table = FlowTable(atMost: atMost, idle: FlowLimits.idleAtWorkspace)
+        self.table = FlowTable(atMost: atMost, times: .atWorkspace)
     }
 
     private func withConnection<Result>(_ body: (inout Connection) -> Result) -> Result? {
@@ -184,10 +184,8 @@ final class LocalFlows {
     // MARK: Ends
 
     private func watchExpiry() {
-        guard self.expiry == nil, let next = self.table.nextExpiry else { return }
-        self.expiry = self.agent.eventLoop.assumeIsolated().scheduleTask(deadline: next) { [weak self] () -> Void in
+        self.expiry.watch(self.table.nextExpiry, on: self.agent.eventLoop) { [weak self] in
             guard let self else { return }
-            self.expiry = nil
             for flow in self.table.expire(at: .now()) { self.close(flow) }
             self.watchExpiry()
         }
@@ -204,8 +202,7 @@ final class LocalFlows {
 
     /// The connection is over, or the ports lead elsewhere: numbers mean nothing any more, or the sidecar is asked again.
     func endAll() {
-        self.expiry?.cancel()
-        self.expiry = nil
+        self.expiry.cancel()
         for flow in self.table.removeAll() { self.close(flow) }
     }
 }

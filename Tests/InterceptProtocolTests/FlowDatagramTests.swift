@@ -79,7 +79,7 @@ import Testing
     private static func at(_ seconds: Int64) -> NIODeadline { .uptimeNanoseconds(0) + .seconds(seconds) }
 
     @Test func theLongestIdleGoesFirst() {
-        var table = FlowTable<Int, String>(atMost: 3, idle: .seconds(60))
+        var table = FlowTable<Int, String>(atMost: 3, times: .same(.seconds(60)))
         for key in 1...3 { #expect(table.insert("\(key)", for: key, at: Self.at(Int64(key))) == nil) }
         #expect(table.use(1, at: Self.at(4)) == "1")
         #expect(table.insert("4", for: 4, at: Self.at(5)) == "2")
@@ -92,7 +92,7 @@ import Testing
 
     /// A flood of clients whom nobody answers pushes out itself.
     @Test func thoseThatWereAnsweredStay() {
-        var table = FlowTable<Int, Int>(atMost: 10, idle: .seconds(60))
+        var table = FlowTable<Int, Int>(atMost: 10, times: .same(.seconds(60)))
         for key in 0..<5 {
             table.insert(key, for: key, at: Self.at(0))
             #expect(table.use(key, isAnswer: true, at: Self.at(1)) == key)
@@ -112,7 +112,7 @@ import Testing
 
     /// Each question from a port of its own, as resolvers ask: whom nobody has answered yet is waited for.
     @Test func whoHasJustAskedStaysThoughAllOthersWereAnswered() {
-        var table = FlowTable<Int, Int>(atMost: 10, idle: .seconds(60))
+        var table = FlowTable<Int, Int>(atMost: 10, times: .same(.seconds(60)))
         var waiting: [Int] = []
         for key in 0..<1_000 {
             let now = NIODeadline.uptimeNanoseconds(0) + .milliseconds(Int64(key) * 10)
@@ -127,7 +127,7 @@ import Testing
     }
 
     @Test func endsAfterItsTime() {
-        var table = FlowTable<Int, Int>(atMost: 10, idle: .seconds(60))
+        var table = FlowTable<Int, Int>(atMost: 10, times: .same(.seconds(60)))
         for key in 0..<5 { table.insert(key, for: key, at: Self.at(Int64(key))) }
         #expect(table.nextExpiry == Self.at(60))
         #expect(table.use(0, at: Self.at(30)) == 0)
@@ -141,7 +141,7 @@ import Testing
     }
 
     @Test func ofOneKeyThereIsOne() {
-        var table = FlowTable<Int, String>(atMost: 2, idle: .seconds(60))
+        var table = FlowTable<Int, String>(atMost: 2, times: .same(.seconds(60)))
         table.insert("a", for: 1, at: Self.at(0))
         #expect(table.insert("b", for: 1, at: Self.at(1)) == "a")
         #expect(table.count == 1 && table.peek(1) == "b")
@@ -151,7 +151,7 @@ import Testing
 
     /// As a flood of clients, or of numbers, would have it: nothing grows.
     @Test func aMillionOfThemKeepAsManyAsThereMayBe() {
-        var table = FlowTable<UInt64, UInt64>(atMost: FlowLimits.flows, idle: .seconds(60))
+        var table = FlowTable<UInt64, UInt64>(atMost: FlowLimits.flows, times: .same(.seconds(60)))
         var gone: UInt64 = 0
         for number in 0..<1_000_000 as Range<UInt64> {
             if let oldest = table.insert(number, for: number, at: Self.at(0)) {
@@ -167,7 +167,7 @@ import Testing
 
     /// Against a plain list, by the same steps.
     @Test func isWhatAListWouldBe() {
-        var table = FlowTable<Int, Int>(atMost: 8, idle: .seconds(20))
+        var table = FlowTable<Int, Int>(atMost: 8, times: .same(.seconds(20)))
         var list: [(key: Int, at: Int64)] = []
         var state: UInt64 = 42
         for step in 0..<20_000 as Range<Int64> {

@@ -1,0 +1,32 @@
+public import NIOCore
+
+#if canImport(Glibc)
+import Glibc
+#elseif canImport(Musl)
+import Musl
+#else
+import Darwin
+#endif
+
+/// How long the kernel remembers flows of UDP in this network namespace.
+public enum KernelFlowTimes {
+    private static let answeredPath = "/proc/sys/net/netfilter/nf_conntrack_udp_timeout_stream"
+
+    /// Those that were answered; nil: it tracks none here, or doesn't tell.
+    public static var answered: TimeAmount? {
+        let descriptor = open(Self.answeredPath, O_RDONLY | O_CLOEXEC)
+        guard descriptor >= 0 else { return nil }
+        defer { close(descriptor) }
+        var bytes = [UInt8](repeating: 0, count: 32)
+        let count = read(descriptor, &bytes, bytes.count)
+        guard count > 0 else { return nil }
+        return Self.seconds(String(decoding: bytes[..<count], as: UTF8.self))
+    }
+
+    /// As the file has them.
+    static func seconds(_ text: String) -> TimeAmount? {
+        let digits = text.prefix { !$0.isWhitespace }
+        guard let seconds = Int64(digits), (1...Int64(Int32.max)).contains(seconds) else { return nil }
+        return .seconds(seconds)
+    }
+}
