@@ -17,8 +17,10 @@ final class ClientFlow {
     /// Where the client sends to, behind a redirect; nil: to the listener itself.
     let called: SocketAddress?
     private var listener: DatagramListener
-    private var client: SocketAddress
+    private(set) var client: SocketAddress
     private var answersFrom: SocketAddress?
+    /// Of the payload that the client has sent last.
+    private(set) var lastSize: Int
 
     var route = FlowRoute()
     /// Whose number the route has.
@@ -44,6 +46,14 @@ final class ClientFlow {
         self.listener = listener
         self.client = arrival.client
         self.answersFrom = arrival.called
+        self.lastSize = arrival.payload.readableBytes
+    }
+
+    /// Where the client's datagrams come to, with the listener's own port; nil: the system doesn't tell.
+    var calledAddress: SocketAddress? {
+        var address = self.answersFrom ?? self.listener.localAddress
+        address?.port = self.listener.localAddress?.port
+        return address
     }
 
     var header: ConnectionHeader {
@@ -55,6 +65,7 @@ final class ClientFlow {
         self.listener = listener
         self.client = arrival.client
         self.answersFrom = arrival.called
+        self.lastSize = arrival.payload.readableBytes
     }
 
     func answer(_ payload: ByteBuffer) { self.listener.send(payload, to: self.client, from: self.answersFrom) }

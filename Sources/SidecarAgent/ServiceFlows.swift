@@ -11,6 +11,7 @@ final class ServiceFlows {
     private let expiry = FlowExpiry()
     private var budget = FlowBudget()
     private var droppedSince: (said: NIODeadline, count: UInt64)?
+    private let unreachable = PortUnreachable()
 
     /// - Parameter atMost: how many are kept; for one more another goes, as `FlowTable` has it.
     init(agent: SidecarAgent, atMost: Int) {
@@ -80,14 +81,21 @@ final class ServiceFlows {
                 self.agent.flowWasIntercepted()
             }
             if holder.send(payload, of: flow, at: now) { return }
+            // There was no room for this one: the next may get through.
+            return self.passOn(payload, of: flow, countedFor: holder, tellsRefusal: false)
         }
         self.passOn(payload, of: flow, countedFor: holder)
     }
 
-    /// To the original. Where the workspace is to be had alone, the payload is dropped: UDP has no reset.
-    func passOn(_ payload: ByteBuffer, of flow: ClientFlow, countedFor link: WorkspaceLink?) {
+    /// To the original. Where the workspace is to be had alone, the payload is refused.
+    func passOn(
+        _ payload: ByteBuffer,
+        of flow: ClientFlow,
+        countedFor link: WorkspaceLink?,
+        tellsRefusal: Bool = true
+    ) {
         if flow.route.way != .original { flow.link?.forget(flow) }
-        if link?.intercept?.onUnavailable == .refuse { return }
+        if link?.intercept?.onUnavailable == .refuse { return tellsRefusal ? self.refuse(flow) : () }
         guard let original = flow.original ?? self.openOriginal(for: flow, countedFor: link) else { return }
         original.send(payload)
     }
@@ -104,12 +112,20 @@ final class ServiceFlows {
                 _ = self.table.use(flow.key, isAnswer: true, at: .now())
                 flow.answer(payload)
             // The next payload tries again.
-            case .failed: flow.original = nil
+            case .failed(let error):
+                flow.original = nil
+                if flow.route.way == .original, Failure.isRefusal(error) { self.refuse(flow) }
             }
         }
         flow.original = socket
         self.agent.flowWasPassed(countedFor: link)
         return socket
+    }
+
+    /// UDP's reset, where this process may send it.
+    private func refuse(_ flow: ClientFlow) {
+        guard let called = flow.calledAddress else { return }
+        self.unreachable.tell(flow.client, called: called, size: flow.lastSize)
     }
 
     /// The workspace's answer.

@@ -1,5 +1,6 @@
 """UDP services through an intercept: each question is answered to its asker, by the side that has the service."""
 
+import os
 import pathlib
 import socket
 import statistics
@@ -99,6 +100,41 @@ def test_original_answers_the_first_question_while_nothing_listens_in_the_worksp
     client.comes_to("original")
     service.serve("ada")
     client.comes_to("ada", 10)
+
+
+def is_refused(place):
+    """Whether a client is told that nobody takes what it sends."""
+    with socket.socket(socket.AF_INET6 if ":" in place[0] else socket.AF_INET, socket.SOCK_DGRAM) as client:
+        client.settimeout(5)
+        client.connect(place)
+        client.send(b"hello")
+        try:
+            client.recv(1_000)
+        except ConnectionRefusedError:
+            return True
+        except TimeoutError:
+            pass
+        return False
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="ICMP messages need CAP_NET_RAW. Run the tests as root")
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1", "0.0.0.0"])
+def test_what_nobody_takes_is_refused(processes, binaries, folder, host):
+    service = Service(processes, binaries, folder, host=host)
+    if host == "0.0.0.0":
+        service.public = ("127.0.0.2", service.public[1])
+    service.start_sidecar()
+    assert is_refused(service.public)
+    workspace = service.start_workspace()
+    assert is_refused(service.public)
+    assert workspace.stop() == 0
+    service.start_workspace("--on-unavailable", "refuse")
+    # By the workspace's word, then for 5 s without asking it again.
+    assert is_refused(service.public)
+    service.serve("original")
+    assert is_refused(service.public)
+    service.serve("ada")
+    eventually("the workspace answers", lambda: who(service.public, timeout=0.5) == "ada", 2)
 
 
 def test_refused_where_the_workspace_is_to_be_had_alone(service):

@@ -16,6 +16,17 @@ from harness.waiting import eventually
 V4, V6 = "10.112.0.2", "fd6b:6c02::2"
 PORT = 5353
 FIXED = 40_053
+REFUSED = """
+import socket, sys
+client = socket.socket(socket.AF_INET6 if ":" in sys.argv[1] else socket.AF_INET, socket.SOCK_DGRAM)
+client.settimeout(5)
+client.connect((sys.argv[1], int(sys.argv[2])))
+client.send(b"hello")
+try:
+    print(client.recv(1000))
+except OSError as error:
+    print(type(error).__name__)
+"""
 ASK = [sys.executable, "-B", PROGRAMS / "udp_client.py", "--count", "1"]
 
 
@@ -35,6 +46,11 @@ class Pair:
     def who(self, address=V4, machine=None, port=PORT, timeout=2):
         command = [*ASK, "--host", address, "--port", port, "--timeout", timeout]
         return (machine or self.client).run(*command).strip()
+
+    def is_refused(self, address=V4):
+        """Whether a client is told that nobody takes what it sends."""
+        said = self.client.run(sys.executable, "-B", "-c", REFUSED, address, PORT).strip()
+        return said == "ConnectionRefusedError"
 
     def fixed(self, address=V4, port=FIXED):
         prefix = [*self.client.prefix, sys.executable, "-B", "-u"]
@@ -63,7 +79,7 @@ def run(pair, processes, binaries, folder):
     keys = {"sidecar": KeyPair(), "workspace": KeyPair()}
     files = {name: key.write(folder / f"{name}.key") for name, key in keys.items()}
 
-    def start(*flags, serves=True):
+    def start(*flags, serves=True, refuses=False):
         port = free_datagram_port()
         if serves:
             start_server(processes, "ada", port)
@@ -72,6 +88,7 @@ def run(pair, processes, binaries, folder):
         sidecar = Sidecar(processes, binaries, ["--private-key-file", files["sidecar"], *arguments])
         there = endpoint(keys["sidecar"].public, *sidecar.tunnel)
         arguments = ["--private-key-file", files["workspace"], "--sidecar", there, "--map", f"{PORT}:{port}/udp"]
+        arguments += ["--on-unavailable", "refuse"] if refuses else []
         return sidecar, lambda: Workspace(processes, binaries, arguments)
 
     return start
@@ -171,3 +188,10 @@ def test_fifty_clients_at_once(pair, run):
         assert asker.communicate(timeout=120)[0].split() == ["ada"] * 20
 
 
+
+
+def test_what_nobody_takes_is_refused(pair, run):
+    """To the client, the message is about the port that it called."""
+    _, workspace = run(serves=False, refuses=True)
+    workspace()
+    assert pair.is_refused(V4) and pair.is_refused(V6)
