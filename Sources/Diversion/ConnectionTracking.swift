@@ -90,6 +90,16 @@ struct ConnectionTracking: ~Copyable {
         return found
     }
 
+    /// Has the kernel know a flow, if it doesn't: as one that was answered, and that is sent to another port of this machine.
+    func keep(_ original: Tuple, to address: [UInt8], _ port: UInt16, seconds: UInt32) throws(DiversionError) {
+        let family = address.count == 4 ? AF_INET : AF_INET6
+        let flags = NLM_F_REQUEST | NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL
+        let attributes = ConntrackMessage.translated(original, to: address, port, seconds: seconds)
+        try self.send(IPCTNL_MSG_CT_NEW, family: family, flags: flags, attributes)
+        let code = try self.receive { _ in true }
+        guard code == 0 || code == EEXIST else { throw Self.error("doesn't take a flow", code) }
+    }
+
     // MARK: Netlink
 
     private func send(

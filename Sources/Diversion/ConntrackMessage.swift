@@ -83,7 +83,39 @@ enum ConntrackMessage {
     // MARK: Writing
 
     /// What a question for the flow with these answers names it by.
-    static func replyAttribute(_ tuple: ConnectionTracking.Tuple) -> [UInt8] {
+    static func replyAttribute(_ tuple: ConnectionTracking.Tuple) -> [UInt8] { Self.attribute(CTA_TUPLE_REPLY, tuple) }
+
+    /// A flow that was answered, and whose packets go to that port of that address in place of where they are sent.
+    static func translated(
+        _ original: ConnectionTracking.Tuple,
+        to address: [UInt8],
+        _ port: UInt16,
+        seconds: UInt32
+    ) -> [UInt8] {
+        let isIPv4 = address.count == 4
+        // The kernel makes the answers' tuple of these two.
+        let reply = ConnectionTracking.Tuple(
+            source: original.destination,
+            destination: original.source,
+            sourcePort: original.destinationPort,
+            destinationPort: original.sourcePort
+        )
+        let ports =
+            Self.attribute(UInt16(CTA_PROTONAT_PORT_MIN.rawValue), Self.bytes(port))
+            + Self.attribute(UInt16(CTA_PROTONAT_PORT_MAX.rawValue), Self.bytes(port))
+        let translation =
+            Self.attribute(UInt16((isIPv4 ? CTA_NAT_V4_MINIP : CTA_NAT_V6_MINIP).rawValue), address)
+            + Self.attribute(UInt16((isIPv4 ? CTA_NAT_V4_MAXIP : CTA_NAT_V6_MAXIP).rawValue), address)
+            + Self.attribute(UInt16(CTA_NAT_PROTO.rawValue) | Self.nested, ports)
+        // The kernel asks for the last one (EBUSY).
+        let status = [IPS_SEEN_REPLY, IPS_ASSURED, IPS_CONFIRMED].reduce(0 as UInt32) { $0 | UInt32($1.rawValue) }
+        return Self.attribute(CTA_TUPLE_ORIG, original) + Self.attribute(CTA_TUPLE_REPLY, reply)
+            + Self.attribute(UInt16(CTA_STATUS.rawValue), Self.bytes(status))
+            + Self.attribute(UInt16(CTA_TIMEOUT.rawValue), Self.bytes(seconds))
+            + Self.attribute(UInt16(CTA_NAT_DST.rawValue) | Self.nested, translation)
+    }
+
+    private static func attribute(_ type: ctattr_type, _ tuple: ConnectionTracking.Tuple) -> [UInt8] {
         let isIPv4 = tuple.source.count == 4
         let addresses =
             Self.attribute(UInt16((isIPv4 ? CTA_IP_V4_SRC : CTA_IP_V6_SRC).rawValue), tuple.source)
@@ -95,10 +127,12 @@ enum ConntrackMessage {
         let body =
             Self.attribute(UInt16(CTA_TUPLE_IP.rawValue) | Self.nested, addresses)
             + Self.attribute(UInt16(CTA_TUPLE_PROTO.rawValue) | Self.nested, ports)
-        return Self.attribute(UInt16(CTA_TUPLE_REPLY.rawValue) | Self.nested, body)
+        return Self.attribute(UInt16(type.rawValue) | Self.nested, body)
     }
 
-    private static func bytes(_ port: UInt16) -> [UInt8] { [UInt8(port >> 8), UInt8(port & 0xFF)] }
+    private static func bytes(_ number: some FixedWidthInteger) -> [UInt8] {
+        withUnsafeBytes(of: number.bigEndian) { Array($0) }
+    }
 
     private static func attribute(_ type: UInt16, _ body: [UInt8]) -> [UInt8] {
         var header = nlattr()

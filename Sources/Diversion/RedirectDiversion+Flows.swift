@@ -57,6 +57,33 @@ extension RedirectDiversion {
         }
     }
 
+    /// Before an answer that comes late: the kernel may have forgotten the flow, and would let the answer leave from the
+    /// listener's port. One that was answered once it forgets after 30 s (`nf_conntrack_udp_timeout`).
+    ///
+    /// - Parameters:
+    ///   - called: what the client has sent to, and where that arrived.
+    public func keepFlow(of client: SocketAddress, called: SocketAddress, arrival: SocketAddress, port: UInt16) {
+        // Once new flows go to the original, this one does, too.
+        guard self.diverted.udp.contains(port), let listener = self.rules?.datagramListeners[port] else { return }
+        let address = Self.address(arrival)
+        let original = ConnectionTracking.Tuple(
+            source: Self.address(client),
+            destination: Self.address(called),
+            sourcePort: UInt16(clamping: client.port ?? 0),
+            destinationPort: UInt16(clamping: called.port ?? 0)
+        )
+        let addresses = [original.source, original.destination, address]
+        guard !address.isEmpty, addresses.allSatisfy({ $0.count == address.count }) else { return }
+        do throws(DiversionError) {
+            try ConnectionTracking().keep(original, to: address, listener, seconds: Self.keptSeconds)
+        } catch {
+            self.configuration.log?.debug("\(error) An answer that came late may not reach its client.")
+        }
+    }
+
+    /// The kernel's own, for flows that were answered. The next packet makes it what the kernel has been told.
+    private static let keptSeconds: UInt32 = 120
+
     /// 4 bytes or 16; an IPv4 address of an IPv6 socket has 4.
     static func address(_ address: SocketAddress) -> [UInt8] {
         switch address {

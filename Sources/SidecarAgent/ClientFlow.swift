@@ -18,7 +18,9 @@ final class ClientFlow {
     let called: SocketAddress?
     private var listener: DatagramListener
     private(set) var client: SocketAddress
-    private var answersFrom: SocketAddress?
+    private(set) var answersFrom: SocketAddress?
+    /// When the last payload came or went.
+    private(set) var usedAt = NIODeadline.now()
     /// Of the payload that the client has sent last.
     private(set) var lastSize: Int
 
@@ -66,9 +68,13 @@ final class ClientFlow {
         self.client = arrival.client
         self.answersFrom = arrival.called
         self.lastSize = arrival.payload.readableBytes
+        self.usedAt = .now()
     }
 
-    func answer(_ payload: ByteBuffer) { self.listener.send(payload, to: self.client, from: self.answersFrom) }
+    func answer(_ payload: ByteBuffer) {
+        self.usedAt = .now()
+        self.listener.send(payload, to: self.client, from: self.answersFrom)
+    }
 
     func end() {
         self.link?.forget(self)

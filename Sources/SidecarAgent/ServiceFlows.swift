@@ -13,6 +13,9 @@ final class ServiceFlows {
     private var droppedSince: (said: NIODeadline, count: UInt64)?
     private let unreachable = PortUnreachable()
 
+    /// So long the kernel certainly remembers a flow that it redirects: 30 s, unless it was told otherwise. †
+    private static let kernelKnows = TimeAmount.seconds(5)
+
     /// - Parameter atMost: how many are kept; for one more another goes, as `FlowTable` has it.
     init(agent: SidecarAgent, atMost: Int) {
         self.agent = agent
@@ -110,7 +113,7 @@ final class ServiceFlows {
             switch event {
             case .payload(let payload):
                 _ = self.table.use(flow.key, isAnswer: true, at: .now())
-                flow.answer(payload)
+                self.deliver(payload, to: flow)
             // The next payload tries again.
             case .failed(let error):
                 flow.original = nil
@@ -135,6 +138,17 @@ final class ServiceFlows {
         // It is the workspace's now: what the original may still say is no answer to that.
         flow.original?.close()
         flow.original = nil
+        self.deliver(payload, to: flow)
+    }
+
+    private func deliver(_ payload: ByteBuffer, to flow: ClientFlow) {
+        #if os(Linux)
+        if let redirect = self.agent.redirect, let called = flow.called, let arrival = flow.answersFrom,
+            NIODeadline.now() - flow.usedAt >= Self.kernelKnows
+        {
+            redirect.keepFlow(of: flow.client, called: called, arrival: arrival, port: flow.key.port)
+        }
+        #endif
         flow.answer(payload)
     }
 

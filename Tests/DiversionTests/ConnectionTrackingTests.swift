@@ -130,6 +130,23 @@ struct ConnectionTrackingTests {
         }
     }
 
+    /// Types and values by number, as linux/netfilter/nfnetlink_conntrack.h has them.
+    @Test func aFlowThatIsToBeKeptIsWrittenWithItsTranslation() {
+        let flow = Self.flow(53, 40_003)
+        let turned = Self.tuple(Self.service, 53, Self.client, 4_000)
+        let listener = Self.elsewhere
+        let expected =
+            Self.tupleBytes(1, flow.original) + Self.tupleBytes(2, turned) + Self.attribute(3, [0, 0, 0, 14])
+            + Self.attribute(7, [0, 0, 0, 120])
+            + Self.nested(
+                13,
+                Self.attribute(1, listener),
+                Self.attribute(2, listener),
+                Self.nested(3, Self.attribute(1, [0x9C, 0x43]), Self.attribute(2, [0x9C, 0x43]))
+            )
+        #expect(ConntrackMessage.translated(flow.original, to: listener, 40_003, seconds: 120) == expected)
+    }
+
     @Test func aQuestionIsReadAsItWasWritten() {
         for reply in [
             Self.flow(53, 40_003).reply,

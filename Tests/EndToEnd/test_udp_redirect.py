@@ -10,7 +10,7 @@ from harness import machine as machines
 from harness.agents import Sidecar, Workspace, endpoint
 from harness.docker_project import PROGRAMS
 from harness.keys import KeyPair
-from harness.udp import FixedClient, free_datagram_port, start_server
+from harness.udp import FixedClient, LateServer, free_datagram_port, start_server
 from harness.waiting import eventually
 
 V4, V6 = "10.112.0.2", "fd6b:6c02::2"
@@ -74,14 +74,16 @@ def pair(processes, closing):
 
 
 @pytest.fixture
-def run(pair, processes, binaries, folder):
+def run(pair, processes, binaries, folder, closing):
     """Starts a sidecar in the service's namespace, and a workspace for it with a server of its own."""
     keys = {"sidecar": KeyPair(), "workspace": KeyPair()}
     files = {name: key.write(folder / f"{name}.key") for name, key in keys.items()}
 
-    def start(*flags, serves=True, refuses=False):
+    def start(*flags, serves=True, late=None, refuses=False):
         port = free_datagram_port()
-        if serves:
+        if late:
+            closing(LateServer("ada", port, late))
+        elif serves:
             start_server(processes, "ada", port)
         arguments = ["--netns", f"pid:{pair.service.pid}", "--listen-tcp", "127.0.0.1:0", "--divert", "redirect"]
         arguments += ["--service-port", f"{PORT}/udp", "--peer", keys["workspace"].public, "--dead-after", "1s", *flags]
@@ -188,6 +190,14 @@ def test_fifty_clients_at_once(pair, run):
         assert asker.communicate(timeout=120)[0].split() == ["ada"] * 20
 
 
+
+
+@pytest.mark.parametrize("address", [V4, V6])
+def test_an_answer_comes_back_though_the_kernel_has_forgotten_its_flow(pair, run, address):
+    _, workspace = run(late=6.5)
+    pair.service.run("sysctl", "-qw", "net.netfilter.nf_conntrack_udp_timeout=1")
+    workspace()
+    assert pair.who(address, timeout=20) == "ada"
 
 
 def test_what_nobody_takes_is_refused(pair, run):
