@@ -102,6 +102,28 @@ def test_original_answers_the_first_question_while_nothing_listens_in_the_worksp
     client.comes_to("ada", 10)
 
 
+@pytest.mark.long
+@pytest.mark.parametrize("name", ["ada", "original"])
+def test_what_a_server_says_after_75_seconds_of_silence_arrives(service, name):
+    """After one question and its answer, intercepted and passed on."""
+    port = service.local if name == "ada" else service.original
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as server, socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
+        server.bind(("127.0.0.1", port))
+        service.start_sidecar()
+        if name == "ada":
+            service.start_workspace()
+        client.connect(service.public)
+        server.settimeout(10)
+        client.settimeout(10)
+        client.send(b"question")
+        _, asker = server.recvfrom(1_000)
+        server.sendto(b"answer", asker)
+        assert client.recv(1_000) == b"answer"
+        time.sleep(75)
+        server.sendto(b"news", asker)
+        assert client.recv(1_000) == b"news"
+
+
 def is_refused(place):
     """Whether a client is told that nobody takes what it sends."""
     with socket.socket(socket.AF_INET6 if ":" in place[0] else socket.AF_INET, socket.SOCK_DGRAM) as client:
