@@ -12,6 +12,9 @@ public final class ChannelRelay: ChannelInboundHandler, RemovableChannelHandler 
 
     private let channel: any Channel
     private let memory: RelayMemory
+    private let input: UrgentInput
+    /// Once there was an urgent byte for this socket.
+    private var urgentOutput: UrgentOutput?
     private var partner: ChannelRelay?
     /// What was read here and isn't out at the other socket, with the buffers that it is in.
     private var unsent = 0
@@ -31,15 +34,18 @@ public final class ChannelRelay: ChannelInboundHandler, RemovableChannelHandler 
     ///   - firstBytes: what was read of the client before.
     ///   - inputIsClosed: whether its end was seen as well.
     ///   - memory: of all relays of this event loop.
+    ///   - input: what was made for the client when the first of it was read; nil: nothing was yet.
     public init(
         client: any Channel,
         memory: RelayMemory,
+        input: UrgentInput? = nil,
         firstBytes: [ByteBuffer] = [],
         inputIsClosed: Bool = false,
         onDone: @escaping () -> Void
     ) {
         self.channel = client
         self.memory = memory
+        self.input = input ?? UrgentInput(client)
         self.early = firstBytes
         self.inputIsClosed = inputIsClosed
         self.onDone = onDone
@@ -49,6 +55,7 @@ public final class ChannelRelay: ChannelInboundHandler, RemovableChannelHandler 
     private init(server: any Channel, memory: RelayMemory) {
         self.channel = server
         self.memory = memory
+        self.input = UrgentInput(server)
         self.early = []
         self.inputIsClosed = false
     }
@@ -67,7 +74,12 @@ public final class ChannelRelay: ChannelInboundHandler, RemovableChannelHandler 
         back.partner = self
         let early = self.early
         self.early = []
-        for bytes in early { self.write(bytes, to: back) }
+        var offset: UInt64 = 0
+        for bytes in early {
+            self.write(bytes, at: offset, to: back)
+            offset += UInt64(bytes.readableBytes)
+        }
+        self.input.forgetMarks()
         server.flush()
         if self.inputIsClosed { back.closeOutput() } else { self.readOn() }
         server.read()
@@ -98,7 +110,8 @@ public final class ChannelRelay: ChannelInboundHandler, RemovableChannelHandler 
         let bytes = Self.unwrapInboundIn(data)
         if let partner = self.partner {
             self.keep(bytes.storageCapacity)
-            self.write(bytes, to: partner)
+            self.write(bytes, at: self.input.offset(ofNew: bytes), to: partner)
+            self.input.forgetMarks()
         } else if !self.isOver, !self.wasJoined {
             self.keep(bytes.storageCapacity)
             self.early.append(bytes)
@@ -127,10 +140,16 @@ public final class ChannelRelay: ChannelInboundHandler, RemovableChannelHandler 
         self.memory.used -= size
     }
 
-    private func write(_ bytes: ByteBuffer, to partner: ChannelRelay) {
+    /// - Parameter offset: how many bytes were read before them.
+    private func write(_ bytes: ByteBuffer, at offset: UInt64, to partner: ChannelRelay) {
         let size = bytes.storageCapacity
+        var rest = bytes
+        if self.input.hasMarks {
+            self.input.forEachPiece(of: bytes, at: offset) { partner.write($0) }
+            rest.clear()
+        }
         // Also where the socket is closed before.
-        partner.channel.writeAndKnow(bytes).assumeIsolated().whenComplete { _ in
+        partner.writeAndKnow(rest).assumeIsolated().whenComplete { _ in
             self.release(size)
             guard self.isHeld, self.unsent == 0 else { return }
             self.isHeld = false
@@ -138,18 +157,51 @@ public final class ChannelRelay: ChannelInboundHandler, RemovableChannelHandler 
         }
     }
 
+    /// To this socket.
+    private func write(_ piece: UrgentInput.Piece) {
+        switch piece {
+        case .bytes(let bytes): self.write(bytes, promise: nil)
+        case .urgent(let byte):
+            let output =
+                self.urgentOutput
+                ?? UrgentOutput(self.channel) { [weak self] in
+                    guard let self else { return }
+                    if self.outputIsClosing { self.endOutput() } else { self.partner?.readOn() }
+                }
+            self.urgentOutput = output
+            output.writeUrgent(byte)
+        }
+    }
+
+    /// Written behind what was written before, once it is flushed.
+    private func writeAndKnow(_ bytes: ByteBuffer) -> EventLoopFuture<Void> {
+        let promise = self.channel.eventLoop.makePromise(of: Void.self)
+        self.write(bytes, promise: promise)
+        return promise.futureResult
+    }
+
+    private func write(_ bytes: ByteBuffer, promise: EventLoopPromise<Void>?) {
+        guard let output = self.urgentOutput else { return self.channel.write(bytes, promise: promise) }
+        output.write(bytes, promise: promise)
+    }
+
+    private var isSendingUrgent: Bool { self.urgentOutput?.isBusy ?? false }
+
     /// As long as the other socket takes it; where all of them together have much to keep, little by little.
     private func readOn() {
-        guard let partner = self.partner, !self.inputIsClosed, partner.channel.isWritable else { return }
+        guard let partner = self.partner, !self.inputIsClosed, partner.channel.isWritable, !partner.isSendingUrgent
+        else { return }
         guard self.memory.hasRoom || self.unsent == 0 else {
             self.isHeld = true
             return
         }
         if self.readsLittle == self.memory.hasRoom {
             self.readsLittle = !self.memory.hasRoom
-            let allocator: any RecvByteBufferAllocator =
-                self.readsLittle ? RelayMemory.small : AdaptiveRecvByteBufferAllocator()
-            try? self.channel.syncOptions?.setOption(.recvAllocator, value: allocator)
+            if self.readsLittle {
+                self.input.use(RelayMemory.small, on: self.channel)
+            } else {
+                self.input.use(AdaptiveRecvByteBufferAllocator(), on: self.channel)
+            }
         }
         self.channel.read()
     }
@@ -166,6 +218,10 @@ public final class ChannelRelay: ChannelInboundHandler, RemovableChannelHandler 
     private func closeOutput() {
         guard !self.outputIsClosing else { return }
         self.outputIsClosing = true
+        if !self.isSendingUrgent { self.endOutput() }
+    }
+
+    private func endOutput() {
         self.channel.flush()
         self.channel.closeOutputWhenWritten().assumeIsolated().whenComplete { result in
             if case .success = result { self.outputIsClosed = true }
@@ -229,13 +285,4 @@ public final class RelayMemory {
     fileprivate static let small = FixedSizeRecvByteBufferAllocator(capacity: 8 * 1_024)
 
     public init() {}
-}
-
-extension Channel {
-    /// Written behind what was written before, once it is flushed.
-    fileprivate func writeAndKnow(_ bytes: ByteBuffer) -> EventLoopFuture<Void> {
-        let promise = self.eventLoop.makePromise(of: Void.self)
-        self.write(bytes, promise: promise)
-        return promise.futureResult
-    }
 }

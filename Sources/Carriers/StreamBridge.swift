@@ -17,6 +17,9 @@ public final class StreamBridge<Access: ConnectionAccess>: ChannelInboundHandler
     private let access: Access
     private let stream: StreamID
     private let channel: any Channel
+    private let input: UrgentInput
+    /// Once there was an urgent byte for the socket.
+    private var urgentOutput: UrgentOutput?
     private var inputIsClosed: Bool
     /// The stream's end was taken: the socket's output closes behind all that was written.
     private var outputIsClosing = false
@@ -35,18 +38,21 @@ public final class StreamBridge<Access: ConnectionAccess>: ChannelInboundHandler
     public private(set) var bytesFromStream: UInt64 = 0
 
     /// - Parameters:
+    ///   - input: what was made for the channel when the first of it was read; nil: nothing was yet.
     ///   - inputIsClosed: the socket's end was seen, and passed on, before.
     ///   - onDone: the socket is closed and both directions are done with; the stream may be released.
     public init(
         _ access: Access,
         stream: StreamID,
         channel: any Channel,
+        input: UrgentInput? = nil,
         inputIsClosed: Bool = false,
         onDone: @escaping (StreamBridge) -> Void
     ) {
         self.access = access
         self.stream = stream
         self.channel = channel
+        self.input = input ?? UrgentInput(channel)
         self.inputIsClosed = inputIsClosed
         self.onDone = onDone
     }
@@ -80,7 +86,13 @@ public final class StreamBridge<Access: ConnectionAccess>: ChannelInboundHandler
         let bytes = Self.unwrapInboundIn(data)
         self.bytesToStream += UInt64(bytes.readableBytes)
         self.bytesInTurn += bytes.readableBytes
-        self.mayRead = self.access.withConnection { $0.write(bytes, to: self.stream) } ?? false
+        self.mayRead =
+            self.access.withConnection { connection in
+                guard self.input.hasMarks else { return connection.write(bytes, to: self.stream) }
+                let offset = self.input.offset(ofNew: bytes)
+                return connection.write(bytes, at: offset, of: self.input, to: self.stream)
+            } ?? false
+        self.input.forgetMarks()
     }
 
     public func channelReadComplete(context: ChannelHandlerContext) {
@@ -131,12 +143,19 @@ public final class StreamBridge<Access: ConnectionAccess>: ChannelInboundHandler
     // MARK: Stream to socket
 
     private func pumpToSocket() {
-        guard !self.isDone, !self.outputIsClosing else { return }
+        guard !self.isDone, !self.outputIsClosing, !(self.urgentOutput?.isBusy ?? false) else { return }
         var wrote = false
         loop: while self.channel.isWritable {
-            switch self.access.withConnection({ $0.read(self.stream) }) ?? .nothing {
+            var isUrgent = false
+            let read = self.access.withConnection { connection in
+                isUrgent = connection.urgentIsNext(self.stream)
+                return connection.read(self.stream)
+            }
+            switch read ?? .nothing {
             case .bytes(let bytes):
                 self.bytesFromStream += UInt64(bytes.readableBytes)
+                // Goes on here once that is out.
+                if isUrgent { return self.writeUrgent(bytes) }
                 self.channel.write(bytes, promise: nil)
                 wrote = true
             case .end:
@@ -152,6 +171,12 @@ public final class StreamBridge<Access: ConnectionAccess>: ChannelInboundHandler
                 self.closeIfDone()
             }
         }
+    }
+
+    private func writeUrgent(_ bytes: ByteBuffer) {
+        let output = self.urgentOutput ?? UrgentOutput(self.channel) { [weak self] in self?.pumpToSocket() }
+        self.urgentOutput = output
+        for byte in bytes.readableBytesView { output.writeUrgent(byte) }
     }
 
     private func closeIfDone() {

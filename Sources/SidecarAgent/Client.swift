@@ -1,3 +1,4 @@
+import Carriers
 import Diversion
 import InterceptProtocol
 import NIOCore
@@ -5,6 +6,8 @@ import NIOCore
 /// Somebody who has connected to the service, and was taken on the way.
 struct Client {
     var channel: any Channel
+    /// Where its urgent bytes are, in all that it says.
+    var input: UrgentInput
     /// The service's.
     var port: UInt16
     /// The address that the client connected to.

@@ -60,6 +60,7 @@ final class ClientConnection: ChannelInboundHandler, RemovableChannelHandler {
     func channelRead(context: ChannelHandlerContext, data: NIOAny) {
         let bytes = Self.unwrapInboundIn(data)
         guard self.isWaiting else { return }
+        let offset = UInt64(self.keptBytes)
         self.keptBytes += bytes.readableBytes
         // A small read must not keep alive the large buffer that it was read into.
         self.kept.append(bytes.readableBytes < 4_096 ? bytes.compacted : bytes)
@@ -67,7 +68,7 @@ final class ClientConnection: ChannelInboundHandler, RemovableChannelHandler {
         if !self.hasSentBytes, !self.link.isReachable { self.sendsAtOnce = false }
         guard self.sendsAtOnce else { return }
         self.hasSentBytes = true
-        self.link.withConnection { _ = $0.write(bytes, to: self.stream) }
+        self.link.withConnection { _ = $0.write(bytes, at: offset, of: self.client.input, to: self.stream) }
     }
 
     func channelReadComplete(context: ChannelHandlerContext) {
@@ -114,6 +115,7 @@ final class ClientConnection: ChannelInboundHandler, RemovableChannelHandler {
             link.access,
             stream: stream,
             channel: self.channel,
+            input: self.client.input,
             inputIsClosed: self.inputIsClosed
         ) { bridge in
             link.bytesIn += bridge.bytesToStream + early
@@ -160,7 +162,11 @@ final class ClientConnection: ChannelInboundHandler, RemovableChannelHandler {
 
     private func sendKept() {
         self.link.withConnection { connection in
-            for bytes in self.kept { connection.write(bytes, to: self.stream) }
+            var offset: UInt64 = 0
+            for bytes in self.kept {
+                connection.write(bytes, at: offset, of: self.client.input, to: self.stream)
+                offset += UInt64(bytes.readableBytes)
+            }
             if self.inputIsClosed { connection.finish(self.stream) }
         }
     }

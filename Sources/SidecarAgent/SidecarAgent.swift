@@ -179,6 +179,7 @@ public final class SidecarAgent {
         }
         let client = Client(
             channel: channel,
+            input: UrgentInput(channel),
             port: port,
             called: called,
             upstream: servicePort.upstream
@@ -241,6 +242,7 @@ public final class SidecarAgent {
         let relay = ChannelRelay(
             client: channel,
             memory: self.relayMemory,
+            input: client.input,
             firstBytes: firstBytes,
             inputIsClosed: inputIsClosed
         ) { [weak self] in self?.clientIsDone() }

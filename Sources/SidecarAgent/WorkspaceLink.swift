@@ -86,6 +86,11 @@ final class WorkspaceLink {
         case .stopped(let id, let code): self.owner(of: id)?.streamWasStopped(code)
         case .datagramsReadable: self.receiveDatagrams()
         case .datagramAcknowledged(let id): self.datagramWasAcknowledged(id)
+        case .urgentLeftOut:
+            self.agent.log.notice(
+                "a client's urgent data is left out: the workspace's kl is too old for it; update it there",
+                metadata: self.metadata
+            )
         case .presence(let presence): self.presenceChanged(to: presence)
         case .ended(let end): self.ended(end)
         }

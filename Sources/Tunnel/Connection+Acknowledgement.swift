@@ -88,6 +88,7 @@ extension Connection {
     private mutating func acknowledge(_ chunk: StreamChunk) {
         guard let stream = self.streams[chunk.stream] else { return }
         self.sendBuffered -= stream.sendBuffer.acknowledge(chunk.range)
+        if !stream.urgentToSend.isEmpty { stream.urgentToSend.remove(below: stream.sendBuffer.base) }
         if chunk.fin { stream.finIsAcknowledged = true }
         if !stream.held.isEmpty { self.releaseIfAcknowledged(stream) }
         self.forgetIfDone(stream)

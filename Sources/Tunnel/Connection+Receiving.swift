@@ -60,6 +60,8 @@ extension Connection {
         case .ack(let ack): try self.receiveAck(ack, at: now)
         case .stream(let id, let offset, let data, let fin):
             try self.receiveStream(id, offset: offset, data: data, fin: fin)
+        case .urgentStream(let id, let offset, let data, let fin):
+            try self.receiveUrgentStream(id, offset: offset, data: data, fin: fin)
         case .resetStream(let id, let code, let finalSize):
             try self.receiveReset(id, code: code, finalSize: finalSize)
         case .stopSending(let id, let code): try self.receiveStopSending(id, code: code)
@@ -104,7 +106,7 @@ extension Connection {
         return self.streams[id]
     }
 
-    private mutating func receiveStream(
+    mutating func receiveStream(
         _ id: StreamID,
         offset: UInt64,
         data: ByteBuffer,

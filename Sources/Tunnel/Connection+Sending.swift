@@ -230,7 +230,7 @@ extension Connection {
     /// Of an ACK frame: what 64 ranges take.
     private static let ackAtMost = 1_100
 
-    private mutating func writeFrames(
+    mutating func writeFrames(
         into body: inout ByteBuffer,
         room: Int,
         message: inout SentMessage,
@@ -382,9 +382,14 @@ extension Connection {
         // Three bytes of header at least.
         let next = stream.sendBuffer.nextRange(atMost: max(0, room - 3), freshAtMost: fresh)
         var range = next ?? stream.sendBuffer.end..<stream.sendBuffer.end
+        // A frame ends with the urgent byte that it has.
+        let urgent = stream.urgentToSend.isEmpty ? nil : stream.urgentToSend.first(from: range.lowerBound)
+        if let urgent, urgent < range.upperBound { range = range.lowerBound..<urgent + 1 }
         // Type, id, offset, length: exactly, so that a full message needs no padding.
         let offsetSize = range.lowerBound > 0 ? VarInt.byteCount(range.lowerBound) : 0
-        let headerSize = 1 + VarInt.byteCount(stream.id.rawValue) + offsetSize + VarInt.byteCount(UInt64(range.count))
+        let typeSize = urgent == nil ? 1 : VarInt.byteCount(FrameType.urgentStream)
+        let headerSize =
+            typeSize + VarInt.byteCount(stream.id.rawValue) + offsetSize + VarInt.byteCount(UInt64(range.count))
         guard room > headerSize else { return }
         range = range.lowerBound..<min(range.upperBound, range.lowerBound + UInt64(room - headerSize))
         let reachesEnd = range.upperBound == stream.sendBuffer.end
@@ -392,7 +397,8 @@ extension Connection {
         guard !range.isEmpty || (fin && stream.sendBuffer.unsent == 0) else { return }
         let isFresh = range.lowerBound >= stream.sendBuffer.sentEnd
 
-        var type = FrameType.stream | FrameType.streamLength
+        let endsUrgent = urgent.map { $0 + 1 == range.upperBound } ?? false
+        var type = (endsUrgent ? FrameType.urgentStream : FrameType.stream) | FrameType.streamLength
         if range.lowerBound > 0 { type |= FrameType.streamOffset }
         if fin { type |= FrameType.streamFin }
         body.writeWithOutputRawSpan(minimumWritableBytes: headerSize + range.count) { output in

@@ -94,7 +94,9 @@ extension Connection {
     /// can still be taken after the event that tells of it.
     public mutating func read(_ id: StreamID, atMost count: Int = .max) -> StreamRead {
         guard let stream = self.streams[id], !stream.isReceivingDone else { return .nothing }
+        let count = stream.urgentToRead.isEmpty ? count : stream.countToTake(atMost: count)
         if let bytes = stream.receiveBuffer.take(atMost: count) {
+            if !stream.urgentToRead.isEmpty { stream.urgentToRead.remove(below: stream.takenOffset) }
             self.consume(UInt64(bytes.readableBytes), of: stream)
             if stream.resetReceived != nil { self.forgetIfDone(stream) }
             return .bytes(bytes)

@@ -56,6 +56,11 @@ public struct Connection: ~Copyable {
     var someWaitForRoom = false
     var gapCount = 0
 
+    // Urgent data
+    let peerTakesUrgent: Bool
+    /// For a peer that doesn't.
+    var urgentWasLeftOut = false
+
     // Streams
     var streams = StreamTable()
     /// Stream 0 again, since every message asks for it.
@@ -117,6 +122,7 @@ public struct Connection: ~Copyable {
         self.receiveWindow = ReceiveWindow(window: own.initialMaxData)
         self.peerInitialMaxStreamData = peerParameters.initialMaxStreamData
         self.localStreamLimit = peerParameters.initialMaxStreams
+        self.peerTakesUrgent = peerParameters.takesUrgent
         self.peerStreamLimit = own.initialMaxStreams
         self.aliveAt = now
         self.elicitedAt = now

@@ -24,6 +24,8 @@ public enum ConnectionEvent: Equatable, Sendable {
     case datagramsReadable
     /// The peer has one that was sent with `isTracked`.
     case datagramAcknowledged(DatagramID)
+    /// The first urgent byte that the peer wasn't told, since it doesn't know such bytes.
+    case urgentLeftOut
     case presence(Presence)
     /// The connection is over and all its streams with it.
     case ended(ConnectionEnd)

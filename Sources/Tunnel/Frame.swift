@@ -19,6 +19,8 @@ enum FrameType {
     static let pathResponse: UInt64 = 0x1b
     static let connectionClose: UInt64 = 0x1d
     static let datagramTypes: ClosedRange<UInt64> = 0x30...0x31
+    static let urgentStream: UInt64 = 0x6b08
+    static let urgentStreamTypes: ClosedRange<UInt64> = 0x6b08...0x6b0f
 
     static let datagramLength: UInt64 = 0x01
     static let streamFin: UInt64 = 0x01
@@ -33,6 +35,8 @@ enum Frame {
     case resetStream(StreamID, code: UInt64, finalSize: UInt64)
     case stopSending(StreamID, code: UInt64)
     case stream(StreamID, offset: UInt64, data: ByteBuffer, fin: Bool)
+    /// Its last byte is urgent; there is one.
+    case urgentStream(StreamID, offset: UInt64, data: ByteBuffer, fin: Bool)
     case maxData(UInt64)
     case maxStreamData(StreamID, UInt64)
     case maxStreams(UInt64)
@@ -96,6 +100,11 @@ enum Frame {
             let length = hasLength ? try bytes.frameInteger() : UInt64(bytes.readableBytes)
             let payload = try bytes.frameBytes(length)
             self = .datagram(payload, frameSize: bytes.readerIndex - start)
+        case let type where FrameType.urgentStreamTypes.contains(type):
+            guard case .stream(let id, let offset, let data, let fin) = try Self.stream(type, &bytes),
+                data.readableBytes > 0
+            else { throw TransportError(.frameEncodingError, "an urgent byte that isn't there") }
+            self = .urgentStream(id, offset: offset, data: data, fin: fin)
         default: throw TransportError(.frameEncodingError, "a frame type that this protocol doesn't have")
         }
     }

@@ -147,6 +147,8 @@ extension StreamState {
         hasher.combine(self.sendBuffer.sentEnd)
         hasher.combine(self.sendBuffer.end)
         hasher.combine(self.sendBuffer.hasLost)
+        hasher.combine(self.urgentToSend.count)
+        hasher.combine(self.urgentToRead.count)
         hasher.combine(self.sendCredit.limit)
         hasher.combine(self.finIsSent)
         hasher.combine(self.finIsAcknowledged)

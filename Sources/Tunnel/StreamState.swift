@@ -28,6 +28,8 @@ final class StreamState {
     /// last looked at, and how often in a row nothing had changed.
     @exclusivity(unchecked) var held: StreamControlFrames = []
     @exclusivity(unchecked) var heldProgress: (acknowledged: UInt64, checks: Int) = (0, 0)
+    /// Urgent bytes that aren't acknowledged.
+    @exclusivity(unchecked) var urgentToSend = UrgentMarks()
 
     // Receiving
     @exclusivity(unchecked) var receiveBuffer = ReceiveBuffer()
@@ -38,6 +40,8 @@ final class StreamState {
     /// Code, once we asked the peer to stop: what still comes is counted and thrown away.
     @exclusivity(unchecked) var stopRequested: UInt64?
     @exclusivity(unchecked) var endIsTaken = false
+    /// Urgent bytes that aren't taken.
+    @exclusivity(unchecked) var urgentToRead = UrgentMarks()
 
     // What waits to be done
     @exclusivity(unchecked) var pendingControl: StreamControlFrames = []

@@ -9,6 +9,7 @@ struct TransportParameters: Equatable {
     var connectionID: ConnectionID
     var maxMessageSize = Constants.defaultMaxMessageSize
     var deadAfter = Constants.defaultDeadAfter
+    var takesUrgent = false
 
     fileprivate enum Identifier: UInt64 {
         case padding = 0x00
@@ -19,6 +20,7 @@ struct TransportParameters: Equatable {
         case connectionID = 0x6b01
         case maxMessageSize = 0x6b02
         case deadAfter = 0x6b03
+        case urgent = 0x6b04
     }
 
     init(connectionID: ConnectionID) { self.connectionID = connectionID }
@@ -27,13 +29,13 @@ struct TransportParameters: Equatable {
     init?(reading bytes: inout ByteBuffer) {
         self.init(connectionID: ConnectionID(rawValue: 0))
         // One bit for each known identifier: unknown ones may repeat, known ones may not.
-        var seen: UInt8 = 0
+        var seen: UInt16 = 0
         while bytes.readableBytes > 0 {
             guard let identifier = bytes.readVarInt(), let length = bytes.readVarInt(),
                 length <= UInt64(bytes.readableBytes), var value = bytes.readSlice(length: Int(length))
             else { return nil }
             guard let known = Identifier(rawValue: identifier), known != .padding else { continue }
-            let bit: UInt8 = 1 << known.ordinal
+            let bit: UInt16 = 1 << known.ordinal
             guard seen & bit == 0 else { return nil }
             seen |= bit
             if known == .connectionID {
@@ -64,6 +66,7 @@ struct TransportParameters: Equatable {
             let least = UInt64(Constants.deadAfterAtLeast.nanoseconds / 1_000_000)
             guard value >= least else { return false }
             self.deadAfter = .milliseconds(Int64(min(value, 86_400_000)))
+        case .urgent: self.takesUrgent = value > 0
         case .padding, .connectionID: break
         }
         return true
@@ -84,6 +87,7 @@ struct TransportParameters: Equatable {
         bytes.writeInteger(self.connectionID.rawValue)
         number(.maxMessageSize, UInt64(self.maxMessageSize))
         number(.deadAfter, UInt64(max(0, self.deadAfter.nanoseconds / 1_000_000)))
+        if self.takesUrgent { number(.urgent, 1) }
     }
 
     /// Fills up to this many bytes with padding parameters. One or no byte can't be a parameter: then it stays short.
@@ -111,6 +115,7 @@ extension TransportParameters.Identifier {
         case .connectionID: 5
         case .maxMessageSize: 6
         case .deadAfter: 7
+        case .urgent: 8
         }
     }
 }

@@ -10,6 +10,8 @@ public struct TunnelConfiguration: Sendable {
     public var maxMessageSize = Constants.defaultMaxMessageSize
     /// The greatest DATAGRAM frame we take, its type and length included; 0: none.
     public var maxDatagramFrameSize = Constants.maxDatagramFrameSize
+    /// Whether the peer may say which of a stream's bytes are urgent.
+    public var takesUrgent = true
     /// How many streams the peer may have open at once.
     public var maxStreamsFromPeer = Constants.peerStreams
     /// The bound of what the peer may send ahead of our reading, on all streams.
@@ -30,6 +32,7 @@ public struct TunnelConfiguration: Sendable {
         parameters.maxDatagramFrameSize = UInt64(max(0, self.maxDatagramFrameSize))
         parameters.maxMessageSize = self.maxMessageSize
         parameters.deadAfter = self.deadAfter
+        parameters.takesUrgent = self.takesUrgent
         return parameters
     }
 }

@@ -70,6 +70,8 @@ extension WorkspaceAgent: TunnelClient.Delegate {
         case .datagramsReadable: self.flows.receiveDatagrams()
         // Nothing of ours is sent again.
         case .datagramAcknowledged: break
+        case .urgentLeftOut:
+            self.log.notice("a local server's urgent data is left out: the sidecar is too old for it; update it")
         case .presence(let presence):
             if presence == .gone { self.log.warning("the sidecar doesn't answer: dialling again") }
             self.presence = presence

@@ -8,6 +8,7 @@ import struct
 import time
 
 import pytest
+from harness import sockets
 from harness.ports import free_port
 from harness.udp import free_datagram_port
 from harness.waiting import eventually
@@ -62,8 +63,8 @@ class Setup:
         self.stack.callback(made.shut)
         return made
 
-    def started(self, **more):
-        workspace = self.workspace()
+    def started(self, limits=None, **more):
+        workspace = self.workspace(**(limits or {}))
         workspace.wait_connected()
         workspace.start(1, PORT, **more)
         assert workspace.wait_message("started", "failed") == {"type": "started", "generation": 1}
@@ -615,3 +616,34 @@ def test_the_end_of_the_sidecar(setup):
     assert setup.program.end() == 0
     workspace.wait(lambda: workspace.closed_with is not None or not workspace.carriers, what="an end")
     assert workspace.closed_with == wire.NO_ERROR
+
+
+@pytest.mark.parametrize("takes", [0, 1], ids=["without the extension", "with it"])
+def test_urgent_bytes_are_told_to_a_workspace_that_takes_them(setup, takes):
+    """Another gets the bytes around them, as a reader that doesn't ask for urgent ones does, and the log says so once."""
+    workspace = setup.started(limits={"urgent": takes})
+    for _ in range(2):
+        with socket.create_connection(setup.front, 15) as client:
+            client.sendall(b"ab")
+            client.send(b"!", socket.MSG_OOB)
+            client.sendall(b"cd")
+            client.shutdown(socket.SHUT_WR)
+            service, header = workspace.next_stream()
+            service.write(bytes([control.CONNECTED]))
+            assert service.read_to_end() == (b"ab!cd" if takes else b"abcd")
+            assert service.stream.receiving.urgent == ({len(header.encode()) + 2} if takes else set())
+            if takes:
+                service.write_urgent(b"?")
+                assert sockets.pieces(client, 1) == (b"?", {0})
+            service.end()
+    log = setup.program.log.read_text()
+    assert log.count("urgent data is left out") == (0 if takes else 1), log
+
+
+def test_an_urgent_byte_on_the_control_stream_ends_the_connection(setup):
+    workspace = setup.started()
+    with workspace.changed:
+        control_stream = workspace.connection.streams[0].sending
+        control_stream.urgent.add(control_stream.length)
+    workspace.start(2, PORT)
+    assert workspace.wait(lambda: workspace.closed_with, what="a close") == wire.CONTROL_ERROR

@@ -7,6 +7,7 @@ import socket
 import time
 
 import pytest
+from harness import sockets
 from harness.ports import free_port
 from peer import control, wire
 from peer.agent import in_background
@@ -251,3 +252,32 @@ def test_the_rekey_is_the_initiators(setup):
     client.write(b"after")
     assert client.read_exactly(5) == b"after"
     assert len(sidecar.connection.sessions) == 2
+
+
+@pytest.mark.parametrize("takes", [0, 1], ids=["without the extension", "with it"])
+def test_urgent_bytes_are_told_to_a_sidecar_that_takes_them(tmp_path, takes):
+    """Another gets the bytes around them, and the log says so once."""
+    seen = []
+
+    def serve(service, sock):
+        seen.append(sockets.pieces(sock))
+        sock.sendall(b"ab")
+        sock.send(b"!", socket.MSG_OOB)
+        sock.sendall(b"cd")
+        sock.shutdown(socket.SHUT_WR)
+
+    setup = Setup(tmp_path, echo=serve, urgent=takes)
+    with setup.stack:
+        for _ in range(2):
+            client = setup.sidecar.intercept(ECHO)
+            client.write(b"12")
+            if takes:
+                client.write_urgent(b"3")
+            client.write(b"4")
+            client.end()
+            answer = bytes([control.CONNECTED])
+            assert client.read_to_end() == answer + (b"ab!cd" if takes else b"abcd")
+            assert client.stream.receiving.urgent == ({3} if takes else set())
+        assert seen == [(b"1234", {2})] * 2 if takes else [(b"124", set())] * 2
+        log = setup.program.log.read_text()
+        assert log.count("urgent data is left out") == (0 if takes else 1), log

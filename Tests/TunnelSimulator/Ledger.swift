@@ -20,6 +20,8 @@ final class Ledger {
     final class Direction {
         let pattern: Pattern
         var written: UInt64 = 0
+        /// Where urgent bytes were written that weren't read yet.
+        var urgent: Set<UInt64> = []
         var finished = false
         var resetCode: StreamErrorCode?
         var stopCode: StreamErrorCode?

@@ -129,7 +129,7 @@ final class Traffic {
             stream.sending.resetCode = code
         case .datagramsReadable: try self.datagrams.receive(&connection, self.world)
         case .datagramAcknowledged(let id): try self.datagrams.acknowledged(id, self.world)
-        case .presence, .ended: break
+        case .presence, .urgentLeftOut, .ended: break
         }
     }
 
@@ -194,7 +194,11 @@ final class Traffic {
             let until = min(plan.size, plan.resetsAt ?? plan.size)
             let count = min(until - written, stream.random.between(plan.writeSize))
             if count > 0 {
-                let bytes = stream.sending.pattern.bytes(at: stream.sending.written, count: count)
+                var bytes = stream.sending.pattern.bytes(at: stream.sending.written, count: count)
+                if self.mayBeUrgent(stream), let byte: UInt8 = bytes.readInteger() {
+                    stream.sending.urgent.insert(stream.sending.written)
+                    connection.writeUrgent(byte, to: stream.id)
+                }
                 stream.sending.written += UInt64(count)
                 stream.waitsForRoom = !connection.write(bytes, to: stream.id)
             }
@@ -206,6 +210,11 @@ final class Traffic {
             }
         } while !stream.waitsForRoom && pause == 0
         stream.nextWriteAt = self.world.now + pause
+    }
+
+    /// Fewer than lose their mark.
+    private func mayBeUrgent(_ stream: Stream) -> Bool {
+        stream.id != .control && stream.random.isOne(in: 8) && stream.sending.urgent.count < 8
     }
 
     private func echo(_ stream: Stream, _ connection: inout Connection) {
@@ -233,8 +242,10 @@ final class Traffic {
             // An echo takes no more than it can give back.
             if stream.isEcho, stream.toEcho.readableBytes > 0 { return }
             if let at = plan.stopsAt, stream.receiving.read >= UInt64(at) { return self.stop(stream, &connection) }
+            let isUrgent = connection.urgentIsNext(stream.id)
             switch connection.read(stream.id, atMost: left) {
             case .bytes(let bytes):
+                try self.compareUrgent(bytes, isUrgent, stream)
                 left -= bytes.readableBytes
                 try self.compare(bytes, stream)
                 if stream.isEcho, !stream.sendingIsDone { stream.toEcho = bytes }
@@ -264,6 +275,21 @@ final class Traffic {
         direction.read += UInt64(bytes.readableBytes)
         guard direction.read <= direction.written else {
             throw self.world.failure("\(stream.id) gave bytes that nobody wrote")
+        }
+    }
+
+    /// Each urgent byte comes as such, and alone; no other does.
+    private func compareUrgent(_ bytes: ByteBuffer, _ isUrgent: Bool, _ stream: Stream) throws(SimulationFailure) {
+        let direction = stream.receiving
+        if isUrgent {
+            guard bytes.readableBytes == 1, direction.urgent.remove(direction.read) != nil else {
+                throw self.world.failure("\(stream.id) has an urgent byte at \(direction.read) that nobody wrote")
+            }
+        } else if !direction.urgent.isEmpty {
+            let range = direction.read..<direction.read + UInt64(bytes.readableBytes)
+            guard !direction.urgent.contains(where: range.contains) else {
+                throw self.world.failure("\(stream.id) gave an urgent byte after \(direction.read) as another")
+            }
         }
     }
 

@@ -36,6 +36,7 @@ import TunnelSimulator
         #expect(parameters.maxDatagramFrameSize == 0)
         #expect(parameters.maxMessageSize == 16_416)
         #expect(parameters.deadAfter == .seconds(6))
+        #expect(!parameters.takesUrgent)
     }
 
     @Test func wayAndBack() throws {
@@ -46,6 +47,7 @@ import TunnelSimulator
         parameters.maxDatagramFrameSize = 65_535
         parameters.maxMessageSize = 65_552
         parameters.deadAfter = .milliseconds(1_000)
+        parameters.takesUrgent = true
         var buffer = ByteBuffer()
         parameters.write(into: &buffer)
         expect(TransportParameters(reading: &buffer), is: parameters)
@@ -74,6 +76,9 @@ import TunnelSimulator
         (parameter(0x6b03, 1_000), true, "a second's patience"),
         (parameter(0x6b03, 999), false, "less than a second's patience"),
         (parameter(0x6b03, (1 << 62) - 1), true, "endless patience"),
+        (parameter(0x6b04, 0) + parameter(0x6b04, 0), false, "urgent bytes, twice"),
+        (parameter(0x6b04, (1 << 62) - 1), true, "urgent bytes, with any number"),
+        (parameter(0x6b04, []), false, "urgent bytes, without a number"),
         ([0x04], false, "no length"),
         ([0x04, 0x02, 0x01], false, "a value that ends too soon"),
         ([0x04, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff], false, "the greatest length"),

@@ -1,12 +1,16 @@
 """Plain client sockets, and how a connection stands."""
 
 import contextlib
+import fcntl
 import select
 import socket
+import struct
 import threading
 import time
 
 from .waiting import NotSeen
+
+SIOCATMARK = 0x8905  # asm-generic/sockios.h
 
 
 def connect(address, timeout=30):
@@ -41,6 +45,22 @@ def receive(connection, count):
             break
         parts += part
     return bytes(parts)
+
+
+def pieces(connection, count=1 << 30):
+    """What comes until the end, or until so many bytes have, and where the urgent ones are."""
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_OOBINLINE, 1)
+    data, urgent = bytearray(), set()
+    while len(data) < count:
+        select.select([connection], [], [], 30)
+        # A read stops before the urgent byte, so it is always the first of one.
+        is_urgent = struct.unpack("i", fcntl.ioctl(connection, SIOCATMARK, bytes(4)))[0]
+        if not (part := connection.recv(1 << 16)):
+            break
+        if is_urgent:
+            urgent.add(len(data))
+        data += part
+    return bytes(data), urgent
 
 
 def send_in_background(connection, data):

@@ -82,6 +82,13 @@ class Handle:
             action()
         self.agent.wake()
 
+    def write_urgent(self, byte):
+        def action():
+            self.stream.sending.urgent.add(self.stream.sending.length)
+            self.stream.sending.write(byte)
+
+        self.run(action)
+
     def end(self):
         self.run(self.stream.sending.end)
 

@@ -217,6 +217,10 @@ class Connection:
         if frame.fin:
             self.not_on_control(stream)
         self.count(stream, stream.receiving.check(frame.offset + len(frame.data), frame.fin))
+        if frame.urgent:
+            if not self.local.urgent:
+                raise ProtocolError(wire.FRAME_ENCODING_ERROR, "an urgent byte, though none was asked for")
+            stream.receiving.urgent.add(frame.offset + len(frame.data) - 1)
         stream.receiving.take(frame.offset, frame.data)
         if stream.receiving.discarding:
             self.discard(stream)
@@ -382,17 +386,17 @@ class Connection:
         return self.numbered(b"".join(parts), room, sent)
 
     def put_stream(self, stream, left, put):
-        # At most 1 byte of type, 8 of id, 8 of offset and 4 of length.
+        # At most 4 bytes of type, 8 of id, 8 of offset and 4 of length.
         credit = self.send_limit - self.sent_total if stream.id else wire.LARGEST_NUMBER
         before = stream.sending.sent
-        if not stream.sending.ready(credit) or not (piece := stream.sending.next(left - 21, credit)):
+        if not stream.sending.ready(credit) or not (piece := stream.sending.next(left - 24, credit)):
             return False
         offset, data, fin = piece
         if stream.id:
             self.sent_total += stream.sending.sent - before
-        return put(
-            wire.StreamData(stream.id, offset, data, fin), ("stream", stream.id, offset, offset + len(data), fin)
-        )
+        end = offset + len(data)
+        urgent = bool(data) and end - 1 in stream.sending.urgent
+        return put(wire.StreamData(stream.id, offset, data, fin, urgent), ("stream", stream.id, offset, end, fin))
 
     def numbered(self, plaintext, room, sent):
         if random.randrange(LEFT_OUT) == 0:

@@ -28,6 +28,7 @@ class Sending:
         self.kept, self.base = bytearray(), 0  # bytes from offset `base` on
         self.queue, self.acked = Ranges(), Ranges()
         self.sent = 0  # highest offset sent: what counts against credit
+        self.urgent = set()  # offsets
         self.ended = self.fin_queued = self.fin_acked = False
         self.reset_code, self.reset_acked = None, False
 
@@ -69,6 +70,7 @@ class Sending:
         end = min(end, start + room, self.limit, self.sent + credit) if self.queue else end
         if end < start or (end == start and not (self.fin_queued and start == self.length)):
             return None
+        end = min([end, *(mark + 1 for mark in self.urgent if start <= mark < end)])
         self.queue.remove(start, end)
         fin = self.ended and end == self.length
         if fin:
@@ -105,6 +107,7 @@ class Receiving:
         self.window = self.limit = window
         self.buffer, self.at = bytearray(), 0  # bytes from offset `at` on, with holes
         self.got = Ranges()
+        self.urgent = set()  # offsets
         self.highest, self.final = 0, None
         self.reset_code, self.stop_code = None, None
         self.discarding = False

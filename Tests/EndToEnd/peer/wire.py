@@ -84,6 +84,7 @@ class Parameters:
     max_datagram_frame_size: int = 0
     max_message_size: int = 16_416
     dead_after: int = 6_000
+    urgent: int = 0
 
     IDS = {
         0x04: "max_data",
@@ -93,13 +94,14 @@ class Parameters:
         0x6B01: "connection_id",
         0x6B02: "max_message_size",
         0x6B03: "dead_after",
+        0x6B04: "urgent",
     }
 
     def encode(self):
         out = b""
         for identifier, name in self.IDS.items():
             value = getattr(self, name)
-            if name == "max_datagram_frame_size" and not value:
+            if name in ("max_datagram_frame_size", "urgent") and not value:
                 continue  # absent means the same
             encoded = value if name == "connection_id" else varint(value)
             out += varint(identifier) + varint(len(encoded)) + encoded
@@ -218,9 +220,10 @@ class StreamData(Frame):
     offset: int
     data: bytes
     fin: bool = False
+    urgent: bool = False  # the last byte
 
     def encode(self):
-        kind, where = 0x0A, b""  # always with a length, so that more can follow
+        kind, where = 0x6B0A if self.urgent else 0x0A, b""  # always with a length, so that more can follow
         if self.offset:
             kind, where = kind | 0x04, varint(self.offset)
         if self.fin:
@@ -234,7 +237,10 @@ class StreamData(Frame):
         data = reader.take(reader.varint()) if kind & 0x02 else reader.rest()
         if offset + len(data) > LARGEST_NUMBER:
             raise Malformed("stream offset too large")
-        return cls(stream, offset, data, bool(kind & 0x01))
+        urgent = kind >= 0x6B08
+        if urgent and not data:
+            raise Malformed("no urgent byte")
+        return cls(stream, offset, data, bool(kind & 0x01), urgent)
 
 
 @dataclass
@@ -326,7 +332,7 @@ FRAMES = {
     for kind in (Ping, Ack, ResetStream, StopSending, MaxData, MaxStreamData, MaxStreams)
     + (DataBlocked, StreamDataBlocked, StreamsBlocked, Close)
 }
-FRAMES |= {kind: StreamData for kind in range(0x08, 0x10)}
+FRAMES |= {kind: StreamData for kind in (*range(0x08, 0x10), *range(0x6B08, 0x6B10))}
 FRAMES |= {0x1A: Path, 0x1B: Path, 0x30: Datagram, 0x31: Datagram}
 
 

@@ -1,0 +1,110 @@
+import NIOCore
+import NIOPosix
+import Testing
+
+@testable import Carriers
+
+#if canImport(Glibc)
+import Glibc
+#elseif canImport(Musl)
+import Musl
+#endif
+
+/// Urgent bytes of a real socket, found by their places.
+@Suite struct UrgentInputTests {
+    /// Keeps what is read, and takes it apart only at the end.
+    private final class Collector: ChannelInboundHandler {
+        typealias InboundIn = ByteBuffer
+        let input: UrgentInput
+        var read: [ByteBuffer] = []
+        var places: [UInt64] = []
+        private let ended: EventLoopPromise<String>
+
+        init(_ input: UrgentInput, _ ended: EventLoopPromise<String>) {
+            self.input = input
+            self.ended = ended
+        }
+
+        func channelRead(context: ChannelHandlerContext, data: NIOAny) {
+            let bytes = Self.unwrapInboundIn(data)
+            self.places.append(self.input.offset(ofNew: bytes))
+            self.read.append(bytes)
+        }
+
+        func channelReadComplete(context: ChannelHandlerContext) { context.read() }
+
+        func userInboundEventTriggered(context: ChannelHandlerContext, event: Any) {
+            if case ChannelEvent.inputClosed = event { context.close(promise: nil) }
+        }
+
+        func channelInactive(context: ChannelHandlerContext) {
+            var text: [String] = []
+            var offset: UInt64 = 0
+            for (bytes, place) in zip(self.read, self.places) {
+                #expect(place == offset)
+                self.input.forEachPiece(of: bytes, at: offset) { piece in
+                    switch piece {
+                    case .bytes(let bytes): text.append(String(buffer: bytes))
+                    case .urgent(let byte): text.append("!" + String(decoding: [byte], as: UTF8.self))
+                    }
+                }
+                offset += UInt64(bytes.readableBytes)
+            }
+            self.ended.succeed(text.joined(separator: "|"))
+        }
+    }
+
+    private final class Weak: @unchecked Sendable {
+        // Set on the event loop, and looked at after it.
+        weak var input: UrgentInput?
+    }
+
+    private static func collect(on loop: any EventLoop, _ kept: Weak) async throws -> String {
+        let listener = try #require(listeningSocket())
+        defer { _ = close(listener.descriptor) }
+        let target = try DialTarget(host: "127.0.0.1", port: listener.port)
+        let ended = loop.makePromise(of: String.self)
+        try await target.connect(on: loop, timeout: .seconds(10)).flatMapThrowing { channel in
+            let input = UrgentInput(channel)
+            kept.input = input
+            try channel.pipeline.syncOperations.addHandler(Collector(input, ended))
+            channel.read()
+        }.get()
+        let peer = systemAccept(listener.descriptor)
+        #expect(sendAll(peer, "ab") && sendAll(peer, "u", MSG_OOB) && sendAll(peer, "cd"))
+        #expect(kept.input != nil)
+        #expect(close(peer) == 0)
+        return try await ended.futureResult.get()
+    }
+
+    @Test func places() async throws {
+        let loop = MultiThreadedEventLoopGroup.singleton.next()
+        let kept = Weak()
+        #expect(try await Self.collect(on: loop, kept) == "ab|!u|cd")
+        // The channel has it, and it must not have the channel.
+        for _ in 0..<10_000 where kept.input != nil { try await loop.submit {}.get() }
+        #expect(kept.input == nil)
+    }
+}
+
+private func systemAccept(_ listener: CInt) -> CInt { accept(listener, nil, nil) }
+
+private func sendAll(_ socket: CInt, _ text: String, _ flags: Int = 0) -> Bool {
+    var text = text
+    return text.withUTF8 { send(socket, $0.baseAddress, $0.count, CInt(flags)) == $0.count }
+}
+
+/// On a port of 127.0.0.1 that the kernel chose.
+private func listeningSocket() -> (descriptor: CInt, port: Int)? {
+    let descriptor = socket(AF_INET, CInt(SOCK_STREAM.rawValue), 0)
+    var address = sockaddr_in()
+    address.sin_family = sa_family_t(AF_INET)
+    address.sin_addr.s_addr = UInt32(0x7f00_0001).bigEndian
+    var size = socklen_t(MemoryLayout<sockaddr_in>.size)
+    let isBound = withUnsafeMutablePointer(to: &address) {
+        $0.withMemoryRebound(to: sockaddr.self, capacity: 1) {
+            bind(descriptor, $0, size) == 0 && listen(descriptor, 1) == 0 && getsockname(descriptor, $0, &size) == 0
+        }
+    }
+    return isBound ? (descriptor, Int(UInt16(bigEndian: address.sin_port))) : nil
+}
