@@ -41,9 +41,7 @@ public final class UrgentInput: @unchecked Sendable {
 
     /// Before anything is read of the channel.
     public init(_ channel: any Channel) {
-        let descriptor = try? channel.pipeline.syncOperations.withUnsafeTransportIfAvailable { (socket: CInt) in socket
-        }
-        self.descriptor = (descriptor ?? nil) ?? -1
+        self.descriptor = channel.descriptor ?? -1
         guard self.descriptor >= 0 else { return }
         var on: CInt = 1
         let size = socklen_t(MemoryLayout<CInt>.size)

@@ -54,10 +54,7 @@ final class UrgentOutput {
     }
 
     private func send(_ byte: UInt8) {
-        let result = try? self.channel.pipeline.syncOperations.withUnsafeTransportIfAvailable { (socket: CInt) in
-            systemSendUrgent(byte, to: socket)
-        }
-        switch result ?? EBADF {
+        switch self.channel.descriptor.map({ systemSendUrgent(byte, to: $0) }) ?? EBADF {
         case 0: self.goOn()
         case EAGAIN, EINTR:
             self.channel.eventLoop.assumeIsolated().scheduleTask(in: Self.retryInterval) { self.send(byte) }
