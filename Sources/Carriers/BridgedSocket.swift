@@ -35,18 +35,16 @@ public enum BridgedSocket {
 
     /// For a socket that was dialled, or that listens: what it accepts inherits all of this (Linux, tcp(7) and socket(7)).
     public static func prepare(_ channel: any Channel) {
+        guard let socket = channel.descriptor else { return }
+        var none = linger(l_onoff: 1, l_linger: 0)
+        setsockopt(socket, SOL_SOCKET, SO_LINGER, &none, socklen_t(MemoryLayout<linger>.size))
+        Self.set(socket, SOL_SOCKET, SO_KEEPALIVE, 1)
+        #if os(Linux)
         let keepAlive = Self.keepAlive
-        let pipeline = channel.pipeline.syncOperations
-        _ = try? pipeline.withUnsafeTransportIfAvailable(of: NIOBSDSocket.Handle.self) { socket in
-            var none = linger(l_onoff: 1, l_linger: 0)
-            setsockopt(socket, SOL_SOCKET, SO_LINGER, &none, socklen_t(MemoryLayout<linger>.size))
-            Self.set(socket, SOL_SOCKET, SO_KEEPALIVE, 1)
-            #if os(Linux)
-            Self.set(socket, CInt(IPPROTO_TCP), TCP_KEEPIDLE, keepAlive.idle)
-            Self.set(socket, CInt(IPPROTO_TCP), TCP_KEEPINTVL, keepAlive.interval)
-            Self.set(socket, CInt(IPPROTO_TCP), TCP_KEEPCNT, keepAlive.count)
-            #endif
-        }
+        Self.set(socket, CInt(IPPROTO_TCP), TCP_KEEPIDLE, keepAlive.idle)
+        Self.set(socket, CInt(IPPROTO_TCP), TCP_KEEPINTVL, keepAlive.interval)
+        Self.set(socket, CInt(IPPROTO_TCP), TCP_KEEPCNT, keepAlive.count)
+        #endif
     }
 
     private static func set(_ socket: CInt, _ level: CInt, _ name: CInt, _ value: CInt) {

@@ -40,17 +40,15 @@ extension Channel {
     /// send queue, a FIN included. On the channel's loop.
     var unacknowledgedBytes: Int {
         let written = (try? self.syncOptions?.getOption(.bufferedWritableBytes)) ?? 0
-        let queued = try? self.pipeline.syncOperations.withUnsafeTransportIfAvailable(of: NIOBSDSocket.Handle.self) {
-            socket -> CInt in
-            var count: CInt = 0
-            #if os(Linux)
-            // SIOCOUTQ, by its other name.
-            return ioctl(socket, UInt(TIOCOUTQ), &count) == 0 ? count : 0
-            #else
-            var size = socklen_t(MemoryLayout<CInt>.size)
-            return getsockopt(socket, SOL_SOCKET, SO_NWRITE, &count, &size) == 0 ? count : 0
-            #endif
-        }
-        return written + Int(queued ?? 0)
+        guard let socket = self.descriptor else { return written }
+        var queued: CInt = 0
+        #if os(Linux)
+        // SIOCOUTQ, by its other name.
+        let isKnown = ioctl(socket, UInt(TIOCOUTQ), &queued) == 0
+        #else
+        var size = socklen_t(MemoryLayout<CInt>.size)
+        let isKnown = getsockopt(socket, SOL_SOCKET, SO_NWRITE, &queued, &size) == 0
+        #endif
+        return written + (isKnown ? Int(queued) : 0)
     }
 }

@@ -72,14 +72,7 @@ public final class ChannelRelay: ChannelInboundHandler, RemovableChannelHandler 
         if self.isOver { return self.giveLastWords(to: back) }
         self.partner = back
         back.partner = self
-        let early = self.early
-        self.early = []
-        var offset: UInt64 = 0
-        for bytes in early {
-            self.write(bytes, at: offset, to: back)
-            offset += UInt64(bytes.readableBytes)
-        }
-        self.input.forgetMarks()
+        self.writeEarly(to: back)
         server.flush()
         if self.inputIsClosed { back.closeOutput() } else { self.readOn() }
         server.read()
@@ -88,11 +81,20 @@ public final class ChannelRelay: ChannelInboundHandler, RemovableChannelHandler 
 
     /// The client was reset before there was another socket: what it had said, and its end, and the reset behind them.
     private func giveLastWords(to back: ChannelRelay) {
-        let early = self.early
-        self.early = []
-        for bytes in early { self.write(bytes, to: back) }
+        self.writeEarly(to: back)
         if self.inputIsClosed { back.closeOutput() } else { back.channel.flush() }
         back.endBehindBytes()
+    }
+
+    private func writeEarly(to back: ChannelRelay) {
+        let early = self.early
+        self.early = []
+        var offset: UInt64 = 0
+        for bytes in early {
+            self.write(bytes, at: offset, to: back)
+            offset += UInt64(bytes.readableBytes)
+        }
+        self.input.forgetMarks()
     }
 
     /// There will be no other socket: the client gets what it would have got there.
@@ -264,7 +266,7 @@ public final class ChannelRelay: ChannelInboundHandler, RemovableChannelHandler 
     private func endBehindBytes() {
         guard !self.isOver else { return }
         self.isOver = true
-        ResetBehindBytes(self.channel) { .init(isWritten: true) }.look()
+        ResetBehindBytes(self.channel) { .init(isWritten: !self.isSendingUrgent) }.look()
         self.channel.closeFuture.assumeIsolated().whenComplete { _ in self.done() }
     }
 

@@ -212,7 +212,8 @@ public final class StreamBridge<Access: ConnectionAccess>: ChannelInboundHandler
     private func writeRest() -> ResetBehindBytes.Rest {
         self.pumpToSocket()
         let isMore = !self.outputIsClosing && self.access.withConnection { $0.hasBytes(self.stream) } ?? false
-        return .init(isWritten: !isMore, written: self.bytesFromStream)
+        let isUrgent = self.urgentOutput?.isBusy ?? false
+        return .init(isWritten: !isMore && !isUrgent, written: self.bytesFromStream)
     }
 
     /// Gives the connection up, for a reason of ours.
