@@ -160,9 +160,10 @@ struct ComposeFileTests {
             message(path)
                 == "/compose.yaml:1:38: 'env_file': there is no /no.env. Make the file, or take it out."
         )
-        try room.file("no.env", "A=1\nwhat\n")
+        try room.file("no.env", "A=1\n wh at\n")
         #expect(
-            message(path) == "/compose.yaml:1:38: 'env_file': /no.env:2:1: 'what' sets no variable. Write NAME=VALUE."
+            message(path)
+                == "/compose.yaml:1:38: 'env_file': /no.env:2:2: the name 'wh at' holds a blank. Write NAME=VALUE, a value with blanks in quotes."
         )
     }
 }

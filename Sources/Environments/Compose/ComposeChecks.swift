@@ -3,6 +3,8 @@ import InterceptProtocol
 /// What no service can be wrong in by itself: ports that meet on one machine, and services that wait for each other.
 struct ComposeChecks {
     let services: [ComposeReader.Draft]
+    /// Of the files, as messages name them.
+    let paths: [String]
 
     func check() throws(Fault) {
         try self.checkPorts()
@@ -29,7 +31,7 @@ struct ComposeChecks {
             for (port, position) in service.ports {
                 if isListening, port.published == port.target { throw self.sameNumber(port, at: position) }
                 if let other = published[port.publishedPort] {
-                    let both = Self.places(other, Use(service: name, position: position))
+                    let both = self.places(other, Use(service: name, position: position))
                     throw Fault(
                         position,
                         "port \(port.publishedPort) is published \(both). Publish one of them on another port."
@@ -39,7 +41,8 @@ struct ComposeChecks {
                 if let other = targets[port.targetPort], other.service != name {
                     throw Fault(
                         position,
-                        "\(other.service.quoted) (line \(other.position.line)) and \(name.quoted) (line \(position.line))"
+                        "\(other.service.quoted) (\(self.line(other.position))) and \(name.quoted)"
+                            + " (\(self.line(position)))"
                             + " both listen on \(port.targetPort) themselves, and they share this machine."
                             + " Let one of them listen on another port."
                     )
@@ -53,7 +56,7 @@ struct ComposeChecks {
                 throw Fault(
                     position,
                     "\(service.service.name.quoted) listens on \(port.targetPort) itself, and \(other.service.quoted)"
-                        + " (line \(other.position.line)) publishes that port. Let one of them use another port."
+                        + " (\(self.line(other.position))) publishes that port. Let one of them use another port."
                 )
             }
         }
@@ -76,13 +79,21 @@ struct ComposeChecks {
         }
     }
 
-    private static func places(_ first: Use, _ second: Use) -> String {
-        let lines = (first.position.line, second.position.line)
+    private func places(_ first: Use, _ second: Use) -> String {
+        let lines = (self.line(first.position), self.line(second.position))
         guard first.service == second.service else {
-            return "by \(first.service.quoted) (line \(lines.0)) and by \(second.service.quoted) (line \(lines.1))"
+            return "by \(first.service.quoted) (\(lines.0)) and by \(second.service.quoted) (\(lines.1))"
         }
-        let place = lines.0 == lines.1 ? "line \(lines.0)" : "lines \(lines.0) and \(lines.1)"
-        return "twice by \(first.service.quoted) (\(place))"
+        let isOneFile = first.position.file == second.position.file
+        let both = isOneFile ? "lines \(first.position.line) and \(second.position.line)" : "\(lines.0) and \(lines.1)"
+        return "twice by \(first.service.quoted) (\(lines.0 == lines.1 ? lines.0 : both))"
+    }
+
+    /// A line of the compose file, or of another with that file's name.
+    private func line(_ position: Position) -> String {
+        guard position.file > 0, self.paths.indices.contains(position.file) else { return "line \(position.line)" }
+        let name = self.paths[position.file].split(separator: "/").last ?? ""
+        return "line \(position.line) of \(name)"
     }
 
     private func sameNumber(_ port: ComposePort, at position: Position) -> Fault {
@@ -100,7 +111,8 @@ struct ComposeChecks {
         let names = self.services.map(\.service.name)
         let indices = Dictionary(uniqueKeysWithValues: names.enumerated().map { ($1, $0) })
         for service in self.services {
-            for (name, position) in service.dependsOn where indices[name] == nil {
+            for dependency in service.dependsOn where indices[dependency.name] == nil {
+                let (name, position) = (dependency.name, dependency.position)
                 let suggestion = Suggestion.sentence(for: name, among: names)
                 throw Fault(
                     position,
@@ -124,7 +136,8 @@ struct ComposeChecks {
     ) throws(Fault) {
         guard !done.contains(service.service.name) else { return }
         way.append(service.service.name)
-        for (name, position) in service.dependsOn {
+        for dependency in service.dependsOn {
+            let (name, position) = (dependency.name, dependency.position)
             if let begin = way.firstIndex(of: name) {
                 let circle = way[begin...] + [name]
                 let shown = circle.count > 12 ? circle.prefix(6) + ["…"] + circle.suffix(5) : circle

@@ -9,7 +9,7 @@ import Darwin
 #endif
 
 extension ComposeFile {
-    /// Reads the file, and `.env` beside it for variables that the caller hasn't set.
+    /// Reads the file, the override file beside it, and `.env` there for variables that the caller hasn't set.
     public static func read(
         path: String,
         environment: [String: String] = Spawn.ownEnvironment
@@ -17,10 +17,37 @@ extension ComposeFile {
         guard let text = try Self.readText(path) else {
             throw EnvironmentError(.file, "there is no \(path). Name a compose file with --file.")
         }
-        let folder = SmallFile.parent(of: Self.absolutePath(of: path))
-        var reader = ComposeReader(path: path, folder: folder, environment: environment)
-        let defaults = try reader.readEnvironmentFile(reader.absolute(".env"), isRequired: false)
-        return try Self.parse(text: text, path: path, environment: environment.merging(defaults) { own, _ in own })
+        let companions = ComposeCompanions(of: path)
+        var files = [(path: path, text: text)]
+        if let override = companions.override {
+            try companions.check(override)
+            if let text = try Self.readText(override) { files.append((override, text)) }
+        }
+        var reader = ComposeReader(files.map(\.path), environment: environment)
+        for warning in companions.warnings { reader.warn(warning) }
+        try reader.readDefaults(companions)
+        return try Self.parse(files, reader: &reader)
+    }
+
+    /// What the environment of that file is called, as far as the file can be read; nil where it says nothing.
+    static func name(path: String, environment: [String: String]) -> String? {
+        guard let text = (try? Self.readText(path)) ?? nil else { return nil }
+        let companions = ComposeCompanions(of: path)
+        var reader = ComposeReader([path], environment: environment)
+        try? reader.readDefaults(companions)
+        var roots: [YAMLValue] = []
+        for (index, text) in [text, companions.overrideText].enumerated() {
+            guard let text else { continue }
+            if let root = (try? YAMLValue.load(text, file: index)) ?? (try? YAMLValue.load(Self.nameLine(of: text))) {
+                roots.append(root)
+            }
+        }
+        return (try? reader.name(roots)) ?? nil
+    }
+
+    /// The line that says the name, of a file that isn't YAML from some line on.
+    private static func nameLine(of text: String) -> String {
+        String(text.split(whereSeparator: \.isNewline).last { $0.hasPrefix("name:") } ?? "")
     }
 
     /// - Parameters:
@@ -31,29 +58,44 @@ extension ComposeFile {
         path: String,
         environment: [String: String]
     ) throws(EnvironmentError) -> ComposeFile {
-        guard text.utf8.count <= Self.maxBytes else {
+        var reader = ComposeReader([path], environment: environment)
+        return try Self.parse([(path, text)], reader: &reader)
+    }
+
+    /// - Parameter files: the compose file, and what is laid over it.
+    static func parse(
+        _ files: [(path: String, text: String)],
+        reader: inout ComposeReader
+    ) throws(EnvironmentError) -> ComposeFile {
+        for (path, text) in files where text.utf8.count > Self.maxBytes {
             throw EnvironmentError(.file, "\(path) is larger than 1 MiB. Name the file that is meant, or split it.")
         }
-        let absolute = Self.absolutePath(of: path)
-        let folder = SmallFile.parent(of: absolute)
-        var reader = ComposeReader(path: path, folder: folder, environment: environment)
+        let path = Self.absolutePath(of: files.first?.path ?? "")
         do throws(Fault) {
-            guard let root = try YAMLValue.load(text), !root.isNull else {
-                throw Fault(
-                    Position(line: 1, column: 1),
-                    "the file is empty. Write 'services:' and at least one service."
-                )
+            var roots: [YAMLValue] = []
+            for (index, file) in files.enumerated() {
+                if let root = try YAMLValue.load(file.text, file: index), !root.isNull {
+                    roots.append(root)
+                } else if index == 0 {
+                    throw Fault(
+                        Position(line: 1, column: 1),
+                        "the file is empty. Write 'services:' and at least one service."
+                    )
+                }
             }
-            let (name, services) = try reader.document(root)
-            try ComposeChecks(services: services).check()
+            let name = try reader.name(roots) ?? Self.defaultName(in: reader.folder)
+            reader.interpolation.environment["COMPOSE_PROJECT_NAME"] = name
+            let services = try reader.document(roots)
+            try ComposeChecks(services: services, paths: reader.paths).check()
             return ComposeFile(
-                name: name ?? Self.defaultName(in: folder),
-                path: absolute,
+                name: name,
+                path: path,
+                overrides: files.dropFirst().map { Self.absolutePath(of: $0.path) },
                 services: services.map(\.service),
                 warnings: reader.finish()
             )
         } catch {
-            var failure = error.error(in: path)
+            var failure = error.error(in: reader.paths)
             failure.warnings = reader.finish()
             throw failure
         }

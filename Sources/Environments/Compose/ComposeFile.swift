@@ -5,14 +5,23 @@ public struct ComposeFile: Equatable, Sendable {
     public var name: String
     /// Absolute.
     public var path: String
+    /// Absolute: of the files that were laid over it.
+    public var overrides: [String]
     /// In the file's order.
     public var services: [ComposeService]
     /// What is in the file and does nothing here, with line and column.
     public var warnings: [String]
 
-    public init(name: String, path: String, services: [ComposeService], warnings: [String]) {
+    public init(
+        name: String,
+        path: String,
+        overrides: [String] = [],
+        services: [ComposeService],
+        warnings: [String]
+    ) {
         self.name = name
         self.path = path
+        self.overrides = overrides
         self.services = services
         self.warnings = warnings
     }

@@ -4,21 +4,27 @@ extension ComposeReader {
         var service: ComposeService
         var position: Position
         var ports: [(port: ComposePort, position: Position)] = []
-        var dependsOn: [(name: String, position: Position)] = []
+        var dependsOn: [Dependency] = []
+    }
+
+    struct Dependency {
+        var name: String
+        var position: Position
+        /// False: without it the service runs all the same. Nil: not said, so true.
+        var isRequired: Bool?
     }
 
     /// † Each is a process and a sidecar of this machine.
     private static let maxServices = 1_000
 
-    mutating func document(_ root: YAMLValue) throws(Fault) -> (name: String?, services: [Draft]) {
-        var name: String?
-        var services: [Draft]?
-        for entry in try self.entries(root, "a compose file") {
+    /// - Parameter roots: the compose file, then what is laid over it.
+    mutating func document(_ roots: [YAMLValue]) throws(Fault) -> [Draft] {
+        var services: [YAMLValue.Entry] = []
+        for entry in Self.layered(try self.rootEntries(roots)) {
             switch entry.key {
-            case "name": name = try self.environmentName(entry.value)
-            case "services": services = try self.services(entry)
-            case "version": break
-            case "networks", "volumes", "configs", "secrets":
+            case "services": services.append(entry)
+            case "name", "version": break
+            case "networks", "volumes", "configs", "secrets", "models":
                 self.warn(
                     entry.position,
                     "\(entry.key.quoted) is ignored: the services of a local environment are processes of this machine"
@@ -28,18 +34,38 @@ extension ComposeReader {
             default: self.warnOfUnknown(entry, of: "a compose file", known: ["name", "services", "version"])
             }
         }
-        guard let services else {
-            throw Fault(root.position, "there is no 'services' in it. Write at least one service with a command.")
+        guard let first = services.first else {
+            let position = roots.first?.position ?? Position(line: 1, column: 1)
+            throw Fault(position, "there is no 'services' in it. Write at least one service with a command.")
         }
-        return (name, services)
+        return try self.services(services, at: first.position)
     }
 
-    private mutating func environmentName(_ value: YAMLValue) throws(Fault) -> String {
+    private func rootEntries(_ roots: [YAMLValue]) throws(Fault) -> [[YAMLValue.Entry]] {
+        var result: [[YAMLValue.Entry]] = []
+        for root in roots { result.append(try self.entries(root, "a compose file")) }
+        return result
+    }
+
+    /// The environment's: as compose has it, COMPOSE_PROJECT_NAME wins over what the files say, and the last file over those
+    /// before it. Nil: nothing says it.
+    mutating func name(_ roots: [YAMLValue]) throws(Fault) -> String? {
+        let variable = "COMPOSE_PROJECT_NAME"
+        let value = Self.layered(try self.rootEntries(roots)).last { $0.key == "name" }?.value
+        if let name = self.interpolation.environment[variable], !name.isEmpty {
+            let position = value?.position ?? roots.first?.position ?? Position(line: 1, column: 1)
+            return try Self.checked(name, "the variable \(variable), \(name.quoted),", at: position)
+        }
+        guard let value, !value.isNull else { return nil }
         let name = try self.text(value, "'name'")
+        return try Self.checked(name, name.quoted, at: value.position)
+    }
+
+    private static func checked(_ name: String, _ what: String, at position: Position) throws(Fault) -> String {
         guard Self.validName(from: name) == name else {
             throw Fault(
-                value.position,
-                "\(name.quoted) can't be an environment's name. Write small letters, digits, '-' and '_', at most 63,"
+                position,
+                "\(what) can't be an environment's name. Write small letters, digits, '-' and '_', at most 63,"
                     + " a letter or digit first."
             )
         }
@@ -53,21 +79,27 @@ extension ComposeReader {
         return name.isEmpty ? nil : name
     }
 
-    private mutating func services(_ entry: YAMLValue.Entry) throws(Fault) -> [Draft] {
-        let entries = entry.value.isNull ? [] : try self.entries(entry.value, "'services'")
-        guard !entries.isEmpty else {
-            throw Fault(entry.position, "'services' is empty. Write at least one service with a command.")
+    private mutating func services(_ entries: [YAMLValue.Entry], at position: Position) throws(Fault) -> [Draft] {
+        let named = try self.layeredServices(entries)
+        guard !named.isEmpty else {
+            throw Fault(position, "'services' is empty. Write at least one service with a command.")
         }
-        if entries.count > Self.maxServices {
+        if named.count > Self.maxServices {
             throw Fault(
-                entries[Self.maxServices].position,
-                "there are \(entries.count) services, and at most \(Self.maxServices) can be. Split the file."
+                named[Self.maxServices].entry.position,
+                "there are \(named.count) services, and at most \(Self.maxServices) can be. Split the file."
             )
         }
         var services: [Draft] = []
-        for entry in entries {
+        for (entry, layers) in named {
             try Self.checkServiceName(entry)
-            services.append(try self.service(entry))
+            services.append(try self.service(entry, layers))
+        }
+        // What isn't there isn't waited for, where the file says that it needn't be.
+        let names = Set(services.map(\.service.name))
+        for index in services.indices {
+            services[index].dependsOn.removeAll { $0.isRequired == false && !names.contains($0.name) }
+            services[index].service.dependsOn = services[index].dependsOn.map(\.name)
         }
         return services
     }

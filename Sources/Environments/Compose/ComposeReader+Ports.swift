@@ -1,12 +1,16 @@
 import InterceptProtocol
 
 extension ComposeReader {
+    /// A file that is laid over another adds ports to those that are there already; one that is the same in all but its name
+    /// takes its place.
     mutating func ports(
         _ value: YAMLValue,
-        of service: String
-    ) throws(Fault) -> [(port: ComposePort, position: Position)] {
-        var result: [(port: ComposePort, position: Position)] = []
-        var names: Set<String> = []
+        of service: String,
+        into result: inout [(port: ComposePort, position: Position)]
+    ) throws(Fault) {
+        var names = Set(result.compactMap(\.port.name))
+        var before: [ComposePort: Int] = [:]
+        for (index, known) in result.enumerated() { before[known.port.anonymous] = index }
         for element in try self.elements(value, "'ports'") {
             let port: ComposePort
             if case .mapping(let entries) = element.kind {
@@ -14,6 +18,12 @@ extension ComposeReader {
             } else {
                 let text = try self.text(element, "an element of 'ports'")
                 port = try Self.at(element.position) { () throws(PortText.Failure) in try PortText.short(text) }
+            }
+            if let index = before[port.anonymous] {
+                if let name = result[index].port.name { names.remove(name) }
+                if let name = port.name { names.insert(name) }
+                result[index] = (port, element.position)
+                continue
             }
             if let name = port.name, !names.insert(name).inserted {
                 throw Fault(
@@ -23,7 +33,6 @@ extension ComposeReader {
             }
             result.append((port, element.position))
         }
-        return result
     }
 
     private mutating func longPort(_ entries: [YAMLValue.Entry], at position: Position) throws(Fault) -> ComposePort {
@@ -97,5 +106,14 @@ extension ComposeReader {
         _ body: () throws(PortText.Failure) -> Result
     ) throws(Fault) -> Result {
         do throws(PortText.Failure) { return try body() } catch { throw Fault(position, error.text) }
+    }
+}
+
+extension ComposePort {
+    /// What makes it the same as that of another file.
+    fileprivate var anonymous: ComposePort {
+        var port = self
+        port.name = nil
+        return port
     }
 }

@@ -13,19 +13,23 @@ extension ComposeReader {
         "cpuset", "credential_spec", "deploy", "device_cgroup_rules", "devices", "dns", "dns_opt", "dns_search",
         "domainname", "expose", "external_links", "extra_hosts", "gpus", "group_add", "hostname", "image", "init",
         "ipc",
-        "isolation", "labels", "links", "logging", "mac_address", "mem_limit", "mem_reservation", "mem_swappiness",
-        "memswap_limit", "network_mode", "networks", "oom_kill_disable", "oom_score_adj", "pid", "pids_limit",
+        "isolation", "label_file", "labels", "links", "logging", "mac_address", "mem_limit", "mem_reservation",
+        "mem_swappiness",
+        "memswap_limit", "models", "network_mode", "networks", "oom_kill_disable", "oom_score_adj", "pid", "pids_limit",
         "platform",
         "privileged", "pull_policy", "read_only", "runtime", "secrets", "security_opt", "shm_size", "stdin_open",
-        "storage_opt", "sysctls", "tmpfs", "tty", "ulimits", "userns_mode", "uts", "volumes", "volumes_from",
+        "storage_opt", "sysctls", "tmpfs", "tty", "ulimits", "use_api_socket", "userns_mode", "uts", "volumes",
+        "volumes_from",
     ]
     /// What a process could have.
     private static let absentKeys: Set<String> = [
-        "attach", "develop", "extends", "healthcheck", "post_start", "pre_stop", "profiles", "provider", "scale",
+        "attach", "develop", "extends", "healthcheck", "post_start", "pre_start", "pre_stop", "profiles", "provider",
+        "pull_refresh_after", "scale",
         "stop_signal", "user",
     ]
 
-    mutating func service(_ entry: YAMLValue.Entry) throws(Fault) -> Draft {
+    /// - Parameter layers: what each file says of it.
+    mutating func service(_ entry: YAMLValue.Entry, _ layers: [YAMLValue.Entry]) throws(Fault) -> Draft {
         let name = entry.key
         var draft = Draft(
             service: ComposeService(name: name, command: [], workingDirectory: self.folder, line: entry.position.line),
@@ -33,11 +37,15 @@ extension ComposeReader {
         )
         var entrypoint: [String] = []
         var command: [String] = []
-        var fromFiles: [String: String] = [:]
-        var own: [String: String] = [:]
+        var files = EnvironmentFiles()
+        var own: [String: String?] = [:]
+        var diversion = DiversionText()
         var hasImage = false
-        let entries = entry.value.isNull ? [] : try self.entries(entry.value, "service \(name.quoted)")
-        for entry in entries {
+        var entries: [[YAMLValue.Entry]] = []
+        for layer in layers where !layer.value.isNull {
+            entries.append(try self.entries(layer.value, "service \(name.quoted)"))
+        }
+        for entry in Self.layered(entries) {
             // `key:` with nothing after it is as good as no key.
             if entry.value.isNull, Self.keys.contains(entry.key) { continue }
             switch entry.key {
@@ -45,13 +53,13 @@ extension ComposeReader {
             case "command": command = try self.words(entry)
             case "working_dir":
                 draft.service.workingDirectory = self.absolute(try self.text(entry.value, "'working_dir'"))
-            case "ports": draft.ports = try self.ports(entry.value, of: name)
-            case "environment": own = try self.environment(entry.value)
-            case "env_file": fromFiles = try self.environmentFiles(entry.value)
-            case "depends_on": draft.dependsOn = try self.dependencies(entry.value)
+            case "ports": try self.ports(entry.value, of: name, into: &draft.ports)
+            case "environment": try self.environment(entry.value, into: &own)
+            case "env_file": try self.environmentFiles(entry.value, into: &files)
+            case "depends_on": try self.dependencies(entry.value, into: &draft.dependsOn)
             case "stop_grace_period": draft.service.stopGraceSeconds = try self.gracePeriod(entry.value)
             case "restart": draft.service.restart = try self.restartPolicy(entry.value)
-            case "x-kl": draft.service.diversion = try self.diversion(entry)
+            case "x-kl": try self.diversion(entry, into: &diversion)
             case let key where key.hasPrefix("x-"): try self.checkExtension(entry)
             case let key where Self.containerKeys.contains(key):
                 hasImage = hasImage || key == "image" || key == "build"
@@ -66,18 +74,25 @@ extension ComposeReader {
         }
         draft.service.command = entrypoint + command
         guard let program = draft.service.command.first, !program.isEmpty else {
-            let what =
-                hasImage
-                ? "has no command, and its image isn't used: it is a process of this machine" : "has no command"
-            throw Fault(
-                draft.position,
-                "service \(name.quoted) \(what). Write what is run, as in 'command: ./server --port 21090'."
-            )
+            throw self.commandMissing(draft, hasImage: hasImage)
         }
-        draft.service.environment = fromFiles.merging(own) { $1 }
+        draft.service.diversion = try diversion.diversion()
+        draft.service.environment = try self.read(files, own: own).merging(own) { $1 }.compactMapValues { $0 }
         draft.service.ports = draft.ports.map(\.port)
-        draft.service.dependsOn = draft.dependsOn.map(\.name)
         return draft
+    }
+
+    /// A file of images is usually a project that Docker runs.
+    private func commandMissing(_ draft: Draft, hasImage: Bool) -> Fault {
+        let service = "service \(draft.service.name.quoted)"
+        let mend = "Write what is run, as in 'command: ./server --port 21090'"
+        guard hasImage else { return Fault(draft.position, "\(service) has no command. \(mend).") }
+        let project = self.interpolation.environment["COMPOSE_PROJECT_NAME"] ?? "PROJECT"
+        return Fault(
+            draft.position,
+            "\(service) has no command, and its image isn't used: it is a process of this machine. \(mend);"
+                + " or connect to what Docker runs: kl env connect --docker \(project)"
+        )
     }
 
     /// A text is split as a shell does it; a list is taken as it is.
@@ -114,24 +129,43 @@ extension ComposeReader {
         }
     }
 
-    private mutating func dependencies(_ value: YAMLValue) throws(Fault) -> [(name: String, position: Position)] {
-        var result: [(name: String, position: Position)] = []
-        var known: Set<String> = []
+    private mutating func dependencies(_ value: YAMLValue, into result: inout [Dependency]) throws(Fault) {
+        var indices: [String: Int] = [:]
+        for (index, dependency) in result.enumerated() { indices[dependency.name] = index }
+        func add(_ dependency: Dependency) {
+            if let index = indices[dependency.name] {
+                let before = result[index].isRequired
+                result[index] = dependency
+                result[index].isRequired = dependency.isRequired ?? before
+            } else {
+                indices[dependency.name] = result.count
+                result.append(dependency)
+            }
+        }
         if case .sequence(let elements) = value.kind {
             for element in elements {
                 let name = try self.text(element, "an element of 'depends_on'")
-                if known.insert(name).inserted { result.append((name, element.position)) }
+                add(Dependency(name: name, position: element.position, isRequired: true))
             }
-            return result
+            return
         }
+        var isReset: Set<String> = []
         for entry in try self.entries(value, "'depends_on'") {
-            result.append((entry.key, entry.position))
-            guard !entry.value.isNull else { continue }
-            for option in try self.entries(entry.value, "a service in 'depends_on'") {
-                guard option.key == "condition" else {
-                    self.warnOfUnknown(option, of: "a service in 'depends_on' that is used", known: ["condition"])
-                    continue
-                }
+            if entry.isReset {
+                isReset.insert(entry.key)
+            } else {
+                add(try self.dependency(entry))
+            }
+        }
+        if !isReset.isEmpty { result.removeAll { isReset.contains($0.name) } }
+    }
+
+    private mutating func dependency(_ entry: YAMLValue.Entry) throws(Fault) -> Dependency {
+        var dependency = Dependency(name: entry.key, position: entry.position)
+        guard !entry.value.isNull else { return dependency }
+        for option in try self.entries(entry.value, "a service in 'depends_on'") where !option.isReset {
+            switch option.key {
+            case "condition":
                 let condition = try self.text(option.value, "'condition'")
                 // Without containers there is one thing to see: whether it listens.
                 guard condition == "service_started" || condition == "service_healthy" else {
@@ -141,9 +175,20 @@ extension ComposeReader {
                             + " Write 'service_started': it means that the service listens."
                     )
                 }
+            case "required": dependency.isRequired = try self.boolean(option.value, "'required'")
+            case "restart":
+                if try self.boolean(option.value, "'restart'") {
+                    self.warn(option.position, "'restart' is ignored: it isn't in this version")
+                }
+            default:
+                self.warnOfUnknown(
+                    option,
+                    of: "a service in 'depends_on'",
+                    known: ["condition", "required", "restart"]
+                )
             }
         }
-        return result
+        return dependency
     }
 
     private mutating func gracePeriod(_ value: YAMLValue) throws(Fault) -> Double {

@@ -1,37 +1,53 @@
 import HostSupport
 
-/// Reads the values of one compose file, and collects what there is to warn of.
+/// Reads the values of a compose file and of those that are laid over it, and collects what there is to warn of.
 struct ComposeReader {
-    /// As messages name it.
-    let path: String
+    /// As messages name them, by their numbers in positions: the compose file, then what else is read.
+    private(set) var paths: [String]
     /// The file's, absolute.
     let folder: String
     var interpolation: Interpolation
     private(set) var warnings: [String] = []
+    private var said: Set<String> = []
     private var unsaid = 0
 
     /// † More aren't read.
     private static let maxWarnings = 50
 
-    init(path: String, folder: String, environment: [String: String]) {
-        self.path = path
-        self.folder = folder
+    /// - Parameter paths: of the compose file and of those that are laid over it.
+    init(_ paths: [String], environment: [String: String]) {
+        self.paths = paths
+        self.folder = SmallFile.parent(of: ComposeFile.absolutePath(of: paths.first ?? ""))
         self.interpolation = Interpolation(environment: environment)
     }
 
     mutating func warn(_ position: Position, _ text: String) {
+        self.warn("\(position.text(in: self.paths)): \(text)")
+    }
+
+    /// Each once: what an anchor stands for is read wherever it is used.
+    mutating func warn(_ text: String) {
+        guard self.said.insert(text).inserted else { return }
         guard self.warnings.count < Self.maxWarnings else {
             self.unsaid += 1
             return
         }
-        self.warnings.append("\(self.path):\(position.line):\(position.column): \(text)")
+        self.warnings.append(text)
+    }
+
+    /// - Returns: its number in positions.
+    mutating func number(of path: String) -> Int {
+        if let known = self.paths.firstIndex(of: path) { return known }
+        self.paths.append(path)
+        return self.paths.count - 1
     }
 
     mutating func finish() -> [String] {
         for (name, position) in self.interpolation.missing {
             self.warn(position, "the variable \(name.quoted) isn't set: it is empty here")
         }
-        return self.unsaid == 0 ? self.warnings : self.warnings + ["\(self.path): and \(self.unsaid) more warnings"]
+        guard self.unsaid > 0, let path = self.paths.first else { return self.warnings }
+        return self.warnings + ["\(path): and \(self.unsaid) more warnings"]
     }
 
     /// - Parameter what: "'working_dir'", for messages.
@@ -45,6 +61,16 @@ struct ComposeReader {
             throw Fault(value.position, "\(what) holds a zero character. Leave it out.")
         }
         return expanded
+    }
+
+    /// What YAML of any version takes for one, in quotes or not.
+    mutating func boolean(_ value: YAMLValue, _ what: String) throws(Fault) -> Bool {
+        let text = try self.text(value, what)
+        switch text.lowercased() {
+        case "true", "yes", "on", "y": return true
+        case "false", "no", "off", "n": return false
+        default: throw Fault(value.position, "\(what) takes true or false, and this is \(text.quoted). Mend the file.")
+        }
     }
 
     func entries(_ value: YAMLValue, _ what: String) throws(Fault) -> [YAMLValue.Entry] {

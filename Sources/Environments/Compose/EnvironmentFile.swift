@@ -1,72 +1,199 @@
-/// A file of variables (`.env`, `env_file`): `NAME=VALUE` lines, `#` comments, values in quotes where they need them.
-enum EnvironmentFile {
+/// A file of variables (`.env`, `env_file`) as compose reads it: `NAME=VALUE` or `NAME: VALUE`, with `export ` before it or not,
+/// a NAME alone, `#` comments, and values in quotes, which may have several lines.
+struct EnvironmentFile {
     struct Line: Equatable {
         var name: String
-        var value: String
+        /// Nil: a name alone, which has the value of whoever reads the file.
+        var value: String?
         /// In single quotes: variables in it stay as they are.
         var isLiteral: Bool
+        /// Where it begins.
         var line: Int
+        var column: Int
     }
 
-    static func parse(_ text: String) throws(Fault) -> [Line] {
+    static func parse(_ text: String, file: Int = 0) throws(Fault) -> [Line] {
+        var parser = EnvironmentFile(text, file: file)
         var result: [Line] = []
-        for (index, raw) in text.split(omittingEmptySubsequences: false, whereSeparator: \.isNewline).enumerated() {
-            var line = Self.trimmed(raw)
-            if line.hasPrefix("export ") { line = Self.trimmed(line.dropFirst(7)) }
-            if line.isEmpty || line.hasPrefix("#") { continue }
-            let position = Position(line: index + 1, column: 1)
-            let equals = line.firstIndex(of: "=") ?? line.endIndex
-            let name = Self.trimmed(line[..<equals])
-            guard equals != line.endIndex, Self.isName(name) else {
-                throw Fault(position, "\(String(line).quoted) sets no variable. Write NAME=VALUE.")
-            }
-            let (value, isLiteral) = try Self.value(Self.trimmed(line[line.index(after: equals)...]), at: position)
-            result.append(Line(name: String(name), value: value, isLiteral: isLiteral, line: index + 1))
-        }
+        while let line = try parser.next() { result.append(line) }
         return result
     }
 
-    private static func value(_ text: Substring, at position: Position) throws(Fault) -> (String, isLiteral: Bool) {
-        guard let quote = text.first, quote == "\"" || quote == "'" else {
-            var end = text.startIndex
-            while let hash = text[end...].firstIndex(of: "#") {
-                if hash == text.startIndex || text[..<hash].last?.isWhitespace == true {
-                    return (String(Self.trimmed(text[..<hash])), false)
-                }
-                end = text.index(after: hash)
-            }
-            return (String(text), false)
-        }
-        var result = ""
-        var rest = text.dropFirst()
-        while let character = rest.popFirst() {
-            if character == quote {
-                let after = Self.trimmed(rest)
-                guard after.isEmpty || after.hasPrefix("#") else { break }
-                return (result, quote == "'")
-            }
-            guard character == "\\", quote == "\"", let next = rest.popFirst() else {
-                result.append(character)
-                continue
-            }
-            switch next {
-            case "n": result.append("\n")
-            case "r": result.append("\r")
-            case "t": result.append("\t")
-            case "$": result += "$$"
-            default: result.append(next)
-            }
-        }
-        throw Fault(position, "a value's quotes aren't closed at its end. Close them.")
+    private let text: [Unicode.Scalar]
+    private let file: Int
+    private var index = 0
+    private var line = 1
+    private var lineStart = 0
+
+    private init(_ text: String, file: Int) {
+        let scalars = Array(text.unicodeScalars)
+        // What some editors put before the first character.
+        self.text = scalars.first == "\u{FEFF}" ? Array(scalars.dropFirst()) : scalars
+        self.file = file
     }
 
-    private static func isName(_ text: Substring) -> Bool {
-        !text.isEmpty && text.utf8.allSatisfy { $0 > 0x20 && $0 != 0x7F && $0 != UInt8(ascii: "=") }
+    private var position: Position {
+        Position(line: self.line, column: self.index - self.lineStart + 1, file: self.file)
     }
 
-    private static func trimmed(_ text: Substring) -> Substring {
-        var text = text.drop(while: \.isWhitespace)
-        while text.last?.isWhitespace == true { text.removeLast() }
+    private var current: Unicode.Scalar? { self.index < self.text.endIndex ? self.text[self.index] : nil }
+
+    private mutating func advance() {
+        if self.current == "\n" {
+            self.line += 1
+            self.lineStart = self.index + 1
+        }
+        self.index += 1
+    }
+
+    private mutating func skip(while condition: (Unicode.Scalar) -> Bool) {
+        while let scalar = self.current, condition(scalar) { self.advance() }
+    }
+
+    /// What follows a value in quotes on its line is a line of its own, as in compose.
+    private mutating func next() throws(Fault) -> Line? {
+        while true {
+            self.skip { $0.properties.isWhitespace }
+            guard self.current == "#" else { break }
+            self.skip { $0 != "\n" }
+        }
+        guard self.current != nil else { return nil }
+        if self.isExport {
+            self.index += 6
+            self.skip { Self.isBlank($0) }
+        }
+        let position = self.position
+        let begin = self.index
+        self.skip { Self.isBlank($0) || Self.isOfName($0) }
+        let name = Self.text(Self.trimmed(self.text[begin..<self.index]))
+        let end = self.current
+        guard end == nil || end == "=" || end == ":" || end == "\n" else {
+            throw Fault(position, "\(self.restOfLine(from: begin).quoted) sets no variable. Write NAME=VALUE.")
+        }
+        guard !name.isEmpty || end == "\n" || end == nil else {
+            throw Fault(position, "a value has no name before it. Write NAME=VALUE.")
+        }
+        guard !name.unicodeScalars.contains(where: Self.isBlank) else {
+            throw Fault(
+                position,
+                "the name \(name.quoted) holds a blank. Write NAME=VALUE, a value with blanks in quotes."
+            )
+        }
+        guard end == "=" || end == ":" else {
+            return Line(name: name, isLiteral: true, line: position.line, column: position.column)
+        }
+        self.advance()
+        self.skip { Self.isBlank($0) }
+        let isLiteral = self.current == "'"
+        let value = self.current == "\"" || isLiteral ? try self.quoted() : self.unquoted()
+        return Line(name: name, value: value, isLiteral: isLiteral, line: position.line, column: position.column)
+    }
+
+    private var isExport: Bool {
+        let rest = self.text[self.index...]
+        return rest.starts(with: "export".unicodeScalars) && rest.dropFirst(6).first.map(Self.isBlank) == true
+    }
+
+    /// To the line's end, or to a `#` behind a blank. A `#` at its beginning is its own: a colour, say.
+    private mutating func unquoted() -> String {
+        let begin = self.index
+        self.skip { $0 != "\n" }
+        var value = self.text[begin..<self.index]
+        if let hash = value.indices.dropFirst().first(where: { value[$0] == "#" && value[$0 - 1] == " " }) {
+            value = value[..<hash]
+        }
+        return Self.text(Self.trimmed(value))
+    }
+
+    private mutating func quoted() throws(Fault) -> String {
+        let begin = self.position
+        let quote = self.current
+        self.advance()
+        var result = String.UnicodeScalarView()
+        while let scalar = self.current {
+            self.advance()
+            if scalar == quote {
+                return quote == "\"" ? EnvironmentEscapes.replaced(in: result) : String(result)
+            }
+            result.append(scalar)
+            guard scalar == "\\", let next = self.current else { continue }
+            if next == quote { result.removeLast() }
+            result.append(next)
+            self.advance()
+        }
+        throw Fault(begin, "a value's quotes aren't closed. Close them.")
+    }
+
+    private func restOfLine(from begin: Int) -> String {
+        Self.text(self.text[begin...].prefix { $0 != "\n" })
+    }
+
+    private static func text(_ scalars: ArraySlice<Unicode.Scalar>) -> String {
+        String(String.UnicodeScalarView(scalars))
+    }
+
+    /// Letters and digits of any language, and some signs.
+    private static func isOfName(_ scalar: Unicode.Scalar) -> Bool {
+        if scalar.isASCII {
+            return UInt8(ascii: scalar).isAlphanumeric || ["_", ".", "-", "[", "]"].contains(scalar)
+        }
+        return switch scalar.properties.generalCategory {
+        case .uppercaseLetter, .lowercaseLetter, .titlecaseLetter, .modifierLetter, .otherLetter, .decimalNumber,
+            .letterNumber, .otherNumber:
+            true
+        default: false
+        }
+    }
+
+    /// Within a line.
+    private static func isBlank(_ scalar: Unicode.Scalar) -> Bool {
+        switch scalar {
+        case " ", "\t", "\u{0B}", "\u{0C}", "\r", "\u{85}", "\u{A0}": true
+        default: false
+        }
+    }
+
+    private static func trimmed(_ text: ArraySlice<Unicode.Scalar>) -> ArraySlice<Unicode.Scalar> {
+        var text = text
+        while text.last?.properties.isWhitespace == true { text.removeLast() }
         return text
     }
+}
+
+/// A backslash and what follows it, in double quotes: `\n`, `\t`, `\"`, `\\`, `\$`, `\0101` … Any other backslash stays.
+private enum EnvironmentEscapes {
+    static func replaced(in text: String.UnicodeScalarView) -> String {
+        var result = String.UnicodeScalarView()
+        var rest = text[...]
+        while let scalar = rest.popFirst() {
+            guard scalar == "\\", let next = rest.first else {
+                result.append(scalar)
+                continue
+            }
+            if next == "0" {
+                rest.removeFirst()
+                let digits = rest.prefix(3).prefix { ("0"..."9").contains($0) }
+                rest = rest.dropFirst(digits.count)
+                // As in compose the zero is gone also where no three octal digits follow.
+                if digits.count == 3, let number = UInt8(String(digits), radix: 8) {
+                    result.append(Unicode.Scalar(number))
+                } else {
+                    result.append("\\")
+                    result.append(contentsOf: digits)
+                }
+            } else if let meaning = Self.meanings[next] {
+                rest.removeFirst()
+                result.append(contentsOf: meaning.unicodeScalars)
+            } else {
+                result.append(scalar)
+            }
+        }
+        return String(result)
+    }
+
+    /// A dollar sign is doubled, since variables are put in afterwards.
+    private static let meanings: [Unicode.Scalar: String] = [
+        "a": "\u{07}", "b": "\u{08}", "f": "\u{0C}", "n": "\n", "r": "\r", "t": "\t", "v": "\u{0B}", "$": "$$",
+        "\"": "\"", "\\": "\\",
+    ]
 }

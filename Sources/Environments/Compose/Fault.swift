@@ -1,9 +1,11 @@
 import InterceptProtocol
 
 /// Where something stands in a file, from 1.
-struct Position: Equatable, Sendable {
+struct Position: Hashable, Sendable {
     var line: Int
     var column: Int
+    /// Which of the files that are read together; 0 is the compose file itself.
+    var file = 0
 }
 
 /// Something in the file can't be used: what is wrong, and what to do, in two sentences.
@@ -16,8 +18,17 @@ struct Fault: Error, Equatable {
         self.text = text
     }
 
-    func error(in path: String) -> EnvironmentError {
-        EnvironmentError(.file, "\(path):\(self.position.line):\(self.position.column): \(self.text)")
+    /// - Parameter paths: of the files, as messages name them.
+    func error(in paths: [String]) -> EnvironmentError {
+        EnvironmentError(.file, "\(self.position.text(in: paths)): \(self.text)")
+    }
+}
+
+extension Position {
+    /// `compose.yaml:7:14`
+    func text(in paths: [String]) -> String {
+        let path = paths.indices.contains(self.file) ? paths[self.file] : ""
+        return "\(path):\(self.line):\(self.column)"
     }
 }
 

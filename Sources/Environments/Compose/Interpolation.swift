@@ -1,11 +1,16 @@
 /// `$NAME`, `${NAME}`, `${NAME:-default}`, `${NAME-default}`, `${NAME:+instead}`, `${NAME+instead}`, `${NAME:?error}`,
-/// `${NAME?error}` and `$$`, as compose has them.
+/// `${NAME?error}` and `$$`, as compose has them. A `$` before anything else is a `$`.
 struct Interpolation {
-    let environment: [String: String]
-    /// Variables that had no value and no default, each once.
+    var environment: [String: String]
+    /// Variables that had no value and no default, each once for each file.
     private(set) var missing: [(name: String, position: Position)] = []
-    private var known: Set<String> = []
+    private var known: Set<Missing> = []
     private var rest = Self.maxExpanded
+
+    private struct Missing: Hashable {
+        var name: String
+        var file: Int
+    }
 
     init(environment: [String: String]) { self.environment = environment }
 
@@ -42,7 +47,8 @@ struct Interpolation {
             default:
                 let name = Self.name(at: text)
                 guard !name.isEmpty else {
-                    throw Fault(position, "a '$' names no variable. Write '$$' for a '$' itself.")
+                    result.append(UInt8(ascii: "$"))
+                    continue
                 }
                 result += self.value(of: name, at: position).utf8
                 text = text.dropFirst(name.utf8.count)
@@ -88,7 +94,9 @@ struct Interpolation {
 
     private mutating func value(of name: String, at position: Position) -> String {
         if let value = self.environment[name] { return value }
-        if self.known.insert(name).inserted { self.missing.append((name, position)) }
+        if self.known.insert(Missing(name: name, file: position.file)).inserted {
+            self.missing.append((name, position))
+        }
         return ""
     }
 
@@ -105,22 +113,18 @@ struct Interpolation {
         return String(decoding: text.prefix { $0.isAlphanumeric || $0 == UInt8(ascii: "_") }, as: UTF8.self)
     }
 
-    /// Where the brace closes that `text` begins with.
+    /// Where the brace closes that `text` begins with. A default may hold braces: JSON, say. Where they don't pair it is the
+    /// line's last one.
     private static func end(ofBraces text: ArraySlice<UInt8>) -> Int? {
-        var depth = 1
-        var index = text.startIndex + 1
-        while index < text.endIndex {
-            switch text[index] {
-            case UInt8(ascii: "$") where text[(index + 1)...].first == UInt8(ascii: "{"):
-                depth += 1
-                index += 1
-            case UInt8(ascii: "}"):
+        var depth = 0
+        for (index, byte) in zip(text.indices, text) {
+            if byte == UInt8(ascii: "{") { depth += 1 }
+            if byte == UInt8(ascii: "}") {
                 depth -= 1
                 if depth == 0 { return index }
-            default: break
             }
-            index += 1
         }
-        return nil
+        let line = text.prefix { $0 != UInt8(ascii: "\n") }
+        return line.lastIndex(of: UInt8(ascii: "}"))
     }
 }

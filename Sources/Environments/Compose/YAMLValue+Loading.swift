@@ -2,8 +2,12 @@ import Yams
 
 extension YAMLValue {
     /// Nil: there is nothing in the file but comments.
-    static func load(_ text: String) throws(Fault) -> YAMLValue? {
-        let begin = Position(line: 1, column: 1)
+    ///
+    /// - Parameter file: its number in positions.
+    static func load(_ text: String, file: Int = 0) throws(Fault) -> YAMLValue? {
+        let begin = Position(line: 1, column: 1, file: file)
+        // What some editors put before the first character.
+        let text = text.unicodeScalars.first == "\u{FEFF}" ? String(text.unicodeScalars.dropFirst()) : text
         // Yams puts a copy of what an alias stands for in its place, and hashes keys by all that is in them. A few lines of
         // aliases of aliases would keep it busy for ever, or overflow the stack. It never sees one: each '*' of the text is
         // some letter that the text doesn't have, and a plain scalar that begins with it is an alias of ours.
@@ -11,7 +15,7 @@ extension YAMLValue {
             throw Fault(begin, "the file is full of private-use characters. Mend the file.")
         }
         let marked = text.replacing("*", with: marker)
-        var loader = Loader(marker: marker)
+        var loader = Loader(marker: marker, file: file)
         do {
             // Anchors are weak in nodes: the parser holds them. `.basic` leaves every scalar the text that it is.
             let parser = try Parser(yaml: marked, resolver: .basic, encoding: .utf8)
@@ -22,7 +26,9 @@ extension YAMLValue {
         } catch let fault as Fault {
             throw fault
         } catch let error as YamlError {
-            throw Fault(error, restoring: { $0.replacing(marker, with: "*") })
+            var fault = Fault(error, restoring: { $0.replacing(marker, with: "*") })
+            fault.position.file = file
+            throw fault
         } catch {
             throw Fault(begin, "the file can't be read as YAML. Mend the file.")
         }
@@ -33,10 +39,14 @@ extension YAMLValue {
 
 private struct Loader {
     let marker: Unicode.Scalar
+    let file: Int
     private var anchors: [String: YAMLValue] = [:]
     private var merged = 0
 
-    init(marker: Unicode.Scalar) { self.marker = marker }
+    init(marker: Unicode.Scalar, file: Int) {
+        self.marker = marker
+        self.file = file
+    }
 
     /// † Compose files are a few levels deep.
     private static let maxHeight = 100
@@ -44,22 +54,27 @@ private struct Loader {
     private static let maxWeight = 8 * 1_048_576
     private static let maxMerged = 200_000
 
-    mutating func value(of node: Node) throws(Fault) -> YAMLValue {
-        let position = Position(node.mark)
-        let value: YAMLValue
+    mutating func value(of node: Node, isKey: Bool = false) throws(Fault) -> YAMLValue {
+        let position = self.position(node.mark)
+        var value: YAMLValue
         switch node {
         case .scalar(let scalar):
             if scalar.style == .plain, scalar.string.unicodeScalars.first == self.marker {
                 return try self.target(ofAlias: self.restored(scalar.string), at: position)
             }
-            value = YAMLValue(self.restored(scalar.string), isPlain: scalar.style == .plain, at: position)
+            // A tag says what it is as quotes do. Of keys the parser has made one up, to compare them.
+            let isText = !isKey && scalar.tag.description == Tag.Name.str.rawValue
+            let isPlain = scalar.style == .plain && !isText
+            value = YAMLValue(self.restored(scalar.string), isPlain: isPlain, at: position)
         case .sequence(let sequence):
             var elements: [YAMLValue] = []
             var weight = 0
             for element in sequence {
-                elements.append(try self.value(of: element))
-                weight += elements.last?.weight ?? 0
+                let value = try self.value(of: element)
+                weight += value.weight
                 try self.check(weight, at: position)
+                // As in compose an element that is reset is none.
+                if value.change != .reset { elements.append(value) }
             }
             value = YAMLValue(elements, at: position)
         case .mapping(let mapping): value = try self.value(of: mapping, at: position)
@@ -68,6 +83,7 @@ private struct Loader {
         guard value.height <= Self.maxHeight else {
             throw Fault(position, "more than \(Self.maxHeight) values lie in one another here. Mend the file.")
         }
+        if let change = Self.change(node) { value.change = change }
         if let anchor = node.anchor { self.anchors[self.restored(anchor.rawValue)] = value }
         return value
     }
@@ -77,8 +93,8 @@ private struct Loader {
         var bases: [YAMLValue] = []
         var weight = 0
         for (key, value) in mapping {
-            let keyPosition = Position(key.mark)
-            guard case .scalar(let text, let isPlain) = try self.value(of: key).kind else {
+            let keyPosition = self.position(key.mark)
+            guard case .scalar(let text, let isPlain) = try self.value(of: key, isKey: true).kind else {
                 throw Fault(keyPosition, "a list or a mapping can't be a key. Mend the file.")
             }
             let entry = YAMLValue.Entry(key: text, position: keyPosition, value: try self.value(of: value))
@@ -117,6 +133,25 @@ private struct Loader {
             )
         }
         return target
+    }
+
+    private static func change(_ node: Node) -> YAMLValue.Change? {
+        let tag =
+            switch node {
+            case .scalar(let scalar): scalar.tag
+            case .sequence(let sequence): sequence.tag
+            case .mapping(let mapping): mapping.tag
+            case .alias(let alias): alias.tag
+            }
+        return switch tag.description {
+        case "!reset": .reset
+        case "!override": .replace
+        default: nil
+        }
+    }
+
+    private func position(_ mark: Mark?) -> Position {
+        Position(line: mark?.line ?? 1, column: mark?.column ?? 1, file: self.file)
     }
 
     private func check(_ weight: Int, at position: Position) throws(Fault) {
@@ -185,8 +220,15 @@ extension Fault {
         case .reader(let problem, let offset, _, let text):
             self.init(Position(offset, in: text), "this isn't text: \(problem). Mend the file there.")
         case .duplicatedKeysInMapping(let duplicates, let context):
-            let key = restoring(duplicates.first ?? "")
-            self.init(Position(context.mark), "the key \(key.quoted) is there more than once. Keep one of them.")
+            let marked = duplicates.first ?? ""
+            let key = restoring(marked).quoted
+            let first = Position(context.mark)
+            guard let second = DuplicateKey(marked, at: first, in: context.text).second else {
+                self.init(first, "the key \(key) is there more than once. Keep one of them.")
+                return
+            }
+            let place = second.line == first.line ? "column \(first.column)" : "line \(first.line)"
+            self.init(second, "the key \(key) is there already (\(place)). Keep one of them.")
         default:
             self.init(Position(line: 1, column: 1), "the file can't be read as YAML. Mend the file.")
         }

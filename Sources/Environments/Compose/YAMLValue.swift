@@ -10,10 +10,20 @@ struct YAMLValue: Sendable {
         var key: String
         var position: Position
         var value: YAMLValue
+
+        /// `!reset`: what was said of it before is no more, and this value isn't meant.
+        var isReset: Bool { self.value.change == .reset }
+    }
+
+    /// What the tags `!reset` and `!override` do to what a file before this one says in the same place.
+    enum Change: Sendable {
+        case reset
+        case replace
     }
 
     var kind: Kind
     var position: Position
+    var change: Change?
     /// What the value would take if its aliases were written out: about its bytes.
     let weight: Int
     /// How many values lie in one another.

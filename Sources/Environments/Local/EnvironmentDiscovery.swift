@@ -33,7 +33,12 @@ public struct FoundEnvironment: Codable, Equatable, Sendable {
 /// connected to before. Reads files, and waits for the disk.
 public enum EnvironmentDiscovery {
     /// In compose's own order: where a folder has several, the first is meant.
-    public static let fileNames = ["compose.yaml", "compose.yml", "docker-compose.yaml", "docker-compose.yml"]
+    public static let fileNames = ComposeCompanions.fileNames
+
+    /// The name of the file that is laid over a compose file, where there is one beside it.
+    public static func overrideName(of path: String) -> String? {
+        ComposeCompanions(of: path).override?.split(separator: "/").last.map(String.init)
+    }
 
     /// † Folders above one another.
     private static let maxFolders = 64
@@ -93,14 +98,13 @@ public enum EnvironmentDiscovery {
     }
 
     /// One environment, by its compose file.
-    /// - Parameter name: what it is called if its file can't be read.
+    /// - Parameter name: what it is called if its file doesn't say it.
     public static func look(
         at path: String,
         name: String? = nil,
         environment: [String: String] = Spawn.ownEnvironment
     ) -> FoundEnvironment {
         let path = ComposeFile.absolutePath(of: path)
-        let fallback = name ?? ComposeFile.defaultName(in: SmallFile.parent(of: path))
         do throws(EnvironmentError) {
             // What runs is up, whatever its file says by now.
             if let folder = try StateFolder.open(besideFile: path), let state = try EnvironmentState.read(from: folder),
@@ -111,7 +115,10 @@ public enum EnvironmentDiscovery {
             let file = try ComposeFile.read(path: path, environment: environment)
             return FoundEnvironment(Self.reference(path, file.name), .down)
         } catch {
-            return FoundEnvironment(Self.reference(path, fallback), .broken, reason: error.description)
+            let name =
+                ComposeFile.name(path: path, environment: environment) ?? name
+                ?? ComposeFile.defaultName(in: SmallFile.parent(of: path))
+            return FoundEnvironment(Self.reference(path, name), .broken, reason: error.description)
         }
     }
 

@@ -77,7 +77,8 @@ struct TakeDown: AsyncParsableCommand {
 /// Brings an environment up and tells of each service.
 enum Up {
     static func bring(_ reference: EnvironmentReference, _ report: StepReport) throws {
-        report.line("Starting environment \(reference.name.printable) from \(reference.location.printable)")
+        let override = EnvironmentDiscovery.overrideName(of: reference.location).map { " and \($0.printable)" } ?? ""
+        report.line("Starting environment \(reference.name.printable) from \(reference.location.printable)\(override)")
         report.waiting("starting its services")
         let state = try report.ending {
             try SupervisorStarter(file: reference.location).up { line in
