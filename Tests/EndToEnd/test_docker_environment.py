@@ -32,6 +32,17 @@ def test_projects_are_found_and_connected_to_by_name(shop, somebody):
     assert somebody.run("intercept", "list").code == 3
 
 
+def test_a_project_is_meant_in_its_own_folder(shop, somebody, folder):
+    project = folder / shop.name
+    project.mkdir()
+    (project / "compose.yaml").write_text("services:\n  web:\n    image: nginx\n")
+    listed = somebody.ok("env", "list", "-o", "json", directory=project).json["environments"]
+    states = {one["kind"]: one["state"] for one in listed if one["name"] == shop.name}
+    assert states == {"local": "broken", "docker": "up"}
+    status = somebody.ok("env", "connect", shop.name, "-o", "json", directory=project).json
+    assert status["kind"] == "docker" and status["isConnected"]
+
+
 def test_the_engine_is_remembered(shop, somebody):
     somebody.ok("env", "connect", "--docker", shop.name)
     elsewhere = somebody.ok("env", "status", DOCKER_HOST="unix:///nowhere/docker.sock")

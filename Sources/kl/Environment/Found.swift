@@ -15,6 +15,8 @@ import Darwin
 struct Found {
     let all: [FoundEnvironment]
 
+    init(_ all: [FoundEnvironment]) { self.all = all }
+
     /// Those of files alone: no other program is asked.
     init(filesOf workspace: Workspace) throws {
         self.all = EnvironmentDiscovery.find(from: Self.workingFolder, known: try workspace.knownReferences())
@@ -33,9 +35,12 @@ struct Found {
         return String(cString: path)
     }
 
-    /// The one of that name.
+    /// The one of that name. A file that can't be used is meant only where nothing else has the name, and what is down only
+    /// where nothing of the name is up: a project that Docker runs has the name of the folder with its compose file.
     func named(_ name: String) throws -> FoundEnvironment {
-        let matching = self.all.filter { $0.reference.name == name }
+        let all = self.all.filter { $0.reference.name == name }
+        let states: [FoundEnvironment.State] = [.up, .down, .broken]
+        let matching = states.lazy.map { state in all.filter { $0.state == state } }.first { !$0.isEmpty } ?? []
         guard let first = matching.first else {
             let nearest = Suggestion.nearest(to: name, among: self.all.map(\.reference.name))
             let hint = nearest.map { "Did you mean '\($0)'? (kl env list lists them)" }

@@ -1,0 +1,43 @@
+import Environments
+import Testing
+
+@testable import kl
+
+struct FoundTests {
+    private static func one(
+        _ kind: EnvironmentReference.Kind,
+        _ state: FoundEnvironment.State,
+        at location: String
+    ) -> FoundEnvironment {
+        FoundEnvironment(EnvironmentReference(kind: kind, name: "shop", location: location), state)
+    }
+
+    /// A project that Docker runs, seen from the folder with its compose file, which is of images.
+    @Test func aFileThatCannotBeUsedIsNotMeant() throws {
+        let found = Found([
+            Self.one(.local, .broken, at: "/shop/compose.yaml"), Self.one(.docker, .up, at: "shop@here"),
+        ])
+        #expect(try found.named("shop").reference.location == "shop@here")
+    }
+
+    @Test func whatIsUpIsMeantBeforeWhatIsDown() throws {
+        let down = Self.one(.docker, .down, at: "shop@gone")
+        let found = Found([Self.one(.local, .up, at: "/shop/compose.yaml"), down])
+        #expect(try found.named("shop").reference.location == "/shop/compose.yaml")
+        // A file that has gone since, beside the project that is there.
+        #expect(
+            try Found([Self.one(.local, .broken, at: "/gone"), down]).named("shop").reference.location == "shop@gone"
+        )
+    }
+
+    @Test func oneThatIsBrokenIsNamedAllTheSame() throws {
+        #expect(try Found([Self.one(.local, .broken, at: "/a")]).named("shop").state == .broken)
+    }
+
+    @Test(arguments: [FoundEnvironment.State.up, .down, .broken])
+    func severalOfOneState(state: FoundEnvironment.State) {
+        let found = Found([Self.one(.local, state, at: "/a"), Self.one(.docker, state, at: "b")])
+        let error = #expect(throws: CommandFailure.self) { try found.named("shop") }
+        #expect(error.map { "\($0)" }?.contains("several environments are named 'shop'") == true)
+    }
+}
