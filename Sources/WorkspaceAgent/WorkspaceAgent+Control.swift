@@ -44,7 +44,9 @@ extension WorkspaceAgent {
                 loop: while true {
                     switch try self.decoder.next() {
                     case .message(let message): self.receive(message)
-                    case .refused, .needsMore: break loop
+                    // What this version doesn't take says nothing of the messages behind it.
+                    case .refused(let failure): self.log.debug("ignoring a message of the sidecar: \(failure.reason)")
+                    case .needsMore: break loop
                     }
                 }
             } catch {

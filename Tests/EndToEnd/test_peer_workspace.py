@@ -107,6 +107,18 @@ def test_a_probe_gets_its_answer_and_no_more(setup, port, answer):
     assert setup.request() == (control.CONNECTED, response("workspace"))
 
 
+def test_a_message_that_is_refused_holds_up_none_behind_it(setup):
+    """Both in one piece: the workspace, asked to say again what it wants, does so."""
+    sidecar = setup.sidecar
+    strange = {"type": "start", "generation": 1, "ports": [{"service": 8080}], "onUnavailable": "later's"}
+    with sidecar.changed:
+        stream = sidecar.connection.streams[0]
+        stream.sending.write(control.encode(strange) + control.encode({"type": "withdrawn"}))
+    sidecar.wake()
+    assert sidecar.wait_message("start")["generation"] == setup.start["generation"]
+    assert setup.request() == (control.CONNECTED, response("workspace"))
+
+
 def test_a_header_that_is_wrong_is_answered_with_4(setup):
     sidecar = setup.sidecar
     for wrong in (b"\x02\x06\x1f\x90\x04\xc0\0\2\7\x9c\x40", b"\x01\x06\x1f\x90\x05\xc0\0\2\7\x9c\x40"):
