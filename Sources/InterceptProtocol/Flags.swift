@@ -162,9 +162,15 @@ public enum CarrierChoice: String, Sendable, CaseIterable {
 
     public init(flag text: String) throws(FlagError) {
         guard let choice = CarrierChoice(rawValue: text) else {
-            throw FlagError("'\(text)' isn't a carrier. Write auto, udp, tcp or exec.")
+            throw FlagError("'\(text)' isn't a carrier. Write \(Self.names).")
         }
         self = choice
+    }
+
+    /// For a sentence: "auto, udp, tcp or exec".
+    public static var names: String {
+        let names = self.allCases.map(\.rawValue)
+        return names.dropLast().joined(separator: ", ") + (names.last.map { " or \($0)" } ?? "")
     }
 }
 

@@ -24,7 +24,7 @@ extension StartRequest {
             throw RequestFailure(.failed, "--proxy-protocol is v1 or v2.")
         }
         guard self.carrier.map({ CarrierChoice(rawValue: $0) != nil }) ?? true else {
-            throw RequestFailure(.failed, "--carrier is auto, tcp or exec.")
+            throw RequestFailure(.failed, "--carrier is \(CarrierChoice.names).")
         }
         guard self.endpoint.map({ (try? Flags.endpoint($0)) != nil && self.carrierChoice != .exec }) ?? true else {
             throw RequestFailure(.failed, "--endpoint is HOST:PORT, and not for --carrier exec.")

@@ -121,6 +121,12 @@ import Testing
 }
 
 @Suite struct SidecarAddressTests {
+    @Test func `all carriers are named where one is wrong`() {
+        #expect(CarrierChoice.names == "auto, udp, tcp or exec")
+        let error = #expect(throws: FlagError.self) { try CarrierChoice(flag: "pigeon") }
+        #expect(error?.description == "'pigeon' isn't a carrier. Write auto, udp, tcp or exec.")
+    }
+
     @Test func `each carrier`() throws {
         let key = "hSDwCYkwp1R0i33ctD73Wg2/Og0mOBr066SpjqqbTmo="
         let tcp = try SidecarAddress("\(key)@tcp:127.0.0.1:51820")

@@ -82,7 +82,7 @@ import WorkspaceAgent
             ("--on-unavailable", { $0.probes = "" }),
             ("a service's name", { $0.service = "" }),
             ("--proxy-protocol", { $0.proxyProtocol = "v3" }),
-            ("--carrier", { $0.carrier = "pigeon" }),
+            ("--carrier is auto, udp, tcp or exec", { $0.carrier = "pigeon" }),
             ("--endpoint", { $0.endpoint = "nowhere" }),
             (
                 "--endpoint",
