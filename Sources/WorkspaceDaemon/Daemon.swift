@@ -26,7 +26,20 @@ final class Daemon {
         var intercept: Intercept?
         /// Of a start that isn't done.
         var cancelStart: (() -> Void)?
+        /// What the start that this daemon cancelled is told; nil: the client that asked for it has gone.
+        private(set) var cancellation: RequestFailure?
         var waiting = 0
+
+        func startBegins(cancel: @escaping () -> Void) {
+            self.cancelStart = cancel
+            self.cancellation = nil
+        }
+
+        func cancelStart(because failure: RequestFailure) {
+            guard let cancelStart = self.cancelStart else { return }
+            if self.cancellation == nil { self.cancellation = failure }
+            cancelStart()
+        }
     }
 
     typealias Server = JSONLinesServer<DaemonRequest, DaemonReply>
@@ -166,7 +179,8 @@ final class Daemon {
     /// Leaves all intercepts to the next daemon, and ends.
     func handOver() async {
         guard self.beginEnding() else { return }
-        for slot in self.slots.values { slot.cancelStart?() }
+        let failure = RequestFailure(.failed, "another version of kl replaces the workspace daemon. Try again.")
+        for slot in self.slots.values { slot.cancelStart(because: failure) }
         let intercepts = self.slots.values.compactMap { $0.intercept }
         let stored = self.stored(areHandedOver: true)
         let ends = intercepts.filter(\.isLive).map { intercept in
@@ -279,7 +293,15 @@ final class Daemon {
             slot.waiting -= 1
             self.judgeIdle()
         }
-        if cancelsStart { slot.cancelStart?() }
+        if cancelsStart {
+            slot.cancelStart(
+                because: RequestFailure(
+                    .failed,
+                    "your own 'kl intercept stop' ended this start of '\(key.service)' before it was done."
+                        + " Start it again: kl intercept start \(key.service)"
+                )
+            )
+        }
         guard await slot.turnstile.enter() else { throw CancellationError() }
         defer { slot.turnstile.leave() }
         return try await body(slot)
@@ -299,8 +321,21 @@ final class Daemon {
         }
         return try await self.inTurn(key, cancelsStart: false) { slot in
             guard !self.isEnding else { throw RequestFailure(.failed, "the workspace daemon is ending. Try again.") }
-            slot.cancelStart = cancel
+            slot.startBegins(cancel: cancel)
             defer { slot.cancelStart = nil }
+            return try await self.start(request, targets, in: slot, of: environment, progress)
+        }
+    }
+
+    /// In the slot's turn. A cancelled start says why this daemon cancelled it.
+    private func start(
+        _ request: StartRequest,
+        _ targets: LocalTargets,
+        in slot: Slot,
+        of environment: any Environment,
+        _ progress: @escaping Progress
+    ) async throws -> InterceptStatus {
+        do {
             if let intercept = slot.intercept, intercept.isLive {
                 try await intercept.adjust(to: request, targets: targets, progress)
                 await self.persist()
@@ -332,6 +367,9 @@ final class Daemon {
                 throw error
             }
             return intercept.status
+        } catch is CancellationError {
+            if let failure = slot.cancellation { throw failure }
+            throw CancellationError()
         }
     }
 

@@ -25,7 +25,7 @@ struct RequestFailure: Error {
                 case .failed, .file: .failed
                 }
             self.init(code, error.description)
-        case is CancellationError: self.init(.failed, "nobody waits for it any more. Ask again.")
+        case is CancellationError: self.init(.failed, "the request was cancelled before it was done. Try again.")
         default: self.init(.failed, "\(error)")
         }
     }

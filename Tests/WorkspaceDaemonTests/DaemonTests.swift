@@ -111,6 +111,35 @@ import Testing
         #expect(await ask(stage.port()) == "original")
     }
 
+    /// The stop is asked for at the start's first step.
+    @Test @DaemonLoop func `a start that one's own stop ended says so`() async throws {
+        let stage = try await Stage()
+        let mine = try await NamedServer("workspace")
+        let workspace = try await Workspace(stage)
+        let start = Waiting()
+        start.task = Task {
+            try await workspace.daemon.start(
+                stage.request([(8_080, mine.port)]),
+                cancel: { start.task?.cancel() },
+                { step in
+                    guard step.name == .sidecarRunning else { return }
+                    start.stop = Task { try await workspace.stop() }
+                }
+            )
+        }
+        let failure = await #expect(throws: RequestFailure.self) { try await start.task?.value }
+        #expect(failure?.failure.message.contains("kl intercept stop") == true)
+        #expect(failure?.failure.message.contains("kl intercept start api") == true)
+        _ = try await start.stop?.value
+        #expect(workspace.status == nil)
+        #expect(stage.records == [])
+    }
+
+    @DaemonLoop private final class Waiting {
+        var task: Task<InterceptStatus, any Error>?
+        var stop: Task<(InterceptStatus, [DaemonReply.Step]), any Error>?
+    }
+
     @Test func `stop ends a start that is under way`() async throws {
         let stage = try await Stage()
         // Nobody answers there: the start waits.
