@@ -4,6 +4,7 @@ import json
 import os
 import pathlib
 import re
+import select
 import shutil
 import signal
 import socket
@@ -530,32 +531,115 @@ def test_many_services(make_project, make_developer):
         make_developer(name, project.folder).ok("env", "connect", "demo")
 
 
-def test_shells_complete_names(demo, closing, folder):
-    """A real bash, with the script that kl prints."""
+COMPLETIONS = [
+    ("kl intercept start ", ["api-server"]),
+    ("kl intercept stop ap", ["api-server"]),
+    ("kl env connect ", ["demo"]),
+    ("kl int", ["intercept"]),
+    ("kl intercept start -p 80:80 a", ["api-server"]),
+    ("kl intercept start -p80:80 a", ["api-server"]),
+    ("kl i s -p 80:[::1]:80 a", ["api-server"]),
+    ("kl i begin --carrier ex", ["exec"]),
+    ("kl i s --on-unavailable=refuse a", ["api-server"]),
+    ("kl e conn d", ["demo"]),
+]
+
+
+def test_bash_completes(demo, closing, folder):
+    """A real bash on a terminal, with the script that kl prints. There is a folder of the service's name."""
     project, ada = demo
     mine = closing(WebServer("workspace"))
     ada.ok(*START, f"{project.port()}:{mine.address[1]}")
+    (project.folder / "api-server").mkdir(exist_ok=True)
     script = folder / "kl.bash"
-    script.write_text(ada.ok("completion", "bash").out)
+    script.write_text("PS1='$ '; bind 'set bell-style none'; bind 'set enable-bracketed-paste off'\n" + ada.ok("completion", "bash").out)
+    environment = {**ada.environment, "PATH": f"{ada.binaries}:{os.environ['PATH']}", "TERM": "dumb"}
+    bash = ["bash", "--noprofile", "--rcfile", script, "-i"]
+    typed = [
+        ("kl intercept start ap", "kl intercept start api-server "),
+        ("kl i s -p 80:80 ap", "kl i s -p 80:80 api-server "),
+        ("kl i s --carrier=u", "kl i s --carrier=udp "),
+        ("kl i be", "kl i begin "),
+        ("kl env connect -f comp", "kl env connect -f compose.yaml "),
+    ]
+    for begin, whole in typed:
+        shell, terminal = os.forkpty()
+        if shell == 0:
+            os.chdir(project.folder)
+            os.execvpe(bash[0], bash, environment)
+        try:
+            os.write(terminal, f"{begin}\t".encode())
+            seen = b""
+            while f"$ {whole}".encode() not in seen:
+                assert select.select([terminal], [], [], 30)[0], (begin, seen)
+                seen += os.read(terminal, 65_536)
+        finally:
+            os.kill(shell, signal.SIGKILL)
+            os.waitpid(shell, 0)
+            os.close(terminal)
 
-    def completed(*words):
-        text = f"""source "$1"; shift; COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); COMP_LINE="$*"
-            COMP_POINT=${{#COMP_LINE}}; _kl kl "${{@: -1}}" "${{@: -2:1}}"; printf '%s\\n' "${{COMPREPLY[@]}}" """
+    def completed(line):
+        words = re.findall(r"[^\s:=]+|[:=]+", line) + ([""] if line.endswith(" ") else [])
+        text = """source "$1"; COMP_LINE="$2"; shift 2; COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1))
+            COMP_POINT=${#COMP_LINE}; __kl_complete kl "${@: -1}" "${@: -2:1}"; printf '%s\\n' "${COMPREPLY[@]}" """
         done = subprocess.run(
-            ["bash", "-c", text, "bash", script, "kl", *words],
+            ["bash", "-c", text, "bash", script, line, *words],
             cwd=project.folder,
-            env={**ada.environment, "PATH": f"{ada.binaries}:{os.environ['PATH']}"},
+            env=environment,
             capture_output=True,
             text=True,
             timeout=30,
         )
-        assert done.stderr == ""
         return [line.strip() for line in done.stdout.splitlines()]
 
-    assert completed("intercept", "start", "") == ["api-server"]
-    assert completed("intercept", "stop", "ap") == ["api-server"]
-    assert completed("env", "connect", "") == ["demo"]
-    assert "intercept" in completed("")
+    for line, names in COMPLETIONS:
+        assert completed(line) == names, line
+    assert "intercept" in completed("kl ")
+
+
+def test_fish_completes(demo, folder):
+    project, ada = demo
+    (folder / "kl.fish").write_text(ada.ok("completion", "fish").out)
+    environment = {**ada.environment, "PATH": f"{ada.binaries}:{os.environ['PATH']}", "HOME": str(folder)}
+    for line, names in COMPLETIONS:
+        if "stop" in line:
+            continue  # nothing is intercepted
+        done = subprocess.run(
+            ["fish", "-c", "source $argv[1]; complete -C $argv[2]", folder / "kl.fish", line],
+            cwd=project.folder,
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+        found = [found.split("\t")[0] for found in done.stdout.splitlines()]
+        assert (found, done.stderr) == (names, ""), line
+
+
+def test_zsh_completes(demo, folder):
+    """On a terminal: zsh completes nowhere else."""
+    project, ada = demo
+    home = folder / "zsh-home"
+    home.mkdir()
+    (home / "_kl").write_text(ada.ok("completion", "zsh").out)
+    (home / ".zshrc").write_text("PS1='$ '; unsetopt beep; fpath=($ZDOTDIR $fpath); autoload -Uz compinit; compinit -u -D\n")
+    environment = {**ada.environment, "PATH": f"{ada.binaries}:{os.environ['PATH']}", "ZDOTDIR": str(home), "TERM": "dumb"}
+    shell, terminal = os.forkpty()
+    if shell == 0:
+        os.chdir(project.folder)
+        os.execvpe("zsh", ["zsh", "-i"], environment)
+    try:
+        for begin, end in (("kl i s -p80:80 ap", "i-server"), ("kl e conn de", "mo"), ("kl intercept begin --carrier ex", "ec")):
+            os.write(terminal, f"{begin}\t".encode())
+            seen = b""
+            while end not in re.sub(rb"\x1b\[[0-9;?]*[A-Za-z]|\x08|\r", b"", seen).decode(errors="replace").rpartition(begin)[2]:
+                assert select.select([terminal], [], [], 30)[0], (begin, seen)
+                seen += os.read(terminal, 65_536)
+            os.write(terminal, b"\x15")  # the line is emptied
+    finally:
+        os.kill(shell, signal.SIGKILL)
+        os.waitpid(shell, 0)
+        os.close(terminal)
 
 
 def test_json_and_yaml_agree(demo, closing):

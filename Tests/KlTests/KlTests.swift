@@ -181,6 +181,22 @@ struct PlainNumbersTests {
     }
 }
 
+struct CompletionTests {
+    /// Bash runs what stands in a word that it is offered, and others write the record in which the names are.
+    @Test func `only names that no shell expands are offered`() {
+        let names = ["web", "api-server_2.x", "", "$(id)", "`id`", "a b", "a;b", "a'b", "~", "web/", "ü"]
+        #expect(Completion.plain(names) == ["web", "api-server_2.x"])
+    }
+
+    @Test(arguments: ["bash", "zsh"]) func `aliases stand for their commands`(shell: String) {
+        let script = CompletionScript(shell == "bash" ? .bash : .zsh).description
+        #expect(script.contains("'kl i'|'kl int') name=intercept ;;"))
+        #expect(script.contains("'kl intercept s'|'kl intercept begin') name=start ;;"))
+        // Before the lines that call it, and not after: those of zsh end the script.
+        #expect(shell == "bash" || script.hasSuffix("    compdef _kl kl\nfi"))
+    }
+}
+
 struct MistypedCommandTests {
     @Test(
         arguments: [

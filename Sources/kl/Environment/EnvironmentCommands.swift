@@ -33,7 +33,7 @@ struct DockerOptions: ParsableArguments {
 /// Which local environment is meant.
 struct FileOption: ParsableArguments {
     @Option(
-        name: .shortAndLong,
+        name: .joinedShortAndLong("f"),
         help: ArgumentHelp("The compose file of a local environment.", valueName: "compose.yaml"),
         completion: .file(extensions: ["yaml", "yml"])
     )

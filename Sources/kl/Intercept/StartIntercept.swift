@@ -21,7 +21,7 @@ struct StartIntercept: AsyncParsableCommand {
     var service: String?
 
     @Option(
-        name: .shortAndLong,
+        name: .joinedShortAndLong("p"),
         help: ArgumentHelp(
             "A port of the service, by number or name, and which port here answers: 8080:3000, 8080 for the same one, "
                 + "8080:HOST:3000 for another machine, 53:5353/udp for UDP; may be repeated.",

@@ -13,11 +13,23 @@ import Darwin
 
 /// Names that a shell completes, read from what is at hand: never from the network, and without a word when there is nothing.
 enum Completion {
+    /// Bash expands what it is offered as it expands a word that was typed, and others write the record in which intercepts
+    /// stand: only names of letters, digits and what stands between them are offered.
+    static func plain(_ names: [String]) -> [String] {
+        names.filter { name in
+            !name.isEmpty
+                && name.utf8.allSatisfy {
+                    (48...57).contains($0) || (65...90).contains($0) || (97...122).contains($0)
+                        || "._-".utf8.contains($0)
+                }
+        }
+    }
+
     static let services = CompletionKind.custom { (_: [String], _: Int, _: String) async -> [String] in
         guard let workspace = try? Workspace(OutputOptions.parse(["--quiet"])),
             let services = try? await workspace.environment().services()
         else { return [] }
-        return services.map(\.name)
+        return Self.plain(services.map(\.name))
     }
 
     static let intercepts = CompletionKind.custom { (_: [String], _: Int, _: String) async -> [String] in
@@ -25,7 +37,7 @@ enum Completion {
             let environment = try? workspace.environment(),
             let list = try? await workspace.intercepts(in: environment)
         else { return [] }
-        return list.intercepts.map(\.service)
+        return Self.plain(list.intercepts.map(\.service))
     }
 
     static let environments = CompletionKind.custom { (_: [String], _: Int, _: String) -> [String] in
@@ -34,7 +46,7 @@ enum Completion {
         else {
             return []
         }
-        return found.all.map(\.reference.name)
+        return Self.plain(found.all.map(\.reference.name))
     }
 }
 
@@ -66,6 +78,6 @@ struct PrintCompletion: ParsableCommand {
             case .zsh: .zsh
             case .fish: .fish
             }
-        Console.write(Kl.completionScript(for: shell) + "\n", to: STDOUT_FILENO)
+        Console.write("\(CompletionScript(shell))\n", to: STDOUT_FILENO)
     }
 }

@@ -19,7 +19,7 @@ enum OutputFormat: String, ExpressibleByArgument, CaseIterable {
 
 /// Flags of every command that prints data.
 struct OutputOptions: ParsableArguments {
-    @Option(name: .shortAndLong, help: "How to print: text, json or yaml. Their keys are in docs/CLI.md.")
+    @Option(name: .joinedShortAndLong("o"), help: "How to print: text, json or yaml. Their keys are in docs/CLI.md.")
     var output: OutputFormat = .text
 
     @Flag(name: .shortAndLong, help: "Print nothing but results and errors.")

@@ -1,0 +1,8 @@
+import ArgumentParser
+
+extension NameSpecification {
+    /// `--output json`, `--output=json`, `-o json`, and `-ojson` as other programs take it.
+    static func joinedShortAndLong(_ letter: Character) -> NameSpecification {
+        [.long, .customShort(letter, allowingJoined: true)]
+    }
+}
