@@ -53,7 +53,7 @@ public struct DaemonStarter: Sendable {
 
     /// The same where a daemon runs, or one has left intercepts behind; else nil, and nothing is started.
     public static func connectIfThereIsAny(home: WorkspaceHome) throws -> JSONLinesClient? {
-        try home.prepare()
+        try home.check()
         let left = (try? StoredIntercepts.read(home.intercepts))?.intercepts ?? []
         if left.isEmpty, try SilentDaemon.client(home, within: Self.helloWithin) == nil { return nil }
         return try Self.connect(home: home)

@@ -16,6 +16,8 @@ public struct WorkspaceHome: Hashable, Sendable {
     public let configuration: String
     /// The daemon's.
     public let state: String
+    /// By `KL_HOME`, and not where a user's home is by default.
+    private let isNamed: Bool
 
     public var privateKey: String { "\(self.configuration)/private.key" }
     public var connected: String { "\(self.configuration)/connected.json" }
@@ -39,6 +41,7 @@ public struct WorkspaceHome: Hashable, Sendable {
             let whole = Self.withoutTrailingSlashes(home.hasPrefix("/") ? home : "\(Self.workingDirectory)/\(home)")
             self.configuration = whole
             self.state = whole
+            self.isNamed = true
             return
         }
         let home = folder("HOME") ?? Self.homeOfUser
@@ -49,40 +52,77 @@ public struct WorkspaceHome: Hashable, Sendable {
         }
         self.configuration = Self.withoutTrailingSlashes(configuration) + "/kl"
         self.state = Self.withoutTrailingSlashes(state) + "/kl"
+        self.isNamed = false
     }
 
     /// All in one folder.
     public init(folder: String) {
         self.configuration = folder
         self.state = folder
+        self.isNamed = true
     }
 
-    /// The folders are there, and are this user's alone. What lies in them decides where traffic goes.
+    private var folders: [String] {
+        self.configuration == self.state ? [self.state] : [self.configuration, self.state]
+    }
+
+    /// The folders are there, and are this user's alone. For commands that write there; those that only read `check()`.
     public func prepare() throws(WorkspaceError) {
-        for folder in self.configuration == self.state ? [self.state] : [self.configuration, self.state] {
+        for folder in self.folders {
+            if let refusal = self.refusal(toMake: folder) { throw refusal }
             do {
                 try SmallFile.makeFolder(folder)
             } catch {
                 throw WorkspaceError("\(error). Name another folder by the variable KL_HOME.")
             }
-            var status = stat()
-            guard stat(folder, &status) == 0 else {
-                throw WorkspaceError("\(HostError("'\(folder)' can't be looked at", code: errno)). Check the path.")
-            }
-            guard status.st_mode & S_IFMT == S_IFDIR else {
-                throw WorkspaceError("'\(folder)' isn't a folder. Remove it, or name another by the variable KL_HOME.")
-            }
-            guard status.st_uid == geteuid() else {
-                throw WorkspaceError(
-                    "'\(folder)' belongs to user \(status.st_uid). Name a folder of your own by the variable KL_HOME."
-                )
-            }
-            guard status.st_mode & 0o077 == 0 else {
-                let mode = String(status.st_mode & 0o7777, radix: 8)
-                throw WorkspaceError(
-                    "'\(folder)' is open to other users (mode 0\(mode)). Close it with 'chmod 700'."
-                )
-            }
+            try Self.checkFolder(folder)
+        }
+    }
+
+    /// As far as they are there, the folders are this user's alone. What lies in them decides where traffic goes. Nothing is
+    /// made, so that a command that only reads leaves nothing behind, and works where nothing can be written.
+    public func check() throws(WorkspaceError) {
+        for folder in self.folders {
+            // Below what is no folder there is none either.
+            if access(folder, F_OK) != 0, errno == ENOENT || errno == ENOTDIR { continue }
+            try Self.checkFolder(folder)
+        }
+    }
+
+    /// Why a folder that lacks isn't made: `sudo` may keep the user's HOME, and what root made there that user couldn't use
+    /// afterwards. Nil: it is there, or may be made.
+    public func refusal(toMake folder: String) -> WorkspaceError? {
+        guard !self.isNamed, geteuid() == 0 else { return nil }
+        var (above, status) = (folder, stat())
+        while stat(above, &status) != 0 {
+            guard errno == ENOENT, above != "/" else { return nil }
+            above = SmallFile.parent(of: above)
+        }
+        guard above != folder, status.st_uid != 0 else { return nil }
+        return WorkspaceError(
+            """
+            '\(above)' belongs to user \(status.st_uid), and kl runs as root, whose files that user couldn't use. Run kl \
+            without sudo, or name a folder of root's by the variable KL_HOME.
+            """
+        )
+    }
+
+    private static func checkFolder(_ folder: String) throws(WorkspaceError) {
+        var status = stat()
+        guard stat(folder, &status) == 0 else {
+            throw WorkspaceError("\(HostError("'\(folder)' can't be looked at", code: errno)). Check the path.")
+        }
+        guard status.st_mode & S_IFMT == S_IFDIR else {
+            throw WorkspaceError("'\(folder)' isn't a folder. Remove it, or name another by the variable KL_HOME.")
+        }
+        guard status.st_uid == geteuid() else {
+            throw WorkspaceError(
+                "'\(folder)' belongs to user \(status.st_uid). Name a folder of your own by the variable KL_HOME."
+            )
+        }
+        guard status.st_mode & 0o077 == 0 else {
+            let mode = String(status.st_mode & 0o7777, radix: 8)
+            throw WorkspaceError("'\(folder)' is open to other users (mode 0\(mode)). Close it with 'chmod 700'.")
         }
     }
 

@@ -81,6 +81,9 @@ WITHOUT_ENVIRONMENT = [
         "kl: --all stops every intercept, so a service can't be named too. Give one of them.",
     ),
     (["intercept", "stop", "a", "--drain", "11m"], USAGE, r"^kl: The value '11m' is invalid for '--drain <time>': '11m' is too long. .*10m at most"),
+    (["intercept", "start", "a", "-p8080:h:1:2"], USAGE, r"^kl: .*'8080:h:1:2' isn't a port mapping\."),
+    (["intercept", "list", "-oxml"], USAGE, r"^kl: The value 'xml' is invalid"),
+    (["env", "up", "-fnone.yaml"], 1, "kl: there is no none.yaml. Name a compose file with --file."),
     (["intercept", "list", "-o", "xml"], USAGE, r"^kl: The value 'xml' is invalid"),
     (["intercept", "list", "extra"], USAGE, r"^kl: Unexpected argument 'extra'|^kl: 1 unexpected argument"),
     (["intercept", "begin-again"], USAGE, r"^kl: "),
@@ -279,6 +282,49 @@ class TestFiles:
         ran = ada.run("env", "list")
         assert ran.code == 1
         assert str(ada.home) in ran.error and "chmod" in ran.error
+
+    @pytest.mark.skipif(os.geteuid() != 0, reason="needs another user")
+    def test_a_home_that_sudo_kept(self, make_project, folder):
+        """Root, with a user's HOME: what only looks leaves nothing there, what writes says why it doesn't."""
+        project, home = make_project(), folder / "home-kept"
+        home.mkdir(mode=0o700)
+        os.chown(home, 12345, 12345)
+        kept = {name: value for name, value in os.environ.items() if not name.startswith(("KL_", "XDG_"))}
+
+        def run(*arguments):
+            return subprocess.run(
+                [project.binaries / "kl", *arguments],
+                cwd=project.folder,
+                env={**kept, "HOME": str(home)},
+                capture_output=True,
+                text=True,
+                timeout=60,
+            )
+
+        for arguments, code in ((("env", "list"), 0), (("env", "status"), 0), (("intercept", "list"), 3), (("intercept", "stop", "a"), 3)):
+            assert run(*arguments).returncode == code, arguments
+        run("doctor")
+        for command in ("up", "connect"):
+            done = run("env", command, "--file", project.file)
+            assert done.returncode == 1
+            assert re.match(f"^kl: '{home}' belongs to user 12345, and kl runs as root", done.stderr), done.stderr
+        assert list(home.iterdir()) == []
+        assert not (project.folder / ".kl").exists()
+
+    @pytest.mark.skipif(os.geteuid() != 0, reason="needs a mount")
+    def test_a_home_that_nobody_can_write_to(self, demo, make_developer, closing):
+        """What only looks works there, with the key that lies in it."""
+        project, ada = demo
+        mine = closing(WebServer("workspace"))
+        ada.ok("intercept", "start", "api-server", "--port", f"{project.port()}:{mine.address[1]}")
+        script = 'mount --bind "$0" "$0" && mount -o remount,ro,bind "$0" && exec "$@"'
+        ada.prefix = ["unshare", "--mount", "sh", "-c", script, str(ada.home)]
+        assert [one["isOwn"] for one in ada.ok("intercept", "list", "-o", "json").json["intercepts"]] == [True]
+        for arguments in (("env", "list"), ("env", "status"), ("intercept", "status"), ("doctor",)):
+            ada.ok(*arguments)
+        assert "read-only file system" in ada.run("env", "connect", "demo").error
+        ada.prefix = []
+        ada.ok("intercept", "stop", "api-server")
 
     @pytest.mark.skipif(os.geteuid() != 0, reason="needs another user")
     def test_a_read_only_folder(self, make_project, make_developer, folder):

@@ -53,6 +53,31 @@ import Darwin
         #expect(status.st_mode & 0o777 == 0o700)
     }
 
+    @Test func `what only looks makes nothing`() throws {
+        let folder = try TemporaryFolder()
+        let home = WorkspaceHome(folder: "\(folder.path)/home")
+        try home.check()
+        #expect(try WorkspaceIdentity(ifAnyIn: home)?.member == nil)
+        #expect(access(home.state, F_OK) != 0)
+        let key = try WorkspaceIdentity(home: home).member
+        #expect(try WorkspaceIdentity(ifAnyIn: home)?.member == key)
+        #expect(chmod(home.state, 0o755) == 0)
+        #expect(throws: WorkspaceError.self) { try home.check() }
+    }
+
+    @Test(.enabled(if: geteuid() == 0)) func `root makes no folders in another user's home`() throws {
+        let folder = try TemporaryFolder()
+        let home = try WorkspaceHome(variables: ["HOME": folder.path])
+        try home.check()
+        #expect(home.refusal(toMake: home.state) == nil)
+        #expect(chown(folder.path, 12_345, 12_345) == 0)
+        let error = #expect(throws: WorkspaceError.self) { try home.prepare() }
+        #expect(error?.description.hasPrefix("'\(folder.path)' belongs to user 12345") == true)
+        #expect(access("\(folder.path)/.config", F_OK) != 0)
+        // Who names a folder means it.
+        try WorkspaceHome(variables: ["KL_HOME": "\(folder.path)/kl"]).prepare()
+    }
+
     @Test func `one key, whoever asks first`() throws {
         let folder = try TemporaryFolder()
         let home = WorkspaceHome(folder: "\(folder.path)/home")

@@ -92,10 +92,9 @@ extension HomeFacts {
             let lacking = [home.configuration, home.state].filter { !Self.isThere($0) }
             facts.isNew = !lacking.isEmpty
             if let folder = lacking.first {
-                facts.problem = Self.problem(toMake: folder)
-            } else {
-                try home.prepare()
+                facts.problem = home.refusal(toMake: folder)?.description ?? Self.problem(toMake: folder)
             }
+            try home.check()
             facts.room = Self.room(above: home.state)
             if Self.isThere(home.privateKey) { facts.key = Self.key(home.privateKey) }
         } catch {

@@ -28,6 +28,7 @@ struct ConnectEnvironment: AsyncParsableCommand {
     func run() async throws {
         try await self.output.reporting {
             let workspace = try Workspace(self.output)
+            try workspace.prepare()
             let reference = try await self.chosen(workspace)
             try await self.leavePrevious(for: reference, workspace)
             let report = StepReport(isOn: self.output.isText && !self.output.quiet)

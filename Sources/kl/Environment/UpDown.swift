@@ -15,6 +15,7 @@ struct BringUp: AsyncParsableCommand {
     func run() async throws {
         try await self.output.reporting {
             let workspace = try Workspace(self.output)
+            try workspace.prepare()
             let reference = try Found.implied(self.file.file, workspace, flagOf: "up")
             let report = StepReport(isOn: self.output.isText && !self.output.quiet)
             if try LocalEnvironment(reference).isSupervised {

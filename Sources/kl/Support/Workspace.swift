@@ -19,14 +19,18 @@ struct Workspace {
 
     init(_ output: OutputOptions) throws {
         self.home = try WorkspaceHome()
-        try self.home.prepare()
+        try self.home.check()
         self.output = output
         output.note("configuration in \(self.home.configuration), state in \(self.home.state)")
     }
 
     // MARK: Who
 
+    /// Makes the key that it is known by, if there is none yet.
     func member() throws -> Member { try WorkspaceIdentity(home: self.home).member }
+
+    /// Before a command begins what it will have to write down: the folders, as they have to be.
+    func prepare() throws { try self.home.prepare() }
 
     // MARK: The connected environment
 
@@ -51,12 +55,12 @@ struct Workspace {
     func remember(_ reference: EnvironmentReference) throws {
         var known = try self.knownReferences().filter { $0.location != reference.location }
         known.insert(reference, at: 0)
-        try Self.write(Array(known.prefix(100)), self.home.environments)
+        try self.write(Array(known.prefix(100)), self.home.environments)
     }
 
     func connect(to reference: EnvironmentReference) throws {
         try self.remember(reference)
-        try Self.write(reference, self.home.connected)
+        try self.write(reference, self.home.connected)
     }
 
     func disconnect() throws {
@@ -78,7 +82,8 @@ struct Workspace {
         }
     }
 
-    private static func write(_ value: some Encodable, _ path: String) throws {
+    private func write(_ value: some Encodable, _ path: String) throws {
+        try self.home.prepare()
         let encoder = JSONEncoder()
         encoder.outputFormatting = [.sortedKeys, .withoutEscapingSlashes]
         try SmallFile.replace(path, with: Array(try encoder.encode(value)) + [UInt8(ascii: "\n")])
@@ -129,7 +134,8 @@ struct Workspace {
         } catch let error as SilentDaemon {
             silent = error
         }
-        let member = try self.member()
+        // Without a key nothing is this workspace's, and only looking makes none.
+        let member = try own.isEmpty ? WorkspaceIdentity(ifAnyIn: self.home)?.member : self.member()
         var views: [InterceptView] = []
         var records: [InterceptRecord] = []
         do {
@@ -140,13 +146,13 @@ struct Workspace {
             self.output.warn(CommandFailure(error).description)
         }
         for record in records {
-            let isOwn = record.holder.publicKey == member.publicKey
+            let isOwn = record.holder.publicKey == member?.publicKey
             if isOwn, own.contains(where: { $0.service == record.service }) { continue }
             views.append(InterceptView(record, environment: environment.reference, isOwn: isOwn, silent))
         }
         // Said with each of one's own, else here.
         if let silent, !views.contains(where: \.isOwn) { self.output.warn(silent.description) }
-        views += own.map { InterceptView($0, holder: member) }
+        if let member { views += own.map { InterceptView($0, holder: member) } }
         if silent == nil { await self.tellWhereNothingAnswers(&views, environment) }
         views.sort { $0.service < $1.service }
         return InterceptList(environment: environment.reference.name, intercepts: views)
