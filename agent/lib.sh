@@ -15,8 +15,14 @@ binaries=$root/.build/release
 swift_in_clone() {
     local subcommand=$1
     shift
+    # A folder of its own, since each run leaves some files behind. One that was killed could not remove its own: after a day.
     mkdir -p .build-tmp
-    TMPDIR=$root/.build-tmp ${swift_prefix+"${swift_prefix[@]}"} swift "$subcommand" --disable-dependency-cache --manifest-cache local "$@"
+    find .build-tmp -mindepth 1 -maxdepth 1 -mmin +1440 -exec rm -rf {} +
+    local temporary status=0
+    temporary=$(mktemp -d "$root/.build-tmp/XXXXXX")
+    TMPDIR=$temporary ${swift_prefix+"${swift_prefix[@]}"} swift "$subcommand" --disable-dependency-cache --manifest-cache local "$@" || status=$?
+    rm -rf "$temporary"
+    return "$status"
 }
 
 say() { printf '%s\n' "$*" >&2; }
