@@ -3,7 +3,7 @@ import Noise
 /// Reads and writes the files that hold secret keys, base64 as `wg` has it.
 ///
 /// A file is read only if it is a regular file of this user or root, no link of either kind, and closed to everyone else
-/// (protocol §1). The key goes from read(2) into locked memory and nowhere else.
+/// (protocol §2). The key goes from read(2) into locked memory and nowhere else.
 public enum KeyFile {
     public static func readPrivateKey(at path: String) throws(KeyFileError) -> StaticKeyPair {
         try read(path, .privateKey) { StaticKeyPair(base64: $0) }

@@ -1,6 +1,6 @@
 /// One direction's data key after `Split()` (Noise §5.1).
 ///
-/// The counter is the caller's: one counter runs over all sessions of a connection (protocol §3), and no key ever sees the
+/// The counter is the caller's: one counter runs over all sessions of a connection (protocol §7.1), and no key ever sees the
 /// same number twice, because a `CipherState` can't be copied. Additional data is empty, as in Noise.
 public struct CipherState: ~Copyable {
     public static var tagByteCount: Int { ChaChaPoly.tagByteCount }

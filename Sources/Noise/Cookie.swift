@@ -1,7 +1,7 @@
 import CSodium
 
 /// A responder under load answers an initiation with a cookie; whoever sends it back, as the key of mac2, has shown that it
-/// receives at its address (WireGuard paper §5.4.7, protocol §2).
+/// receives at its address (WireGuard paper §5.4.7, protocol §5).
 public typealias Cookie = Mac128
 
 extension Cookie {

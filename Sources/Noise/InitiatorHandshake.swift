@@ -82,7 +82,7 @@ public struct InitiatorHandshake: ~Copyable {
     /// Opens `e ‖ encrypted payload` and appends the payload to `payload`.
     ///
     /// nil: it doesn't open, and this handshake goes on waiting exactly as before, so that a forged response changes
-    /// nothing (protocol §3). Once it has opened, all secrets of the handshake are wiped, and nothing opens again.
+    /// nothing (protocol §4.5). Once it has opened, all secrets of the handshake are wiped, and nothing opens again.
     public mutating func readMessage2(_ message: RawSpan, payload: inout OutputRawSpan) -> TransportKeys? {
         guard message.byteCount >= Self.message2Overhead, let state = waiting.take() else { return nil }
         guard let keys = open(message, state, payload: &payload) else {

@@ -1,6 +1,6 @@
 import CSodium
 
-/// 16 bytes of keyed BLAKE2b-128: mac1, mac2, and the cookie that keys a mac2 (protocol §2, WireGuard paper §5.4.4).
+/// 16 bytes of keyed BLAKE2b-128: mac1, mac2, and the cookie that keys a mac2 (protocol §5, WireGuard paper §5.4.4).
 ///
 /// Deliberately not `Equatable`: comparing is `matches`, in constant time.
 public struct Mac128: Sendable {

@@ -1,4 +1,4 @@
-/// A Curve25519 public key (protocol §1), held inline: it is compared, hashed and copied on every handshake.
+/// A Curve25519 public key (protocol §2), held inline: it is compared, hashed and copied on every handshake.
 public struct PublicKey: Hashable, Sendable {
     public static var byteCount: Int { 32 }
 

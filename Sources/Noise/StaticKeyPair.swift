@@ -1,6 +1,6 @@
 import CSodium
 
-/// An agent's own static key pair (protocol §1). Immutable once made, and in locked memory of its own, since it outlives
+/// An agent's own static key pair (protocol §2). Immutable once made, and in locked memory of its own, since it outlives
 /// every connection and is shared by all of them.
 public final class StaticKeyPair: Sendable {
     public static let privateKeyByteCount = 32
