@@ -20,6 +20,10 @@ let package = Package(
     name: "kl",
     // For Synchronization; Linux has no such floor.
     platforms: [.macOS(.v15)],
+    products: [
+        // For the package in Fuzz/ alone. Programs are products by themselves.
+        .library(name: "TunnelInternals", targets: ["InterceptProtocol", "Noise", "Tunnel", "TunnelSimulator"])
+    ],
     dependencies: [
         // Exact, because Package.resolved stays out of the repository.
         .package(url: "https://github.com/apple/swift-nio", exact: "2.101.2"),
