@@ -50,7 +50,10 @@ public protocol Environment: Sendable {
     func maintain(_ record: InterceptRecord, options: SidecarOptions) async throws -> Maintained
 
     /// Something of what the environment tells may be another now.
-    func changes() async -> AsyncStream<Void>
+    func changes() async -> AsyncStream<EnvironmentChange>
+
+    /// What was told doesn't hold, as it seems: it is read anew before it is told again.
+    func doubt() async
 }
 
 extension Environment {
@@ -72,7 +75,16 @@ extension Environment {
         .sidecars(try await self.sidecars(of: record.service))
     }
 
-    public func changes() async -> AsyncStream<Void> { AsyncStream { $0.finish() } }
+    public func changes() async -> AsyncStream<EnvironmentChange> { AsyncStream { $0.finish() } }
+
+    public func doubt() async {}
+}
+
+public enum EnvironmentChange: Equatable, Sendable {
+    case any
+    /// This sidecar's replica is being ended, and in some hundredths of a second nothing in its network may reach a client
+    /// any more.
+    case ending(service: String, sidecar: String)
 }
 
 /// How sidecars are to be, where they are made for an intercept.
@@ -181,6 +193,26 @@ public struct Service: Codable, Equatable, Sendable {
     public var mayHaveOtherPorts: Bool?
     /// HOST:PORT on the engine's machine, where clients reach it too.
     public var places: [String]?
+    /// The same by their numbers alone, which aren't the service's own.
+    public var publications: [Publication]?
+    /// Names and ids of its containers, by which a person may mean it too.
+    public var containers: [String]?
+
+    public struct Publication: Codable, Equatable, Hashable, Sendable {
+        /// On the engine's machine.
+        public var host: UInt16
+        private var target: UInt16
+        private var transport: Transport
+
+        public init(host: UInt16, port: ControlMessage.Port) {
+            self.host = host
+            self.target = port.service
+            self.transport = port.transport
+        }
+
+        /// The service's own.
+        public var port: ControlMessage.Port { .init(service: self.target, transport: self.transport) }
+    }
 
     public init(name: String, state: State, reason: String? = nil, ports: [Port], replicas: Int = 1) {
         self.name = name
@@ -188,6 +220,13 @@ public struct Service: Codable, Equatable, Sendable {
         self.reason = reason
         self.ports = ports
         self.replicas = replicas
+    }
+
+    /// By a whole name, or by an id that is cut off as the engine's client cuts it.
+    public func hasContainer(_ name: String) -> Bool {
+        (self.containers ?? []).contains {
+            $0 == name || ($0.utf8.count == 64 && name.utf8.count >= 12 && $0.hasPrefix(name))
+        }
     }
 }
 

@@ -306,6 +306,13 @@ public final class WorkspaceAgent {
         self.tell(.changed)
     }
 
+    /// The sidecar is found there from now on.
+    public func dial(instead addresses: [TunnelClient.Address]) {
+        self.configuration.sidecar = addresses
+        self.client?.dial(instead: addresses)
+        self.tell(.changed)
+    }
+
     func tell(_ event: Event) { self.onEvent?(event) }
 
     func startedFirst(_ roundTripTime: TimeAmount?) {

@@ -22,6 +22,9 @@ extension Intercept {
             .milliseconds(50), .milliseconds(100), .milliseconds(200), .milliseconds(400),
         ]
 
+        /// Something was found to lack though what the environment has told is as it was: perhaps it has told too little. †
+        fileprivate var isDoubtful: Bool { self.attempts > 0 && self.attempts.isMultiple(of: 5) }
+
         fileprivate var interval: TimeAmount {
             self.attempts <= Self.steps.count ? Self.steps[max(0, self.attempts - 1)] : .seconds(1)
         }
@@ -41,11 +44,23 @@ extension Intercept {
         guard self.environment.makesSidecars, self.look.following == nil, self.isLive else { return }
         let environment = self.environment
         self.look.following = Task { [weak self] in
-            for await _ in await environment.changes() {
+            for await change in await environment.changes() {
                 guard let self, !Task.isCancelled else { return }
-                if self.machine.phase != .pending { self.lookAgain(in: .zero) }
+                guard self.machine.phase != .pending else { continue }
+                switch change {
+                case .any: self.lookAgain(in: .zero)
+                case .ending(let service, let sidecar): if service == self.service { self.giveUp(sidecar) }
+                }
             }
         }
+    }
+
+    /// Its network is about to go: what is open is reset while that can still be told.
+    private func giveUp(_ sidecar: String) {
+        guard self.isLive, let replica = self.replicas.first(where: { $0.location.name == sidecar }) else { return }
+        self.log.info("the replica is being ended: its connections are reset", metadata: ["sidecar": "\(sidecar)"])
+        self.remove(replica)
+        self.refresh()
     }
 
     /// Who makes sidecars isn't to make one behind the back of who removes them.
@@ -118,6 +133,7 @@ extension Intercept {
 
     /// While all is well only where the sidecars are; whoever was away also has to know whether the service is still its own.
     private func readEnvironment() async -> Result<Found, any Error> {
+        if self.machine.phase != .active, self.look.isDoubtful { await self.environment.doubt() }
         do {
             if self.environment.makesSidecars {
                 switch try await self.environment.maintain(self.record, options: self.request.sidecarOptions) {
@@ -151,6 +167,7 @@ extension Intercept {
         for location in locations {
             if let replica = self.replicas.first(where: { $0.location.name == location.name }) {
                 if replica.isAt(location), replica.outcome == nil { continue }
+                if replica.outcome == nil, replica.move(to: location, self.addresses(of: location)) { continue }
                 self.log.info(
                     "dialling a sidecar anew",
                     metadata: ["sidecar": "\(location.name)", "address": "\(location.tcp)"]

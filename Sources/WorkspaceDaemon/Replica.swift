@@ -9,8 +9,8 @@ import WorkspaceAgent
 /// One sidecar of an intercepted service, and this workspace's agent for it.
 @DaemonLoop
 final class Replica {
-    let location: SidecarLocation
-    private let firstAddress: TunnelClient.Address
+    private(set) var location: SidecarLocation
+    private var firstAddress: TunnelClient.Address
     let agent: WorkspaceAgent
     let since = NIODeadline.now()
     /// The agent is done.
@@ -67,6 +67,15 @@ final class Replica {
         self.location.publicKey == location.publicKey && self.location.tcp == location.tcp
             && self.location.udp == location.udp
             && self.location.command == location.command
+    }
+
+    /// The same sidecar under other addresses: the tunnel goes on there, and what is open with it. False: it is another one.
+    func move(to location: SidecarLocation, _ addresses: [TunnelClient.Address]) -> Bool {
+        guard self.location.publicKey == location.publicKey, let first = addresses.first else { return false }
+        self.location = location
+        self.firstAddress = first
+        self.agent.dial(instead: addresses)
+        return true
     }
 
     /// As the intercept's state machine knows it.

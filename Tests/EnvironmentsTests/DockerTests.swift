@@ -74,6 +74,7 @@ struct DockerContainerTests {
         #expect(found.name == "shop-web-1")
         #expect(found.servicePorts.map { "\($0)" } == ["53/udp", "80", "9090"])
         #expect(found.places == ["0.0.0.0:8080"])
+        #expect(found.publications == [.init(host: 8080, port: .init(service: 80))])
         #expect(found.address == "10.0.0.2")
         #expect(found.gateways == ["10.0.0.1", "fd00::1"])
         #expect(found.hasOwnNetwork)
@@ -192,12 +193,45 @@ struct DockerProjectTests {
     @Test(arguments: [
         ("host", "network_mode: host"), ("none", "network_mode: none"),
         ("container:api1", "Intercept that one: kl intercept start api"),
-        ("container:gone", "'gone'"),
+        ("container:gone", "a container that is gone"), ("container:gone", "--force-recreate web"),
+        ("container:blog1", "kl env connect --docker blog"), ("container:plain1", "container 'plain-1'"),
+        ("ns:/run/netns/x", "by its path"),
     ])
     func whatHasNoNetworkOfItsOwnIsExplained(_ mode: String, _ words: String) {
-        let refusal = self.project(container("web", 1, mode: mode), container("api", 1)).service("web")?.service.refusal
+        let rows = DockerRows.rows(
+            """
+            ["blog1","blog","","n","/blog-1/x,blog-1"]
+            ["plain1","","","n","plain-1"]
+            """
+        )
+        let containers = [container("web", 1, mode: mode), container("api", 1)]
+        let refusal = DockerProject(.project("shop"), containers, rows).service("web")?.service.refusal
         #expect(refusal?.contains(words) == true)
         #expect(refusal?.hasPrefix("'web' ") == true)
+    }
+
+    /// The network's owner has one name, and the service that is to be named another.
+    @Test func inANetworkTheServiceToInterceptIsNamedAsItIsListed() {
+        var web = container("web", 1)
+        web.networks = ["n": .init()]
+        var other = web
+        other.id = "blog-web"
+        other.labels?["com.docker.compose.project"] = "blog"
+        var beside = container("beside", 1, mode: "container:web1")
+        beside.networks = ["n": .init()]
+        let refusal = DockerProject(.network("n"), [web, other, beside]).service("beside")?.refusal
+        #expect(refusal?.contains("kl intercept start shop.web") == true)
+    }
+
+    @Test func aServiceIsKnownByItsContainers() {
+        let long = String(repeating: "0a", count: 32)
+        var web = container("web", 1)
+        web.id = long
+        let service = self.project(web).service("web")?.service
+        for name in ["shop-web-1", long, String(long.prefix(12))] { #expect(service?.hasContainer(name) == true) }
+        for name in ["shop-web", "web", String(long.prefix(11)), "", "shop-web-1x"] {
+            #expect(service?.hasContainer(name) == false)
+        }
     }
 
     @Test func oneReplicaThatRunsIsEnough() {
@@ -237,7 +271,7 @@ struct DockerProjectTests {
             #expect(DockerSidecar(odd) == nil)
         }
         // As an image may bring them.
-        for mode in [nil, "shop_default", "host", "container:", "container:db1"] {
+        for mode in [nil, "shop_default", "host", "container:", "container:db1", "ns:", "ns:x"] {
             var odd = sidecar("web", 1)
             odd.mode = mode
             #expect(DockerSidecar(odd) == nil)
@@ -285,6 +319,34 @@ struct DockerArgumentsTests {
         let made = DockerSidecar(self.container)
         #expect(made.isNamedAsMade && made.isAlive && made.isRunning)
         #expect(made.name == "kl-shop-web-2")
+        #expect(made.nodes == ["10.0.0.1", "fd00::1"])
+    }
+
+    /// The name is the lock: of two services one could never be intercepted while the other is.
+    @Test func noTwoServicesHaveOneSidecarsName() {
+        let identities: [SidecarContainer.Identity] = [
+            ("a", "b-c", 1), ("a-b", "c", 1), ("a", "b-c-1", 1), ("a-b-c", "1", 1), ("a-b", "c-1", 1), ("a", "b", 1),
+            ("a-", "b", 1), ("a", "-b", 1), ("a-b", "c", 11), ("a.b", "c", 1), ("a", "b.c", 1), ("a_b", "c", 1),
+        ]
+        let names = identities.map { SidecarContainer.name($0) }
+        #expect(Set(names).count == names.count, "\(names)")
+        #expect(names.allSatisfy { DockerPlace.isSoundName($0) })
+        #expect(SidecarContainer.name(("shop", "web-api", 1)) == "kl-shop-web-api-1")
+    }
+
+    /// With podman, whose `container:` would hold the other container.
+    @Test func aNamespaceTakesTheContainersPlace() throws {
+        var named = self.container
+        named.namespace = "/run/netns/netns-1"
+        #expect(named.arguments.contains("ns:/run/netns/netns-1") && !named.arguments.contains("container:\(id)"))
+        var found = sidecar("web", 1)
+        found.mode = "ns:/run/netns/netns-1"
+        #expect(DockerSidecar(found)?.namespace == "/run/netns/netns-1")
+        var target = DockerContainer(id: "x", name: "x", status: "running")
+        for odd in ["", "netns", "/run/a b", "/run/$x", "/run/\u{1b}", "/" + String(repeating: "a", count: 256)] {
+            target.sandbox = odd
+            #expect(target.namespace == nil)
+        }
     }
 
     @Test(
@@ -332,16 +394,16 @@ struct DockerArgumentsTests {
 
     @Test func rowsSayWhoseAContainerIs() {
         let rows = """
-            ["a1","shop","","shop_default"]
-            ["b2","","shop",""]
-            ["c3","blog","","n,m"]
-            ["--x","shop","",""]
-            ["d4","-odd","",""]
+            ["a1","shop","","shop_default","a"]
+            ["b2","","shop","","b"]
+            ["c3","blog","","n,m","c"]
+            ["--x","shop","","","d"]
+            ["d4","-odd","","","e"]
             not a row
             ["e5","shop"]
             """
-        #expect(DockerRows.ids(rows, .project("shop")) == ["a1", "b2"])
-        #expect(DockerRows.ids(rows, .network("n")) == ["b2", "c3"])
+        #expect(DockerRows.ids(DockerRows.rows(rows), .project("shop")) == ["a1", "b2"])
+        #expect(DockerRows.ids(DockerRows.rows(rows), .network("n")) == ["b2", "c3"])
         #expect(DockerRows.projects(rows) == ["blog", "shop"])
     }
 }
@@ -456,11 +518,5 @@ struct DockerErrorTests {
             until: { $0.contains("b\n") }
         )
         #expect(enough?.isEnough == true && enough?.isLate == false && enough?.output == "a\nb\n")
-    }
-
-    @Test func anEventIsReadOrMayMeanAnything() {
-        let said = #"{"Type":"container","Action":"start","Actor":{"ID":"a","Attributes":{"io.kl.project":"shop"}}}"#
-        #expect(DockerEvents.attributes(said) == ["io.kl.project": "shop"])
-        #expect(DockerEvents.attributes("{") == nil)
     }
 }

@@ -44,6 +44,50 @@ struct PortFlagTests {
         #expect(failure?.exitCode == 2)
     }
 
+    /// A container's ports are 80 and 53/udp; the engine's machine has them as 8080 and 5353.
+    private static var published: Environments.Service {
+        var service = Environments.Service(
+            name: "web",
+            state: .running,
+            ports: [.init(published: 80, target: 80), .init(published: 53, target: 53, transport: .udp)]
+        )
+        service.mayHaveOtherPorts = true
+        service.publications = [
+            .init(host: 8080, port: .init(service: 80)), .init(host: 5353, port: .init(service: 53, transport: .udp)),
+        ]
+        return service
+    }
+
+    @Test(arguments: [
+        ("8080:3000", "port 80 of 'web'", "--port 80:3000"), ("8080", "port 80 of 'web'", "--port 80:8080"),
+        ("8080:other:3000/tcp", "port 80 of 'web'", "--port 80:other:3000"),
+        ("5353:3000", "port 53/udp of 'web'", "--port 53:3000/udp"),
+        ("5353:3000/udp", "port 53/udp of 'web'", "--port 53:3000/udp"),
+    ])
+    func aPublishedPortIsNotTheContainers(_ text: String, _ what: String, _ mend: String) throws {
+        let flag = try PortFlag(text)
+        let failure = #expect(throws: CommandFailure.self) { try flag.mapping(for: Self.published) }
+        #expect(failure?.description.contains(what) == true && failure?.description.hasSuffix(mend) == true)
+        #expect(failure?.exitCode == 2)
+    }
+
+    @Test func whatIsDeclaredIsTakenWhateverIsPublished() throws {
+        var service = Self.published
+        service.ports.append(.init(published: 8080, target: 8080))
+        let mappings = try PortFlags.mappings([PortFlag("8080:1"), PortFlag("80:2")], for: service, listeningOn: [])
+        #expect(mappings.map(\.service) == [8080, 80])
+        #expect(PortFlags.undeclared(mappings, of: service).isEmpty)
+    }
+
+    @Test func anyOtherNumberIsTakenWithAWarning() throws {
+        let flags = try [PortFlag("80:1"), PortFlag("9999:2"), PortFlag("80:3/udp")]
+        let mappings = try PortFlags.mappings(flags, for: Self.published, listeningOn: [])
+        let warnings = PortFlags.undeclared(mappings, of: Self.published)
+        #expect(warnings.count == 2)
+        #expect(warnings.first?.hasPrefix("'web' declares 80, 53/udp, not 9999: ") == true)
+        #expect(warnings.last?.contains("not 80/udp: ") == true)
+    }
+
     @Test func twoForOnePortAreRefusedWithBoth() throws {
         let flags = try [PortFlag("8080:1"), PortFlag("http:2")]
         let failure = #expect(throws: CommandFailure.self) {

@@ -30,6 +30,7 @@ struct DockerClaim: Sendable {
     func take(force: Bool) async throws -> ClaimResult {
         // Who has it may have changed a moment ago, and be told later.
         var project = try await self.model.project(.now)
+        let image = await self.wantedImage()
         var taken: InterceptRecord?
         var inTheWay: [DockerSidecar] = []
         for _ in 0..<Self.tries {
@@ -43,11 +44,11 @@ struct DockerClaim: Sendable {
             }
             if let refusal = service.refusal { throw EnvironmentError(.failed, refusal) }
             guard let replica = service.usable.first else { continue }
-            if others.isEmpty, all.contains(where: { self.isUseful($0, for: replica) }) {
+            if others.isEmpty, all.contains(where: { self.isUseful($0, for: replica, of: image) }) {
                 try await self.environment.remove(inTheWay)
                 return taken.map { .takenOver(from: $0) } ?? .claimed
             }
-            let wanted = self.container(for: replica, of: service)
+            let wanted = await self.container(for: replica, of: service)
             inTheWay += others.filter { other in !inTheWay.contains { $0.id == other.id } }
             let renamed = try await self.clear(wanted.name, of: all)
             let outcome: Outcome
@@ -135,11 +136,19 @@ struct DockerClaim: Sendable {
 
     // MARK: Each replica's
 
+    /// As the options want them.
+    func prepare(in project: DockerProject) async throws -> [SidecarLocation] {
+        try await self.sidecarsForAll(in: project, of: await self.wantedImage())
+    }
+
     /// One for each replica that can have one. The record is ours.
-    func sidecarsForAll(in project: DockerProject) async throws -> [SidecarLocation] {
+    private func sidecarsForAll(in project: DockerProject, of image: ImageWish) async throws -> [SidecarLocation] {
         let service = try self.environment.find(self.record.service, in: project)
         let all = project.sidecars(of: service.name)
-        let lacking = service.usable.filter { replica in !all.contains { self.isUseful($0, for: replica) } }
+        let lacking = service.usable.filter { replica in
+            !project.ending.contains(replica.container.id)
+                && !all.contains { self.isUseful($0, for: replica, of: image) }
+        }
         try await withThrowingTaskGroup { group in
             for replica in lacking {
                 group.addTask { try await self.complete(replica, of: service, all) }
@@ -152,8 +161,9 @@ struct DockerClaim: Sendable {
     private func locations() async throws -> [SidecarLocation] {
         let project = if let known = await self.model.known { known } else { try await self.model.project(.now) }
         let service = project.service(self.record.service)
+        // What is given to one whose container is about to end would be lost with it.
         let own = project.sidecars(of: self.record.service).filter {
-            $0.holder.publicKey == self.key && $0.isRunning && $0.isNamedAsMade
+            $0.holder.publicKey == self.key && $0.isRunning && $0.isNamedAsMade && !project.ending.contains($0.target)
         }
         return try await self.environment.locations(of: own, service)
     }
@@ -164,7 +174,7 @@ struct DockerClaim: Sendable {
         of service: DockerService,
         _ sidecars: [DockerSidecar]
     ) async throws {
-        let wanted = self.container(for: replica, of: service)
+        let wanted = await self.container(for: replica, of: service)
         var inTheWay = sidecars.filter { $0.name == wanted.name && $0.holder.publicKey == self.key }
         for _ in 0..<Self.tries {
             try await self.environment.remove(inTheWay)
@@ -199,7 +209,7 @@ struct DockerClaim: Sendable {
         // Those whose replica has gone, or has another network since. One that is paused comes back as it was.
         let present = service.replicas.filter { $0.isUsable || $0.container.status == "paused" }
         let useless = own.filter { sidecar in
-            sidecar.isNamedAsMade && !present.contains { self.isUseful(sidecar, for: $0) }
+            sidecar.isNamedAsMade && !present.contains { self.isUseful(sidecar, for: $0, of: .any) }
         }
         try await self.environment.remove(useless)
         if !useless.isEmpty, let known = await self.model.known { project = known }
@@ -214,7 +224,8 @@ struct DockerClaim: Sendable {
             if let known = await self.model.known { project = known }
         }
         do {
-            return .sidecars(try await self.sidecarsForAll(in: project))
+            // What is there keeps the image that it has: another one would end what is open.
+            return .sidecars(try await self.sidecarsForAll(in: project, of: .any))
         } catch {
             let holder = try await self.model.project(.now).record(of: name)
             if let holder, holder.holder.publicKey != self.key { return .heldBy(self.record(of: holder)) }
@@ -227,8 +238,26 @@ struct DockerClaim: Sendable {
 
     // MARK: One container
 
-    /// It stands in this replica's network, can divert what is asked, and is of the image that is asked for.
-    private func isUseful(_ sidecar: DockerSidecar, for replica: DockerService.Replica) -> Bool {
+    private enum ImageWish: Equatable {
+        case any
+        case of(id: String)
+        /// The engine has none of that name: the attempt to use it says so.
+        case missing
+    }
+
+    /// Compared by id: engines write names of their own for what was asked for, and a name may be another image's by now.
+    private func wantedImage() async -> ImageWish {
+        guard let name = self.options.image else { return .any }
+        return await self.model.imageID(of: name).map { .of(id: $0) } ?? .missing
+    }
+
+    /// It stands in this replica's network, can divert what is asked, knows from where the machine's probes come, and is of
+    /// the image that is asked for.
+    private func isUseful(
+        _ sidecar: DockerSidecar,
+        for replica: DockerService.Replica,
+        of image: ImageWish
+    ) -> Bool {
         guard sidecar.holder.publicKey == self.key, sidecar.isRunning, sidecar.isNamedAsMade,
             sidecar.target == replica.container.id
         else { return false }
@@ -237,16 +266,25 @@ struct DockerClaim: Sendable {
         {
             return false
         }
-        if let image = self.options.image, sidecar.image != image { return false }
+        if let namespace = sidecar.namespace, namespace != replica.container.namespace { return false }
+        if let nodes = sidecar.nodes, !nodes.isSuperset(of: replica.container.gateways) { return false }
+        switch image {
+        case .any: break
+        // One that was just made is of what was asked for.
+        case .of(let id): if let own = sidecar.imageID, own != id { return false }
+        case .missing: return false
+        }
         return Set(self.options.servicePorts).isSubset(of: sidecar.ports)
     }
 
-    private func container(for replica: DockerService.Replica, of service: DockerService) -> SidecarContainer {
-        SidecarContainer(
+    private func container(for replica: DockerService.Replica, of service: DockerService) async -> SidecarContainer {
+        let isPodman = await self.model.isPodman()
+        return SidecarContainer(
             project: service.project,
             service: service.label,
             replica: replica.number,
             target: replica.container.id,
+            namespace: isPodman ? replica.container.namespace : nil,
             gateways: replica.container.gateways,
             image: self.options.image ?? SidecarContainer.defaultImage,
             ports: Set(service.ports + self.options.servicePorts).sorted(),

@@ -19,10 +19,12 @@ struct DockerContainer: Decodable, Equatable, Sendable {
 
     var id: String
     var name: String
+    /// As it was named when the container was made; not each engine writes it as it was typed.
     var image: String?
+    var imageID: String?
     var labels: [String: String]?
     var exposed: [String: Nothing]?
-    /// `shop_default`, `container:…`, `host`, `none`
+    /// `shop_default`, `container:…`, `host`, `none`; `ns:…` with podman
     var mode: String?
     /// `created`, `running`, `paused`, `restarting`, `removing`, `exited`, `dead`
     var status: String
@@ -30,15 +32,22 @@ struct DockerContainer: Decodable, Equatable, Sendable {
     var started: String?
     /// `starting`, `healthy`, `unhealthy`
     var health: String?
+    /// What asks it to end, and how many seconds it then has: `SIGQUIT`, `15`; empty or nil: SIGTERM, 10.
+    var stopSignal: String?
+    var stopTimeout: Int?
+    /// Its network's namespace, as a path on the engine's machine.
+    var sandbox: String?
     var ports: [String: [Binding]?]?
     var networks: [String: Network]?
 
     /// The client prints this for each container, on a line of its own: the whole would be long.
     static let format = """
-        {"id":{{json .ID}},"name":{{json .Name}},"image":{{json .Config.Image}},"labels":{{json .Config.Labels}},\
+        {"id":{{json .ID}},"name":{{json .Name}},"image":{{json .Config.Image}},"imageID":{{json .Image}},"labels":{{json .Config.Labels}},\
         "exposed":{{json .Config.ExposedPorts}},"mode":{{json .HostConfig.NetworkMode}},\
         "status":{{json .State.Status}},"exit":{{json .State.ExitCode}},"started":{{json .State.StartedAt}},\
         "health":{{with .State.Health}}{{json .Status}}{{else}}null{{end}},\
+        "stopSignal":{{json .Config.StopSignal}},"stopTimeout":{{json .Config.StopTimeout}},\
+        "sandbox":{{json .NetworkSettings.SandboxKey}},\
         "ports":{{json .NetworkSettings.Ports}},"networks":{{json .NetworkSettings.Networks}}}
         """
 
@@ -87,6 +96,17 @@ struct DockerContainer: Decodable, Equatable, Sendable {
         return Set(places).sorted()
     }
 
+    /// Under which numbers its ports are published on the engine's machine.
+    var publications: [Service.Publication] {
+        let all = (self.ports ?? [:]).flatMap { name, bindings -> [Service.Publication] in
+            guard let port = Self.port(name) else { return [] }
+            return (bindings ?? []).compactMap { binding in
+                binding.HostPort.flatMap { UInt16($0) }.flatMap { $0 > 0 ? .init(host: $0, port: port) : nil }
+            }
+        }
+        return Set(all).sorted { ($0.host, $0.port) < ($1.host, $1.port) }
+    }
+
     /// Networks in the order of their names, as the client has them.
     private var networksInOrder: [Network] { (self.networks ?? [:]).sorted { $0.key < $1.key }.map(\.value) }
 
@@ -112,11 +132,34 @@ struct DockerContainer: Decodable, Equatable, Sendable {
     /// It has a network that is nobody else's.
     var hasOwnNetwork: Bool {
         let mode = self.mode ?? ""
-        return mode != "host" && mode != "none" && !mode.hasPrefix("container:")
+        return mode != "host" && mode != "none" && self.sharedWith == nil && self.sharedNamespace == nil
     }
 
     /// Whose network it shares.
     var sharedWith: String? { self.mode.flatMap { $0.hasPrefix("container:") ? String($0.dropFirst(10)) : nil } }
+
+    /// The path of the namespace that it was given in place of a container.
+    var sharedNamespace: String? { self.mode.flatMap { $0.hasPrefix("ns:/") ? String($0.dropFirst(3)) : nil } }
+
+    /// The path of its own network's namespace, where it can be a word of a command.
+    var namespace: String? {
+        guard let sandbox = self.sandbox, sandbox.hasPrefix("/"), sandbox.utf8.count <= 256,
+            sandbox.utf8.allSatisfy({ $0.isAlphanumeric || [0x2D, 0x2E, 0x2F, 0x5F].contains($0) })
+        else { return nil }
+        return sandbox
+    }
+
+    /// Engines write an image's id with its algorithm or without.
+    static func bareID(_ text: String) -> String {
+        text.hasPrefix("sha256:") ? String(text.dropFirst(7)) : text
+    }
+
+    /// This signal is the one that asks it to end, or the one that doesn't ask.
+    func ends(by signal: String) -> Bool {
+        let wanted = self.stopSignal.flatMap { $0.isEmpty ? nil : $0 } ?? "SIGTERM"
+        guard let sent = StopSignal.number(signal) else { return false }
+        return sent == 9 || sent == StopSignal.number(wanted)
+    }
 }
 
 extension DockerContainer {

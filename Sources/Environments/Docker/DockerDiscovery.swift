@@ -41,7 +41,8 @@ public enum DockerDiscovery {
         let others = known.filter { !running.contains($0) }
         return running.map { FoundEnvironment($0.reference, .up) }
             + others.map { place in
-                FoundEnvironment(place.reference, DockerRows.ids(said, place.selection).isEmpty ? .down : .up)
+                let ids = DockerRows.ids(DockerRows.rows(said), place.selection)
+                return FoundEnvironment(place.reference, ids.isEmpty ? .down : .up)
             }
     }
 

@@ -59,7 +59,9 @@ public struct DockerEnvironment: Environment {
         }
     }
 
-    public func changes() async -> AsyncStream<Void> { await self.model.changes() }
+    public func changes() async -> AsyncStream<EnvironmentChange> { await self.model.changes() }
+
+    public func doubt() async { await self.model.touch() }
 
     // MARK: Claims, as the daemon asks for them
 
@@ -84,7 +86,7 @@ public struct DockerEnvironment: Environment {
         let project = if let known = await self.model.known { known } else { try await self.model.project(.now) }
         let since = project.record(of: service).flatMap { $0.holder.publicKey == member.publicKey ? $0.since : nil }
         let record = InterceptRecord(service: service, holder: member, since: since ?? "", ports: [])
-        return try await DockerClaim(self, record, options).sidecarsForAll(in: project)
+        return try await DockerClaim(self, record, options).prepare(in: project)
     }
 
     public func maintain(_ record: InterceptRecord, options: SidecarOptions) async throws -> Maintained {
@@ -124,6 +126,12 @@ public struct DockerEnvironment: Environment {
     func find(_ name: String, in project: DockerProject) throws(EnvironmentError) -> DockerService {
         guard !project.services.isEmpty else { throw self.isNotUp }
         if let service = project.service(name) { return service }
+        if let owner = project.services.first(where: { $0.service.hasContainer(name) }) {
+            throw EnvironmentError(
+                .noSuchService,
+                "\(name.quoted) is a container of service \(owner.name.quoted). Name the service in its place."
+            )
+        }
         let suggestion = Suggestion.sentence(for: name, among: project.services.map(\.name))
         let mend = suggestion.isEmpty ? " See what is there: kl env status" : "\(suggestion) (kl env status lists them)"
         throw EnvironmentError(
@@ -168,7 +176,7 @@ public struct DockerEnvironment: Environment {
         // By its port, since during a take-over there are two in one network.
         let dial = ["exec", "--interactive", sidecar.name, "/kl-sidecar", "dial", "--to", "127.0.0.1:\(words.port)"]
         return SidecarLocation(
-            name: "\(service?.name ?? sidecar.service)-\(sidecar.replica)",
+            name: service?.sidecarName(sidecar.replica) ?? "\(sidecar.service)-\(sidecar.replica)",
             publicKey: words.publicKey,
             tcp: endpoint(words.port) ?? "",
             udp: words.datagramPort.flatMap { endpoint($0) },

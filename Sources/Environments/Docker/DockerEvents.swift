@@ -9,25 +9,20 @@ final class DockerEvents: Sendable {
     enum News: Sendable {
         /// It listens, as far as one can tell; what was before isn't known.
         case began
-        /// A container was started, ended, made or removed.
-        case changed(attributes: [String: String])
+        /// A container was started, ended, made or removed, or has another network. Nil: it can't be understood.
+        case changed(DockerEvent?)
         case ended
     }
 
-    /// Those after which something else may be true. Health checks make others, all the time.
-    private static let actions = [
-        "create", "start", "die", "destroy", "pause", "unpause", "rename", "health_status",
-    ]
     private static let eventLoop: any EventLoop = MultiThreadedEventLoopGroup.singleton.next()
 
     private let follower: NIOLoopBoundBox<Follower?>
 
     init(_ engine: DockerEngine, tell: @escaping @Sendable (News) -> Void) {
-        let words = engine.words + ["events", "--format", "{{json .}}", "--filter", "type=container"]
-        let filters = Self.actions.flatMap { ["--filter", "event=\($0)"] }
+        let words = engine.words + ["events", "--format", "{{json .}}"]
         self.follower = .makeEmptyBox(valueType: Follower.self, eventLoop: Self.eventLoop)
         Self.eventLoop.execute { [follower] in
-            let made = Follower(words + filters, on: Self.eventLoop, tell: tell)
+            let made = Follower(words, on: Self.eventLoop, tell: tell)
             follower.value = made
             made.start()
         }
@@ -38,15 +33,6 @@ final class DockerEvents: Sendable {
             follower.value?.stop()
             follower.value = nil
         }
-    }
-
-    /// A line of it. Nil: it can't be understood, and may mean anything.
-    static func attributes(_ line: String) -> [String: String]? {
-        struct Event: Decodable {
-            struct Actor: Decodable { var Attributes: [String: String]? }
-            var Actor: Actor?
-        }
-        return (try? JSONDecoder().decode(Event.self, from: Data(line.utf8)))?.Actor?.Attributes
     }
 
     /// On the event loop.
@@ -80,7 +66,10 @@ final class DockerEvents: Sendable {
                     channel.eventLoop.makeCompletedFuture {
                         let (follower, process) = bound.value
                         let lines = EventLines(
-                            onLine: { follower.tell(.changed(attributes: DockerEvents.attributes($0) ?? [:])) },
+                            onLine: { line in
+                                let event = DockerEvent(line: line)
+                                if event?.mayMatter ?? true { follower.tell(.changed(event)) }
+                            },
                             onEnd: { process.end { _ in follower.ended(began) } }
                         )
                         try channel.pipeline.syncOperations.addHandler(lines)

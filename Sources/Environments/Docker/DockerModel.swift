@@ -23,8 +23,11 @@ actor DockerModel {
     private var readVersion: UInt64?
     private var isFollowing = false
     private var events: DockerEvents?
-    private var listeners: [UInt64: AsyncStream<Void>.Continuation] = [:]
+    private var listeners: [UInt64: AsyncStream<EnvironmentChange>.Continuation] = [:]
     private var nextListener: UInt64 = 0
+    /// Containers that were asked to end, and until when they may still do so.
+    private var ending: [String: ContinuousClock.Instant] = [:]
+    private var knowsPodman: Bool?
     /// What each sidecar says of itself: its key and port stay as they are for as long as it runs.
     private var words: [SidecarIdentity: Said] = [:]
 
@@ -45,6 +48,12 @@ actor DockerModel {
         /// When its container was started; nil: not read yet.
         var started: String?
     }
+
+    /// † What Docker gives a container that is to end, and a little more.
+    private static let usualStopTimeout = 10
+    private static let endsLater = Duration.seconds(2)
+    /// † A turn of the daemon's loop that takes long.
+    private static let newsAtMost = 64
 
     /// † Several questions of one command.
     private static let recently = Duration.milliseconds(300)
@@ -70,6 +79,18 @@ actor DockerModel {
     // MARK: Reading
 
     func project(_ freshness: Freshness) async throws -> DockerProject {
+        self.withEnding(try await self.read(freshness))
+    }
+
+    private func withEnding(_ project: DockerProject) -> DockerProject {
+        var project = project
+        let now = ContinuousClock.now
+        self.ending = self.ending.filter { $0.value > now }
+        project.ending = Set(self.ending.keys)
+        return project
+    }
+
+    private func read(_ freshness: Freshness) async throws -> DockerProject {
         if let project {
             switch freshness {
             case .now: break
@@ -81,7 +102,8 @@ actor DockerModel {
             }
         }
         let version = self.version
-        let project = DockerProject(self.place.selection, try await self.containers())
+        let (containers, rows) = try await self.containers()
+        let project = DockerProject(self.place.selection, containers, rows)
         // One that was read later may be here already.
         if version >= self.readVersion ?? 0 {
             self.project = project
@@ -94,9 +116,10 @@ actor DockerModel {
     /// What was read is no longer so.
     func touch() { self.version += 1 }
 
-    private func containers() async throws -> [DockerContainer] {
-        let ids = DockerRows.ids(try await self.client.answer(DockerRows.arguments), self.place.selection)
-        guard !ids.isEmpty else { return [] }
+    private func containers() async throws -> ([DockerContainer], [DockerRows.Row]) {
+        let rows = DockerRows.rows(try await self.client.answer(DockerRows.arguments))
+        let ids = DockerRows.ids(rows, self.place.selection)
+        guard !ids.isEmpty else { return ([], rows) }
         guard ids.count <= Self.containersAtMost else {
             throw EnvironmentError(
                 .failed,
@@ -109,7 +132,24 @@ actor DockerModel {
         guard result.code == 0 || (result.code == 1 && DockerClient.isMissing(result.errors)) else {
             throw self.client.error(result)
         }
-        return DockerContainer.parse(result.output)
+        return (DockerContainer.parse(result.output), rows)
+    }
+
+    /// It is podman that answers, whose `--network container:` makes the other container one that can't be removed.
+    func isPodman() async -> Bool {
+        if let knowsPodman { return knowsPodman }
+        let words = ["version", "--format", "{{range .Server.Components}}{{.Name}}\n{{end}}"]
+        guard let said = try? await self.client.answer(words) else { return false }
+        let isPodman = said.split(separator: "\n").contains("Podman Engine")
+        self.knowsPodman = isPodman
+        return isPodman
+    }
+
+    /// Which image this name is of now; nil: none, or it can't be told.
+    func imageID(of name: String) async -> String? {
+        let result = try? await self.client.run(["image", "inspect", "--format", "{{.Id}}", name])
+        guard let result, result.code == 0 else { return nil }
+        return result.output.split(separator: "\n").first.map { DockerContainer.bareID(String($0)) }
     }
 
     // MARK: Sidecars
@@ -132,7 +172,7 @@ actor DockerModel {
     }
 
     /// As it was known without asking; with what this process has done since.
-    var known: DockerProject? { self.project }
+    var known: DockerProject? { self.project.map { self.withEnding($0) } }
 
     /// What a sidecar says of itself; asked where it isn't known.
     /// - Parameter patience: in milliseconds, for its first line. Nil: it isn't ready.
@@ -166,8 +206,11 @@ actor DockerModel {
 
     // MARK: Following
 
-    func changes() -> AsyncStream<Void> {
-        let (stream, continuation) = AsyncStream.makeStream(of: Void.self, bufferingPolicy: .bufferingNewest(1))
+    func changes() -> AsyncStream<EnvironmentChange> {
+        let (stream, continuation) = AsyncStream.makeStream(
+            of: EnvironmentChange.self,
+            bufferingPolicy: .bufferingNewest(Self.newsAtMost)
+        )
         self.nextListener += 1
         let number = self.nextListener
         self.listeners[number] = continuation
@@ -195,49 +238,91 @@ actor DockerModel {
         switch news {
         case .began: self.isFollowing = true
         case .ended: self.isFollowing = false
-        case .changed(let attributes): guard self.concerns(attributes) else { return }
+        case .changed(let event):
+            guard let event else { break }
+            guard self.concerns(event) else { return }
+            self.noteEnding(event)
         }
         self.version += 1
-        for listener in self.listeners.values { listener.yield() }
+        self.tell(.any)
     }
 
-    private func concerns(_ attributes: [String: String]) -> Bool {
-        guard case .project(let name) = self.place.selection, !attributes.isEmpty else { return true }
-        return attributes[DockerService.projectLabel] == name || attributes[SidecarLabel.project] == name
+    private func tell(_ change: EnvironmentChange) {
+        for listener in self.listeners.values { listener.yield(change) }
+    }
+
+    private func concerns(_ event: DockerEvent) -> Bool {
+        // An event of a network has none of the container's labels.
+        if let id = event.container, self.project?.has(id) ?? false { return true }
+        guard case .project(let name) = self.place.selection, event.Type != "network",
+            !(event.Actor?.Attributes ?? [:]).isEmpty
+        else { return true }
+        return event.attribute(DockerService.projectLabel) == name || event.attribute(SidecarLabel.project) == name
+    }
+
+    /// The engine takes the network away some hundredths of a second after a container's program has ended: what is open in
+    /// its sidecar has to end before that, or its clients wait for ever.
+    private func noteEnding(_ event: DockerEvent) {
+        guard let id = event.container, let (service, replica) = self.project?.replica(id) else { return }
+        if event.isStart { self.ending[id] = nil }
+        let isAsked = event.signal.map { replica.container.ends(by: $0) } ?? false
+        guard isAsked || event.isDeath else { return }
+        let timeout = replica.container.stopTimeout.flatMap { $0 > 0 ? $0 : nil } ?? Self.usualStopTimeout
+        // Once it has ended the engine says so.
+        self.ending[id] = event.isDeath ? nil : .now + .seconds(timeout) + Self.endsLater
+        self.tell(.ending(service: service.name, sidecar: service.sidecarName(replica.number)))
     }
 }
 
 /// `docker ps`: which containers there are, and whose.
 enum DockerRows {
+    /// Of any container of the engine: which it is, and of which compose project, if of one.
+    struct Row: Equatable, Sendable {
+        var id: String
+        var project: String
+        fileprivate var sidecarProject: String
+        fileprivate var networks: String
+        var name: String
+    }
+
     private static let row = """
         [{{json .ID}},{{json (.Label "\(DockerService.projectLabel)")}},{{json (.Label "\(SidecarLabel.project)")}},\
-        {{json .Networks}}]
+        {{json .Networks}},{{json .Names}}]
         """
 
     static let arguments = ["ps", "--all", "--no-trunc", "--format", Self.row]
 
-    private static func columns(_ line: Substring) -> [String]? {
-        guard let columns = JSONText.strings(line), columns.count == 4, DockerPlace.isSoundName(columns[0]) else {
-            return nil
+    static func rows(_ lines: String) -> [Row] {
+        lines.split(separator: "\n").compactMap { line in
+            guard let columns = JSONText.strings(line), columns.count == 5, DockerPlace.isSoundName(columns[0]) else {
+                return nil
+            }
+            // Where others are linked to it, it has those names too; its own has no slash in it.
+            let name = columns[4].split(separator: ",").first { !$0.contains("/") } ?? ""
+            return Row(
+                id: columns[0],
+                project: columns[1],
+                sidecarProject: columns[2],
+                networks: columns[3],
+                name: String(name)
+            )
         }
-        return columns
     }
 
-    static func ids(_ lines: String, _ selection: DockerPlace.Selection) -> [String] {
-        lines.split(separator: "\n").compactMap { Self.columns($0) }
-            .filter { columns in
-                switch selection {
-                case .project(let name): columns[1] == name || columns[2] == name
-                case .network(let name):
-                    !columns[2].isEmpty || columns[3].split(separator: ",").contains { $0 == name }
-                }
+    static func ids(_ rows: [Row], _ selection: DockerPlace.Selection) -> [String] {
+        rows.filter { row in
+            switch selection {
+            case .project(let name): row.project == name || row.sidecarProject == name
+            case .network(let name):
+                !row.sidecarProject.isEmpty || row.networks.split(separator: ",").contains { $0 == name }
             }
-            .map { $0[0] }
+        }
+        .map(\.id)
     }
 
     /// The compose projects of which there are containers, sorted.
     static func projects(_ lines: String) -> [String] {
-        let names = lines.split(separator: "\n").compactMap { Self.columns($0)?[1] }
+        let names = Self.rows(lines).map(\.project)
         return Set(names.filter { DockerPlace.isSoundName($0) }).sorted()
     }
 }

@@ -6,10 +6,12 @@ struct DockerProject: Equatable, Sendable {
     let services: [DockerService]
     /// Everybody's, of these services.
     var sidecars: [DockerSidecar]
+    /// Ids of containers that were asked to end.
+    var ending: Set<String> = []
 
-    init(_ selection: DockerPlace.Selection, _ containers: [DockerContainer]) {
+    init(_ selection: DockerPlace.Selection, _ containers: [DockerContainer], _ others: [DockerRows.Row] = []) {
         self.selection = selection
-        let services = DockerService.all(in: containers, of: selection)
+        let services = DockerService.all(in: containers, of: selection, others)
         self.services = services
         let targets = Set(services.flatMap(\.replicas).map(\.container.id))
         self.sidecars = containers.compactMap { DockerSidecar($0) }
@@ -21,6 +23,17 @@ struct DockerProject: Equatable, Sendable {
     }
 
     func service(_ name: String) -> DockerService? { self.services.first { $0.name == name } }
+
+    /// Of which service a container is a replica.
+    func replica(_ id: String) -> (DockerService, DockerService.Replica)? {
+        for service in self.services {
+            if let replica = service.replicas.first(where: { $0.container.id == id }) { return (service, replica) }
+        }
+        return nil
+    }
+
+    /// A container of it, a service's or a sidecar's.
+    func has(_ id: String) -> Bool { self.replica(id) != nil || self.sidecars.contains { $0.id == id } }
 
     /// Of a service that may be gone: its sidecars say of which they are.
     func sidecars(of name: String) -> [DockerSidecar] {
@@ -64,7 +77,14 @@ struct DockerService: Equatable, Sendable {
     var label: String
     var replicas: [Replica]
     /// Of those that share another's network: whose.
-    var sharesWith: String?
+    var sharesWith: NetworkOwner?
+
+    enum NetworkOwner: Equatable, Sendable {
+        case service(String)
+        /// On the engine, and none of this environment's; of a compose project or of none.
+        case container(String, project: String)
+        case gone
+    }
 
     static let projectLabel = "com.docker.compose.project"
     static let serviceLabel = "com.docker.compose.service"
@@ -77,25 +97,34 @@ struct DockerService: Equatable, Sendable {
     }
 
     /// Sorted by name.
-    static func all(in containers: [DockerContainer], of selection: DockerPlace.Selection) -> [DockerService] {
+    static func all(
+        in containers: [DockerContainer],
+        of selection: DockerPlace.Selection,
+        _ others: [DockerRows.Row] = []
+    ) -> [DockerService] {
         var groups: [Identity: [DockerContainer]] = [:]
         for container in containers where container.label(SidecarLabel.key) == nil {
             guard let identity = Self.identity(of: container, selection) else { continue }
             groups[identity, default: []].append(container)
         }
         let counts = Dictionary(groups.keys.map { ($0.label, 1) }, uniquingKeysWith: +)
-        let owners = Dictionary(
-            containers.map { ($0.id, $0.label(Self.serviceLabel) ?? $0.name) },
-            uniquingKeysWith: { first, _ in first }
-        )
+        func name(of identity: Identity) -> String {
+            counts[identity.label] == 1 ? identity.label : "\(identity.project).\(identity.label)"
+        }
+        func owner(_ id: String) -> NetworkOwner {
+            let container = containers.first { $0.id == id }
+            if let identity = container.flatMap({ Self.identity(of: $0, selection) }) {
+                return .service(name(of: identity))
+            }
+            return others.first { $0.id == id }.map { .container($0.name, project: $0.project) } ?? .gone
+        }
         return groups.map { identity, members in
-            let isUnique = counts[identity.label] == 1
-            return DockerService(
-                name: isUnique ? identity.label : "\(identity.project).\(identity.label)",
+            DockerService(
+                name: name(of: identity),
                 project: identity.project,
                 label: identity.label,
                 replicas: Self.numbered(members),
-                sharesWith: members.lazy.compactMap(\.sharedWith).first.map { owners[$0] ?? String($0.prefix(12)) }
+                sharesWith: members.lazy.compactMap(\.sharedWith).first.map { owner($0) }
             )
         }
         .sorted { $0.name < $1.name }
@@ -140,6 +169,9 @@ struct DockerService: Equatable, Sendable {
 
     var usable: [Replica] { self.replicas.filter(\.isUsable) }
 
+    /// What a replica's sidecar is called, for people.
+    func sidecarName(_ number: Int) -> String { "\(self.name)-\(number)" }
+
     var ports: [ControlMessage.Port] { Set(self.replicas.flatMap(\.container.servicePorts)).sorted() }
 
     // MARK: As people see it
@@ -159,6 +191,8 @@ struct DockerService: Equatable, Sendable {
         service.mayHaveOtherPorts = true
         let places = Set(self.replicas.flatMap(\.container.places)).sorted()
         service.places = places.isEmpty ? nil : places
+        service.publications = self.replicas.flatMap(\.container.publications)
+        service.containers = self.replicas.flatMap { [$0.container.name, $0.container.id] }
         return service
     }
 
@@ -202,11 +236,7 @@ struct DockerService: Equatable, Sendable {
             case "none":
                 return "\(name) has no network (network_mode: none), so nobody connects to it. Give it a network of the"
                     + " project, then start its container again."
-            default:
-                let other = (self.sharesWith ?? "another container").printable
-                return
-                    "\(name) shares the network of '\(other)' (network_mode), where its ports are. Intercept that one:"
-                    + " kl intercept start \(other.shellQuoted)"
+            default: return self.sharedNetworkRefusal
             }
         }
         guard let first = self.replicas.first else {
@@ -221,6 +251,29 @@ struct DockerService: Equatable, Sendable {
         default:
             return "\(name) doesn't run: it \(first.container.whyNot ?? first.container.status.printable). Start it:"
                 + " docker start \(first.container.name)"
+        }
+    }
+
+    private var sharedNetworkRefusal: String {
+        let name = self.name.quoted
+        switch self.sharesWith {
+        case .service(let other):
+            return
+                "\(name) shares the network of \(other.quoted) (network_mode), where its ports are. Intercept that"
+                + " one: kl intercept start \(other.shellQuoted)"
+        case .container(let other, let project) where DockerPlace.isSoundName(project):
+            return
+                "\(name) shares the network of container \(other.quoted) (network_mode), which is of another project."
+                + " Connect to that one: kl env connect --docker \(project.shellQuoted)"
+        case .container(let other, _):
+            return "\(name) shares the network of container \(other.quoted) (network_mode), which is of no project."
+                + " Connect to a network that it is attached to: kl env connect --docker-network NETWORK"
+        case .gone:
+            return "\(name) shares the network of a container that is gone (network_mode), so nobody reaches it."
+                + " Make its own anew: docker compose up --detach --force-recreate \(self.label.shellQuoted)"
+        case nil:
+            return "\(name) was given a network namespace by its path (network_mode), which may be others' too."
+                + " Give it a network of the project, then start its container again."
         }
     }
 }

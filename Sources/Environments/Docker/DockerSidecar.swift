@@ -13,6 +13,8 @@ enum SidecarLabel {
     static let target = "io.kl.target"
     /// Which ports it can divert: `80,443,53/udp`.
     static let ports = "io.kl.ports"
+    /// The addresses of the engine's machine that it was told: `10.0.0.1,fd00::1`.
+    static let nodes = "io.kl.nodes"
     static let holder = "io.kl.holder"
     static let key = "io.kl.key"
     static let since = "io.kl.since"
@@ -23,12 +25,16 @@ enum SidecarLabel {
 struct DockerSidecar: Equatable, Sendable {
     var id: String
     var name: String
-    var image: String?
+    var imageID: String?
     var project: String
     var service: String
     var replica: Int
     var target: String
+    /// The path of the namespace that it stands in, where it was made with that in place of the container.
+    var namespace: String?
     var ports: [ControlMessage.Port]
+    /// Nil: a version made it that didn't write them down.
+    var nodes: Set<String>?
     var holder: Member
     var since: String
     var status: String
@@ -42,15 +48,17 @@ struct DockerSidecar: Equatable, Sendable {
             let target = container.label(SidecarLabel.target), DockerPlace.isSoundName(target),
             let key = container.label(SidecarLabel.key), PublicKey(base64: key) != nil,
             // An image's labels are its containers' too: what has a network of its own is none, and nobody's to remove.
-            container.sharedWith == target
+            container.sharedWith == target || container.sharedNamespace != nil
         else { return nil }
         self.id = container.id
         self.name = container.name
-        self.image = container.image
+        self.imageID = container.imageID.map(DockerContainer.bareID)
         self.project = project
         self.service = service
         self.replica = replica
         self.target = target
+        self.namespace = container.sharedNamespace
+        self.nodes = container.label(SidecarLabel.nodes).map { Set($0.split(separator: ",").map(String.init)) }
         self.ports = (container.label(SidecarLabel.ports) ?? "").split(separator: ",")
             .compactMap { DockerContainer.port(String($0)) }
         self.holder = Member(label: (container.label(SidecarLabel.holder) ?? "").printable, publicKey: key)
@@ -63,11 +71,12 @@ struct DockerSidecar: Equatable, Sendable {
     init(_ made: SidecarContainer) {
         self.id = made.name
         self.name = made.name
-        self.image = made.image
         self.project = made.project
         self.service = made.service
         self.replica = made.replica
         self.target = made.target
+        self.namespace = made.namespace
+        self.nodes = Set(made.gateways)
         self.ports = made.ports
         self.holder = made.holder
         self.since = made.since
@@ -76,7 +85,8 @@ struct DockerSidecar: Equatable, Sendable {
 
     /// One that is being taken over has another name for a moment.
     var isNamedAsMade: Bool {
-        self.name == SidecarContainer.name(project: self.project, service: self.service, replica: self.replica)
+        let identity = (project: self.project, service: self.service, replica: self.replica)
+        return self.name == SidecarContainer.name(identity) || self.name == SidecarContainer.joined(identity)
     }
 
     /// It counts for the record: it runs, or is about to.
@@ -91,17 +101,38 @@ struct SidecarContainer: Equatable, Sendable {
     var service: String
     var replica: Int
     var target: String
+    /// The path of its network's namespace; nil: it is named by the container itself.
+    var namespace: String?
     var gateways: [String]
     var image: String
     var ports: [ControlMessage.Port]
     var holder: Member
     var since: String
 
-    static func name(project: String, service: String, replica: Int) -> String { "kl-\(project)-\(service)-\(replica)" }
+    typealias Identity = (project: String, service: String, replica: Int)
+
+    /// Earlier versions made all their names so.
+    static func joined(_ identity: Identity) -> String {
+        "kl-\(identity.project)-\(identity.service)-\(identity.replica)"
+    }
+
+    /// A function of whose it is alone, since the name is the lock. Where the project's name has a dash, service `c` of `a-b`
+    /// and service `b-c` of `a` would have one name: those have something after it that tells the two names apart.
+    static func name(_ identity: Identity) -> String {
+        let name = Self.joined(identity)
+        guard identity.project.contains("-") else { return name }
+        // FNV-1a. Of names, against chance alone: who can make containers can take any name anyway.
+        let hash = "\(identity.project)/\(identity.service)".utf8.reduce(0x811C_9DC5 as UInt32) {
+            ($0 ^ UInt32($1)) &* 0x0100_0193
+        }
+        let digits = String(hash, radix: 16)
+        // Without a dash, so that it can't be another's number.
+        return "\(name).\(String(repeating: "0", count: 8 - digits.count))\(digits)"
+    }
 
     static var defaultImage: String { "kl-sidecar:\(Version.number)" }
 
-    var name: String { Self.name(project: self.project, service: self.service, replica: self.replica) }
+    var name: String { Self.name((project: self.project, service: self.service, replica: self.replica)) }
 
     private var labels: [(String, String)] {
         [
@@ -110,6 +141,7 @@ struct SidecarContainer: Equatable, Sendable {
             (SidecarLabel.replica, "\(self.replica)"),
             (SidecarLabel.target, self.target),
             (SidecarLabel.ports, self.ports.map { "\($0)" }.joined(separator: ",")),
+            (SidecarLabel.nodes, self.gateways.joined(separator: ",")),
             (SidecarLabel.holder, self.holder.label.printable),
             (SidecarLabel.key, self.holder.publicKey),
             (SidecarLabel.since, self.since.printable),
@@ -126,7 +158,7 @@ struct SidecarContainer: Equatable, Sendable {
     /// says first, and why it can't run, is read without asking again.
     var arguments: [String] {
         var words = ["run", "--rm", "--sig-proxy=false", "--attach", "stdout", "--attach", "stderr", "--pull", "never"]
-        words += ["--name", self.name, "--network", "container:\(self.target)"]
+        words += ["--name", self.name, "--network", self.namespace.map { "ns:\($0)" } ?? "container:\(self.target)"]
         words += ["--cap-drop", "ALL", "--cap-add", "NET_ADMIN", "--read-only", "--security-opt", "no-new-privileges"]
         words += ["--memory", Self.memory, "--memory-swap", Self.memory, "--pids-limit", Self.processes]
         // Its first line has its key, and is to be found for as long as it lives.

@@ -82,6 +82,12 @@ enum NoSuchService {
         among services: [Environments.Service],
         in environment: EnvironmentReference
     ) -> CommandFailure {
+        if let owner = services.first(where: { $0.hasContainer(name) }) {
+            return CommandFailure(
+                .noSuchService,
+                "'\(name)' is a container of service '\(owner.name)'. Name the service in its place."
+            )
+        }
         let nearest = Suggestion.nearest(to: name, among: services.map(\.name))
         let hint = nearest.map { " Did you mean '\($0)'?" } ?? ""
         return CommandFailure(

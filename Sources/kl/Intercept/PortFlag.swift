@@ -46,7 +46,7 @@ struct PortFlag {
 
     /// With the service at hand: names become numbers, and what the service doesn't have is said.
     func mapping(for service: Environments.Service) throws(CommandFailure) -> StartRequest.Mapping {
-        let port: Environments.Service.Port?
+        var port: Environments.Service.Port?
         switch self.service {
         case .number(let number):
             port = service.ports.first { $0.published == number && $0.isUDP == (self.transport == .udp) }
@@ -55,7 +55,8 @@ struct PortFlag {
                 port.name == name && self.transport.map { $0 == port.transport ?? .tcp } ?? true
             }
         }
-        guard let port = port ?? self.unknownPort(of: service) else {
+        if port == nil { port = try self.unknownPort(of: service) }
+        guard let port else {
             let ports = service.ports.map(\.text).joined(separator: ", ")
             let wanted =
                 switch self.service {
@@ -74,9 +75,26 @@ struct PortFlag {
         )
     }
 
-    /// A container may listen on what nobody has declared.
-    private func unknownPort(of service: Environments.Service) -> Environments.Service.Port? {
+    /// A container may listen on what nobody has declared; but the number under which a port is published isn't the
+    /// container's, where nobody would come.
+    private func unknownPort(
+        of service: Environments.Service
+    ) throws(CommandFailure) -> Environments.Service.Port? {
         guard service.mayHaveOtherPorts == true, case .number(let number) = self.service else { return nil }
+        let published = Set(
+            (service.publications ?? []).filter { publication in
+                publication.host == number && self.transport.map { $0 == publication.port.transport } ?? true
+            }.map(\.port)
+        ).sorted()
+        if let first = published.first {
+            let local = self.target.map { $0.host == "127.0.0.1" ? "\($0.port)" : "\($0)" } ?? "\(number)"
+            let other = "\(first.service):\(local)\(first.transport.suffix)"
+            throw CommandFailure(
+                .usage,
+                "\(number) is where the engine's machine publishes port \(published.map { "\($0)" }.joined(separator: " and "))"
+                    + " of '\(service.name)', and no port of its own. Name that one: --port \(other)"
+            )
+        }
         return Environments.Service.Port(published: number, target: number, transport: self.transport ?? .tcp)
     }
 }
@@ -97,6 +115,18 @@ enum PortFlags {
             .usage,
             "'\(service.name)' declares no ports. Give the number of one that it listens on, such as --port 8080:3000."
         )
+    }
+
+    /// A warning for each port that the service doesn't declare: it may be one, or a mistake.
+    static func undeclared(_ mappings: [StartRequest.Mapping], of service: Environments.Service) -> [String] {
+        let declared = service.ports.map {
+            ControlMessage.Port(service: $0.published, transport: $0.transport ?? .tcp)
+        }
+        let list = service.ports.map(\.text).joined(separator: ", ")
+        return mappings.map(\.servicePort).filter { !declared.contains($0) }.map { port in
+            "'\(service.name)' declares \(list.isEmpty ? "no port" : list), not \(port): if nothing of it listens there, nothing"
+                + " comes to you."
+        }
     }
 
     static func mappings(

@@ -132,7 +132,7 @@ struct StartIntercept: AsyncParsableCommand {
             request.endpoint = self.endpoint?.description
             request.sidecarImage = self.sidecarImage ?? Self.imageOfVariable
             try await SidecarImage.offer(request, self.output)
-            try self.start(request, workspace)
+            try self.start(request, workspace, warnings: PortFlags.undeclared(mappings, of: service))
             if self.foreground { try self.stay(request, workspace) }
         }
     }
@@ -186,12 +186,12 @@ struct StartIntercept: AsyncParsableCommand {
 
     // MARK: Starting
 
-    private func start(_ request: StartRequest, _ workspace: Workspace) throws {
+    private func start(_ request: StartRequest, _ workspace: Workspace, warnings: [String]) throws {
         let says = self.output.isText && !self.output.quiet
         let report = StepReport(isOn: says)
         report.line("Intercepting \(request.service) in environment \(request.environment.name.printable)")
         var steps: [StepView] = []
-        var warnings: [String] = []
+        var warnings = warnings
         report.waiting("waiting for the sidecar")
         let status = try report.ending {
             try workspace.daemon().perform(

@@ -1,0 +1,111 @@
+"""podman in the engine's place, by Docker's client: it has other words for the same things."""
+
+import os
+import pathlib
+import subprocess
+import time
+
+import pytest
+
+from harness import podman as podmans
+from harness.docker_project import MOUNT, QUICK, WHO_SERVER, Server
+from harness.waiting import NotSeen, eventually
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+pytestmark = [pytest.mark.long, pytest.mark.deadline(300)]
+
+
+@pytest.fixture(scope="module")
+def podman(scratch):
+    if why := podmans.missing():
+        if os.environ.get("KL_REQUIRE_ENGINE") == "1":
+            pytest.fail(why + ". (KL_REQUIRE_ENGINE=1)", pytrace=False)
+        pytest.skip(why)
+    started = podmans.Podman(scratch / "podman")
+    try:
+        environment = {**os.environ, **started.environment}
+        done = subprocess.run([ROOT / "agent/image", "--here"], env=environment, capture_output=True, text=True)
+        if done.returncode:
+            raise NotSeen(f"agent/image --here ended with {done.returncode}:\n{done.stdout}{done.stderr}")
+        started.base_image()
+        yield started
+    finally:
+        started.close()
+
+
+@pytest.fixture
+def web(podman):
+    """A container of a compose project, as compose would leave it."""
+    labels = {"project": "shop", "service": "web", "container-number": 1}
+    flags = [part for key, value in labels.items() for part in ("--label", f"com.docker.compose.{key}={value}")]
+    flags += ["--name", "shop-web-1", "--expose", "8080", *MOUNT, *QUICK]
+    podman.docker("run", "--detach", *flags, podman.base_image(), *WHO_SERVER, "--name", "web-1", "--port", "8080")
+    try:
+        eventually("the service answers", lambda: who(podman) == "web-1", 6, pause=0.1)
+        yield "shop-web-1"
+    finally:
+        podman.run("rm", "--force", "shop-web-1", check=False)
+
+
+@pytest.fixture
+def ada(podman, web, make_developer):
+    developer = make_developer("ada", prefix=podman.machine.prefix, **podman.environment)
+    developer.ok("env", "connect", "--docker", "shop")
+    yield developer
+    developer.end()
+    assert not podman.containers("label=io.kl.key")
+
+
+@pytest.fixture
+def mine(podman, folder):
+    server = Server(podman, "ada", folder)
+    yield server.port
+    server.kill()
+
+
+def who(podman):
+    """Who answers the machine itself at the container's address."""
+    address = podman.inspect("shop-web-1")["NetworkSettings"]["IPAddress"]
+    said = podman.machine.run("curl", "-s", "--max-time", "3", f"http://{address}:8080/", check=False).split()
+    return said[0] if said else None
+
+
+def test_a_killed_sidecar_comes_back(podman, ada, mine):
+    ada.ok("intercept", "start", "web", "-p", f"8080:{mine}")
+    first = podman.inspect("kl-shop-web-1")["Id"]
+    # A daemon that has just begun to follow the engine looks by itself for two seconds.
+    time.sleep(3)
+    podman.docker("kill", "kl-shop-web-1")
+
+    def another():
+        found = podman.run("container", "inspect", "--format", "{{.Id}}", "kl-shop-web-1", check=False)
+        return found.code == 0 and found.out.strip() != first
+
+    eventually("another sidecar is there", another, 5, pause=0.1)
+    eventually("it is intercepted again", lambda: ada.phase("web") == "Active" and who(podman) == "ada", 5, pause=0.1)
+    ada.ok("intercept", "stop", "web")
+    assert who(podman) == "web-1"
+
+
+def test_the_service_is_removed_and_made_anew(podman, ada, mine):
+    """Compose removes a container without asking who depends on it."""
+    ada.ok("intercept", "start", "web", "-p", f"8080:{mine}")
+    assert podman.inspect("kl-shop-web-1")["HostConfig"]["NetworkMode"].startswith("ns:/")
+    podman.docker("stop", "shop-web-1")
+    podman.docker("rm", "shop-web-1")
+    eventually("its sidecar is gone", lambda: not podman.containers("label=io.kl.key"), 5, pause=0.1)
+    ada.run("intercept", "stop", "web")
+
+
+def test_an_image_by_its_name(podman, ada, mine):
+    """podman tells `localhost/kl-sidecar` of what was asked for as `kl-sidecar`."""
+    image = podman.docker("image", "ls", "--format", "{{.Repository}}:{{.Tag}}", "kl-sidecar").split("/")[-1]
+    ada.ok("intercept", "start", "web", "-p", f"8080:{mine}", "--sidecar-image", image)
+    first = podman.inspect("kl-shop-web-1")["Id"]
+    for _ in range(3):
+        # Each change of a container lets the daemon look.
+        podman.docker("rename", "shop-web-1", "shop-web-x")
+        podman.docker("rename", "shop-web-x", "shop-web-1")
+        ada.ok("intercept", "start", "web", "-p", f"8080:{mine}", "--sidecar-image", image)
+        assert podman.inspect("kl-shop-web-1")["Id"] == first
+    ada.ok("intercept", "stop", "web")
