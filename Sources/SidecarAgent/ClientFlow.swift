@@ -14,7 +14,7 @@ struct FlowKey: Hashable {
 final class ClientFlow {
     let key: FlowKey
     let upstream: Endpoint
-    /// Where the client sends to, behind a redirect; nil: to the listener itself.
+    /// Where the client sends to, behind a redirect; nil: to the listener itself, or the kernel doesn't tell.
     let called: SocketAddress?
     private var listener: DatagramListener
     private(set) var client: SocketAddress

@@ -66,6 +66,7 @@ final class ServiceFlows {
             case .address(let address): called = address
             // Neither this agent in a circle, nor others past the namespace's rules.
             case .listener: return nil
+            // The workspace may still have it. To the original there is no way then.
             case .unknown: guard self.agent.diverted.udp.contains(key.port) else { return nil }
             }
         }

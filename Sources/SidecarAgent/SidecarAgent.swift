@@ -266,14 +266,15 @@ public final class SidecarAgent {
         self.original(at: client.upstream, port: client.port, called: client.called)
     }
 
-    /// Where the service answers a client. Behind a redirect it is where the client called it, or else on the loopback:
-    /// services bind to any of them.
+    /// Where the service answers a client; nil: it is answered by no original.
+    ///
+    /// Behind a redirect that is the address which the client called, and no other: a neighbour must not reach through the
+    /// sidecar what listens on the namespace's loopback alone. An address that a flag names is dialled as it stands there.
     func original(at upstream: Endpoint, port: UInt16, called: SocketAddress?) -> DialTarget? {
-        let target = self.upstreams[upstream]
-        guard self.redirect != nil, upstream == Endpoint(host: "127.0.0.1", port: port), let called else {
-            return target
+        guard self.redirect != nil, upstream == Endpoint(host: "127.0.0.1", port: port) else {
+            return self.upstreams[upstream]
         }
-        return DialTarget(addresses: [called] + (target?.addresses ?? []).filter { $0 != called })
+        return called.map { DialTarget(addresses: [$0]) }
     }
 
     func clientIsDone() {

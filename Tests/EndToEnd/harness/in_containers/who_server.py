@@ -3,6 +3,7 @@
 import argparse
 import http.server
 import socket
+import socketserver
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
@@ -29,7 +30,8 @@ class Server(http.server.ThreadingHTTPServer):
 
     def server_bind(self):
         self.socket.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
-        super().server_bind()
+        # Without the look-up of the host's name, which takes seconds where there is no name server.
+        socketserver.TCPServer.server_bind(self)
 
     def get_request(self):
         while True:

@@ -1,0 +1,115 @@
+"""Behind a redirect: what the original's own network lets a client reach, and no more, while the workspace can't answer."""
+
+import os
+import sys
+
+import pytest
+
+from harness.agents import Sidecar, Workspace, endpoint
+from harness.docker_project import PROGRAMS
+from harness.keys import KeyPair
+from harness.networks import Networks
+from harness.ports import free_port
+from harness.udp import free_datagram_port, start_server
+from harness.waiting import eventually
+
+PORT = 8080
+ROUTER_V6, SERVICE_V6 = "fd6b:6c03::1", "fd6b:6c03::2"
+PROBE = "User-Agent: kube-probe/1.30"
+
+
+class Redirected:
+    """A service's network, whose router is the neighbour that asks, and a sidecar and a workspace for it."""
+
+    def __init__(self, processes, binaries, folder):
+        self.processes, self.binaries = processes, binaries
+        self.networks = Networks("service")
+        self.service, self.neighbour = self.networks.service, self.networks.router
+        self.service.run("ip", "address", "add", f"{SERVICE_V6}/64", "dev", "eth0", "nodad")
+        self.neighbour.run("ip", "address", "add", f"{ROUTER_V6}/64", "dev", self.service.device, "nodad")
+        self.addresses = (self.service.address, SERVICE_V6)
+        self.neighbours = ("10.113.1.1", ROUTER_V6)
+        self.keys = {name: KeyPair() for name in ("sidecar", "workspace")}
+        self.files = {name: key.write(folder / f"{name}.key") for name, key in self.keys.items()}
+
+    def serve(self, name, port, host, inside=True):
+        """A web server in the service's network, or in the workspace's."""
+        command = [*(self.service.prefix if inside else ()), sys.executable, "-B", PROGRAMS / "who_server.py"]
+        server = self.processes.start(name, [*command, "--name", name, "--port", str(port), "--host", host])
+        server.first_line(30)
+        return server
+
+    def start_sidecar(self, *flags, port=str(PORT)):
+        arguments = ["--netns", f"pid:{self.service.pid}", "--listen-tcp", "127.0.0.1:0", "--divert", "redirect"]
+        arguments += ["--service-port", port, "--peer", self.keys["workspace"].public, "--dead-after", "1s", *flags]
+        self.sidecar = Sidecar(self.processes, self.binaries, ["--private-key-file", self.files["sidecar"], *arguments])
+
+    def start_workspace(self, mapping, *flags):
+        there = endpoint(self.keys["sidecar"].public, *self.sidecar.tunnel)
+        arguments = ["--private-key-file", self.files["workspace"], "--sidecar", there, "--map", mapping, *flags]
+        self.workspace = Workspace(self.processes, self.binaries, arguments)
+
+    def ask(self, address, machine=None, header="X-None: 1"):
+        """Who answers, and what client that one sees; None where the connection is refused or reset."""
+        url = f"http://[{address}]:{PORT}/" if ":" in address else f"http://{address}:{PORT}/"
+        command = ["curl", "-s", "-g", "-m", "15", "-H", header, url]
+        return tuple((machine or self.neighbour).run(*command, check=False).split()) or None
+
+    def ask_datagram(self, address, machine=None):
+        command = [sys.executable, "-B", PROGRAMS / "udp_client.py", "--count", "1", "--host", address]
+        return (machine or self.neighbour).run(*command, "--port", PORT, "--timeout", "1").strip()
+
+    def close(self):
+        self.networks.close()
+
+
+@pytest.fixture
+def redirected(processes, binaries, folder, closing):
+    if os.geteuid() != 0:
+        if os.environ.get("KL_REQUIRE_ENGINE") == "1":
+            pytest.fail("network namespaces need root. (KL_REQUIRE_ENGINE=1)", pytrace=False)
+        pytest.skip("network namespaces need root. Run the tests as root")
+    return closing(Redirected(processes, binaries, folder))
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
+def test_what_listens_on_the_loopback_alone_is_no_neighbours(redirected, host):
+    """While nothing listens in the workspace, for the node's health probes, and while the workspace hangs."""
+    redirected.serve("original", PORT, host)
+    node = [word for address in redirected.neighbours for word in ("--node-address", address)]
+    redirected.start_sidecar(*node)
+    assert [redirected.ask(address) for address in redirected.addresses] == [None, None]
+    redirected.start_workspace(f"{PORT}:{free_port()}")
+    for address in redirected.addresses:
+        assert redirected.ask(address) is None
+        assert redirected.ask(address, header=PROBE) is None
+        assert redirected.ask(address, redirected.service) is None
+    # It is there all the time, for its own machine.
+    assert redirected.ask(host, redirected.service)[0] == "original"
+    redirected.workspace.freeze()
+    # What comes first waits in the sidecar for the workspace, and then for the original.
+    for address in redirected.addresses:
+        assert redirected.ask(address) is None
+    assert redirected.ask(host, redirected.service)[0] == "original"
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
+def test_a_datagram_service_on_the_loopback_alone_is_no_neighbours(redirected, host):
+    start_server(redirected.processes, "original", PORT, host, redirected.service.prefix)
+    redirected.start_sidecar(port=f"{PORT}/udp")
+    redirected.start_workspace(f"{PORT}:{free_datagram_port()}/udp")
+    for address in redirected.addresses:
+        assert redirected.ask_datagram(address) == "-"
+        assert redirected.ask_datagram(address, redirected.service) == "-"
+    assert redirected.ask_datagram(host, redirected.service) == "original"
+
+
+def test_what_listens_where_it_is_called_still_answers(redirected):
+    """Each on one of the service's addresses alone, while nothing listens in the workspace."""
+    for number, address in enumerate(redirected.addresses):
+        redirected.serve(f"original-{number}", PORT, address)
+    redirected.start_sidecar()
+    redirected.start_workspace(f"{PORT}:{free_port()}")
+    for number, address in enumerate(redirected.addresses):
+        assert redirected.ask(address)[0] == f"original-{number}"
+        assert redirected.ask(address, header=PROBE)[0] == f"original-{number}"
