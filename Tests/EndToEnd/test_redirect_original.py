@@ -113,3 +113,22 @@ def test_what_listens_where_it_is_called_still_answers(redirected):
     for number, address in enumerate(redirected.addresses):
         assert redirected.ask(address)[0] == f"original-{number}"
         assert redirected.ask(address, header=PROBE)[0] == f"original-{number}"
+
+
+def test_a_link_local_address_is_where_it_is_called(redirected):
+    """The kernel tells it without its interface."""
+    redirected.serve("original", PORT, "::")
+    start_server(redirected.processes, "original", PORT, "::", redirected.service.prefix)
+    redirected.start_sidecar("--service-port", f"{PORT}/udp")
+    redirected.start_workspace(f"{PORT}:{free_port()}", "--map", f"{PORT}:{free_datagram_port()}/udp")
+
+    def place(machine, device):
+        """Once the kernel has made sure that no other machine has it."""
+        lines = machine.run("ip", "-6", "-o", "address", "show", "dev", device, "scope", "link").splitlines()
+        return next((line.split()[3].split("/")[0] for line in lines if "tentative" not in line), None)
+
+    device = redirected.service.device
+    eventually("the neighbour has an address on the link", lambda: place(redirected.neighbour, device), 3, pause=0.1)
+    address = eventually("the link has an address", lambda: place(redirected.service, "eth0"), 3, pause=0.1)
+    assert redirected.ask(f"{address}%{device}")[0] == "original"
+    assert redirected.ask_datagram(f"{address}%{device}") == "original"

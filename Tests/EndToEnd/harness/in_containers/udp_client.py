@@ -18,7 +18,7 @@ family = socket.AF_INET6 if ":" in flags.host else socket.AF_INET
 client = socket.socket(family, socket.SOCK_DGRAM)
 client.bind(("", flags.from_port))
 # Whoever answers from elsewhere is not heard.
-client.connect((flags.host, flags.port))
+client.connect(socket.getaddrinfo(flags.host, flags.port, family, socket.SOCK_DGRAM)[0][4])
 client.settimeout(flags.timeout)
 
 
