@@ -42,7 +42,7 @@ let package = Package(
         .target(name: "Tunnel", dependencies: ["Noise", nioCore], swiftSettings: strict),
         .target(
             name: "Carriers",
-            dependencies: ["CDatagrams", "HostSupport", "Noise", "Tunnel", nioCore, nioPosix],
+            dependencies: ["CDatagrams", "CNetlink", "HostSupport", "Noise", "Tunnel", nioCore, nioPosix],
             swiftSettings: strict
         ),
         .target(name: "InterceptProtocol", dependencies: [nioCore], swiftSettings: strict),
@@ -153,6 +153,11 @@ let package = Package(
         .testTarget(
             name: "EnvironmentsTests",
             dependencies: ["Environments", "HostSupport", "InterceptProtocol", nioCore, nioPosix],
+            swiftSettings: strict
+        ),
+        .testTarget(
+            name: "WorkspaceAgentTests",
+            dependencies: ["InterceptProtocol", "WorkspaceAgent", nioCore],
             swiftSettings: strict
         ),
         .testTarget(name: "SidecarAgentTests", dependencies: ["SidecarAgent", nioCore], swiftSettings: strict),

@@ -7,13 +7,19 @@ import Tunnel
 
 /// Who has the service, and what the kernel is told of it.
 extension SidecarAgent {
+    /// - Parameter known: ports that come back, should they not be diverted now: what is open on them isn't ended.
     /// - Returns: why the kernel wouldn't; then all is as it was.
-    func hold(_ link: WorkspaceLink, drainSeconds: Int, isFresh: Bool) -> DiversionError? {
+    func hold(
+        _ link: WorkspaceLink,
+        drainSeconds: Int,
+        isFresh: Bool,
+        besides known: Set<UInt16>
+    ) -> DiversionError? {
         let before = self.holder
         self.holder = link
         let fresh = isFresh && self.unstopped != link.key
         do throws(DiversionError) {
-            let added = try self.applyDiversion()
+            let added = try self.applyDiversion().subtracting(known)
             self.unstopped = nil
             if fresh, !added.isEmpty { self.drainOriginals(added, in: .seconds(Int64(drainSeconds))) }
             return nil
@@ -47,12 +53,12 @@ extension SidecarAgent {
         let ports = self.holder?.divertedPorts ?? DivertedPorts()
         let before = self.diverted
         guard ports != before else { return [] }
-        if ports.isEmpty {
-            self.originalsDrain?.cancel()
-            self.originalsDrain = nil
-        }
+        if ports.isEmpty { self.endDrain() }
         try redirect.divert(ports)
         self.diverted = ports
+        // What the original gets in between isn't told apart from what it had before.
+        self.draining.formIntersection(ports.tcp)
+        if self.draining.isEmpty { self.endDrain() }
         return ports.tcp.subtracting(before.tcp)
     }
 
@@ -60,9 +66,12 @@ extension SidecarAgent {
     /// a connection that it keeps comes to the workspace too.
     private func drainOriginals(_ ports: Set<UInt16>, in delay: TimeAmount) {
         self.originalsDrain?.cancel()
+        // Those of a list before that are still waiting, too.
+        self.draining.formUnion(ports)
         self.originalsDrain = self.eventLoop.assumeIsolated().scheduleTask(in: delay) { [weak self] in
             guard let self, let redirect = self.redirect else { return }
-            let still = ports.intersection(self.diverted.tcp)
+            let still = self.draining
+            self.endDrain()
             guard !still.isEmpty else { return }
             let ended = redirect.endOriginalConnections(on: still).map { "\($0)" } ?? "as they speak"
             self.log.info(
@@ -70,6 +79,12 @@ extension SidecarAgent {
                 metadata: ["count": "\(ended)"]
             )
         }
+    }
+
+    private func endDrain() {
+        self.originalsDrain?.cancel()
+        self.originalsDrain = nil
+        self.draining = []
     }
 
     func closeConnection(of key: PublicKey, _ code: ErrorCode) { self.server?.close(key, code) }

@@ -97,6 +97,8 @@ public final class SidecarAgent {
     var upstreams: [Endpoint: DialTarget] = [:]
     /// Of ports that were diverted afresh: what is still open to the original then is ended.
     var originalsDrain: Scheduled<Void>?
+    /// On which ports.
+    var draining: Set<UInt16> = []
     /// The holder whose connection was lost with its intercept in force: its return is no fresh start.
     var unstopped: PublicKey?
     private static let upstreamTimeout = TimeAmount.seconds(10)

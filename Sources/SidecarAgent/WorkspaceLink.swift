@@ -41,6 +41,9 @@ final class WorkspaceLink {
         }
         return DivertedPorts(tcp: ports(.tcp), udp: ports(.udp))
     }
+    /// What was diverted to it since its intercept began: a workspace leaves out a port while nothing listens behind it, and
+    /// what the original's clients have opened meanwhile isn't ended when it asks for it again.
+    private var divertedBefore: Set<UInt16> = []
     /// We stopped diverting without having been asked to, and the workspace hasn't been told yet.
     private var owesWithdrawn = false
     private var presence = Presence.live
@@ -233,11 +236,13 @@ final class WorkspaceLink {
         self.isDiverting = true
         // What a workspace that was away held before is no fresh start, but for ports that are new.
         let isFresh = before == nil || wasDiverting
-        if let error = self.agent.hold(self, drainSeconds: start.drainSeconds, isFresh: isFresh) {
+        let known = self.divertedBefore
+        if let error = self.agent.hold(self, drainSeconds: start.drainSeconds, isFresh: isFresh, besides: known) {
             self.intercept = before
             self.isDiverting = wasDiverting
             return self.fail(start.generation, .internal, error.description)
         }
+        self.divertedBefore.formUnion(self.divertedPorts.tcp)
         if !start.workspace.isEmpty { self.name = start.workspace }
         if self.since == nil { self.since = .now }
         self.owesWithdrawn = false
@@ -288,6 +293,7 @@ final class WorkspaceLink {
         // The ports may stay diverted: whoever takes over is about to say.
         self.isDiverting = false
         self.intercept = nil
+        self.divertedBefore = []
         self.since = nil
         self.forgetAllFlows()
         self.send(.withdrawn(holder: other))
@@ -336,6 +342,7 @@ final class WorkspaceLink {
         self.statusTimer?.cancel()
         self.statusTimer = nil
         self.intercept = nil
+        self.divertedBefore = []
         self.since = nil
         self.isStopping = false
     }

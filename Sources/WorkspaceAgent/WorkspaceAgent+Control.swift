@@ -18,9 +18,9 @@ extension WorkspaceAgent {
         guard !self.isEnding else { return self.sendStop() }
         guard !self.configuration.onlyReleases else { return self.shutDownAfterCrash() }
         var start = ControlMessage.Start(
-            generation: self.configuration.generation,
+            generation: self.sentGeneration,
             workspace: self.configuration.label,
-            ports: self.configuration.targets.ports
+            ports: self.askedPorts.asked
         )
         start.onUnavailable = self.configuration.onUnavailable
         start.probes = self.configuration.probes
@@ -84,9 +84,12 @@ extension WorkspaceAgent {
 
     private func started(_ generation: UInt64) {
         // An answer to an earlier list says nothing of this one.
-        guard generation == self.configuration.generation, !self.isEnding else { return }
+        guard generation == self.sentGeneration, !self.isEnding else { return }
+        let generation = self.configuration.generation
+        self.awaitsOwnList = false
         self.acknowledged = generation
         self.lastAcknowledged = generation
+        self.lookAtServersInTime()
         if !self.isStarted {
             self.isStarted = true
             let roundTrip = self.client?.withConnection { $0.measuredRoundTripTime } ?? nil
@@ -114,11 +117,13 @@ extension WorkspaceAgent {
             }
         }
         // Of a probe that nobody waits for any more, or of an earlier list.
-        guard failure.id == nil, failure.generation.map({ $0 == self.configuration.generation }) ?? true else { return }
-        if let generation = failure.generation, failure.code != .busy, let before = self.lastAcknowledged,
-            before != generation
-        {
-            return self.tell(.refused(generation: generation, failure))
+        guard failure.id == nil, failure.generation.map({ $0 == self.sentGeneration }) ?? true else { return }
+        if failure.generation != nil, failure.code != .busy {
+            if self.awaitsOwnList { return self.ownListWasRefused(failure) }
+            let generation = self.configuration.generation
+            if let before = self.lastAcknowledged, before != generation {
+                return self.tell(.refused(generation: generation, failure))
+            }
         }
         switch failure.code {
         case .busy:

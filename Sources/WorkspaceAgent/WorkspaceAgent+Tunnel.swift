@@ -14,6 +14,8 @@ extension WorkspaceAgent: TunnelClient.Delegate {
             self.presence = .live
             self.acknowledged = nil
             self.lastCarrier = client.address?.carrier
+            self.askedPorts.beginAnew(at: .now())
+            self.awaitsOwnList = false
             self.begin()
             self.tell(.changed)
         case .resumed:
@@ -86,6 +88,7 @@ extension WorkspaceAgent: TunnelClient.Delegate {
         self.connections.removeAll()
         self.keepCounts()
         self.acknowledged = nil
+        self.awaitsOwnList = false
         self.endProbe(.failed("the tunnel ended"))
         defer { self.tell(.changed) }
         guard end.origin == .peer else { return }

@@ -127,8 +127,13 @@ public final class WorkspaceAgent {
     /// Of connections that are over.
     var earlier = Counts()
     var missingServers: Set<ControlMessage.Port> = []
-    private var saysServerIsMissing = false
-    private var mayWarnAgainAt = NIODeadline.now()
+    var missingServersNews = RareNews()
+    var askedPorts: AskedPorts
+    /// Of the list of ports that was sent last: rises also with lists that come of what the local servers do.
+    var sentGeneration: UInt64
+    /// The last list came of that, and the sidecar hasn't answered it.
+    var awaitsOwnList = false
+    var serverLook: (due: NIODeadline, timer: Scheduled<Void>)?
     private var openAtEnd: UInt64 = 0
     /// How many the sidecar cut since it was told to end.
     var cutAtEnd: UInt64 = 0
@@ -141,6 +146,8 @@ public final class WorkspaceAgent {
         self.configuration = configuration
         self.eventLoop = eventLoop
         self.log = configuration.log
+        self.askedPorts = configuration.askedPorts(doubted: [])
+        self.sentGeneration = configuration.generation
     }
 
     /// Begins. The outcomes come on the event loop: `ready` at most once, then one that ends.
@@ -182,6 +189,7 @@ public final class WorkspaceAgent {
         self.startTimeout?.cancel()
         self.endTimeout?.cancel()
         self.endProbe(.failed("the tunnel ended"))
+        self.endServerLooks()
         self.flows.endAll()
         for connection in self.connections.values { connection.streamEnded() }
         self.connections.removeAll()
@@ -297,12 +305,19 @@ public final class WorkspaceAgent {
     public func update(_ change: (inout Configuration) -> Void) {
         let before = Set(self.configuration.targets.mappings)
         change(&self.configuration)
+        let now = Set(self.configuration.targets.mappings)
         // The sidecar sends a flow's header again when it hears that the flow isn't known: then it leads where it should.
-        if before != Set(self.configuration.targets.mappings) { self.flows.endAll() }
+        if before != now { self.flows.endAll() }
         self.client?.dial(instead: self.configuration.sidecar)
-        self.missingServers.formIntersection(self.configuration.targets.ports)
+        // What leads elsewhere hasn't been tried.
+        let kept = before.intersection(now).map(\.service)
+        self.missingServers.formIntersection(kept)
+        self.askedPorts = self.configuration.askedPorts(doubted: self.askedPorts.refusing.intersection(kept))
+        self.sentGeneration = max(self.sentGeneration + 1, self.configuration.generation)
+        self.awaitsOwnList = false
         self.acknowledged = nil
         if self.client?.withConnection({ $0.isActive }) ?? false, !self.isEnding { self.sendStart() }
+        self.lookAtServersInTime()
         self.tell(.changed)
     }
 
@@ -324,28 +339,6 @@ public final class WorkspaceAgent {
 
     func target(for header: ConnectionHeader) -> DialTarget? {
         self.configuration.targets[ControlMessage.Port(service: header.servicePort, transport: header.transport)]
-    }
-
-    func localServerFailed(_ port: ControlMessage.Port, _ error: any Error) {
-        if self.missingServers.insert(port).inserted { self.tell(.changed) }
-        let now = NIODeadline.now()
-        guard !self.saysServerIsMissing, now >= self.mayWarnAgainAt else { return }
-        self.saysServerIsMissing = true
-        // A server that comes and goes, or one that takes some connections and not others, is told of once a minute.
-        self.mayWarnAgainAt = now + .minutes(1)
-        let target = self.configuration.targets.mappings.first { $0.service == port }?.target
-        self.log.warning(
-            "the local server can't be reached: until it can, the original answers",
-            metadata: ["target": "\(target.map { "\($0)" } ?? "?")", "error": "\(Failure.describe(error))"]
-        )
-    }
-
-    /// Also for whoever has found out in another way.
-    public func localServerAnswered(_ port: ControlMessage.Port) {
-        if self.missingServers.remove(port) != nil { self.tell(.changed) }
-        guard self.saysServerIsMissing else { return }
-        self.saysServerIsMissing = false
-        self.log.info("the local server answers now")
     }
 
     func streamIsDone(_ stream: StreamID) {

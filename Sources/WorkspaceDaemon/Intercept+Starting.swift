@@ -207,7 +207,6 @@ extension Intercept {
         self.onGone = nil
         // It may have been Active already: then nobody is to look for what ends here.
         self.handle(.stop)
-        self.cancelWatches()
         for replica in self.replicas where replica.outcome == nil { replica.agent.shutDown() }
         _ = await self.changes.wait(within: .seconds(2)) {
             self.replicas.allSatisfy { $0.isWithdrawn || $0.outcome != nil }

@@ -8,7 +8,6 @@ extension Intercept {
         var watch = Stopwatch()
         let hasTunnels = !self.machine.isAbandoned && self.replicas.contains { $0.outcome == nil }
         self.handle(.stop)
-        self.cancelWatches()
         if hasTunnels {
             self.endAgents(drainSeconds)
         } else {
@@ -105,7 +104,6 @@ extension Intercept {
     func handOver(within limit: TimeAmount) async {
         self.handle(.stop)
         self.onChange = nil
-        self.cancelWatches()
         for replica in self.replicas where replica.outcome == nil { replica.agent.shutDown() }
         _ = await self.changes.wait(within: limit) { self.replicas.allSatisfy { $0.outcome != nil } }
         self.dispose()

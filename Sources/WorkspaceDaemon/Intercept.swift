@@ -44,7 +44,6 @@ final class Intercept {
     var onChange: (() -> Void)?
     /// The environment has ended, and the intercept with it.
     var onGone: (() -> Void)?
-    private var watches: [ControlMessage.Port: LocalServerWatch] = [:]
     var look = Look()
 
     init(
@@ -101,7 +100,6 @@ final class Intercept {
     func refresh() {
         let states = self.replicas.map { ($0.location.name, $0.state(self.generation)) }
         self.handle(.replicas(Dictionary(states, uniquingKeysWith: { first, _ in first })))
-        self.updateWatches()
     }
 
     private func tell() {
@@ -192,7 +190,6 @@ final class Intercept {
     /// Failed: sidecars that still give their connections to this workspace stop doing so.
     private func letGo() {
         for replica in self.replicas where replica.outcome == nil { replica.agent.shutDown() }
-        self.cancelWatches()
         guard self.mayBeClaimed else { return }
         self.mayBeClaimed = false
         let environment = self.environment
@@ -209,7 +206,6 @@ final class Intercept {
         self.onChange = nil
         self.onGone = nil
         self.look.stop()
-        self.cancelWatches()
         for replica in self.replicas { self.remove(replica) }
         if self.isLive { self.handle(.stop) } else { self.changes.happened() }
     }
@@ -219,30 +215,6 @@ final class Intercept {
     /// Ports behind which nothing took the last connection.
     var missingServers: Set<ControlMessage.Port> {
         self.replicas.reduce(into: Set()) { $0.formUnion($1.agent.snapshot.missingServers) }
-    }
-
-    private func updateWatches() {
-        let missing = self.isLive ? self.missingServers : []
-        for (port, watch) in self.watches where !missing.contains(port) {
-            watch.cancel()
-            self.watches[port] = nil
-        }
-        // A server of UDP can't be seen from outside: it is there again once it answers.
-        for port in missing where self.watches[port] == nil && port.transport == .tcp {
-            guard let target = self.targets[port] else { continue }
-            self.watches[port] = LocalServerWatch(target) { [weak self] in self?.serverIsThere(port) }
-        }
-    }
-
-    private func serverIsThere(_ port: ControlMessage.Port) {
-        self.log.info("the local server listens now", metadata: ["service": "\(self.service)", "port": "\(port)"])
-        for replica in self.replicas { replica.agent.localServerAnswered(port) }
-        self.refresh()
-    }
-
-    func cancelWatches() {
-        for watch in self.watches.values { watch.cancel() }
-        self.watches = [:]
     }
 
     // MARK: Status

@@ -37,7 +37,8 @@ class Setup:
         self.arguments = ["--private-key-file", key_file(folder / "workspace.key", self.private)]
         if psk:
             self.arguments += ["--preshared-key-file", key_file(folder / "psk", psk)]
-        for service, local in ((MAPPED, self.service.port), (ECHO, self.echo.port), (NOBODY, free_port())):
+        self.nobody = free_port()
+        for service, local in ((MAPPED, self.service.port), (ECHO, self.echo.port), (NOBODY, self.nobody)):
             self.arguments += ["--map", f"{service}:{local}"]
         self.program = self.run()
         self.start = self.sidecar.wait_message("start")
@@ -92,6 +93,62 @@ def test_what_cannot_be_connected(setup, port, answer):
     sidecar = setup.sidecar
     sidecar.wait(lambda: list(sidecar.connection.streams) == [0], what="the streams to finish")
     assert setup.request() == (control.CONNECTED, response("workspace"))
+
+
+def services(start):
+    return [port["service"] for port in start["ports"]]
+
+
+def test_a_port_behind_which_nothing_listens_is_left_out_until_something_does(setup):
+    sidecar = setup.sidecar
+    for _ in range(2):
+        assert setup.request(NOBODY) == (control.REFUSED, b"")
+    shorter = sidecar.wait_message("start", timeout=30)
+    assert services(shorter) == [MAPPED, ECHO]
+    assert shorter["generation"] > setup.start["generation"]
+    assert shorter | {"ports": 0, "generation": 0} == setup.start | {"ports": 0, "generation": 0}
+    # The same again on another carrier; the third port is known still.
+    with sidecar.changed:
+        sidecar.drop_carrier(sidecar.connection.carrier, abort=True)
+    assert sidecar.wait_message("start", timeout=30) == shorter
+    assert setup.request() == (control.CONNECTED, response("workspace"))
+    assert setup.request(NOBODY) == (control.REFUSED, b"")
+    with socket.create_server(("127.0.0.1", setup.nobody)) as server:
+        longer = sidecar.wait_message("start", timeout=30)
+        assert services(longer) == services(setup.start)
+        assert longer["generation"] > shorter["generation"]
+        # It was seen, and not called.
+        server.settimeout(0.5)
+        with pytest.raises(TimeoutError):
+            server.accept()
+
+
+def test_a_new_connection_begins_with_all_ports(setup):
+    sidecar = setup.sidecar
+    assert setup.request(NOBODY) == (control.REFUSED, b"")
+    assert services(sidecar.wait_message("start", timeout=30)) == [MAPPED, ECHO]
+    with sidecar.changed:
+        sidecar.forget(sidecar.connection)
+    assert services(sidecar.wait_message("start", timeout=30)) == services(setup.start)
+    # Without a client that would have to be refused first.
+    assert services(sidecar.wait_message("start", timeout=30)) == [MAPPED, ECHO]
+
+
+def test_a_sidecar_that_takes_no_other_list_keeps_the_one_before(setup):
+    sidecar = setup.sidecar
+    asked = []
+
+    def refuse(connection, message):
+        asked.append(services(message))
+        failed = {"type": "failed", "generation": message["generation"], "code": "internal", "reason": "not now"}
+        sidecar.say(connection, failed)
+
+    sidecar.take_start = refuse
+    assert setup.request(NOBODY) == (control.REFUSED, b"")
+    sidecar.wait(lambda: asked, timeout=30, what="another list")
+    assert setup.request() == (control.CONNECTED, response("workspace"))
+    assert setup.request(NOBODY) == (control.REFUSED, b"")
+    assert asked == [[MAPPED, ECHO]] and setup.program.process.poll() is None
 
 
 @pytest.mark.parametrize(

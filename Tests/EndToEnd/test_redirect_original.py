@@ -1,16 +1,18 @@
 """Behind a redirect: what the original's own network lets a client reach, and no more, while the workspace can't answer."""
 
 import os
+import subprocess
 import sys
+import time
 
 import pytest
 
 from harness.agents import Sidecar, Workspace, endpoint
 from harness.docker_project import PROGRAMS
 from harness.keys import KeyPair
-from harness.networks import Networks
+from harness.networks import Networks, network_of
 from harness.ports import free_port
-from harness.udp import free_datagram_port, start_server
+from harness.udp import FixedClient, free_datagram_port, start_server
 from harness.waiting import eventually
 
 PORT = 8080
@@ -55,9 +57,9 @@ class Redirected:
         command = ["curl", "-s", "-g", "-m", "15", "-H", header, url]
         return tuple((machine or self.neighbour).run(*command, check=False).split()) or None
 
-    def ask_datagram(self, address, machine=None):
+    def ask_datagram(self, address, machine=None, timeout=5):
         command = [sys.executable, "-B", PROGRAMS / "udp_client.py", "--count", "1", "--host", address]
-        return (machine or self.neighbour).run(*command, "--port", PORT, "--timeout", "1").strip()
+        return (machine or self.neighbour).run(*command, "--port", PORT, "--timeout", timeout).strip()
 
     def close(self):
         self.networks.close()
@@ -99,8 +101,8 @@ def test_a_datagram_service_on_the_loopback_alone_is_no_neighbours(redirected, h
     redirected.start_sidecar(port=f"{PORT}/udp")
     redirected.start_workspace(f"{PORT}:{free_datagram_port()}/udp")
     for address in redirected.addresses:
-        assert redirected.ask_datagram(address) == "-"
-        assert redirected.ask_datagram(address, redirected.service) == "-"
+        assert redirected.ask_datagram(address, timeout=0.5) == "-"
+        assert redirected.ask_datagram(address, redirected.service, timeout=0.5) == "-"
     assert redirected.ask_datagram(host, redirected.service) == "original"
 
 
@@ -132,3 +134,112 @@ def test_a_link_local_address_is_where_it_is_called(redirected):
     address = eventually("the link has an address", lambda: place(redirected.service, "eth0"), 3, pause=0.1)
     assert redirected.ask(f"{address}%{device}")[0] == "original"
     assert redirected.ask_datagram(f"{address}%{device}") == "original"
+
+
+def whom_it_sees(redirected):
+    """The client that whoever answers sees, at each of the service's addresses."""
+    return [redirected.ask(address) for address in redirected.addresses]
+
+
+class Held:
+    """A connection of the neighbour's that is kept."""
+
+    PROGRAM = """
+import http.client, sys
+connection = http.client.HTTPConnection(sys.argv[1], int(sys.argv[2]), timeout=30)
+connection.connect()
+kept = connection.sock
+for _ in sys.stdin:
+    connection.request("GET", "/")
+    answer = connection.getresponse().read().decode().split()[0]
+    print(answer if connection.sock is kept else "another connection", flush=True)
+"""
+
+    def __init__(self, redirected):
+        command = [*redirected.neighbour.prefix, sys.executable, "-S", "-c", self.PROGRAM]
+        command += [redirected.service.address, str(PORT)]
+        self.child = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+    def who(self):
+        self.child.stdin.write("\n")
+        self.child.stdin.flush()
+        return self.child.stdout.readline().strip()
+
+    def close(self):
+        self.child.kill()
+        self.child.wait(30)
+        self.child.stdin.close()
+        self.child.stdout.close()
+
+
+def test_while_nothing_listens_the_original_sees_its_clients_own_address(redirected, closing):
+    """And what it accepts meanwhile is its own for good: neither the server's return nor the start's drain time ends it."""
+    own = [("original", neighbour) for neighbour in redirected.neighbours]
+    redirected.serve("original", PORT, "::")
+    redirected.start_sidecar()
+    local = free_port()
+    redirected.start_workspace(f"{PORT}:{local}", "--drain", "2s")
+    started = time.monotonic()
+    # The first is passed on by the sidecar.
+    assert redirected.ask(redirected.service.address)[0] == "original"
+    eventually("the original sees its clients' own addresses", lambda: whom_it_sees(redirected) == own, 2, pause=0.1)
+    held = closing(Held(redirected))
+    assert held.who() == "original"
+    server = redirected.serve("ada", local, "127.0.0.1", inside=False)
+    ada = lambda: {said[0] for said in whom_it_sees(redirected)} == {"ada"}
+    eventually("the workspace's server has its clients", ada, 1, pause=0.1)
+    # The drain time of the start, and one of the return, had there been one.
+    time.sleep(max(0, started + 2.5 - time.monotonic()) + 2)
+    assert held.who() == "original"
+    # Another time: the server is ended, and answers nobody's clients again.
+    server.kill()
+    eventually("the original sees them again", lambda: whom_it_sees(redirected) == own, 2, pause=0.1)
+    assert held.who() == "original"
+    assert redirected.workspace.stop() == 0
+    assert held.who() == "original"
+
+
+def test_with_refuse_clients_are_refused_however_long_nothing_listens(redirected):
+    redirected.serve("original", PORT, "::")
+    redirected.start_sidecar()
+    local = free_port()
+    redirected.start_workspace(f"{PORT}:{local}", "--on-unavailable", "refuse")
+    until = time.monotonic() + 3
+    while time.monotonic() < until:
+        assert whom_it_sees(redirected) == [None, None]
+    redirected.serve("ada", local, "127.0.0.1", inside=False)
+    assert {said[0] for said in whom_it_sees(redirected)} == {"ada"}
+
+
+def test_a_port_that_is_left_takes_no_other_with_it(redirected, closing):
+    """Also not the UDP port of the same number, whose client always sends from one port."""
+    redirected.serve("original", PORT, "::")
+    start_server(redirected.processes, "original", PORT, "::", redirected.service.prefix)
+    redirected.start_sidecar("--service-port", f"{PORT}/udp")
+    datagrams = free_datagram_port()
+    start_server(redirected.processes, "ada", datagrams)
+    redirected.start_workspace(f"{PORT}:{free_port()}", "--map", f"{PORT}:{datagrams}/udp")
+    prefix = [*redirected.neighbour.prefix, sys.executable, "-B", "-u"]
+    client = closing(FixedClient(redirected.service.address, PORT, 40_054, prefix))
+    client.comes_to("ada", 5)
+    asked = len(client.answers)
+    own = ("original", redirected.neighbours[0])
+    eventually("the port is left", lambda: redirected.ask(redirected.service.address) == own, 2, pause=0.1)
+    client.comes_to("ada")
+    assert set(client.answers[asked:]) == {"ada"}
+
+
+def test_a_server_on_another_machine_is_found_again(redirected):
+    """Nothing of it can be seen from here but that it takes a connection."""
+    redirected.serve("original", PORT, "::")
+    local, (address, _) = free_port(), redirected.neighbours
+    with network_of(redirected.neighbour):
+        redirected.start_sidecar()
+        redirected.start_workspace(f"{PORT}:{address}:{local}")
+    own = ("original", address)
+    redirected.ask(redirected.service.address)
+    eventually("the port is left", lambda: redirected.ask(redirected.service.address) == own, 2, pause=0.1)
+    command = [*redirected.neighbour.prefix, sys.executable, "-B", PROGRAMS / "who_server.py", "--name", "ada"]
+    redirected.processes.start("ada", [*command, "--port", str(local), "--host", address]).first_line(30)
+    ada = lambda: redirected.ask(redirected.service.address)[0] == "ada"
+    eventually("the workspace's server has its clients", ada, 4, pause=0.1)
