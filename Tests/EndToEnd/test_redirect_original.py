@@ -1,5 +1,6 @@
 """Behind a redirect: what the original's own network lets a client reach, and no more, while the workspace can't answer."""
 
+import base64
 import os
 import subprocess
 import sys
@@ -14,6 +15,9 @@ from harness.networks import Networks, network_of
 from harness.ports import free_port
 from harness.udp import FixedClient, free_datagram_port, start_server
 from harness.waiting import eventually
+from peer.initiator import Workspace as Peer
+
+pytestmark = pytest.mark.filterwarnings("ignore:One of ephemeral keypairs")
 
 PORT = 8080
 ROUTER_V6, SERVICE_V6 = "fd6b:6c03::1", "fd6b:6c03::2"
@@ -50,6 +54,13 @@ class Redirected:
         there = endpoint(self.keys["sidecar"].public, *self.sidecar.tunnel)
         arguments = ["--private-key-file", self.files["workspace"], "--sidecar", there, "--map", mapping, *flags]
         self.workspace = Workspace(self.processes, self.binaries, arguments)
+
+    def start_peer(self):
+        """A workspace that is the tests' own."""
+        private, public = (base64.b64decode(key) for key in (self.keys["workspace"].private, self.keys["sidecar"].public))
+        peer = Peer(private, public, self.sidecar.tunnel)
+        peer.wait_connected()
+        return peer
 
     def ask(self, address, machine=None, header="X-None: 1"):
         """Who answers, and what client that one sees; None where the connection is refused or reset."""
@@ -149,16 +160,21 @@ import http.client, sys
 connection = http.client.HTTPConnection(sys.argv[1], int(sys.argv[2]), timeout=30)
 connection.connect()
 kept = connection.sock
+print("open", flush=True)
 for _ in sys.stdin:
-    connection.request("GET", "/")
-    answer = connection.getresponse().read().decode().split()[0]
-    print(answer if connection.sock is kept else "another connection", flush=True)
+    try:
+        connection.request("GET", "/")
+        answer = connection.getresponse().read().decode().split()[0]
+    except OSError:
+        answer = "ended"
+    print(answer if connection.sock is kept else "ended", flush=True)
 """
 
-    def __init__(self, redirected):
+    def __init__(self, redirected, port=PORT):
         command = [*redirected.neighbour.prefix, sys.executable, "-S", "-c", self.PROGRAM]
-        command += [redirected.service.address, str(PORT)]
+        command += [redirected.service.address, str(port)]
         self.child = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        assert self.child.stdout.readline() == "open\n"
 
     def who(self):
         self.child.stdin.write("\n")
@@ -243,3 +259,33 @@ def test_a_server_on_another_machine_is_found_again(redirected):
     redirected.processes.start("ada", [*command, "--port", str(local), "--host", address]).first_line(30)
     ada = lambda: redirected.ask(redirected.service.address)[0] == "ada"
     eventually("the workspace's server has its clients", ada, 4, pause=0.1)
+
+
+def test_what_was_open_before_is_ended_on_each_port_that_is_asked_for(redirected, closing):
+    """On both, though the second one is asked for while the first one's clients have their time; and on none that comes back."""
+    other = PORT + 1
+    for port in (PORT, other):
+        redirected.serve(f"original-{port}", port, "::")
+    redirected.start_sidecar("--service-port", str(other))
+    before = [closing(Held(redirected, port)) for port in (PORT, other)]
+    peer = redirected.start_peer()
+    try:
+        peer.start(1, PORT, drainSeconds=1)
+        assert peer.wait_message("started", "failed") == {"type": "started", "generation": 1}
+        peer.start(2, PORT, other, drainSeconds=1)
+        assert peer.wait_message("started", "failed") == {"type": "started", "generation": 2}
+        for held in before:
+            eventually("what was open before is ended", lambda held=held: held.who() == "ended", 2, pause=0.1)
+        peer.start(3, other, drainSeconds=1)
+        assert peer.wait_message("started", "failed") == {"type": "started", "generation": 3}
+        held = closing(Held(redirected))
+        peer.start(4, PORT, other, drainSeconds=1)
+        assert peer.wait_message("started", "failed") == {"type": "started", "generation": 4}
+        time.sleep(1.5)
+        assert held.who() == f"original-{PORT}"
+        # With no port at all it holds the service still, and the original has it.
+        peer.start(5, drainSeconds=1)
+        assert peer.wait_message("started", "failed") == {"type": "started", "generation": 5}
+        assert redirected.ask(redirected.service.address) == (f"original-{PORT}", redirected.neighbours[0])
+    finally:
+        peer.shut()

@@ -13,7 +13,8 @@ extension InterceptList {
             table.add([
                 intercept.service,
                 intercept.phase.rawValue,
-                intercept.ports.map(\.arrow).joined(separator: ", "),
+                // Others' sidecars name none while nothing listens behind theirs.
+                intercept.ports.isEmpty ? "-" : intercept.ports.map(\.arrow).joined(separator: ", "),
                 intercept.workspace.printable,
                 Times.age(of: intercept.since),
                 intercept.connections.map { "\($0.open) (\(Times.grouped($0.total)))" } ?? "-",
