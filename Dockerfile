@@ -10,7 +10,7 @@ ARG SWIFT=swift:6.3-bookworm
 
 FROM ${SWIFT} AS build
 ONBUILD RUN apt-get -q update \
-    && apt-get -q install -y --no-install-recommends libnftables-dev libsodium-dev pkg-config
+    && apt-get -q install -y --no-install-recommends libsodium-dev pkg-config
 ONBUILD WORKDIR /source
 ONBUILD COPY Package.swift ./
 ONBUILD COPY Sources Sources

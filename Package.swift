@@ -33,7 +33,6 @@ let package = Package(
     ],
     targets: [
         .systemLibrary(name: "CSodium", pkgConfig: "libsodium", providers: [.apt(["libsodium-dev"])]),
-        .systemLibrary(name: "CNFTables", pkgConfig: "libnftables", providers: [.apt(["libnftables-dev"])]),
         .target(name: "CNetlink"),
         .target(name: "CDatagrams"),
         .target(name: "CMemory"),
@@ -48,7 +47,7 @@ let package = Package(
         .target(name: "InterceptProtocol", dependencies: [nioCore], swiftSettings: strict),
         .target(
             name: "Diversion",
-            dependencies: ["CNFTables", "CNetlink", logging, nioCore, nioPosix],
+            dependencies: ["CNetlink", logging, nioCore, nioPosix],
             swiftSettings: strict
         ),
         .target(

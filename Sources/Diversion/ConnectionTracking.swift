@@ -152,20 +152,31 @@ enum NetlinkMessages {
     /// - Parameter body: is given each message's type and content, and says whether to go on.
     /// - Returns: the code that ended it, 0 for none; nil: more are to come.
     static func walk(_ bytes: UnsafeRawBufferPointer, _ body: (UInt16, UnsafeRawBufferPointer) -> Bool) -> CInt? {
+        Self.walk(bytes) { header, content in
+            switch CInt(header.nlmsg_type) {
+            case NLMSG_DONE: return 0
+            case NLMSG_ERROR: return Self.code(content)
+            default: return body(header.nlmsg_type, content) ? nil : 0
+            }
+        }
+    }
+
+    /// What an NLMSG_ERROR says; 0: that it was done.
+    static func code(_ content: UnsafeRawBufferPointer) -> CInt {
+        guard content.count >= MemoryLayout<CInt>.size else { return EPROTO }
+        return 0 &- content.loadUnaligned(as: CInt.self)
+    }
+
+    /// - Parameter body: is given each message, and returns the code by which to end.
+    /// - Returns: that code; nil: none.
+    static func walk(_ bytes: UnsafeRawBufferPointer, _ body: (nlmsghdr, UnsafeRawBufferPointer) -> CInt?) -> CInt? {
         var rest = bytes
         let headerSize = MemoryLayout<nlmsghdr>.size
         while rest.count >= headerSize {
             let header = rest.loadUnaligned(as: nlmsghdr.self)
             let size = Int(header.nlmsg_len)
             guard size >= headerSize, size <= rest.count else { return EPROTO }
-            let content = UnsafeRawBufferPointer(rebasing: rest[headerSize..<size])
-            switch CInt(header.nlmsg_type) {
-            case NLMSG_DONE: return 0
-            case NLMSG_ERROR:
-                guard content.count >= MemoryLayout<CInt>.size else { return EPROTO }
-                return -content.loadUnaligned(as: CInt.self)
-            default: if !body(header.nlmsg_type, content) { return 0 }
-            }
+            if let end = body(header, UnsafeRawBufferPointer(rebasing: rest[headerSize..<size])) { return end }
             // Each begins at a multiple of four.
             rest = UnsafeRawBufferPointer(rebasing: rest[min((size + 3) & ~3, rest.count)...])
         }

@@ -69,7 +69,7 @@ enum ConntrackMessage {
         bytes.count >= 2 ? UInt16(bigEndian: bytes.loadUnaligned(as: UInt16.self)) : 0
     }
 
-    private static func attributes(_ bytes: UnsafeRawBufferPointer, _ body: (UInt16, UnsafeRawBufferPointer) -> Void) {
+    static func attributes(_ bytes: UnsafeRawBufferPointer, _ body: (UInt16, UnsafeRawBufferPointer) -> Void) {
         var rest = bytes
         while rest.count >= Self.headerSize {
             let header = rest.loadUnaligned(as: nlattr.self)

@@ -1,5 +1,4 @@
 #if os(Linux)
-import CNFTables
 import CNetlink
 
 #if canImport(Glibc)
@@ -8,84 +7,75 @@ import Glibc
 import Musl
 #endif
 
-/// libnftables, with the one netlink socket that owns the table: there is one of this in a process, for its whole life.
+/// The one netlink socket that owns the diversion's table: there is one of this in a process, for its whole life.
+///
+/// It speaks to nf_tables itself and asks for nothing but the names of tables: other programs' rules in the namespace may hold
+/// what this program has never heard of.
 final class NFTables {
-    private let context: OpaquePointer
+    private let socket: NFTablesSocket
 
-    init() throws(DiversionError) {
-        // libnftables itself ends the process where there is no such socket.
-        let probe = kl_netlink_open(NETLINK_NETFILTER)
-        guard probe >= 0 else { throw Self.error(String(cString: strerror(errno)), whileDoing: "opening netfilter") }
-        close(probe)
-        guard let context = nft_ctx_new(UInt32(NFT_CTX_DEFAULT)) else {
-            throw DiversionError("libnftables gives no context: the process is out of memory.")
-        }
-        nft_ctx_buffer_output(context)
-        nft_ctx_buffer_error(context)
-        self.context = context
-    }
+    init() throws(DiversionError) { self.socket = try NFTablesSocket() }
 
-    /// Closes the socket; the kernel removes the tables that it owns.
-    deinit { nft_ctx_free(self.context) }
-
-    /// Runs the commands as one transaction, and returns what they print.
-    @discardableResult
-    func run(_ commands: String, _ purpose: String) throws(DiversionError) -> String {
-        let result = nft_run_cmd_from_buffer(self.context, commands)
-        let output = nft_ctx_get_output_buffer(self.context).map { String(cString: $0) } ?? ""
-        let problem = nft_ctx_get_error_buffer(self.context).map { String(cString: $0) } ?? ""
-        guard result == 0 else { throw Self.error(problem, whileDoing: purpose) }
-        return output
+    /// Does the steps as one transaction.
+    func run(_ steps: [NFTablesMessage], _ purpose: String) throws(DiversionError) {
+        if let failure = try self.socket.transact(steps, commits: true) { throw failure.error(whileDoing: purpose) }
     }
 
     /// Whether the kernel would do it: it checks the whole transaction, and forgets it.
-    func check(_ commands: String) throws(DiversionError) {
-        nft_ctx_set_dry_run(self.context, true)
-        defer { nft_ctx_set_dry_run(self.context, false) }
-        try self.run(commands, "checking the rules")
+    func check(_ steps: [NFTablesMessage]) throws(DiversionError) {
+        let failure = try self.socket.transact(steps, commits: false)
+        if let failure { throw failure.error(whileDoing: "checking the rules") }
+    }
+
+    /// The names of all tables of the family inet, up to a bound.
+    static func tables() throws(DiversionError) -> [String] {
+        // By a socket of its own: an answer that isn't read to its end stays in it.
+        try NFTablesSocket().tables()
     }
 
     /// Tables that an earlier agent left, which had no owner. Those of others that run can't be removed, and stay.
     func removeLeftTables() throws(DiversionError) {
-        let tables = try self.run("list tables inet", "listing the tables")
-        for line in tables.split(separator: "\n") {
-            let words = line.split(separator: " ")
-            guard words.count == 3, words[0] == "table", words[1] == "inet", Self.isAgents(words[2]) else { continue }
-            _ = try? self.run("delete table inet \(words[2])", "removing a left table")
+        for table in try Self.tables() where Self.isAgents(table) {
+            _ = try? self.socket.transact([.deleteTable(table)], commits: true)
         }
     }
 
-    /// A table's name may be any text to the kernel, as whoever made it wanted, and becomes part of a command: nft's language
-    /// has some that read files.
+    /// A table's name may be any text to the kernel, as whoever made it wanted.
     static func isAgents(_ table: some StringProtocol) -> Bool {
         table.hasPrefix("kl_") && table.utf8.allSatisfy(Self.plain.contains)
     }
 
     private static let plain = Set("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_".utf8)
+}
 
-    /// - Parameter problem: libnftables' own text: `Error: Could not process rule: Operation not permitted`, and the rule.
-    static func error(_ problem: String, whileDoing purpose: String) -> DiversionError {
-        let first =
-            problem.split(separator: "\n").first { $0.contains("rror") } ?? problem.split(separator: "\n").first ?? ""
-        let reason = first.split(separator: ": ").last.map(String.init) ?? "unknown"
-        switch reason {
-        case "Operation not permitted", "Permission denied":
+/// Why the kernel took none of a transaction's steps.
+struct NFTablesFailure: Equatable {
+    /// Of errno.
+    var code: CInt
+    /// The step that it refused; nil: the transaction as a whole.
+    var step: NFTablesMessage?
+
+    func error(whileDoing purpose: String) -> DiversionError {
+        let place = self.step.map { "\(purpose): \($0.subject)" } ?? purpose
+        let reason = String(cString: strerror(self.code))
+        switch self.code {
+        case EPERM, EACCES:
             return DiversionError(
                 """
-                nftables (\(purpose)): that needs CAP_NET_ADMIN in the service's network namespace. Start the sidecar as \
+                nftables (\(place)): that needs CAP_NET_ADMIN in the service's network namespace. Start the sidecar as \
                 root, or its container with --cap-add NET_ADMIN.
                 """
             )
-        case "Operation not supported", "Protocol not supported", "No such file or directory", "Invalid argument",
-            "Address family not supported by protocol":
+        case EOPNOTSUPP, EPROTONOSUPPORT, ENOENT, EINVAL, EAFNOSUPPORT:
+            let known = self.step?.modules ?? []
+            let modules = known.isEmpty ? ["nf_tables"] : known
             return DiversionError(
                 """
-                nftables (\(purpose)): \(reason). This kernel can't do it, or its modules aren't loaded: it needs nf_tables, \
-                nft_chain_nat, nft_redir, nft_fib_inet and nft_ct, with flags owner (Linux 5.12). Load them by modprobe, \
-                or divert by listen.
+                nftables (\(place)): \(reason). This kernel can't do it, or its modules aren't loaded: it needs \
+                \(modules.joined(separator: ", ")). Load them by modprobe, or divert by listen.
                 """
             )
-        default: return DiversionError("nftables (\(purpose)): \(reason.isEmpty ? "unknown error" : reason).")
+        default: return DiversionError("nftables (\(place)): \(reason).")
         }
     }
 }

@@ -165,7 +165,7 @@ public final class RedirectDiversion {
             // What came to the original in between is not ended when its port comes back.
             let keeps = !self.rejected.isSubset(of: ports.tcp)
             do throws(DiversionError) {
-                try nftables.run((keeps ? rules.keepOriginals : "") + rules.renew(ports), "changing the ports")
+                try nftables.run((keeps ? rules.keepOriginals : []) + rules.renew(ports), "changing the ports")
                 if keeps { self.rejected = [] }
             } catch {
                 // Should the table have gone, it is made anew.

@@ -1,8 +1,43 @@
-/// What the kernel is told, in nft's own language.
+#if os(Linux)
+import CNetlink
+
+/// What the kernel is told. In nft(8)'s language:
+///
+///     table inet kl_… {
+///         flags owner
+///         set live { type inet_service; flags timeout; timeout 10s; }
+///         map listeners { type inet_service : inet_service; elements = { 8080 : 40001 }; }
+///         set live_udp …, map listeners_udp …                        (the same of UDP, where there is any)
+///         chain divert {
+///             meta mark 0x206c return
+///             fib daddr type != local return
+///             tcp flags & (fin|syn|rst|ack) == syn tcp dport @live dnat to :tcp dport map @listeners
+///             udp dport @live_udp dnat to :udp dport map @listeners_udp
+///         }
+///         chain prerouting { type nat hook prerouting priority -95; iifname != "lo" jump divert; }
+///         chain output {
+///             type nat hook output priority -105
+///             ip daddr 127.0.0.0/8 return
+///             ip6 daddr ::1 return
+///             jump divert
+///         }
+///         chain tracked {
+///             type filter hook input priority 0
+///             udp dport { 40003 } ct status dnat accept
+///             udp dport { 40003 } drop
+///             ct state established accept
+///         }
+///     }
 ///
 /// One table, which only the netlink socket that made it may change and which the kernel removes with that socket, whatever
-/// ends its process (`flags owner`, nft(8)).
+/// ends its process (`flags owner`).
+///
+/// The port alone is translated (`dnat to :PORT`). `redirect` would change the address too, within the namespace to the
+/// loopback's: a client that is bound to a device, or calls a link-local address, can't reach that.
 struct RedirectRules: Equatable {
+    typealias Step = NFTablesMessage
+    private typealias Part = NFTablesExpression
+
     /// Of the table: `kl_` and a random word, so that another agent's can't be in the way.
     var table: String
     /// Service port to listener's port, of TCP and of UDP.
@@ -16,121 +51,175 @@ struct RedirectRules: Equatable {
     /// A port is redirected while it is in the set; each stays in it for so long, and no longer than someone renews it. †
     static let lifetimeSeconds = 10
 
-    private var name: String { "inet \(self.table)" }
-
-    /// The table anew with these ports, in one transaction, whether or not there was one.
-    func create(diverting ports: DivertedPorts) -> String {
-        """
-        table \(self.name) { flags owner; }
-        delete table \(self.name)
-        table \(self.name) {
-            flags owner
-            set live { type inet_service; flags timeout; timeout \(Self.lifetimeSeconds)s; }
-            map listeners { type inet_service : inet_service; \(Self.elements(self.listeners))}
-        \(self.datagramSets)\
-            chain prerouting {
-                type nat hook prerouting priority -95; policy accept;
-                iifname != "lo" jump divert
-            }
-            chain output {
-                type nat hook output priority -105; policy accept;
-        \(self.includesLoopback ? "" : Self.loopbackStays)
-                jump divert
-            }
-            chain divert {
-                meta mark \(self.mark) return
-                fib daddr type != local return
-                tcp flags & (fin|syn|rst|ack) == syn tcp dport @live redirect to :tcp dport map @listeners
-        \(self.datagramRedirect)\
-            }
-            chain tracked {
-                type filter hook input priority 0; policy accept;
-        \(self.datagramGuard)\
-                ct state established accept
-            }
-        }
-        \(self.fill(ports))
-        """
-    }
-
-    /// `dstnat` is -100: just after it in prerouting and just before it in output, a service mesh's rules come first.
-    private static let loopbackStays = """
-                ip daddr 127.0.0.0/8 return
-                ip6 daddr ::1 return
-        """
-
-    private static func elements(_ listeners: [UInt16: UInt16]) -> String {
-        guard !listeners.isEmpty else { return "" }
-        let pairs = listeners.sorted { $0.key < $1.key }.map { "\($0.key) : \($0.value)" }
-        return "elements = { \(pairs.joined(separator: ", ")) }; "
-    }
-
-    // MARK: UDP, where there is any
+    private static let live = NFTablesSet(name: "live", id: 1, lifetimeSeconds: Self.lifetimeSeconds)
+    private static let listenerMap = NFTablesSet(name: "listeners", id: 2, isMap: true)
+    private static let liveDatagrams = NFTablesSet(name: "live_udp", id: 3, lifetimeSeconds: Self.lifetimeSeconds)
+    private static let datagramMap = NFTablesSet(name: "listeners_udp", id: 4, isMap: true)
+    private static let divert = "divert"
+    private static let prerouting = "prerouting"
+    private static let output = "output"
+    private static let tracked = "tracked"
+    private static let ending = "ending"
 
     private var hasDatagrams: Bool { !self.datagramListeners.isEmpty }
 
-    private var datagramSets: String {
-        guard self.hasDatagrams else { return "" }
-        return """
-                set live_udp { type inet_service; flags timeout; timeout \(Self.lifetimeSeconds)s; }
-                map listeners_udp { type inet_service : inet_service; \(Self.elements(self.datagramListeners))}
-
-            """
+    /// The table anew with these ports, in one transaction, whether or not there was one.
+    ///
+    /// `dstnat` is -100: just after it in prerouting and just before it in output, a service mesh's rules come first.
+    func create(diverting ports: DivertedPorts) -> [Step] {
+        var steps: [Step] = [.addTable(self.table), .deleteTable(self.table), .addTable(self.table)]
+        steps += [
+            .addChain(self.table, Self.divert),
+            .addChain(self.table, Self.prerouting, isNAT: true, .prerouting, priority: -95),
+            .addChain(self.table, Self.output, isNAT: true, .output, priority: -105),
+            .addChain(self.table, Self.tracked, isNAT: false, .input, priority: 0),
+            Self.live.add(to: self.table),
+            Self.listenerMap.add(to: self.table),
+        ]
+        steps += Self.listenerMap.fill(self.table, self.listeners)
+        if self.hasDatagrams {
+            steps += [Self.liveDatagrams.add(to: self.table), Self.datagramMap.add(to: self.table)]
+            steps += Self.datagramMap.fill(self.table, self.datagramListeners)
+        }
+        steps += self.divertRules + self.hookRules + self.trackedRules
+        return steps + self.fill(ports)
     }
 
-    /// A flow is translated as its first packet was: that of a client which the kernel knows already is made to forget
-    /// (`ConnectionTracking`).
-    private var datagramRedirect: String {
-        self.hasDatagrams ? "        udp dport @live_udp redirect to :udp dport map @listeners_udp\n" : ""
+    private var divertRules: [Step] {
+        let isSYN = [.payload(.flags), .masked([0x17]), Part.isEqual([0x02])]
+        var rules: [[Part]] = [
+            self.ownPasses,
+            // RTN_LOCAL of linux/rtnetlink.h.
+            [.destinationKind, .isOther(than: Self.native(UInt32(2))), .goBack],
+            Self.isTCP + isSYN
+                + [
+                    .payload(.destinationPort), .isIn(Self.live), .payload(.destinationPort), .map(Self.listenerMap),
+                    .translateToPort,
+                ],
+        ]
+        if self.hasDatagrams {
+            // A flow is translated as its first packet was: that of a client which the kernel knows already is made to
+            // forget (`ConnectionTracking`).
+            rules.append(
+                Self.isUDP
+                    + [
+                        .payload(.destinationPort), .isIn(Self.liveDatagrams), .payload(.destinationPort),
+                        .map(Self.datagramMap), .translateToPort,
+                    ]
+            )
+        }
+        return rules.map { .addRule(self.table, Self.divert, $0) }
     }
 
-    /// Nobody calls a listener itself.
-    private var datagramGuard: String {
-        guard self.hasDatagrams else { return "" }
-        let ports = Self.list(Set(self.datagramListeners.values))
-        return """
-                    udp dport { \(ports) } ct status dnat accept
-                    udp dport { \(ports) } drop
+    private var hookRules: [Step] {
+        let fromOutside: [Part] = [
+            .meta(NFT_META_IIFNAME), .isOther(than: Array("lo".utf8) + Array(repeating: 0, count: 14)),
+            .jump(Self.divert),
+        ]
+        return [.addRule(self.table, Self.prerouting, fromOutside)] + self.loopbackStays(Self.output)
+            + [.addRule(self.table, Self.output, [.jump(Self.divert)])]
+    }
 
-            """
+    private var trackedRules: [Step] {
+        var steps: [Step] = []
+        if self.hasDatagrams {
+            // Nobody calls a listener itself.
+            let ports = Set(self.datagramListeners.values)
+            // IPS_DST_NAT.
+            let isTranslated = [Part.connection(NFT_CT_STATUS)] + Self.hasBit(IPS_DST_NAT.rawValue)
+            for (id, decision) in [(UInt32(5), isTranslated + [.accept]), (6, [.drop])] {
+                let set = NFTablesSet.unnamed(id: id, count: ports.count)
+                steps += [set.add(to: self.table)] + set.fill(self.table, ports)
+                let rule = Self.isUDP + [.payload(.destinationPort), .isIn(set)] + decision
+                steps.append(.addRule(self.table, Self.tracked, rule))
+            }
+        }
+        // NF_CT_STATE_BIT(IP_CT_ESTABLISHED) of linux/netfilter/nf_conntrack_common.h.
+        let isEstablished = [Part.connection(NFT_CT_STATE)] + Self.hasBit(2)
+        return steps + [.addRule(self.table, Self.tracked, isEstablished + [.accept])]
     }
 
     /// Exactly these ports, for another lifetime: what is in the set isn't renewed by adding it again.
-    func renew(_ ports: DivertedPorts) -> String {
-        "flush set \(self.name) live\n" + (self.hasDatagrams ? "flush set \(self.name) live_udp\n" : "")
+    func renew(_ ports: DivertedPorts) -> [Step] {
+        [Self.live.flush(self.table)] + (self.hasDatagrams ? [Self.liveDatagrams.flush(self.table)] : [])
             + self.fill(ports)
     }
 
-    private func fill(_ ports: DivertedPorts) -> String {
-        (ports.tcp.isEmpty ? "" : "add element \(self.name) live { \(Self.list(ports.tcp)) }\n")
-            + (ports.udp.isEmpty ? "" : "add element \(self.name) live_udp { \(Self.list(ports.udp)) }\n")
+    private func fill(_ ports: DivertedPorts) -> [Step] {
+        Self.live.fill(self.table, ports.tcp) + Self.liveDatagrams.fill(self.table, ports.udp)
     }
 
     /// For a kernel without SOCK_DESTROY: what is open to the original ends with the next packet of its client. The table's
     /// other rules don't see it, since it was translated by none.
     ///
+    ///     chain ending {
+    ///         type filter hook input priority 0
+    ///         ip daddr 127.0.0.0/8 return
+    ///         ip6 daddr ::1 return
+    ///         meta mark 0x206c return
+    ///         tcp dport @live tcp dport { 8080 } tcp flags & (syn|rst) == 0 reject with tcp reset
+    ///     }
+    ///
     /// Only while a port is redirected: once that has run out, what comes is new and the original's.
-    func rejectOriginals(on ports: Set<UInt16>) -> String {
-        """
-        table \(self.name) {
-            flags owner
-            chain ending {
-                type filter hook input priority 0; policy accept;
-        \(self.includesLoopback ? "" : Self.loopbackStays)
-                meta mark \(self.mark) return
-                tcp dport @live tcp dport { \(Self.list(ports)) } tcp flags & (syn|rst) == 0 reject with tcp reset
-            }
-        }
-
-        """
+    func rejectOriginals(on ports: Set<UInt16>) -> [Step] {
+        let set = NFTablesSet.unnamed(id: 7, count: ports.count)
+        let isNeither: [Part] = [.payload(.flags), .masked([0x06]), .isEqual([0])]
+        let rule =
+            Self.isTCP + [.payload(.destinationPort), .isIn(Self.live), .payload(.destinationPort), .isIn(set)]
+            + isNeither + [.reset]
+        return [
+            .addTable(self.table), .addChain(self.table, Self.ending, isNAT: false, .input, priority: 0),
+        ] + self.loopbackStays(Self.ending) + [.addRule(self.table, Self.ending, self.ownPasses)]
+            + [set.add(to: self.table)] + set.fill(self.table, ports)
+            + [.addRule(self.table, Self.ending, rule)]
     }
 
     /// Undoes it.
-    var keepOriginals: String { "delete chain \(self.name) ending\n" }
+    var keepOriginals: [Step] { [.deleteChain(self.table, Self.ending)] }
 
-    var delete: String { "delete table \(self.name)\n" }
+    var delete: [Step] { [.deleteTable(self.table)] }
 
-    private static func list(_ ports: Set<UInt16>) -> String {
-        ports.sorted().map { "\($0)" }.joined(separator: ", ")
+    // MARK: Pieces
+
+    private var ownPasses: [Part] { [.meta(NFT_META_MARK), .isEqual(Self.native(self.mark)), .goBack] }
+
+    /// 127.0.0.0/8 and ::1.
+    private func loopbackStays(_ chain: String) -> [Step] {
+        guard !self.includesLoopback else { return [] }
+        let one: [UInt8] = Array(repeating: 0, count: 15) + [1]
+        let rules: [[Part]] = [
+            Self.isFamily(2) + [.payload(NFT_PAYLOAD_NETWORK_HEADER, offset: 16, count: 1), .isEqual([127]), .goBack],
+            Self.isFamily(10) + [.payload(NFT_PAYLOAD_NETWORK_HEADER, offset: 24, count: 16), .isEqual(one), .goBack],
+        ]
+        return rules.map { .addRule(self.table, chain, $0) }
+    }
+
+    /// NFPROTO_IPV4 and NFPROTO_IPV6 of linux/netfilter.h.
+    private static func isFamily(_ family: UInt8) -> [Part] { [.meta(NFT_META_NFPROTO), .isEqual([family])] }
+
+    private static let isTCP: [Part] = [.meta(NFT_META_L4PROTO), .isEqual([6])]
+    private static let isUDP: [Part] = [.meta(NFT_META_L4PROTO), .isEqual([17])]
+
+    private static func hasBit(_ bit: UInt32) -> [Part] {
+        [.masked(Self.native(bit)), .isOther(than: Self.native(UInt32(0)))]
+    }
+
+    /// What the kernel loads of its own numbers stands in the register as in its memory.
+    private static func native(_ number: UInt32) -> [UInt8] { withUnsafeBytes(of: number) { Array($0) } }
+}
+
+extension NFTablesExpression {
+    /// A field of TCP's header; the ports are where UDP has them too.
+    fileprivate enum Field {
+        case destinationPort
+        case flags
+    }
+
+    fileprivate static func payload(_ field: Field) -> Self {
+        switch field {
+        case .destinationPort: .payload(NFT_PAYLOAD_TRANSPORT_HEADER, offset: 2, count: 2)
+        case .flags: .payload(NFT_PAYLOAD_TRANSPORT_HEADER, offset: 13, count: 1)
+        }
     }
 }
+#endif

@@ -19,23 +19,3 @@ struct NetworkNamespaceTests {
         #expect(error?.description.contains("threads already") == true)
     }
 }
-
-#if os(Linux)
-struct NFTablesErrorTests {
-    @Test(arguments: [
-        ("Error: Could not process rule: Operation not permitted\nadd table inet x\n^^^", "CAP_NET_ADMIN"),
-        ("/dev/stdin:7:1-2: Error: Could not process rule: No such file or directory\nx", "nft_redir"),
-        ("Operation not permitted", "CAP_NET_ADMIN"),
-        ("Protocol not supported", "nf_tables"),
-        ("netlink: Error: cache initialization failed: Operation not permitted", "CAP_NET_ADMIN"),
-        ("Error: syntax error, unexpected newline", "syntax error"),
-        ("", "unknown"),
-    ])
-    func whatToDoIsSaid(problem: String, word: String) {
-        let error = NFTables.error(problem, whileDoing: "checking the rules")
-        #expect(error.description.contains(word), "\(error)")
-        #expect(error.description.contains("checking the rules"))
-        #expect(!error.description.contains("\n"))
-    }
-}
-#endif

@@ -1,121 +1,128 @@
+#if os(Linux)
+import CNetlink
+import Glibc
 import Testing
 
 @testable import Diversion
-
-#if canImport(Glibc)
-import Glibc
-#elseif canImport(Musl)
-import Musl
-#endif
 
 struct RedirectRulesTests {
     private let rules = RedirectRules(
         table: "kl_0123456789abcdef",
         listeners: [9_090: 40_002, 8_080: 40_001],
+        datagramListeners: [53: 40_003, 123: 40_004],
         includesLoopback: false,
         mark: 0x206C
     )
 
-    @Test func theTableIsMadeAnewInOneTransaction() {
-        let lines = self.rules.create(diverting: .init(tcp: [9_090, 8_080])).split(separator: "\n")
-            .map { $0.drop { $0 == " " } }
-        #expect(
-            lines.prefix(4) == [
-                "table inet kl_0123456789abcdef { flags owner; }",
-                "delete table inet kl_0123456789abcdef",
-                "table inet kl_0123456789abcdef {",
-                "flags owner",
-            ]
-        )
-        #expect(lines.contains("set live { type inet_service; flags timeout; timeout 10s; }"))
-        #expect(lines.contains("meta mark 8300 return"))
-        #expect(
-            lines.contains(
-                "map listeners { type inet_service : inet_service; elements = { 8080 : 40001, 9090 : 40002 }; }"
-            )
-        )
-        #expect(lines.last == "add element inet kl_0123456789abcdef live { 8080, 9090 }")
-    }
-
-    @Test func theLoopbackIsLeftAloneUnlessItIsWanted() {
-        #expect(self.rules.create(diverting: .init(tcp: [8_080])).contains("127.0.0.0/8 return"))
-        #expect(self.rules.rejectOriginals(on: [8_080]).contains("ip6 daddr ::1 return"))
-        var all = self.rules
-        all.includesLoopback = true
-        #expect(!all.create(diverting: .init(tcp: [8_080])).contains("127.0.0.0/8"))
-        #expect(!all.rejectOriginals(on: [8_080]).contains("::1"))
-    }
-
-    @Test func whatIsInTheSetIsRenewedByTakingItOut() {
-        #expect(
-            self.rules.renew(.init(tcp: [8_080, 53])) == """
-                flush set inet kl_0123456789abcdef live
-                add element inet kl_0123456789abcdef live { 53, 8080 }
-
-                """
-        )
-        #expect(self.rules.renew(.init()) == "flush set inet kl_0123456789abcdef live\n")
-    }
-
-    /// A sidecar that hangs, or that has been stopped, ends nobody's connection.
-    @Test func whatIsOpenToTheOriginalIsEndedOnlyWhileItsPortIsRedirected() {
-        let rules = self.rules.rejectOriginals(on: [8_080, 9_090])
-        #expect(rules.contains("tcp dport @live tcp dport { 8080, 9090 } tcp flags & (syn|rst) == 0 reject"))
-    }
-
-    // MARK: UDP
-
-    private var withDatagrams: RedirectRules {
+    private var withoutDatagrams: RedirectRules {
         var rules = self.rules
-        rules.datagramListeners = [53: 40_003, 123: 40_004]
+        rules.datagramListeners = [:]
         return rules
     }
 
-    @Test func aFlowIsRedirectedByItsFirstPacket() {
-        let lines = self.withDatagrams.create(diverting: .init(tcp: [8_080], udp: [53])).split(separator: "\n")
-            .map { $0.drop { $0 == " " } }
-        #expect(lines.contains("udp dport @live_udp redirect to :udp dport map @listeners_udp"))
-        #expect(
-            lines.contains(
-                "map listeners_udp { type inet_service : inet_service; elements = { 53 : 40003, 123 : 40004 }; }"
-            )
-        )
-        #expect(
-            lines.suffix(2) == [
-                "add element inet kl_0123456789abcdef live { 8080 }",
-                "add element inet kl_0123456789abcdef live_udp { 53 }",
-            ]
-        )
+    // MARK: As nft says it
+
+    @Test func theTableIsWhatNftMakesOfTheSameRules() {
+        let steps = self.rules.create(diverting: .init(tcp: [9_090, 8_080], udp: [53]))
+        self.expect(steps, RecordedMessages.create)
     }
 
-    @Test func nobodySendsToAListenerItself() {
-        let lines = self.withDatagrams.create(diverting: .init(udp: [53])).split(separator: "\n")
-            .map { $0.drop { $0 == " " } }
-        let redirected = lines.firstIndex(of: "udp dport { 40003, 40004 } ct status dnat accept")
-        let others = lines.firstIndex(of: "udp dport { 40003, 40004 } drop")
-        #expect(redirected != nil && redirected.map { $0 + 1 } == others)
+    @Test func portsAreRenewedByTakingThemOut() {
+        self.expect(self.rules.renew(.init(tcp: [8_080])), RecordedMessages.renew)
     }
 
-    @Test func bothSetsAreRenewed() {
-        #expect(
-            self.withDatagrams.renew(.init(tcp: [8_080], udp: [53])) == """
-                flush set inet kl_0123456789abcdef live
-                flush set inet kl_0123456789abcdef live_udp
-                add element inet kl_0123456789abcdef live { 8080 }
-                add element inet kl_0123456789abcdef live_udp { 53 }
+    @Test func whatIsOpenToTheOriginalIsEnded() {
+        self.expect(self.rules.rejectOriginals(on: [8_080, 9_090]), RecordedMessages.rejectOriginals)
+        self.expect(self.rules.keepOriginals, RecordedMessages.keepOriginals)
+    }
 
-                """
-        )
+    @Test func theTableIsDeleted() { self.expect(self.rules.delete, RecordedMessages.delete) }
+
+    private func expect(
+        _ steps: [NFTablesMessage],
+        _ recorded: [(type: UInt32, flags: UInt16, attributes: String)],
+        sourceLocation: SourceLocation = #_sourceLocation
+    ) {
+        #expect(steps.count == recorded.count, sourceLocation: sourceLocation)
+        for (step, other) in zip(steps, recorded) {
+            #expect(step.type.rawValue == other.type, "\(step.subject)", sourceLocation: sourceLocation)
+            let flags = UInt16(NLM_F_REQUEST | step.flags)
+            #expect(flags == other.flags, "\(step.subject)", sourceLocation: sourceLocation)
+            let bytes = Self.hexadecimal(step.attributes.bytes)
+            #expect(bytes == other.attributes, "\(step.subject)", sourceLocation: sourceLocation)
+        }
+    }
+
+    private static func hexadecimal(_ bytes: [UInt8]) -> String {
+        let digits = Array("0123456789abcdef")
+        return String(bytes.flatMap { [digits[Int($0 >> 4)], digits[Int($0 & 15)]] })
+    }
+
+    // MARK: What may be left out
+
+    private func steps(of chain: String, _ steps: [NFTablesMessage]) -> Int {
+        steps.count { $0.type == NFT_MSG_NEWRULE && $0.subject.hasSuffix(" \(chain)") }
+    }
+
+    @Test func theLoopbackIsLeftAloneUnlessItIsWanted() {
+        var all = self.rules
+        all.includesLoopback = true
+        let ports = DivertedPorts(tcp: [8_080])
+        #expect(self.steps(of: "output", self.rules.create(diverting: ports)) == 3)
+        #expect(self.steps(of: "output", all.create(diverting: ports)) == 1)
+        #expect(self.steps(of: "ending", self.rules.rejectOriginals(on: [8_080])) == 4)
+        #expect(self.steps(of: "ending", all.rejectOriginals(on: [8_080])) == 2)
     }
 
     @Test func whereThereIsNoUDPNothingSpeaksOfIt() {
-        let all = self.rules.create(diverting: .init(tcp: [8_080])) + self.rules.renew(.init(tcp: [8_080]))
-        #expect(!all.contains("udp"))
+        let rules = self.withoutDatagrams
+        let all = rules.create(diverting: .init(tcp: [8_080])) + rules.renew(.init(tcp: [8_080]))
+        #expect(!all.contains { Self.hexadecimal($0.attributes.bytes).contains("756470") })
+        #expect(self.steps(of: "divert", all) == 3)
+        #expect(self.steps(of: "tracked", all) == 1)
+        #expect(rules.renew(.init()).count == 1)
+        #expect(self.rules.renew(.init()).count == 2)
     }
 
-    #if os(Linux)
+    /// An attribute has at most 64 KiB.
+    @Test func manyPortsAreSeveralSteps() {
+        let set = NFTablesSet(name: "ports", id: 1)
+        let steps = set.fill("kl_a", Set(1...UInt16.max))
+        #expect(steps.count == 64)
+        #expect(steps.allSatisfy { $0.attributes.bytes.count < 65_535 })
+    }
+
+    // MARK: A transaction
+
+    @Test func aTransactionIsOneOnlyWithItsEnd() {
+        let steps = self.rules.renew(.init(tcp: [8_080]))
+        var types: [UInt16] = []
+        var numbers: [UInt32] = []
+        var flags: [UInt16] = []
+        for commits in [true, false] {
+            let bytes = NFTablesMessage.transaction(steps, first: 7, commits: commits)
+            (types, numbers, flags) = ([], [], [])
+            let end = bytes.withUnsafeBytes { bytes in
+                NetlinkMessages.walk(bytes) { header, _ in
+                    types.append(header.nlmsg_type)
+                    numbers.append(header.nlmsg_seq)
+                    flags.append(header.nlmsg_flags)
+                    return nil
+                }
+            }
+            #expect(end == nil)
+            // NFNL_MSG_BATCH_BEGIN, twice DELSETELEM, NEWSETELEM, NFNL_MSG_BATCH_END.
+            #expect(types == [16, 0x0A0E, 0x0A0E, 0x0A0C] + (commits ? [17] : []))
+            #expect(numbers == Array(7..<UInt32(7 + types.count)))
+            // Only the last step asks for an answer.
+            #expect(flags.map { $0 & UInt16(NLM_F_ACK) != 0 }.prefix(4) == [false, false, false, true])
+        }
+    }
+
+    // MARK: The kernel
+
     /// The kernel takes any text as a table's name.
-    @Test func aTablesNameIsNoCommand() {
+    @Test func aTablesNameIsPlainText() {
         #expect(NFTables.isAgents("kl_0123456789abcdef"))
         for name in ["other", "kl-a", "kl_a;flush", "kl_a;include\"/dev/zero\"", "kl_a\tb", "kl_\u{e9}"] {
             #expect(!NFTables.isAgents(name))
@@ -128,12 +135,73 @@ struct RedirectRulesTests {
         var rules = self.rules
         rules.includesLoopback = includesLoopback
         let nftables = try NFTables()
-        let ending = rules.rejectOriginals(on: [8_080, 9_090]) + rules.keepOriginals
-        try nftables.check(rules.create(diverting: .init(tcp: [8_080])) + ending + rules.delete)
-        rules.datagramListeners = [53: 40_003]
-        try nftables.check(rules.create(diverting: .init(tcp: [8_080], udp: [53])) + ending + rules.delete)
-        // By another context, which remembers nothing of it.
-        #expect(try !NFTables().run("list tables inet", "listing").contains(rules.table))
+        for rules in [rules, self.withoutDatagrams] {
+            let ports = DivertedPorts(tcp: [8_080], udp: rules.datagramListeners.isEmpty ? [] : [53])
+            let ending = rules.rejectOriginals(on: [8_080, 9_090]) + rules.renew(ports) + rules.keepOriginals
+            try nftables.check(rules.create(diverting: ports) + ending + rules.delete)
+        }
+        #expect(try !NFTables.tables().contains(rules.table))
     }
-    #endif
+
+    @Test(.enabled(if: geteuid() == 0, "asking the kernel needs root"))
+    func theKernelTakesManyPorts() throws {
+        var rules = self.rules
+        rules.listeners = Dictionary(uniqueKeysWithValues: (1...4_000).map { ($0, $0 + 40_000) })
+        try NFTables().check(rules.create(diverting: .init(tcp: Set(rules.listeners.keys))))
+    }
+
+    @Test(.enabled(if: geteuid() == 0, "asking the kernel needs root"))
+    func aTableGoesWithItsOwner() throws {
+        var rules = self.rules
+        rules.table = "kl_0123456789abcde0"
+        do {
+            let nftables = try NFTables()
+            // Nothing is diverted in it.
+            try nftables.run(rules.create(diverting: .init()), "making the table")
+            #expect(try NFTables.tables().contains(rules.table))
+            // Nobody else can remove it.
+            try NFTables().removeLeftTables()
+            #expect(try NFTables.tables().contains(rules.table))
+            let refused = #expect(throws: DiversionError.self) {
+                try NFTables().run(rules.delete, "removing the table")
+            }
+            #expect(refused?.description.contains("CAP_NET_ADMIN") == true)
+            withExtendedLifetime(nftables) {}
+        }
+        #expect(try !NFTables.tables().contains(rules.table))
+    }
+
+    @Test(.enabled(if: geteuid() == 0, "asking the kernel needs root"))
+    func theFirstStepThatFailsIsNamed() throws {
+        let nftables = try NFTables()
+        let error = #expect(throws: DiversionError.self) {
+            try nftables.run(self.rules.renew(.init(tcp: [8_080])), "renewing the ports")
+        }
+        #expect(error?.description.contains("renewing the ports: the ports of set live") == true, "\(error as Any)")
+        // The socket is still of use.
+        try nftables.check(self.rules.create(diverting: .init()))
+    }
 }
+
+struct NFTablesFailureTests {
+    private static let chain = NFTablesMessage.addChain("kl_a", "output", isNAT: true, .output, priority: -105)
+
+    @Test(arguments: [
+        (EPERM, nil, "CAP_NET_ADMIN"),
+        (ENOENT, Self.chain, "checking the rules: chain output"),
+        (ENOENT, Self.chain, "nft_chain_nat"),
+        (EOPNOTSUPP, NFTablesMessage.addTable("kl_a"), "flags owner"),
+        (EOPNOTSUPP, NFTablesMessage.deleteTable("kl_a"), "nf_tables"),
+        (
+            EINVAL, NFTablesMessage.addRule("kl_a", "divert", [.destinationKind, .translateToPort]),
+            "nft_fib_inet, nft_nat"
+        ),
+        (ENOMEM, nil, "annot allocate memory"),
+    ])
+    func whatToDoIsSaid(code: CInt, step: NFTablesMessage?, words: String) {
+        let error = NFTablesFailure(code: code, step: step).error(whileDoing: "checking the rules")
+        #expect(error.description.contains(words), "\(error)")
+        #expect(!error.description.contains("\n"))
+    }
+}
+#endif

@@ -150,6 +150,43 @@ def test_nobody_else_changes_its_table(pair, run):
     assert pair.who() == "original" and "kl_" not in pair.rules()
 
 
+OTHERS = """
+table inet others {
+    counter hits { }
+    quota much { over 10 mbytes; }
+    set pairs { type ipv4_addr . inet_service; flags interval; elements = { 10.9.0.0/16 . 1-9 }; }
+    map ways { type inet_service : verdict; elements = { 1 : drop, 2 : jump aside }; }
+    chain aside { counter name hits; }
+    chain prerouting { type nat hook prerouting priority -100; tcp dport vmap @ways; }
+}
+table ip kl-others { chain input { type filter hook input priority 0; ip saddr . tcp dport { 10.9.0.1 . 1 } drop; }; }
+table bridge kl_bridge { chain forward { type filter hook forward priority 0; }; }
+table netdev kl_netdev { chain from { type filter hook ingress device eth0 priority 0; }; }
+"""
+
+
+def test_rules_of_others_are_left_alone(pair, run, binaries):
+    """The sidecar reads none of them, and needs no library that would."""
+    pair.service.run("nft", "-f", "-", input=OTHERS)
+    before = pair.rules()
+    sidecar, workspace = run()
+    assert pair.who() == "ada"
+    workspace.stop()
+    assert pair.who() == "original"
+    assert sidecar.stop() == 0
+    assert pair.rules() == before
+    maps = subprocess.run(["ldd", binaries / "kl-sidecar"], capture_output=True, text=True, check=True).stdout
+    assert "libc.so" in maps and "libnftables" not in maps and "libmnl" not in maps
+
+
+def test_a_table_that_an_earlier_sidecar_left_goes(pair, run):
+    pair.service.run("nft", "-f", "-", input="table inet kl_left { set live { type inet_service; }; }\ntable ip kl_left { }\n")
+    sidecar, _ = run()
+    assert "table inet kl_left" not in pair.rules() and "table ip kl_left" in pair.rules()
+    assert pair.who() == "ada"
+    assert sidecar.stop() == 0
+
+
 def test_what_was_open_before_is_ended_but_for_the_loopback(pair, run, closing):
     """Also the end in the service's own process, which would otherwise wait for ever."""
 
