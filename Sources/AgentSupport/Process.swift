@@ -21,6 +21,15 @@ public enum Process {
         return Int(clamping: limit.rlim_cur)
     }
 
+    /// Where it is closed, /dev/null takes its place, so that no file that is opened later gets its descriptor. Called first.
+    public static func fillStandardInput() {
+        guard fcntl(STDIN_FILENO, F_GETFD) < 0 else { return }
+        let descriptor = open("/dev/null", O_RDONLY)
+        guard descriptor > STDIN_FILENO else { return }
+        dup2(descriptor, STDIN_FILENO)
+        close(descriptor)
+    }
+
     /// For programs that carry bytes: buffers of 64 KiB are freed and wanted again all the time, and glibc gives the end of its
     /// heap back to the system at 128 KiB, so that the kernel would clear page after page: a tenth of the CPU. † 4 MiB stay.
     public static func keepFreedMemory() { kl_keep_freed_memory(4 * 1_024 * 1_024) }

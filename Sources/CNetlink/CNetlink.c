@@ -3,6 +3,7 @@
 #include "CNetlink.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <linux/nsfs.h>
 #include <netinet/in.h>
 #include <sched.h>
@@ -30,6 +31,11 @@ int kl_netlink_open(int protocol)
         return -1;
     }
     return descriptor;
+}
+
+int kl_take_descriptor(int descriptor, int second)
+{
+    return dup3(descriptor, second, O_CLOEXEC);
 }
 
 int kl_enter_network_namespace(int descriptor)
@@ -71,6 +77,8 @@ ssize_t kl_send_from(int descriptor, const void *bytes, size_t count, const stru
         struct in6_pktinfo info;
         memset(&info, 0, sizeof info);
         info.ipi6_addr = ((const struct sockaddr_in6 *)from)->sin6_addr;
+        // A link-local address is one of its interface's; all others leave by the way that routes say.
+        info.ipi6_ifindex = ((const struct sockaddr_in6 *)from)->sin6_scope_id;
         control.header.cmsg_level = IPPROTO_IPV6;
         control.header.cmsg_type = IPV6_PKTINFO;
         control.header.cmsg_len = CMSG_LEN(sizeof info);

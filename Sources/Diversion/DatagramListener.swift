@@ -124,7 +124,9 @@ private final class ArrivalHandler: ChannelInboundHandler {
         var payload = ByteBuffer()
         payload.reserveCapacity(envelope.data.readableBytes)
         payload.writeImmutableBuffer(envelope.data)
-        let called = envelope.metadata?.packetInfo?.destinationAddress
+        let called = envelope.metadata?.packetInfo.map {
+            $0.destinationAddress.scoped(toInterface: $0.interfaceIndex)
+        }
         self.take(self.listener, .init(payload: payload, client: envelope.remoteAddress, called: called))
     }
 

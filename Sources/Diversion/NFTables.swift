@@ -14,7 +14,8 @@ import Musl
 final class NFTables {
     private let socket: NFTablesSocket
 
-    init() throws(DiversionError) { self.socket = try NFTablesSocket() }
+    /// - Parameter descriptor: which the socket takes, in the place of what has it now; nil: any.
+    init(at descriptor: CInt? = nil) throws(DiversionError) { self.socket = try NFTablesSocket(at: descriptor) }
 
     /// Does the steps as one transaction.
     func run(_ steps: [NFTablesMessage], _ purpose: String) throws(DiversionError) {

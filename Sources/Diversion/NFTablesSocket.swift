@@ -16,9 +16,17 @@ final class NFTablesSocket {
     /// More than any namespace has. †
     private static let tablesAtMost = 65_536
 
-    init() throws(DiversionError) {
-        self.descriptor = kl_netlink_open(NETLINK_NETFILTER)
-        guard self.descriptor >= 0 else { throw Self.error(errno, "opening netfilter") }
+    /// - Parameter descriptor: which it takes, in the place of what has it now; nil: any.
+    init(at descriptor: CInt? = nil) throws(DiversionError) {
+        let opened = kl_netlink_open(NETLINK_NETFILTER)
+        guard opened >= 0 else { throw Self.error(errno, "opening netfilter") }
+        guard let descriptor, descriptor != opened else {
+            self.descriptor = opened
+            return
+        }
+        defer { close(opened) }
+        guard kl_take_descriptor(opened, descriptor) >= 0 else { throw Self.error(errno, "opening netfilter") }
+        self.descriptor = descriptor
     }
 
     /// The kernel removes the tables that it owns.

@@ -25,7 +25,7 @@ extension RedirectDiversion {
             let found: sockaddr_in6? = Self.now(
                 options.unsafeGetSocketOption(level: .ipv6, name: Self.originalDestinationOption)
             )
-            address = found.map { SocketAddress($0, host: "") }?.scoped(as: channel.remoteAddress)
+            address = found.map { SocketAddress($0, host: "").scoped(toInterface: channel.remoteAddress?.scope) }
         }
         // Whoever calls the listener itself was not redirected, also where connections are tracked.
         guard let address, address.port != local.port else { return nil }
@@ -43,20 +43,5 @@ extension RedirectDiversion {
         var value: Value?
         future.assumeIsolated().whenSuccess { value = $0 }
         return value
-    }
-}
-
-extension SocketAddress {
-    /// A link-local address means nothing without its interface, which the kernel doesn't tell with where a client called:
-    /// it is the one from which the client came.
-    func scoped(as client: SocketAddress?) -> SocketAddress {
-        guard case .v6(let own) = self, case .v6(let other) = client, own.address.sin6_scope_id == 0 else {
-            return self
-        }
-        var address = own.address
-        let isLinkLocal = withUnsafeBytes(of: address.sin6_addr) { $0[0] == 0xFE && $0[1] & 0xC0 == 0x80 }
-        guard isLinkLocal else { return self }
-        address.sin6_scope_id = other.address.sin6_scope_id
-        return SocketAddress(address, host: "")
     }
 }

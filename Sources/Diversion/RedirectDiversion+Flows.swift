@@ -51,7 +51,7 @@ extension RedirectDiversion {
             var packed = ByteBuffer()
             packed.writeBytes(entry.original.destination)
             let address = try? SocketAddress(packedIPAddress: packed, port: Int(entry.original.destinationPort))
-            return address.map { .address($0.scoped(as: client)) } ?? .unknown
+            return address.map { .address($0.scoped(toInterface: arrival.scope)) } ?? .unknown
         } catch {
             return .unknown
         }

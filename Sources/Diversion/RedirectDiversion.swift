@@ -20,6 +20,12 @@ public final class RedirectDiversion {
         public var ports: [UInt16]
         public var datagramPorts: [UInt16]
         public var loopback: Loopback
+        /// The descriptor that the table's owner takes, in the place of what has it: 0, for a program that doesn't read its
+        /// standard input. nil: any.
+        ///
+        /// The kernel closes what a killed process had open from the highest descriptor to the lowest. While a client's
+        /// connection is reset the table has to be there still, or the reset leaves from the wrong port.
+        public var ownerDescriptor: CInt?
         public var log: Logger?
 
         public init(ports: [UInt16], datagramPorts: [UInt16] = [], loopback: Loopback, log: Logger?) {
@@ -87,7 +93,7 @@ public final class RedirectDiversion {
         take: @escaping (DatagramListener, DatagramListener.Arrival, _ port: UInt16) -> Void = { _, _, _ in }
     ) -> EventLoopFuture<Void> {
         do {
-            let nftables = try NFTables()
+            let nftables = try NFTables(at: self.configuration.ownerDescriptor)
             try nftables.removeLeftTables()
             self.nftables = nftables
         } catch {
@@ -322,7 +328,8 @@ public final class RedirectDiversion {
         return result
     }
 
-    /// Closes the listeners, and removes the table at once.
+    /// Closes the listeners, and removes the table at once; where redirected connections are still open, it goes with the
+    /// process, which ends them: how to translate their last packet must be known until then.
     public func close() {
         self.renewal?.cancel()
         self.removal?.cancel()
@@ -331,7 +338,12 @@ public final class RedirectDiversion {
         let ports = self.flowSweep.finish()
         if !ports.isEmpty { self.forgetFlows(of: ports) }
         self.listening.close()
-        self.removeTable()
+        if let nftables = self.nftables, self.isTableThere, self.isInUse {
+            _ = Unmanaged.passRetained(nftables)
+        } else {
+            self.removeTable()
+        }
+        self.isTableThere = false
         self.rules = nil
         self.nftables = nil
     }

@@ -22,6 +22,8 @@ public final class SidecarAgent {
         public var servicePorts: [ServicePort]
         /// Where the service's ports are listened on.
         public var divert: Divert
+        /// See `RedirectDiversion.Configuration`.
+        public var ownerDescriptor: CInt?
         public var log: Logger
         /// Listening sockets that were opened for this agent, and take the place of its own.
         public var sockets = Sockets()
@@ -131,16 +133,14 @@ public final class SidecarAgent {
         self.log = configuration.log
         if case .redirect(let loopback) = configuration.divert {
             let ports = configuration.servicePorts
-            let redirect = RedirectDiversion(
-                .init(
-                    ports: ports.filter { $0.transport == .tcp }.map(\.port),
-                    datagramPorts: ports.filter { $0.transport == .udp }.map(\.port),
-                    loopback: loopback,
-                    log: configuration.log
-                ),
-                eventLoop: eventLoop,
-                prepare: BridgedSocket.prepare
+            var diverting = RedirectDiversion.Configuration(
+                ports: ports.filter { $0.transport == .tcp }.map(\.port),
+                datagramPorts: ports.filter { $0.transport == .udp }.map(\.port),
+                loopback: loopback,
+                log: configuration.log
             )
+            diverting.ownerDescriptor = configuration.ownerDescriptor
+            let redirect = RedirectDiversion(diverting, eventLoop: eventLoop, prepare: BridgedSocket.prepare)
             self.redirect = redirect
             self.diversion = redirect
         } else {
@@ -331,9 +331,10 @@ public final class SidecarAgent {
             guard let self, self.onIdle != nil else { return }
             self.onIdle = nil
             self.flows.close()
-            self.diversion.close()
             for link in self.links.values { link.abandonAll() }
             for key in self.links.keys { self.server?.close(key, .noError) }
+            // Behind the resets: a redirect translates them.
+            self.diversion.close()
             self.server?.stopListening()
             // The closes leave with this turn of the loop; whoever didn't get one finds the carrier closed.
             self.eventLoop.assumeIsolated().scheduleTask(in: .milliseconds(50)) { promise.succeed(()) }

@@ -94,7 +94,7 @@ extension WorkspaceAgent {
         let mappings = self.configuration.targets.mappings
         target.connect(on: self.eventLoop, timeout: AskedPorts.firstPause).assumeIsolated().whenComplete {
             [weak self] result in
-            if case .success(let channel) = result { channel.close(promise: nil) }
+            if case .success(let channel) = result { channel.closeProperly() }
             // What was asked for meanwhile may lead elsewhere.
             guard let self, !self.isOver, self.configuration.targets.mappings == mappings else { return }
             switch result {

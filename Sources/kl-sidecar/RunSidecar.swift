@@ -167,6 +167,7 @@ struct RunSidecar: ParsableCommand {
     }
 
     func run() throws {
+        AgentSupport.Process.fillStandardInput()
         AgentSupport.Process.holdEndAndReloadSignals()
         var sockets = ActivatedSockets.inherited()
         let notifier = ServiceNotifier.inherited()
@@ -190,6 +191,8 @@ struct RunSidecar: ParsableCommand {
         configuration.tunnel.deadAfter = self.deadAfter
         configuration.tunnel.maxStreamsFromPeer = 1
         configuration.descriptorLimit = descriptors
+        // This program doesn't read its standard input, and has no lower descriptor.
+        configuration.ownerDescriptor = 0
         configuration.datagramAddress = self.listenUdp
         configuration.sockets = self.take(&sockets)
         // Only this thread can be moved, and those that it makes later: everything that listens elsewhere is opened before.

@@ -15,12 +15,14 @@
 
 /// A netlink socket of this protocol, connected to the kernel; -1 and errno.
 int kl_netlink_open(int protocol);
+/// Gives what the descriptor is a second one, in the place of what has that now; closed on exec; -1 and errno.
+int kl_take_descriptor(int descriptor, int second);
 /// Moves this thread to the network namespace behind the descriptor; -1 and errno.
 int kl_enter_network_namespace(int descriptor);
 /// Whether the descriptor is a network namespace's.
 int kl_is_network_namespace(int descriptor);
-/// Sends a datagram to an address, from that one of this machine's addresses (IPv4, or IPv6 with its mapped form; no port); -1
-/// and errno. Never waits.
+/// Sends a datagram to an address, from that one of this machine's addresses (IPv4, or IPv6 with its mapped form; its
+/// interface, if it has one, and no port); -1 and errno. Never waits.
 ssize_t kl_send_from(int descriptor, const void *bytes, size_t count, const struct sockaddr *to, unsigned int to_size,
                      const struct sockaddr *from);
 /// Sets the receive buffer, beyond what everybody may have where this process is allowed to.
