@@ -44,8 +44,35 @@ enum DiversionSocket {
             close(descriptor)
             throw Self.error(code)
         }
+        do throws(DiversionError) {
+            try Self.checkProtocol(of: descriptor)
+        } catch {
+            close(descriptor)
+            throw error
+        }
         return descriptor
     }
+
+    /// A program around this one, or one of eBPF, may have made Multipath TCP of it, whose connections don't tell where their
+    /// clients have called (SO_ORIGINAL_DST): each would be refused.
+    static func checkProtocol(of descriptor: CInt) throws(DiversionError) {
+        #if os(Linux)
+        var number: CInt = 0
+        var size = socklen_t(MemoryLayout<CInt>.size)
+        guard getsockopt(descriptor, SOL_SOCKET, SO_PROTOCOL, &number, &size) == 0, number == Self.multipath else {
+            return
+        }
+        throw DiversionError(
+            """
+            Redirected connections can't be taken by Multipath TCP, and something has made it of this sidecar's TCP. Start it \
+            without mptcpize, and exempt it from eBPF programs that do the same.
+            """
+        )
+        #endif
+    }
+
+    /// IPPROTO_MPTCP (linux/in.h).
+    static let multipath: CInt = 262
 
     private static func bind<Address>(_ descriptor: CInt, _ address: inout Address) -> Bool {
         withUnsafePointer(to: &address) { pointer in

@@ -280,7 +280,9 @@ public final class RedirectDiversion {
         var count = 0
         do throws(DiversionError) {
             let diagnosis = try SocketDiagnosis()
-            for socket in try self.originals(on: ports, diagnosis) {
+            let originals = try self.originals(on: ports, diagnosis)
+            self.warnOfSubflows(originals.count(where: \.isSubflow))
+            for socket in originals {
                 switch try diagnosis.destroy(socket) {
                 case .ended: count += 1
                 case .gone: break
@@ -292,6 +294,18 @@ public final class RedirectDiversion {
             return self.rejectOriginals(on: ports)
         }
         return count
+    }
+
+    /// No program but its two may end a connection of Multipath TCP: of what others can end, its subflows, nothing is told to them.
+    private func warnOfSubflows(_ count: Int) {
+        guard count > 0 else { return }
+        self.configuration.log?.warning(
+            """
+            connections of Multipath TCP to the original lose their way now, and their programs hear of it only after \
+            net.mptcp.close_timeout, 60 s
+            """,
+            metadata: ["count": "\(count)"]
+        )
     }
 
     private func rejectOriginals(on ports: Set<UInt16>) -> Int? {

@@ -14,6 +14,8 @@ struct SocketDiagnosis: ~Copyable {
         var remote: End
         /// SO_MARK; nil where the kernel doesn't tell.
         var mark: UInt32?
+        /// A subflow of Multipath TCP: its end isn't that of the connection that two programs have.
+        var isSubflow = false
         fileprivate var family: UInt8
         fileprivate var id: inet_diag_sockid
     }
@@ -167,8 +169,21 @@ extension SocketDiagnosis.Socket {
             if Int(header.nla_type) == Int(INET_DIAG_MARK), length >= headerSize + 4 {
                 self.mark = rest.loadUnaligned(fromByteOffset: headerSize, as: UInt32.self)
             }
+            if Int(header.nla_type & 0x3FFF) == Int(INET_DIAG_ULP_INFO) {
+                self.isSubflow = Self.isMultipath(UnsafeRawBufferPointer(rebasing: rest[headerSize..<length]))
+            }
             rest = UnsafeRawBufferPointer(rebasing: rest[min((length + 3) & ~3, rest.count)...])
         }
+    }
+
+    /// By the name of the protocol above TCP.
+    private static func isMultipath(_ attributes: UnsafeRawBufferPointer) -> Bool {
+        var isMultipath = false
+        ConntrackMessage.attributes(attributes) { type, value in
+            guard Int(type) == Int(INET_ULP_INFO_NAME) else { return }
+            isMultipath = value.prefix { $0 != 0 }.elementsEqual("mptcp".utf8)
+        }
+        return isMultipath
     }
 }
 
