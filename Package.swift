@@ -44,7 +44,7 @@ let package = Package(
             dependencies: ["CDatagrams", "CNetlink", "HostSupport", "Noise", "Tunnel", nioCore, nioPosix],
             swiftSettings: strict
         ),
-        .target(name: "InterceptProtocol", dependencies: [nioCore], swiftSettings: strict),
+        .target(name: "InterceptProtocol", dependencies: [logging, nioCore], swiftSettings: strict),
         .target(
             name: "Diversion",
             dependencies: ["CNetlink", logging, nioCore, nioPosix],
@@ -135,7 +135,7 @@ let package = Package(
         ),
         .testTarget(
             name: "InterceptProtocolTests",
-            dependencies: ["InterceptProtocol", nioCore],
+            dependencies: ["InterceptProtocol", logging, nioCore],
             swiftSettings: strict
         ),
         .testTarget(

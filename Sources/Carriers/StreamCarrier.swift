@@ -15,6 +15,10 @@ final class StreamCarrier {
     let command: FilterProcess?
     /// Why this side closes it, in a clause said of the address.
     var fault: String?
+    /// Its turn is over: what it has said beyond it isn't looked at, and nothing more is read, until the next one.
+    fileprivate(set) var waitsForTurn = false
+    /// The stream has ended, and what came before its end waits.
+    fileprivate var hasEnded = false
     /// Reused for every batch: once the channel has written it, its storage is ours alone again.
     private var output = ByteBuffer()
 
@@ -57,13 +61,39 @@ final class StreamCarrier {
     }
 }
 
+extension StreamCarrier {
+    enum Taken {
+        case all
+        case turnIsOver
+        case violation
+    }
+
+    /// Takes messages until there is no whole one, or the turn is over. The closure says how much work one was.
+    func take(_ body: (ByteBuffer) -> Int) -> Taken {
+        var turn = Turn()
+        while true {
+            switch self.framer.next() {
+            case .message(let message): if turn.isOver(after: body(message)) { return .turnIsOver }
+            case .needsMore: return .all
+            case .violation: return .violation
+            }
+        }
+    }
+
+    fileprivate func readAutomatically(_ reads: Bool) {
+        // A channel that is closed reads nothing anyway.
+        try? self.channel.syncOptions?.setOption(.autoRead, value: reads)
+    }
+}
+
 /// Hands a carrier's bytes to whoever drives the tunnel.
 final class StreamCarrierHandler: ChannelInboundHandler {
     typealias InboundIn = ByteBuffer
 
     protocol Owner: AnyObject {
         func carrierOpened(_ carrier: StreamCarrier)
-        func carrier(_ carrier: StreamCarrier, read bytes: ByteBuffer)
+        /// Its framer has something. Returns false when this peer's turn was over before all of it was taken.
+        func carrierHasRead(_ carrier: StreamCarrier) -> Bool
         func carrierReadComplete(_ carrier: StreamCarrier)
         func carrierBecameWritable(_ carrier: StreamCarrier)
         func carrierClosed(_ carrier: StreamCarrier)
@@ -84,7 +114,21 @@ final class StreamCarrierHandler: ChannelInboundHandler {
     }
 
     func channelRead(context: ChannelHandlerContext, data: NIOAny) {
-        self.owner?.carrier(self.carrier, read: Self.unwrapInboundIn(data))
+        self.carrier.framer.append(Self.unwrapInboundIn(data))
+        if !self.carrier.waitsForTurn { self.take() }
+    }
+
+    private func take() {
+        guard let owner = self.owner, !owner.carrierHasRead(self.carrier) else { return }
+        self.carrier.waitsForTurn = true
+        self.carrier.readAutomatically(false)
+        self.carrier.channel.eventLoop.inNextTurn {
+            self.carrier.waitsForTurn = false
+            self.take()
+            self.owner?.carrierReadComplete(self.carrier)
+            if self.carrier.waitsForTurn { return }
+            if self.carrier.hasEnded { self.end() } else { self.carrier.readAutomatically(true) }
+        }
     }
 
     func channelReadComplete(context: ChannelHandlerContext) { self.owner?.carrierReadComplete(self.carrier) }
@@ -101,7 +145,8 @@ final class StreamCarrierHandler: ChannelInboundHandler {
     func handlerRemoved(context: ChannelHandlerContext) { self.end() }
 
     private func end() {
-        guard let owner = self.owner else { return }
+        self.carrier.hasEnded = true
+        guard let owner = self.owner, !self.carrier.waitsForTurn else { return }
         self.owner = nil
         guard self.wasOpened else { return }
         owner.carrierClosed(self.carrier)

@@ -443,19 +443,18 @@ extension TunnelClient: StreamCarrierHandler.Owner {
         self.pump()
     }
 
-    func carrier(_ carrier: StreamCarrier, read bytes: ByteBuffer) {
+    func carrierHasRead(_ carrier: StreamCarrier) -> Bool {
         let now = Clock.now()
-        carrier.framer.append(bytes)
-        while true {
-            switch carrier.framer.next() {
-            case .message(let message): _ = self.initiator.receive(message, from: carrier.id, at: now)
-            case .needsMore: return
-            case .violation:
-                carrier.fault = "doesn't speak the tunnel's protocol"
-                self.drop(carrier.id)
-                return
-            }
+        let taken = carrier.take { message in
+            _ = self.initiator.receive(message, from: carrier.id, at: now)
+            return 1 + self.initiator.framesInLastMessage
         }
+        if case .violation = taken {
+            carrier.fault = "doesn't speak the tunnel's protocol"
+            self.drop(carrier.id)
+        }
+        if case .turnIsOver = taken { return false }
+        return true
     }
 
     func carrierReadComplete(_ carrier: StreamCarrier) { self.pump() }

@@ -220,23 +220,19 @@ extension TunnelServer: StreamCarrierHandler.Owner {
         self.timer.arm(for: self.responder.nextDeadline, now: now)
     }
 
-    func carrier(_ carrier: StreamCarrier, read bytes: ByteBuffer) {
+    func carrierHasRead(_ carrier: StreamCarrier) -> Bool {
         let now = Clock.now()
-        carrier.framer.append(bytes)
-        while true {
-            switch carrier.framer.next() {
-            case .message(let message):
-                switch self.responder.receive(message, from: carrier.id, at: now) {
-                case .taken: carrier.framer.open()
-                case .dropped(let reason):
-                    self.delegate?.tunnelServer(self, dropped: reason) { carrier.channel.remoteAddress }
-                }
-            case .needsMore: return
-            case .violation:
-                self.drop(carrier.id)
-                return
+        let taken = carrier.take { message in
+            switch self.responder.receive(message, from: carrier.id, at: now) {
+            case .taken: carrier.framer.open()
+            case .dropped(let reason):
+                self.delegate?.tunnelServer(self, dropped: reason) { carrier.channel.remoteAddress }
             }
+            return 1 + self.responder.framesInLastMessage
         }
+        if case .violation = taken { self.drop(carrier.id) }
+        if case .turnIsOver = taken { return false }
+        return true
     }
 
     func carrierReadComplete(_ carrier: StreamCarrier) { self.pump() }

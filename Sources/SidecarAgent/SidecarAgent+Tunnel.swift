@@ -10,13 +10,14 @@ extension SidecarAgent: TunnelServer.Delegate {
         switch event {
         case .established(let key):
             self.unusedTimer?.cancel()
-            self.links[key] = WorkspaceLink(key: key, server: server, agent: self)
-            self.log.info("workspace connected", metadata: ["key": "\(key.abbreviated)"])
+            let link = WorkspaceLink(key: key, server: server, agent: self)
+            self.links[key] = link
+            link.log.info("workspace connected", metadata: ["key": "\(key.abbreviated)"])
         case .resumed(let key):
-            self.log.debug("workspace is back on a new carrier", metadata: ["key": "\(key.abbreviated)"])
+            self.links[key]?.log.debug("workspace is back on a new carrier", metadata: ["key": "\(key.abbreviated)"])
             self.links[key]?.resumed()
         case .moved(let key):
-            self.log.debug("workspace goes on by another way", metadata: ["key": "\(key.abbreviated)"])
+            self.links[key]?.log.debug("workspace goes on by another way", metadata: ["key": "\(key.abbreviated)"])
         case .connection(let key, let event):
             self.links[key]?.handle(event)
             if case .ended(let end) = event {

@@ -105,6 +105,8 @@ public final class SidecarAgent {
     var unstopped: PublicKey?
     private static let upstreamTimeout = TimeAmount.seconds(10)
     var links: [PublicKey: WorkspaceLink] = [:]
+    /// Of accepted keys that have been here.
+    private var standings: [PublicKey: PeerStanding] = [:]
     var holder: WorkspaceLink? { didSet { self.interceptMayHaveChanged() } }
     /// Called on the event loop, soon after who gets new connections has changed.
     public var onInterceptChange: (() -> Void)?
@@ -161,8 +163,16 @@ public final class SidecarAgent {
         for key in server.acceptedKeys where !keys.contains(key) {
             self.log.notice("key is no longer accepted", metadata: ["key": "\(key.abbreviated)"])
             server.revoke(key)
+            self.standings[key] = nil
         }
         for key in keys { server.accept(key, presharedKey: self.configuration.presharedKey) }
+    }
+
+    func standing(of key: PublicKey) -> PeerStanding {
+        if let standing = self.standings[key] { return standing }
+        let standing = PeerStanding()
+        self.standings[key] = standing
+        return standing
     }
 
     // MARK: Clients

@@ -11,9 +11,13 @@ struct LinkFlows {
     fileprivate var announcements: [DatagramID: UInt64] = [:]
     fileprivate var announcementOrder = CircularBuffer<DatagramID>()
     fileprivate var nextNumber: UInt64 = 0
+    /// Until its next turn.
+    var pause: Scheduled<Void>?
 
     /// Of headers in flight; one whose acknowledgement isn't heard is sent again. †
     fileprivate static let announcementsAtMost = 4 * FlowLimits.flows
+    /// A payload is a system call, which takes as long as some frames.
+    fileprivate static let workForDatagram = 4
 }
 
 extension WorkspaceLink {
@@ -84,16 +88,28 @@ extension WorkspaceLink {
     // MARK: What comes
 
     func receiveDatagrams() {
+        guard self.flows.pause == nil else { return }
+        var turn = Turn()
         while let datagram = self.withConnection({ $0.nextDatagram() }) ?? nil {
-            // Of a flow that is no more, or nothing that a workspace may say: dropped.
-            guard case .datagram(let said) = FlowDatagram.parse(datagram) else { continue }
-            switch said {
-            case .payload(let number, let payload):
-                if let flow = self.flows.byNumber[number] { self.deliver(payload, to: flow) }
-            case .notice(let number, let notice):
-                if let flow = self.flows.byNumber[number] { self.receive(notice, of: flow) }
-            case .opening: break
+            self.receive(datagram)
+            guard turn.isOver(after: LinkFlows.workForDatagram) else { continue }
+            self.flows.pause = self.agent.eventLoop.inNextTurn { [weak self] in
+                self?.flows.pause = nil
+                self?.receiveDatagrams()
             }
+            return
+        }
+    }
+
+    private func receive(_ datagram: ByteBuffer) {
+        // Of a flow that is no more, or nothing that a workspace may say: dropped.
+        guard case .datagram(let said) = FlowDatagram.parse(datagram) else { return }
+        switch said {
+        case .payload(let number, let payload):
+            if let flow = self.flows.byNumber[number] { self.deliver(payload, to: flow) }
+        case .notice(let number, let notice):
+            if let flow = self.flows.byNumber[number] { self.receive(notice, of: flow) }
+        case .opening: break
         }
     }
 

@@ -23,7 +23,10 @@ final class WorkspaceLink {
     let key: PublicKey
     let access: ServerConnection
     unowned let agent: SidecarAgent
-    private var decoder = ControlMessageDecoder()
+    let standing: PeerStanding
+    /// For what this workspace causes.
+    let log: Logger
+    var control = ControlReading()
     private var owners: [StreamID: Owner] = [:]
 
     /// What is in force, or was until the workspace was lost.
@@ -61,6 +64,8 @@ final class WorkspaceLink {
 
     init(key: PublicKey, server: TunnelServer, agent: SidecarAgent) {
         self.key = key
+        self.standing = agent.standing(of: key)
+        self.log = agent.log.limited(by: self.standing.log)
         self.access = ServerConnection(key, of: server)
         self.agent = agent
     }
@@ -124,7 +129,7 @@ final class WorkspaceLink {
         guard presence == .gone else { return }
         if self.isDiverting {
             let instead = self.intercept?.onUnavailable == .refuse ? "are refused" : "reach the original"
-            self.agent.log.warning("workspace is gone: new connections \(instead)", metadata: self.metadata)
+            self.log.warning("workspace is gone: new connections \(instead)", metadata: self.metadata)
             self.withdraw()
             self.owesWithdrawn = true
         }
@@ -136,6 +141,8 @@ final class WorkspaceLink {
         self.drain?.cancel()
         self.probe?.cancel()
         self.probe = nil
+        self.control.pause?.cancel()
+        self.flows.pause?.cancel()
         if self.isDiverting { self.withdraw() }
         let owners = self.owners.values
         for owner in owners { owner.streamOwner.streamEnded() }
@@ -144,7 +151,7 @@ final class WorkspaceLink {
         var metadata = self.metadata
         metadata["code"] = "\(end.code)"
         metadata["reason"] = "\(end.reason.printable)"
-        self.agent.log.info("workspace's connection ended (\(Self.describe(end)))", metadata: metadata)
+        self.log.info("workspace's connection ended (\(Self.describe(end)))", metadata: metadata)
         self.intercept = nil
         self.agent.releaseHolder(self, isStopped: self.isStopping)
     }
@@ -158,32 +165,9 @@ final class WorkspaceLink {
         }
     }
 
-    private var metadata: Logger.Metadata { ["workspace": "\(self.name)", "key": "\(self.key.abbreviated)"] }
+    var metadata: Logger.Metadata { ["workspace": "\(self.name)", "key": "\(self.key.abbreviated)"] }
 
     // MARK: Control
-
-    private func readControl() {
-        // A workspace that doesn't read our answers gets no more of them until it does.
-        while let read = self.withConnection({ connection -> StreamRead in
-            connection.writableBytes(.control) > 0 ? connection.read(.control) : .nothing
-        }) {
-            guard case .bytes(let bytes) = read else { return }
-            self.decoder.append(bytes)
-            do throws(ControlError) {
-                loop: while true {
-                    switch try self.decoder.next() {
-                    case .message(let message): self.receive(message)
-                    case .refused(let failure): self.send(.failed(failure))
-                    case .needsMore: break loop
-                    }
-                }
-            } catch {
-                self.agent.log.warning("closing the connection: \(error)", metadata: self.metadata)
-                self.agent.closeConnection(of: self.key, .controlError)
-                return
-            }
-        }
-    }
 
     func send(_ message: ControlMessage) {
         var bytes = ByteBuffer()
@@ -191,7 +175,7 @@ final class WorkspaceLink {
         self.withConnection { _ = $0.write(bytes, to: .control) }
     }
 
-    private func receive(_ message: ControlMessage) {
+    func receive(_ message: ControlMessage) {
         switch message {
         case .start(let start): self.start(start)
         case .stop: self.stop()
@@ -251,7 +235,7 @@ final class WorkspaceLink {
         guard !wasDiverting else { return }
         var metadata = self.metadata
         metadata["ports"] = "\(start.ports.map { "\($0)" }.joined(separator: ","))"
-        self.agent.log.info("intercepting: new connections reach the workspace", metadata: metadata)
+        self.log.info("intercepting: new connections reach the workspace", metadata: metadata)
     }
 
     /// Why these ports can't be had here.
@@ -297,7 +281,7 @@ final class WorkspaceLink {
         self.since = nil
         self.forgetAllFlows()
         self.send(.withdrawn(holder: other))
-        self.agent.log.info("taken over by \(other)", metadata: self.metadata)
+        self.log.info("taken over by \(other)", metadata: self.metadata)
     }
 
     /// New connections reach the original from this moment on. A workspace that is gone keeps its claim on the service for
@@ -315,7 +299,7 @@ final class WorkspaceLink {
         // A client of UDP waits for no drain: its next payload reaches the original.
         self.forgetAllFlows()
         self.send(.withdrawn(holder: nil))
-        self.agent.log.info("withdrawn: new connections reach the original", metadata: self.metadata)
+        self.log.info("withdrawn: new connections reach the original", metadata: self.metadata)
         let seconds = Int64(self.intercept?.drainSeconds ?? 0)
         self.drain = self.agent.eventLoop.assumeIsolated().scheduleTask(in: .seconds(seconds)) { [weak self] in
             self?.drainIsOver()

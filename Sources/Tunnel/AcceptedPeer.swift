@@ -164,6 +164,8 @@ extension Responder {
         var openings = 0
         var openedLastAt: Instant?
         var link: Link?
+        /// Whose initiation was answered on it, while it is no connection's.
+        var asker: AcceptedPeer?
         /// Answers to initiations, at most one for each of the sessions that may wait.
         var outbox: [ByteBuffer] = []
     }

@@ -2,27 +2,31 @@ import NIOCore
 
 extension Connection {
     /// Takes the frames of a message that has opened. What breaks the protocol ends the connection.
+    ///
+    /// - Returns: how many there were.
+    @discardableResult
     mutating func receive(
         frames: consuming ByteBuffer,
         number: UInt64,
         bytes: Int,
         over kind: CarrierKind = .stream,
         at now: Instant
-    ) {
+    ) -> Int {
         self.statistics.messagesReceived += 1
         self.statistics.bytesReceived += UInt64(bytes)
         switch self.state {
         case .active: break
         case .closing:
-            self.receiveWhileClosing(&frames, at: now)
-            return
-        case .closed: return
+            return self.receiveWhileClosing(&frames, at: now)
+        case .closed: return 0
         }
+        var count = 0
         var ackEliciting = false
         var hasAck = false
         do throws(TransportError) {
             while frames.readableBytes > 0, self.isActive {
                 let frame = try Frame(reading: &frames)
+                count += 1
                 ackEliciting = ackEliciting || frame.isAckEliciting
                 // Five bytes of an ACK can walk over all that is in flight, and one frame's ranges never meet.
                 if case .ack = frame {
@@ -33,23 +37,27 @@ extension Connection {
             }
         } catch {
             self.close(error.code, reason: "\(error.reason)", at: now)
-            return
+            return count
         }
         // Acknowledged only now that all of it has been applied.
-        guard self.isActive else { return }
+        guard self.isActive else { return count }
         self.received.receive(number, ackEliciting: ackEliciting, bytes: bytes, at: now)
+        return count
     }
 
     /// RFC 9000 §10.2.1: more messages are answered with the same close, but not each of them.
-    private mutating func receiveWhileClosing(_ frames: inout ByteBuffer, at now: Instant) {
+    private mutating func receiveWhileClosing(_ frames: inout ByteBuffer, at now: Instant) -> Int {
+        var count = 0
         while frames.readableBytes > 0, let frame = try? Frame(reading: &frames) {
+            count += 1
             if case .connectionClose = frame {
                 self.wipe()
-                return
+                return count
             }
         }
-        if let closeSentAt, now < closeSentAt + self.roundTripTime.probeTimeout { return }
+        if let closeSentAt, now < closeSentAt + self.roundTripTime.probeTimeout { return count }
         self.closeIsPending = true
+        return count
     }
 
     private mutating func apply(_ frame: Frame, over kind: CarrierKind, at now: Instant) throws(TransportError) {

@@ -119,6 +119,8 @@ public struct Initiator: ~Copyable {
     var lapsedUntil: Instant?
     var lastSeen: Instant?
     var plaintext = PlaintextPool()
+    /// Of what was received last: the work that it was.
+    public private(set) var framesInLastMessage = 0
     var events = CircularBuffer<Event>()
 
     public init(_ configuration: Configuration, random: RandomSource, wallClock: @escaping () -> TAI64N) {
@@ -156,6 +158,7 @@ public struct Initiator: ~Copyable {
     /// A message came. The driver closes the carrier only when an event says so.
     public mutating func receive(_ message: ByteBuffer, from carrier: CarrierID, at now: Instant) -> MessageVerdict {
         self.notice(now)
+        self.framesInLastMessage = 0
         guard self.carriers.contains(where: { $0.id == carrier }) else { return self.drops.count(.otherConnection) }
         guard let type = OuterMessageType(of: message) else { return self.drops.count(.malformed) }
         let dropped: DropReason?
@@ -185,13 +188,14 @@ public struct Initiator: ~Copyable {
         }
         let kind = self.carriers.first { $0.id == carrier }?.kind ?? .stream
         if kind == .stream, plaintext.readableBytes > 0 { self.connection?.askPeer() }
-        self.connection?.receive(
-            frames: plaintext,
-            number: header.counter,
-            bytes: message.readableBytes,
-            over: kind,
-            at: now
-        )
+        self.framesInLastMessage =
+            self.connection?.receive(
+                frames: plaintext,
+                number: header.counter,
+                bytes: message.readableBytes,
+                over: kind,
+                at: now
+            ) ?? 0
         self.plaintext.giveBack(plaintext)
         return nil
     }

@@ -10,6 +10,7 @@ extension Responder {
         at now: Instant
     ) -> MessageVerdict {
         self.notice(now)
+        self.framesInLastMessage = 0
         guard let type = OuterMessageType(of: message) else { return self.drops.count(.malformed) }
         let dropped: DropReason?
         switch type {
@@ -93,7 +94,7 @@ extension Responder {
             isEmpty: plaintext.readableBytes == 0,
             at: now
         )
-        link.connection.receive(
+        self.framesInLastMessage = link.connection.receive(
             frames: plaintext,
             number: number,
             bytes: message.readableBytes,

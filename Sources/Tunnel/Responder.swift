@@ -45,6 +45,8 @@ public struct Responder: ~Copyable {
     /// Paths are numbered as carriers are, from the other end of the numbers.
     var nextPath: UInt64 = 1 << 63
     var plaintext = PlaintextPool()
+    /// Of what was received last: the work that it was.
+    public internal(set) var framesInLastMessage = 0
     var lastSeen: Instant?
     var events = CircularBuffer<Event>()
     private var someAreReadable = false
@@ -171,6 +173,7 @@ public struct Responder: ~Copyable {
 
     public mutating func receive(_ message: ByteBuffer, from carrier: CarrierID, at now: Instant) -> MessageVerdict {
         self.notice(now)
+        self.framesInLastMessage = 0
         guard let at = self.carriers.firstIndex(where: { $0.id == carrier }) else {
             return self.drops.count(.otherConnection)
         }
@@ -214,7 +217,8 @@ public struct Responder: ~Copyable {
         {
             self.move(link, to: id, .stream, session: entry.session, at: now)
         }
-        link.connection.receive(frames: plaintext, number: number, bytes: message.readableBytes, at: now)
+        self.framesInLastMessage =
+            link.connection.receive(frames: plaintext, number: number, bytes: message.readableBytes, at: now)
         self.plaintext.giveBack(plaintext)
         self.collectWhatIsUrgent(link, at: now)
         return nil
@@ -231,6 +235,7 @@ public struct Responder: ~Copyable {
     private mutating func bind(_ id: CarrierID, to link: Link, at now: Instant) {
         guard let at = self.carriers.firstIndex(where: { $0.id == id }), self.carriers[at].link == nil else { return }
         self.carriers[at].link = link
+        self.carriers[at].asker = nil
         self.carriers[at].closeAt = nil
         link.carriers.append(id)
         link.connection.carrierLostAt = nil
@@ -376,11 +381,12 @@ public struct Responder: ~Copyable {
             if peer.expected.count >= Constants.unconfirmedSessionsKept { peer.expected.removeFirst() }
             peer.expected.append(ExpectedConnection(id: answered, askedAs: asked, madeAt: now))
         }
-        self.send(response: message, to: origin, at: now)
+        self.send(response: message, of: peer, to: origin, at: now)
         return nil
     }
 
-    private mutating func send(response message: ByteBuffer, to origin: Origin, at now: Instant) {
+    private mutating func send(response message: ByteBuffer, of peer: AcceptedPeer, to origin: Origin, at now: Instant)
+    {
         switch origin {
         case .datagrams(let route):
             if self.responses.count >= Constants.datagramAnswersKept { self.responses.removeFirst() }
@@ -388,12 +394,24 @@ public struct Responder: ~Copyable {
         case .stream(let id):
             guard let at = self.carriers.firstIndex(where: { $0.id == id }) else { return }
             self.carriers[at].isKnown = true
-            if self.carriers[at].link == nil { self.carriers[at].closeAt = now + Constants.silenceBeforeClose }
+            if self.carriers[at].link == nil {
+                self.carriers[at].closeAt = now + Constants.silenceBeforeClose
+                self.carriers[at].asker = peer
+            }
             if self.carriers[at].outbox.count >= Constants.unconfirmedSessionsKept {
                 self.carriers[at].outbox.removeFirst()
             }
             self.carriers[at].outbox.append(message)
+            self.dropUnused(of: peer, at: now)
         }
+    }
+
+    /// Streams on which this key's initiations were answered, and nothing has come since: no more of them than of the sessions
+    /// that may still be confirmed there.
+    private mutating func dropUnused(of peer: AcceptedPeer, at now: Instant) {
+        let unused = self.carriers.filter { $0.link == nil && $0.asker === peer }
+        guard unused.count > Constants.unconfirmedSessionsKept, let oldest = unused.first else { return }
+        self.dropCarrier(oldest.id, at: now)
     }
 
     /// The id that an initiation naming this one is answered with: the held connection's, or one that is awaited, or a new.
@@ -470,6 +488,12 @@ public struct Responder: ~Copyable {
                 self.discard(oldest)
             }
             link.peer.closing.append(link)
+            // The close goes out on one of its streams, and the others serve for nothing any more.
+            for id in link.carriers where id != link.connection.carrier {
+                self.carriers.removeAll { $0.id == id }
+                self.events.append(.closeCarrier(id))
+            }
+            link.carriers.removeAll { $0 != link.connection.carrier }
         }
     }
 

@@ -32,6 +32,7 @@ final class LocalConnection {
     private var wasCut = false
     /// The client was reset, and what it had said before waits for the local server.
     private var isReset = false
+    private var descriptor: HeldDescriptor?
     private var port = ControlMessage.Port(service: 0)
 
     private static let connectTimeout = TimeAmount.seconds(5)  // †
@@ -79,6 +80,9 @@ final class LocalConnection {
         self.port = ControlMessage.Port(service: header.servicePort, transport: header.transport)
         guard let target = self.agent.target(for: header) else { return self.answer(.unmapped) }
         if header.transport == .udp { return self.join(header) }
+        // The original answers what there is no descriptor for.
+        guard let descriptor = self.agent.descriptors.take() else { return self.answer(.other) }
+        self.descriptor = descriptor
         self.state = .connecting
         target.connect(on: self.agent.eventLoop, timeout: Self.connectTimeout).assumeIsolated()
             .whenComplete { [weak self] result in
@@ -194,6 +198,7 @@ final class LocalConnection {
     private func done() {
         if case .over = self.state { return }
         self.state = .over
+        self.descriptor = nil
         self.headerTimeout?.cancel()
         self.agent.streamIsDone(self.stream)
     }

@@ -9,14 +9,16 @@ final class LocalFlow {
     /// nil: only a stream has told of it yet.
     fileprivate var number: UInt64?
     fileprivate let socket: DatagramSocket
+    private let descriptor: HeldDescriptor
     /// For what no message holds; only the sidecar can open one.
     var stream: LocalFlowStream?
     /// What waits for it: one payload, since a client waits for its last question's answer.
     fileprivate var waiting: ByteBuffer?
 
-    fileprivate init(_ header: ConnectionHeader, _ socket: DatagramSocket) {
+    fileprivate init(_ header: ConnectionHeader, _ socket: DatagramSocket, _ descriptor: HeldDescriptor) {
         self.header = header
         self.socket = socket
+        self.descriptor = descriptor
     }
 
     var port: ControlMessage.Port { ControlMessage.Port(service: self.header.servicePort, transport: .udp) }
@@ -55,7 +57,7 @@ final class LocalFlows {
         guard !self.isReceiving else { return }
         for _ in 0..<Self.takenAtOnce where !self.receiveDatagram() { return }
         self.isReceiving = true
-        self.agent.eventLoop.assumeIsolated().execute { [weak self] in
+        self.agent.eventLoop.inNextTurn { [weak self] in
             self?.isReceiving = false
             self?.receiveDatagrams()
         }
@@ -103,7 +105,7 @@ final class LocalFlows {
         let now = NIODeadline.now()
         if let known = self.table.use(header, at: now) { return .found(known) }
         guard let target = self.agent.target(for: header) else { return .unmapped }
-        guard self.budget.allows(at: now) else { return .tooMany }
+        guard self.budget.allows(at: now), let descriptor = self.agent.descriptors.take() else { return .tooMany }
         let socket = DatagramSocket(target, on: self.agent.eventLoop) { [weak self] event in
             guard let self, let flow = self.table.peek(header) else { return }
             switch event {
@@ -111,7 +113,7 @@ final class LocalFlows {
             case .failed(let error): self.failed(flow, error)
             }
         }
-        let flow = LocalFlow(header, socket)
+        let flow = LocalFlow(header, socket, descriptor)
         if let gone = self.table.insert(flow, for: header, at: now) { self.close(gone) }
         self.watchExpiry()
         return .found(flow)

@@ -7,6 +7,8 @@ import Tunnel
 extension WorkspaceAgent {
     func begin() {
         self.decoder = ControlMessageDecoder()
+        self.controlPause?.cancel()
+        self.controlPause = nil
         let stream = self.client?.withConnection { $0.openStream() } ?? nil
         guard stream == .control else {
             return self.fail("The sidecar allows no control stream: it isn't one of ours.")
@@ -14,7 +16,7 @@ extension WorkspaceAgent {
         self.sendStart()
     }
 
-    func sendStart() {
+    func sayStart() {
         guard !self.isEnding else { return self.sendStop() }
         guard !self.configuration.onlyReleases else { return self.shutDownAfterCrash() }
         var start = ControlMessage.Start(
@@ -37,25 +39,40 @@ extension WorkspaceAgent {
         _ = self.client?.withConnection { $0.write(bytes, to: .control) }
     }
 
+    /// In turns: a sidecar that says much keeps no other's tunnel waiting.
     func readControl() {
-        while case .bytes(let bytes) = self.client?.withConnection({ $0.read(.control) }) {
-            self.decoder.append(bytes)
-            do throws(ControlError) {
-                loop: while true {
-                    switch try self.decoder.next() {
-                    case .message(let message): self.receive(message)
-                    // What this version doesn't take says nothing of the messages behind it.
-                    case .refused(let failure): self.log.debug("ignoring a message of the sidecar: \(failure.reason)")
-                    case .needsMore: break loop
-                    }
+        guard self.controlPause == nil else { return }
+        var turn = Turn()
+        do throws(ControlError) {
+            while let next = try self.nextControl() {
+                if case .message(let message) = next { self.receive(message) }
+                guard turn.isOverAfterMuch() else { continue }
+                self.controlPause = self.eventLoop.inNextTurn { [weak self] in
+                    self?.controlPause = nil
+                    self?.readControl()
                 }
-            } catch {
-                self.log.error("closing the connection: \(error)")
-                self.client?.endConnection(.controlError)
                 return
             }
+        } catch {
+            self.peerLog.error("closing the connection: \(error)")
+            self.client?.endConnection(.controlError)
         }
     }
+
+    /// nil: there is none now.
+    private func nextControl() throws(ControlError) -> ControlMessageDecoder.Next? {
+        while self.client?.withConnection({ $0.isActive }) ?? false, !self.isOver {
+            let next = try self.decoder.next()
+            guard case .needsMore = next else { return next }
+            guard
+                case .bytes(let bytes) = self.client?.withConnection({ $0.read(.control, atMost: Self.controlAtOnce) })
+            else { return nil }
+            self.decoder.append(bytes)
+        }
+        return nil
+    }
+
+    private static var controlAtOnce: Int { 16 * 1_024 }
 
     private func receive(_ message: ControlMessage) {
         switch message {
@@ -68,7 +85,7 @@ extension WorkspaceAgent {
             // The sidecar had lost us, and wants to be asked again.
             self.acknowledged = nil
             self.tell(.changed)
-            self.sendStart()
+            self.startIsWanted()
         case .stopped(let total, let passed): self.stopped(total: total, passed: passed)
         case .status(let status):
             self.counts.open = status.open
@@ -90,6 +107,7 @@ extension WorkspaceAgent {
         self.acknowledged = generation
         self.lastAcknowledged = generation
         self.lookAtServersInTime()
+        self.forgetOwed()
         if !self.isStarted {
             self.isStarted = true
             let roundTrip = self.client?.withConnection { $0.measuredRoundTripTime } ?? nil
@@ -141,7 +159,7 @@ extension WorkspaceAgent {
     }
 
     private func takenOver(by holder: String) {
-        self.log.warning(
+        self.peerLog.warning(
             "taken over by \(holder): open connections go on",
             metadata: ["open": "\(self.connections.count)"]
         )
@@ -174,6 +192,7 @@ extension WorkspaceAgent {
         self.endProbe(.failed("another probe was begun"))
         self.lastProbe += 1
         let id = self.lastProbe
+        guard self.hasRoomToSay else { return onResult(.failed("the sidecar doesn't read what it is told")) }
         let timeout = self.eventLoop.assumeIsolated().scheduleTask(in: Self.probeWithin) { [weak self] () -> Void in
             self?.endProbe(.failed("the sidecar doesn't answer"))
         }

@@ -18,7 +18,7 @@ extension WorkspaceAgent {
         if isNew { self.tell(.changed) }
         guard self.missingServersNews.mayTellItCame(at: now) else { return }
         let target = self.configuration.targets.mappings.first { $0.service == port }?.target
-        self.log.warning(
+        self.peerLog.warning(
             "the local server can't be reached: until it can, the original answers",
             metadata: ["target": "\(target.map { "\($0)" } ?? "?")", "error": "\(Failure.describe(error))"]
         )
@@ -29,7 +29,7 @@ extension WorkspaceAgent {
         self.askedPorts.answered(port)
         self.lookAtServersInTime()
         if self.missingServers.remove(port) != nil { self.tell(.changed) }
-        if self.missingServersNews.mayTellItWent() { self.log.info("the local server answers now") }
+        if self.missingServersNews.mayTellItWent() { self.peerLog.info("the local server answers now") }
     }
 
     // MARK: Looking
@@ -128,7 +128,7 @@ extension WorkspaceAgent {
 
     /// What was in force before still is.
     func ownListWasRefused(_ failure: ControlMessage.Failure) {
-        self.log.warning("the sidecar refuses another list of ports: \(failure.reason)")
+        self.peerLog.warning("the sidecar refuses another list of ports: \(failure.reason)")
         self.awaitsOwnList = false
         self.askedPorts.wasRefused(at: .now())
         self.sentGeneration += 1

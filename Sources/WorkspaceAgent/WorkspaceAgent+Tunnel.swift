@@ -21,10 +21,10 @@ extension WorkspaceAgent: TunnelClient.Delegate {
         case .resumed:
             self.logCarrier("the tunnel is back on a new carrier", of: client)
             self.acknowledged = nil
-            if self.newHolder == nil { self.sendStart() }
+            if self.newHolder == nil { self.startIsWanted() }
             self.tell(.changed)
         case .presharedKeysDiffer:
-            if !self.keysDiffer { self.log.warning("a response that doesn't open: the preshared keys differ") }
+            if !self.keysDiffer { self.peerLog.warning("a response that doesn't open: the preshared keys differ") }
             self.keysDiffer = true
             self.tell(.changed)
         case .moved:
@@ -36,9 +36,9 @@ extension WorkspaceAgent: TunnelClient.Delegate {
             )
             self.tell(.changed)
         case .sidecarIsBusy:
-            if !self.sidecarIsBusy { self.log.notice("the sidecar has much to do, and answers the next try") }
+            if !self.sidecarIsBusy { self.peerLog.notice("the sidecar has much to do, and answers the next try") }
             self.sidecarIsBusy = true
-        case .datagramsAreLost: self.log.notice("nothing gets through over UDP any more")
+        case .datagramsAreLost: self.peerLog.notice("nothing gets through over UDP any more")
         case .answered, .closeCarrier: break
         case .connection(let event): self.handle(event)
         }
@@ -47,7 +47,7 @@ extension WorkspaceAgent: TunnelClient.Delegate {
     public func tunnelClient(_ client: TunnelClient, dialFailed reason: String, retryIn delay: TimeAmount) {
         let now = NIODeadline.now()
         if self.lastDialFailure != reason || now - self.dialFailureSaidAt >= .minutes(1) {
-            self.log.warning("\(reason); trying again")
+            self.peerLog.warning("\(reason); trying again")
             self.dialFailureSaidAt = now
         }
         self.lastDialFailure = reason
@@ -58,12 +58,13 @@ extension WorkspaceAgent: TunnelClient.Delegate {
 
     private func logCarrier(_ message: Logger.Message, of client: TunnelClient) {
         self.lastCarrier = client.address?.carrier
-        self.log.info(message, metadata: ["carrier": "\(self.lastCarrier ?? "")"])
+        self.peerLog.info(message, metadata: ["carrier": "\(self.lastCarrier ?? "")"])
     }
 
     private func handle(_ event: ConnectionEvent) {
         switch event {
         case .readable(.control): self.readControl()
+        case .writable(.control): self.payStart()
         case .streamOpened(let id): self.connections[id] = LocalConnection(agent: self, stream: id)
         case .readable(let id): self.connections[id]?.streamIsReadable()
         case .writable(let id): self.connections[id]?.streamIsWritable()
@@ -75,7 +76,7 @@ extension WorkspaceAgent: TunnelClient.Delegate {
         case .urgentLeftOut:
             self.log.notice("a local server's urgent data is left out: the sidecar is too old for it; update it")
         case .presence(let presence):
-            if presence == .gone { self.log.warning("the sidecar doesn't answer: dialling again") }
+            if presence == .gone { self.peerLog.warning("the sidecar doesn't answer: dialling again") }
             self.presence = presence
             self.tell(.changed)
         case .ended(let end): self.ended(end)
@@ -90,6 +91,7 @@ extension WorkspaceAgent: TunnelClient.Delegate {
         self.acknowledged = nil
         self.awaitsOwnList = false
         self.endProbe(.failed("the tunnel ended"))
+        self.forgetOwed()
         defer { self.tell(.changed) }
         guard end.origin == .peer else { return }
         switch end.code {
@@ -105,7 +107,7 @@ extension WorkspaceAgent: TunnelClient.Delegate {
         default:
             if self.isEnding { return self.finish(.ended) }
             let metadata: Logger.Metadata = ["code": "\(end.code)", "reason": "\(end.reason.printable)"]
-            self.log.warning("the sidecar ended the connection: dialling again", metadata: metadata)
+            self.peerLog.warning("the sidecar ended the connection: dialling again", metadata: metadata)
         }
     }
 }

@@ -32,6 +32,8 @@ public final class WorkspaceAgent {
         public var timestamps: String?
         /// How many files and sockets this process may have open.
         public var descriptorLimit = 1_024
+        /// What sockets towards local servers may have of them, where this process has other tunnels too; nil: it hasn't.
+        public var localDescriptors: LocalDescriptors?
         /// What other people are told about whose intercept it is.
         public var label: String
         public var log: Logger
@@ -97,15 +99,20 @@ public final class WorkspaceAgent {
     public var onEvent: ((Event) -> Void)?
     var configuration: Configuration
     let log: Logger
+    /// For what the sidecar causes.
+    let peerLog: Logger
     private(set) var client: TunnelClient?
     private var onOutcome: ((Outcome) -> Void)?
     var connections: [StreamID: LocalConnection] = [:]
     private(set) lazy var flows = LocalFlows(agent: self)
+    let descriptors: DescriptorShare
     var decoder = ControlMessageDecoder()
+    var controlPause: Scheduled<Void>?
     /// The sidecar has said `started` once.
     var isStarted = false
     var isEnding = false
     var isOver: Bool { self.onOutcome == nil }
+    var owed = OwedStart()
     var acknowledged: UInt64?
     var lastAcknowledged: UInt64?
     var pendingProbe: PendingProbe?
@@ -143,11 +150,17 @@ public final class WorkspaceAgent {
 
     /// - Precondition: called on the event loop, as every method here.
     public init(_ configuration: Configuration, eventLoop: any EventLoop) {
+        let descriptors = configuration.localDescriptors ?? LocalDescriptors(limit: configuration.descriptorLimit)
+        var configuration = configuration
+        let streams = min(configuration.tunnel.tunnel.maxStreamsFromPeer, UInt64(descriptors.mostForOne))
+        configuration.tunnel.tunnel.maxStreamsFromPeer = streams
         self.configuration = configuration
+        self.descriptors = DescriptorShare(of: descriptors)
         self.eventLoop = eventLoop
         self.log = configuration.log
         self.askedPorts = configuration.askedPorts(doubted: [])
         self.sentGeneration = configuration.generation
+        self.peerLog = configuration.log.limited(by: LogShare())
     }
 
     /// Begins. The outcomes come on the event loop: `ready` at most once, then one that ends.
@@ -188,6 +201,7 @@ public final class WorkspaceAgent {
     private func release() {
         self.startTimeout?.cancel()
         self.endTimeout?.cancel()
+        self.forgetOwed()
         self.endProbe(.failed("the tunnel ended"))
         self.endServerLooks()
         self.flows.endAll()
@@ -316,6 +330,7 @@ public final class WorkspaceAgent {
         self.sentGeneration = max(self.sentGeneration + 1, self.configuration.generation)
         self.awaitsOwnList = false
         self.acknowledged = nil
+        // Another generation isn't what the sidecar asked for: it waits for no interval.
         if self.client?.withConnection({ $0.isActive }) ?? false, !self.isEnding { self.sendStart() }
         self.lookAtServersInTime()
         self.tell(.changed)

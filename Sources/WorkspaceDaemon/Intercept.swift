@@ -64,7 +64,8 @@ final class Intercept {
         self.generation = generation
         self.since = since
         self.phaseSince = since
-        self.log = log
+        // A sidecar may change its mind as often as it likes.
+        self.log = log.limited(by: LogShare())
     }
 
     var service: String { self.request.service }
@@ -134,6 +135,10 @@ final class Intercept {
 
     // MARK: Agents
 
+    private static let descriptorLimit = Process.raiseDescriptorLimit()
+    /// Of all intercepts, so that none takes what others need.
+    private static let localDescriptors = LocalDescriptors(limit: Intercept.descriptorLimit)
+
     /// An agent for a sidecar, which dials it from now on. Nil: what the environment says of it can't be read.
     func connect(_ location: SidecarLocation, takesOver: Bool = false, onlyReleases: Bool = false) -> Replica? {
         let made = Replica(location, self.addresses(of: location)) { key, addresses in
@@ -146,7 +151,8 @@ final class Intercept {
             )
             self.apply(self.request, to: &configuration)
             configuration.timestamps = self.identity.timestamps
-            configuration.descriptorLimit = Process.raiseDescriptorLimit()
+            configuration.descriptorLimit = Self.descriptorLimit
+            configuration.localDescriptors = Self.localDescriptors
             configuration.generation = self.generation
             configuration.takesOver = takesOver
             configuration.onlyReleases = onlyReleases

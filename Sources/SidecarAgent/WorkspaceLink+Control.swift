@@ -1,0 +1,74 @@
+import Carriers
+import InterceptProtocol
+import NIOCore
+import Tunnel
+
+/// How far the control stream was read.
+struct ControlReading {
+    var decoder = ControlMessageDecoder()
+    /// One that waits for its time.
+    var delayed: ControlMessage?
+    var pause: Scheduled<Void>?
+
+    fileprivate static let atOnce = 16 * 1_024
+}
+
+extension WorkspaceLink {
+    /// Takes what the workspace says, in turns: what it has said beyond one waits, unread where there is no more room for it.
+    func readControl() {
+        guard self.control.pause == nil else { return }
+        var turn = Turn()
+        do throws(ControlError) {
+            while let next = try self.nextControl() {
+                switch next {
+                case .message(let message) where message.mayChangeHolder && !self.standing.changes.take():
+                    self.control.delayed = message
+                    return self.pauseControl(until: self.standing.changes.next)
+                case .message(let message): self.receive(message)
+                case .refused(let failure): self.send(.failed(failure))
+                case .needsMore: return
+                }
+                if turn.isOverAfterMuch() { return self.pauseControl(until: nil) }
+            }
+        } catch {
+            self.log.warning("closing the connection: \(error)", metadata: self.metadata)
+            self.agent.closeConnection(of: self.key, .controlError)
+        }
+    }
+
+    /// nil: there is none now.
+    private func nextControl() throws(ControlError) -> ControlMessageDecoder.Next? {
+        // A workspace that doesn't read our answers gets no more of them until it does.
+        guard self.withConnection({ $0.isActive && $0.writableBytes(.control) > 0 }) ?? false else { return nil }
+        if let delayed = self.control.delayed {
+            self.control.delayed = nil
+            return .message(delayed)
+        }
+        while true {
+            let next = try self.control.decoder.next()
+            guard case .needsMore = next else { return next }
+            guard case .bytes(let bytes) = self.withConnection({ $0.read(.control, atMost: ControlReading.atOnce) })
+            else { return nil }
+            self.control.decoder.append(bytes)
+        }
+    }
+
+    private func pauseControl(until time: NIODeadline?) {
+        let goOn: () -> Void = { [weak self] in
+            self?.control.pause = nil
+            self?.readControl()
+        }
+        let loop = self.agent.eventLoop
+        self.control.pause =
+            time.map { loop.assumeIsolated().scheduleTask(deadline: $0, goOn) } ?? loop.inNextTurn(goOn)
+    }
+}
+
+extension ControlMessage {
+    fileprivate var mayChangeHolder: Bool {
+        switch self {
+        case .start, .stop: true
+        default: false
+        }
+    }
+}
