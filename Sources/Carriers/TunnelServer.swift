@@ -200,6 +200,7 @@ public final class TunnelServer {
         defer { self.isDelivering = false }
         while let event = self.responder.nextEvent() {
             if case .closeCarrier(let id) = event { self.drop(id) }
+            if case .answered(let id) = event { self.carriers.first { $0.id == id }?.framer.open() }
             self.delegate?.tunnelServer(self, did: event)
         }
     }
@@ -227,6 +228,7 @@ extension TunnelServer: StreamCarrierHandler.Owner {
             case .taken: carrier.framer.open()
             case .dropped(let reason):
                 self.delegate?.tunnelServer(self, dropped: reason) { carrier.channel.remoteAddress }
+            case .waits: break
             }
             return 1 + self.responder.framesInLastMessage
         }
@@ -255,7 +257,10 @@ extension TunnelServer: TunnelSocket.Owner {
         }
     }
 
-    func tunnelSocketReadAll(_ socket: TunnelSocket) { self.pump() }
+    func tunnelSocketReadAll(_ socket: TunnelSocket, isEmpty: Bool) {
+        if isEmpty { self.responder.readAllDatagrams() }
+        self.pump()
+    }
 
     func tunnelSocketIsWritable(_ socket: TunnelSocket) { self.pump() }
 

@@ -25,7 +25,7 @@ extension SidecarAgent: TunnelServer.Delegate {
                 // Who didn't come back for `linger` has had the time already.
                 self.watchUse(in: end.origin == .lingerOver ? .zero : self.configuration.tunnel.linger)
             }
-        case .closeCarrier: break
+        case .answered, .closeCarrier: break
         }
     }
 

@@ -51,6 +51,8 @@ final class Link {
     /// Another address from which the newest message came: until it is shown to be the peer's, all goes the old way.
     @exclusivity(unchecked) var candidate: PathCandidate?
     var challengedAt: Instant?
+    /// Looked at for each datagram, as the two above.
+    @exclusivity(unchecked) var part = DatagramTurn.Part()
     /// Its `.established` has been taken.
     var isAnnounced = false
     /// It was told by a byte stream that datagrams don't reach it.
@@ -163,6 +165,8 @@ extension Responder {
         /// Initiations with a valid mac1 that were opened on it before any was accepted.
         var openings = 0
         var openedLastAt: Instant?
+        /// One that waits for its turn at the budget.
+        var waiting: ByteBuffer?
         var link: Link?
         /// Whose initiation was answered on it, while it is no connection's.
         var asker: AcceptedPeer?

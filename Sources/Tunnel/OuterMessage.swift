@@ -54,6 +54,8 @@ public enum DropReason: Int, CaseIterable, Sendable {
     case oldTimestamp
     case badParameters
     case overBudget
+    /// A datagram of a peer that has had its share of this turn, while others want theirs.
+    case overShare
     case unknownIndex
     case replayed
     case keyTooOld
@@ -71,6 +73,7 @@ public enum DropReason: Int, CaseIterable, Sendable {
         case .oldTimestamp: "old_timestamp"
         case .badParameters: "bad_parameters"
         case .overBudget: "over_budget"
+        case .overShare: "over_share"
         case .unknownIndex: "unknown_index"
         case .replayed: "replayed"
         case .keyTooOld: "key_too_old"
@@ -84,6 +87,8 @@ public enum DropReason: Int, CaseIterable, Sendable {
 public enum MessageVerdict: Equatable, Sendable {
     case taken
     case dropped(DropReason)
+    /// It is opened when its stream's turn comes; an event tells when it was answered.
+    case waits
 }
 
 /// How many messages were dropped, by reason.

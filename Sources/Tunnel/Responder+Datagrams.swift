@@ -22,6 +22,9 @@ extension Responder {
         return self.drops.count(dropped)
     }
 
+    /// The socket has no more for now.
+    public mutating func readAllDatagrams() { self.turn.end() }
+
     // MARK: Handshake
 
     private mutating func receiveInitiation(
@@ -78,6 +81,7 @@ extension Responder {
     ) -> DropReason? {
         guard let header = DataHeader(of: message) else { return .malformed }
         guard let entry = self.sessions[header.receiver] else { return .unknownIndex }
+        if let link = entry.link, self.turn.isOver(for: &link.part, at: now) { return .overShare }
         var plaintext = self.plaintext.take(forMessageOf: message.readableBytes)
         if let reason = entry.session.open(message, header, into: &plaintext, at: now) {
             if entry.session.isWornOut { self.remove(entry) }
@@ -101,6 +105,7 @@ extension Responder {
             over: .datagrams,
             at: now
         )
+        self.turn.spend(1 + self.framesInLastMessage, of: &link.part)
         self.plaintext.giveBack(plaintext)
         self.believe(link, at: now)
         self.collectWhatIsUrgent(link, at: now)
@@ -248,9 +253,11 @@ extension Link {
         else { return nil }
         let allowed = Constants.amplification * candidate.bytesReceived - candidate.bytesSent
         // A path that is to carry messages of the base size shows with the challenge that it does.
-        let size = min(Constants.baseDatagramSize, allowed)
+        // Frames are padded to whole units: one that was begun is more than is allowed.
+        let units = (min(Constants.baseDatagramSize, allowed) - Constants.dataOverhead) / Constants.paddingUnit
+        let size = Constants.dataOverhead + units * Constants.paddingUnit
         let start = buffer.writerIndex
-        guard size >= Constants.dataOverhead + Constants.paddingUnit,
+        guard units >= 1,
             self.connection.writeChallenge(
                 candidate.data,
                 size: size,

@@ -17,6 +17,8 @@ public struct Responder: ~Copyable {
         case resumed(PublicKey)
         /// It goes on another carrier, or path, than before, and was never without one.
         case moved(PublicKey)
+        /// An initiation that had to wait was valid: its carrier is a known key's.
+        case answered(CarrierID)
         case closeCarrier(CarrierID)
         case connection(PublicKey, ConnectionEvent)
     }
@@ -34,12 +36,19 @@ public struct Responder: ~Copyable {
     var peers: [PublicKey: AcceptedPeer] = [:]
     var carriers: [Carrier] = []
     var sessions: [UInt32: ResponderSession] = [:]
-    var handshakeBudget = RateLimit(perSecond: Constants.handshakeBudgetPerSecond)
+    var handshakeBudget = HandshakeBudget(
+        perSecond: Constants.handshakeBudgetPerSecond,
+        atOnce: Constants.handshakesAtOnce
+    )
+    /// Byte streams whose initiation waits for its turn, and the one that had the last.
+    var waitingInitiations = 0
+    var lastTurn = CarrierID(0)
     /// The same for initiations in datagrams, whose senders' addresses may be forged.
     var admission: DatagramAdmission
     /// What waits for the socket. Cookie replies, which a flood asks for, never push out responses.
     var responses = CircularBuffer<(route: DatagramRoute, message: ByteBuffer)>()
     var cookieReplies = CircularBuffer<(route: DatagramRoute, message: ByteBuffer)>()
+    var turn = DatagramTurn()
     /// Of datagrams, while it has more.
     var lastWriter: Link?
     /// Paths are numbered as carriers are, from the other end of the numbers.
@@ -144,8 +153,9 @@ public struct Responder: ~Copyable {
 
     private mutating func forgetCarrier(_ id: CarrierID, at now: Instant) {
         guard let at = self.carriers.firstIndex(where: { $0.id == id }) else { return }
-        let link = self.carriers.remove(at: at).link
-        guard let link else { return }
+        let carrier = self.carriers.remove(at: at)
+        if carrier.waiting != nil { self.waitingInitiations -= 1 }
+        guard let link = carrier.link else { return }
         link.carriers.removeAll { $0 == id }
         let usesDatagrams = link.usesDatagrams
         link.connection.carrierClosed(id, isLast: link.carriers.isEmpty && !usesDatagrams, at: now)
@@ -182,13 +192,10 @@ public struct Responder: ~Copyable {
         switch type {
         case .data: dropped = self.receiveData(message, carrierAt: at, at: now)
         case .initiation:
-            dropped =
-                if let read = ReceivedInitiation(message, self.receivingMac) {
-                    self.allowsHandshake(on: at, at: now)
-                        ? self.receive(read, from: .stream(carrier), at: now) : .overBudget
-                } else {
-                    ReceivedInitiation.whyNot(message)
-                }
+            if let read = ReceivedInitiation(message, self.receivingMac) {
+                return self.admit(read, onCarrierAt: at, at: now)
+            }
+            dropped = ReceivedInitiation.whyNot(message)
         case .response, .cookieReply: dropped = .wrongRole
         }
         guard let dropped else { return .taken }
@@ -304,18 +311,6 @@ public struct Responder: ~Copyable {
             origin: origin,
             at: now
         )
-    }
-
-    /// Strangers share one budget, so that a flood of them costs little; a connection that rekeys doesn't depend on it.
-    private mutating func allowsHandshake(on at: Int, at now: Instant) -> Bool {
-        if let link = self.carriers[at].link { return link.handshakes.allows(at: now) }
-        if !self.carriers[at].isKnown {
-            guard self.carriers[at].openings < Constants.openingsPerCarrier else { return false }
-            if let last = self.carriers[at].openedLastAt, now < last + Constants.openingInterval { return false }
-            self.carriers[at].openings += 1
-            self.carriers[at].openedLastAt = now
-        }
-        return self.handshakeBudget.allows(at: now)
     }
 
     private mutating func respond(
@@ -569,6 +564,7 @@ public struct Responder: ~Copyable {
     public var nextDeadline: Instant? {
         var deadline: Instant?
         for carrier in self.carriers { deadline = sooner(deadline, carrier.closeAt) }
+        deadline = sooner(deadline, self.nextTurn)
         for peer in self.peers.values {
             if let oldest = peer.unconfirmed.first {
                 deadline = sooner(deadline, oldest.session.createdAt + Constants.unconfirmedLifetime)
@@ -589,6 +585,7 @@ public struct Responder: ~Copyable {
 
     public mutating func handleDeadline(at now: Instant) {
         self.notice(now)
+        self.takeTurns(at: now)
         for carrier in self.carriers {
             if let closeAt = carrier.closeAt, now >= closeAt { self.dropCarrier(carrier.id, at: now) }
         }

@@ -116,6 +116,7 @@ public class End {
                     attachment.framer.open()
                 case .dropped(let reason):
                     self.world.log("\(self.name): drops a message of type \(message.messageType): \(reason.label)")
+                case .waits: break
                 }
             case .needsMore: return
             case .violation:

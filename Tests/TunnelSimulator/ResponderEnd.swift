@@ -80,6 +80,10 @@ public final class ResponderEnd: End {
                     )
                 }
             case .resumed, .moved: break
+            case .answered(let id):
+                guard let attachment = self.attachments.first(where: { $0.id == id }) else { break }
+                attachment.hasTaken = true
+                attachment.framer.open()
             case .closeCarrier(let id):
                 try self.checkPatience(id)
                 self.close(id)
@@ -134,6 +138,7 @@ public final class ResponderEnd: End {
                 try self.take(datagram.bytes, from: datagram.from)
             }
         }
+        self.tunnel.readAllDatagrams()
     }
 
     @discardableResult
@@ -144,6 +149,7 @@ public final class ResponderEnd: End {
         case .taken: self.world.watch?.took(from: address)
         case .dropped(let reason):
             self.world.log("\(self.name): drops a datagram of type \(datagram.messageType): \(reason.label)")
+        case .waits: break
         }
         for (key, _) in self.accepted {
             if let path = self.tunnel.path(of: key) { try self.world.watch?.uses(path, self.world) }

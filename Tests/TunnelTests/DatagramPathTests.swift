@@ -67,6 +67,24 @@ import Testing
         #expect(pair.responder.path(of: pair.key) == DatagramPair.here)
     }
 
+    /// Also where what came has a length that no peer of ours sends.
+    @Test func challengesStayWithinThreeTimesWhatCame() throws {
+        let pair = DatagramPair()
+        pair.shakeHands()
+        let session = try #require(pair.link?.sessions.last?.session)
+        for received in 16...450 {
+            pair.link?.candidate = PathCandidate(
+                route: DatagramRoute(remote: DatagramPair.there),
+                session: session,
+                data: 1,
+                since: pair.now,
+                bytesReceived: received
+            )
+            let sent = pair.down(isLost: true).filter { $0.to == DatagramPair.there }.reduce(0) { $0 + $1.size }
+            #expect(sent <= 3 * received)
+        }
+    }
+
     // MARK: Carriers
 
     /// The socket is closed by its owner: what stood by carries on at once.

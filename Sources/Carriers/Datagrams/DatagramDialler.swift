@@ -225,7 +225,7 @@ extension DatagramDialler: TunnelSocket.Owner {
         datagrams.withEach { _ = initiator.receive($0, from: id, at: now) }
     }
 
-    func tunnelSocketReadAll(_ socket: TunnelSocket) { self.client.pump() }
+    func tunnelSocketReadAll(_ socket: TunnelSocket, isEmpty: Bool) { self.client.pump() }
 
     func tunnelSocketIsWritable(_ socket: TunnelSocket) { self.client.pump() }
 

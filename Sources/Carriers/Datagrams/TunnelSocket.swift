@@ -18,8 +18,8 @@ import Musl
 final class TunnelSocket {
     protocol Owner: AnyObject {
         func tunnelSocket(_ socket: TunnelSocket, read datagrams: Datagrams, from route: DatagramRoute, at now: Instant)
-        /// All that had come at once was handed over.
-        func tunnelSocketReadAll(_ socket: TunnelSocket)
+        /// What had come at once was handed over; if it is empty, all of it.
+        func tunnelSocketReadAll(_ socket: TunnelSocket, isEmpty: Bool)
         func tunnelSocketIsWritable(_ socket: TunnelSocket)
         func tunnelSocket(_ socket: TunnelSocket, refused size: Int, to route: DatagramRoute)
     }
@@ -32,11 +32,13 @@ final class TunnelSocket {
     private var batch = DatagramBatch()
     private var isClosed = false
     private var retry: Scheduled<Void>?
+    private var reads: UInt = 0
     /// Each datagram comes with the address that it was sent to: what a server needs and a client doesn't.
     private let wantsLocalAddress: Bool
 
     /// A full socket buffer drains within this. UDP sockets are hardly ever not writable: no poller is worth it. †
     private static let retryInterval = TimeAmount.milliseconds(1)
+    private static let readsAtOnce: UInt = 16
     private static let reopenInterval = TimeAmount.milliseconds(100)
 
     /// Takes the descriptor of a bound socket; closes it with itself.
@@ -108,7 +110,7 @@ final class TunnelSocket {
         let bound = NIOLoopBound(self, eventLoop: self.eventLoop)
         DatagramBootstrap(group: self.eventLoop)
             .channelOption(.recvAllocator, value: FixedSizeRecvByteBufferAllocator(capacity: 65_536))
-            .channelOption(.maxMessagesPerRead, value: 16)
+            .channelOption(.maxMessagesPerRead, value: Self.readsAtOnce)
             .channelOption(.receivePacketInfo, value: self.wantsLocalAddress)
             .channelInitializer { channel in
                 channel.eventLoop.makeCompletedFuture {
@@ -141,13 +143,18 @@ final class TunnelSocket {
 
     fileprivate func read(_ envelope: AddressedEnvelope<ByteBuffer>) {
         guard !self.isClosed, let owner = self.owner, let remote = PathAddress(envelope.remoteAddress) else { return }
+        self.reads += 1
         let local = envelope.metadata?.packetInfo.flatMap { PathAddress($0.destinationAddress) }
         let route = DatagramRoute(remote: remote, local: local)
         let datagrams = Datagrams(bytes: envelope.data, segment: envelope.metadata?.segmentSize ?? 0)
         owner.tunnelSocket(self, read: datagrams, from: route, at: Clock.now())
     }
 
-    fileprivate func readAll() { if !self.isClosed { self.owner?.tunnelSocketReadAll(self) } }
+    fileprivate func readAll() {
+        let isEmpty = self.reads < Self.readsAtOnce
+        self.reads = 0
+        if !self.isClosed { self.owner?.tunnelSocketReadAll(self, isEmpty: isEmpty) }
+    }
 
     fileprivate func channelClosed() {
         self.channel = nil
