@@ -48,9 +48,11 @@ public final class JSONLinesServer<Request: Decodable & SendableMetatype, Reply:
     private var listener: (any Channel)?
     private let connectionsAtMost: Int
     private var connections = 0
+    /// Those that have asked nothing yet, the longest waiting first.
+    private var idle: [LineHandler] = []
 
     /// - Parameters:
-    ///   - connectionsAtMost: one more is closed without a word.
+    ///   - connectionsAtMost: for one more the one that has gone longest without asking anything is closed, or that one itself.
     ///   - mayConnect: whether this user may; who may not is closed without a word.
     ///   - onRequest: a line that can't be read closes the connection instead.
     public init(
@@ -97,14 +99,20 @@ public final class JSONLinesServer<Request: Decodable & SendableMetatype, Reply:
         private var buffer = ByteBuffer()
         private var hasEnded = false
         private var isCounted = false
+        private var channel: (any Channel)?
 
         init(server: JSONLinesServer) { self.server = server }
 
         func channelActive(context: ChannelHandlerContext) {
             let channel = context.channel
-            guard self.server.connections < self.server.connectionsAtMost else { return context.close(promise: nil) }
+            if self.server.connections >= self.server.connectionsAtMost {
+                guard let longest = self.server.idle.first else { return context.close(promise: nil) }
+                longest.giveWay()
+            }
             self.server.connections += 1
             self.isCounted = true
+            self.channel = channel
+            self.server.idle.append(self)
             guard let provider = channel as? any SocketOptionProvider else { return context.close(promise: nil) }
             let credentials: EventLoopFuture<LocalSocket.Credentials> = provider.unsafeGetSocketOption(
                 level: .socket,
@@ -139,6 +147,7 @@ public final class JSONLinesServer<Request: Decodable & SendableMetatype, Reply:
                 guard let request = try? JSONDecoder().decode(Request.self, from: Data(line)) else {
                     return connection.channel.close(promise: nil)
                 }
+                self.leaveIdle()
                 self.server.onRequest(request, connection)
             }
             self.buffer.discardReadBytes()
@@ -154,10 +163,25 @@ public final class JSONLinesServer<Request: Decodable & SendableMetatype, Reply:
         }
 
         func channelInactive(context: ChannelHandlerContext) {
-            if self.isCounted { self.server.connections -= 1 }
-            self.isCounted = false
+            self.leave()
             self.ended()
         }
+
+        /// For one that may have something to ask.
+        private func giveWay() {
+            let channel = self.channel
+            self.leave()
+            channel?.close(promise: nil)
+        }
+
+        private func leave() {
+            if self.isCounted { self.server.connections -= 1 }
+            self.isCounted = false
+            self.channel = nil
+            self.leaveIdle()
+        }
+
+        private func leaveIdle() { self.server.idle.removeAll { $0 === self } }
 
         func errorCaught(context: ChannelHandlerContext, error: any Error) { context.close(promise: nil) }
 

@@ -91,6 +91,29 @@ struct JSONLinesTests {
         }
     }
 
+    /// 64 are served at once.
+    @Test func whoAsksNothingKeepsNobodyOut() throws {
+        let scratch = try Scratch()
+        try self.withServer(at: scratch.path + "/s") {
+            var idle: [JSONLinesClient] = []
+            for _ in 0..<64 {
+                let client = try #require(try JSONLinesClient(path: scratch.path + "/s"))
+                #expect(try self.next(client) == "hello")
+                idle.append(client)
+            }
+            try idle[0].send(Message(text: "first"))
+            #expect(try self.next(idle[0]) == "first")
+            let client = try #require(try JSONLinesClient(path: scratch.path + "/s"))
+            #expect(try self.next(client) == "hello")
+            try client.send(Message(text: "last"))
+            #expect(try self.next(client) == "last")
+            // The one that had asked something is still there, and the longest waiting of the others isn't.
+            try idle[0].send(Message(text: "again"))
+            #expect(try self.next(idle[0]) == "again")
+            #expect(try self.next(idle[1]) == nil)
+        }
+    }
+
     @Test func whoMayNotIsNotSpokenTo() throws {
         let scratch = try Scratch()
         let nobody: @Sendable (UInt32) -> Bool = { _ in false }
