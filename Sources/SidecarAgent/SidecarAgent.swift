@@ -31,6 +31,10 @@ public final class SidecarAgent {
         public var descriptorLimit = 1_024
         /// How long open connections may still take when the agent is told to end.
         public var shutdownDrain = TimeAmount.seconds(10)
+        /// A workspace may take the service from the one that has it.
+        public var allowsTakeover = false
+        /// A workspace may have clients reset where it can't answer, in place of the original's answer.
+        public var allowsRefuse = false
         /// The node's own addresses, from where its health probes come: only in connections from there are they looked for.
         public var nodeAddresses: Set<String> = []
 

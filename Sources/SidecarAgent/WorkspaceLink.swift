@@ -197,15 +197,20 @@ final class WorkspaceLink {
         if let failure = self.refusal(of: start.ports, generation: start.generation) {
             return self.send(.failed(failure))
         }
+        if start.onUnavailable == .refuse, !self.agent.configuration.allowsRefuse {
+            let reason = "this sidecar has nobody's clients refused: it was started without --allow-refuse"
+            return self.fail(start.generation, .unsupported, reason)
+        }
         if let holder = self.agent.holder, holder !== self {
-            guard start.takeover else {
+            guard start.takeover, self.agent.configuration.allowsTakeover else {
                 self.send(
                     .failed(
                         .init(
                             generation: start.generation,
                             code: .busy,
                             reason: "the service is intercepted by \(holder.name)"
-                                + (holder.presence == .gone ? ", who can't be reached at the moment" : ""),
+                                + (holder.presence == .gone ? ", who can't be reached at the moment" : "")
+                                + (start.takeover ? ", and this sidecar was started without --allow-takeover" : ""),
                             holder: holder.name,
                             since: holder.since?.rfc3339
                         )

@@ -147,13 +147,14 @@ extension WorkspaceAgent {
         case .busy:
             self.holder = (failure.holder ?? "someone else", failure.since)
             let since = failure.since.map { " since \($0)" } ?? ""
-            self.fail(
-                """
-                The service is intercepted by \(failure.holder ?? "someone else")\(since). Ask them to stop it, or take it \
-                over with --takeover.
-                """,
-                isBusy: true
-            )
+            let who = failure.holder ?? "someone else"
+            // It was asked for, and not granted.
+            let isDenied = self.configuration.takesOver && !self.isStarted
+            let way =
+                isDenied
+                ? "Ask them to stop it: this sidecar was started without --allow-takeover."
+                : "Ask them to stop it, or take it over with --takeover."
+            self.fail("The service is intercepted by \(who)\(since). \(way)", isBusy: true)
         case .port, .unsupported, .internal: self.fail("The sidecar refused: \(failure.reason).")
         }
     }

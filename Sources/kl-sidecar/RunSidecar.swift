@@ -110,6 +110,12 @@ struct RunSidecar: ParsableCommand {
     )
     var ephemeral = false
 
+    @Flag(help: "Let a workspace take the service from the one that has it.")
+    var allowTakeover = false
+
+    @Flag(help: "Let a workspace have clients reset where it can't answer, in place of the original's answer.")
+    var allowRefuse = false
+
     @Flag(help: "Print the ready line again, with who intercepts, each time that this changes.")
     var announceIntercepts = false
 
@@ -185,6 +191,8 @@ struct RunSidecar: ParsableCommand {
             log: log
         )
         configuration.nodeAddresses = Set(self.nodeAddress)
+        configuration.allowsTakeover = self.allowTakeover
+        configuration.allowsRefuse = self.allowRefuse
         if let peersFile = self.peersFile { configuration.peers += try PeersFile(contentsOf: peersFile).keys }
         configuration.presharedKey = try self.agent.presharedKey()
         configuration.tunnel.linger = self.linger

@@ -65,7 +65,8 @@ def test_original_answers_while_nothing_listens_in_the_workspace(make_pair, webs
 
 def test_unavailable_workspace_can_be_a_refusal(make_pair, webs):
     local = ("127.0.0.1", free_port())
-    pair = make_pair(original=webs[0].address, local=local, workspace=["--on-unavailable", "refuse"]).start()
+    refuse = {"sidecar": ["--allow-refuse"], "workspace": ["--on-unavailable", "refuse"]}
+    pair = make_pair(original=webs[0].address, local=local, **refuse).start()
     assert sockets.attempt(pair.public, b"GET / HTTP/1.1\r\n\r\n") == (b"", "reset")
     assert webs[0].requests == 0
 

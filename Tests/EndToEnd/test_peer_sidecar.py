@@ -31,8 +31,8 @@ PORT = 8080
 class Setup:
     """An original service, a sidecar in front of it, and keys of workspaces that it accepts."""
 
-    def __init__(self, folder, psk=None, keys=1, flags=()):
-        self.folder, self.psk, self.flags = folder, psk, flags
+    def __init__(self, folder, psk=None, keys=1, flags=(), rights=("--allow-refuse",)):
+        self.folder, self.psk, self.flags, self.rights = folder, psk, flags, rights
         self.keys = [generate_key() for _ in range(keys)]
         self.own = generate_key()
         self.tcp, self.front = ("127.0.0.1", free_port()), ("127.0.0.1", free_port())
@@ -52,6 +52,7 @@ class Setup:
             *("--listen-tcp", "%s:%d" % self.tcp),
             *("--service-port", f"{PORT}:127.0.0.1:{self.original.port}"),
             *("--divert", "listen=%s:%d" % self.front),
+            *self.rights,
             *self.flags,
         )
         self.stack.callback(self.program.close)
@@ -595,7 +596,7 @@ def test_a_key_that_is_not_accepted_gets_nothing(setup):
 
 
 def test_two_keys_and_one_diversion(tmp_path):
-    setup = Setup(tmp_path, keys=2)
+    setup = Setup(tmp_path, keys=2, flags=["--allow-takeover"])
     with setup.stack:
         first = setup.started()
         second = setup.workspace(1)

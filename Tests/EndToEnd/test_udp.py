@@ -161,7 +161,7 @@ def test_what_nobody_takes_is_refused(processes, binaries, folder, host):
 
 def test_refused_where_the_workspace_is_to_be_had_alone(service):
     service.serve("original")
-    service.start_sidecar()
+    service.start_sidecar("--allow-refuse")
     service.start_workspace("--on-unavailable", "refuse")
     assert who(service.public, timeout=1) is None
     service.serve("ada")

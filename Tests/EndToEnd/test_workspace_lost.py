@@ -241,7 +241,8 @@ def test_workspace_with_another_key_waits_its_turn(make_pair, webs, processes, b
 def test_takeover_moves_new_connections_and_keeps_open_ones(make_pair, closing, processes, binaries):
     original, first, second = closing(Server(echo)), closing(Server(echo)), closing(Server(echo))
     other = KeyPair()
-    pair = make_pair(original=original.address, local=first.address, sidecar=["--peer", other.public]).start()
+    sidecar = ["--peer", other.public, "--allow-takeover"]
+    pair = make_pair(original=original.address, local=first.address, sidecar=sidecar).start()
     with connect(pair.public) as held:
         exchange(held, b"before")
         flags = pair.workspace_flags()

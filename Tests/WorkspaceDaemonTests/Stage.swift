@@ -152,7 +152,7 @@ final class Stage: Environment {
         let agent = try await loop.submit {
             var log = Logger(label: "sidecar") { _ in SwiftLogNoOpLogHandler() }
             log.logLevel = .critical
-            let configuration = SidecarAgent.Configuration(
+            var configuration = SidecarAgent.Configuration(
                 staticKey: key,
                 peers: peers,
                 tunnelAddress: Endpoint(host: "127.0.0.1", port: 0),
@@ -160,6 +160,8 @@ final class Stage: Environment {
                 divert: .listen(Endpoint(host: "127.0.0.1", port: 0)),
                 log: log
             )
+            configuration.allowsTakeover = true
+            configuration.allowsRefuse = true
             return NIOLoopBound(SidecarAgent(configuration, eventLoop: loop), eventLoop: loop)
         }.get()
         let ready = try await loop.flatSubmit { agent.value.start() }.get()

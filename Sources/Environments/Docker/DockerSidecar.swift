@@ -169,6 +169,8 @@ struct SidecarContainer: Equatable, Sendable {
         words += ["--peer", self.holder.publicKey]
         for port in self.ports { words += ["--service-port", "\(port)"] }
         for gateway in self.gateways { words += ["--node-address", gateway] }
+        // Whose the service is, the claim decides.
+        words += ["--allow-takeover", "--allow-refuse"]
         words += ["--linger", "10m", "--ephemeral", "--announce-intercepts", "--log-format", "text"]
         return words
     }

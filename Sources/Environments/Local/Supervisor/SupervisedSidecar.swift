@@ -123,6 +123,8 @@ final class SupervisedSidecar {
         let common = [
             "run", "--listen-tcp", "127.0.0.1:\(tunnel.port)", "--listen-udp", "127.0.0.1:\(self.datagramPort)",
             "--peers-file", self.context.folder.peers,
+            // Whose the service is, the record decides.
+            "--allow-takeover", "--allow-refuse",
         ]
         switch self.service.diversion {
         case .listen:
