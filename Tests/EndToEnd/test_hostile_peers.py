@@ -1,0 +1,221 @@
+"""An accepted key that floods, in both roles, beside a good one: what it gets is bounded, and every request is answered."""
+
+import contextlib
+import json
+import socket
+import struct
+import threading
+import time
+from collections import deque
+
+import pytest
+from harness.waiting import eventually
+from peer import wire
+from peer.handshake import NO_PSK, Initiation, as_text, generate_key, public_key, random_index, timestamp
+from peer.initiator import LIMITS
+from peer.programs import Program, folder, get, http, key_file, response
+from peer.programs import Service as LocalServer
+from test_peer_sidecar import PORT
+from test_peer_sidecar import Setup as SidecarSetup
+from test_peer_workspace import Setup as WorkspaceSetup
+
+pytestmark = [
+    pytest.mark.skipif(not folder(), reason="no programs: KL_BIN is unset and nothing was built"),
+    pytest.mark.filterwarnings("ignore:One of ephemeral keypairs"),
+]
+
+LOG_LINES = 20  # at once, and one each 10 s
+REQUESTS = 30
+
+
+def good_workspace(setup, tmp_path):
+    """A real workspace with the setup's first key, which has the service."""
+    local = LocalServer(http("good"))
+    setup.stack.callback(local.close)
+    sidecar = "%s@tcp:%s:%d" % (as_text(public_key(setup.own)), *setup.tcp)
+    key = key_file(tmp_path / "good.key", setup.keys[0])
+    arguments = ["--private-key-file", key, "--sidecar", sidecar, "--map", f"{PORT}:{local.port}"]
+    program = Program(tmp_path / "good.log", "kl-workspace", "run", *arguments)
+    setup.stack.callback(program.close)
+    eventually("the good workspace answers", lambda: get(setup.front) == "good", 10)
+    return program
+
+
+@contextlib.contextmanager
+def meanwhile(action):
+    """Again and again, in a thread, until the body has ended."""
+    ended, failures = threading.Event(), []
+
+    def run():
+        try:
+            while not ended.is_set():
+                action()
+        except Exception as error:
+            failures.append(error)
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join(20)
+    assert not failures, failures
+
+
+UNKNOWN = b'{"type":"an unknown one"}'
+REFUSED = b'{"type":"start","generation":1,"ports":[{"service":9}],"drainSeconds":601}'
+
+
+@pytest.mark.parametrize("json_text", [UNKNOWN, REFUSED], ids=["unknown", "refused"])
+def test_control_messages_of_one_key_beside_another(tmp_path, json_text):
+    setup = SidecarSetup(tmp_path, keys=2)
+    with setup.stack:
+        good_workspace(setup, tmp_path)
+        loud = setup.workspace(1, max_data=1 << 30, max_stream_data=1 << 30)
+        connection = loud.wait_connected()
+        loud.messages = deque(maxlen=100)
+        control = connection.streams[0]
+        said = (struct.pack(">I", len(json_text)) + json_text) * 200
+
+        def say():
+            with loud.changed:
+                if len(control.sending.kept) < 1 << 18:
+                    control.sending.write(said)
+            loud.wake()
+            time.sleep(0.001)
+
+        with meanwhile(say):
+            loud.wait_message("failed")
+            for _ in range(REQUESTS):
+                assert get(setup.front) == "good"
+        assert not connection.closed
+
+
+def test_messages_full_of_pings_beside_another(tmp_path):
+    setup = SidecarSetup(tmp_path, keys=2)
+    with setup.stack:
+        good_workspace(setup, tmp_path)
+        loud = setup.workspace(1)
+        connection = loud.wait_connected()
+
+        def ping():
+            with loud.changed:
+                carrier = connection.carrier
+                if carrier and len(carrier.outgoing) < 1 << 18:
+                    carrier.queue(connection.session.seal(connection.number, b"\1" * 16_000))
+                    connection.number += 1
+            loud.wake()
+            time.sleep(0.001)
+
+        with meanwhile(ping):
+            for _ in range(REQUESTS):
+                assert get(setup.front) == "good"
+        assert not connection.closed
+
+
+def initiation(setup, key, last):
+    """Of this key, to be sent by hand: its message and its timestamp."""
+    parameters = wire.Parameters(bytes(8), **LIMITS)
+    stamp = timestamp(last)
+    made = Initiation(setup.keys[key], public_key(setup.own), NO_PSK, random_index({}), stamp, parameters)
+    return struct.pack(">I", len(made.message)) + made.message, stamp
+
+
+def test_an_initiation_that_is_repeated_keeps_no_other_key_out(tmp_path):
+    """As fast as a stream takes it, on a stream on which it was answered."""
+    setup = SidecarSetup(tmp_path, keys=2)
+    with setup.stack:
+        stamp = bytes(12)
+
+        def repeat():
+            # One that says nothing new is closed after 5 s: then there is the next.
+            nonlocal stamp
+            with socket.create_connection(setup.tcp) as stream, contextlib.suppress(OSError):
+                message, stamp = initiation(setup, 1, stamp)
+                stream.sendall(message)
+                stream.settimeout(10)
+                assert stream.recv(4_096)
+                while not ended.is_set():
+                    stream.sendall(message * 50)
+
+        ended = threading.Event()
+        with meanwhile(repeat):
+            for _ in range(5):
+                workspace = setup.workspace(0)
+                workspace.wait_connected()
+                workspace.shut()
+            ended.set()
+
+
+def test_a_service_that_is_taken_and_left_again_and_again(tmp_path):
+    """Each time may change the kernel's rules, and is worth a line of the log."""
+    setup = SidecarSetup(tmp_path, keys=1)
+    with setup.stack:
+        workspace = setup.workspace()
+        workspace.wait_connected()
+        pairs, began = 25, time.monotonic()
+        for number in range(pairs):
+            ports = [{"service": PORT}]
+            start = {"type": "start", "generation": number, "workspace": "x", "ports": ports, "drainSeconds": 0}
+            workspace.send_control(start)
+            workspace.send_control({"type": "stop"})
+        for number in range(pairs):
+            assert workspace.wait_message("started", timeout=30)["generation"] == number
+        took = time.monotonic() - began
+        # 16 at once and 10 a second: 34 of the 50 wait.
+        assert took > 2, took
+        lines = [line for line in setup.program.log.read_text().splitlines() if "key=" in line]
+        assert len(lines) <= LOG_LINES + 1 + took / 10, lines
+        assert get(setup.front) == "original"
+
+
+def test_a_sidecar_that_says_withdrawn_again_and_again(tmp_path):
+    """What the workspace owes it is one `start`, and no more than one each second."""
+    setup = WorkspaceSetup(tmp_path)
+    with setup.stack:
+        sidecar = setup.sidecar
+        json_text = b'{"type":"withdrawn"}'
+        said = (struct.pack(">I", len(json_text)) + json_text) * 1_000
+        control = sidecar.connection.streams[0]
+        began, starts = time.monotonic(), 0
+        for _ in range(3):
+            with sidecar.changed:
+                control.sending.write(said)
+            sidecar.wake()
+            sidecar.wait(lambda: not control.sending.kept, 20, "all to be acknowledged")
+            time.sleep(0.5)
+        assert setup.request()[1] == response("workspace")
+        with sidecar.changed:
+            starts = sum(message["type"] == "start" for message in sidecar.messages)
+        took = time.monotonic() - began
+        print(f"{starts} starts after 3,000 withdrawn in {took:.1f} s")
+        assert 1 <= starts <= 2 + took
+
+
+def test_streams_come_out_of_the_descriptors_that_there_are(tmp_path):
+    setup = WorkspaceSetup(tmp_path)
+    with setup.stack:
+        assert setup.sidecar.answered[-1].max_streams <= 8_192
+        setup.program.close()
+        # A program's name that begins at the root is taken as it is.
+        limited = ["/usr/bin/prlimit", "--nofile=256:256", folder() / "kl-workspace"]
+        where = "%s@tcp:%s:%d" % (as_text(setup.sidecar.public), *setup.sidecar.address)
+        program = Program(tmp_path / "few.log", *limited, "run", "--sidecar", where, *setup.arguments)
+        setup.stack.callback(program.close)
+        setup.sidecar.wait_message("start")
+        assert setup.sidecar.answered[-1].max_streams == 102
+
+
+@pytest.mark.parametrize("flag", ["takeover", "refuse"])
+def test_rights_that_a_sidecar_was_not_given(tmp_path, flag):
+    setup = SidecarSetup(tmp_path, keys=2, rights=[])
+    with setup.stack:
+        first, second = setup.started(), setup.workspace(1)
+        second.wait_connected()
+        more = {"takeover": True} if flag == "takeover" else {"onUnavailable": "refuse"}
+        second.start(1, PORT, **more)
+        failed = second.wait_message("failed", "started")
+        assert failed["code"] == ("busy" if flag == "takeover" else "unsupported"), json.dumps(failed)
+        assert f"--allow-{flag}" in failed["reason"]
+        assert not first.messages or first.messages[-1]["type"] != "withdrawn"
