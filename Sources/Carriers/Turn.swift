@@ -28,10 +28,15 @@ public struct Turn {
 }
 
 extension EventLoop {
-    /// Runs it in the loop's next turn, after what has come for others meanwhile. (SwiftNIO runs what `execute` is given before it
-    /// looks at sockets again, also from within such a call: only what isn't due yet waits.)
+    /// Runs it in the loop's next turn, after what has come for others meanwhile.
+    ///
+    /// SwiftNIO runs what is due, also what became due while it did that, before it looks at sockets again. So it is to be due in
+    /// a while, counted from when what is due now has run.
     @discardableResult
     public func inNextTurn(_ body: @escaping () -> Void) -> Scheduled<Void> {
-        self.assumeIsolated().scheduleTask(in: .microseconds(20), body)
+        self.assumeIsolated().scheduleTask(in: .zero) {
+            self.assumeIsolated().scheduleTask(in: .microseconds(20), body)
+            return
+        }
     }
 }
