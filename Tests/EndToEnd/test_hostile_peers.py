@@ -162,6 +162,7 @@ def test_a_service_that_is_taken_and_left_again_and_again(tmp_path):
             workspace.send_control({"type": "stop"})
         for number in range(pairs):
             assert workspace.wait_message("started", timeout=30)["generation"] == number
+        assert workspace.wait_message("stopped", timeout=30)
         took = time.monotonic() - began
         # 16 at once and 10 a second: 34 of the 50 wait.
         assert took > 2, took
