@@ -446,11 +446,14 @@ import Testing
             var turnedAway = 0
             for _ in 0..<(64 + 5) {
                 let client = try #require(try JSONLinesClient(path: socket))
-                if case .message = try client.receive(DaemonReply.self, within: 5_000) {
-                    clients.append(client)
-                } else {
+                guard case .message = try client.receive(DaemonReply.self, within: 5_000) else {
                     turnedAway += 1
+                    continue
                 }
+                // One that has asked nothing would give way to the next.
+                try client.send(DaemonRequest.status)
+                guard case .message = try client.receive(DaemonReply.self, within: 5_000) else { continue }
+                clients.append(client)
             }
             return (clients.count, turnedAway)
         }
