@@ -1,3 +1,4 @@
+import CNetlink
 public import NIOCore
 
 #if canImport(Glibc)

@@ -63,6 +63,8 @@ struct SocketDiagnosis: ~Copyable {
                 flags: NLM_F_REQUEST | NLM_F_DUMP
             )
             request.1.idiag_states = Self.liveStates
+            // The kernel tells of a subflow's protocol only where this is asked for.
+            request.1.idiag_ext = 1 << UInt8(INET_DIAG_INFO - 1)
             switch side {
             case .local: request.1.id.idiag_sport = port.bigEndian
             case .remote: request.1.id.idiag_dport = port.bigEndian

@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 
@@ -62,7 +63,7 @@ def run(pair, processes, binaries, folder):
     files = {name: key.write(folder / f"{name}.key") for name, key in keys.items()}
     command = [sys.executable, "-B", PROGRAMS / "who_server.py", "--name", "ada", "--host", "127.0.0.1", "--port"]
 
-    def start(*flags):
+    def start(*flags, workspace=()):
         port = free_port()
         processes.start("ada", [*command, port]).first_line(30)
         arguments = ["--netns", f"pid:{pair.service.pid}", "--listen-tcp", "127.0.0.1:0", "--divert", "redirect"]
@@ -70,7 +71,7 @@ def run(pair, processes, binaries, folder):
         sidecar = Sidecar(processes, binaries, ["--private-key-file", files["sidecar"], *arguments])
         there = endpoint(keys["sidecar"].public, *sidecar.tunnel)
         arguments = ["--private-key-file", files["workspace"], "--sidecar", there, "--map", f"8080:{port}"]
-        return sidecar, Workspace(processes, binaries, arguments)
+        return sidecar, Workspace(processes, binaries, [*arguments, *workspace])
 
     return start
 
@@ -291,3 +292,42 @@ def test_a_service_of_a_local_environment_that_keeps_its_port(pair, make_develop
         mine.kill()
         mine.wait()
     ada.ok("env", "down")
+
+
+MULTIPATH = """
+import socket, sys
+if sys.argv[1] == "serve":
+    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, 262)
+    listener.bind(("", 8084))
+    listener.listen()
+    print("ready", flush=True)
+    connections = []
+    while True:
+        connections.append(listener.accept())
+client = socket.socket(socket.AF_INET, socket.SOCK_STREAM, int(sys.argv[1]))
+client.connect(("10.111.0.2", 8084))
+print("open", flush=True)
+client.recv(1)
+"""
+
+
+def multipath_is_there():
+    try:
+        socket.socket(socket.AF_INET, socket.SOCK_STREAM, 262).close()
+    except OSError:
+        return False
+    return True
+
+
+@pytest.mark.skipif(not multipath_is_there(), reason="this kernel has no Multipath TCP")
+def test_the_log_tells_of_multipath_connections(pair, run, processes):
+    """Nothing but its two programs ends one of those to the original: they wait for a minute, and the log says why."""
+    command = [sys.executable, "-S", "-c", MULTIPATH]
+    processes.start("multipath", [*pair.service.prefix, *command, "serve"]).first_line(30)
+    processes.start("plain client", [*pair.client.prefix, *command, "6"]).first_line(30)
+    processes.start("multipath client", [*pair.client.prefix, *command, "262"]).first_line(30)
+    # Nothing listens where that goes: what was open before is ended all the same.
+    sidecar, _ = run("--service-port", "8084", workspace=("--map", f"8084:{free_port()}", "--drain", "100ms"))
+    eventually("the log tells", lambda: "Multipath TCP" in sidecar.process.log(), 30)
+    (line,) = [line for line in sidecar.process.log().splitlines() if "Multipath TCP" in line]
+    assert "count=1" in line
