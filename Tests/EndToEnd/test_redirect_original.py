@@ -217,7 +217,7 @@ def test_while_nothing_listens_the_original_sees_its_clients_own_address(redirec
 
 def test_with_refuse_clients_are_refused_however_long_nothing_listens(redirected):
     redirected.serve("original", PORT, "::")
-    redirected.start_sidecar()
+    redirected.start_sidecar("--allow-refuse")
     local = free_port()
     redirected.start_workspace(f"{PORT}:{local}", "--on-unavailable", "refuse")
     until = time.monotonic() + 3

@@ -310,7 +310,8 @@ struct DockerArgumentsTests {
         #expect(
             words[words.index(after: image)...].joined(separator: " ")
                 == "run --listen-tcp 0.0.0.0:0 --listen-udp 0.0.0.0:0 --divert redirect --peer \(key) --service-port 80 --service-port 443 --service-port 53/udp"
-                + " --node-address 10.0.0.1 --node-address fd00::1 --linger 10m --ephemeral --announce-intercepts"
+                + " --node-address 10.0.0.1 --node-address fd00::1 --allow-takeover --allow-refuse"
+                + " --linger 10m --ephemeral --announce-intercepts"
                 + " --log-format text"
         )
     }
