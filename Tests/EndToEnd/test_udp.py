@@ -145,7 +145,7 @@ def test_what_nobody_takes_is_refused(processes, binaries, folder, host):
     service = Service(processes, binaries, folder, host=host)
     if host == "0.0.0.0":
         service.public = ("127.0.0.2", service.public[1])
-    service.start_sidecar()
+    service.start_sidecar("--allow-refuse")
     assert is_refused(service.public)
     workspace = service.start_workspace()
     assert is_refused(service.public)

@@ -87,6 +87,7 @@ def run(pair, processes, binaries, folder, closing):
             start_server(processes, "ada", port)
         arguments = ["--netns", f"pid:{pair.service.pid}", "--listen-tcp", "127.0.0.1:0", "--divert", "redirect"]
         arguments += ["--service-port", f"{PORT}/udp", "--peer", keys["workspace"].public, "--dead-after", "1s", *flags]
+        arguments += ["--allow-refuse"] if refuses else []
         sidecar = Sidecar(processes, binaries, ["--private-key-file", files["sidecar"], *arguments])
         there = endpoint(keys["sidecar"].public, *sidecar.tunnel)
         arguments = ["--private-key-file", files["workspace"], "--sidecar", there, "--map", f"{PORT}:{port}/udp"]
