@@ -24,9 +24,10 @@ import Darwin
 /// size just before the read, and that is where the question is put. It takes 0.2 µs; sending and reading 64 bytes takes 4.7.
 /// Only a byte that comes between the question and a read that would have found nothing isn't recognized; NIO makes such a
 /// read only behind one that has filled its buffer.
+///
+/// Sendable, since NIO wants that of an allocator. Unchecked is safe: it is touched on the channel's event loop alone, where NIO
+/// reads and where the handlers are.
 public final class UrgentInput: @unchecked Sendable {
-    // Sendable, since NIO wants that of an allocator: it is touched on the channel's event loop alone, where NIO reads and
-    // where the handlers are.
     /// The channel's, which is open whenever it reads; -1: none, or not TCP's. The channel itself isn't kept: it has the
     /// allocator, and so this.
     private var descriptor: CInt
