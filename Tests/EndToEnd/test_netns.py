@@ -1,7 +1,6 @@
 """A sidecar that diverts in the network namespace of a process which knows nothing of it: on a plain host, without Docker."""
 
 import json
-import os
 import signal
 import socket
 import subprocess
@@ -9,27 +8,22 @@ import sys
 
 import pytest
 
-from harness import machine as machines
-from harness.agents import Sidecar, Workspace, endpoint
+from harness.cable import Cable, RedirectingAgents
 from harness.docker_project import PROGRAMS
 from harness.keys import KeyPair
+from harness.machine import needs_root
 from harness.ports import free_port
 from harness.waiting import eventually
 from harness.web import WebServer
 
-V4, V6 = "10.111.0.2", "fd6b:6c01::2"
+V4, V6 = "10.111.0.2", "fd6b:6c00:111::2"
 
 
-class Pair:
-    """A service's network and a client's, joined by a cable."""
+class Pair(Cable):
+    """A web service's network and a client's."""
 
     def __init__(self, processes):
-        self.service, self.client = machines.Machine(), machines.Machine()
-        self.client.run("ip", "link", "add", "v0", "type", "veth", "peer", "name", "eth0", "netns", self.service.pid)
-        for machine, device, last in ((self.service, "eth0", 2), (self.client, "v0", 1)):
-            machine.run("ip", "address", "add", f"10.111.0.{last}/24", "dev", device)
-            machine.run("ip", "address", "add", f"fd6b:6c01::{last}/64", "dev", device, "nodad")
-            machine.run("ip", "link", "set", device, "up")
+        super().__init__(111)
         command = [*self.service.prefix, sys.executable, "-B", PROGRAMS / "who_server.py"]
         self.original = processes.start("original", [*command, "--name", "original", "--port", "8080"])
         self.original.first_line(30)
@@ -39,39 +33,24 @@ class Pair:
         said = (machine or self.client).run(*command, "--timeout", timeout, check=False)
         return said.split()[0] if said else None
 
-    def rules(self):
-        return self.service.run("nft", "-s", "list", "ruleset")
-
-    def close(self):
-        self.service.close()
-        self.client.close()
-
 
 @pytest.fixture
 def pair(processes, closing):
-    if os.geteuid() != 0:
-        if os.environ.get("KL_REQUIRE_ENGINE") == "1":
-            pytest.fail("network namespaces need root. (KL_REQUIRE_ENGINE=1)", pytrace=False)
-        pytest.skip("network namespaces need root. Run the tests as root")
+    needs_root()
     return closing(Pair(processes))
 
 
 @pytest.fixture
 def run(pair, processes, binaries, folder):
     """Starts a sidecar in the service's namespace, and a workspace for it with a server of its own."""
-    keys = {"sidecar": KeyPair(), "workspace": KeyPair()}
-    files = {name: key.write(folder / f"{name}.key") for name, key in keys.items()}
+    agents = RedirectingAgents(processes, binaries, folder, pair.service)
     command = [sys.executable, "-B", PROGRAMS / "who_server.py", "--name", "ada", "--host", "127.0.0.1", "--port"]
 
     def start(*flags, workspace=()):
         port = free_port()
         processes.start("ada", [*command, port]).first_line(30)
-        arguments = ["--netns", f"pid:{pair.service.pid}", "--listen-tcp", "127.0.0.1:0", "--divert", "redirect"]
-        arguments += ["--service-port", "8080", "--peer", keys["workspace"].public, *flags]
-        sidecar = Sidecar(processes, binaries, ["--private-key-file", files["sidecar"], *arguments])
-        there = endpoint(keys["sidecar"].public, *sidecar.tunnel)
-        arguments = ["--private-key-file", files["workspace"], "--sidecar", there, "--map", f"8080:{port}"]
-        return sidecar, Workspace(processes, binaries, [*arguments, *workspace])
+        sidecar = agents.start_sidecar(8080, flags=flags)
+        return sidecar, agents.start_workspace(f"8080:{port}", flags=workspace)
 
     return start
 

@@ -7,17 +7,16 @@ import sys
 
 import pytest
 
-from harness import machine as machines
-from harness.agents import Sidecar, Workspace, endpoint
+from harness.cable import Cable, RedirectingAgents
 from harness.docker_project import PROGRAMS
-from harness.keys import KeyPair
+from harness.machine import needs_root
 from harness.ports import free_port
 from harness.udp import free_datagram_port, start_server
 from harness.waiting import eventually
 
 PORT = 8080
-V4, V6 = "10.113.0.2", "fd6b:6c03::2"
-OTHERS = ("10.113.0.22", "10.114.0.2", "fd6b:6c03::22", "10.115.0.1", "fd6b:6c04::1")
+V4, V6 = "10.113.0.2", "fd6b:6c00:113::2"
+OTHERS = ("10.113.0.22", "10.114.0.2", "fd6b:6c00:113::22", "10.115.0.1", "fd6b:6c00:115::1")
 
 # Who answers each of the clients: protocol, address, device or "-", source or "-".
 ASK = """
@@ -67,29 +66,23 @@ while True:
 OUTSIDE = [(address, "-", "-") for address in (V4, V6, *OTHERS)] + [("LINK%v0", "-", "-")]
 INSIDE = (
     [(address, "-", "-") for address in (V4, V6, *OTHERS, "LINK%eth0")]
-    + [(address, "eth0", "-") for address in (V4, V6, "10.113.0.22", "fd6b:6c03::22", "LINK%eth0")]
-    + [(V4, "lo", "-"), (V4, "-", "127.0.0.1"), (V6, "-", "::1"), (V6, "-", "fd6b:6c03::22")]
+    + [(address, "eth0", "-") for address in (V4, V6, "10.113.0.22", "fd6b:6c00:113::22", "LINK%eth0")]
+    + [(V4, "lo", "-"), (V4, "-", "127.0.0.1"), (V6, "-", "::1"), (V6, "-", "fd6b:6c00:113::22")]
 )
 LOOPBACK = [(address, device, "-") for address in ("127.0.0.1", "127.0.0.9", "::1") for device in ("-", "lo")]
 
 
-class Pair:
-    """A service's network with several addresses, and a client's, joined by a cable."""
+class Pair(Cable):
+    """A service's network with several addresses, and a client's."""
 
     def __init__(self, processes):
-        self.service, self.client = machines.Machine(), machines.Machine()
-        self.client.run("ip", "link", "add", "v0", "type", "veth", "peer", "name", "eth0", "netns", self.service.pid)
-        for machine, device, last in ((self.service, "eth0", 2), (self.client, "v0", 1)):
-            for address in (f"10.113.0.{last}/24", f"10.114.0.{last}/24"):
-                machine.run("ip", "address", "add", address, "dev", device)
-            machine.run("ip", "address", "add", f"fd6b:6c03::{last}/64", "dev", device, "nodad")
-            machine.run("ip", "link", "set", device, "up")
+        super().__init__(113, 114)
         self.service.run("ip", "address", "add", "10.113.0.22/24", "dev", "eth0")
-        self.service.run("ip", "address", "add", "fd6b:6c03::22/64", "dev", "eth0", "nodad")
+        self.service.run("ip", "address", "add", "fd6b:6c00:113::22/64", "dev", "eth0", "nodad")
         self.service.run("ip", "address", "add", "10.115.0.1/32", "dev", "lo")
-        self.service.run("ip", "address", "add", "fd6b:6c04::1/128", "dev", "lo", "nodad")
+        self.service.run("ip", "address", "add", "fd6b:6c00:115::1/128", "dev", "lo", "nodad")
         self.client.run("ip", "route", "add", "10.115.0.1", "via", V4)
-        self.client.run("ip", "route", "add", "fd6b:6c04::1", "via", V6)
+        self.client.run("ip", "route", "add", "fd6b:6c00:115::1", "via", V6)
         self.link = eventually("the service has a link-local address", self._link_local, 5)
         command = [*self.service.prefix, sys.executable, "-B", PROGRAMS / "who_server.py"]
         processes.start("original", [*command, "--name", "original", "--port", PORT]).first_line(30)
@@ -110,25 +103,17 @@ class Pair:
         said = machine.run(sys.executable, "-B", "-S", "-c", ASK, *lines).split()
         return dict(zip(lines, said, strict=True))
 
-    def close(self):
-        self.service.close()
-        self.client.close()
-
 
 @pytest.fixture
 def pair(processes, closing):
-    if os.geteuid() != 0:
-        if os.environ.get("KL_REQUIRE_ENGINE") == "1":
-            pytest.fail("network namespaces need root. (KL_REQUIRE_ENGINE=1)", pytrace=False)
-        pytest.skip("network namespaces need root. Run the tests as root")
+    needs_root()
     return closing(Pair(processes))
 
 
 @pytest.fixture
 def run(pair, processes, binaries, folder):
     """Starts a sidecar in the service's namespace, and a workspace for it with servers of its own."""
-    keys = {"sidecar": KeyPair(), "workspace": KeyPair()}
-    files = {name: key.write(folder / f"{name}.key") for name, key in keys.items()}
+    agents = RedirectingAgents(processes, binaries, folder, pair.service)
     command = [sys.executable, "-B", PROGRAMS / "who_server.py", "--name", "ada", "--host", "127.0.0.1", "--port"]
 
     def start(*flags, serves=True):
@@ -136,14 +121,8 @@ def run(pair, processes, binaries, folder):
         if serves:
             processes.start("ada", [*command, port]).first_line(30)
             start_server(processes, "ada", datagram_port)
-        arguments = ["--netns", f"pid:{pair.service.pid}", "--listen-tcp", "127.0.0.1:0", "--divert", "redirect"]
-        arguments += ["--service-port", str(PORT), "--service-port", f"{PORT}/udp"]
-        arguments += ["--peer", keys["workspace"].public, *flags]
-        sidecar = Sidecar(processes, binaries, ["--private-key-file", files["sidecar"], *arguments])
-        there = endpoint(keys["sidecar"].public, *sidecar.tunnel)
-        arguments = ["--private-key-file", files["workspace"], "--sidecar", there]
-        arguments += ["--map", f"{PORT}:{port}", "--map", f"{PORT}:{datagram_port}/udp"]
-        return sidecar, Workspace(processes, binaries, arguments)
+        sidecar = agents.start_sidecar(PORT, f"{PORT}/udp", flags=flags)
+        return sidecar, agents.start_workspace(f"{PORT}:{port}", f"{PORT}:{datagram_port}/udp")
 
     return start
 

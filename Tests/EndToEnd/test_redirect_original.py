@@ -1,16 +1,15 @@
 """Behind a redirect: what the original's own network lets a client reach, and no more, while the workspace can't answer."""
 
 import base64
-import os
 import subprocess
 import sys
 import time
 
 import pytest
 
-from harness.agents import Sidecar, Workspace, endpoint
+from harness.cable import RedirectingAgents
 from harness.docker_project import PROGRAMS
-from harness.keys import KeyPair
+from harness.machine import needs_root
 from harness.networks import Networks, network_of
 from harness.ports import free_port
 from harness.udp import FixedClient, free_datagram_port, start_server
@@ -24,19 +23,17 @@ ROUTER_V6, SERVICE_V6 = "fd6b:6c03::1", "fd6b:6c03::2"
 PROBE = "User-Agent: kube-probe/1.30"
 
 
-class Redirected:
+class Redirected(RedirectingAgents):
     """A service's network, whose router is the neighbour that asks, and a sidecar and a workspace for it."""
 
     def __init__(self, processes, binaries, folder):
-        self.processes, self.binaries = processes, binaries
         self.networks = Networks("service")
-        self.service, self.neighbour = self.networks.service, self.networks.router
+        super().__init__(processes, binaries, folder, self.networks.service)
+        self.neighbour = self.networks.router
         self.service.run("ip", "address", "add", f"{SERVICE_V6}/64", "dev", "eth0", "nodad")
         self.neighbour.run("ip", "address", "add", f"{ROUTER_V6}/64", "dev", self.service.device, "nodad")
         self.addresses = (self.service.address, SERVICE_V6)
         self.neighbours = ("10.113.1.1", ROUTER_V6)
-        self.keys = {name: KeyPair() for name in ("sidecar", "workspace")}
-        self.files = {name: key.write(folder / f"{name}.key") for name, key in self.keys.items()}
 
     def serve(self, name, port, host, inside=True):
         """A web server in the service's network, or in the workspace's."""
@@ -45,15 +42,9 @@ class Redirected:
         server.first_line(30)
         return server
 
-    def start_sidecar(self, *flags, port=str(PORT)):
-        arguments = ["--netns", f"pid:{self.service.pid}", "--listen-tcp", "127.0.0.1:0", "--divert", "redirect"]
-        arguments += ["--service-port", port, "--peer", self.keys["workspace"].public, "--dead-after", "1s", *flags]
-        self.sidecar = Sidecar(self.processes, self.binaries, ["--private-key-file", self.files["sidecar"], *arguments])
-
-    def start_workspace(self, mapping, *flags):
-        there = endpoint(self.keys["sidecar"].public, *self.sidecar.tunnel)
-        arguments = ["--private-key-file", self.files["workspace"], "--sidecar", there, "--map", mapping, *flags]
-        self.workspace = Workspace(self.processes, self.binaries, arguments)
+    def start_sidecar(self, *ports, flags=()):
+        """One that sees within a second that its workspace is gone."""
+        return super().start_sidecar(*ports, flags=["--dead-after", "1s", *flags])
 
     def start_peer(self):
         """A workspace that is the tests' own."""
@@ -78,10 +69,7 @@ class Redirected:
 
 @pytest.fixture
 def redirected(processes, binaries, folder, closing):
-    if os.geteuid() != 0:
-        if os.environ.get("KL_REQUIRE_ENGINE") == "1":
-            pytest.fail("network namespaces need root. (KL_REQUIRE_ENGINE=1)", pytrace=False)
-        pytest.skip("network namespaces need root. Run the tests as root")
+    needs_root()
     return closing(Redirected(processes, binaries, folder))
 
 
@@ -90,7 +78,7 @@ def test_what_listens_on_the_loopback_alone_is_no_neighbours(redirected, host):
     """While nothing listens in the workspace, for the node's health probes, and while the workspace hangs."""
     redirected.serve("original", PORT, host)
     node = [word for address in redirected.neighbours for word in ("--node-address", address)]
-    redirected.start_sidecar(*node)
+    redirected.start_sidecar(PORT, flags=node)
     assert [redirected.ask(address) for address in redirected.addresses] == [None, None]
     redirected.start_workspace(f"{PORT}:{free_port()}")
     for address in redirected.addresses:
@@ -109,7 +97,7 @@ def test_what_listens_on_the_loopback_alone_is_no_neighbours(redirected, host):
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
 def test_a_datagram_service_on_the_loopback_alone_is_no_neighbours(redirected, host):
     start_server(redirected.processes, "original", PORT, host, redirected.service.prefix)
-    redirected.start_sidecar(port=f"{PORT}/udp")
+    redirected.start_sidecar(f"{PORT}/udp")
     redirected.start_workspace(f"{PORT}:{free_datagram_port()}/udp")
     for address in redirected.addresses:
         assert redirected.ask_datagram(address, timeout=0.5) == "-"
@@ -121,7 +109,7 @@ def test_what_listens_where_it_is_called_still_answers(redirected):
     """Each on one of the service's addresses alone, while nothing listens in the workspace."""
     for number, address in enumerate(redirected.addresses):
         redirected.serve(f"original-{number}", PORT, address)
-    redirected.start_sidecar()
+    redirected.start_sidecar(PORT)
     redirected.start_workspace(f"{PORT}:{free_port()}")
     for number, address in enumerate(redirected.addresses):
         assert redirected.ask(address)[0] == f"original-{number}"
@@ -132,8 +120,8 @@ def test_a_link_local_address_is_where_it_is_called(redirected):
     """The kernel tells it without its interface."""
     redirected.serve("original", PORT, "::")
     start_server(redirected.processes, "original", PORT, "::", redirected.service.prefix)
-    redirected.start_sidecar("--service-port", f"{PORT}/udp")
-    redirected.start_workspace(f"{PORT}:{free_port()}", "--map", f"{PORT}:{free_datagram_port()}/udp")
+    redirected.start_sidecar(PORT, f"{PORT}/udp")
+    redirected.start_workspace(f"{PORT}:{free_port()}", f"{PORT}:{free_datagram_port()}/udp")
 
     def place(machine, device):
         """Once the kernel has made sure that no other machine has it."""
@@ -192,9 +180,9 @@ def test_while_nothing_listens_the_original_sees_its_clients_own_address(redirec
     """And what it accepts meanwhile is its own for good: neither the server's return nor the start's drain time ends it."""
     own = [("original", neighbour) for neighbour in redirected.neighbours]
     redirected.serve("original", PORT, "::")
-    redirected.start_sidecar()
+    redirected.start_sidecar(PORT)
     local = free_port()
-    redirected.start_workspace(f"{PORT}:{local}", "--drain", "2s")
+    redirected.start_workspace(f"{PORT}:{local}", flags=["--drain", "2s"])
     started = time.monotonic()
     # The first is passed on by the sidecar.
     assert redirected.ask(redirected.service.address)[0] == "original"
@@ -217,9 +205,9 @@ def test_while_nothing_listens_the_original_sees_its_clients_own_address(redirec
 
 def test_with_refuse_clients_are_refused_however_long_nothing_listens(redirected):
     redirected.serve("original", PORT, "::")
-    redirected.start_sidecar("--allow-refuse")
+    redirected.start_sidecar(PORT, flags=["--allow-refuse"])
     local = free_port()
-    redirected.start_workspace(f"{PORT}:{local}", "--on-unavailable", "refuse")
+    redirected.start_workspace(f"{PORT}:{local}", flags=["--on-unavailable", "refuse"])
     until = time.monotonic() + 3
     while time.monotonic() < until:
         assert whom_it_sees(redirected) == [None, None]
@@ -231,10 +219,10 @@ def test_a_port_that_is_left_takes_no_other_with_it(redirected, closing):
     """Also not the UDP port of the same number, whose client always sends from one port."""
     redirected.serve("original", PORT, "::")
     start_server(redirected.processes, "original", PORT, "::", redirected.service.prefix)
-    redirected.start_sidecar("--service-port", f"{PORT}/udp")
+    redirected.start_sidecar(PORT, f"{PORT}/udp")
     datagrams = free_datagram_port()
     start_server(redirected.processes, "ada", datagrams)
-    redirected.start_workspace(f"{PORT}:{free_port()}", "--map", f"{PORT}:{datagrams}/udp")
+    redirected.start_workspace(f"{PORT}:{free_port()}", f"{PORT}:{datagrams}/udp")
     prefix = [*redirected.neighbour.prefix, sys.executable, "-B", "-u"]
     client = closing(FixedClient(redirected.service.address, PORT, 40_054, prefix))
     client.comes_to("ada", 5)
@@ -250,7 +238,7 @@ def test_a_server_on_another_machine_is_found_again(redirected):
     redirected.serve("original", PORT, "::")
     local, (address, _) = free_port(), redirected.neighbours
     with network_of(redirected.neighbour):
-        redirected.start_sidecar()
+        redirected.start_sidecar(PORT)
         redirected.start_workspace(f"{PORT}:{address}:{local}")
     own = ("original", address)
     redirected.ask(redirected.service.address)
@@ -266,7 +254,7 @@ def test_what_was_open_before_is_ended_on_each_port_that_is_asked_for(redirected
     other = PORT + 1
     for port in (PORT, other):
         redirected.serve(f"original-{port}", port, "::")
-    redirected.start_sidecar("--service-port", str(other))
+    redirected.start_sidecar(PORT, other)
     before = [closing(Held(redirected, port)) for port in (PORT, other)]
     peer = redirected.start_peer()
     try:

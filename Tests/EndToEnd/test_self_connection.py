@@ -5,7 +5,6 @@ Each machine here has two such ports; the other one of UDP is taken, of TCP the 
 
 import contextlib
 import json
-import os
 import subprocess
 import sys
 import time
@@ -46,10 +45,7 @@ print(client.recv(1000).split()[0].decode())
 
 @pytest.fixture
 def machine(closing):
-    if os.geteuid() != 0:
-        if os.environ.get("KL_REQUIRE_ENGINE") == "1":
-            pytest.fail("network namespaces need root. (KL_REQUIRE_ENGINE=1)", pytrace=False)
-        pytest.skip("network namespaces need root. Run the tests as root")
+    machines.needs_root()
     machine = closing(machines.Machine())
     machine.run("sysctl", "-qw", f"net.ipv4.ip_local_port_range={DEAD} {OTHER}")
     return machine

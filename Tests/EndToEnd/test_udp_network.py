@@ -12,6 +12,7 @@ import pytest
 from harness.bulk import BulkServer, Receiver, Sender, finish
 from harness.keys import KeyPair
 from harness.load import Load, ask, summary
+from harness.machine import needs_root
 from harness.networks import DistantPair, Networks, network_of
 from harness.servers import Server
 from harness.sockets import connect
@@ -28,10 +29,7 @@ FLOOD = os.path.join(os.path.dirname(__file__), "harness", "flood.py")
 @pytest.fixture
 def networks(closing):
     """A workspace's network, a service's and a stranger's, with a router between them."""
-    if os.geteuid() != 0:
-        if os.environ.get("KL_REQUIRE_ENGINE") == "1":
-            pytest.fail("network namespaces need root. (KL_REQUIRE_ENGINE=1)", pytrace=False)
-        pytest.skip("network namespaces need root. Run the tests as root")
+    needs_root()
     return closing(Networks("laptop", "service", "stranger"))
 
 

@@ -1,19 +1,17 @@
 """UDP services that are diverted in the kernel: the service keeps its port, and a client that always sends from one port moves."""
 
-import os
 import subprocess
 import sys
 
 import pytest
 
-from harness import machine as machines
-from harness.agents import Sidecar, Workspace, endpoint
+from harness.cable import Cable, RedirectingAgents
 from harness.docker_project import PROGRAMS
-from harness.keys import KeyPair
+from harness.machine import needs_root
 from harness.udp import FixedClient, LateServer, free_datagram_port, start_server
 from harness.waiting import eventually
 
-V4, V6 = "10.112.0.2", "fd6b:6c02::2"
+V4, V6 = "10.112.0.2", "fd6b:6c00:112::2"
 PORT = 5353
 FIXED = 40_053
 REFUSED = """
@@ -30,17 +28,11 @@ except OSError as error:
 ASK = [sys.executable, "-B", PROGRAMS / "udp_client.py", "--count", "1"]
 
 
-class Pair:
-    """A UDP service's network and a client's, joined by a cable."""
+class Pair(Cable):
+    """A UDP service's network and a client's."""
 
     def __init__(self, processes):
-        self.processes = processes
-        self.service, self.client = machines.Machine(), machines.Machine()
-        self.client.run("ip", "link", "add", "v0", "type", "veth", "peer", "name", "eth0", "netns", self.service.pid)
-        for machine, device, last in ((self.service, "eth0", 2), (self.client, "v0", 1)):
-            machine.run("ip", "address", "add", f"10.112.0.{last}/24", "dev", device)
-            machine.run("ip", "address", "add", f"fd6b:6c02::{last}/64", "dev", device, "nodad")
-            machine.run("ip", "link", "set", device, "up")
+        super().__init__(112)
         start_server(processes, "original", PORT, "::", self.service.prefix)
 
     def who(self, address=V4, machine=None, port=PORT, timeout=2):
@@ -56,28 +48,17 @@ class Pair:
         prefix = [*self.client.prefix, sys.executable, "-B", "-u"]
         return FixedClient(address, PORT, port, prefix)
 
-    def rules(self):
-        return self.service.run("nft", "-s", "list", "ruleset")
-
-    def close(self):
-        self.service.close()
-        self.client.close()
-
 
 @pytest.fixture
 def pair(processes, closing):
-    if os.geteuid() != 0:
-        if os.environ.get("KL_REQUIRE_ENGINE") == "1":
-            pytest.fail("network namespaces need root. (KL_REQUIRE_ENGINE=1)", pytrace=False)
-        pytest.skip("network namespaces need root. Run the tests as root")
+    needs_root()
     return closing(Pair(processes))
 
 
 @pytest.fixture
 def run(pair, processes, binaries, folder, closing):
     """Starts a sidecar in the service's namespace, and a workspace for it with a server of its own."""
-    keys = {"sidecar": KeyPair(), "workspace": KeyPair()}
-    files = {name: key.write(folder / f"{name}.key") for name, key in keys.items()}
+    agents = RedirectingAgents(processes, binaries, folder, pair.service)
 
     def start(*flags, serves=True, late=None, refuses=False):
         port = free_datagram_port()
@@ -85,14 +66,9 @@ def run(pair, processes, binaries, folder, closing):
             closing(LateServer("ada", port, late))
         elif serves:
             start_server(processes, "ada", port)
-        arguments = ["--netns", f"pid:{pair.service.pid}", "--listen-tcp", "127.0.0.1:0", "--divert", "redirect"]
-        arguments += ["--service-port", f"{PORT}/udp", "--peer", keys["workspace"].public, "--dead-after", "1s", *flags]
-        arguments += ["--allow-refuse"] if refuses else []
-        sidecar = Sidecar(processes, binaries, ["--private-key-file", files["sidecar"], *arguments])
-        there = endpoint(keys["sidecar"].public, *sidecar.tunnel)
-        arguments = ["--private-key-file", files["workspace"], "--sidecar", there, "--map", f"{PORT}:{port}/udp"]
-        arguments += ["--on-unavailable", "refuse"] if refuses else []
-        return sidecar, lambda: Workspace(processes, binaries, arguments)
+        allowed, wanted = (["--allow-refuse"], ["--on-unavailable", "refuse"]) if refuses else ([], [])
+        sidecar = agents.start_sidecar(f"{PORT}/udp", flags=["--dead-after", "1s", *allowed, *flags])
+        return sidecar, lambda: agents.start_workspace(f"{PORT}:{port}/udp", flags=wanted)
 
     return start
 
@@ -189,7 +165,6 @@ def test_fifty_clients_at_once(pair, run):
     askers = [subprocess.Popen([*map(str, command)], stdout=subprocess.PIPE, text=True) for _ in range(50)]
     for asker in askers:
         assert asker.communicate(timeout=120)[0].split() == ["ada"] * 20
-
 
 
 

@@ -8,6 +8,8 @@ import sys
 import time
 import uuid
 
+import pytest
+
 from .waiting import NotSeen, eventually
 
 CGROUPS = pathlib.Path("/sys/fs/cgroup")
@@ -23,6 +25,14 @@ print("ready", flush=True)
 while os.read(0, 1):
     pass
 """
+
+
+def needs_root():
+    """Ends the test where network namespaces can't be made."""
+    if os.geteuid() != 0:
+        if os.environ.get("KL_REQUIRE_ENGINE") == "1":
+            pytest.fail("network namespaces need root. (KL_REQUIRE_ENGINE=1)", pytrace=False)
+        pytest.skip("network namespaces need root. Run the tests as root")
 
 
 class Machine:
