@@ -4,7 +4,6 @@ import base64
 import json
 import pathlib
 import re
-import shutil
 import signal
 import socket
 import threading
@@ -32,10 +31,7 @@ def webs(closing):
 @pytest.fixture
 def clock(folder):
     """The environment of a program whose clock is so many seconds ahead."""
-    compiler = shutil.which("cc") or shutil.which("clang")
-    assert compiler, "no C compiler found; the Swift toolchain has one, clang"
-    library = folder / "clock.so"
-    programs.run(compiler, "-shared", "-fPIC", "-O1", "-o", library, CLOCK)
+    library = programs.compile_c(CLOCK, folder / "clock.so", "-shared", "-fPIC")
     return lambda ahead: {"LD_PRELOAD": str(library), "CLOCK_AHEAD": str(ahead)}
 
 

@@ -1,29 +1,16 @@
 """A reset comes behind the bytes that were received before it, as in TCP itself; and whoever is killed ends by a reset."""
 
-import fcntl
 import select
 import socket
-import struct
-import termios
 import threading
 
 import pytest
 from harness.servers import Server
-from harness.sockets import connect, ending, receive
+from harness.sockets import close_unread, connect, ending, receive, unsent
 from harness.waiting import eventually
 
 TOO_MANY = b"421 too many connections, try later\r\n"
 GREETING = b"220 hello\r\n"
-
-
-def unsent(connection):
-    return struct.unpack("i", fcntl.ioctl(connection, termios.TIOCOUTQ, bytes(4)))[0]
-
-
-def close_unread(connection):
-    """Closes while something of the other side's waits unread: the kernel ends the connection by a reset behind what was sent."""
-    select.select([connection], [], [], 30)
-    connection.close()
 
 
 @pytest.fixture(params=["intercepted", "passed on"])

@@ -20,6 +20,14 @@ def run(*arguments, deadline=60, **options):
     return done.stdout
 
 
+def compile_c(source, output, *flags):
+    """Compiles one C file, and returns the path of what was made."""
+    compiler = shutil.which("cc") or shutil.which("clang")
+    assert compiler, "no C compiler found; the Swift toolchain has one, clang"
+    run(compiler, "-O1", *flags, "-o", output, source)
+    return output
+
+
 def listening(host, port):
     """Waits until something accepts there."""
 

@@ -5,6 +5,7 @@ import fcntl
 import select
 import socket
 import struct
+import termios
 import threading
 import time
 
@@ -72,6 +73,17 @@ def send_in_background(connection, data):
             connection.shutdown(socket.SHUT_WR)
 
     threading.Thread(target=run, daemon=True).start()
+
+
+def unsent(connection):
+    """How many bytes its kernel keeps that the other side's hasn't acknowledged."""
+    return struct.unpack("i", fcntl.ioctl(connection, termios.TIOCOUTQ, bytes(4)))[0]
+
+
+def close_unread(connection):
+    """Closes while something of the other side's waits unread: the kernel ends the connection by a reset behind what was sent."""
+    select.select([connection], [], [], 30)
+    connection.close()
 
 
 def is_quiet(connection):
