@@ -40,6 +40,14 @@ extension ByteBuffer {
 }
 
 extension CircularBuffer where Element == ByteBuffer {
+    /// Most streams keep one buffer at a time, and SwiftNIO's usual room for sixteen would be made and destroyed with each.
+    static var forFew: Self { Self(initialCapacity: 2) }
+
+    /// A stream that was busy once and is idle now keeps no room for it.
+    mutating func giveBackRoom() {
+        if self.isEmpty, self.capacity > 4 { self = .forFew }
+    }
+
     /// Behind the last buffer, or in it.
     mutating func appendGathering(_ bytes: ByteBuffer) {
         // Taken out meanwhile: the subscript would hand out a copy, and all its bytes would be copied with it.

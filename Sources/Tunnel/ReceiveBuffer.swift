@@ -6,7 +6,7 @@ import NIOCore
 /// stays within a small factor of what flow control has promised, whatever pieces a peer sends.
 struct ReceiveBuffer {
     /// In order, ready to be taken.
-    private var ready = CircularBuffer<ByteBuffer>()
+    private var ready = CircularBuffer<ByteBuffer>.forFew
     /// Beyond a gap, by rising offset, not overlapping.
     private var waiting: [(offset: UInt64, bytes: ByteBuffer)] = []
     /// The next byte in order.
@@ -114,7 +114,7 @@ struct ReceiveBuffer {
             self.ready.removeFirst()
             self.readyCount -= first.readableBytes
             self.isBulk = first.readableBytes > ByteBuffer.gatheredAtMost / 2
-            if self.ready.isEmpty { self.ready = CircularBuffer() }
+            self.ready.giveBackRoom()
             return first
         }
         guard let piece = self.ready[self.ready.startIndex].readSlice(length: count) else { return nil }
@@ -124,7 +124,7 @@ struct ReceiveBuffer {
 
     /// Returns how many pieces beyond gaps there were.
     mutating func discard() -> Int {
-        self.ready = CircularBuffer()
+        self.ready = .forFew
         self.readyCount = 0
         return self.discardBeyondGaps()
     }

@@ -93,6 +93,7 @@ public struct Responder: ~Copyable {
     /// The key is accepted no more: its connection ends with REVOKED and its unconfirmed sessions go.
     public mutating func revoke(_ key: PublicKey, at now: Instant) {
         guard let peer = self.peers.removeValue(forKey: key) else { return }
+        self.askedLast = nil
         self.revoked.append(peer)
         defer { self.forgetRevoked() }
         for session in peer.unconfirmed { self.sessions[session.session.localIndex] = nil }
@@ -113,9 +114,13 @@ public struct Responder: ~Copyable {
         of key: PublicKey,
         _ body: (inout Connection) -> Result
     ) -> Result? {
-        guard let link = self.peers[key]?.current, link.isAnnounced else { return nil }
+        if self.askedLast?.key != key { self.askedLast = self.peers[key] }
+        guard let link = self.askedLast?.current, link.isAnnounced else { return nil }
         return body(&link.connection)
     }
+
+    /// Sockets ask for their key's connection several times for each read: this spares them the search.
+    private var askedLast: AcceptedPeer?
 
     public var hasConnections: Bool {
         self.peers.values.contains { $0.current != nil || !$0.closing.isEmpty } || !self.revoked.isEmpty

@@ -4,7 +4,7 @@ import Noise
 /// The bytes of one direction of a stream from when the application wrote them until the peer has them.
 struct SendBuffer {
     /// What is kept, oldest first. The buffers that were written, or, for small ones, copies gathered in one.
-    private var chunks = CircularBuffer<ByteBuffer>()
+    private var chunks = CircularBuffer<ByteBuffer>.forFew
     /// Offset of the first byte in `chunks`: everything before it has been acknowledged.
     private(set) var base: UInt64 = 0
     private(set) var end: UInt64 = 0
@@ -125,8 +125,7 @@ struct SendBuffer {
         self.base = newBase
         if self.chunks.isEmpty {
             self.cursor = (0, newBase)
-            // A stream that was busy once and is idle now keeps no room for it.
-            self.chunks = CircularBuffer()
+            self.chunks.giveBackRoom()
         }
         return freed
     }
@@ -142,7 +141,7 @@ struct SendBuffer {
     /// The stream was reset: nothing of it is sent any more. Returns how many bytes were freed.
     mutating func discard() -> Int {
         let freed = self.buffered
-        self.chunks = CircularBuffer()
+        self.chunks = .forFew
         self.acknowledged.removeAll()
         self.lost.removeAll()
         self.end = self.sentEnd

@@ -17,7 +17,10 @@ struct StreamTable {
     }
 
     /// The same for who may change nothing.
-    func peek(_ id: StreamID) -> StreamState? { self.entries[id.rawValue] }
+    func peek(_ id: StreamID) -> StreamState? {
+        if let recent, recent.id == id { return recent }
+        return self.entries[id.rawValue]
+    }
 
     mutating func insert(_ stream: StreamState) { self.entries[stream.id.rawValue] = stream }
 
