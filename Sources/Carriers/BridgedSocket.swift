@@ -14,6 +14,7 @@ import Darwin
 ///
 /// - SO_LINGER with no time: whatever closes it, a `kill -9` too, ends it by a reset, so that a cut never passes for an end.
 ///   `closeOutputWhenWritten` and `closeProperly` alone take that back.
+/// - SO_OOBINLINE: see `UrgentInput`.
 /// - Keepalive: the other program may have gone without a word, and a connection that is silent must stay known to the
 ///   kernel that translates it.
 public enum BridgedSocket {
@@ -38,6 +39,7 @@ public enum BridgedSocket {
         guard let socket = channel.descriptor else { return }
         var none = linger(l_onoff: 1, l_linger: 0)
         setsockopt(socket, SOL_SOCKET, SO_LINGER, &none, socklen_t(MemoryLayout<linger>.size))
+        Self.set(socket, SOL_SOCKET, SO_OOBINLINE, 1)
         Self.set(socket, SOL_SOCKET, SO_KEEPALIVE, 1)
         #if os(Linux)
         let keepAlive = Self.keepAlive

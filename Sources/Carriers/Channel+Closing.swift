@@ -18,11 +18,16 @@ extension Channel {
     public func closeProperly() { self.close(lingering: linger(l_onoff: 0, l_linger: 0)) }
 
     private func close(lingering value: linger) {
-        if let provider = self as? any SocketOptionProvider {
-            provider.setSoLinger(value).whenComplete { _ in self.close(promise: nil) }
-        } else {
-            self.close(promise: nil)
-        }
+        self.setLinger(value)
+        self.close(promise: nil)
+    }
+
+    /// On the channel's loop, as all of these: no other thread can close the descriptor meanwhile. Not by NIO's option, which
+    /// costs a cast to a protocol and a future for each connection.
+    private func setLinger(_ value: linger) {
+        guard let socket = self.descriptor else { return }
+        var value = value
+        setsockopt(socket, SOL_SOCKET, SO_LINGER, &value, socklen_t(MemoryLayout<linger>.size))
     }
 
     /// Closes the output behind all that was written. From then on the socket may be closed in any way: its end has been said.
@@ -31,8 +36,8 @@ extension Channel {
     /// it has.
     func closeOutputWhenWritten() -> EventLoopFuture<Void> {
         self.writeAndFlush(ByteBuffer()).flatMap {
-            guard let provider = self as? any SocketOptionProvider else { return self.close(mode: .output) }
-            return provider.setSoLinger(linger(l_onoff: 0, l_linger: 0)).flatMap { self.close(mode: .output) }
+            self.setLinger(linger(l_onoff: 0, l_linger: 0))
+            return self.close(mode: .output)
         }
     }
 

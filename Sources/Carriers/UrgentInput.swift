@@ -15,7 +15,7 @@ import Darwin
 ///
 /// | | |
 /// |---|---|
-/// | SO_OOBINLINE, also set when the byte has come already | the byte stays in its place, and makes the socket readable |
+/// | SO_OOBINLINE (`BridgedSocket` sets it) | the byte stays in its place, and makes the socket readable |
 /// | a read that has taken something | stops before the urgent byte |
 /// | sockatmark(3) | says whether that byte is the next one |
 /// | a newer urgent byte, while the older is unread | the older one is an ordinary byte from then on |
@@ -30,7 +30,7 @@ import Darwin
 public final class UrgentInput: @unchecked Sendable {
     /// The channel's, which is open whenever it reads; -1: none, or not TCP's. The channel itself isn't kept: it has the
     /// allocator, and so this.
-    private var descriptor: CInt
+    private let descriptor: CInt
     private var isAtMark = false
     private var received: UInt64 = 0
     private var marks = UrgentMarks()
@@ -40,13 +40,9 @@ public final class UrgentInput: @unchecked Sendable {
         case urgent(UInt8)
     }
 
-    /// Before anything is read of the channel.
+    /// Before anything is read of the channel, whose socket is a `BridgedSocket`.
     public init(_ channel: any Channel) {
         self.descriptor = channel.descriptor ?? -1
-        guard self.descriptor >= 0 else { return }
-        var on: CInt = 1
-        let size = socklen_t(MemoryLayout<CInt>.size)
-        if setsockopt(self.descriptor, SOL_SOCKET, SO_OOBINLINE, &on, size) != 0 { self.descriptor = -1 }
         if self.descriptor >= 0 { self.use(AdaptiveRecvByteBufferAllocator(), on: channel) }
     }
 

@@ -36,6 +36,8 @@ public enum SelfConnection {
     ///
     /// - Returns: whether it was.
     public static func closes(_ channel: any Channel) -> Bool {
+        // NIO knows both ends: most sockets are told apart without asking the kernel.
+        guard channel.localAddress?.port == channel.remoteAddress?.port else { return false }
         let isOne = try? channel.pipeline.syncOperations.withUnsafeTransportIfAvailable(
             of: NIOBSDSocket.Handle.self
         ) { Self.willReset($0) }
