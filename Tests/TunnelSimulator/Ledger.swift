@@ -31,6 +31,8 @@ final class Ledger {
         init(pattern: Pattern) { self.pattern = pattern }
     }
 
+    /// Connections of which an end has given up waiting with TCP's reset for an acknowledgement.
+    var withForcedResets: Set<UInt64> = []
     private(set) var directions: [Key: Direction] = [:]
     private var datagramDirections: [Key: DatagramTraffic.Direction] = [:]
 

@@ -13,7 +13,9 @@ public struct Simulation {
 
     private static let second: Int64 = 1_000_000_000
 
-    public init(seed: UInt64) {
+    /// - Parameter resetsAsTCP: whether streams are given up as sockets are, too. Without it a seed's course is as it was before
+    ///   such resets waited.
+    public init(seed: UInt64, resetsAsTCP: Bool = true) {
         let world = World(seed: seed)
         let random = world.random
         self.world = world
@@ -25,6 +27,7 @@ public struct Simulation {
         self.setUpNetwork()
         self.setUpLines()
         self.setUpTrouble()
+        self.world.limits.resetsAsTCP = resetsAsTCP
     }
 
     private static func configuration(_ random: SeededRandom) -> TunnelConfiguration {

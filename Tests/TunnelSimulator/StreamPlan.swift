@@ -26,6 +26,8 @@ struct StreamPlan {
         /// One in so many streams is given up by its writer, or its reader.
         var resets: Int? = 12
         var stops: Int? = 12
+        /// Half of these are TCP's.
+        var resetsAsTCP = true
         var slowOnes: Int? = 4
     }
 

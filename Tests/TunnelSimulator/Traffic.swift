@@ -117,6 +117,7 @@ final class Traffic {
             guard stream.receiving.resetCode == code else {
                 throw self.world.failure("\(id) was reset with \(code), which nobody did")
             }
+            if code == .tcpReset { try self.readRest(stream, &connection) }
             stream.receivingIsDone = true
             stream.receiving.outcome = .reset
             if stream.isEcho { self.reset(stream, code, &connection) }
@@ -157,6 +158,7 @@ final class Traffic {
 
     func wake(_ connection: inout Connection) throws(SimulationFailure) {
         let now = self.world.now
+        if connection.statistics.resetsForced > 0 { self.world.ledger.withForcedResets.insert(self.connection) }
         if self.sendsDatagrams, self.datagrams.nextAt <= now { self.datagrams.send(&connection, at: now) }
         if self.toOpen > 0, self.role == .responder, self.nextOpenAt <= now {
             if let id = connection.openStream() {
@@ -189,7 +191,7 @@ final class Traffic {
         repeat {
             let written = Int(stream.sending.written)
             if let at = plan.resetsAt, written >= at {
-                return self.reset(stream, StreamErrorCode(rawValue: stream.random.next() >> 2), &connection)
+                return self.reset(stream, self.drawCode(stream), &connection)
             }
             let until = min(plan.size, plan.resetsAt ?? plan.size)
             let count = min(until - written, stream.random.between(plan.writeSize))
@@ -223,6 +225,12 @@ final class Traffic {
         stream.waitsForRoom = !connection.write(stream.toEcho, to: stream.id)
         stream.toEcho = ByteBuffer()
         if stream.nextReadAt == nil { stream.nextReadAt = self.world.now }
+    }
+
+    /// Half of them are TCP's, which comes behind all that was written.
+    private func drawCode(_ stream: Stream) -> StreamErrorCode {
+        let drawn = stream.random.next() >> 2
+        return self.world.limits.resetsAsTCP && drawn % 2 == 1 ? .tcpReset : StreamErrorCode(rawValue: drawn)
     }
 
     private func reset(_ stream: Stream, _ code: StreamErrorCode, _ connection: inout Connection) {
@@ -266,6 +274,20 @@ final class Traffic {
         if !stream.receivingIsDone { stream.nextReadAt = self.world.now + stream.random.between(plan.readPause) }
     }
 
+    /// Nothing that was written before TCP's reset is missing, unless the other end waited in vain for its way.
+    private func readRest(_ stream: Stream, _ connection: inout Connection) throws(SimulationFailure) {
+        while true {
+            let isUrgent = connection.urgentIsNext(stream.id)
+            guard case .bytes(let bytes) = connection.read(stream.id) else { break }
+            try self.compareUrgent(bytes, isUrgent, stream)
+            try self.compare(bytes, stream)
+        }
+        let isWhole = stream.receiving.read == stream.receiving.written
+        guard isWhole || self.world.ledger.withForcedResets.contains(self.connection) else {
+            throw self.world.failure("\(stream.id) was reset after \(stream.receiving.read) bytes")
+        }
+    }
+
     private func compare(_ bytes: ByteBuffer, _ stream: Stream) throws(SimulationFailure) {
         let direction = stream.receiving
         guard bytes.readableBytes > 0 else { throw self.world.failure("\(stream.id) gave no bytes") }
@@ -294,7 +316,7 @@ final class Traffic {
     }
 
     private func stop(_ stream: Stream, _ connection: inout Connection) {
-        let code = StreamErrorCode(rawValue: stream.random.next() >> 2)
+        let code = self.drawCode(stream)
         stream.receiving.stopCode = code
         connection.stopSending(stream.id, code)
         stream.receivingIsDone = true

@@ -128,6 +128,32 @@ import Testing
         expect(reader.taken.readableBytes, is: 1_000)
     }
 
+    /// An urgent byte is one of those that were written before, and comes as such.
+    @Test func anUrgentByteComesBeforeAReset() throws {
+        var pair = Pair()
+        let stream = try Self.opened(&pair)
+        pair.write(ByteBuffer(string: "ab"), to: stream)
+        _ = pair.responder.withConnection(of: pair.key) { $0.writeUrgent(UInt8(ascii: "c"), to: stream) }
+        Self.reset(stream, .tcpReset, &pair)
+        var reader = Reader()
+        pair.passAll()
+        reader.hear(&pair)
+        expect(reader.codes, is: [])
+        pair.initiator.handleDeadline(at: Self.now + .milliseconds(30))
+        pair.passAll(at: Self.now + .milliseconds(30))
+        reader.hear(&pair)
+        expect(reader.codes, is: [.tcpReset, .tcpReset])
+        let said = pair.initiator.withConnection { connection in
+            var said: [String] = []
+            while true {
+                let isUrgent = connection.urgentIsNext(stream)
+                guard case .bytes(let bytes) = connection.read(stream) else { return said }
+                said.append(String(buffer: bytes) + (isUrgent ? " urgent" : ""))
+            }
+        }
+        expect(said, is: ["ab", "c urgent"])
+    }
+
     /// Nothing is to wait for: it goes at once.
     @Test func withNothingUnacknowledgedNothingWaits() throws {
         var pair = Pair()
