@@ -52,7 +52,9 @@ public final class ListenDiversion {
             .childChannelOption(.maxMessagesPerRead, value: 1)
             .childChannelOption(.writeBufferWaterMark, value: .init(low: 64 * 1_024, high: 256 * 1_024))
             .childChannelInitializer { channel in
-                channel.eventLoop.makeCompletedFuture {
+                // Connections that were in the queue of a socket before it was handed over have inherited nothing.
+                if case .socket = source { prepare(channel) }
+                return channel.eventLoop.makeCompletedFuture {
                     try channel.pipeline.syncOperations.addHandler(AcceptHandler(accepting.value))
                 }
             }
