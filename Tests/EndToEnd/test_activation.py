@@ -9,6 +9,8 @@ from harness.agents import Sidecar
 from harness.keys import KeyPair
 from harness.load import Load, ask, summary
 from harness.ports import address
+from harness.servers import Server, say
+from harness.sockets import connect, ending, receive
 from harness.waiting import eventually
 from harness.web import WebServer
 
@@ -76,6 +78,18 @@ def test_sockets_outlive_the_sidecar(pair, closing):
     assert not [outcome for outcome in outcomes if "refused" in (outcome.failure or "")], summary(outcomes)
     assert sum(outcome.failure is not None for outcome in outcomes) <= 20, summary(outcomes)
     assert pair.sidecar.stop() == 0
+
+
+def test_whoever_waited_in_the_socket_hears_of_a_killed_sidecar(make_pair, closing):
+    """A connection that came before the sidecar has inherited none of what the sidecar wants of its sockets."""
+    original = closing(Server(say(b"hello")))
+    pair = make_pair(original=original.address, local=original.address)
+    listeners = [closing(socket.create_server(where, backlog=8)) for where in (pair.tunnel, pair.public)]
+    with connect(pair.public) as client:
+        start_activated(pair, listeners, {})
+        assert receive(client, 5) == b"hello"
+        pair.sidecar.kill()
+        assert ending(client, 60) == (b"", "reset")
 
 
 def test_sockets_for_another_process_are_ignored(pair, closing):
