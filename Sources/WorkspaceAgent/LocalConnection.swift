@@ -86,9 +86,12 @@ final class LocalConnection {
         self.state = .connecting
         target.connect(on: self.agent.eventLoop, timeout: Self.connectTimeout).assumeIsolated()
             .whenComplete { [weak self] result in
-                switch result {
-                case .success(let channel): self?.connected(channel) ?? channel.closeWithReset()
-                case .failure(let error): self?.failed(error, header)
+                // Whoever has given the stream up meanwhile hasn't given up the socket.
+                withExtendedLifetime(descriptor) {
+                    switch result {
+                    case .success(let channel): self?.connected(channel) ?? channel.closeWithReset()
+                    case .failure(let error): self?.failed(error, header)
+                    }
                 }
             }
     }
@@ -158,6 +161,8 @@ final class LocalConnection {
             connection.finish(self.stream)
         }
         self.discard()
+        // The stream has ended before, and nothing more will tell of it.
+        if self.isReset { self.giveUp(.tcpReset) }
     }
 
     /// Throws away what still comes, so that its credit goes back.
@@ -180,17 +185,15 @@ final class LocalConnection {
 
     private func endFlow(_ stream: LocalFlowStream) {
         stream.streamIsOver()
-        self.withConnection { connection in
-            connection.reset(self.stream, .tcpReset)
-            connection.stopSending(self.stream, .tcpReset)
-        }
-        self.done()
+        self.giveUp(.tcpReset)
     }
 
-    private func abandon() {
+    private func abandon() { self.giveUp(.timedOut) }
+
+    private func giveUp(_ code: StreamErrorCode) {
         self.withConnection { connection in
-            connection.reset(self.stream, .timedOut)
-            connection.stopSending(self.stream, .timedOut)
+            connection.reset(self.stream, code)
+            connection.stopSending(self.stream, code)
         }
         self.done()
     }

@@ -7,6 +7,7 @@ import struct
 import threading
 import time
 from collections import deque
+from pathlib import Path
 
 import pytest
 from harness.waiting import eventually
@@ -199,10 +200,12 @@ def test_streams_come_out_of_the_descriptors_that_there_are(tmp_path):
     with setup.stack:
         assert setup.sidecar.answered[-1].max_streams <= 8_192
         setup.program.close()
-        # A program's name that begins at the root is taken as it is.
-        limited = ["/usr/bin/prlimit", "--nofile=256:256", folder() / "kl-workspace"]
         where = "%s@tcp:%s:%d" % (as_text(setup.sidecar.public), *setup.sidecar.address)
-        program = Program(tmp_path / "few.log", *limited, "run", "--sidecar", where, *setup.arguments)
+        program = Program(
+            tmp_path / "few.log",
+            *few_descriptors("kl-workspace"),
+            *("run", "--sidecar", where, *setup.arguments),
+        )
         setup.stack.callback(program.close)
         setup.sidecar.wait_message("start")
         assert setup.sidecar.answered[-1].max_streams == 102
@@ -220,3 +223,74 @@ def test_rights_that_a_sidecar_was_not_given(tmp_path, flag):
         assert failed["code"] == ("busy" if flag == "takeover" else "unsupported"), json.dumps(failed)
         assert f"--allow-{flag}" in failed["reason"]
         assert not first.messages or first.messages[-1]["type"] != "withdrawn"
+
+
+@pytest.fixture
+def unreachable():
+    """A port of this machine where connecting takes for ever: its queue is full."""
+    with contextlib.ExitStack() as stack:
+        listener = stack.enter_context(socket.socket())
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(0)
+        for _ in range(4):
+            client = stack.enter_context(socket.socket())
+            client.setblocking(False)
+            client.connect_ex(listener.getsockname())
+        time.sleep(0.2)
+        yield listener.getsockname()[1]
+
+
+def few_descriptors(name, limit=256):
+    # A program's name that begins at the root is taken as it is.
+    return ["/usr/bin/prlimit", f"--nofile={limit}:{limit}", folder() / name]
+
+
+def descriptors(program):
+    return len(list(Path(f"/proc/{program.process.pid}/fd").iterdir()))
+
+
+def spoken(sidecar, port, data=b""):
+    """So many streams as a workspace with few descriptors allows, all of which have said what they have to say."""
+    clients = []
+    for _ in range(60):
+        connection = sidecar.connection
+        sidecar.wait(lambda: connection.opened < connection.open_limit, 15, "credit for a stream")
+        clients.append(sidecar.intercept(port))
+        if data:
+            clients[-1].write(data)
+    sidecar.wait(lambda: not any(client.stream.sending.kept for client in clients), what="all to be acknowledged")
+    return clients
+
+
+@contextlib.contextmanager
+def another_workspace(tmp_path, unreachable, before=lambda name: [name]):
+    setup = WorkspaceSetup(tmp_path)
+    with setup.stack:
+        setup.program.close()
+        where = "%s@tcp:%s:%d" % (as_text(setup.sidecar.public), *setup.sidecar.address)
+        flags = ["run", "--sidecar", where, *setup.arguments, "--map", f"9:{unreachable}"]
+        program = Program(tmp_path / "another.log", *before("kl-workspace"), *flags)
+        setup.stack.callback(program.close)
+        setup.sidecar.wait_message("start")
+        yield setup, program
+
+
+def test_clients_that_are_gone_before_their_local_server_was_reached(tmp_path, unreachable):
+    """They said something and were reset, and nobody takes their words: their streams and descriptors are free again."""
+    with another_workspace(tmp_path, unreachable, few_descriptors) as (setup, _):
+        # Dialling takes 5 s.
+        for _ in range(3):
+            for client in spoken(setup.sidecar, 9, b"last words"):
+                client.reset()
+        assert setup.request()[1] == response("workspace")
+
+
+def test_streams_that_are_given_up_while_their_local_server_is_dialled(tmp_path, unreachable):
+    """A socket that is connecting counts until it has been closed, whoever has given up its stream."""
+    with another_workspace(tmp_path, unreachable, few_descriptors) as (setup, program):
+        most = 0
+        for _ in range(6):
+            for client in spoken(setup.sidecar, 9):
+                client.reset(wire.TIMED_OUT)
+            most = max(most, descriptors(program))
+        assert most < 192, most
