@@ -28,6 +28,8 @@ public final class ChannelRelay: ChannelInboundHandler, RemovableChannelHandler 
     private var outputIsClosed = false
     private var isOver = false
     private var wasJoined = false
+    /// The other socket isn't there yet, and takes a descriptor already.
+    private var isDialling: Bool
     private var onDone: (() -> Void)?
 
     /// - Parameters:
@@ -35,6 +37,7 @@ public final class ChannelRelay: ChannelInboundHandler, RemovableChannelHandler 
     ///   - inputIsClosed: whether its end was seen as well.
     ///   - memory: of all relays of this event loop.
     ///   - input: what was made for the client when the first of it was read; nil: nothing was yet.
+    ///   - onDone: both sockets are closed, and `join` or `refuse` was called.
     public init(
         client: any Channel,
         memory: RelayMemory,
@@ -48,6 +51,7 @@ public final class ChannelRelay: ChannelInboundHandler, RemovableChannelHandler 
         self.input = input ?? UrgentInput(client)
         self.early = firstBytes
         self.inputIsClosed = inputIsClosed
+        self.isDialling = true
         self.onDone = onDone
         for bytes in firstBytes { self.keep(bytes.storageCapacity) }
     }
@@ -58,6 +62,7 @@ public final class ChannelRelay: ChannelInboundHandler, RemovableChannelHandler 
         self.input = UrgentInput(server)
         self.early = []
         self.inputIsClosed = false
+        self.isDialling = false
     }
 
     /// The other socket is there.
@@ -65,9 +70,10 @@ public final class ChannelRelay: ChannelInboundHandler, RemovableChannelHandler 
         let back = ChannelRelay(server: server, memory: self.memory)
         let isUseful = !self.isOver || !self.early.isEmpty
         guard isUseful, (try? server.pipeline.syncOperations.addHandler(back)) != nil else {
-            self.forgetEarly()
-            return server.closeWithReset()
+            server.closeWithReset()
+            return self.refuse()
         }
+        self.isDialling = false
         self.wasJoined = true
         if self.isOver { return self.giveLastWords(to: back) }
         self.partner = back
@@ -83,6 +89,7 @@ public final class ChannelRelay: ChannelInboundHandler, RemovableChannelHandler 
     private func giveLastWords(to back: ChannelRelay) {
         self.writeEarly(to: back)
         if self.inputIsClosed { back.closeOutput() } else { back.channel.flush() }
+        self.leave(to: back)
         back.endBehindBytes()
     }
 
@@ -99,8 +106,11 @@ public final class ChannelRelay: ChannelInboundHandler, RemovableChannelHandler 
 
     /// There will be no other socket: the client gets what it would have got there.
     public func refuse() {
+        self.isDialling = false
         self.forgetEarly()
         self.end()
+        // Where the client was gone before.
+        self.done()
     }
 
     private func forgetEarly() {
@@ -259,8 +269,16 @@ public final class ChannelRelay: ChannelInboundHandler, RemovableChannelHandler 
         self.partner = nil
         partner?.partner = nil
         if isProper { self.channel.closeProperly() } else { self.channel.closeWithReset() }
+        if let partner { self.leave(to: partner) }
         if !isProper { partner?.endBehindBytes() }
         self.done()
+    }
+
+    /// The other socket is the last of the two: its end is told.
+    private func leave(to partner: ChannelRelay) {
+        guard let onDone = self.onDone else { return }
+        self.onDone = nil
+        partner.onDone = onDone
     }
 
     private func endBehindBytes() {
@@ -271,6 +289,7 @@ public final class ChannelRelay: ChannelInboundHandler, RemovableChannelHandler 
     }
 
     private func done() {
+        guard !self.isDialling else { return }
         let onDone = self.onDone
         self.onDone = nil
         onDone?()

@@ -294,3 +294,23 @@ def test_streams_that_are_given_up_while_their_local_server_is_dialled(tmp_path,
                 client.reset(wire.TIMED_OUT)
             most = max(most, descriptors(program))
         assert most < 192, most
+
+
+def test_clients_that_are_gone_before_the_original_was_reached(tmp_path, unreachable):
+    """The same at the sidecar, whose clients are anybody."""
+    setup = SidecarSetup(tmp_path)
+    with setup.stack:
+        setup.program.close()
+        key = as_text(public_key(setup.keys[0]))
+        flags = ["run", "--peer", key, *setup.files, "--listen-tcp", "%s:%d" % setup.tcp]
+        flags += ["--service-port", f"{PORT}:127.0.0.1:{unreachable}", "--divert", "listen=%s:%d" % setup.front]
+        program = Program(tmp_path / "few.log", *few_descriptors("kl-sidecar"), *flags)
+        setup.stack.callback(program.close)
+        for _ in range(400):
+            with socket.create_connection(setup.front) as client:
+                client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        time.sleep(0.5)
+        assert descriptors(program) < 192
+        # The tunnel's listener has what it needs.
+        workspace = setup.workspace()
+        workspace.wait_connected()
