@@ -80,6 +80,8 @@ final class UrgentOutput {
 
     /// The socket is closed or broken: its handlers are told that by NIO.
     private func fail(_ error: any Error) {
+        // What is still written fails in NIO: nothing waits here for ever.
+        self.isBusy = false
         while let item = self.waiting.popFirst() {
             if case .bytes(_, let promise) = item { promise?.fail(error) }
         }

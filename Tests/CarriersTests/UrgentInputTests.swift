@@ -85,6 +85,27 @@ import Musl
         for _ in 0..<10_000 where kept.input != nil { try await loop.submit {}.get() }
         #expect(kept.input == nil)
     }
+
+    /// The other way: where the socket has gone, whoever writes behind an urgent byte is told so, too.
+    @Test func nothingWaitsForASocketThatHasGone() async throws {
+        let listener = try #require(listeningSocket())
+        defer { _ = close(listener.descriptor) }
+        let target = try DialTarget(host: "127.0.0.1", port: listener.port)
+        let loop = MultiThreadedEventLoopGroup.singleton.next()
+        let told = try await target.connect(on: loop, timeout: .seconds(10)).flatMap { channel in
+            channel.close().map { () -> [String] in
+                var told: [String] = []
+                let output = UrgentOutput(channel) { told.append("idle") }
+                output.writeUrgent(1)
+                let promise = loop.makePromise(of: Void.self)
+                promise.futureResult.assumeIsolated().whenFailure { _ in told.append("failed") }
+                output.write(ByteBuffer(string: "a"), promise: promise)
+                #expect(!output.isBusy)
+                return told
+            }
+        }.get()
+        #expect(told == ["failed"])
+    }
 }
 
 private func systemAccept(_ listener: CInt) -> CInt { accept(listener, nil, nil) }
