@@ -10,9 +10,13 @@ import NIOCore
 /// ```
 extension Connection {
     /// Whether a reset of this stream has to wait for bytes, or for an end, that the peer doesn't have yet.
+    ///
+    /// Whoever is reset leaves bytes here and no socket, so that clients that come and go in front of a peer that takes nothing
+    /// would fill the memory: beyond a bound what they have said goes with them.
     func resetMustWait(_ stream: StreamState, _ code: StreamErrorCode) -> Bool {
         code == .tcpReset && stream.resetSent == nil && !stream.isSendingDone
             && (stream.sendBuffer.buffered > 0 || stream.finIsQueued)
+            && self.sendBuffered <= Constants.heldWithin * self.configuration.sendBuffer
     }
 
     mutating func hold(_ stream: StreamState, _ frames: StreamControlFrames) {

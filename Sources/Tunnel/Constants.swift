@@ -123,6 +123,8 @@ enum Constants {
     /// A TCP reset waits for the bytes before it as long as some of them are acknowledged in so many checks. †
     static let heldCheckInterval = TimeAmount.seconds(1)
     static let heldChecks = 10
+    /// And while no more is unacknowledged on its connection than so many times what is kept for live streams. †
+    static let heldWithin = 2
 
     // MARK: Flow control (RFC 9000 §4) and memory
 

@@ -201,6 +201,22 @@ import Testing
         expect(reader.codes, is: [.tcpReset, .tcpReset])
     }
 
+    /// Clients that say something and are reset, in front of a peer that takes nothing.
+    @Test func whatWaitsIsBounded() throws {
+        var pair = Pair()
+        let bytes = ByteBuffer(bytes: pattern(0..<65_536))
+        var held = 0
+        for _ in 0..<1_000 {
+            let stream = try Self.opened(&pair)
+            pair.write(bytes, to: stream)
+            Self.reset(stream, .tcpReset, &pair)
+            held = max(held, pair.responder.withConnection(of: pair.key) { $0.memoryInUse } ?? 0)
+        }
+        let bound = Constants.heldWithin * Constants.sendBufferPerConnection
+        expect(held <= bound + 65_536, "\(held)")
+        expect(held > bound / 2)
+    }
+
     /// What was lost with a carrier goes out on the next one, and the reset behind it.
     @Test func itWaitsOverAChangeOfCarriers() throws {
         var pair = Pair()
