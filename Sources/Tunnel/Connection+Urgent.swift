@@ -9,7 +9,7 @@ extension Connection {
     /// - Returns: as `write`.
     @discardableResult
     public mutating func writeUrgent(_ byte: UInt8, to id: StreamID) -> Bool {
-        guard let stream = self.streams[id], stream.resetSent == nil, !stream.finIsQueued else { return true }
+        guard let stream = self.streams[id], stream.mayBeWritten else { return true }
         guard self.peerTakesUrgent else {
             if !self.urgentWasLeftOut { self.events.append(.urgentLeftOut) }
             self.urgentWasLeftOut = true
