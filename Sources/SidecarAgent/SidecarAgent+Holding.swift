@@ -21,7 +21,7 @@ extension SidecarAgent {
         do throws(DiversionError) {
             let added = try self.applyDiversion().subtracting(known)
             self.unstopped = nil
-            if fresh, !added.isEmpty { self.drainOriginals(added, in: .seconds(Int64(drainSeconds))) }
+            if fresh, !added.isEmpty { self.drainOriginals(added, in: .seconds(Int64(drainSeconds)), for: link) }
             return nil
         } catch {
             self.holder = before
@@ -42,7 +42,7 @@ extension SidecarAgent {
             try self.applyDiversion()
         } catch {
             // The dead-man set runs out by itself.
-            self.log.error("the diversion can't be changed: \(error)")
+            self.changeLog.error("the diversion can't be changed: \(error)")
         }
     }
 
@@ -64,8 +64,9 @@ extension SidecarAgent {
 
     /// Connections that were open to the original before get the drain time, and are then ended at both ends: a client with
     /// a connection that it keeps comes to the workspace too.
-    private func drainOriginals(_ ports: Set<UInt16>, in delay: TimeAmount) {
+    private func drainOriginals(_ ports: Set<UInt16>, in delay: TimeAmount, for link: WorkspaceLink) {
         self.originalsDrain?.cancel()
+        let log = link.log
         // Those of a list before that are still waiting, too.
         self.draining.formUnion(ports)
         self.originalsDrain = self.eventLoop.assumeIsolated().scheduleTask(in: delay) { [weak self] in
@@ -74,7 +75,7 @@ extension SidecarAgent {
             self.endDrain()
             guard !still.isEmpty else { return }
             let ended = redirect.endOriginalConnections(on: still).map { "\($0)" } ?? "as they speak"
-            self.log.info(
+            log.info(
                 "the drain time is over: connections to the original are ended",
                 metadata: ["count": "\(ended)"]
             )

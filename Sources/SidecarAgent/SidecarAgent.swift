@@ -95,6 +95,8 @@ public final class SidecarAgent {
 
     public let eventLoop: any EventLoop
     let log: Logger
+    /// For what the kernel says to changes that workspaces ask for.
+    let changeLog: Logger
     let configuration: Configuration
     var server: TunnelServer?
     let diversion: any Diverting
@@ -137,13 +139,15 @@ public final class SidecarAgent {
         self.configuration = configuration
         self.eventLoop = eventLoop
         self.log = configuration.log
+        let changeLog = configuration.log.limited(by: LogShare())
+        self.changeLog = changeLog
         if case .redirect(let loopback) = configuration.divert {
             let ports = configuration.servicePorts
             var diverting = RedirectDiversion.Configuration(
                 ports: ports.filter { $0.transport == .tcp }.map(\.port),
                 datagramPorts: ports.filter { $0.transport == .udp }.map(\.port),
                 loopback: loopback,
-                log: configuration.log
+                log: changeLog
             )
             diverting.ownerDescriptor = configuration.ownerDescriptor
             let redirect = RedirectDiversion(diverting, eventLoop: eventLoop, prepare: BridgedSocket.prepare)

@@ -95,7 +95,7 @@ final class WorkspaceLink {
         case .datagramsReadable: self.receiveDatagrams()
         case .datagramAcknowledged(let id): self.datagramWasAcknowledged(id)
         case .urgentLeftOut:
-            self.agent.log.notice(
+            self.log.notice(
                 "a client's urgent data is left out: the workspace's kl is too old for it; update it there",
                 metadata: self.metadata
             )

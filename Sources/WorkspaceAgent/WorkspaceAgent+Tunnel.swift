@@ -74,7 +74,7 @@ extension WorkspaceAgent: TunnelClient.Delegate {
         // Nothing of ours is sent again.
         case .datagramAcknowledged: break
         case .urgentLeftOut:
-            self.log.notice("a local server's urgent data is left out: the sidecar is too old for it; update it")
+            self.peerLog.notice("a local server's urgent data is left out: the sidecar is too old for it; update it")
         case .presence(let presence):
             if presence == .gone { self.peerLog.warning("the sidecar doesn't answer: dialling again") }
             self.presence = presence

@@ -60,6 +60,8 @@ struct SidecarProgram: Sendable {
         private var readyFields: [(String, JSONLine.Value)] = []
         private var lastAnnounced = SidecarAgent.Intercept()
         private var lastAnnouncedAt = NIODeadline.uptimeNanoseconds(0)
+        /// Of who intercepts: a workspace may change that as often as it likes, and the lines are kept. †
+        private var announcements = Allowance(atOnce: 20, interval: .seconds(1))
         private var links: LinkWatch?
         private var isEnding = false
 
@@ -196,7 +198,9 @@ struct SidecarProgram: Sendable {
             guard intercept != self.lastAnnounced else { return }
             let isMore =
                 intercept.holder != self.lastAnnounced.holder || intercept.divertingTo != self.lastAnnounced.divertingTo
-            guard isMore || NIODeadline.now() - self.lastAnnouncedAt >= Self.countsEvery else { return }
+            // What isn't said now is said by a look of one of the next seconds.
+            let isTime = NIODeadline.now() - self.lastAnnouncedAt >= Self.countsEvery
+            guard isMore ? self.announcements.take() : isTime else { return }
             self.lastAnnounced = intercept
             self.lastAnnouncedAt = .now()
             var fields = self.readyFields

@@ -172,6 +172,26 @@ def test_a_service_that_is_taken_and_left_again_and_again(tmp_path):
         assert get(setup.front) == "original"
 
 
+def test_lines_that_say_who_intercepts_are_few(tmp_path):
+    """Whoever runs the sidecar keeps what it prints."""
+    setup = SidecarSetup(tmp_path, flags=["--announce-intercepts"])
+    with setup.stack:
+        lines = deque()
+        threading.Thread(target=lambda: lines.extend(setup.program.process.stdout), daemon=True).start()
+        workspace = setup.workspace()
+        workspace.wait_connected()
+        generations, began = 60, time.monotonic()
+        for generation in range(1, generations + 1):
+            workspace.start(generation, PORT)
+        while workspace.wait_message("started", timeout=30)["generation"] < generations:
+            pass
+        # The last one is told all the same.
+        last = lambda: lines and json.loads(lines[-1]).get("intercept", {}).get("generation")
+        eventually("the last one is told", lambda: last() == generations, 3)
+        took = time.monotonic() - began
+        assert len(lines) <= LOG_LINES + 2 + took, (len(lines), took)
+
+
 def test_a_sidecar_that_says_withdrawn_again_and_again(tmp_path):
     """What the workspace owes it is one `start`, and no more than one each second."""
     setup = WorkspaceSetup(tmp_path)
