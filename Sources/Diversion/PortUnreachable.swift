@@ -23,10 +23,15 @@ public final class PortUnreachable {
     private var ipv6 = Socket.unopened
     private var tokens = PortUnreachable.burst
     private var filledAt: NIODeadline?
+    #if os(Linux)
+    /// Listing them takes a while where there are many interfaces, and there may be many messages.
+    private var own: (addresses: LocalAddresses, until: NIODeadline)?
+    #endif
 
     /// The kernel's own for all messages: net.ipv4.icmp_msgs_per_sec and icmp_msgs_burst.
     private static let perSecond: Int64 = 1_000
     private static let burst: Int64 = 50
+    private static let ownAreKnownFor = TimeAmount.seconds(1)  // †
 
     public init() {}
 
@@ -44,7 +49,7 @@ public final class PortUnreachable {
         guard let message = UnreachableMessage(client: client, called: called, size: size),
             let descriptor = self.descriptor(isIPv6: message.isIPv6), self.mayTell(at: .now()),
             // What came to a broadcast's or a group's address isn't answered (RFC 1122 §3.2.2).
-            LocalAddresses().contains(message.called), let destination = Self.destination(of: message, client)
+            self.isOwn(message.called, at: .now()), let destination = Self.destination(of: message, client)
         else { return }
         let bytes = message.bytes
         destination.withSockAddr { address, size in
@@ -56,6 +61,13 @@ public final class PortUnreachable {
     }
 
     #if os(Linux)
+    private func isOwn(_ address: [UInt8], at now: NIODeadline) -> Bool {
+        if let own = self.own, now < own.until { return own.addresses.contains(address) }
+        let addresses = LocalAddresses()
+        self.own = (addresses, now + Self.ownAreKnownFor)
+        return addresses.contains(address)
+    }
+
     /// A raw socket has no port; a link-local address keeps its scope.
     private static func destination(of message: UnreachableMessage, _ client: SocketAddress) -> SocketAddress? {
         if message.isIPv6, case .v6(let client) = client {
