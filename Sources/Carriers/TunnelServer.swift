@@ -21,6 +21,8 @@ public final class TunnelServer {
     private let maxMessageSize: Int
     private let timer: DeadlineTimer
     private var carriers: [StreamCarrier] = []
+    /// Keys whose turn is over, and the stream on which it was used up: their other streams wait for that one's next turn.
+    private var turns: [PublicKey: CarrierID] = [:]
     private var nextCarrier: UInt64 = 1
     private var listeners: [any Channel] = []
     private var socket: TunnelSocket?
@@ -223,6 +225,10 @@ extension TunnelServer: StreamCarrierHandler.Owner {
 
     func carrierHasRead(_ carrier: StreamCarrier) -> Bool {
         let now = Clock.now()
+        if !self.turns.isEmpty {
+            self.endTurn(of: carrier)
+            if let key = self.responder.key(of: carrier.id), self.turns[key] != nil { return false }
+        }
         let taken = carrier.take { message in
             switch self.responder.receive(message, from: carrier.id, at: now) {
             case .taken: carrier.framer.open()
@@ -233,8 +239,14 @@ extension TunnelServer: StreamCarrierHandler.Owner {
             return 1 + self.responder.framesInLastMessage
         }
         if case .violation = taken { self.drop(carrier.id) }
-        if case .turnIsOver = taken { return false }
-        return true
+        guard case .turnIsOver = taken else { return true }
+        if let key = self.responder.key(of: carrier.id) { self.turns[key] = carrier.id }
+        return false
+    }
+
+    /// Whose it was: the stream may be nobody's by now.
+    private func endTurn(of carrier: StreamCarrier) {
+        if let ended = self.turns.first(where: { $0.value == carrier.id }) { self.turns[ended.key] = nil }
     }
 
     func carrierReadComplete(_ carrier: StreamCarrier) { self.pump() }
@@ -243,6 +255,7 @@ extension TunnelServer: StreamCarrierHandler.Owner {
 
     func carrierClosed(_ carrier: StreamCarrier) {
         self.carriers.removeAll { $0 === carrier }
+        self.endTurn(of: carrier)
         self.responder.carrierClosed(carrier.id, at: Clock.now())
         self.pump()
     }

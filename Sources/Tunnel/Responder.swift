@@ -151,6 +151,12 @@ public struct Responder: ~Copyable {
         self.forgetCarrier(id, at: now)
     }
 
+    /// Whose connection is on it, or whose initiation was answered there; nil: nobody's that is known.
+    public func key(of carrier: CarrierID) -> PublicKey? {
+        let carrier = self.carriers.first { $0.id == carrier }
+        return (carrier?.link?.peer ?? carrier?.asker)?.key
+    }
+
     mutating func dropCarrier(_ id: CarrierID, at now: Instant) {
         self.events.append(.closeCarrier(id))
         self.forgetCarrier(id, at: now)

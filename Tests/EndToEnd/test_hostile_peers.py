@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from harness.waiting import eventually
 from peer import wire
+from peer.carrier import Carrier
 from peer.handshake import NO_PSK, Initiation, as_text, generate_key, public_key, random_index, timestamp
 from peer.initiator import LIMITS
 from peer.programs import Program, folder, get, http, key_file, response
@@ -243,6 +244,54 @@ def test_rights_that_a_sidecar_was_not_given(tmp_path, flag):
         assert failed["code"] == ("busy" if flag == "takeover" else "unsupported"), json.dumps(failed)
         assert f"--allow-{flag}" in failed["reason"]
         assert not first.messages or first.messages[-1]["type"] != "withdrawn"
+
+
+def test_a_flood_on_all_streams_of_a_key_beside_another(tmp_path):
+    """They have one turn together."""
+    setup = SidecarSetup(tmp_path, keys=2)
+    with setup.stack:
+        good_workspace(setup, tmp_path)
+        loud = setup.workspace(1)
+        connection = loud.wait_connected()
+        carriers = [setup.stack.enter_context(further_carrier(setup, loud)) for _ in range(7)]
+
+        def ping():
+            with loud.changed:
+                for outgoing in [connection.carrier, *carriers]:
+                    if outgoing and len(outgoing.outgoing) < 1 << 18:
+                        outgoing.queue(connection.session.seal(connection.number, b"\1" * 16_000))
+                        connection.number += 1
+            loud.wake()
+            for carrier in carriers:
+                assert carrier.send()
+            time.sleep(0.001)
+
+        with meanwhile(ping):
+            for _ in range(REQUESTS):
+                assert get(setup.front) == "good"
+        assert not connection.closed
+
+
+@contextlib.contextmanager
+def further_carrier(setup, workspace):
+    """A byte stream more of the workspace's connection, on which a message has come."""
+    connection = workspace.connection
+    with workspace.changed:
+        parameters = workspace.parameters(connection.id)
+        workspace.last_timestamp = timestamp(workspace.last_timestamp)
+    stamp, index = workspace.last_timestamp, random_index(workspace.sessions)
+    made = Initiation(setup.keys[1], public_key(setup.own), NO_PSK, index, stamp, parameters)
+    with socket.create_connection(setup.tcp) as stream:
+        stream.sendall(struct.pack(">I", len(made.message)) + made.message)
+        stream.settimeout(10)
+        assert stream.recv(4_096)
+        stream.setblocking(False)
+        carrier = Carrier(stream, time.monotonic())
+        with workspace.changed:
+            carrier.queue(connection.session.seal(connection.number, b""))
+            connection.number += 1
+        assert carrier.send()
+        yield carrier
 
 
 @pytest.fixture
