@@ -6,9 +6,9 @@ import Tunnel
 /// One intercepted connection at the workspace: from its header to the local server.
 ///
 /// ```
-///   header ──▶ connecting ── connected: answer 0 ──▶ bridged (StreamBridge)
-///     │            └── failed: answer 1, 3 or 4 ──▶ refused: what still comes is thrown away
-///     ├── UDP: answer 0 ──▶ flow (LocalFlowStream)
+///   header ──▶ connecting, in its turn ── connected: answer 0 ──▶ bridged (StreamBridge)
+///     │            ├── failed: answer 1, 3 or 4 ──▶ refused: what still comes is thrown away
+///     │            └── UDP: answer 0 ──▶ flow (LocalFlowStream)
 ///     └── no such port, unreadable: answer 2 or 4 ──▶ refused
 /// ```
 ///
@@ -79,11 +79,21 @@ final class LocalConnection {
         self.isProbe = header.client.isUnspecified
         self.port = ControlMessage.Port(service: header.servicePort, transport: header.transport)
         guard let target = self.agent.target(for: header) else { return self.answer(.unmapped) }
-        if header.transport == .udp { return self.join(header) }
+        if header.transport == .udp {
+            // Whether a server of UDP is there shows once something is sent to it, and a probe has nothing to say.
+            if self.isProbe { return self.answer(.connected) }
+            self.state = .connecting
+            return self.agent.dialTurns.make { [weak self] in self?.join(header) }
+        }
         // The original answers what there is no descriptor for.
         guard let descriptor = self.agent.descriptors.take() else { return self.answer(.other) }
         self.descriptor = descriptor
         self.state = .connecting
+        self.agent.dialTurns.make { [weak self] in self?.dial(target, header, descriptor) }
+    }
+
+    private func dial(_ target: DialTarget, _ header: ConnectionHeader, _ descriptor: HeldDescriptor) {
+        guard case .connecting = self.state else { return }
         target.connect(on: self.agent.eventLoop, timeout: Self.connectTimeout).assumeIsolated()
             .whenComplete { [weak self] result in
                 // Whoever has given the stream up meanwhile hasn't given up the socket.
@@ -97,8 +107,8 @@ final class LocalConnection {
     }
 
     private func join(_ header: ConnectionHeader) {
-        // Whether a server of UDP is there shows once something is sent to it, and a probe has nothing to say.
-        if self.isProbe { return self.answer(.connected) }
+        guard case .connecting = self.state else { return }
+        if self.isReset { return self.giveUp(.tcpReset) }
         guard let stream = self.agent.flows.attach(self.stream, header) else { return self.answer(.other) }
         self.state = .flow(stream)
         self.withConnection { _ = $0.write(Self.byte(.connected), to: self.stream) }

@@ -106,6 +106,7 @@ public final class WorkspaceAgent {
     var connections: [StreamID: LocalConnection] = [:]
     private(set) lazy var flows = LocalFlows(agent: self)
     let descriptors: DescriptorShare
+    let dialTurns: DialTurns
     var decoder = ControlMessageDecoder()
     var controlPause: Scheduled<Void>?
     /// The sidecar has said `started` once.
@@ -156,6 +157,7 @@ public final class WorkspaceAgent {
         configuration.tunnel.tunnel.maxStreamsFromPeer = streams
         self.configuration = configuration
         self.descriptors = DescriptorShare(of: descriptors)
+        self.dialTurns = DialTurns(on: eventLoop)
         self.eventLoop = eventLoop
         self.log = configuration.log
         self.askedPorts = configuration.askedPorts(doubted: [])

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from harness.waiting import eventually
-from peer import wire
+from peer import control, wire
 from peer.carrier import Carrier
 from peer.handshake import NO_PSK, Initiation, as_text, generate_key, public_key, random_index, timestamp
 from peer.initiator import LIMITS
@@ -19,6 +19,7 @@ from peer.programs import Program, folder, get, http, key_file, response
 from peer.programs import Service as LocalServer
 from test_peer_sidecar import PORT
 from test_peer_sidecar import Setup as SidecarSetup
+from test_peer_workspace import UNMAPPED
 from test_peer_workspace import Setup as WorkspaceSetup
 
 pytestmark = [
@@ -352,6 +353,25 @@ def test_clients_that_are_gone_before_their_local_server_was_reached(tmp_path, u
             for client in spoken(setup.sidecar, 9, b"last words"):
                 client.reset()
         assert setup.request()[1] == response("workspace")
+
+
+def test_streams_that_all_come_at_once(tmp_path, unreachable):
+    """Local servers are dialled in turns: who needs none isn't kept waiting by those who do."""
+    with another_workspace(tmp_path, unreachable) as (setup, program):
+        sidecar = setup.sidecar
+        with sidecar.changed:
+            connection = sidecar.connection
+            count = min(4_000, connection.open_limit - connection.opened - 1)
+            many = [sidecar.intercept(9) for _ in range(count)]
+            last = sidecar.intercept(UNMAPPED)
+        sidecar.wake()
+        sidecar.wait(lambda: last.stream.receiving.readable, 30, "the last")
+        dialled = descriptors(program)
+        print(f"{dialled} of {count} descriptors when the last was answered")
+        assert last.read(1) == bytes([control.NOT_MAPPED])
+        assert dialled < count
+        for client in many:
+            client.reset(wire.TIMED_OUT)
 
 
 def test_streams_that_are_given_up_while_their_local_server_is_dialled(tmp_path, unreachable):
