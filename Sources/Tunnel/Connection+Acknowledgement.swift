@@ -90,6 +90,7 @@ extension Connection {
         self.sendBuffered -= stream.sendBuffer.acknowledge(chunk.range)
         if !stream.urgentToSend.isEmpty { stream.urgentToSend.remove(below: stream.sendBuffer.base) }
         if chunk.fin { stream.finIsAcknowledged = true }
+        if stream.wantsWritable, stream.id == .control { self.signalWritable(stream) }
         if !stream.held.isEmpty { self.releaseIfAcknowledged(stream) }
         self.forgetIfDone(stream)
     }

@@ -27,8 +27,12 @@ extension Connection {
         return self.room(for: stream)
     }
 
-    /// A stream may keep a share of what is free. So a few that stand still never take what all others need.
+    /// A stream may keep a share of what is free. So a few that stand still never take what all others need. The control stream
+    /// has room of its own: who is to be told to stop has to hear that also where all others stand still.
     private func room(for stream: StreamState) -> Int {
+        if stream.id == .control {
+            return min(Constants.controlSendBuffer, self.configuration.sendBuffer) - stream.sendBuffer.buffered
+        }
         let free = self.configuration.sendBuffer - self.sendBuffered
         let share = min(Constants.unsentPerStream, max(Constants.unsentPerStreamAtLeast, free / 4))
         return min(share - stream.sendBuffer.unsent, free)
@@ -141,7 +145,7 @@ extension Connection {
 
     // MARK: Room
 
-    /// Called when some of the stream's own bytes went out.
+    /// Called when some of the stream's own bytes went out; of the control stream, when they were acknowledged.
     mutating func signalWritable(_ stream: StreamState) {
         guard stream.wantsWritable else { return }
         guard self.room(for: stream) >= min(Constants.unsentPerStreamAtLeast, self.configuration.sendBuffer) / 2 else {

@@ -136,6 +136,8 @@ enum Constants {
     static let minStreamData: UInt64 = 4_096
     static let sendBufferPerConnection = 16 * 1_024 * 1_024
     static let unsentPerStream = 512 * 1_024  // †
+    /// Besides: what of the control stream is unacknowledged. A message has up to 64 KiB.
+    static let controlSendBuffer = 512 * 1_024  // †
     static let unsentPerStreamAtLeast = 16 * 1_024  // †
     /// While no more than so many bytes wait on the connection, a bulk stream's piece of at least that size is put into a buffer
     /// with room for many: 32 of them at most, 2 MiB. †

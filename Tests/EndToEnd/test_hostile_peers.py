@@ -247,6 +247,27 @@ def test_rights_that_a_sidecar_was_not_given(tmp_path, flag):
         assert not first.messages or first.messages[-1]["type"] != "withdrawn"
 
 
+def test_a_stop_is_heard_while_all_clients_stand_still(tmp_path):
+    """Their uploads fill all that the sidecar keeps for a workspace."""
+    setup = SidecarSetup(tmp_path)
+    with setup.stack:
+        workspace = setup.started({"max_streams": 200})
+        clients = []
+        for _ in range(80):
+            clients.append(setup.stack.enter_context(socket.create_connection(setup.front, 15)))
+            workspace.next_stream()[0].write(bytes([control.CONNECTED]))
+            clients[-1].setblocking(False)
+        quiet_since = time.monotonic()
+        while time.monotonic() - quiet_since < 0.5:
+            for client in clients:
+                with contextlib.suppress(BlockingIOError):
+                    client.send(bytes(1 << 16))
+                    quiet_since = time.monotonic()
+        workspace.send_control({"type": "stop"})
+        workspace.wait_message("withdrawn", timeout=20)
+        assert get(setup.front) == "original"
+
+
 def test_a_flood_on_all_streams_of_a_key_beside_another(tmp_path):
     """They have one turn together."""
     setup = SidecarSetup(tmp_path, keys=2)
