@@ -18,7 +18,7 @@ final class StreamCarrier {
     /// Its turn is over: what it has said beyond it isn't looked at, and nothing more is read, until the next one.
     fileprivate(set) var waitsForTurn = false
     /// The stream has ended, and what came before its end waits.
-    fileprivate var hasEnded = false
+    fileprivate(set) var hasEnded = false
     /// Reused for every batch: once the channel has written it, its storage is ours alone again.
     private var output = ByteBuffer()
 

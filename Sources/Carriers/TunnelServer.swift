@@ -227,7 +227,11 @@ extension TunnelServer: StreamCarrierHandler.Owner {
         let now = Clock.now()
         if !self.turns.isEmpty {
             self.endTurn(of: carrier)
-            if let key = self.responder.key(of: carrier.id), self.turns[key] != nil { return false }
+            if let key = self.responder.key(of: carrier.id), self.turns[key] != nil {
+                guard carrier.hasEnded else { return false }
+                // It holds nothing for the others' sake: what it has said is unacknowledged, and comes again on another.
+                carrier.framer.discard()
+            }
         }
         let taken = carrier.take { message in
             switch self.responder.receive(message, from: carrier.id, at: now) {
