@@ -6,9 +6,8 @@ import Tunnel
 /// What is said on stream 0.
 extension WorkspaceAgent {
     func begin() {
+        // A pause that isn't over goes on: a sidecar has no turn more than one for having begun anew.
         self.decoder = ControlMessageDecoder()
-        self.controlPause?.cancel()
-        self.controlPause = nil
         let stream = self.client?.withConnection { $0.openStream() } ?? nil
         guard stream == .control else {
             return self.fail("The sidecar allows no control stream: it isn't one of ours.")
