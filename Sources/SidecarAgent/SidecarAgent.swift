@@ -124,6 +124,8 @@ public final class SidecarAgent {
     private let relayMemory = RelayMemory()
     var clients = 0
     private let clientsAtMost: Int
+    /// Descriptors for everything else: strangers alone may have 64 byte streams, and an accepted key 16. †
+    private static let keptBack = 128
     /// Flows of UDP clients: one descriptor each, towards the original.
     private let flowsAtMost: Int
     private(set) lazy var flows = ServiceFlows(agent: self, atMost: self.flowsAtMost)
@@ -160,7 +162,7 @@ public final class SidecarAgent {
         // Each client that is taken may need a second descriptor, for the original; some are for everything else.
         let hasDatagrams = configuration.servicePorts.contains { $0.transport == .udp }
         self.flowsAtMost = hasDatagrams ? FlowLimits.flows(ofDescriptors: configuration.descriptorLimit) : 0
-        self.clientsAtMost = max(16, (configuration.descriptorLimit - 64 - self.flowsAtMost) / 2)
+        self.clientsAtMost = max(16, (configuration.descriptorLimit - Self.keptBack - self.flowsAtMost) / 2)
     }
 
     // MARK: Who may connect

@@ -406,16 +406,37 @@ def test_streams_that_are_given_up_while_their_local_server_is_dialled(tmp_path,
         assert most < 192, most
 
 
+def test_strangers_beside_as_many_clients_as_there_may_be(tmp_path):
+    """Neither takes the descriptors that the other has, nor those of a workspace."""
+    setup = SidecarSetup(tmp_path)
+    with setup.stack:
+        setup.program.close()
+        program = sidecar_with_few_descriptors(tmp_path, setup, setup.original.port)
+        for _ in range(120):
+            # Those that aren't taken wait in the kernel's queue.
+            setup.stack.enter_context(socket.create_connection(setup.front))
+        for _ in range(100):
+            setup.stack.enter_context(socket.create_connection(setup.tcp))
+        time.sleep(0.5)
+        assert descriptors(program) < 256
+        setup.workspace().wait_connected()
+
+
+def sidecar_with_few_descriptors(tmp_path, setup, original):
+    key = as_text(public_key(setup.keys[0]))
+    flags = ["run", "--peer", key, *setup.files, "--listen-tcp", "%s:%d" % setup.tcp]
+    flags += ["--service-port", f"{PORT}:127.0.0.1:{original}", "--divert", "listen=%s:%d" % setup.front]
+    program = Program(tmp_path / "few.log", *few_descriptors("kl-sidecar"), *flags)
+    setup.stack.callback(program.close)
+    return program
+
+
 def test_clients_that_are_gone_before_the_original_was_reached(tmp_path, unreachable):
     """The same at the sidecar, whose clients are anybody."""
     setup = SidecarSetup(tmp_path)
     with setup.stack:
         setup.program.close()
-        key = as_text(public_key(setup.keys[0]))
-        flags = ["run", "--peer", key, *setup.files, "--listen-tcp", "%s:%d" % setup.tcp]
-        flags += ["--service-port", f"{PORT}:127.0.0.1:{unreachable}", "--divert", "listen=%s:%d" % setup.front]
-        program = Program(tmp_path / "few.log", *few_descriptors("kl-sidecar"), *flags)
-        setup.stack.callback(program.close)
+        program = sidecar_with_few_descriptors(tmp_path, setup, unreachable)
         for _ in range(400):
             with socket.create_connection(setup.front) as client:
                 client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
