@@ -296,7 +296,8 @@ public final class RedirectDiversion {
         return count
     }
 
-    /// No program but its two may end a connection of Multipath TCP: of what others can end, its subflows, nothing is told to them.
+    /// Only its own two programs can end a connection of Multipath TCP. A third one can end its subflows, of which the two aren't
+    /// told.
     private func warnOfSubflows(_ count: Int) {
         guard count > 0 else { return }
         self.configuration.log?.warning(

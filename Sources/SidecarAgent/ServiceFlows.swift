@@ -85,7 +85,7 @@ final class ServiceFlows {
                 self.agent.flowWasIntercepted()
             }
             if holder.send(payload, of: flow, at: now) { return }
-            // There was no room for this one: the next may get through.
+            // The tunnel had no room for this one. The client isn't told of a refusal, since the next may get through.
             return self.passOn(payload, of: flow, countedFor: holder, tellsRefusal: false)
         }
         self.passOn(payload, of: flow, countedFor: holder)

@@ -7,7 +7,8 @@ import Tunnel
 
 /// Who has the service, and what the kernel is told of it.
 extension SidecarAgent {
-    /// - Parameter known: ports that come back, should they not be diverted now: what is open on them isn't ended.
+    /// - Parameter known: ports that this workspace had before. If they aren't diverted now, they come back to it, and connections
+    ///   that are open to the original on them aren't ended.
     /// - Returns: why the kernel wouldn't; then all is as it was.
     func hold(
         _ link: WorkspaceLink,
@@ -67,7 +68,7 @@ extension SidecarAgent {
     private func drainOriginals(_ ports: Set<UInt16>, in delay: TimeAmount, for link: WorkspaceLink) {
         self.originalsDrain?.cancel()
         let log = link.log
-        // Those of a list before that are still waiting, too.
+        // Also those of an earlier call whose time isn't over: it begins anew for all.
         self.draining.formUnion(ports)
         self.originalsDrain = self.eventLoop.assumeIsolated().scheduleTask(in: delay) { [weak self] in
             guard let self, let redirect = self.redirect else { return }

@@ -288,7 +288,7 @@ public final class SidecarAgent {
         self.original(at: client.upstream, port: client.port, called: client.called)
     }
 
-    /// Where the service answers a client; nil: it is answered by no original.
+    /// Where the original is dialled for a client; nil: it has none that this client may reach.
     ///
     /// Behind a redirect that is the address which the client called, and no other: a neighbour must not reach through the
     /// sidecar what listens on the namespace's loopback alone. An address that a flag names is dialled as it stands there.

@@ -6,7 +6,7 @@ import Tunnel
 /// How far the control stream was read.
 struct ControlReading {
     var decoder = ControlMessageDecoder()
-    /// One that waits for its time.
+    /// A message that was read, and may not be obeyed before the peer's allowance has room for it.
     var delayed: ControlMessage?
     var pause: Scheduled<Void>?
 

@@ -48,12 +48,13 @@ enum Constants {
     static let initiationsPerSecond = 50
     /// Curve25519 work for initiations whose mac1 is right: 0.11 ms each, so at most a tenth of a core. †
     static let handshakeBudgetPerSecond = 1_000
-    /// On byte streams, from which nobody can take it all: so many at once, then one each millisecond, in turns of so many. †
+    /// How the budget is given out on byte streams: 100 at once, then one each millisecond; those that wait get theirs five at a
+    /// time. †
     static let handshakesAtOnce = 100
     static let initiationsInATurn = 5
     static let waitingCarriers = 64  // †
-    /// What a stranger's carrier may cost in Curve25519 work: so many openings, so far apart; a known key's that carries no
-    /// connection yet: no closer together. †
+    /// Initiations that are opened on a stranger's byte stream: three in all, 20 ms apart. On a known key's that carries no
+    /// connection yet: any number, as far apart. †
     static let openingsPerCarrier = 3
     static let openingInterval = TimeAmount.milliseconds(20)
     /// An initiator closes those that it left; one that doesn't loses the oldest. †

@@ -39,7 +39,7 @@ extension Responder {
         return self.drops.count(dropped)
     }
 
-    /// When those that wait have their turn. Not one by one: a timer costs as much as some.
+    /// When those that wait have their turn. It is several at a time, since a timer costs as much as opening some of them.
     var nextTurn: Instant? {
         self.waitingInitiations > 0 ? self.handshakeBudget.next(Constants.initiationsInATurn) : nil
     }
@@ -54,7 +54,7 @@ extension Responder {
                 let message = self.carriers[at].waiting,
                 let initiation = ReceivedInitiation(message, self.receivingMac)
             else {
-                // They went with their connection.
+                // None waits any more: their streams were closed.
                 self.waitingInitiations = 0
                 return
             }
@@ -72,7 +72,7 @@ extension Responder {
 }
 
 extension Responder.Carrier {
-    /// A stranger's few, and a known key's no faster than an initiator that has lost its response tries again.
+    /// A stranger's stream may a few times; a known key's as often as an initiator that has lost its response tries again.
     fileprivate func mayOpen(at now: Instant) -> Bool {
         if let last = self.openedLastAt, now < last + Constants.openingInterval { return false }
         return self.isKnown || self.openings < Constants.openingsPerCarrier

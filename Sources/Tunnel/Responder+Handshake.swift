@@ -135,8 +135,8 @@ extension Responder {
         }
     }
 
-    /// Streams on which this key's initiations were answered, and nothing has come since: no more of them than of the sessions
-    /// that may still be confirmed there.
+    /// Keeps no more streams on which an initiation of this key was answered, and nothing has come since, than sessions that
+    /// may still be confirmed on them.
     private mutating func dropUnused(of peer: AcceptedPeer, at now: Instant) {
         let unused = self.carriers.filter { $0.link == nil && $0.asker === peer }
         guard unused.count > Constants.unconfirmedSessionsKept, let oldest = unused.first else { return }

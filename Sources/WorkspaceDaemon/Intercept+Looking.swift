@@ -22,7 +22,8 @@ extension Intercept {
             .milliseconds(50), .milliseconds(100), .milliseconds(200), .milliseconds(400),
         ]
 
-        /// Something was found to lack though what the environment has told is as it was: perhaps it has told too little. †
+        /// Five looks† in a row have found the intercept incomplete. The environment's news may have left something out, so it is
+        /// read anew.
         fileprivate var isDoubtful: Bool { self.attempts > 0 && self.attempts.isMultiple(of: 5) }
 
         fileprivate var interval: TimeAmount {

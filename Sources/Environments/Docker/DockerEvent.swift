@@ -31,7 +31,7 @@ struct DockerEvent: Decodable, Equatable, Sendable {
 
     private var isOfNetwork: Bool { self.Type == "network" }
 
-    /// Something else may be true after it, for some environment.
+    /// Whether it may change what an environment is told to be.
     var mayMatter: Bool {
         if self.isOfNetwork { return ["connect", "disconnect"].contains(self.word) }
         guard self.Type == nil || self.Type == "container" else { return false }

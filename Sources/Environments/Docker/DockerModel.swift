@@ -52,7 +52,7 @@ actor DockerModel {
     /// † What Docker gives a container that is to end, and a little more.
     private static let usualStopTimeout = 10
     private static let endsLater = Duration.seconds(2)
-    /// † A turn of the daemon's loop that takes long.
+    /// † Changes that a listener hasn't taken yet; the oldest beyond these are forgotten.
     private static let newsAtMost = 64
 
     /// † Several questions of one command.
@@ -135,7 +135,7 @@ actor DockerModel {
         return (DockerContainer.parse(result.output), rows)
     }
 
-    /// It is podman that answers, whose `--network container:` makes the other container one that can't be removed.
+    /// Whether it is podman that answers. It removes no container whose network another one names by `--network container:`.
     func isPodman() async -> Bool {
         if let knowsPodman { return knowsPodman }
         let words = ["version", "--format", "{{range .Server.Components}}{{.Name}}\n{{end}}"]

@@ -1,8 +1,10 @@
 import ArgumentParser
 
-/// A shell's completion script: what the argument parser makes of the commands, and around it what that leaves out. It knows
-/// commands by their first names alone; in bash it takes the words as bash parts them, at ':' and '=' too, so that `80:80`
-/// would be three, and marks all that it offers as files, so that a service that is named as a folder is gets a '/'.
+/// A shell's completion script: the argument parser's, and around it what that leaves out.
+///
+/// The parser's script knows no aliases. In bash it also counts words as bash does, which parts them at ':' and '=', so that
+/// `80:80` is three; and it says of all that it offers that they are files, so that a service with the name of a folder gets
+/// a '/' behind it.
 struct CompletionScript: CustomStringConvertible {
     let description: String
 
@@ -129,7 +131,7 @@ struct CompletionScript: CustomStringConvertible {
 
     // MARK: zsh
 
-    /// The functions that were made are called by a function of their old name, which has changed the words before.
+    /// The parser's main function gets another name, and one of ours its old name: it changes the words, then calls the other.
     private static func zsh(_ made: String, _ program: String, _ aliases: [Aliases]) -> String {
         let own = """
             functions[__\(program)_by_first_names]="${functions[_\(program)]}"
@@ -164,7 +166,7 @@ struct CompletionScript: CustomStringConvertible {
 
     // MARK: fish
 
-    /// All functions that were made ask this one for the words.
+    /// All functions of the parser's script ask `__kl_tokens` for the words: ours takes its place.
     private static func fish(_ program: String, _ aliases: [Aliases]) -> String {
         let cases = aliases.map { alias in
             let patterns = alias.names.map { "'\(alias.path) \($0)'" }.joined(separator: " ")
