@@ -98,9 +98,8 @@ public final class NotificationSocket: Sendable {
     static func parse(_ bytes: some Collection<UInt8>) -> [String: String] {
         var result: [String: String] = [:]
         for line in bytes.split(separator: UInt8(ascii: "\n")) {
-            let text = String(decoding: line, as: UTF8.self)
-            guard let equals = text.firstIndex(of: "=") else { continue }
-            result[String(text[..<equals])] = String(text[text.index(after: equals)...])
+            guard let field = Assignment(String(decoding: line, as: UTF8.self)) else { continue }
+            result[field.name] = field.value
         }
         return result
     }

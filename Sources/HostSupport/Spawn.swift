@@ -31,10 +31,7 @@ public struct Spawn: Sendable {
         var result: [String: String] = [:]
         var next = environ
         while let entry = next.pointee {
-            let text = String(cString: entry)
-            if let equals = text.firstIndex(of: "=") {
-                result[String(text[..<equals])] = String(text[text.index(after: equals)...])
-            }
+            if let variable = Assignment(String(cString: entry)) { result[variable.name] = variable.value }
             next += 1
         }
         return result

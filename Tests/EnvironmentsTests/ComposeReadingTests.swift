@@ -82,6 +82,21 @@ struct ComposeReadingTests {
         )
     }
 
+    /// Swift joins an accent or the rest of an emoji to the sign before it as one character.
+    @Test func valuesThatBeginWithAnAccent() throws {
+        let environment = try self.environment([
+            "compose.yaml": """
+            services:
+              a:
+                command: x
+                env_file: [{path: raw, format: raw}, e]
+                environment: ["L=\u{301}l"]
+            """,
+            "raw": "#\u{FE0F}\u{20E3} a comment\nR=\u{301}r\r\n", "e": "E=\u{301}e\n",
+        ])
+        #expect(environment == ["L": "\u{301}l", "R": "\u{301}r", "E": "\u{301}e"])
+    }
+
     @Test(
         arguments: [
             ("x $ y", "x $ y"), ("$", "$"), ("$1 $. $-", "$1 $. $-"), ("$$A", "$A"), ("$$$A", "$a"),

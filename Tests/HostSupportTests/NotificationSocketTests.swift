@@ -22,6 +22,12 @@ import Darwin
         #expect(datagram.fields == ["READY": "1", "X_KL_OPEN": "2"])
     }
 
+    @Test(arguments: [("A=b=c", "A", "b=c"), ("A=", "A", ""), ("=b", "", "b"), ("A=\u{301}b", "A", "\u{301}b")])
+    func `a field is parted at its first equals sign`(text: String, name: String, value: String) {
+        #expect(NotificationSocket.parse(text.utf8) == [name: value])
+        #expect(Assignment(name) == nil)
+    }
+
     @Test func `in a folder it is this user's alone`() throws {
         let path = "/tmp/\(self.name).sock"
         defer { unlink(path) }

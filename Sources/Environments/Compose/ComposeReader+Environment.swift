@@ -15,11 +15,10 @@ extension ComposeReader {
         if case .sequence(let elements) = value.kind {
             for element in elements {
                 let text = try self.text(element, "an element of 'environment'")
-                let equals = text.firstIndex(of: "=")
-                let name = String(text[..<(equals ?? text.endIndex)])
+                let variable = Assignment(text)
+                let name = variable?.name ?? text
                 try Self.checkName(name, at: element.position)
-                let value = equals.map { String(text[text.index(after: $0)...]) }
-                result.updateValue(value ?? self.interpolation.environment[name], forKey: name)
+                result.updateValue(variable?.value ?? self.interpolation.environment[name], forKey: name)
             }
             return
         }
