@@ -18,6 +18,8 @@ public final class JSONLinesServer<Request: Decodable & SendableMetatype, Reply:
         public let user: UInt32
         /// Called on the event loop when the other end has closed, or sends no more.
         public var onClose: (() -> Void)?
+        /// Something that it has asked for is still being done, or told: it gives way to nobody.
+        public var isWaiting = false
 
         init(channel: any Channel, user: UInt32) {
             self.channel = channel
@@ -47,12 +49,12 @@ public final class JSONLinesServer<Request: Decodable & SendableMetatype, Reply:
     private let onRequest: (Request, Connection) -> Void
     private var listener: (any Channel)?
     private let connectionsAtMost: Int
-    private var connections = 0
-    /// Those that have asked nothing yet, the longest waiting first.
-    private var idle: [LineHandler] = []
+    /// In the order of their last requests, those that have asked nothing yet in that of their coming.
+    private var handlers: [LineHandler] = []
 
     /// - Parameters:
-    ///   - connectionsAtMost: for one more the one that has gone longest without asking anything is closed, or that one itself.
+    ///   - connectionsAtMost: for one more the one is closed that has gone longest without asking anything, and waits for nothing;
+    ///     where all others wait, that one itself.
     ///   - mayConnect: whether this user may; who may not is closed without a word.
     ///   - onRequest: a line that can't be read closes the connection instead.
     public init(
@@ -98,21 +100,20 @@ public final class JSONLinesServer<Request: Decodable & SendableMetatype, Reply:
         private var connection: Connection?
         private var buffer = ByteBuffer()
         private var hasEnded = false
-        private var isCounted = false
         private var channel: (any Channel)?
 
         init(server: JSONLinesServer) { self.server = server }
 
         func channelActive(context: ChannelHandlerContext) {
             let channel = context.channel
-            if self.server.connections >= self.server.connectionsAtMost {
-                guard let longest = self.server.idle.first else { return context.close(promise: nil) }
+            if self.server.handlers.count >= self.server.connectionsAtMost {
+                guard let longest = self.server.handlers.first(where: { $0.connection?.isWaiting != true }) else {
+                    return context.close(promise: nil)
+                }
                 longest.giveWay()
             }
-            self.server.connections += 1
-            self.isCounted = true
             self.channel = channel
-            self.server.idle.append(self)
+            self.server.handlers.append(self)
             guard let provider = channel as? any SocketOptionProvider else { return context.close(promise: nil) }
             let credentials: EventLoopFuture<LocalSocket.Credentials> = provider.unsafeGetSocketOption(
                 level: .socket,
@@ -147,7 +148,7 @@ public final class JSONLinesServer<Request: Decodable & SendableMetatype, Reply:
                 guard let request = try? JSONDecoder().decode(Request.self, from: Data(line)) else {
                     return connection.channel.close(promise: nil)
                 }
-                self.leaveIdle()
+                self.becomeLast()
                 self.server.onRequest(request, connection)
             }
             self.buffer.discardReadBytes()
@@ -175,13 +176,15 @@ public final class JSONLinesServer<Request: Decodable & SendableMetatype, Reply:
         }
 
         private func leave() {
-            if self.isCounted { self.server.connections -= 1 }
-            self.isCounted = false
             self.channel = nil
-            self.leaveIdle()
+            self.server.handlers.removeAll { $0 === self }
         }
 
-        private func leaveIdle() { self.server.idle.removeAll { $0 === self } }
+        private func becomeLast() {
+            // One that has given way is none of them any more.
+            guard let index = self.server.handlers.firstIndex(where: { $0 === self }) else { return }
+            self.server.handlers.append(self.server.handlers.remove(at: index))
+        }
 
         func errorCaught(context: ChannelHandlerContext, error: any Error) { context.close(promise: nil) }
 

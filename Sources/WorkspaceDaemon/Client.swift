@@ -6,9 +6,9 @@ import NIOCore
 final class Client {
     private let connection: Daemon.Server.Connection
     private unowned let daemon: Daemon
-    private var tasks: [UInt64: Task<Void, Never>] = [:]
+    private var tasks: [UInt64: Task<Void, Never>] = [:] { didSet { self.judgeWaiting() } }
     private var nextTask: UInt64 = 0
-    private var followed: Set<String> = []
+    private var followed: Set<String> = [] { didSet { self.judgeWaiting() } }
     private var isClosed = false
 
     /// Of one connection. The CLI has one.
@@ -31,11 +31,13 @@ final class Client {
             }
         case .stop(let request): self.run { try await daemon.stop(request, $0) }
         case .shutDown:
+            self.connection.isWaiting = true
             Task {
                 await daemon.shutDown()
                 self.connection.send(.done(nil))
             }
         case .handOver:
+            self.connection.isWaiting = true
             Task {
                 await daemon.handOver()
                 self.connection.send(.done(nil))
@@ -43,6 +45,8 @@ final class Client {
             }
         }
     }
+
+    private func judgeWaiting() { self.connection.isWaiting = !self.tasks.isEmpty || !self.followed.isEmpty }
 
     private func run(_ body: @escaping @DaemonLoop (@escaping Progress) async throws -> InterceptStatus) {
         guard self.tasks.count < Self.tasksAtMost else {

@@ -59,19 +59,25 @@ public struct DaemonStarter: Sendable {
         return try Self.connect(home: home)
     }
 
-    /// A daemon of whatever version that runs and has said hello; nil: none runs, or it is just ending.
+    /// A daemon of whatever version that runs and has said hello; nil: none runs.
     ///
     /// - Parameter milliseconds: from when on it is a `SilentDaemon`.
     public static func running(
         home: WorkspaceHome,
         within milliseconds: Int
     ) throws -> (client: JSONLinesClient, version: String)? {
-        guard let client = try SilentDaemon.client(home, within: milliseconds) else { return nil }
-        switch try client.receive(DaemonReply.self, within: milliseconds) {
-        case .message(.hello(let version, _)): return (client, version)
-        case .timedOut: throw SilentDaemon(pid: client.peer, home: home)
-        default: return nil
+        let until = Self.now() + Int64(milliseconds)
+        while let client = try SilentDaemon.client(home, within: milliseconds) {
+            switch try client.receive(DaemonReply.self, within: milliseconds) {
+            case .message(.hello(let version, _)): return (client, version)
+            case .timedOut: throw SilentDaemon(pid: client.peer, home: home)
+            default:
+                // It is just ending, or serves as many as it can.
+                guard Self.now() < until else { throw SilentDaemon(pid: client.peer, home: home) }
+                usleep(Self.pause)
+            }
         }
+        return nil
     }
 
     public func connect() throws -> JSONLinesClient {

@@ -38,7 +38,10 @@ struct JSONLinesTests {
                     connection.send(Message(text: "hello"))
                     connection.onClose = { connection.close() }
                 },
-                onRequest: { request, connection in connection.send(request) }
+                onRequest: { request, connection in
+                    connection.isWaiting = request.text == "wait"
+                    connection.send(request)
+                }
             )
         }
     }
@@ -88,6 +91,42 @@ struct JSONLinesTests {
             #expect(status.st_mode & 0o777 == 0o600)
             client.endSending()
             #expect(try self.next(client) == nil)
+        }
+    }
+
+    @Test func whoHasBeenAnsweredKeepsNobodyOut() throws {
+        let scratch = try Scratch()
+        try self.withServer(at: scratch.path + "/s") {
+            var answered: [JSONLinesClient] = []
+            for number in 0..<65 {
+                let client = try #require(try JSONLinesClient(path: scratch.path + "/s"))
+                #expect(try self.next(client) == "hello")
+                try client.send(Message(text: "\(number)"))
+                #expect(try self.next(client) == "\(number)")
+                answered.append(client)
+            }
+            #expect(try self.next(answered[0]) == nil)
+        }
+    }
+
+    /// One that waits for an answer stays, whatever comes.
+    @Test func whoWaitsGivesWayToNobody() throws {
+        let scratch = try Scratch()
+        try self.withServer(at: scratch.path + "/s") {
+            var waiting: [JSONLinesClient] = []
+            for _ in 0..<64 {
+                let client = try #require(try JSONLinesClient(path: scratch.path + "/s"))
+                #expect(try self.next(client) == "hello")
+                try client.send(Message(text: "wait"))
+                #expect(try self.next(client) == "wait")
+                waiting.append(client)
+            }
+            let client = try #require(try JSONLinesClient(path: scratch.path + "/s"))
+            #expect(try self.next(client) == nil)
+            try waiting[0].send(Message(text: "done"))
+            #expect(try self.next(waiting[0]) == "done")
+            let other = try #require(try JSONLinesClient(path: scratch.path + "/s"))
+            #expect(try self.next(other) == "hello")
         }
     }
 

@@ -178,7 +178,11 @@ final class Supervisor {
             mayConnect: { isShared || $0 == geteuid() || $0 == 0 },
             onConnect: { _ in },
             onRequest: { [weak self] request, connection in
-                self?.handle(request) { [weak connection] in connection?.send($0) }
+                connection.isWaiting = true
+                self?.handle(request) { [weak connection] reply in
+                    if case .progress = reply {} else { connection?.isWaiting = false }
+                    connection?.send(reply)
+                }
             }
         )
         server.start(on: socket).whenFailure { [log = self.context.log] in log.error("requests can't be taken: \($0)") }
