@@ -9,8 +9,8 @@ public enum Suggestion {
     public static func nearest(to word: String, among candidates: some Sequence<String>) -> String? {
         let wanted = Array(word.lowercased().unicodeScalars)
         guard !wanted.isEmpty, wanted.count <= Self.maxLength else { return nil }
-        // A third of the word may be wrong: one letter of three, two of six.
-        var limit = max(1, wanted.count / 3)
+        // A third of the word may be wrong: one letter of three, two of six; of two letters one, and none of a single one.
+        var limit = wanted.count == 1 ? 0 : max(1, wanted.count / 3)
         var best: String?
         for candidate in candidates.prefix(Self.maxCandidates) {
             let other = Array(candidate.lowercased().unicodeScalars)

@@ -33,7 +33,7 @@ struct TextTests {
 
     @Test(arguments: [
         ("api-sever", "api-server"), ("API", "api"), ("wbe", "web"), ("a", nil), ("xyzzy", nil), ("", nil),
-        ("ap", "api"),
+        ("ap", "api"), ("w", nil), ("ab", nil),
         (String(repeating: "a", count: 1_000), nil),
     ])
     func suggestions(word: String, nearest: String?) {

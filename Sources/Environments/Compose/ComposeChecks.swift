@@ -113,7 +113,7 @@ struct ComposeChecks {
         for service in self.services {
             for dependency in service.dependsOn where indices[dependency.name] == nil {
                 let (name, position) = (dependency.name, dependency.position)
-                let suggestion = Suggestion.sentence(for: name, among: names)
+                let suggestion = Suggestion.sentence(for: name, among: names.filter { $0 != service.service.name })
                 throw Fault(
                     position,
                     "\(service.service.name.quoted) depends on \(name.quoted), which isn't in the file.\(suggestion) Mend the name, or take it out."

@@ -87,12 +87,15 @@ struct PortFlag {
             }.map(\.port)
         ).sorted()
         if let first = published.first {
-            let local = self.target.map { $0.host == "127.0.0.1" ? "\($0.port)" : "\($0)" } ?? "\(number)"
+            // The same number here may be where clients reach the service, where the engine's machine is this one.
+            let target = self.target.flatMap { $0.host == "127.0.0.1" && $0.port == number ? nil : $0 }
+            let local = target.map { $0.host == "127.0.0.1" ? "\($0.port)" : "\($0)" } ?? "3000"
             let other = "\(first.service):\(local)\(first.transport.suffix)"
             throw CommandFailure(
                 .usage,
                 "\(number) is where the engine's machine publishes port \(published.map { "\($0)" }.joined(separator: " and "))"
-                    + " of '\(service.name)', and no port of its own. Name that one: --port \(other)"
+                    + " of '\(service.name)', and no port of its own. Name that one,"
+                    + " \(target == nil ? "with a local port, as in" : "as in") --port \(other)"
             )
         }
         return Environments.Service.Port(published: number, target: number, transport: self.transport ?? .tcp)
@@ -124,8 +127,8 @@ enum PortFlags {
         }
         let list = service.ports.map(\.text).joined(separator: ", ")
         return mappings.map(\.servicePort).filter { !declared.contains($0) }.map { port in
-            "'\(service.name)' declares \(list.isEmpty ? "no port" : list), not \(port): if nothing of it listens there, nothing"
-                + " comes to you."
+            "'\(service.name)' \(list.isEmpty ? "doesn't declare \(port)" : "declares \(list), not \(port)"): if nothing of it"
+                + " listens there, nothing comes to you."
         }
     }
 
