@@ -193,6 +193,14 @@ struct ComposeOverrideTests {
         #expect(EnvironmentDiscovery.look(at: path, name: "before", environment: [:]).reference.name == "before")
     }
 
+    @Test(arguments: ["My Shop", "-shop", "Shop"])
+    func aNameThatIsTheMistakeIsFoundAsItIsWritten(name: String) throws {
+        let room = try Room()
+        let path = try room.file("compose.yaml", "name: \(name)\nservices: {a: {command: x}}\n")
+        let found = EnvironmentDiscovery.look(at: path, environment: [:])
+        #expect(found.state == .broken && found.reference.name == name)
+    }
+
     @Test func variablesOfComposeThatDoNothingHere() throws {
         let (file, _) = try self.read(
             ["compose.yaml": "services: {a: {command: x}}", ".env": "COMPOSE_FILE=a.yml:b.yml"],

@@ -226,7 +226,8 @@ struct LocalEnvironmentTests {
                 == FoundEnvironment(
                     far,
                     .broken,
-                    reason: "there is no \(self.room("gone/compose.yaml")). Name a compose file with --file."
+                    reason: "there is no \(self.room("gone/compose.yaml")). Name a compose file with --file.",
+                    isGone: true
                 )
         )
         try self.state(supervisor: self.own, service: self.own, sidecar: self.own).write(to: self.folder)

@@ -7,9 +7,14 @@ struct FoundTests {
     private static func one(
         _ kind: EnvironmentReference.Kind,
         _ state: FoundEnvironment.State,
-        at location: String
+        at location: String,
+        isGone: Bool = false
     ) -> FoundEnvironment {
-        FoundEnvironment(EnvironmentReference(kind: kind, name: "shop", location: location), state)
+        FoundEnvironment(
+            EnvironmentReference(kind: kind, name: "shop", location: location),
+            state,
+            isGone: isGone
+        )
     }
 
     /// A project that Docker runs, seen from the folder with its compose file, which is of images.
@@ -32,6 +37,13 @@ struct FoundTests {
 
     @Test func oneThatIsBrokenIsNamedAllTheSame() throws {
         #expect(try Found([Self.one(.local, .broken, at: "/a")]).named("shop").state == .broken)
+    }
+
+    /// A mistake in this folder's file is told, though a project that was removed had the same name.
+    @Test func whatIsGoneIsMeantLast() throws {
+        let gone = Self.one(.local, .broken, at: "/removed", isGone: true)
+        #expect(try Found([gone, Self.one(.local, .broken, at: "/here")]).named("shop").reference.location == "/here")
+        #expect(try Found([gone]).named("shop").isGone)
     }
 
     @Test(arguments: [FoundEnvironment.State.up, .down, .broken])

@@ -42,7 +42,12 @@ extension ComposeFile {
                 roots.append(root)
             }
         }
-        return (try? reader.name(roots)) ?? nil
+        do throws(Fault) {
+            return try reader.name(roots)
+        } catch {
+            // The name may be the mistake itself.
+            return reader.writtenName(roots)
+        }
     }
 
     /// The line that says the name, of a file that isn't YAML from some line on.

@@ -61,6 +61,18 @@ extension ComposeReader {
         return try Self.checked(name, name.quoted, at: value.position)
     }
 
+    /// The same as it is written, also where it can't be an environment's name; nil: nothing says it, or nothing readable.
+    mutating func writtenName(_ roots: [YAMLValue]) -> String? {
+        let layers = (try? self.rootEntries(roots)) ?? []
+        guard let value = Self.layered(layers).last(where: { $0.key == "name" })?.value, !value.isNull,
+            let name = try? self.text(value, "'name'"), !name.isEmpty, name.utf8.count <= Self.maxWrittenName
+        else { return nil }
+        return name
+    }
+
+    /// † What somebody may type.
+    private static let maxWrittenName = 255
+
     private static func checked(_ name: String, _ what: String, at position: Position) throws(Fault) -> String {
         guard Self.validName(from: name) == name else {
             throw Fault(

@@ -21,11 +21,14 @@ public struct FoundEnvironment: Codable, Equatable, Sendable {
     public var state: State
     /// Of what is broken: why, in a sentence.
     public var reason: String?
+    /// It was used before, and its file isn't there any more.
+    public var isGone: Bool
 
-    public init(_ reference: EnvironmentReference, _ state: State, reason: String? = nil) {
+    public init(_ reference: EnvironmentReference, _ state: State, reason: String? = nil, isGone: Bool = false) {
         self.reference = reference
         self.state = state
         self.reason = reason
+        self.isGone = isGone
     }
 }
 
@@ -118,7 +121,12 @@ public enum EnvironmentDiscovery {
             let name =
                 ComposeFile.name(path: path, environment: environment) ?? name
                 ?? ComposeFile.defaultName(in: SmallFile.parent(of: path))
-            return FoundEnvironment(Self.reference(path, name), .broken, reason: error.description)
+            return FoundEnvironment(
+                Self.reference(path, name),
+                .broken,
+                reason: error.description,
+                isGone: !ComposeFile.isFile(path)
+            )
         }
     }
 

@@ -35,12 +35,15 @@ struct Found {
         return String(cString: path)
     }
 
-    /// The one of that name. A file that can't be used is meant only where nothing else has the name, and what is down only
-    /// where nothing of the name is up: a project that Docker runs has the name of the folder with its compose file.
+    /// The one of that name. A file that can't be used is meant only where nothing else has the name, one that is gone only
+    /// where no file has it either, and what is down only where nothing of the name is up: a project that Docker runs has the
+    /// name of the folder with its compose file.
     func named(_ name: String) throws -> FoundEnvironment {
         let all = self.all.filter { $0.reference.name == name }
-        let states: [FoundEnvironment.State] = [.up, .down, .broken]
-        let matching = states.lazy.map { state in all.filter { $0.state == state } }.first { !$0.isEmpty } ?? []
+        let ranks: [(FoundEnvironment) -> Bool] = [
+            { $0.state == .up }, { $0.state == .down }, { !$0.isGone }, { _ in true },
+        ]
+        let matching = ranks.lazy.map { all.filter($0) }.first { !$0.isEmpty } ?? []
         guard let first = matching.first else {
             let nearest = Suggestion.nearest(to: name, among: self.all.map(\.reference.name))
             let hint = nearest.map { "Did you mean '\($0)'? (kl env list lists them)" }
