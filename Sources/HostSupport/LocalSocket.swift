@@ -60,7 +60,7 @@ public enum LocalSocket {
         }
         guard code != 0 else { return descriptor }
         close(descriptor)
-        if code == ENOENT || code == ECONNREFUSED { return nil }
+        if code == ENOENT || code == ENOTDIR || code == ECONNREFUSED { return nil }
         throw HostError("\(path) can't be reached", code: code)
     }
 

@@ -13,7 +13,8 @@ public enum SmallFile {
         // A pipe that somebody put there would be waited for, already when it is opened.
         let descriptor = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK)
         guard descriptor >= 0 else {
-            if errno == ENOENT { return nil }
+            // Below what is no folder there is none either.
+            if errno == ENOENT || errno == ENOTDIR { return nil }
             throw .last(path, "can't be read")
         }
         defer { close(descriptor) }

@@ -79,6 +79,19 @@ public struct WorkspaceHome: Hashable, Sendable {
         }
     }
 
+    /// The same, and something can be written there: before what is done can't be written down.
+    public func prepareToWrite() throws(WorkspaceError) {
+        try self.prepare()
+        for folder in self.folders where access(folder, W_OK) != 0 {
+            throw WorkspaceError(
+                """
+                \(HostError("'\(folder)' can't be written", code: errno)). Make it writable, or name another folder by the \
+                variable KL_HOME.
+                """
+            )
+        }
+    }
+
     /// As far as they are there, the folders are this user's alone. What lies in them decides where traffic goes. Nothing is
     /// made, so that a command that only reads leaves nothing behind, and works where nothing can be written.
     public func check() throws(WorkspaceError) {

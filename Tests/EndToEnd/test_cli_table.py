@@ -311,6 +311,28 @@ class TestFiles:
         assert list(home.iterdir()) == []
         assert not (project.folder / ".kl").exists()
 
+    def test_a_home_that_is_no_folder(self, make_project):
+        """As users of services have it: what only looks finds nothing of one's own there, and no fault."""
+        project = make_project()
+        kept = {name: value for name, value in os.environ.items() if not name.startswith(("KL_", "XDG_"))}
+
+        def run(*arguments):
+            return subprocess.run(
+                [project.binaries / "kl", *arguments],
+                cwd=project.folder,
+                env={**kept, "HOME": "/dev/null"},
+                capture_output=True,
+                text=True,
+                timeout=60,
+            )
+
+        for arguments, code in ((("env", "list"), 0), (("env", "status"), 0), (("intercept", "list"), 3)):
+            assert run(*arguments).returncode == code, arguments
+        checks = {one["name"]: one["state"] for one in json.loads(run("doctor", "-o", "json").stdout)["checks"]}
+        assert checks["home"] == "failed" and checks["daemon"] == "ok" and "key" not in checks, checks
+        ran = run("env", "connect", "--file", project.file)
+        assert ran.returncode == 1 and "/dev/null/.config/kl can't be made: not a directory" in ran.stderr, ran
+
     @pytest.mark.skipif(os.geteuid() != 0, reason="needs a mount")
     def test_a_home_that_nobody_can_write_to(self, demo, make_developer, closing):
         """What only looks works there, with the key that lies in it."""
@@ -322,7 +344,10 @@ class TestFiles:
         assert [one["isOwn"] for one in ada.ok("intercept", "list", "-o", "json").json["intercepts"]] == [True]
         for arguments in (("env", "list"), ("env", "status"), ("intercept", "status"), ("doctor",)):
             ada.ok(*arguments)
-        assert "read-only file system" in ada.run("env", "connect", "demo").error
+        for command in ("connect", "disconnect"):
+            ran = ada.run("env", command)
+            assert ran.code == 1 and re.search(r"can't be written: read-only file system\. Make it writable", ran.error), ran
+        assert len(ada.intercepts()) == 1
         ada.prefix = []
         ada.ok("intercept", "stop", "api-server")
 

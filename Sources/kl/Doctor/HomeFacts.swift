@@ -104,7 +104,9 @@ extension HomeFacts {
     }
 
     /// Or can't be looked at, which is said when it is used.
-    private static func isThere(_ path: String) -> Bool { access(path, F_OK) == 0 || errno != ENOENT }
+    private static func isThere(_ path: String) -> Bool {
+        access(path, F_OK) == 0 || (errno != ENOENT && errno != ENOTDIR)
+    }
 
     /// Nothing is made here.
     private static func problem(toMake folder: String) -> String? {

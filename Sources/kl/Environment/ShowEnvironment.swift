@@ -38,6 +38,7 @@ struct DisconnectEnvironment: AsyncParsableCommand {
             _ = Interrupt.descriptor
             let workspace = try Workspace(self.output)
             guard let reference = try workspace.connectedReference() else { throw CommandFailure.notConnected }
+            try workspace.prepare()
             let report = StepReport(isOn: self.output.isText && !self.output.quiet)
             // Of an environment that is gone nothing can be asked; what the daemon holds of it is stopped all the same.
             var names = Set(

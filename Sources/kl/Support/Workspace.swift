@@ -30,7 +30,7 @@ struct Workspace {
     func member() throws -> Member { try WorkspaceIdentity(home: self.home).member }
 
     /// Before a command begins what it will have to write down: the folders, as they have to be.
-    func prepare() throws { try self.home.prepare() }
+    func prepare() throws { try self.home.prepareToWrite() }
 
     // MARK: The connected environment
 
