@@ -193,7 +193,7 @@ public struct Service: Codable, Equatable, Sendable {
     public var mayHaveOtherPorts: Bool?
     /// HOST:PORT on the engine's machine, where clients reach it too.
     public var places: [String]?
-    /// The same by their numbers alone, which aren't the service's own.
+    /// Under which number of the engine's machine each of its ports is published.
     public var publications: [Publication]?
     /// Names and ids of its containers, by which a person may mean it too.
     public var containers: [String]?
@@ -298,6 +298,8 @@ public struct InterceptRecord: Codable, Equatable, Sendable {
     /// RFC 3339, UTC.
     public var since: String
     public var ports: [Port]
+    /// True: while the workspace can't answer, clients are refused. Nil: the original answers them, or it isn't known.
+    public var refuses: Bool?
     /// As the environment sees it: true while a sidecar gives connections to the holder's workspace; nil where it can't tell.
     public var isDiverting: Bool?
     /// As the environment's sidecars count them.

@@ -173,6 +173,8 @@ public struct InterceptStatus: Codable, Equatable, Sendable {
     public var missingLocalServers: [UInt16]
     /// The same, of UDP; nil: none.
     public var missingDatagramServers: [UInt16]?
+    /// `original` or `refuse`; nil: a daemon of an earlier version doesn't say.
+    public var onUnavailable: String?
     public var open: UInt64
     public var total: UInt64
     public var passed: UInt64
@@ -206,6 +208,9 @@ extension InterceptStatus {
         case .udp: self.missingDatagramServers?.contains(mapping.service) ?? false
         }
     }
+
+    /// Clients of a port behind which nothing listens get no answer from the original either.
+    public var isRefusing: Bool { self.onUnavailable == OnUnavailable.refuse.rawValue }
 }
 
 public struct SidecarStatus: Codable, Equatable, Sendable {

@@ -244,6 +244,7 @@ final class Intercept {
         status.missingLocalServers = missing.filter { $0.transport == .tcp }.map(\.service)
         let datagrams = missing.filter { $0.transport == .udp }.map(\.service)
         status.missingDatagramServers = datagrams.isEmpty ? nil : datagrams
+        status.onUnavailable = self.request.onUnavailable
         let counts = self.counts
         status.open = counts.open
         status.total = counts.total
@@ -256,7 +257,7 @@ final class Intercept {
     }
 
     var record: InterceptRecord {
-        InterceptRecord(
+        var record = InterceptRecord(
             service: self.service,
             holder: self.identity.member,
             since: self.since,
@@ -268,5 +269,7 @@ final class Intercept {
                 )
             }
         )
+        record.refuses = self.request.onUnavailable == OnUnavailable.refuse.rawValue ? true : nil
+        return record
     }
 }

@@ -59,7 +59,8 @@ struct PortFlagTests {
     }
 
     @Test(arguments: [
-        ("8080:3000", "port 80 of 'web'", "--port 80:3000"), ("8080", "port 80 of 'web'", "--port 80:8080"),
+        ("8080:3000", "port 80 of 'web'", "--port 80:3000"), ("8080", "port 80 of 'web'", "--port 80:3000"),
+        ("8080:8080", "port 80 of 'web'", "--port 80:3000"), ("8080:4000", "port 80 of 'web'", "--port 80:4000"),
         ("8080:other:3000/tcp", "port 80 of 'web'", "--port 80:other:3000"),
         ("5353:3000", "port 53/udp of 'web'", "--port 53:3000/udp"),
         ("5353:3000/udp", "port 53/udp of 'web'", "--port 53:3000/udp"),
@@ -86,6 +87,9 @@ struct PortFlagTests {
         #expect(warnings.count == 2)
         #expect(warnings.first?.hasPrefix("'web' declares 80, 53/udp, not 9999: ") == true)
         #expect(warnings.last?.contains("not 80/udp: ") == true)
+        var bare = Self.published
+        bare.ports = []
+        #expect(PortFlags.undeclared(mappings, of: bare).first?.hasPrefix("'web' doesn't declare 80: ") == true)
     }
 
     @Test func twoForOnePortAreRefusedWithBoth() throws {
@@ -194,6 +198,22 @@ struct TextTests {
             ForegroundNews.lines(from: new, to: old)
                 == ["! nothing is listening on localhost:3000: the original service answers"]
         )
+        old.onUnavailable = "refuse"
+        #expect(
+            ForegroundNews.lines(from: new, to: old)
+                == ["! nothing is listening on localhost:3000: clients are refused"]
+        )
+        let holder = Member(label: "ada@thinkpad", publicKey: "9f3cYk=")
+        #expect(InterceptView(old, holder: holder).text.contains("nothing listens there: clients are refused"))
+        var record = InterceptRecord(service: "api", holder: holder, since: old.since, ports: [])
+        record.isDiverting = false
+        let answered = InterceptView(record, environment: reference, isOwn: true).reason
+        #expect(answered?.contains("so the original answers.") == true)
+        record.refuses = true
+        for isOwn in [true, false] {
+            let reason = InterceptView(record, environment: reference, isOwn: isOwn).reason
+            #expect(reason?.contains(", so clients are refused, for 10 min at most") == true)
+        }
         new.phase = .degraded
         new.reason = "the tunnel is down"
         #expect(ForegroundNews.lines(from: old, to: new).first == "api is Degraded: the tunnel is down")

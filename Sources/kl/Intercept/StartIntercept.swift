@@ -218,7 +218,9 @@ struct StartIntercept: AsyncParsableCommand {
                     let consequence =
                         request.onUnavailable == OnUnavailable.refuse.rawValue
                         ? "clients are refused" : "the original service answers"
-                    warnings.append("nothing is listening on \(mapping.target) yet: until it does, \(consequence).")
+                    let warning = "nothing is listening on \(mapping.target) yet: until it does, \(consequence)."
+                    // Several ports may lead to one.
+                    if !warnings.contains(warning) { warnings.append(warning) }
                 case .waitsForDrain, .originalAnswers, .nothingAnswers, .drained: break
                 }
             }
@@ -272,7 +274,8 @@ enum ForegroundNews {
                 lines.append("✓ \(mapping.target) listens now: it answers for port \(mapping.servicePort)")
             }
             if !was, isMissing {
-                lines.append("! nothing is listening on \(mapping.target): the original service answers")
+                let consequence = new.isRefusing ? "clients are refused" : "the original service answers"
+                lines.append("! nothing is listening on \(mapping.target): \(consequence)")
             }
         }
         return lines

@@ -56,7 +56,7 @@ extension InterceptView {
         lines.append(("Workspace:", "\(self.workspace.printable)   key \(self.publicKey.abbreviatedKey)"))
         for (number, port) in self.ports.enumerated() {
             var text = "\(port.number) → \(port.target.printable)"
-            if port.isListening == false { text += "   ! nothing listens there: the original answers" }
+            if port.isListening == false { text += "   ! nothing listens there: \(self.whoAnswersInstead)" }
             lines.append((number == 0 ? "Ports:" : "", text))
         }
         if let connections = self.connections {
@@ -91,6 +91,10 @@ extension InterceptView {
             result += Self.aligned([("Traffic:", text)])
         }
         return result
+    }
+
+    private var whoAnswersInstead: String {
+        self.onUnavailable == OnUnavailable.refuse.rawValue ? "clients are refused" : "the original answers"
     }
 
     private var phaseText: String {

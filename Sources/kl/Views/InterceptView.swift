@@ -36,12 +36,17 @@ struct InterceptView: Codable {
     var ports: [Port]
     var connections: Connections?
     var traffic: Traffic?
+    /// What clients get when the workspace can't answer: `original` or `refuse`.
+    var onUnavailable: String?
     /// Known of this workspace's own alone.
     var sidecars: [SidecarStatus]?
 
-    static let daemonIsGone =
-        "the workspace daemon isn't running, so the original answers. Start the intercept again, or stop it"
-    static let holderIsAway = "the holder's workspace can't be reached, so the original answers"
+    private static let daemonIsGone = "the workspace daemon isn't running"
+
+    /// What becomes of clients meanwhile. A sidecar refuses them for as long as it waits for a workspace: ten minutes.
+    private static func clients(of record: InterceptRecord) -> String {
+        record.refuses == true ? "clients are refused, for 10 min at most" : "the original answers"
+    }
 
     /// One that the environment has on record.
     /// - Parameter silent: this workspace's daemon, which knows more, and doesn't answer.
@@ -70,10 +75,10 @@ struct InterceptView: Codable {
             self.phase = .degraded
             self.reason =
                 silent.map { "\($0.reason). End it with '\($0.mend)', then start the intercept again, or stop it" }
-                ?? Self.daemonIsGone
+                ?? "\(Self.daemonIsGone), so \(Self.clients(of: record)). Start the intercept again, or stop it"
         } else if record.isDiverting == false {
             self.phase = .degraded
-            self.reason = Self.holderIsAway
+            self.reason = "the holder's workspace can't be reached, so \(Self.clients(of: record))"
         } else {
             self.phase = .active
         }
@@ -82,8 +87,8 @@ struct InterceptView: Codable {
     /// One that isn't in force, of a service that isn't there either.
     /// - Parameter reason: why nothing answers, in a clause.
     mutating func nothingAnswers(because reason: String) {
-        let isDaemonGone = self.reason == Self.daemonIsGone
-        self.reason = (isDaemonGone ? "the workspace daemon isn't running, and " : "") + "nothing answers: \(reason)"
+        let isDaemonGone = self.reason?.hasPrefix(Self.daemonIsGone) == true
+        self.reason = (isDaemonGone ? "\(Self.daemonIsGone), and " : "") + "nothing answers: \(reason)"
     }
 
     /// One that this workspace's daemon holds.
@@ -108,6 +113,7 @@ struct InterceptView: Codable {
         }
         self.connections = Connections(open: status.open, total: status.total, passed: status.passed)
         self.traffic = Traffic(bytesIn: status.bytesIn, bytesOut: status.bytesOut)
+        self.onUnavailable = status.onUnavailable
         self.sidecars = status.sidecars
     }
 
