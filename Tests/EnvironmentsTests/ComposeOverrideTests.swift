@@ -201,6 +201,21 @@ struct ComposeOverrideTests {
         #expect(found.state == .broken && found.reference.name == name)
     }
 
+    @Test func theCallersNameIsThatOfTheNearestFile() throws {
+        let room = try Room()
+        for folder in ["near", "near/here", "far"] {
+            try room.file("\(folder)/compose.yaml", "services: {a: {command: x}}\n")
+        }
+        let far = EnvironmentReference(kind: .local, name: "far", location: room("far/compose.yaml"))
+        let found = EnvironmentDiscovery.find(
+            from: room("near/here"),
+            known: [far],
+            environment: ["COMPOSE_PROJECT_NAME": "shop"]
+        )
+        #expect(found.prefix(2).map(\.reference.name) == ["shop", "near"])
+        #expect(found.last?.reference.name == "far")
+    }
+
     @Test func variablesOfComposeThatDoNothingHere() throws {
         let (file, _) = try self.read(
             ["compose.yaml": "services: {a: {command: x}}", ".env": "COMPOSE_FILE=a.yml:b.yml"],

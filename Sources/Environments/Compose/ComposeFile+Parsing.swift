@@ -89,7 +89,7 @@ extension ComposeFile {
                 }
             }
             let name = try reader.name(roots) ?? Self.defaultName(in: reader.folder)
-            reader.interpolation.environment["COMPOSE_PROJECT_NAME"] = name
+            reader.interpolation.environment[ComposeReader.nameVariable] = name
             let services = try reader.document(roots)
             try ComposeChecks(services: services, paths: reader.paths).check()
             return ComposeFile(

@@ -47,10 +47,12 @@ extension ComposeReader {
         return result
     }
 
+    static let nameVariable = "COMPOSE_PROJECT_NAME"
+
     /// The environment's: as compose has it, COMPOSE_PROJECT_NAME wins over what the files say, and the last file over those
     /// before it. Nil: nothing says it.
     mutating func name(_ roots: [YAMLValue]) throws(Fault) -> String? {
-        let variable = "COMPOSE_PROJECT_NAME"
+        let variable = Self.nameVariable
         let value = Self.layered(try self.rootEntries(roots)).last { $0.key == "name" }?.value
         if let name = self.interpolation.environment[variable], !name.isEmpty {
             let position = value?.position ?? roots.first?.position ?? Position(line: 1, column: 1)

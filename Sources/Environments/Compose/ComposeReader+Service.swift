@@ -87,7 +87,7 @@ extension ComposeReader {
         let service = "service \(draft.service.name.quoted)"
         let mend = "Write what is run, as in 'command: ./server --port 21090'"
         guard hasImage else { return Fault(draft.position, "\(service) has no command. \(mend).") }
-        let project = self.interpolation.environment["COMPOSE_PROJECT_NAME"] ?? "PROJECT"
+        let project = self.interpolation.environment[Self.nameVariable] ?? "PROJECT"
         return Fault(
             draft.position,
             "\(service) has no command, and its image isn't used: it is a process of this machine. \(mend);"

@@ -56,13 +56,15 @@ public enum EnvironmentDiscovery {
         let others = known.filter { $0.kind == .local }.map { (path: $0.location, name: $0.name as String?) }
         let chosen = Set(others.map(\.path))
         var seen: Set<String> = []
+        // The caller's variable says what is here; with it all would have one name.
+        let elsewhere = environment.filter { $0.key != ComposeReader.nameVariable }
         return (near + others).compactMap { path, name in
             guard seen.insert(path).inserted else { return nil }
             if !chosen.contains(path), let refusal = Self.refusal(of: path) {
                 let name = ComposeFile.defaultName(in: SmallFile.parent(of: path))
                 return FoundEnvironment(Self.reference(path, name), .broken, reason: refusal.description)
             }
-            return Self.look(at: path, name: name, environment: environment)
+            return Self.look(at: path, name: name, environment: path == near.first?.path ? environment : elsewhere)
         }
     }
 
