@@ -6,23 +6,25 @@ import NIOCore
 final class DialTurns {
     private let eventLoop: any EventLoop
     private var waiting = CircularBuffer<() -> Void>()
-    private var turn: Turn?
+    private var turn = Turn()
+    private var madeAt = NIODeadline.now()
     private var isResting = false
 
     /// A socket is as much work as so many frames. †
     private static let work = 16
+    /// Who comes so long after the last one hasn't come with it. †
+    private static let gap = TimeAmount.microseconds(100)
 
     init(on eventLoop: any EventLoop) { self.eventLoop = eventLoop }
 
     /// At once, or after those that wait.
     func make(_ socket: @escaping () -> Void) {
         guard !self.isResting else { return self.waiting.append(socket) }
-        if self.turn == nil {
-            self.turn = Turn()
-            self.eventLoop.assumeIsolated().execute { self.turn = nil }
-        }
+        let now = NIODeadline.now()
+        if now - self.madeAt > Self.gap { self.turn = Turn(at: now) }
         socket()
-        if self.turn?.isOver(after: Self.work) ?? false { self.rest() }
+        self.madeAt = .now()
+        if self.turn.isOver(after: Self.work) { self.rest() }
     }
 
     private func rest() {
@@ -31,11 +33,12 @@ final class DialTurns {
     }
 
     private func goOn() {
-        var turn = Turn()
+        self.turn = Turn()
         while let socket = self.waiting.popFirst() {
             socket()
-            if turn.isOver(after: Self.work) { return self.rest() }
+            if self.turn.isOver(after: Self.work) { return self.rest() }
         }
         self.isResting = false
+        self.madeAt = .now()
     }
 }
