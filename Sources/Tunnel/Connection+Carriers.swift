@@ -174,6 +174,7 @@ extension Connection {
         }
         guard self.carrier != nil else { return }
         self.checkHeld(at: now)
+        self.growIfUsed()
         self.received.handleDeadline(at: now)
         if self.presence == .live, let suspicion = self.suspicionDeadline, now >= suspicion {
             self.setPresence(.suspected)

@@ -151,8 +151,24 @@ extension Connection {
     /// the connection: what it may hold is added to that.
     func streamWindowAtMost(_ stream: StreamState) -> UInt64 {
         guard stream.countsAgainstConnection else { return Constants.initialStreamWindow }
-        let most = self.configuration.maxConnectionWindow
+        let most = self.windowAtMost
         return min(Constants.maxStreamWindow, (most - min(most, self.receiveWindow.buffered)) / 2)
+    }
+
+    /// The window of all streams together: what a connection may have, or what others leave of what they share with it.
+    var windowAtMost: UInt64 {
+        let most = self.configuration.maxConnectionWindow
+        return self.memory.map { min(most, $0.mayPromise) } ?? most
+    }
+
+    /// A shared window begins small, and is as great as may be once a quarter of it is in use: who sends nothing is promised
+    /// nothing. Called when something has come, and from time to time, since others make room without a word of this peer's.
+    mutating func growIfUsed() {
+        let (window, most) = (self.receiveWindow.window, self.configuration.maxConnectionWindow)
+        guard self.memory != nil, window < most, self.receiveWindow.unused < window - window / 4,
+            self.windowAtMost >= min(most, window + window / 4)
+        else { return }
+        self.pendingControl.insert(.maxData)
     }
 
     /// RFC 9000 §4.5: once known, a stream's size never changes, and is no less than what has come.
@@ -173,6 +189,7 @@ extension Connection {
         guard stream.receiveWindow.receive(new),
             !stream.countsAgainstConnection || self.receiveWindow.receive(new)
         else { throw TransportError(.flowControlError, "more bytes than there was credit for") }
+        self.growIfUsed()
     }
 
     private mutating func receiveReset(_ id: StreamID, code: UInt64, finalSize: UInt64) throws(TransportError) {
@@ -215,6 +232,7 @@ extension Connection {
         stream.receiveWindow.consume(count)
         if stream.countsAgainstConnection {
             self.receiveWindow.consume(count)
+            self.memory?.promise(self.receiveWindow.promised)
             if self.receiveWindow.wantsUpdate { self.pendingControl.insert(.maxData) }
         }
         // While discarding, the stream's own credit goes on too, or its sender would never reach its end.

@@ -279,11 +279,8 @@ extension Connection {
             body.writeInteger(data)
         }
         if self.pendingControl.contains(.maxData), end - body.writerIndex >= 16 {
-            let limit = self.receiveWindow.update(
-                at: now,
-                roundTripTime: self.roundTripTime.smoothed,
-                windowAtMost: self.configuration.maxConnectionWindow
-            )
+            let limit = self.receiveWindow.follow(self.windowAtMost)
+            self.memory?.promise(self.receiveWindow.promised)
             body.writeVarInt(FrameType.maxData)
             body.writeVarInt(limit)
             message.control.insert(.maxData)
@@ -325,10 +322,15 @@ extension Connection {
             body.writeVarInt(code)
         }
         if frames.contains(.maxStreamData) {
+            let most = self.streamWindowAtMost(stream)
+            // Else one that stands still would take all that others have left of the connection's.
+            if self.windowAtMost < self.configuration.maxConnectionWindow {
+                stream.receiveWindow.shrink(to: max(Constants.initialStreamWindow, most))
+            }
             let limit = stream.receiveWindow.update(
                 at: now,
                 roundTripTime: self.roundTripTime.smoothed,
-                windowAtMost: self.streamWindowAtMost(stream)
+                windowAtMost: most
             )
             body.writeVarInt(FrameType.maxStreamData)
             body.writeVarInt(stream.id.rawValue)

@@ -33,9 +33,15 @@ extension Connection {
         if stream.id == .control {
             return min(Constants.controlSendBuffer, self.configuration.sendBuffer) - stream.sendBuffer.buffered
         }
-        let free = self.configuration.sendBuffer - self.sendBuffered
+        let free = self.sendBufferAtMost - self.sendBuffered
         let share = min(Constants.unsentPerStream, max(Constants.unsentPerStreamAtLeast, free / 4))
         return min(share - stream.sendBuffer.unsent, free)
+    }
+
+    /// For all streams: what a connection may have, or what others leave of what they share with it.
+    var sendBufferAtMost: Int {
+        let most = self.configuration.sendBuffer
+        return self.memory.map { min(most, Int(clamping: $0.mayKeep)) } ?? most
     }
 
     /// Queues bytes. False: there is no more room now, and `.writable` will tell when there is.
@@ -159,7 +165,7 @@ extension Connection {
 
     /// Called when the peer has acknowledged something.
     mutating func signalWritableAfterRoom() {
-        guard self.someWaitForRoom, self.sendBuffered <= self.configuration.sendBuffer / 4 * 3 else { return }
+        guard self.someWaitForRoom, self.sendBuffered <= self.sendBufferAtMost / 4 * 3 else { return }
         self.someWaitForRoom = false
         // In the order of their numbers: what happens here follows from what was handed in, and from nothing else.
         let waiting = self.streams.values.filter(\.wantsWritable).sorted { $0.id < $1.id }

@@ -52,7 +52,9 @@ public struct Connection: ~Copyable {
     var receiveWindow: ReceiveWindow
     var peerInitialMaxStreamData: UInt64
     /// Bytes in all send buffers.
-    var sendBuffered = 0
+    var sendBuffered = 0 { didSet { self.memory?.keep(self.sendBuffered) } }
+    /// A responder's connections share; nil: this one has its bounds for itself.
+    var memory: StreamMemoryPart?
     var someWaitForRoom = false
     var gapCount = 0
 
@@ -110,13 +112,14 @@ public struct Connection: ~Copyable {
         configuration: TunnelConfiguration,
         peerParameters: TransportParameters,
         random: RandomSource,
+        sharing memory: StreamMemory? = nil,
         at now: Instant
     ) {
         self.role = role
         self.id = id
         self.configuration = configuration
         self.random = random
-        let own = configuration.parameters(id)
+        let own = configuration.parameters(id, sharesMemory: memory != nil)
         self.deadAfter = min(own.deadAfter, peerParameters.deadAfter)
         self.sendCredit = SendCredit(limit: peerParameters.initialMaxData)
         self.receiveWindow = ReceiveWindow(window: own.initialMaxData)
@@ -128,6 +131,7 @@ public struct Connection: ~Copyable {
         self.elicitedAt = now
         self.unusedSince = now
         self.nextSkip = self.drawSkip(after: 0)
+        self.memory = memory.map { StreamMemoryPart(of: $0, configuration) }
     }
 
     // MARK: Asking
@@ -182,6 +186,7 @@ public struct Connection: ~Copyable {
     mutating func end(_ end: ConnectionEnd, at now: Instant) {
         guard self.isActive else { return }
         self.dropStreams()
+        self.memory = nil
         self.events.append(.ended(end))
         if end.origin == .local, self.carrier != nil, self.session != nil {
             self.closingSince = now
@@ -226,6 +231,7 @@ public struct Connection: ~Copyable {
 
     mutating func wipe() {
         self.state = .closed
+        self.memory = nil
         self.session = nil
         self.carrier = nil
     }

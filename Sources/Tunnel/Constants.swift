@@ -136,6 +136,10 @@ enum Constants {
     static let maxConnectionWindow: UInt64 = 16 * 1_024 * 1_024
     static let minStreamData: UInt64 = 4_096
     static let sendBufferPerConnection = 16 * 1_024 * 1_024
+    /// Of all connections of one responder, in each direction, beyond what each may hold whatever the others do: three have all
+    /// that one may have, and something is left for more. †
+    static let streamMemory: UInt64 = 64 * 1_024 * 1_024
+    static let connectionMemoryAtLeast: UInt64 = 1_024 * 1_024
     static let unsentPerStream = 512 * 1_024  // †
     /// Besides: what of the control stream is unacknowledged. A message has up to 64 KiB.
     static let controlSendBuffer = 512 * 1_024  // †

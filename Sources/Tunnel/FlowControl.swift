@@ -4,7 +4,8 @@ import NIOCore
 ///
 /// The window follows the measured bandwidth-delay product, as neqo's does: whenever more was consumed since the last
 /// update than a window a round trip would explain, the window was what held the sender back, and it grows.
-/// It never shrinks, and it grows only while the application takes what there is: a reader that stands still keeps it small.
+/// It grows only while the application takes what there is: a reader that stands still keeps it small. It shrinks only where
+/// others need the room. A connection's isn't measured: it is as great as there is room for (`follow`).
 struct ReceiveWindow {
     /// How many bytes may come in all, as the peer was told.
     private(set) var limit: UInt64
@@ -22,6 +23,11 @@ struct ReceiveWindow {
 
     var buffered: UInt64 { self.received - self.consumed }
 
+    var unused: UInt64 { self.limit - self.received }
+
+    /// What is held, and what may still come by what the peer was told.
+    var promised: UInt64 { self.limit - self.consumed }
+
     /// False: the peer went past its credit.
     mutating func receive(_ count: UInt64) -> Bool {
         guard count <= self.limit - self.received else { return false }
@@ -32,7 +38,7 @@ struct ReceiveWindow {
     mutating func consume(_ count: UInt64) { self.consumed += min(count, self.received - self.consumed) }
 
     /// Whether so much was consumed that the peer should hear of it: a quarter of the window.
-    var wantsUpdate: Bool { self.limit - self.consumed < self.window - self.window / 4 }
+    var wantsUpdate: Bool { self.promised < self.window - self.window / 4 }
 
     /// All that is in order was taken, and half the window lies beyond gaps: what holds the sender back are losses, which
     /// take a round trip to mend, and not the reader. The window doubles, and the peer should hear of it.
@@ -42,6 +48,18 @@ struct ReceiveWindow {
         self.limit = max(self.limit, self.consumed + self.window)
         return true
     }
+
+    /// For a window that follows what there is room for, up and down.
+    ///
+    /// - Returns: the limit to announce.
+    mutating func follow(_ window: UInt64) -> UInt64 {
+        self.window = window
+        self.limit = max(self.limit, self.consumed + window)
+        return self.limit
+    }
+
+    /// What was granted stays granted: the promise gets smaller only as the peer uses it up.
+    mutating func shrink(to window: UInt64) { self.window = min(self.window, window) }
 
     /// The new limit to announce.
     mutating func update(at now: Instant, roundTripTime: TimeAmount, windowAtMost cap: UInt64) -> UInt64 {

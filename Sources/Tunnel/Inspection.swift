@@ -18,6 +18,8 @@ package struct ConnectionInspection {
     package var receiveLimit: UInt64
     package var received: UInt64
     package var receiveWindow: UInt64
+    /// What is held of streams' data, and what may still come by what the peer was told.
+    package var promised: UInt64
     package var sendBuffered: Int
     package var gaps: Int
     package var ackRanges: Int
@@ -45,6 +47,7 @@ extension Connection {
             receiveLimit: self.receiveWindow.limit,
             received: self.receiveWindow.received,
             receiveWindow: self.receiveWindow.window,
+            promised: self.receiveWindow.promised,
             sendBuffered: self.sendBuffered,
             gaps: self.gapCount,
             ackRanges: self.received.rangeCount,

@@ -60,7 +60,7 @@ extension Responder {
         let answered = self.answer(to: parameters.connectionID, of: peer, at: now)
         let localIndex = self.unusedIndex()
         var payload = ByteBuffer()
-        self.configuration.parameters(answered).write(into: &payload)
+        self.configuration.parameters(answered, sharesMemory: true).write(into: &payload)
         if case .datagrams = origin {
             // As long as what it answers: so the path is known to carry it, and nothing is amplified.
             let overhead = HandshakeMessage.responseHeader + ResponderHandshake.message2Overhead + HandshakeMessage.macs
@@ -182,6 +182,7 @@ extension Responder {
             configuration: self.configuration,
             peerParameters: entry.session.peerParameters,
             random: self.random,
+            sharing: self.memory,
             at: now
         )
         let link = Link(peer: peer, secondName: expected.askedAs, connection: connection)

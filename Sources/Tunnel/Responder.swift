@@ -49,6 +49,7 @@ public struct Responder: ~Copyable {
     var responses = CircularBuffer<(route: DatagramRoute, message: ByteBuffer)>()
     var cookieReplies = CircularBuffer<(route: DatagramRoute, message: ByteBuffer)>()
     var turn = DatagramTurn()
+    let memory: StreamMemory
     /// Of datagrams, while it has more.
     var lastWriter: Link?
     /// Paths are numbered as carriers are, from the other end of the numbers.
@@ -63,6 +64,7 @@ public struct Responder: ~Copyable {
     public init(staticKey: StaticKeyPair, configuration: TunnelConfiguration, random: RandomSource) {
         self.staticKey = staticKey
         self.configuration = configuration
+        self.memory = StreamMemory(configuration)
         self.random = random
         self.receivingMac = MacKey(receiver: staticKey.publicKey)
         self.cookieKey = CookieKey(responder: staticKey.publicKey)

@@ -18,15 +18,20 @@ public struct TunnelConfiguration: Sendable {
     public var maxConnectionWindow = Constants.maxConnectionWindow
     /// The bound of what we keep of our own until the peer has it.
     public var sendBuffer = Constants.sendBufferPerConnection
+    /// A responder's bound of both for all its connections together, each for itself, beyond what one may have in any case.
+    public var streamMemory = Constants.streamMemory
+    public var connectionMemoryAtLeast = Constants.connectionMemoryAtLeast
 
     /// How fast datagrams are sent.
     public var congestionAlgorithm = CongestionAlgorithm.model
 
     public init() {}
 
-    func parameters(_ id: ConnectionID) -> TransportParameters {
+    /// - Parameter sharesMemory: the connection is one of many, and gets more as soon as it is there.
+    func parameters(_ id: ConnectionID, sharesMemory: Bool = false) -> TransportParameters {
         var parameters = TransportParameters(connectionID: id)
         parameters.initialMaxData = self.maxConnectionWindow
+        if sharesMemory { parameters.initialMaxData = min(self.maxConnectionWindow, self.connectionMemoryAtLeast) }
         parameters.initialMaxStreamData = Constants.initialStreamWindow
         parameters.initialMaxStreams = self.maxStreamsFromPeer
         parameters.maxDatagramFrameSize = UInt64(max(0, self.maxDatagramFrameSize))

@@ -203,6 +203,7 @@ public final class ResponderEnd: End {
             try self.world.check(self.now - attachment.openedAt <= .seconds(5), "a stranger was kept")
         }
         var sessions = 0
+        var promised: UInt64 = 0
         for (key, _) in self.accepted {
             let unconfirmed = self.tunnel.unconfirmedCount(of: key)
             let confirmed = self.tunnel.sessionCount(of: key)
@@ -211,9 +212,13 @@ public final class ResponderEnd: End {
             try self.world.check(self.tunnel.closingCount(of: key) <= 4, "many connections that close")
             sessions += unconfirmed + confirmed + 4 * self.tunnel.closingCount(of: key)
             try self.withConnection(of: key) { connection throws(SimulationFailure) in
-                try self.world.checkBounds(of: connection.inspection, self.configuration, at: self)
+                let inspection = connection.inspection
+                try self.world.checkBounds(of: inspection, self.configuration, at: self)
+                let least = self.configuration.connectionMemoryAtLeast
+                promised += inspection.promised - min(inspection.promised, least)
             }
         }
+        try self.world.check(promised <= self.configuration.streamMemory, "\(promised) bytes promised to all together")
         try self.world.check(self.tunnel.datagramAnswerCount <= 256, "many answers wait")
         try self.world.check(self.tunnel.sessionCount <= sessions, "sessions that belong to nobody")
         try self.world.check(

@@ -45,6 +45,10 @@ public struct Simulation {
     private func setUpEnds() {
         var configuration = self.configuration
         configuration.maxStreamsFromPeer = 1
+        // Drawn apart, so that a seed means what it did before this was.
+        let random = SeededRandom(seed: self.world.seed ^ 0x6d65_6d6f_7279)
+        configuration.streamMemory = UInt64(random.logarithmic(16 * 1_024...64 * 1_024 * 1_024))
+        configuration.connectionMemoryAtLeast = UInt64(random.logarithmic(16 * 1_024...1_024 * 1_024))
         let responder = ResponderEnd(
             "responder",
             staticKey: SimulatedKeys.responder,
