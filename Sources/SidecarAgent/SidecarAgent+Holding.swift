@@ -7,53 +7,95 @@ import Tunnel
 
 /// Who has the service, and what the kernel is told of it.
 extension SidecarAgent {
-    /// - Parameter known: ports that this workspace had before. If they aren't diverted now, they come back to it, and connections
-    ///   that are open to the original on them aren't ended.
-    /// - Returns: why the kernel wouldn't; then all is as it was.
+    /// - Parameters:
+    ///   - known: ports that this workspace had before. If they aren't diverted now, they come back to it, and connections that
+    ///     are open to the original on them aren't ended.
+    ///   - done: why the kernel wouldn't, once it has said so.
     func hold(
         _ link: WorkspaceLink,
-        drainSeconds: Int,
+        _ start: ControlMessage.Start,
         isFresh: Bool,
-        besides known: Set<UInt16>
-    ) -> DiversionError? {
-        let before = self.holder
+        besides known: Set<UInt16>,
+        then done: @escaping (DiversionError?) -> Void
+    ) {
         self.holder = link
         let fresh = isFresh && self.unstopped != link.key
-        do throws(DiversionError) {
-            let added = try self.applyDiversion().subtracting(known)
-            self.unstopped = nil
-            if fresh, !added.isEmpty { self.drainOriginals(added, in: .seconds(Int64(drainSeconds)), for: link) }
-            return nil
-        } catch {
-            self.holder = before
-            return error
+        self.changeRules { [weak self] change in
+            switch change {
+            case .success(let added):
+                if let self, self.holder === link, link.intercept == start {
+                    self.unstopped = nil
+                    let added = added.subtracting(known)
+                    if fresh, !added.isEmpty { self.drainOriginals(added, in: .seconds(Int64(start.drainSeconds)), for: link) }
+                }
+                done(nil)
+            case .failure(let error): done(error)
+            }
         }
     }
 
-    func releaseHolder(_ link: WorkspaceLink, isStopped: Bool) {
-        guard self.holder === link else { return }
+    func releaseHolder(_ link: WorkspaceLink, isStopped: Bool, then done: @escaping () -> Void = {}) {
+        guard self.holder === link else { return done() }
         self.unstopped = isStopped ? nil : link.key
+        self.letGo(of: link, then: done)
+    }
+
+    func letGo(of link: WorkspaceLink, then done: @escaping () -> Void = {}) {
+        guard self.holder === link else { return done() }
         self.holder = nil
-        self.diversionMayHaveChanged()
+        self.diversionMayHaveChanged(then: done)
     }
 
     /// Which ports the kernel is to redirect has changed, as something was lost or given back.
-    func diversionMayHaveChanged() {
-        do throws(DiversionError) {
-            try self.applyDiversion()
-        } catch {
+    func diversionMayHaveChanged(then done: @escaping () -> Void = {}) {
+        self.changeRules { [weak self] change in
             // The dead-man set runs out by itself.
-            self.changeLog.error("the diversion can't be changed: \(error)")
+            if case .failure(let error) = change { self?.changeLog.error("the diversion can't be changed: \(error)") }
+            done()
         }
     }
 
+    /// Has the kernel follow: now, or with what else is wanted soon.
+    private func changeRules(_ done: @escaping (RuleChanges.Change) -> Void) {
+        if self.rules.next == nil {
+            if !self.rulesDiffer || self.rules.pace.take() { return done(self.followingRules()) }
+            let time = self.rules.pace.next
+            self.rules.next = self.eventLoop.assumeIsolated().scheduleTask(deadline: time) { [weak self] in
+                self?.changeRulesForAll()
+            }
+        }
+        self.rules.waiting.append(done)
+    }
+
+    func changeRulesNow() {
+        guard self.rules.next != nil else { return }
+        self.rules.next?.cancel()
+        self.changeRulesForAll()
+    }
+
+    private func changeRulesForAll() {
+        self.rules.next = nil
+        let waiting = self.rules.waiting
+        self.rules.waiting = []
+        if self.rulesDiffer { _ = self.rules.pace.take() }
+        let change = self.followingRules()
+        for done in waiting { done(change) }
+        // Some may have asked for so much that no more was read.
+        for link in self.links.values { link.readControl() }
+    }
+
+    private func followingRules() -> RuleChanges.Change {
+        do throws(DiversionError) { return .success(try self.applyDiversion()) } catch { return .failure(error) }
+    }
+
+    private var rulesDiffer: Bool { self.redirect != nil && !self.isEnding && self.wantedPorts != self.diverted }
+
+    private var wantedPorts: DivertedPorts { self.holder?.divertedPorts ?? DivertedPorts() }
+
     /// - Returns: the TCP ports that weren't diverted before.
-    @discardableResult
     private func applyDiversion() throws(DiversionError) -> Set<UInt16> {
-        guard let redirect = self.redirect else { return [] }
-        let ports = self.holder?.divertedPorts ?? DivertedPorts()
-        let before = self.diverted
-        guard ports != before else { return [] }
+        guard let redirect = self.redirect, self.rulesDiffer else { return [] }
+        let (ports, before) = (self.wantedPorts, self.diverted)
         if ports.isEmpty { self.endDrain() }
         try redirect.divert(ports)
         self.diverted = ports
@@ -131,13 +173,15 @@ extension SidecarAgent {
         return intercept
     }
 
-    /// Once for all that changes in this turn of the loop: of a service that changes hands, the end is told.
+    /// Once for all that changes in this turn of the loop, or soon: of a service that changes hands, the end is told.
     func interceptMayHaveChanged() {
         guard self.onInterceptChange != nil, !self.changeIsScheduled else { return }
         self.changeIsScheduled = true
-        self.eventLoop.assumeIsolated().execute {
+        let tell = { [self] in
             self.changeIsScheduled = false
             self.onInterceptChange?()
         }
+        let loop = self.eventLoop.assumeIsolated()
+        if self.tidings.take() { loop.execute(tell) } else { loop.scheduleTask(deadline: self.tidings.next, tell) }
     }
 }

@@ -117,8 +117,11 @@ public final class SidecarAgent {
     /// Called on the event loop, soon after who gets new connections has changed.
     public var onInterceptChange: (() -> Void)?
     var changeIsScheduled = false
+    /// How often that is told: a workspace may start and stop as often as it likes. †
+    var tidings = Allowance(atOnce: 16, interval: .milliseconds(100))
     /// What the kernel redirects.
     var diverted = DivertedPorts()
+    var rules = RuleChanges()
     /// What all clients that wait for an answer have said so far.
     var keptBytes = 0
     private let relayMemory = RelayMemory()
@@ -338,6 +341,7 @@ public final class SidecarAgent {
         self.isEnding = true
         self.unusedTimer?.cancel()
         self.originalsDrain?.cancel()
+        self.changeRulesNow()
         if let redirect = self.redirect {
             // What was redirected and isn't accepted yet still comes, and is passed on.
             self.diverted = DivertedPorts()

@@ -6,8 +6,6 @@ import Tunnel
 /// How far the control stream was read.
 struct ControlReading {
     var decoder = ControlMessageDecoder()
-    /// A message that was read, and may not be obeyed before the peer's allowance has room for it.
-    var delayed: ControlMessage?
     var pause: Scheduled<Void>?
 
     fileprivate static let atOnce = 16 * 1_024
@@ -21,14 +19,11 @@ extension WorkspaceLink {
         do throws(ControlError) {
             while let next = try self.nextControl() {
                 switch next {
-                case .message(let message) where message.mayChangeHolder && !self.standing.changes.take():
-                    self.control.delayed = message
-                    return self.pauseControl(until: self.standing.changes.next)
                 case .message(let message): self.receive(message)
                 case .refused(let failure): self.send(.failed(failure))
                 case .needsMore: return
                 }
-                if turn.isOverAfterMuch() { return self.pauseControl(until: nil) }
+                if turn.isOverAfterMuch() { return self.pauseControl() }
             }
         } catch {
             self.log.warning("closing the connection: \(error)", metadata: self.metadata)
@@ -39,11 +34,9 @@ extension WorkspaceLink {
     /// nil: there is none now.
     private func nextControl() throws(ControlError) -> ControlMessageDecoder.Next? {
         // A workspace that doesn't read our answers gets no more of them until it does.
-        guard self.withConnection({ $0.isActive && $0.writableBytes(.control) > 0 }) ?? false else { return nil }
-        if let delayed = self.control.delayed {
-            self.control.delayed = nil
-            return .message(delayed)
-        }
+        guard !self.answers.isFull,
+            self.withConnection({ $0.isActive && $0.writableBytes(.control) > 0 }) ?? false
+        else { return nil }
         while true {
             let next = try self.control.decoder.next()
             guard case .needsMore = next else { return next }
@@ -53,22 +46,10 @@ extension WorkspaceLink {
         }
     }
 
-    private func pauseControl(until time: NIODeadline?) {
-        let goOn: () -> Void = { [weak self] in
+    private func pauseControl() {
+        self.control.pause = self.agent.eventLoop.inNextTurn { [weak self] in
             self?.control.pause = nil
             self?.readControl()
-        }
-        let loop = self.agent.eventLoop
-        self.control.pause =
-            time.map { loop.assumeIsolated().scheduleTask(deadline: $0, goOn) } ?? loop.inNextTurn(goOn)
-    }
-}
-
-extension ControlMessage {
-    fileprivate var mayChangeHolder: Bool {
-        switch self {
-        case .start, .stop: true
-        default: false
         }
     }
 }

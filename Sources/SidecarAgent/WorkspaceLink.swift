@@ -27,11 +27,16 @@ final class WorkspaceLink {
     /// For what this workspace causes.
     let log: Logger
     var control = ControlReading()
+    var answers = ControlAnswers()
     private var owners: [StreamID: Owner] = [:]
 
     /// What is in force, or was until the workspace was lost.
     private(set) var intercept: ControlMessage.Start?
     private(set) var since: WallTime?
+    /// `start`s that wait for the kernel's rules, and what there was before the first of them: should the kernel refuse, that is in
+    /// force again.
+    private var waitingStarts = 0
+    private var settled: (intercept: ControlMessage.Start?, isDiverting: Bool) = (nil, false)
     /// The ports are diverted to this workspace now.
     private(set) var isDiverting = false { didSet { self.agent.interceptMayHaveChanged() } }
     /// Those whose new connections are to come to the sidecar: also where they would be refused.
@@ -170,9 +175,21 @@ final class WorkspaceLink {
     // MARK: Control
 
     func send(_ message: ControlMessage) {
-        var bytes = ByteBuffer()
-        message.encode(into: &bytes)
-        self.withConnection { _ = $0.write(bytes, to: .control) }
+        self.answers.append(message)
+        self.sayWhatIsReady()
+    }
+
+    private func send(_ message: ControlMessage, at place: Int) {
+        self.answers.fill(place, message)
+        self.sayWhatIsReady()
+    }
+
+    private func sayWhatIsReady() {
+        while let message = self.answers.next() {
+            var bytes = ByteBuffer()
+            message.encode(into: &bytes)
+            self.withConnection { _ = $0.write(bytes, to: .control) }
+        }
     }
 
     func receive(_ message: ControlMessage) {
@@ -221,26 +238,50 @@ final class WorkspaceLink {
             holder.isTakenOver(by: start.workspace.isEmpty ? self.key.abbreviated : start.workspace)
         }
         let (wasDiverting, before) = (self.isDiverting, self.intercept)
+        if self.waitingStarts == 0 { self.settled = (before, wasDiverting) }
+        self.waitingStarts += 1
         self.intercept = start
         self.isDiverting = true
-        // What a workspace that was away held before is no fresh start, but for ports that are new.
-        let isFresh = before == nil || wasDiverting
-        let known = self.divertedBefore
-        if let error = self.agent.hold(self, drainSeconds: start.drainSeconds, isFresh: isFresh, besides: known) {
-            self.intercept = before
-            self.isDiverting = wasDiverting
-            return self.fail(start.generation, .internal, error.description)
-        }
-        self.divertedBefore.formUnion(self.divertedPorts.tcp)
         if !start.workspace.isEmpty { self.name = start.workspace }
         if self.since == nil { self.since = .now }
+        // What a workspace that was away held before is no fresh start, but for ports that are new.
+        let isFresh = before == nil || wasDiverting
+        let place = self.answers.reserve()
+        self.agent.hold(self, start, isFresh: isFresh, besides: self.divertedBefore) { [weak self] error in
+            guard let self else { return }
+            self.waitingStarts -= 1
+            let isInForce = self.intercept == start && self.agent.holder === self
+            if let error {
+                if isInForce { self.settle() }
+                let failure = ControlMessage.Failure(
+                    generation: start.generation,
+                    code: .internal,
+                    reason: error.description
+                )
+                self.send(.failed(failure), at: place)
+            } else {
+                if isInForce { self.started(isNew: !wasDiverting) }
+                self.send(.started(generation: start.generation), at: place)
+            }
+        }
+    }
+
+    private func started(isNew: Bool) {
+        self.divertedBefore.formUnion(self.divertedPorts.tcp)
         self.owesWithdrawn = false
-        self.send(.started(generation: start.generation))
         self.startStatus()
-        guard !wasDiverting else { return }
+        guard isNew else { return }
         var metadata = self.metadata
-        metadata["ports"] = "\(start.ports.map { "\($0)" }.joined(separator: ","))"
+        metadata["ports"] = "\((self.intercept?.ports ?? []).map { "\($0)" }.joined(separator: ","))"
         self.log.info("intercepting: new connections reach the workspace", metadata: metadata)
+    }
+
+    /// The kernel wouldn't: all is as it was.
+    private func settle() {
+        (self.intercept, self.isDiverting) = self.settled
+        guard self.intercept == nil else { return }
+        self.since = nil
+        self.agent.letGo(of: self)
     }
 
     /// Why these ports can't be had here.
@@ -281,6 +322,7 @@ final class WorkspaceLink {
     private func isTakenOver(by other: String) {
         // The ports may stay diverted: whoever takes over is about to say.
         self.isDiverting = false
+        self.settled = (nil, false)
         self.intercept = nil
         self.divertedBefore = []
         self.since = nil
@@ -300,10 +342,13 @@ final class WorkspaceLink {
         guard !self.isStopping else { return }
         self.isStopping = true
         self.isDiverting = false
-        self.agent.releaseHolder(self, isStopped: true)
+        self.settled = (nil, false)
+        let place = self.answers.reserve()
+        self.agent.releaseHolder(self, isStopped: true) { [weak self] in
+            self?.send(.withdrawn(holder: nil), at: place)
+        }
         // A client of UDP waits for no drain: its next payload reaches the original.
         self.forgetAllFlows()
-        self.send(.withdrawn(holder: nil))
         self.log.info("withdrawn: new connections reach the original", metadata: self.metadata)
         let seconds = Int64(self.intercept?.drainSeconds ?? 0)
         self.drain = self.agent.eventLoop.assumeIsolated().scheduleTask(in: .seconds(seconds)) { [weak self] in

@@ -152,7 +152,7 @@ def test_an_initiation_that_is_repeated_keeps_no_other_key_out(tmp_path):
 
 
 def test_a_service_that_is_taken_and_left_again_and_again(tmp_path):
-    """Each time may change the kernel's rules, and is worth a line of the log."""
+    """Each time is worth a line of the log. How often it changes the kernel's rules, test_redirect_original.py counts."""
     setup = SidecarSetup(tmp_path, keys=1)
     with setup.stack:
         workspace = setup.workspace()
@@ -167,8 +167,6 @@ def test_a_service_that_is_taken_and_left_again_and_again(tmp_path):
             assert workspace.wait_message("started", timeout=30)["generation"] == number
         assert workspace.wait_message("stopped", timeout=30)
         took = time.monotonic() - began
-        # 16 at once and 10 a second: 34 of the 50 wait.
-        assert took > 2, took
         lines = [line for line in setup.program.log.read_text().splitlines() if "key=" in line]
         assert len(lines) <= LOG_LINES + 1 + took / 10, lines
         assert get(setup.front) == "original"

@@ -14,6 +14,7 @@ from harness.networks import Networks, network_of
 from harness.ports import free_port
 from harness.udp import FixedClient, free_datagram_port, start_server
 from harness.waiting import eventually
+from peer import control
 from peer.initiator import Workspace as Peer
 
 pytestmark = pytest.mark.filterwarnings("ignore:One of ephemeral keypairs")
@@ -201,6 +202,69 @@ def test_while_nothing_listens_the_original_sees_its_clients_own_address(redirec
     assert held.who() == "original"
     assert redirected.workspace.stop() == 0
     assert held.who() == "original"
+
+
+class Changes:
+    """Counts a sidecar's transactions of nf_tables in a machine's network."""
+
+    def __init__(self, machine, log):
+        self.machine, self.log = machine, log
+        with open(log, "wb") as file:
+            self.child = subprocess.Popen([*machine.prefix, "nft", "monitor"], stdout=file)
+        eventually("the monitor listens", self.hears, 10, pause=0.1)
+
+    def hears(self, name="kl_test_begin"):
+        """By a table of its own, which is made and removed."""
+        self.machine.run("nft", f"add table ip {name}; delete table ip {name}")
+        return name in self.log.read_text()
+
+    def count(self):
+        eventually("the monitor has heard all", lambda: self.hears("kl_test_end"), 10, pause=0.1)
+        lines = self.log.read_text().splitlines()
+        # The sidecar is named by its thread.
+        return sum(line.startswith("# new generation") and "(nft)" not in line for line in lines)
+
+    def close(self):
+        self.child.kill()
+        self.child.wait(30)
+
+
+def test_a_service_that_is_taken_and_left_again_and_again_changes_the_rules_a_few_times(redirected, folder, closing):
+    """The kernel follows what is wanted last, and each message has its answer, in order."""
+    redirected.serve("original", PORT, "::")
+    redirected.start_sidecar()
+    changes = closing(Changes(redirected.service, folder / "changes.log"))
+    peer = redirected.start_peer()
+    try:
+        pairs, said = 50, b""
+        ports = [{"service": PORT}]
+        for number in range(pairs + 1):
+            start = {"type": "start", "generation": number, "workspace": "x", "ports": ports, "drainSeconds": 0}
+            said += control.encode(start) + (control.encode({"type": "stop"}) if number < pairs else b"")
+        began = time.monotonic()
+        with peer.changed:
+            peer.connection.streams[0].sending.write(said)
+        peer.wake()
+        answers = []
+        while not answers or answers[-1] != ("started", pairs):
+            message = peer.wait_message("started", "withdrawn", "stopped", "failed", timeout=30)
+            answers.append((message["type"], message.get("generation")))
+        took = time.monotonic() - began
+        right = [(("started", number), ("withdrawn", None), ("stopped", None)) for number in range(pairs)]
+        assert answers == [answer for three in right for answer in three] + [("started", pairs)]
+        count = changes.count()
+        print(f"{count} transactions for {pairs} pairs and a start, in {took:.2f} s")
+        # One for a start, two for a stop; four changes at once, and one each 100 ms.
+        assert 1 <= count <= 2 * (4 + 1 + 10 * took), count
+        assert count <= pairs, count
+        # The last that was wanted is what is so.
+        assert "set live {" in redirected.service.run("nft", "list", "ruleset")
+        peer.send_control({"type": "stop"})
+        assert peer.wait_message("stopped", timeout=30)
+        own = ("original", redirected.neighbours[0])
+        eventually("the original has its clients", lambda: redirected.ask(redirected.service.address) == own, 2, pause=0.1)
+    finally:
+        peer.shut()
 
 
 def test_with_refuse_clients_are_refused_however_long_nothing_listens(redirected):
