@@ -2,15 +2,24 @@
 
 import contextlib
 import json
+import pathlib
 import socket
+import statistics
 import struct
+import sys
 import threading
 import time
+import urllib.request
 from collections import deque
 from pathlib import Path
 
 import pytest
+from harness.load import who
+from harness.loud_sidecar import make_folder
+from harness.ports import free_port
+from harness.udp import free_datagram_port
 from harness.waiting import eventually
+from harness.web import WebServer
 from peer import control, wire
 from peer.carrier import Carrier
 from peer.handshake import NO_PSK, Initiation, as_text, generate_key, public_key, random_index, timestamp
@@ -31,11 +40,13 @@ LOG_LINES = 20  # at once, and one each 10 s
 REQUESTS = 30
 
 
-def good_workspace(setup, tmp_path):
-    """A real workspace with the setup's first key, which has the service."""
+def good_workspace(setup, tmp_path, udp=None):
+    """A real workspace with the setup's first key, which has the service. It dials over TCP, or to this port over UDP."""
     local = LocalServer(http("good"))
     setup.stack.callback(local.close)
     sidecar = "%s@tcp:%s:%d" % (as_text(public_key(setup.own)), *setup.tcp)
+    if udp:
+        sidecar = "%s@udp:127.0.0.1:%d" % (as_text(public_key(setup.own)), udp)
     key = key_file(tmp_path / "good.key", setup.keys[0])
     arguments = ["--private-key-file", key, "--sidecar", sidecar, "--map", f"{PORT}:{local.port}"]
     program = Program(tmp_path / "good.log", "kl-workspace", "run", *arguments)
@@ -64,6 +75,16 @@ def meanwhile(action):
         ended.set()
         thread.join(20)
     assert not failures, failures
+
+
+def milliseconds(ask, seconds=1):
+    """How long one request takes, in the middle of all that are made in so many seconds."""
+    times, until = [], time.monotonic() + seconds
+    while len(times) < REQUESTS or time.monotonic() < until:
+        began = time.monotonic()
+        assert ask() == "good"
+        times.append(time.monotonic() - began)
+    return 1_000 * statistics.median(times)
 
 
 UNKNOWN = b'{"type":"an unknown one"}'
@@ -115,6 +136,46 @@ def test_messages_full_of_pings_beside_another(tmp_path):
             for _ in range(REQUESTS):
                 assert get(setup.front) == "good"
         assert not connection.closed
+
+
+LOUD_KEY = pathlib.Path(__file__).parent / "harness/loud_key.py"
+
+
+# Each asks for an answer; the third is an empty DATAGRAM, which is none of a flow's.
+FLOODS = {"tiny": ("01", 1), "pings": ("01", 60_000), "datagrams": ("3100", 500)}
+
+
+@pytest.mark.parametrize("flood", FLOODS)
+def test_datagrams_of_one_key_beside_another(tmp_path, processes, flood):
+    """Both over UDP, where all that comes to the sidecar comes by one socket."""
+    udp, metrics = free_datagram_port(), free_port()
+    flags = ["--listen-udp", f"127.0.0.1:{udp}", "--metrics", f"127.0.0.1:{metrics}"]
+    setup = SidecarSetup(tmp_path, keys=2, flags=flags, rights=[])
+
+    def dropped():
+        text = urllib.request.urlopen(f"http://127.0.0.1:{metrics}/metrics", timeout=30).read().decode()
+        lines = [line for line in text.splitlines() if line.startswith("kl_tunnel_dropped_total{")]
+        return {line.split('"')[1]: int(float(line.split()[-1])) for line in lines}
+
+    with setup.stack:
+        good_workspace(setup, tmp_path, udp)
+        alone = milliseconds(lambda: get(setup.front))
+        words = [sys.executable, "-B", LOUD_KEY, "--key", key_file(tmp_path / "loud.key", setup.keys[1])]
+        words += ["--responder", as_text(public_key(setup.own)), "--port", udp]
+        words += ["--frame", FLOODS[flood][0], "--frames", FLOODS[flood][1], "--rate", 20_000_000]
+        loud = processes.start("loud", words)
+        loud.first_line(30)
+        beside = milliseconds(lambda: get(setup.front), 2)
+        assert loud.is_running, loud.log()
+        assert loud.stop(30) == 0, loud.log()
+        said, drops = json.loads(loud.lines[-1]), dropped()
+        print(f"a request takes {alone:.1f} ms, and {beside:.1f} ms beside {said}; dropped: {drops}")
+        # What was dropped, was dropped for its share; and the good one is still there.
+        assert said["sent"] > 100 and said["heard"] > 0, said
+        assert all(drops.get(reason, 0) == 0 for reason in ("not_opened", "malformed", "key_not_accepted")), drops
+        assert get(setup.front) == "good"
+        lines = [line for line in setup.program.log.read_text().splitlines() if "key=" in line]
+        assert len(lines) <= 2 * LOG_LINES, lines
 
 
 def initiation(setup, key, last):
@@ -213,6 +274,48 @@ def test_a_sidecar_that_says_withdrawn_again_and_again(tmp_path):
         took = time.monotonic() - began
         print(f"{starts} starts after 3,000 withdrawn in {took:.1f} s")
         assert 1 <= starts <= 2 + took
+
+
+COUNTS = '{"type":"status","open":%d,"total":9,"passed":0,"bytesIn":0,"bytesOut":0}'
+SAID = {
+    "withdrawn": ['{"type":"withdrawn"}'],
+    "unknown": [UNKNOWN.decode()],
+    # Each is news for whoever looks at the daemon.
+    "status": [COUNTS % 1, COUNTS % 2],
+}
+
+
+@pytest.mark.parametrize("said", SAID.values(), ids=SAID)
+def test_a_hostile_sidecar_beside_a_good_one(make_project, make_developer, binaries, folder, closing, said):
+    """Of two intercepts of one daemon."""
+    project, report = make_project(services=("api", "loud")), folder / "report.json"
+    programs = make_folder(folder / "programs", binaries, project.port("loud"), said, report)
+    ada = make_developer("ada", project.folder)
+    ada.binaries = programs
+    ada.ok("env", "connect", "demo")
+    mine = closing(WebServer("good"))
+    ada.ok("intercept", "start", "api", "--port", f"{project.port('api')}:{mine.address[1]}")
+    ask = lambda: who(project.address("api"))
+    alone = milliseconds(ask)
+    before = resident_mib(ada.daemon())
+    ada.run("intercept", "start", "loud", "--port", f"{project.port('loud')}:{mine.address[1]}")
+    eventually("the hostile one floods", report.exists, 10)
+    beside = milliseconds(ask, 3)
+    # The daemon answers, and its good intercept is as it was.
+    assert ada.phase("api") == "Active"
+    grown = resident_mib(ada.daemon()) - before
+    heard = json.loads(report.read_text())
+    print(f"a request takes {alone:.1f} ms, and {beside:.1f} ms beside {heard}; {grown:.1f} MiB more")
+    assert heard["bytes"] > 100_000, heard
+    assert heard["starts"] <= 3 + heard["took"], heard
+    assert grown < 32, grown
+    lines = (ada.home / "daemon.log").read_text(errors="replace").splitlines()
+    assert len(lines) < 200, len(lines)
+
+
+def resident_mib(pid):
+    status = pathlib.Path(f"/proc/{pid}/status").read_text()
+    return int(next(line for line in status.splitlines() if line.startswith("VmRSS:")).split()[1]) / 1_024
 
 
 def test_streams_come_out_of_the_descriptors_that_there_are(tmp_path):
