@@ -11,7 +11,6 @@ import threading
 import time
 import urllib.request
 from collections import deque
-from pathlib import Path
 
 import pytest
 from harness.load import who
@@ -438,7 +437,7 @@ def few_descriptors(name, limit=256):
 
 
 def descriptors(program):
-    return len(list(Path(f"/proc/{program.process.pid}/fd").iterdir()))
+    return len(list(pathlib.Path(f"/proc/{program.process.pid}/fd").iterdir()))
 
 
 def spoken(sidecar, port, data=b""):
