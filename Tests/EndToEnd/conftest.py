@@ -1,5 +1,6 @@
 """Fixtures of the end-to-end tests: the agents, a folder, and the certainty that nothing is left behind."""
 
+import json
 import os
 import pathlib
 import resource
@@ -34,10 +35,41 @@ def pytest_configure(config):
     signal.signal(signal.SIGQUIT, signal.SIG_DFL)
 
 
+# What each file took by the last run that wrote this: the longest ones begin first.
+TIMES = pathlib.Path(__file__).with_name("times.json")
+# Their tests share one engine, and so one worker.
+WITH_ENGINE = "test_docker_"
+
+
+def group(item):
+    """The tests that one worker runs, one after the other."""
+    name = item.path.stem
+    if name.startswith(WITH_ENGINE):
+        return "docker"
+    return f"{name} in a long home" if "long home" in item.name else name
+
+
+# Before xdist reads the groups.
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
+    times = json.loads(TIMES.read_text())
     for item in items:
+        item.add_marker(pytest.mark.xdist_group(group(item)))
         if not LONG and item.get_closest_marker("long"):
             item.add_marker(pytest.mark.skip(reason="only with agent/test --long"))
+    # A new group comes first: it may take long.
+    items.sort(key=lambda item: -times.get(group(item), 1e9))
+
+
+def pytest_generate_tests(metafunc):
+    """What has a home is tested again in one with blanks and a long path; of the intercepts one test is enough."""
+    name = metafunc.module.__name__
+    has_homes = name == "test_daemon" or name.startswith("test_cli")
+    if "homes" not in metafunc.fixturenames or not has_homes:
+        return
+    if name == "test_cli_intercept" and "the_whole_day" not in metafunc.function.__name__:
+        return
+    metafunc.parametrize("homes", ["plain home", "long home"], indirect=True)
 
 
 @pytest.hookimpl(wrapper=True)
@@ -74,8 +106,10 @@ def pytest_runtest_makereport(item, call):
     return report
 
 
-def pytest_terminal_summary(terminalreporter):
+def pytest_terminal_summary(terminalreporter, config):
     """What was waited for and what it took, the slowest of each kind: the times are told, not judged."""
+    if path := config.getoption("--write-times"):
+        write_times(terminalreporter, pathlib.Path(path))
     worst = {}
     for outcome in ("passed", "failed"):
         for report in terminalreporter.getreports(outcome):
@@ -89,6 +123,21 @@ def pytest_terminal_summary(terminalreporter):
             times = f", the slowest of {count}" if count > 1 else ""
             late = "  (past the aim)" if slowest > aim else ""
             terminalreporter.line(f"{slowest:8.2f} s  (aim {aim:g} s{times})  {what}{late}")
+
+
+def pytest_addoption(parser):
+    parser.addoption("--write-times", metavar="FILE", help="write what each group of tests took: times.json beside conftest.py")
+
+
+def write_times(terminalreporter, path):
+    times = {}
+    for reports in terminalreporter.stats.values():
+        for report in reports:
+            if hasattr(report, "duration") and "@" in report.nodeid:
+                name = report.nodeid.rsplit("@", 1)[1]
+                times[name] = times.get(name, 0) + report.duration
+    rows = [f"  {json.dumps(name)}: {round(took)}" for name, took in sorted(times.items(), key=lambda row: -row[1])]
+    path.write_text("{\n" + ",\n".join(rows) + "\n}\n")
 
 
 @pytest.fixture(scope="session")
@@ -139,13 +188,20 @@ def make_pair(processes, binaries, folder):
 
 
 @pytest.fixture
-def make_developer(binaries, folder):
-    """Makes developers, each with a home of their own: in KL_TEST_HOMES, for a run with homes of another kind."""
+def homes(folder, request):
+    """The folder of all homes."""
+    if getattr(request, "param", None) == "long home":
+        return folder / "homes with blanks" / ("long" * 40)
+    return folder
+
+
+@pytest.fixture
+def make_developer(binaries, folder, homes):
+    """Makes developers, each with a home of their own."""
     made = []
 
     def make(name="ada", directory=None, **environment):
-        homes = os.environ.get("KL_TEST_HOMES")
-        home = (pathlib.Path(homes) / folder.name if homes else folder) / f"home-{name}"
+        home = homes / f"home-{name}"
         developer = Developer(binaries, home, directory or folder, **environment)
         made.append(developer)
         return developer
