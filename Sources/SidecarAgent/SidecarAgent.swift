@@ -117,8 +117,9 @@ public final class SidecarAgent {
     /// Called on the event loop, soon after who gets new connections has changed.
     public var onInterceptChange: (() -> Void)?
     var changeIsScheduled = false
-    /// How often that is told: a workspace may start and stop as often as it likes. †
-    var tidings = Allowance(atOnce: 16, interval: .milliseconds(100))
+    /// How often that is told: a workspace may start and stop as often as it likes. Far more often than people do, or what they
+    /// see would be late. †
+    var tidings = Allowance(atOnce: 32, interval: .milliseconds(20))
     /// What the kernel redirects.
     var diverted = DivertedPorts()
     var rules = RuleChanges()
