@@ -26,7 +26,8 @@ extension SidecarAgent {
                 if let self, self.holder === link, link.intercept == start {
                     self.unstopped = nil
                     let added = added.subtracting(known)
-                    if fresh, !added.isEmpty { self.drainOriginals(added, in: .seconds(Int64(start.drainSeconds)), for: link) }
+                    let delay = TimeAmount.seconds(Int64(start.drainSeconds))
+                    if fresh, !added.isEmpty { self.drainOriginals(added, in: delay, for: link) }
                 }
                 done(nil)
             case .failure(let error): done(error)
