@@ -3,20 +3,20 @@ import Diversion
 import InterceptProtocol
 import NIOCore
 
-/// Somebody who has connected to the service, and was taken on the way.
+/// A client that has connected to the service and whose connection the sidecar has accepted.
 struct Client {
     var channel: any Channel
-    /// Where its urgent bytes are, in all that it says.
+    /// Tracks where TCP urgent bytes are in what the client sends.
     var input: UrgentInput
-    /// The service's.
+    /// The service's port.
     var port: UInt16
     /// The address that the client connected to.
     var called: SocketAddress?
-    /// Where the original answers by the flags.
+    /// The original's address according to the flags.
     var upstream: Endpoint
 }
 
-/// A way to take clients, as far as both ways are alike.
+/// What both ways of diverting clients to the sidecar have in common.
 protocol Diverting: AnyObject {
     func pause(_ paused: Bool)
     func close()

@@ -4,7 +4,7 @@ import NIOCore
 import NIOPosix
 import Tunnel
 
-/// One client of an intercepted port, from its acceptance until it is known who answers it.
+/// One client of an intercepted port, from its acceptance until it is decided whether the workspace or the original serves it.
 ///
 /// ```
 ///   waiting ── answer 0 ─────────────▶ bridged to the stream (StreamBridge)
@@ -13,7 +13,7 @@ import Tunnel
 ///      │  └── no answer, bytes sent ──▶ reset: no request runs twice
 /// ```
 ///
-/// Until the answer has come, what the client said is kept, so that a refusal loses nothing.
+/// Until the workspace answers, the client's bytes are kept, so that the original can get all of them after a refusal.
 final class ClientConnection: ChannelInboundHandler, RemovableChannelHandler {
     typealias InboundIn = ByteBuffer
 
@@ -24,16 +24,16 @@ final class ClientConnection: ChannelInboundHandler, RemovableChannelHandler {
     private var isWaiting = true
     private var kept: [ByteBuffer] = []
     private var keptBytes = 0
-    /// False once there was no carrier, or the workspace was suspected, before anything but the header had gone out: what
-    /// was not sent can be handed over.
+    /// False if there was no carrier, or the workspace was suspected, before any of the client's bytes were sent. Bytes
+    /// that were never sent can still go to the original.
     private var sendsAtOnce = true
     private var hasSentBytes = false
     private var inputIsClosed = false
     private var timeout: Scheduled<Void>?
 
-    /// What is kept before the answer, beyond which the client is read no further.
+    /// Maximum kept for one client before the answer; beyond it the sidecar stops reading from the client.
     private static let keptAtMost = 64 * 1_024
-    /// The same for all clients that wait: a workspace that takes streams and never answers fills no memory. †
+    /// The same for all waiting clients together: a workspace that accepts streams but never answers can't fill the memory. †
     private static let keptByAll = 16 * 1_024 * 1_024
     private static let answerTimeout = TimeAmount.seconds(10)
 
@@ -86,7 +86,7 @@ final class ClientConnection: ChannelInboundHandler, RemovableChannelHandler {
 
     func channelInactive(context: ChannelHandlerContext) {
         guard self.isWaiting else { return }
-        // The client is gone: whatever the answer would have been, nobody waits for it.
+        // The client has closed its connection, so the workspace's answer no longer matters.
         self.giveUpStream(.tcpReset)
         self.end()
     }
@@ -98,7 +98,7 @@ final class ClientConnection: ChannelInboundHandler, RemovableChannelHandler {
         case .connected: self.bridge()
         case .refused, .unmapped, .timedOut, .other: self.handBack()
         case .none:
-            // Not this protocol's: nothing is known of what happened to the bytes.
+            // Not a valid answer: the workspace may or may not have passed the bytes on, so the original must not get them.
             self.giveUpStream(.tcpReset)
             self.resetClient()
         }
@@ -126,7 +126,7 @@ final class ClientConnection: ChannelInboundHandler, RemovableChannelHandler {
         do {
             try self.channel.pipeline.syncOperations.addHandler(bridge)
         } catch {
-            // The channel is closing: its own end does the rest.
+            // The channel is already closing; `channelInactive` does the rest.
             return self.channel.closeWithReset()
         }
         link.replaceOwner(of: stream, by: .bridged(bridge))
@@ -134,11 +134,11 @@ final class ClientConnection: ChannelInboundHandler, RemovableChannelHandler {
         bridge.start()
     }
 
-    /// The workspace can't take it and promises that no server has seen a byte: the original gets all of it.
+    /// The workspace can't serve the client and promises that no server has seen a byte: the original gets all of them.
     private func handBack() {
         let isFinished = self.link.withConnection { connection -> Bool in
             connection.reset(self.stream, .handedToOriginal)
-            // Its FIN comes with the answer; without one it is told to stop.
+            // The workspace's FIN comes with its answer; if it hasn't, the workspace is told to stop sending.
             return connection.read(self.stream) == .end
         }
         if isFinished != true { self.link.withConnection { $0.stopSending(self.stream, .handedToOriginal) } }
@@ -152,7 +152,7 @@ final class ClientConnection: ChannelInboundHandler, RemovableChannelHandler {
         if self.hasSentBytes { self.resetClient() } else { self.passOn() }
     }
 
-    /// A carrier is there again, and the workspace answers: what was held back goes out.
+    /// There is a carrier again and the workspace responds: the bytes that were held back are sent.
     func workspaceIsBack() {
         guard self.isWaiting, !self.sendsAtOnce else { return }
         self.sendsAtOnce = true
@@ -171,10 +171,10 @@ final class ClientConnection: ChannelInboundHandler, RemovableChannelHandler {
         }
     }
 
-    /// The workspace is gone (PROTOCOL, liveness): what waits for its answer waits no longer.
+    /// The workspace is gone (PROTOCOL, liveness): stop waiting for its answer.
     func workspaceIsGone() { self.noAnswer(code: .timedOut) }
 
-    /// The drain time is over, or the agent ends.
+    /// The drain time is over, or the agent is shutting down.
     func abandon(_ code: StreamErrorCode) {
         guard self.isWaiting else { return }
         self.giveUpStream(code)
@@ -237,7 +237,7 @@ extension ClientConnection: StreamOwner {
 
     func streamIsWritable() {}
 
-    /// Before the answer, this says that the workspace doesn't know what became of it.
+    /// Before the answer, a reset means that the workspace doesn't know what became of the client's bytes.
     func streamWasReset(_ code: StreamErrorCode) {
         guard self.isWaiting else { return }
         self.giveUpStream(.tcpReset)
@@ -250,7 +250,7 @@ extension ClientConnection: StreamOwner {
 }
 
 extension ByteBuffer {
-    /// The same bytes in a buffer of their own.
+    /// A copy in a buffer of its own.
     fileprivate var compacted: ByteBuffer {
         var copy = ByteBuffer()
         copy.reserveCapacity(self.readableBytes)

@@ -3,36 +3,37 @@ import Diversion
 import InterceptProtocol
 import NIOCore
 
-/// What tells one client's flow from all others.
+/// Identifies one client's flow.
 struct FlowKey: Hashable {
     var client: ClientAddress
-    /// The service's.
+    /// The service's port.
     var port: UInt16
 }
 
-/// One client of a UDP service: where it sends from, how it is answered, and who answers it.
+/// One client of a UDP service: its address, how it is answered, and whether the workspace or the original serves it.
 final class ClientFlow {
     let key: FlowKey
     let upstream: Endpoint
-    /// Where the client sends to, behind a redirect; nil: to the listener itself, or the kernel doesn't tell.
+    /// The address that the client sends to, behind a redirect. nil if it sends to the listener itself or the kernel
+    /// doesn't tell.
     let called: SocketAddress?
     private var listener: DatagramListener
     private(set) var client: SocketAddress
     private(set) var answersFrom: SocketAddress?
-    /// When the last payload came or went.
+    /// When the last payload came from the client or went to it.
     private(set) var usedAt = NIODeadline.now()
-    /// Of the payload that the client has sent last.
+    /// The size of the client's last payload.
     private(set) var lastSize: Int
 
     var route = FlowRoute()
-    /// Whose number the route has.
+    /// The workspace connection in which `number` identifies the flow.
     weak var link: WorkspaceLink?
     var number: UInt64?
-    /// In whose totals it is.
+    /// The workspace connection whose totals include the flow.
     weak var countedBy: WorkspaceLink?
-    /// For what no message holds.
+    /// For payloads too large for one message.
     var stream: FlowStream?
-    /// The way to the original, once it was needed.
+    /// The socket towards the original, once it has been needed.
     var original: DatagramSocket?
 
     init(
@@ -51,7 +52,7 @@ final class ClientFlow {
         self.lastSize = arrival.payload.readableBytes
     }
 
-    /// Where the client's datagrams come to, with the listener's own port; nil: the system doesn't tell.
+    /// The address that the client's datagrams arrive at, with the listener's own port. nil if the system doesn't tell.
     var calledAddress: SocketAddress? {
         var address = self.answersFrom ?? self.listener.localAddress
         address?.port = self.listener.localAddress?.port
@@ -62,7 +63,7 @@ final class ClientFlow {
         ConnectionHeader(transport: .udp, servicePort: self.key.port, client: self.key.client)
     }
 
-    /// Answers leave from where the client has sent to last.
+    /// Answers leave from the address that the client last sent to.
     func note(_ arrival: DatagramListener.Arrival, on listener: DatagramListener) {
         self.listener = listener
         self.client = arrival.client

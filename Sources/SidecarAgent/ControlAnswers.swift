@@ -1,20 +1,21 @@
 import InterceptProtocol
 import NIOCore
 
-/// What is said to a workspace, in the order in which it was asked for, also where an answer has to wait for the kernel's rules.
+/// The sidecar's control messages to one workspace, in the order of its requests, even if an answer has to wait for the
+/// kernel's rules.
 struct ControlAnswers {
-    /// nil: it waits.
+    /// nil marks an answer that isn't known yet.
     private var said = CircularBuffer<ControlMessage?>()
     private var first = 0
 
-    /// No more is read from a workspace while so much waits. †
+    /// Nothing more is read from the workspace while this many are queued. †
     static let atMost = 64
 
     var isFull: Bool { self.said.count >= Self.atMost }
 
     mutating func append(_ message: ControlMessage) { self.said.append(message) }
 
-    /// The place of an answer that is given later.
+    /// Reserves the place of an answer that `fill` gives later.
     mutating func reserve() -> Int {
         self.said.append(nil)
         return self.first + self.said.count - 1
@@ -26,7 +27,7 @@ struct ControlAnswers {
         self.said[self.said.index(self.said.startIndex, offsetBy: offset)] = message
     }
 
-    /// What goes out now.
+    /// The next message to send, if it is known.
     mutating func next() -> ControlMessage? {
         guard let message = self.said.first ?? nil else { return nil }
         self.said.removeFirst()

@@ -1,11 +1,11 @@
 import NIOCore
 import Tunnel
 
-/// Silence is towards the network; the log hears of each reason at most once a minute.
+/// Decides which dropped messages are logged: each reason at most once a minute. The sender is never told.
 struct DropLog {
     private var entries: [DropReason: (at: NIODeadline, suppressed: UInt64)] = [:]
 
-    /// nil: not now. Else how many were dropped for this reason since the last line, this one included.
+    /// nil: don't log now. Otherwise the number dropped for this reason since the last line, including this one.
     mutating func shouldLog(_ reason: DropReason, now: NIODeadline = .now()) -> UInt64? {
         guard var entry = self.entries[reason] else {
             self.entries[reason] = (now, 0)

@@ -1,7 +1,7 @@
 import Carriers
 import NIOCore
 
-/// Which way the payloads of one client's flow go, and what of them can still be given to the other way.
+/// Whether one client's payloads go to the workspace or to the original, and which of them can still be given to the original.
 ///
 /// ```
 ///   original ── a workspace wants it ─▶ workspace: kind 1 ── acknowledged ─▶ kind 0
@@ -12,24 +12,24 @@ import NIOCore
 struct FlowRoute {
     enum Way: Equatable {
         case original
-        /// By its number in the workspace's connection.
+        /// With the flow's number in the workspace's connection.
         case workspace(UInt64)
     }
 
     private(set) var way = Way.original
-    /// The workspace has its header.
+    /// The workspace has acknowledged the flow's header.
     private(set) var isKnown = false
     private var hasAnswered = false
     private var refusedUntil: NIODeadline?
-    /// What went to a workspace that has said nothing yet.
+    /// Payloads sent to a workspace that hasn't answered yet.
     private var recent = RecentPayloads()
 
-    /// After a refusal: the local server may be there by then. †
+    /// How long the original serves the flow after a refusal; by then the local server may be there. †
     static let retryAfter = TimeAmount.seconds(5)
 
     func mayTryWorkspace(at now: NIODeadline) -> Bool { self.refusedUntil.map { now >= $0 } ?? true }
 
-    /// Another number, or the first: nothing is known of the flow there.
+    /// Starts over under a new number, which the workspace knows nothing of yet.
     mutating func begin(_ number: UInt64) {
         self = FlowRoute()
         self.way = .workspace(number)
@@ -41,7 +41,7 @@ struct FlowRoute {
 
     mutating func headerArrived() { self.isKnown = true }
 
-    /// Kind 2, 0.
+    /// Kind 2, 0: the workspace doesn't know the flow.
     mutating func headerIsMissing() { self.isKnown = false }
 
     mutating func answered() {
@@ -49,9 +49,9 @@ struct FlowRoute {
         self.recent = RecentPayloads()
     }
 
-    /// Kind 2, 1 to 4.
+    /// Kind 2, 1 to 4: the workspace refuses the flow.
     ///
-    /// - Returns: what no server has seen, as far as anyone can tell: the original gets it.
+    /// - Returns: the payloads that presumably no server has seen; the original gets them.
     mutating func refused(at now: NIODeadline) -> [ByteBuffer] {
         let payloads = self.recent.payloads(at: now)
         self.leave()
@@ -59,6 +59,7 @@ struct FlowRoute {
         return payloads
     }
 
-    /// To the original, with what comes from now on: what went to the workspace may have reached a server.
+    /// The original gets all payloads from now on. Those already sent to the workspace may have reached a server, and
+    /// aren't repeated.
     mutating func leave() { self = FlowRoute() }
 }

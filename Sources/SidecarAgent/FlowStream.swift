@@ -3,9 +3,9 @@ import InterceptProtocol
 import NIOCore
 import Tunnel
 
-/// A flow's stream, for payloads that no message holds: header, answer, then each payload after its length.
+/// A flow's stream, for payloads too large for one message: header, answer, then each payload after its length.
 ///
-/// The client waits for nothing here: where the stream has no room, a payload is dropped as any datagram may be.
+/// Nothing is queued: if the stream has no room, the payload is dropped like any lost datagram.
 final class FlowStream {
     private unowned let link: WorkspaceLink
     private weak var flow: ClientFlow?
@@ -13,7 +13,7 @@ final class FlowStream {
     private var isAnswered = false
     private var input = LengthPrefixedPayloads()
 
-    /// nil: there is no stream for it now.
+    /// nil if no stream can be opened now.
     init?(_ flow: ClientFlow, link: WorkspaceLink) {
         var header = ByteBuffer()
         flow.header.write(into: &header)
@@ -36,7 +36,7 @@ final class FlowStream {
         }
     }
 
-    /// Both directions are given up.
+    /// Gives up both directions.
     func close(_ code: StreamErrorCode = .tcpReset) {
         self.link.withConnection { connection in
             connection.reset(self.stream, code)
@@ -82,7 +82,7 @@ extension FlowStream: StreamOwner {
 
     func streamIsWritable() {}
 
-    /// Code 1: nobody listens there, so the flow goes to the original.
+    /// Code 1 (`handedToOriginal`): nothing listens at the workspace, so the flow goes to the original.
     func streamWasReset(_ code: StreamErrorCode) {
         let flow = self.flow
         self.close()

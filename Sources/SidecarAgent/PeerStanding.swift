@@ -1,6 +1,6 @@
 import InterceptProtocol
 
-/// What one accepted key may use of what all share, also where it ends its connection and begins another.
+/// An accepted key's share of common resources. It outlives the key's connection, so reconnecting doesn't renew it.
 final class PeerStanding {
     let log = LogShare()
 }

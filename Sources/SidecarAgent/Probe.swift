@@ -2,28 +2,28 @@ import InterceptProtocol
 import NIOCore
 import Tunnel
 
-/// One `probe` of a workspace: a stream for each port, as a client would have it, that says nothing and leaves.
+/// One `probe` request of a workspace: for each port the sidecar opens a stream as for a client, sends nothing on it and ends it.
 ///
 /// ```
 ///   open: header, FIN ──▶ answer 0 to 4 ──▶ noted ──▶ the workspace's FIN ──▶ released
 ///                   └──▶ none within the time ──▶ left out ──▶ reset ──▶ released
 /// ```
 ///
-/// It shows that the tunnel carries streams, and that something listens behind each port. No client is counted for it.
+/// It shows that the tunnel carries streams and that a server listens behind each port. It isn't counted as a client.
 final class Probe {
     let id: UInt64
     private unowned let link: WorkspaceLink
-    /// Those that are still open, and for which port.
+    /// The streams that are still open, with their ports.
     private var streams: [StreamID: ControlMessage.Port] = [:]
     private var answers: [ControlMessage.Port: Answer] = [:]
     private var awaited: Set<ControlMessage.Port> = []
     private var timeout: Scheduled<Void>?
     private var onAnswers: (([ControlMessage.Port: Answer]) -> Void)?
 
-    /// The workspace gives a connect 5 s.
+    /// The workspace allows 5 s for a connect.
     private static let within = TimeAmount.seconds(8)
 
-    /// - Parameter onAnswers: called once, when all have answered or the time is over.
+    /// - Parameter onAnswers: called once, when all ports are answered or the time is over.
     init(
         _ probe: ControlMessage.Probe,
         link: WorkspaceLink,
@@ -48,13 +48,13 @@ final class Probe {
             connection.finish(id)
             return id
         }
-        // With no stream credit there is no answer either.
+        // Without stream credit the port is left out of the answers.
         guard let stream = opened ?? nil else { return }
         self.streams[stream] = port
         self.awaited.insert(port)
     }
 
-    /// Calls back in: not from the initializer.
+    /// Separate from the initializer because it may call `onAnswers`.
     func begin() { self.tellIfAnswered() }
 
     func handles(_ stream: StreamID) -> Bool { self.streams[stream] != nil }
@@ -64,7 +64,7 @@ final class Probe {
         while true {
             switch self.link.withConnection({ $0.read(stream) }) ?? .nothing {
             case .bytes(let bytes):
-                // Of a workspace that doesn't know probes, what its server says follows: that is thrown away.
+                // A workspace that doesn't know probes relays what its server says after the answer: discard it.
                 guard self.awaited.remove(port) != nil, let byte: UInt8 = bytes.getInteger(at: bytes.readerIndex)
                 else { continue }
                 self.answers[port] = Answer(rawValue: byte)
@@ -108,16 +108,16 @@ final class Probe {
         self.tellIfAnswered()
     }
 
-    /// It has its answers, and only waits for the ends of its streams.
+    /// All ports are answered or left out; only the ends of the streams are missing.
     var isAnswered: Bool { self.onAnswers == nil }
 
-    /// Waits no longer.
+    /// Stops waiting, and resets the streams that are still open.
     func leave() {
         self.timeout?.cancel()
         self.timeIsOver()
     }
 
-    /// The connection is over, and the streams with it.
+    /// The connection has ended, and its streams with it.
     func cancel() {
         self.timeout?.cancel()
         self.onAnswers = nil

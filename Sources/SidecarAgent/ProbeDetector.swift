@@ -1,6 +1,6 @@
 import NIOCore
 
-/// Looks at what a client from the node's own address says first, before anybody gets it.
+/// Reads the first bytes from a client at the node's own address, to recognise health probes before the client is routed.
 ///
 /// ```
 ///   says a probe's words, or leaves without a word ──▶ .probe: the original's
@@ -13,7 +13,7 @@ final class ProbeDetector: ChannelInboundHandler, RemovableChannelHandler {
 
     enum Finding {
         case probe(said: [ByteBuffer], inputIsClosed: Bool)
-        /// Whoever is put into the pipeline during the call is given what was said.
+        /// The first bytes are passed to the handlers that the callback adds to the pipeline.
         case other
         case gone
     }
@@ -25,7 +25,7 @@ final class ProbeDetector: ChannelInboundHandler, RemovableChannelHandler {
     private var isDone = false
     private var timeout: Scheduled<Void>?
 
-    /// A probe speaks at once; one who waits for the server's greeting is none.
+    /// A probe sends at once; a client that waits for the server's greeting isn't one.
     private static let patience = TimeAmount.milliseconds(200)
 
     init(channel: any Channel, onFinding: @escaping (Finding) -> Void) {
@@ -60,7 +60,7 @@ final class ProbeDetector: ChannelInboundHandler, RemovableChannelHandler {
             return context.fireUserInboundEventTriggered(event)
         }
         self.inputIsClosed = true
-        // Connecting was all it wanted: a probe of TCP alone.
+        // The client only connected: a probe of TCP alone.
         if self.said.readableBytes == 0 { self.isProbe() } else { self.isOther() }
     }
 
@@ -92,7 +92,7 @@ final class ProbeDetector: ChannelInboundHandler, RemovableChannelHandler {
         self.channel.pipeline.syncOperations.removeHandler(self, promise: nil)
     }
 
-    /// False: it was over already.
+    /// False if a finding was reported before.
     private func finish() -> Bool {
         guard !self.isDone else { return false }
         self.isDone = true

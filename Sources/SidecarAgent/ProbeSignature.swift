@@ -1,17 +1,17 @@
 import NIOCore
 
-/// Whether what a client says first is a health probe's.
+/// Whether a client's first bytes are a health probe's.
 ///
-/// A kubelet says `User-Agent: kube-probe/1.30`; a gRPC probe calls `grpc.health.v1.Health`. Over HTTPS neither can be seen.
+/// A kubelet sends `User-Agent: kube-probe/1.30`; a gRPC probe calls `grpc.health.v1.Health`. Over HTTPS neither can be seen.
 enum ProbeSignature: Equatable {
     case isProbe
     case isOther
     case needsMore
 
-    /// What is looked at, at most.
+    /// Only this many bytes are examined.
     static let bytesAtMost = 1_024
 
-    /// - Parameter said: from the connection's first byte on.
+    /// - Parameter said: what the client has sent, from the connection's first byte on.
     static func of(_ said: ByteBufferView) -> ProbeSignature {
         let bytes = said.prefix(Self.bytesAtMost)
         let isWhole = said.count >= Self.bytesAtMost
@@ -32,7 +32,7 @@ enum ProbeSignature: Equatable {
             return .isOther
         }
         let lines = bytes.split(separator: UInt8(ascii: "\n"), omittingEmptySubsequences: false)
-        // The last one isn't whole yet.
+        // The last line isn't complete yet.
         for line in lines.dropFirst().dropLast() {
             let line = line.last == UInt8(ascii: "\r") ? line.dropLast() : line
             if line.isEmpty { return .isOther }
@@ -55,8 +55,8 @@ enum ProbeSignature: Equatable {
     private static let headersFrame: UInt8 = 1
     private static let frameHeaderSize = 9
 
-    /// A header's value stands in a HEADERS frame as it is, or in Huffman's code, which begins at a whole byte (RFC 7541,
-    /// section 5.2). `/grpc.health.v1.Health/` and `kube-probe/`, as far as whole bytes go.
+    /// A header's value stands in a HEADERS frame literally or Huffman-coded, and either form begins at a whole byte (RFC
+    /// 7541, section 5.2). These are `/grpc.health.v1.Health/` and `kube-probe/`; of the Huffman code only its whole bytes.
     private static let values: [[UInt8]] = [
         Array("/grpc.health.v1.Health/".utf8),
         [

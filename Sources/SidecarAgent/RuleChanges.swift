@@ -2,17 +2,17 @@ import Diversion
 import InterceptProtocol
 import NIOCore
 
-/// The kernel's rules follow what is wanted last: each change is a transaction or two, for which the loop waits.
+/// Paces changes of the kernel's rules: each is one or two transactions that block the event loop.
 ///
-/// The first few are made at once. What is wanted within 100 ms† from then on is one change, however often it has changed
-/// meanwhile, and what was asked for in between is answered with it.
+/// The first few are made at once. After that, all requests within 100 ms† become one change to the latest wanted state,
+/// and each of them is answered with its result.
 struct RuleChanges {
-    /// The TCP ports that are diverted newly.
+    /// The TCP ports that are newly diverted.
     typealias Change = Result<Set<UInt16>, DiversionError>
 
-    /// Of all workspaces together. †
+    /// Shared by all workspaces. †
     var pace = Allowance(atOnce: 4, interval: .milliseconds(100))
     var next: Scheduled<Void>?
-    /// In the order in which they have asked.
+    /// The requests to answer with the next change, oldest first.
     var waiting: [(Change) -> Void] = []
 }

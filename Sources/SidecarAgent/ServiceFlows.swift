@@ -3,8 +3,8 @@ import Diversion
 import InterceptProtocol
 import NIOCore
 
-/// The flows of all clients of the service's UDP ports: each payload goes to the workspace, or to the original by a socket of
-/// this agent's, so that the client is answered from the address to which it has sent.
+/// The flows of all clients of the service's UDP ports. Each payload goes to the workspace, or to the original through one
+/// of this agent's sockets, so that the client is answered from the address that it sent to.
 final class ServiceFlows {
     private unowned let agent: SidecarAgent
     private var table: FlowTable<FlowKey, ClientFlow>
@@ -13,10 +13,10 @@ final class ServiceFlows {
     private var droppedSince: (said: NIODeadline, count: UInt64)?
     private let unreachable = PortUnreachable()
 
-    /// So long the kernel certainly remembers a flow that it redirects: 30 s, unless it was told otherwise. †
+    /// How long the kernel surely remembers a redirected flow: its default is 30 s, but it can be set lower. †
     private static let kernelKnows = TimeAmount.seconds(5)
 
-    /// - Parameter atMost: how many are kept; for one more another goes, as `FlowTable` has it.
+    /// - Parameter atMost: the maximum number of flows; a further one replaces another, as `FlowTable` chooses.
     init(agent: SidecarAgent, atMost: Int) {
         self.agent = agent
         self.table = FlowTable(atMost: atMost, times: .atSidecar(kernel: KernelFlowTimes.answered))
@@ -24,7 +24,7 @@ final class ServiceFlows {
 
     var count: Int { self.table.count }
 
-    /// What a client has sent.
+    /// Takes a payload from a client.
     func take(_ arrival: DatagramListener.Arrival, on listener: DatagramListener, port: UInt16) {
         let now = NIODeadline.now()
         let key = FlowKey(client: ClientAddress(arrival.client), port: port)
@@ -39,7 +39,7 @@ final class ServiceFlows {
         self.send(arrival.payload, of: flow, at: now)
     }
 
-    /// The log hears of it at most once a minute.
+    /// Logged at most once a minute.
     private func countDropped(at now: NIODeadline) {
         let count = (self.droppedSince?.count ?? 0) + 1
         if let said = self.droppedSince?.said, now - said < .minutes(1) {
@@ -64,9 +64,9 @@ final class ServiceFlows {
         if let redirect = self.agent.redirect {
             switch redirect.called(by: arrival.client, taking: arrival.called, port: key.port) {
             case .address(let address): called = address
-            // Neither this agent in a circle, nor others past the namespace's rules.
+            // The client sent to the listener's own port: forwarding would loop, or let it bypass the namespace's rules.
             case .listener: return nil
-            // The workspace may still have it. To the original there is no way then.
+            // Only the workspace can serve this flow: the original can't be reached without the address that the client called.
             case .unknown: guard self.agent.diverted.udp.contains(key.port) else { return nil }
             }
         }
@@ -74,7 +74,7 @@ final class ServiceFlows {
         return ClientFlow(key, upstream: upstream, called: called, listener, arrival)
     }
 
-    /// The workspace gets it, or the original.
+    /// Sends the payload to the workspace or to the original.
     private func send(_ payload: ByteBuffer, of flow: ClientFlow, at now: NIODeadline) {
         let holder = self.agent.holder
         let isWanted = holder?.wants(.init(service: flow.key.port, transport: .udp)) ?? false
@@ -85,13 +85,13 @@ final class ServiceFlows {
                 self.agent.flowWasIntercepted()
             }
             if holder.send(payload, of: flow, at: now) { return }
-            // The tunnel had no room for this one. The client isn't told of a refusal, since the next may get through.
+            // The tunnel had no room for this payload. The client isn't told of a refusal, since the next may get through.
             return self.passOn(payload, of: flow, countedFor: holder, tellsRefusal: false)
         }
         self.passOn(payload, of: flow, countedFor: holder)
     }
 
-    /// To the original. Where the workspace is to be had alone, the payload is refused.
+    /// Sends the payload to the original, or refuses it where `onUnavailable` is `refuse`.
     func passOn(
         _ payload: ByteBuffer,
         of flow: ClientFlow,
@@ -115,7 +115,7 @@ final class ServiceFlows {
             case .payload(let payload):
                 _ = self.table.use(flow.key, isAnswer: true, at: .now())
                 self.deliver(payload, to: flow)
-            // The next payload tries again.
+            // The client's next payload opens a new socket.
             case .failed(let error):
                 flow.original = nil
                 if flow.route.way == .original, Failure.isRefusal(error) { self.refuse(flow) }
@@ -126,17 +126,17 @@ final class ServiceFlows {
         return socket
     }
 
-    /// UDP's reset, where this process may send it.
+    /// Answers with an ICMP port unreachable, UDP's equivalent of a reset, if this process may send it.
     private func refuse(_ flow: ClientFlow) {
         guard let called = flow.calledAddress else { return }
         self.unreachable.tell(flow.client, called: called, size: flow.lastSize)
     }
 
-    /// The workspace's answer.
+    /// Delivers the workspace's answer.
     func answer(_ payload: ByteBuffer, to flow: ClientFlow) {
         guard self.table.use(flow.key, isAnswer: true, at: .now()) != nil else { return }
         flow.route.answered()
-        // It is the workspace's now: what the original may still say is no answer to that.
+        // The workspace serves the flow now; a late answer from the original must not mix with its answers.
         flow.original?.close()
         flow.original = nil
         self.deliver(payload, to: flow)

@@ -5,12 +5,12 @@ import NIOCore
 public import Noise
 import Tunnel
 
-/// Who has the service, and what the kernel is told of it.
+/// Which workspace holds the service, and how the kernel's rules follow from that.
 extension SidecarAgent {
     /// - Parameters:
-    ///   - known: ports that this workspace had before. If they aren't diverted now, they come back to it, and connections that
-    ///     are open to the original on them aren't ended.
-    ///   - done: why the kernel wouldn't, once it has said so.
+    ///   - known: ports that this workspace had before. If they aren't diverted now, they are diverted to it again without ending
+    ///     the connections that are open to the original on them.
+    ///   - done: called after the kernel's rules changed, with the error if the kernel refused.
     func hold(
         _ link: WorkspaceLink,
         _ start: ControlMessage.Start,
@@ -47,16 +47,16 @@ extension SidecarAgent {
         self.diversionMayHaveChanged(then: done)
     }
 
-    /// Which ports the kernel is to redirect has changed, as something was lost or given back.
+    /// Something was lost or given back, so the ports that the kernel should redirect may be others now.
     func diversionMayHaveChanged(then done: @escaping () -> Void = {}) {
         self.changeRules { [weak self] change in
-            // The dead-man set runs out by itself.
+            // The kernel's dead-man set expires by itself.
             if case .failure(let error) = change { self?.changeLog.error("the diversion can't be changed: \(error)") }
             done()
         }
     }
 
-    /// Has the kernel follow: now, or with what else is wanted soon.
+    /// Changes the kernel's rules now, or together with other changes soon.
     private func changeRules(_ done: @escaping (RuleChanges.Change) -> Void) {
         if self.rules.next == nil {
             if !self.rulesDiffer || self.rules.pace.take() { return done(self.followingRules()) }
@@ -81,7 +81,7 @@ extension SidecarAgent {
         if self.rulesDiffer { _ = self.rules.pace.take() }
         let change = self.followingRules()
         for done in waiting { done(change) }
-        // Some may have asked for so much that no more was read.
+        // Links whose queue of answers was full had stopped reading.
         for link in self.links.values { link.readControl() }
     }
 
@@ -100,18 +100,18 @@ extension SidecarAgent {
         if ports.isEmpty { self.endDrain() }
         try redirect.divert(ports)
         self.diverted = ports
-        // What the original gets in between isn't told apart from what it had before.
+        // On a port that is no longer diverted, new connections to the original can't be told from those to be ended, so none is.
         self.draining.formIntersection(ports.tcp)
         if self.draining.isEmpty { self.endDrain() }
         return ports.tcp.subtracting(before.tcp)
     }
 
-    /// Connections that were open to the original before get the drain time, and are then ended at both ends: a client with
-    /// a connection that it keeps comes to the workspace too.
+    /// Connections that were open to the original before get the drain time, then both ends are closed: so a client that
+    /// keeps its connection open also comes to the workspace.
     private func drainOriginals(_ ports: Set<UInt16>, in delay: TimeAmount, for link: WorkspaceLink) {
         self.originalsDrain?.cancel()
         let log = link.log
-        // Also those of an earlier call whose time isn't over: it begins anew for all.
+        // Ports of an earlier call whose time isn't over are included; the time begins anew for all.
         self.draining.formUnion(ports)
         self.originalsDrain = self.eventLoop.assumeIsolated().scheduleTask(in: delay) { [weak self] in
             guard let self, let redirect = self.redirect else { return }
@@ -134,13 +134,13 @@ extension SidecarAgent {
 
     func closeConnection(of key: PublicKey, _ code: ErrorCode) { self.server?.close(key, code) }
 
-    /// Who intercepts, as the environment is told it.
+    /// The intercept as reported to the environment.
     public struct Intercept: Equatable, Sendable {
-        /// Who gets new connections; nil: the original does.
+        /// The workspace that gets new connections; nil if the original does.
         public var divertingTo: PublicKey?
-        /// Whose the service is, also while its workspace can't be reached; nil: nobody's.
+        /// The workspace that holds the service, even while it can't be reached; nil if none does.
         public var holder: Holder?
-        /// Of the holder's.
+        /// Of the holder's intercept.
         public var open: UInt64 = 0
         public var total: UInt64 = 0
         public var passed: UInt64 = 0
@@ -174,7 +174,8 @@ extension SidecarAgent {
         return intercept
     }
 
-    /// Once for all that changes in this turn of the loop, or soon: of a service that changes hands, the end is told.
+    /// Reports all changes within one turn of the loop, or within the pace's interval, once: when a service changes hands,
+    /// only the final state.
     func interceptMayHaveChanged() {
         guard self.onInterceptChange != nil, !self.changeIsScheduled else { return }
         self.changeIsScheduled = true

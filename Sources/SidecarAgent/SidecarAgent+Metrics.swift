@@ -2,7 +2,7 @@ import Carriers
 import Tunnel
 
 extension SidecarAgent {
-    /// For a scrape: name, labels and value of each.
+    /// The values for a metrics scrape.
     public var measurements: SidecarMeasurements {
         var result = SidecarMeasurements()
         result.clients = self.clients

@@ -5,7 +5,7 @@ public import NIOCore
 import NIOPosix
 import Tunnel
 
-/// Opening everything that is listened on.
+/// Opens all listening sockets.
 extension SidecarAgent {
     public func start() -> EventLoopFuture<Ready> {
         let server = TunnelServer(
@@ -55,7 +55,7 @@ extension SidecarAgent {
             .flatMapErrorThrowing { throw StartError("The tunnel can't use the socket that it was given", $0) }
     }
 
-    /// Without it workspaces still dial in over TCP.
+    /// Listens for `kl-sidecar dial`. If that fails, workspaces can still connect over TCP.
     private func listenForDial(besides tunnel: SocketAddress?) -> EventLoopFuture<Void> {
         guard let server = self.server else { return self.eventLoop.makeSucceededVoidFuture() }
         do {
@@ -126,7 +126,7 @@ extension SidecarAgent {
 
     private func lookUp(_ upstream: Endpoint) throws(StartError) {
         do {
-            // A service that is told "localhost" may listen on ::1 alone.
+            // A service told to listen on "localhost" may listen on ::1 only, so both loopback addresses are tried.
             self.upstreams[upstream] =
                 upstream.host == "127.0.0.1"
                 ? DialTarget(loopbackPort: Int(upstream.port))
@@ -136,7 +136,7 @@ extension SidecarAgent {
         }
     }
 
-    /// A sidecar that is its own original would connect to itself until its descriptors run out.
+    /// A sidecar configured as its own original would connect to itself until it runs out of descriptors.
     private func refuseLoops(_ listeners: [(port: ControlMessage.Port, address: SocketAddress)]) throws {
         let own = Set((try? System.enumerateDevices())?.compactMap { $0.address?.ipAddress } ?? [])
         for servicePort in self.configuration.servicePorts {

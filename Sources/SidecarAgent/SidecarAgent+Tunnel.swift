@@ -22,7 +22,7 @@ extension SidecarAgent: TunnelServer.Delegate {
             self.links[key]?.handle(event)
             if case .ended(let end) = event {
                 self.links[key] = nil
-                // Who didn't come back for `linger` has had the time already.
+                // A workspace that didn't come back for `linger` has used up the waiting time already.
                 self.watchUse(in: end.origin == .lingerOver ? .zero : self.configuration.tunnel.linger)
             }
         case .answered, .closeCarrier: break

@@ -7,7 +7,7 @@ import NIOPosix
 public import Noise
 public import Tunnel
 
-/// The half next to the service: accepts its clients, and gives each to the workspace or to the original.
+/// The agent next to the service: accepts the service's clients and passes each to the workspace or to the original.
 ///
 /// Lives on one event loop, as do the tunnel, its carriers and all sockets.
 public final class SidecarAgent {
@@ -17,25 +17,25 @@ public final class SidecarAgent {
         public var presharedKey: PresharedKey = .none
         public var tunnel = TunnelConfiguration()
         public var tunnelAddress: Endpoint
-        /// Where workspaces' datagrams come; nil: nowhere.
+        /// Where workspaces' datagrams are received; nil: datagrams aren't used.
         public var datagramAddress: Endpoint?
         public var servicePorts: [ServicePort]
-        /// Where the service's ports are listened on.
+        /// How clients reach this agent in place of the service.
         public var divert: Divert
         /// See `RedirectDiversion.Configuration`.
         public var ownerDescriptor: CInt?
         public var log: Logger
-        /// Listening sockets that were opened for this agent, and take the place of its own.
+        /// Listening sockets opened beforehand, used instead of opening own ones.
         public var sockets = Sockets()
-        /// How many descriptors the process may have.
+        /// The process's limit of open descriptors.
         public var descriptorLimit = 1_024
-        /// How long open connections may still take when the agent is told to end.
+        /// How long open connections may continue once the agent is told to end.
         public var shutdownDrain = TimeAmount.seconds(10)
-        /// A workspace may take the service from the one that has it.
+        /// Whether a workspace may take the service over from another.
         public var allowsTakeover = false
-        /// A workspace may have clients reset where it can't answer, in place of the original's answer.
+        /// Whether a workspace may have clients reset, instead of passed to the original, while it can't serve them.
         public var allowsRefuse = false
-        /// The node's own addresses, from where its health probes come: only in connections from there are they looked for.
+        /// The node's own addresses, which its health probes come from. Only connections from these are examined for probes.
         public var nodeAddresses: Set<String> = []
 
         public init(
@@ -56,14 +56,14 @@ public final class SidecarAgent {
     }
 
     public enum Divert: Hashable, Sendable {
-        /// The address and port of the one service port.
+        /// The address and port to listen on for the only service port.
         case listen(Endpoint)
-        /// An address: each service port is listened on there.
+        /// The address to listen on for every service port.
         case listenOnAll(host: String)
-        /// The kernel redirects new connections, while a workspace wants them; the service keeps its port.
+        /// The kernel redirects new connections while a workspace wants them; the service keeps its port.
         case redirect(loopback: RedirectDiversion.Loopback)
 
-        /// Where clients of a service port connect; nil: where they always did, at the service.
+        /// Where clients of a service port connect; nil: at the service's own address, as before.
         public func endpoint(of port: UInt16) -> Endpoint? {
             switch self {
             case .listen(let endpoint): endpoint
@@ -77,60 +77,60 @@ public final class SidecarAgent {
         public var tunnel: [CInt] = []
         /// A bound socket for datagrams.
         public var datagrams: (descriptor: CInt, isIPv6: Bool, port: UInt16)?
-        /// Of `DialSocket`; nil: one is opened once it is known where the tunnel listens.
+        /// The socket of a `DialSocket`; nil: one is opened once the tunnel's address is known.
         public var dial: CInt?
-        /// By service port; more than one where the port has several addresses.
+        /// By service port; several if the port is listened on at several addresses.
         public var services: [ControlMessage.Port: [CInt]] = [:]
 
         public init() {}
     }
 
-    /// What is to be told once it runs.
+    /// The addresses to announce once the agent runs.
     public struct Ready: Sendable {
         public var tunnel: SocketAddress?
-        /// Where datagrams are taken.
+        /// Where datagrams are received.
         public var datagrams: Endpoint?
         public var services: [ControlMessage.Port: SocketAddress]
     }
 
     public let eventLoop: any EventLoop
     let log: Logger
-    /// For what the kernel says to changes that workspaces ask for.
+    /// For the kernel's responses to changes that workspaces ask for; rate-limited.
     let changeLog: Logger
     let configuration: Configuration
     var server: TunnelServer?
     let diversion: any Diverting
-    /// The kernel's part, where it has one.
+    /// Set if the kernel redirects the clients.
     let redirect: RedirectDiversion?
     var upstreams: [Endpoint: DialTarget] = [:]
-    /// Of ports that were diverted afresh: what is still open to the original then is ended.
+    /// Ends connections that were already open to the original on newly diverted ports, after the drain time.
     var originalsDrain: Scheduled<Void>?
-    /// On which ports.
+    /// The ports that `originalsDrain` is for.
     var draining: Set<UInt16> = []
-    /// The holder whose connection was lost with its intercept in force: its return is no fresh start.
+    /// The holder whose connection ended without a `stop`: when it returns, connections to the original aren't drained.
     var unstopped: PublicKey?
     private static let upstreamTimeout = TimeAmount.seconds(10)
     var links: [PublicKey: WorkspaceLink] = [:]
-    /// Of accepted keys that have been here.
+    /// Of accepted keys that have connected.
     private var standings: [PublicKey: PeerStanding] = [:]
     var holder: WorkspaceLink? { didSet { self.interceptMayHaveChanged() } }
-    /// Called on the event loop, soon after who gets new connections has changed.
+    /// Called on the event loop, soon after the workspace that gets new connections, or the holder, has changed.
     public var onInterceptChange: (() -> Void)?
     var changeIsScheduled = false
-    /// How often that is told: a workspace may start and stop as often as it likes. Far more often than people do, or what they
-    /// see would be late. †
+    /// Limits the calls of `onInterceptChange`, since a workspace may start and stop as often as it likes; but what a person sees of
+    /// an ordinary change must not come late. †
     var tidings = Allowance(atOnce: 32, interval: .milliseconds(20))
-    /// What the kernel redirects.
+    /// The ports that the kernel redirects now.
     var diverted = DivertedPorts()
     var rules = RuleChanges()
-    /// What all clients that wait for an answer have said so far.
+    /// Bytes kept for all clients that wait for the workspace's answer.
     var keptBytes = 0
     private let relayMemory = RelayMemory()
     var clients = 0
     private let clientsAtMost: Int
-    /// Descriptors for everything else: strangers alone may have 64 byte streams, and an accepted key 16. †
+    /// Descriptors reserved for everything else: unauthenticated peers may have 64 byte streams in total, an accepted key 16. †
     private static let keptBack = 128
-    /// Flows of UDP clients: one descriptor each, towards the original.
+    /// The limit of UDP flows: each may need a descriptor, towards the original.
     private let flowsAtMost: Int
     private(set) lazy var flows = ServiceFlows(agent: self, atMost: self.flowsAtMost)
     var passedTotal: UInt64 = 0
@@ -140,7 +140,7 @@ public final class SidecarAgent {
     var unusedTimer: Scheduled<Void>?
     var isEnding = false
 
-    /// - Precondition: called on the event loop, as every method here.
+    /// - Precondition: called on the event loop, like every method here.
     public init(_ configuration: Configuration, eventLoop: any EventLoop) {
         self.configuration = configuration
         self.eventLoop = eventLoop
@@ -163,7 +163,7 @@ public final class SidecarAgent {
             self.redirect = nil
             self.diversion = ListenDiversion(eventLoop: eventLoop, prepare: BridgedSocket.prepare)
         }
-        // Each client that is taken may need a second descriptor, for the original; some are for everything else.
+        // Each accepted client may need a second descriptor, towards the original; some are reserved for everything else.
         let hasDatagrams = configuration.servicePorts.contains { $0.transport == .udp }
         self.flowsAtMost = hasDatagrams ? FlowLimits.flows(ofDescriptors: configuration.descriptorLimit) : 0
         self.clientsAtMost = max(16, (configuration.descriptorLimit - Self.keptBack - self.flowsAtMost) / 2)
@@ -171,7 +171,7 @@ public final class SidecarAgent {
 
     // MARK: Who may connect
 
-    /// Replaces the accepted keys: what is no longer among them ends at once.
+    /// Replaces the accepted keys. Connections of keys that are no longer accepted end at once.
     public func accept(_ keys: [PublicKey]) {
         guard let server = self.server else { return }
         for key in server.acceptedKeys where !keys.contains(key) {
@@ -234,12 +234,12 @@ public final class SidecarAgent {
         guard holder.intercept?.probes == .original, !self.configuration.nodeAddresses.isEmpty,
             let address = client.channel.remoteAddress
         else { return false }
-        // An IPv4 client of an IPv6 socket is an IPv4 client.
+        // An IPv4 client of an IPv6 socket counts as an IPv4 client.
         let seen = ClientAddress(address).socketAddress?.ipAddress
         return seen.map { self.configuration.nodeAddresses.contains($0) } ?? false
     }
 
-    /// The workspace gets it, or the original.
+    /// Passes the client to the workspace or to the original.
     private func decide(_ client: Client) {
         guard let holder = self.holder, holder.wants(.init(service: client.port)) else {
             return self.passOn(client, countedFor: nil)
@@ -251,7 +251,7 @@ public final class SidecarAgent {
         self.passOn(client, countedFor: holder)
     }
 
-    /// Gives a client to the original service, with all that it has said so far.
+    /// Passes a client to the original, with everything that it has sent so far.
     func passOn(
         _ client: Client,
         firstBytes: [ByteBuffer] = [],
@@ -292,10 +292,10 @@ public final class SidecarAgent {
         self.original(at: client.upstream, port: client.port, called: client.called)
     }
 
-    /// Where the original is dialled for a client; nil: it has none that this client may reach.
+    /// The original's address to dial for a client; nil if the client may not reach one.
     ///
-    /// Behind a redirect that is the address which the client called, and no other: a neighbour must not reach through the
-    /// sidecar what listens on the namespace's loopback alone. An address that a flag names is dialled as it stands there.
+    /// Behind a redirect, this is only the address that the client called: otherwise another host could reach, through the
+    /// sidecar, servers that listen on the namespace's loopback only. An address given by a flag is dialled as it is.
     func original(at upstream: Endpoint, port: UInt16, called: SocketAddress?) -> DialTarget? {
         guard self.redirect != nil, upstream == Endpoint(host: "127.0.0.1", port: port) else {
             return self.upstreams[upstream]
@@ -324,7 +324,7 @@ public final class SidecarAgent {
 
     // MARK: Ending
 
-    /// Nobody has been connected for `linger`. Called on the event loop, at most once.
+    /// No workspace has been connected for `linger`. Called on the event loop, at most once.
     public var onUnused: (() -> Void)? { didSet { self.watchUse(in: self.configuration.tunnel.linger) } }
 
     func watchUse(in delay: TimeAmount) {
@@ -336,7 +336,8 @@ public final class SidecarAgent {
         }
     }
 
-    /// Takes no more clients, gives those that are there some time, tells the workspaces, and is done.
+    /// Stops taking clients, lets open connections continue for `shutdownDrain`, closes the workspaces' connections, and
+    /// then ends.
     public func shutDown() -> EventLoopFuture<Void> {
         let promise = self.eventLoop.makePromise(of: Void.self)
         self.isEnding = true
@@ -344,7 +345,7 @@ public final class SidecarAgent {
         self.originalsDrain?.cancel()
         self.changeRulesNow()
         if let redirect = self.redirect {
-            // What was redirected and isn't accepted yet still comes, and is passed on.
+            // Connections that were redirected but not yet accepted still arrive here, and are passed on to the original.
             self.diverted = DivertedPorts()
             do throws(DiversionError) { try redirect.divert(DivertedPorts()) } catch {
                 self.log.error("the diversion can't be withdrawn: \(error)")
@@ -358,10 +359,10 @@ public final class SidecarAgent {
             self.flows.close()
             for link in self.links.values { link.abandonAll() }
             for key in self.links.keys { self.server?.close(key, .noError) }
-            // Behind the resets: a redirect translates them.
+            // Closed after the resets are sent: a redirect must still translate their addresses.
             self.diversion.close()
             self.server?.stopListening()
-            // The closes leave with this turn of the loop; whoever didn't get one finds the carrier closed.
+            // CLOSE messages are sent in this turn of the loop; a workspace that doesn't get one sees its carrier close.
             self.eventLoop.assumeIsolated().scheduleTask(in: .milliseconds(50)) { promise.succeed(()) }
         }
         self.onIdle = finish
@@ -372,7 +373,7 @@ public final class SidecarAgent {
     }
 }
 
-/// The agent can't begin: what it wanted to do, and why that failed.
+/// The agent can't start: what it tried to do, and why that failed.
 public struct StartError: Error, CustomStringConvertible {
     public let description: String
 

@@ -6,7 +6,7 @@ import Musl
 import Darwin
 #endif
 
-/// A moment that people are told.
+/// A time of day, to show to people.
 struct WallTime {
     private let seconds: time_t
 

@@ -3,7 +3,7 @@ import InterceptProtocol
 import NIOCore
 import Tunnel
 
-/// How far the control stream was read.
+/// The state of reading the control stream.
 struct ControlReading {
     var decoder = ControlMessageDecoder()
     var pause: Scheduled<Void>?
@@ -12,7 +12,8 @@ struct ControlReading {
 }
 
 extension WorkspaceLink {
-    /// Takes what the workspace says, in turns: what it has said beyond one waits, unread where there is no more room for it.
+    /// Handles the workspace's control messages, a limited number in each turn of the event loop. The rest stays unread in
+    /// the stream.
     func readControl() {
         guard self.control.pause == nil else { return }
         var turn = Turn()
@@ -31,9 +32,9 @@ extension WorkspaceLink {
         }
     }
 
-    /// nil: there is none now.
+    /// nil if there is no message now.
     private func nextControl() throws(ControlError) -> ControlMessageDecoder.Next? {
-        // A workspace that doesn't read our answers gets no more of them until it does.
+        // While the workspace doesn't read our answers, no more requests are read from it.
         guard !self.answers.isFull,
             self.withConnection({ $0.isActive && $0.writableBytes(.control) > 0 }) ?? false
         else { return nil }

@@ -3,25 +3,25 @@ import InterceptProtocol
 import NIOCore
 import Tunnel
 
-/// The flows of UDP clients whose payloads go to this workspace.
+/// The UDP clients' flows that this workspace serves.
 struct LinkFlows {
     fileprivate(set) var byNumber: [UInt64: ClientFlow] = [:]
     fileprivate(set) var streams: [StreamID: FlowStream] = [:]
-    /// Numbers of flows whose header was sent, by the datagram that has it.
+    /// The number of the flow whose header a datagram announced, until the datagram is acknowledged.
     fileprivate var announcements: [DatagramID: UInt64] = [:]
     fileprivate var announcementOrder = CircularBuffer<DatagramID>()
     fileprivate var nextNumber: UInt64 = 0
-    /// Until its next turn.
+    /// Set while received datagrams wait for the next turn of the loop.
     var pause: Scheduled<Void>?
 
-    /// Of headers in flight; one whose acknowledgement isn't heard is sent again. †
+    /// The limit of `announcements`; if an acknowledgement isn't matched any more, the header is just sent again. †
     fileprivate static let announcementsAtMost = 4 * FlowLimits.flows
-    /// A payload is a system call, which takes as long as some frames.
+    /// A payload costs a system call, as much time as several frames.
     fileprivate static let workForDatagram = 4
 }
 
 extension WorkspaceLink {
-    /// Gives the flow a number of this connection's: the next one, since none is used twice.
+    /// Gives the flow the connection's next number. Numbers aren't reused.
     func begin(_ flow: ClientFlow) {
         flow.link?.forget(flow)
         let number = self.flows.nextNumber
@@ -30,13 +30,13 @@ extension WorkspaceLink {
         flow.link = self
         flow.number = number
         flow.route.begin(number)
-        // One that comes back after a refusal is no other.
+        // A flow that returns after a refusal isn't counted again.
         guard flow.countedBy !== self else { return }
         flow.countedBy = self
         self.countFlow()
     }
 
-    /// False: there is no way for it now.
+    /// False if the tunnel can't take the payload now.
     func send(_ payload: ByteBuffer, of flow: ClientFlow, at now: NIODeadline) -> Bool {
         guard case .workspace(let number) = flow.route.way else { return false }
         let isKnown = flow.route.isKnown
@@ -85,7 +85,7 @@ extension WorkspaceLink {
         self.withConnection { $0.release(stream.stream) }
     }
 
-    // MARK: What comes
+    // MARK: Receiving
 
     func receiveDatagrams() {
         guard self.flows.pause == nil else { return }
@@ -102,7 +102,7 @@ extension WorkspaceLink {
     }
 
     private func receive(_ datagram: ByteBuffer) {
-        // Of a flow that is no more, or nothing that a workspace may say: dropped.
+        // Of a flow that has ended, or not valid from a workspace: dropped.
         guard case .datagram(let said) = FlowDatagram.parse(datagram) else { return }
         switch said {
         case .payload(let number, let payload):
@@ -126,7 +126,7 @@ extension WorkspaceLink {
         }
     }
 
-    /// The workspace can't take it: the original gets it, with what nobody has seen.
+    /// The workspace can't serve the flow: the original gets it, with the payloads that no server has seen.
     func refused(_ flow: ClientFlow) {
         let payloads = flow.route.refused(at: .now())
         self.removeFlow(flow)
@@ -135,7 +135,7 @@ extension WorkspaceLink {
 
     // MARK: Ends
 
-    /// It has ended, or goes another way from now on.
+    /// The flow has ended, or is served elsewhere from now on.
     func forget(_ flow: ClientFlow) {
         guard flow.link === self else { return }
         self.removeFlow(flow)
@@ -149,7 +149,7 @@ extension WorkspaceLink {
         flow.number = nil
     }
 
-    /// They are the original's from now on.
+    /// The original serves all flows from now on.
     func forgetAllFlows() {
         for flow in self.flows.byNumber.values { self.forget(flow) }
         self.flows.announcements = [:]

@@ -6,7 +6,7 @@ import NIOCore
 import Noise
 import Tunnel
 
-/// One workspace's connection as the sidecar sees it: what it asked for, and the clients that are on their way to it.
+/// The sidecar's side of one workspace's connection: what the workspace asked for, and the clients routed to it.
 final class WorkspaceLink {
     enum Owner {
         case waiting(ClientConnection)
@@ -24,22 +24,23 @@ final class WorkspaceLink {
     let access: ServerConnection
     unowned let agent: SidecarAgent
     let standing: PeerStanding
-    /// For what this workspace causes.
+    /// For events that this workspace causes; rate-limited.
     let log: Logger
     var control = ControlReading()
     var answers = ControlAnswers()
     private var owners: [StreamID: Owner] = [:]
 
-    /// What is in force, or was until the workspace was lost.
+    /// The intercept in force, or the last one in force before the workspace was lost.
     private(set) var intercept: ControlMessage.Start?
     private(set) var since: WallTime?
-    /// `start`s that wait for the kernel's rules, and what there was before the first of them: should the kernel refuse, that is in
-    /// force again.
+    /// The number of `start`s that wait for the kernel's rules, and the state before the first of them, which is restored
+    /// if the kernel refuses.
     private var waitingStarts = 0
     private var settled: (intercept: ControlMessage.Start?, isDiverting: Bool) = (nil, false)
-    /// The ports are diverted to this workspace now.
+    /// Whether the ports are diverted to this workspace now.
     private(set) var isDiverting = false { didSet { self.agent.interceptMayHaveChanged() } }
-    /// Those whose new connections are to come to the sidecar: also where they would be refused.
+    /// The ports whose new connections the kernel should redirect to the sidecar, including those where clients are to be
+    /// refused.
     var divertedPorts: DivertedPorts {
         guard let intercept = self.intercept, self.isDiverting || intercept.onUnavailable == .refuse else {
             return DivertedPorts()
@@ -49,10 +50,10 @@ final class WorkspaceLink {
         }
         return DivertedPorts(tcp: ports(.tcp), udp: ports(.udp))
     }
-    /// What was diverted to it since its intercept began: a workspace leaves out a port while nothing listens behind it, and
-    /// what the original's clients have opened meanwhile isn't ended when it asks for it again.
+    /// The TCP ports diverted to this workspace since its intercept began. The workspace leaves a port out while nothing listens
+    /// behind it; when it asks for the port again, connections that clients opened to the original meanwhile aren't ended.
     private var divertedBefore: Set<UInt16> = []
-    /// We stopped diverting without having been asked to, and the workspace hasn't been told yet.
+    /// The sidecar stopped diverting on its own, and hasn't told the workspace yet.
     private var owesWithdrawn = false
     private var presence = Presence.live
 
@@ -75,13 +76,13 @@ final class WorkspaceLink {
         self.agent = agent
     }
 
-    /// As others are told; it stays known after the intercept's end, for the log.
+    /// The workspace's name as others see it. It is kept after the intercept's end, for the log.
     private(set) lazy var name = self.key.abbreviated
 
     @discardableResult
     func withConnection<Result>(_ body: (inout Connection) -> Result) -> Result? { self.access.withConnection(body) }
 
-    /// What is said to it now goes out now, as far as anyone can tell.
+    /// As far as the sidecar knows, data for the workspace reaches it now.
     var isReachable: Bool { self.presence == .live && (self.withConnection { $0.hasCarrier } ?? false) }
 
     // MARK: Events
@@ -115,7 +116,7 @@ final class WorkspaceLink {
 
     func countFlow() { self.total += 1 }
 
-    /// A new carrier after the old one was lost: what was withdrawn meanwhile, the workspace learns now.
+    /// There is a new carrier after the old one was lost: the workspace is now told if its intercept was withdrawn meanwhile.
     func resumed() {
         self.tellIfReachable()
         guard self.owesWithdrawn else { return }
@@ -199,7 +200,7 @@ final class WorkspaceLink {
         case .probe(let probe): self.probe(probe)
         case .unknown(let type, let generation):
             self.fail(generation, .unsupported, "'\(type)' isn't a message that this sidecar knows")
-        // A workspace's peer says these, not a workspace.
+        // Only a sidecar sends these.
         case .started, .failed, .withdrawn, .stopped, .status, .probed:
             self.fail(nil, .unsupported, "that is a sidecar's message")
         }
@@ -244,7 +245,7 @@ final class WorkspaceLink {
         self.isDiverting = true
         if !start.workspace.isEmpty { self.name = start.workspace }
         if self.since == nil { self.since = .now }
-        // What a workspace that was away held before is no fresh start, but for ports that are new.
+        // A workspace that returns takes up what it held before, so connections to the original aren't drained.
         let isFresh = before == nil || wasDiverting
         let place = self.answers.reserve()
         self.agent.hold(self, start, isFresh: isFresh, besides: self.divertedBefore) { [weak self] error in
@@ -276,7 +277,7 @@ final class WorkspaceLink {
         self.log.info("intercepting: new connections reach the workspace", metadata: metadata)
     }
 
-    /// The kernel wouldn't: all is as it was.
+    /// The kernel refused: the previous state is restored.
     private func settle() {
         (self.intercept, self.isDiverting) = self.settled
         guard self.intercept == nil else { return }
@@ -284,7 +285,7 @@ final class WorkspaceLink {
         self.agent.letGo(of: self)
     }
 
-    /// Why these ports can't be had here.
+    /// Why the sidecar refuses these ports; nil if it doesn't.
     private func refusal(
         of ports: [ControlMessage.Port],
         generation: UInt64? = nil,
@@ -304,10 +305,10 @@ final class WorkspaceLink {
         return nil
     }
 
-    /// One at a time: of a second there are no answers.
+    /// One probe at a time: a second one gets no answers.
     private func probe(_ message: ControlMessage.Probe) {
         if let failure = self.refusal(of: message.ports, id: message.id) { return self.send(.failed(failure)) }
-        // Its `probed` may have overtaken the last stream's end.
+        // The earlier probe is answered, but the ends of its streams may still be on their way.
         if let before = self.probe, before.isAnswered { before.leave() }
         guard self.probe == nil else { return self.send(.probed(.init(id: message.id, answers: [:]))) }
         let probe = Probe(message, link: self) { [weak self] answers in
@@ -320,7 +321,7 @@ final class WorkspaceLink {
     func probeIsOver(_ probe: Probe) { if self.probe === probe { self.probe = nil } }
 
     private func isTakenOver(by other: String) {
-        // The ports may stay diverted: whoever takes over is about to say.
+        // The ports may stay diverted: the `start` of the workspace that takes over decides.
         self.isDiverting = false
         self.settled = (nil, false)
         self.intercept = nil
@@ -331,8 +332,8 @@ final class WorkspaceLink {
         self.log.info("taken over by \(other)", metadata: self.metadata)
     }
 
-    /// New connections reach the original from this moment on. A workspace that is gone keeps its claim on the service for
-    /// as long as its connection is kept.
+    /// New connections reach the original from now on. A workspace that is gone still holds the service until its
+    /// connection ends.
     private func withdraw() {
         self.isDiverting = false
         self.agent.diversionMayHaveChanged()
@@ -347,7 +348,7 @@ final class WorkspaceLink {
         self.agent.releaseHolder(self, isStopped: true) { [weak self] in
             self?.send(.withdrawn(holder: nil), at: place)
         }
-        // A client of UDP waits for no drain: its next payload reaches the original.
+        // UDP flows need no drain: a client's next payload goes to the original.
         self.forgetAllFlows()
         self.log.info("withdrawn: new connections reach the original", metadata: self.metadata)
         let seconds = Int64(self.intercept?.drainSeconds ?? 0)
@@ -383,7 +384,7 @@ final class WorkspaceLink {
 
     // MARK: Status
 
-    /// Every second while something changes.
+    /// Sent every second while something changes.
     private func startStatus() {
         guard self.statusTimer == nil else { return }
         self.statusTimer = self.agent.eventLoop.assumeIsolated().scheduleTask(in: .seconds(1)) { [weak self] in
@@ -422,14 +423,14 @@ final class WorkspaceLink {
 
     func wants(_ port: ControlMessage.Port) -> Bool { self.intercept?.ports.contains(port) ?? false }
 
-    /// Takes a client onto its way to the workspace. False: there is no stream for it now.
+    /// Opens a stream to the workspace for the client. False if none can be opened now.
     func open(_ client: Client) -> Bool {
         let address = ClientAddress(client.channel.remoteAddress)
         let header = ConnectionHeader(transport: .tcp, servicePort: client.port, client: address)
         var bytes = ByteBuffer()
         header.write(into: &bytes)
         if let version = self.intercept?.proxyProtocol {
-            // Not the client's bytes: what is handed over to the original is without it.
+            // Not part of the client's bytes: if the original gets the client after all, it doesn't get this header.
             ProxyHeader(client: address, destination: ClientAddress(client.called))
                 .write(version, into: &bytes)
         }
@@ -454,16 +455,16 @@ final class WorkspaceLink {
 
     func replaceOwner(of stream: StreamID, by owner: Owner) { self.owners[stream] = owner }
 
-    /// Its socket is closed or handed over: the stream may go, and the workspace may get another.
+    /// The client's socket is closed or passed on: the stream can be released, so that the workspace grants another.
     func streamIsDone(_ stream: StreamID) {
         self.owners[stream] = nil
         self.withConnection { $0.release(stream) }
         self.stopIfDrained()
     }
 
-    /// The agent ends: everything that is still open is cut.
+    /// The agent ends: everything that is still open is reset.
     func abandonAll() { self.drainIsOver() }
 
-    /// Connections, and flows of UDP clients.
+    /// Open connections and UDP flows.
     var openCount: Int { self.owners.count + self.flows.byNumber.count }
 }
