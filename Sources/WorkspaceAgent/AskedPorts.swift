@@ -1,8 +1,8 @@
 import InterceptProtocol
 import NIOCore
 
-/// Which of the mapped ports the sidecar is asked for: all but those of TCP behind which nothing listens. These it leaves to
-/// the original, which then sees each client's own address where the kernel diverts.
+/// Which of the mapped ports this workspace asks the sidecar for: all except TCP ports whose local server isn't listening.
+/// Those are left to the original, which then sees each client's own address if the kernel diverts.
 ///
 /// ```
 ///   served ── a connection is refused ──▶ doubted ── and still is after 1 s ──▶ away: not asked for
@@ -12,16 +12,16 @@ import NIOCore
 ///     └── a connection gets no answer ────────▲
 /// ```
 ///
-/// A value: what happens goes in with its time, and what is to be done comes out.
+/// A value type: events go in with their time, and due actions come out.
 struct AskedPorts {
     typealias Port = ControlMessage.Port
 
-    /// To see whether a port's server is there; what comes of it is told by `saw`.
+    /// A check, due now, whether a port's server is there; its result goes to `saw`.
     struct Look: Equatable {
         var port: Port
-        /// By the kernel's list of sockets, which the server doesn't notice.
+        /// Check the kernel's list of sockets, which the server doesn't notice.
         var atSockets: Bool
-        /// By a connection, where the list shows nothing: a firewall's rules may lead to a server that isn't in it.
+        /// Connect, if the list shows nothing: a firewall's rules may lead to a server that isn't in the list.
         var byConnecting: Bool
     }
 
@@ -32,7 +32,7 @@ struct AskedPorts {
     }
 
     private enum Server: Equatable {
-        /// Refused first at that time, and nothing taken since.
+        /// Connections have been refused since that time, and none accepted.
         case doubted(since: NIODeadline)
         case silent
         case away
@@ -45,30 +45,30 @@ struct AskedPorts {
         var pause = AskedPorts.firstPause
     }
 
-    /// How long connections are refused before the original has them.
+    /// How long connections must be refused before the port is left to the original.
     static let patience = TimeAmount.seconds(1)
-    /// Each look is a few system calls; so long, at most, a server that has come back waits for its clients. †
+    /// Each check costs a few system calls; a server that is back waits at most this long for its clients. †
     static let lookEvery = TimeAmount.milliseconds(250)
-    /// Between connections, from the first to the last; each is twice the one before. †
+    /// The first and the longest pause between test connections; each pause is twice the one before. †
     static let firstPause = TimeAmount.seconds(1)
     static let longestPause = TimeAmount.seconds(30)
-    /// Between two lists.
+    /// The minimum time between two lists of ports.
     static let restsFor = TimeAmount.seconds(1)
-    /// After the sidecar has refused one. †
+    /// The minimum time after the sidecar has refused a list. †
     static let restsAfterRefusal = TimeAmount.seconds(10)
 
-    /// In the order in which they were mapped.
+    /// In the order of their mappings.
     private let ports: [Port]
-    /// False: clients are refused where the workspace can't answer, so all ports stay asked for.
+    /// False: clients are refused while the workspace can't serve them, so all ports are asked for always.
     private let leavesToOriginal: Bool
-    /// The ports that aren't served.
+    /// The ports whose server doesn't answer.
     private var watches: [Port: Watch] = [:]
-    /// Not asked for by the last list, and by the one before.
+    /// The ports left out of the last list, and of the one before.
     private var left: Set<Port> = []
     private var leftBefore: Set<Port> = []
     private var restsUntil: NIODeadline
 
-    /// - Parameter doubted: what refused connections until now, and is looked at anew.
+    /// - Parameter doubted: the ports that refused connections until now, and are checked anew.
     init(_ ports: [Port], leavesToOriginal: Bool, doubted: Set<Port> = [], at now: NIODeadline) {
         self.ports = ports
         self.leavesToOriginal = leavesToOriginal
@@ -76,10 +76,10 @@ struct AskedPorts {
         for port in doubted { self.refused(port, at: now) }
     }
 
-    /// What the sidecar is asked for.
+    /// The ports to ask the sidecar for.
     var asked: [Port] { self.ports.filter { !self.left.contains($0) } }
 
-    /// What refuses connections.
+    /// The ports that refuse connections.
     var refusing: Set<Port> { Set(self.watches.filter { $0.value.server != .silent }.keys) }
 
     // MARK: What happens
@@ -100,16 +100,16 @@ struct AskedPorts {
     /// A connection got no answer in time, or failed in another way.
     mutating func failed(_ port: Port, at now: NIODeadline) {
         guard self.canBeWatched(port), self.watches[port] == nil else { return }
-        // That something listens there is no news of it.
+        // A listening socket proves nothing here, so only connections are tried.
         self.watches[port] = Watch(server: .silent, lookAt: .distantFuture, connectAt: now + Self.firstPause)
     }
 
-    /// Whether a server of UDP is there can't be seen.
+    /// Whether a UDP server is there can't be checked.
     private func canBeWatched(_ port: Port) -> Bool { port.transport == .tcp && self.ports.contains(port) }
 
     mutating func answered(_ port: Port) { self.watches[port] = nil }
 
-    /// What a look, or the connection that followed it, has shown.
+    /// The result of a check.
     mutating func saw(_ finding: Finding, at port: Port, _ now: NIODeadline) {
         switch finding {
         case .listens: self.answered(port)
@@ -120,26 +120,26 @@ struct AskedPorts {
         }
     }
 
-    /// The sidecar knows nothing of the lists before: it is asked for all ports first.
+    /// A new connection's sidecar knows no earlier lists: it is asked for all ports first.
     mutating func beginAnew(at now: NIODeadline) {
         self = AskedPorts(self.ports, leavesToOriginal: self.leavesToOriginal, doubted: self.refusing, at: now)
     }
 
-    /// The sidecar has refused the last list: the one before it is in force.
+    /// The sidecar has refused the last list: the one before stays in force.
     mutating func wasRefused(at now: NIODeadline) {
         self.left = self.leftBefore
         self.restsUntil = now + Self.restsAfterRefusal
     }
 
-    // MARK: What is to be done
+    // MARK: What is due
 
     private var wantedLeft: Set<Port> {
         self.leavesToOriginal ? Set(self.watches.filter { $0.value.server == .away }.keys) : []
     }
 
-    /// When something is to be done, should nothing happen until then.
+    /// When the next check or list is due if nothing else happens.
     ///
-    /// - Parameter mayAsk: the sidecar has answered the last list, so it may be sent another.
+    /// - Parameter mayAsk: whether the sidecar has answered the last list and may be sent another.
     func nextDeadline(mayAsk: Bool) -> NIODeadline? {
         let look = self.watches.values.map { min($0.lookAt, $0.connectAt) }.min()
         guard mayAsk, self.wantedLeft != self.left else { return look }
@@ -161,7 +161,7 @@ struct AskedPorts {
         }
     }
 
-    /// Another list, once it is due.
+    /// The next list of ports, if one is due.
     mutating func listDue(at now: NIODeadline) -> [Port]? {
         let wanted = self.wantedLeft
         guard wanted != self.left, now >= self.restsUntil else { return nil }

@@ -1,8 +1,8 @@
 import Carriers
 import NIOCore
 
-/// Sockets towards local servers, made in turns: a sidecar may open all of its streams at once, and each socket takes this loop,
-/// which has other sidecars' tunnels too, a tenth of a millisecond.
+/// Spreads the creation of sockets to local servers over turns of the event loop. A sidecar may open all of its streams at
+/// once, and each socket takes 0.1 ms of a loop that also serves other sidecars' tunnels.
 final class DialTurns {
     private let eventLoop: any EventLoop
     private var waiting = CircularBuffer<() -> Void>()
@@ -10,14 +10,14 @@ final class DialTurns {
     private var madeAt = NIODeadline.now()
     private var isResting = false
 
-    /// A socket is as much work as so many frames. †
+    /// A socket costs about as much time as this many frames. †
     private static let work = 16
-    /// Who comes so long after the last one hasn't come with it. †
+    /// A request that comes this long after the last one begins a new burst. †
     private static let gap = TimeAmount.microseconds(100)
 
     init(on eventLoop: any EventLoop) { self.eventLoop = eventLoop }
 
-    /// At once, or after those that wait.
+    /// Calls `socket` now, or after the requests that are waiting.
     func make(_ socket: @escaping () -> Void) {
         guard !self.isResting else { return self.waiting.append(socket) }
         let now = NIODeadline.now()

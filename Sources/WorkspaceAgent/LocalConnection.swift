@@ -3,7 +3,7 @@ import InterceptProtocol
 import NIOCore
 import Tunnel
 
-/// One intercepted connection at the workspace: from its header to the local server.
+/// One intercepted connection at the workspace, from its stream's header to the local server.
 ///
 /// ```
 ///   header ──▶ connecting, in its turn ── connected: answer 0 ──▶ bridged (StreamBridge)
@@ -12,7 +12,7 @@ import Tunnel
 ///     └── no such port, unreadable: answer 2 or 4 ──▶ refused
 /// ```
 ///
-/// A probe of the sidecar's gets its answer and no more: the local server sees a client that connects and leaves.
+/// A probe from the sidecar gets its answer and no more: the local server sees a client that connects and leaves.
 final class LocalConnection {
     private enum State {
         case header
@@ -30,14 +30,14 @@ final class LocalConnection {
     private var headerTimeout: Scheduled<Void>?
     private var isProbe = false
     private var wasCut = false
-    /// The client was reset, and what it had said before waits for the local server.
+    /// The client was reset, but the bytes that it sent before still wait for the local server.
     private var isReset = false
     private var descriptor: HeldDescriptor?
     private var port = ControlMessage.Port(service: 0)
 
     private static let connectTimeout = TimeAmount.seconds(5)  // †
     private static let headerWithin = TimeAmount.seconds(10)
-    /// The longest header, with an IPv6 address. What follows is the client's, and stays in the stream.
+    /// The longest header, with an IPv6 address. The client's bytes follow it and stay in the stream.
     private static let headerAtMost = 23
 
     init(agent: WorkspaceAgent, stream: StreamID) {
@@ -54,7 +54,7 @@ final class LocalConnection {
 
     private func readHeader() {
         while case .header = self.state {
-            // A byte too many would be the client's: the header's own length is in its fifth byte.
+            // Don't read beyond the header, into the client's bytes: the fifth byte tells the header's length.
             let wanted = self.headerBytes.readableBytes < 5 ? 5 - self.headerBytes.readableBytes : self.restOfHeader
             switch self.withConnection({ $0.read(self.stream, atMost: wanted) }) ?? .nothing {
             case .bytes(var bytes): self.headerBytes.writeBuffer(&bytes)
@@ -80,12 +80,12 @@ final class LocalConnection {
         self.port = ControlMessage.Port(service: header.servicePort, transport: header.transport)
         guard let target = self.agent.target(for: header) else { return self.answer(.unmapped) }
         if header.transport == .udp {
-            // Whether a server of UDP is there shows once something is sent to it, and a probe has nothing to say.
+            // A missing UDP server shows only when something is sent to it, and a probe sends nothing.
             if self.isProbe { return self.answer(.connected) }
             self.state = .connecting
             return self.agent.dialTurns.make { [weak self] in self?.join(header) }
         }
-        // The original answers what there is no descriptor for.
+        // Without a free descriptor the connection is left to the original.
         guard let descriptor = self.agent.descriptors.take() else { return self.answer(.other) }
         self.descriptor = descriptor
         self.state = .connecting
@@ -96,7 +96,7 @@ final class LocalConnection {
         guard case .connecting = self.state else { return }
         target.connect(on: self.agent.eventLoop, timeout: Self.connectTimeout).assumeIsolated()
             .whenComplete { [weak self] result in
-                // Whoever has given the stream up meanwhile hasn't given up the socket.
+                // The descriptor stays counted until the socket is done, even if the stream has been given up meanwhile.
                 withExtendedLifetime(descriptor) {
                     switch result {
                     case .success(let channel): self?.connected(channel) ?? channel.closeWithReset()
@@ -140,7 +140,7 @@ final class LocalConnection {
         if self.isReset { bridge.streamWasReset(.tcpReset) }
     }
 
-    /// A server that waits for a header gets one that says that this is nobody's connection.
+    /// A server that expects a PROXY header gets one that names no client.
     private func leave(_ channel: any Channel) {
         if let version = self.agent.configuration.proxyProtocol {
             var bytes = ByteBuffer()
@@ -162,7 +162,7 @@ final class LocalConnection {
 
     private static func byte(_ answer: Answer) -> ByteBuffer { ByteBuffer(integer: answer.rawValue) }
 
-    /// That is all: no server has seen a byte, so the sidecar may give all of them to the original.
+    /// Sends the final answer: a refusal, or success for a probe. No server has seen a byte, so all may still go to the original.
     private func answer(_ answer: Answer) {
         self.headerTimeout?.cancel()
         self.state = .refused
@@ -171,11 +171,11 @@ final class LocalConnection {
             connection.finish(self.stream)
         }
         self.discard()
-        // The stream has ended before, and nothing more will tell of it.
+        // The stream was reset before, so no further event will end it.
         if self.isReset { self.giveUp(.tcpReset) }
     }
 
-    /// Throws away what still comes, so that its credit goes back.
+    /// Discards what still arrives, so that its flow-control credit is returned.
     private func discard() {
         while let read = self.withConnection({ $0.read(self.stream) }) {
             switch read {
@@ -186,7 +186,7 @@ final class LocalConnection {
         }
     }
 
-    /// The sidecar's drain time is over: both of its words for that may come, in either order.
+    /// Counts a stream that the sidecar cut when its drain time was over. RESET and STOP_SENDING both come, in either order.
     private func noteCut(_ code: StreamErrorCode) {
         guard code == .shuttingDown, self.agent.isEnding, !self.wasCut else { return }
         self.wasCut = true
@@ -238,7 +238,7 @@ extension LocalConnection: StreamOwner {
         case .header, .connecting:
             self.withConnection { $0.reset(self.stream, .tcpReset) }
             if !self.waitsWithLastWords(code) { self.done() }
-        // The answer that was given stands.
+        // The answer already given stands.
         case .refused: self.done()
         case .over: break
         }
@@ -258,7 +258,7 @@ extension LocalConnection: StreamOwner {
         }
     }
 
-    /// A client that spoke and was reset has spoken: as in TCP, the server gets what it said, and the reset behind it.
+    /// As in TCP, the server gets what the client sent before its reset, and then the reset.
     private func waitsWithLastWords(_ code: StreamErrorCode) -> Bool {
         guard case .connecting = self.state, code == .tcpReset else { return false }
         self.isReset = self.isReset || self.withConnection { $0.hasBytes(self.stream) } ?? false

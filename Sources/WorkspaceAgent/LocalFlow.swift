@@ -3,16 +3,16 @@ import InterceptProtocol
 import NIOCore
 import Tunnel
 
-/// One client's flow at the workspace: a socket of its own towards the local server, so that each answer is its client's.
+/// One client's flow at the workspace. Its own socket to the local server tells its answers from other clients'.
 final class LocalFlow {
     let header: ConnectionHeader
-    /// nil: only a stream has told of it yet.
+    /// nil while only a stream has announced the flow.
     fileprivate var number: UInt64?
     fileprivate let socket: DatagramSocket
     private let descriptor: HeldDescriptor
-    /// For what no message holds; only the sidecar can open one.
+    /// For payloads too large for one message; only the sidecar can open it.
     var stream: LocalFlowStream?
-    /// What waits for it: one payload, since a client waits for its last question's answer.
+    /// The answer that waits for the stream. One is enough: a client usually waits for an answer before it sends again.
     fileprivate var waiting: ByteBuffer?
 
     fileprivate init(_ header: ConnectionHeader, _ socket: DatagramSocket, _ descriptor: HeldDescriptor) {
@@ -24,20 +24,20 @@ final class LocalFlow {
     var port: ControlMessage.Port { ControlMessage.Port(service: self.header.servicePort, transport: .udp) }
 }
 
-/// All flows of UDP clients that the sidecar sends here: by their client, and those that have one by their number.
+/// All flows of UDP clients that the sidecar sends here: by client, and by number if they have one.
 final class LocalFlows {
     private unowned let agent: WorkspaceAgent
     private var table: FlowTable<ConnectionHeader, LocalFlow>
-    /// Each flow has one number at most: the last that its header came with.
+    /// A flow has at most one number: the latest that its header came with.
     private var byNumber: [UInt64: LocalFlow] = [:]
     private var waitingBytes = 0
     private let expiry = FlowExpiry()
     private var budget = FlowBudget()
     private var isReceiving = false
 
-    /// Datagrams taken in one turn of the loop: a socket may have to be made for each. †
+    /// Datagrams handled in one turn of the loop: each may need a new socket. †
     private static let takenAtOnce = 32
-    /// Of payloads that wait for a stream, all flows together. †
+    /// The limit for payloads that wait for a stream, of all flows together. †
     private static let waitingAtMost = 1_024 * 1_024
 
     init(agent: WorkspaceAgent) {
@@ -50,9 +50,9 @@ final class LocalFlows {
         self.agent.client?.withConnection(body)
     }
 
-    // MARK: What comes
+    // MARK: Receiving
 
-    /// A part of what has come, and the rest after whatever else the loop has to do.
+    /// Handles a limited number of received datagrams, and the rest in later turns of the loop.
     func receiveDatagrams() {
         guard !self.isReceiving else { return }
         for _ in 0..<Self.takenAtOnce where !self.receiveDatagram() { return }
@@ -63,7 +63,7 @@ final class LocalFlows {
         }
     }
 
-    /// False: there is none.
+    /// False if there is none.
     private func receiveDatagram() -> Bool {
         guard let datagram = self.withConnection({ $0.nextDatagram() }) ?? nil else { return false }
         switch FlowDatagram.parse(datagram) {
@@ -82,7 +82,7 @@ final class LocalFlows {
             case .tooMany: break
             }
         case .unsupported(let number): self.tell(.other, of: number)
-        // Only a workspace says it; or nothing that anyone says.
+        // Notices come only from a workspace; malformed datagrams are dropped.
         case .datagram(.notice), .malformed: break
         }
         return true
@@ -94,13 +94,13 @@ final class LocalFlows {
 
     private enum Lookup {
         case found(LocalFlow)
-        /// Its port isn't mapped.
+        /// The port isn't mapped.
         case unmapped
-        /// More new clients than are taken.
+        /// The limit of new clients or of descriptors is reached.
         case tooMany
     }
 
-    /// The client's flow, made if it isn't there.
+    /// The client's flow; it is created if it doesn't exist.
     private func flow(_ header: ConnectionHeader) -> Lookup {
         let now = NIODeadline.now()
         if let known = self.table.use(header, at: now) { return .found(known) }
@@ -122,7 +122,7 @@ final class LocalFlows {
     private func name(_ flow: LocalFlow, _ number: UInt64) {
         guard flow.number != number else { return }
         if let before = flow.number { self.byNumber[before] = nil }
-        // A number that another client had is this one's now: the other has to be named again.
+        // If another flow had this number, it loses it and needs a new one.
         self.byNumber[number]?.number = nil
         flow.number = number
         self.byNumber[number] = flow
@@ -164,7 +164,7 @@ final class LocalFlows {
 
     // MARK: Streams
 
-    /// A stream whose header is UDP's; nil: its port isn't mapped, or there are too many.
+    /// Takes over a stream with a UDP header. nil if its port isn't mapped, or there are too many flows.
     func attach(_ stream: StreamID, _ header: ConnectionHeader) -> LocalFlowStream? {
         guard case .found(let flow) = self.flow(header) else { return nil }
         flow.stream?.leave()
@@ -202,7 +202,7 @@ final class LocalFlows {
         flow.stream = nil
     }
 
-    /// The connection is over, or the ports lead elsewhere: numbers mean nothing any more, or the sidecar is asked again.
+    /// The connection has ended, or the ports have new targets. The sidecar will have to announce its flows again.
     func endAll() {
         self.expiry.cancel()
         for flow in self.table.removeAll() { self.close(flow) }

@@ -3,7 +3,7 @@ import InterceptProtocol
 import NIOCore
 import Tunnel
 
-/// A flow's stream: each payload after its length.
+/// The workspace's end of a flow's stream: each payload after its length.
 final class LocalFlowStream {
     private let stream: StreamID
     private weak var flow: LocalFlow?
@@ -20,13 +20,13 @@ final class LocalFlowStream {
         self.agent.client?.withConnection(body)
     }
 
-    /// After the answer.
+    /// Called once the answer has been sent.
     func begin() {
         if let flow = self.flow { self.agent.flows.streamIsReady(flow) }
         self.read()
     }
 
-    /// Where the stream has no room, a payload is dropped as any datagram may be.
+    /// If the stream has no room, the payload is dropped like any lost datagram.
     func send(_ payload: ByteBuffer) {
         guard let bytes = LengthPrefixedPayloads.frame(payload) else { return }
         _ = self.withConnection { connection in
@@ -35,7 +35,7 @@ final class LocalFlowStream {
         }
     }
 
-    /// False: the sidecar has ended it.
+    /// False if the sidecar has ended the stream, or the flow is over.
     @discardableResult
     func read() -> Bool {
         while let flow = self.flow {
@@ -50,7 +50,7 @@ final class LocalFlowStream {
         return false
     }
 
-    /// Its flow is over, or has another.
+    /// The flow is over, or has a new stream.
     func leave(_ code: StreamErrorCode = .tcpReset) {
         self.flow = nil
         _ = self.withConnection { connection in
@@ -60,7 +60,7 @@ final class LocalFlowStream {
         self.agent.connections[self.stream]?.flowEnded()
     }
 
-    /// The stream is over.
+    /// The stream has ended.
     func streamIsOver() {
         if let flow = self.flow, flow.stream === self { flow.stream = nil }
         self.flow = nil

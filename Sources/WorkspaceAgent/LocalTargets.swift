@@ -1,14 +1,14 @@
 import Carriers
 public import InterceptProtocol
 
-/// Which local address answers for which port of the service, looked up.
+/// The local address for each port of the service, with host names resolved.
 public struct LocalTargets: Sendable {
     public let mappings: [PortMapping]
     private let targets: [ControlMessage.Port: DialTarget]
 
-    /// Looks names up, which takes its time.
+    /// Resolves host names, which blocks.
     ///
-    /// - Parameter flag: by which the mappings were given, for the error.
+    /// - Parameter flag: the flag that gave the mappings, for the error message.
     public init(_ mappings: [PortMapping], flag: String = "--map") throws(StartError) {
         self.mappings = mappings
         var targets: [ControlMessage.Port: DialTarget] = [:]
@@ -32,7 +32,7 @@ public struct LocalTargets: Sendable {
     var ports: [ControlMessage.Port] { self.mappings.map(\.service) }
 }
 
-/// The agent can't begin: what is wrong, and what to do.
+/// The agent can't start: what is wrong, and what to do.
 public struct StartError: Error, CustomStringConvertible {
     public let description: String
 

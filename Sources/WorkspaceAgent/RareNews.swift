@@ -1,7 +1,7 @@
 import NIOCore
 
-/// Something that comes and goes, for a log: that it has come is told once a minute at most, and that it has gone if its coming
-/// was told.
+/// Limits the log lines for a condition that comes and goes: its coming is logged at most once a minute, its end only if
+/// its coming was logged.
 struct RareNews {
     private var isTold = false
     private var mayTellAt: NIODeadline?

@@ -3,10 +3,10 @@ import InterceptProtocol
 import NIOCore
 import Tunnel
 
-/// What is said on stream 0.
+/// Messages on the control stream, stream 0.
 extension WorkspaceAgent {
     func begin() {
-        // A pause that isn't over goes on: a sidecar has no turn more than one for having begun anew.
+        // A pending pause stays: reconnecting gives the sidecar no extra turn.
         self.decoder = ControlMessageDecoder()
         let stream = self.client?.withConnection { $0.openStream() } ?? nil
         guard stream == .control else {
@@ -27,7 +27,7 @@ extension WorkspaceAgent {
         start.probes = self.configuration.probes
         start.proxyProtocol = self.configuration.proxyProtocol
         start.drainSeconds = self.configuration.drainSeconds
-        // Once: what somebody took back isn't taken again without a person's wish.
+        // Only in the first `start`: a service that another workspace took back isn't taken again unless a person asks.
         start.takeover = self.configuration.takesOver && !self.isStarted
         self.send(.start(start))
     }
@@ -38,7 +38,7 @@ extension WorkspaceAgent {
         _ = self.client?.withConnection { $0.write(bytes, to: .control) }
     }
 
-    /// In turns: a sidecar that says much keeps no other's tunnel waiting.
+    /// Handles a limited number of messages in each turn of the loop, so that one sidecar can't delay other tunnels.
     func readControl() {
         guard self.controlPause == nil else { return }
         var turn = Turn()
@@ -58,7 +58,7 @@ extension WorkspaceAgent {
         }
     }
 
-    /// nil: there is none now.
+    /// nil if there is no message now.
     private func nextControl() throws(ControlError) -> ControlMessageDecoder.Next? {
         while self.client?.withConnection({ $0.isActive }) ?? false, !self.isOver {
             let next = try self.decoder.next()
@@ -81,7 +81,7 @@ extension WorkspaceAgent {
         case .withdrawn(nil) where self.isEnding: self.tell(.withdrawn)
         case .withdrawn(nil) where self.newHolder != nil: break
         case .withdrawn(nil):
-            // The sidecar had lost us, and wants to be asked again.
+            // The sidecar had lost this workspace; it diverts again once it is asked to.
             self.acknowledged = nil
             self.tell(.changed)
             self.startIsWanted()
@@ -99,7 +99,7 @@ extension WorkspaceAgent {
     }
 
     private func started(_ generation: UInt64) {
-        // An answer to an earlier list says nothing of this one.
+        // An answer to an earlier list says nothing about the latest.
         guard generation == self.sentGeneration, !self.isEnding else { return }
         let generation = self.configuration.generation
         self.awaitsOwnList = false
@@ -120,7 +120,7 @@ extension WorkspaceAgent {
         self.tell(.started(generation: generation))
     }
 
-    /// There is nothing to drain here: what was open went with the program that crashed.
+    /// Nothing can drain: the open connections were lost when the earlier program crashed.
     private func shutDownAfterCrash() {
         self.isEnding = true
         self.sendStop()
@@ -133,7 +133,7 @@ extension WorkspaceAgent {
                 return self.endProbe(.unsupported)
             }
         }
-        // Of a probe that nobody waits for any more, or of an earlier list.
+        // The failure is for a probe that has ended, or for an earlier list of ports.
         guard failure.id == nil, failure.generation.map({ $0 == self.sentGeneration }) ?? true else { return }
         if failure.generation != nil, failure.code != .busy {
             if self.awaitsOwnList { return self.ownListWasRefused(failure) }
@@ -147,7 +147,7 @@ extension WorkspaceAgent {
             self.holder = (failure.holder ?? "someone else", failure.since)
             let since = failure.since.map { " since \($0)" } ?? ""
             let who = failure.holder ?? "someone else"
-            // It was asked for, and not granted.
+            // A takeover was asked for and not granted.
             let isDenied = self.configuration.takesOver && !self.isStarted
             let way =
                 isDenied
@@ -169,14 +169,14 @@ extension WorkspaceAgent {
         self.failIfTakenOver()
     }
 
-    /// What was open when somebody took the service over may end by itself; then there is nothing more to do here.
+    /// Connections that were open at the takeover may finish. Once none is left, the agent ends.
     func failIfTakenOver() {
         guard let newHolder = self.newHolder, self.connections.isEmpty, !self.isOver else { return }
         self.fail("The intercept was taken over by \(newHolder).", isBusy: true)
     }
 }
 
-/// Whether connections come through, and to a server.
+/// Probes: whether connections come through the tunnel to the local servers.
 extension WorkspaceAgent {
     struct PendingProbe {
         var id: UInt64
@@ -187,7 +187,7 @@ extension WorkspaceAgent {
     /// The sidecar answers within 8 s.
     private static var probeWithin: TimeAmount { .seconds(12) }
 
-    /// Has the sidecar open a connection to each of the ports. One at a time: an earlier one ends as failed.
+    /// Has the sidecar open a test connection to each port. One probe at a time: an earlier one ends as failed.
     public func probe(_ onResult: @escaping (ProbeResult) -> Void) {
         self.endProbe(.failed("another probe was begun"))
         self.lastProbe += 1

@@ -3,9 +3,9 @@ import InterceptProtocol
 import Logging
 import NIOCore
 
-/// Whether the local servers are there, and what the sidecar is asked for while one isn't.
+/// Tracks whether the local servers are there, and which ports the sidecar is asked for accordingly.
 extension WorkspaceAgent {
-    /// A connection to it failed, or a datagram was refused.
+    /// A connection to the port's server failed, or a datagram was refused.
     func localServerFailed(_ port: ControlMessage.Port, _ error: any Error) {
         let isNew = self.missingServers.insert(port).inserted
         let now = NIODeadline.now()
@@ -24,7 +24,7 @@ extension WorkspaceAgent {
         )
     }
 
-    /// It took a connection, sent a datagram, or is seen to listen.
+    /// The port's server accepted a connection, sent a datagram, or was found listening.
     func localServerAnswered(_ port: ControlMessage.Port) {
         self.askedPorts.answered(port)
         self.lookAtServersInTime()
@@ -32,9 +32,9 @@ extension WorkspaceAgent {
         if self.missingServersNews.mayTellItWent() { self.peerLog.info("the local server answers now") }
     }
 
-    // MARK: Looking
+    // MARK: Checking
 
-    /// As soon as there is something to see, or to be asked for.
+    /// Schedules the next check or list of ports.
     func lookAtServersInTime() {
         guard !self.isOver, let due = self.askedPorts.nextDeadline(mayAsk: self.mayAskForOthers) else {
             return self.endServerLooks()
@@ -88,14 +88,14 @@ extension WorkspaceAgent {
         }
     }
 
-    /// For as long as the next one may take to come.
+    /// The timeout is the shortest time until the next test connection.
     private func connect(_ port: ControlMessage.Port) {
         guard let target = self.configuration.targets[port] else { return }
         let mappings = self.configuration.targets.mappings
         target.connect(on: self.eventLoop, timeout: AskedPorts.firstPause).assumeIsolated().whenComplete {
             [weak self] result in
             if case .success(let channel) = result { channel.closeProperly() }
-            // What was asked for meanwhile may lead elsewhere.
+            // The port may have another target by now.
             guard let self, !self.isOver, self.configuration.targets.mappings == mappings else { return }
             switch result {
             case .success: self.localServerAnswered(port)
@@ -108,7 +108,7 @@ extension WorkspaceAgent {
 
     // MARK: Asking
 
-    /// The sidecar has answered the last list, on this connection; and no other workspace has the service.
+    /// The sidecar has answered the last list on this connection, and no other workspace has taken the service over.
     private var mayAskForOthers: Bool {
         self.acknowledged != nil && self.acknowledged == self.configuration.generation && !self.awaitsOwnList
             && self.newHolder == nil && !self.isEnding && !self.isOver
@@ -116,7 +116,7 @@ extension WorkspaceAgent {
 
     private func ask(for ports: [ControlMessage.Port]) {
         let left = self.configuration.targets.ports.filter { !ports.contains($0) }
-        // Which servers are missing is told by others, and not as often.
+        // At debug level: missing servers are logged elsewhere, and less often.
         self.log.debug(
             "asking for the ports that are served here",
             metadata: ["left_to_original": "\(left.map { "\($0)" }.joined(separator: ","))"]
@@ -126,7 +126,7 @@ extension WorkspaceAgent {
         self.sendStart()
     }
 
-    /// What was in force before still is.
+    /// The previous list is still in force.
     func ownListWasRefused(_ failure: ControlMessage.Failure) {
         self.peerLog.warning("the sidecar refuses another list of ports: \(failure.reason)")
         self.awaitsOwnList = false

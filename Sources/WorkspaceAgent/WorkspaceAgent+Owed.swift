@@ -2,24 +2,25 @@ import InterceptProtocol
 import NIOCore
 import Tunnel
 
-/// The `start` that the sidecar is owed: a state and no queue, whatever it asks for and however little of it it reads.
+/// The `start` that is still to be sent. A flag and no queue, so it stays bounded however much the sidecar asks for or
+/// leaves unread.
 struct OwedStart {
     var isOwed = false
     var saidAt: NIODeadline?
     var timer: Scheduled<Void>?
 
-    /// One that the sidecar causes comes no sooner after another: `withdrawn` is 24 bytes, and a `start` up to 64 KiB.
+    /// The minimum time between `start`s that the sidecar causes: its `withdrawn` takes 24 bytes, a `start` up to 64 KiB.
     static let interval = TimeAmount.seconds(1)
 }
 
 extension WorkspaceAgent {
-    /// This workspace has something new to ask for, or a connection on which nothing has been asked for yet.
+    /// Sends a `start` as soon as possible: this workspace has something new to ask for, or the connection is new.
     func sendStart() {
         self.owed.isOwed = true
         self.payStart()
     }
 
-    /// The sidecar has lost what it was asked for, or says so.
+    /// Sends a `start`, at most one per interval: the sidecar has lost what it was asked for, or says so.
     func startIsWanted() {
         self.owed.isOwed = true
         let now = NIODeadline.now()
@@ -34,7 +35,7 @@ extension WorkspaceAgent {
         }
     }
 
-    /// Once there is room for it: the stream says when.
+    /// Sends the `start` that is owed if the stream has room; otherwise the stream's `writable` event calls this again.
     func payStart() {
         guard self.owed.isOwed, self.hasRoomToSay else { return }
         self.forgetOwed()
@@ -42,12 +43,12 @@ extension WorkspaceAgent {
         self.sayStart()
     }
 
-    /// There is a connection, and its sidecar reads what it is told.
+    /// There is a connection, and the sidecar reads the control stream.
     var hasRoomToSay: Bool {
         self.client?.withConnection { $0.isActive && $0.writableBytes(.control) > 0 } ?? false
     }
 
-    /// It was answered, or there is nobody to be told any more.
+    /// The `start` was answered, or the connection is over.
     func forgetOwed() {
         self.owed.isOwed = false
         self.owed.timer?.cancel()

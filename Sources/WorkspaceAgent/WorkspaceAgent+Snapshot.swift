@@ -4,31 +4,31 @@ public import NIOCore
 public import Tunnel
 
 extension WorkspaceAgent {
-    /// How it is now, for whoever shows it.
+    /// The agent's current state, for display.
     public struct Snapshot: Equatable, Sendable {
-        /// The generation that the sidecar has acknowledged, on this connection and since the last time without a carrier.
+        /// The generation that the sidecar has acknowledged, on this connection and since the last carrier was lost.
         public var acknowledged: UInt64?
         public var isConnected: Bool
         public var presence: Presence
-        /// As the sidecar counts; what it counted on earlier connections is in them, but for `open`.
+        /// The sidecar's counts, including those of earlier connections (except `open`).
         public var counts: Counts
-        /// Where the carrier leads that is in use, or was last.
+        /// The address of the current or last carrier.
         public var address: TunnelClient.Address?
         public var roundTripTime: TimeAmount?
         public var handshakeAge: TimeAmount?
-        /// On this connection.
+        /// Of this connection.
         public var messagesSent: UInt64
         public var messagesLost: UInt64
-        /// The greatest message that the path takes, in bytes of UDP payload; nil: the carrier is a byte stream.
+        /// The largest message that the path carries, in bytes of UDP payload; nil if the carrier is a byte stream.
         public var pathMTU: Int?
-        /// How often the tunnel went on by another way since this agent began.
+        /// How often the tunnel has moved to another carrier since this agent began.
         public var carrierChanges: UInt64
-        /// Why it isn't connected, in a clause, if that is known.
+        /// Why there is no connection, as a clause, if known.
         public var problem: String?
-        /// Ports of the service behind which nothing took the last connection.
+        /// The service's ports whose local server failed at the last attempt.
         public var missingServers: Set<ControlMessage.Port>
 
-        /// New connections reach this workspace.
+        /// Whether new connections reach this workspace.
         public func isInForce(_ generation: UInt64) -> Bool {
             self.acknowledged == generation && self.isConnected && self.presence != .gone
         }
@@ -44,7 +44,7 @@ extension WorkspaceAgent {
 
         public init() {}
 
-        /// A sidecar may say the greatest number each time that it is dialled: the sum stays where it can't grow.
+        /// Saturates at the maximum: a sidecar may report any number on each connection.
         public static func + (one: Counts, other: Counts) -> Counts {
             func add(_ one: UInt64, _ other: UInt64) -> UInt64 {
                 let (sum, isTooMuch) = one.addingReportingOverflow(other)
@@ -82,7 +82,7 @@ extension WorkspaceAgent {
         )
     }
 
-    /// The connection is over: its counts don't go with it.
+    /// The connection has ended: its counts are added to those of earlier ones.
     func keepCounts() {
         self.counts.open = 0
         self.earlier = self.earlier + self.counts

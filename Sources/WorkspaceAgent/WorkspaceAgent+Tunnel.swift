@@ -28,7 +28,7 @@ extension WorkspaceAgent: TunnelClient.Delegate {
             self.keysDiffer = true
             self.tell(.changed)
         case .moved:
-            // Another one of the same kind is made when this machine's network has changed.
+            // A change of this machine's network can lead to a new carrier of the same kind.
             let isSameKind = client.address?.carrier == self.lastCarrier
             self.logCarrier(
                 isSameKind ? "the tunnel goes on from another address" : "the tunnel goes on by another way",
@@ -71,7 +71,7 @@ extension WorkspaceAgent: TunnelClient.Delegate {
         case .reset(let id, let code): self.connections[id]?.streamWasReset(code)
         case .stopped(let id, let code): self.connections[id]?.streamWasStopped(code)
         case .datagramsReadable: self.flows.receiveDatagrams()
-        // Nothing of ours is sent again.
+        // This agent asks for no acknowledgements.
         case .datagramAcknowledged: break
         case .urgentLeftOut:
             self.peerLog.notice("a local server's urgent data is left out: the sidecar is too old for it; update it")

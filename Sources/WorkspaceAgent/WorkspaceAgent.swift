@@ -6,7 +6,7 @@ import NIOPosix
 import Noise
 public import Tunnel
 
-/// The developer's half: dials a sidecar, asks it for the service's ports, and hands what comes to local servers.
+/// The agent on the developer's machine: dials a sidecar, asks for the service's ports, and passes connections to local servers.
 ///
 /// Lives on one event loop, as do the tunnel, its carrier and all local sockets.
 public final class WorkspaceAgent {
@@ -20,21 +20,21 @@ public final class WorkspaceAgent {
         public var onUnavailable: OnUnavailable = .original
         public var probes: Probes = .original
         public var drainSeconds = 10
-        /// The local servers are told the client's address by a header in front of its bytes.
+        /// Local servers get each client's address in a PROXY header before its bytes.
         public var proxyProtocol: ProxyProtocol?
-        /// Take the service from whoever has it.
+        /// Take the service over if another workspace holds it.
         public var takesOver = false
-        /// Asks for nothing: has the sidecar give up what it holds for this key, after a crash.
+        /// Ask for nothing, and only have the sidecar release what it holds for this key. Used after a crash.
         public var onlyReleases = false
-        /// How long the first answer may take; nil: for ever.
+        /// How long to wait for the first answer; nil: forever.
         public var givesUpAfter: TimeAmount? = .seconds(10)
-        /// The folder in which the key's last timestamps are kept, a file for each sidecar; nil: nowhere.
+        /// The folder for the key's last handshake timestamps, one file for each sidecar; nil: they aren't kept.
         public var timestamps: String?
-        /// How many files and sockets this process may have open.
+        /// The process's limit of open files and sockets.
         public var descriptorLimit = 1_024
-        /// What sockets towards local servers may have of them, where this process has other tunnels too; nil: it hasn't.
+        /// The budget for sockets to local servers, if the process has several tunnels; nil: this agent has its own.
         public var localDescriptors: LocalDescriptors?
-        /// What other people are told about whose intercept it is.
+        /// The workspace's name as shown to other people.
         public var label: String
         public var log: Logger
 
@@ -54,40 +54,40 @@ public final class WorkspaceAgent {
     }
 
     public enum Outcome: Equatable, Sendable {
-        /// The sidecar has said `started`.
+        /// The sidecar has sent `started` for the first time.
         case ready(roundTripTime: TimeAmount?)
-        /// It can't go on, in a sentence, and whether that is because someone else has the service.
+        /// The agent can't go on. The reason is a sentence; `isBusy` means that another workspace holds the service.
         case failed(String, isBusy: Bool)
-        /// It was told to end, and the sidecar has said how it went.
+        /// The agent was told to end, and the sidecar has confirmed it.
         case stopped(Stopped)
-        /// It was told to end, and has, without a word of the sidecar's.
+        /// The agent was told to end, and has ended without the sidecar's confirmation.
         case ended
     }
 
     public struct Stopped: Equatable, Sendable {
         public var total: UInt64
         public var passed: UInt64
-        /// How many connections were open when it was told to end, and how many of them had no time to finish.
+        /// How many connections were open when the agent was told to end, and how many of these were reset.
         public var open: UInt64
         public var reset: UInt64
     }
 
-    /// What happens besides the outcomes.
+    /// Events besides the outcomes.
     public enum Event: Equatable, Sendable {
-        /// Something in the snapshot is another now.
+        /// The snapshot has changed.
         case changed
         case started(generation: UInt64)
-        /// A list of ports that came after one that was acknowledged is refused: that one is still in force.
+        /// The sidecar refused a later list of ports; the acknowledged one before it stays in force.
         case refused(generation: UInt64, ControlMessage.Failure)
-        /// New connections reach the original, as was asked.
+        /// New connections reach the original, as the agent asked.
         case withdrawn
-        /// Somebody else has the service now. What is open goes on.
+        /// Another workspace has taken the service over. Open connections continue.
         case takenOver(by: String)
         case carrierLost
     }
 
     public enum ProbeResult: Equatable, Sendable {
-        /// A port without an answer isn't among them.
+        /// Ports without an answer are left out.
         case answered([ControlMessage.Port: Answer])
         /// The sidecar doesn't know probes.
         case unsupported
@@ -99,7 +99,7 @@ public final class WorkspaceAgent {
     public var onEvent: ((Event) -> Void)?
     var configuration: Configuration
     let log: Logger
-    /// For what the sidecar causes.
+    /// For events that the sidecar causes; rate-limited.
     let peerLog: Logger
     private(set) var client: TunnelClient?
     private var onOutcome: ((Outcome) -> Void)?
@@ -109,7 +109,7 @@ public final class WorkspaceAgent {
     let dialTurns: DialTurns
     var decoder = ControlMessageDecoder()
     var controlPause: Scheduled<Void>?
-    /// The sidecar has said `started` once.
+    /// The sidecar has sent `started` at least once.
     var isStarted = false
     var isEnding = false
     var isOver: Bool { self.onOutcome == nil }
@@ -118,13 +118,13 @@ public final class WorkspaceAgent {
     var lastAcknowledged: UInt64?
     var pendingProbe: PendingProbe?
     var lastProbe: UInt64 = 0
-    /// Who took the service over, or has it, once someone has.
+    /// The workspace that took the service over, if one has.
     var newHolder: String?
-    /// Who has it, and since when (RFC 3339, UTC), if the outcome was that it is busy.
+    /// If the outcome was busy: the workspace that holds the service, and since when (RFC 3339, UTC).
     public var holder: (name: String, since: String?)?
     private var startTimeout: Scheduled<Void>?
     private var endTimeout: Scheduled<Void>?
-    /// The kind of carrier that the tunnel has gone by since the last time that it changed.
+    /// The kind of carrier at the last change.
     var lastCarrier: String?
     var lastDialFailure: String?
     var dialFailureSaidAt = NIODeadline.now()
@@ -132,24 +132,24 @@ public final class WorkspaceAgent {
     var sidecarIsBusy = false
     var presence = Presence.live
     var counts = Counts()
-    /// Of connections that are over.
+    /// The counts of connections that have ended.
     var earlier = Counts()
     var missingServers: Set<ControlMessage.Port> = []
     var missingServersNews = RareNews()
     var askedPorts: AskedPorts
-    /// Of the list of ports that was sent last: rises also with lists that come of what the local servers do.
+    /// The generation of the list sent last. Lists sent because a local server came or went raise it, too.
     var sentGeneration: UInt64
-    /// The last list came of that, and the sidecar hasn't answered it.
+    /// The last list was sent because a local server came or went, and the sidecar hasn't answered it yet.
     var awaitsOwnList = false
     var serverLook: (due: NIODeadline, timer: Scheduled<Void>)?
     private var openAtEnd: UInt64 = 0
-    /// How many the sidecar cut since it was told to end.
+    /// How many connections the sidecar has cut since the agent was told to end.
     var cutAtEnd: UInt64 = 0
 
-    /// A close may have to be told more than once.
+    /// The tunnel client keeps running this long, as the close may have to be sent more than once.
     private static let closeTime = TimeAmount.seconds(1)
 
-    /// - Precondition: called on the event loop, as every method here.
+    /// - Precondition: called on the event loop, like every method here.
     public init(_ configuration: Configuration, eventLoop: any EventLoop) {
         let descriptors = configuration.localDescriptors ?? LocalDescriptors(limit: configuration.descriptorLimit)
         var configuration = configuration
@@ -165,7 +165,7 @@ public final class WorkspaceAgent {
         self.peerLog = configuration.log.limited(by: LogShare())
     }
 
-    /// Begins. The outcomes come on the event loop: `ready` at most once, then one that ends.
+    /// Starts the agent. Outcomes are reported on the event loop: `ready` at most once, then one final outcome.
     public func start(_ onOutcome: @escaping (Outcome) -> Void) {
         self.onOutcome = onOutcome
         let client = TunnelClient(
@@ -199,7 +199,7 @@ public final class WorkspaceAgent {
         onOutcome(outcome)
     }
 
-    /// Nothing more comes of it.
+    /// Cancels all timers, ends all flows and connections, and stops the tunnel client after `closeTime`.
     private func release() {
         self.startTimeout?.cancel()
         self.endTimeout?.cancel()
@@ -218,7 +218,7 @@ public final class WorkspaceAgent {
         self.finishAfterClose(.failed(reason, isBusy: isBusy))
     }
 
-    /// The close leaves with this turn of the loop: the program must not end before it.
+    /// The close is sent in this turn of the loop, so the outcome, after which the program may exit, comes a little later.
     private func finishAfterClose(_ outcome: Outcome) {
         guard self.client?.isClosing ?? false else { return self.finish(outcome) }
         self.eventLoop.assumeIsolated().scheduleTask(in: .milliseconds(20)) { [weak self] in self?.finish(outcome) }
@@ -240,7 +240,7 @@ public final class WorkspaceAgent {
         }
     }
 
-    /// Why there is no connection, in a clause, if anything is known of that.
+    /// Why there is no connection, as a clause, if known.
     var problem: String? {
         if self.client?.withConnection({ $0.hasCarrier }) ?? false { return nil }
         return self.keysDiffer ? "the preshared keys differ" : self.lastDialFailure
@@ -259,9 +259,9 @@ public final class WorkspaceAgent {
 
     // MARK: Ending
 
-    /// Withdraws the intercept, lets open connections end within the drain time, and is done.
+    /// Withdraws the intercept, lets open connections finish within the drain time, and ends.
     ///
-    /// - Parameter patience: how long to wait for a carrier, if there is none now, to say so.
+    /// - Parameter patience: how long to wait for a carrier, if there is none, to tell the sidecar.
     public func shutDown(patience: TimeAmount = .zero) {
         guard !self.isEnding else { return }
         self.isEnding = true
@@ -273,7 +273,8 @@ public final class WorkspaceAgent {
         if hasCarrier { self.sendStop() } else { self.end(within: patience) }
     }
 
-    /// The sidecar resets what is open after the drain time, and says so; some more for the way there and back.
+    /// The sidecar resets what is still open after the drain time and answers `stopped`; 3 s more allow for the way there
+    /// and back.
     func sendStop() {
         self.send(.stop)
         self.end(within: .seconds(Int64(self.configuration.drainSeconds) + 3))
@@ -305,7 +306,7 @@ public final class WorkspaceAgent {
         )
     }
 
-    /// Ends at once, and tells nobody here: open connections are reset.
+    /// Ends at once without reporting an outcome; open connections are reset.
     public func abandon() {
         self.onOutcome = nil
         self.onEvent = nil
@@ -316,29 +317,29 @@ public final class WorkspaceAgent {
 
     // MARK: Another list of ports
 
-    /// Asks for another list of ports, or for the same one in another way. The event `started` tells that it is in force,
-    /// `refused` that the one before still is, at the sidecar; then that is to be asked for again, as another generation.
+    /// Asks for another list of ports, or for the same list with other options. `started` reports that it is in force. `refused`
+    /// reports that the sidecar keeps the one before; the caller must then ask for that one again, as a new generation.
     public func update(_ change: (inout Configuration) -> Void) {
         let before = Set(self.configuration.targets.mappings)
         change(&self.configuration)
         let now = Set(self.configuration.targets.mappings)
-        // The sidecar sends a flow's header again when it hears that the flow isn't known: then it leads where it should.
+        // Told that a flow is unknown, the sidecar sends its header again; the flow then leads to its new target.
         if before != now { self.flows.endAll() }
         self.client?.dial(instead: self.configuration.sidecar)
-        // What leads elsewhere hasn't been tried.
+        // Ports with a new target haven't been tried yet.
         let kept = before.intersection(now).map(\.service)
         self.missingServers.formIntersection(kept)
         self.askedPorts = self.configuration.askedPorts(doubted: self.askedPorts.refusing.intersection(kept))
         self.sentGeneration = max(self.sentGeneration + 1, self.configuration.generation)
         self.awaitsOwnList = false
         self.acknowledged = nil
-        // Another generation isn't what the sidecar asked for: it waits for no interval.
+        // This `start` isn't caused by the sidecar, so it isn't delayed.
         if self.client?.withConnection({ $0.isActive }) ?? false, !self.isEnding { self.sendStart() }
         self.lookAtServersInTime()
         self.tell(.changed)
     }
 
-    /// The sidecar is found there from now on.
+    /// From now on the sidecar is dialled at these addresses.
     public func dial(instead addresses: [TunnelClient.Address]) {
         self.configuration.sidecar = addresses
         self.client?.dial(instead: addresses)
