@@ -7,18 +7,19 @@ import Glibc
 import Musl
 #endif
 
-/// The kernel's table of the UDP flows that it tracks in this network namespace, by ctnetlink (linux/netfilter/nfnetlink_conntrack.h).
+/// The kernel's table of tracked UDP flows in this network namespace, through ctnetlink
+/// (linux/netfilter/nfnetlink_conntrack.h).
 ///
-/// A flow's packets are all translated as its first one was, also after the rules are others. So a client that always sends
-/// from the same port comes to the workspace, or back to the original, only once the kernel has forgotten its flow.
+/// The kernel translates all packets of a flow like the first, even after the rules have changed. So a client that always
+/// sends from the same port reaches the workspace, or the original again, only once the kernel has forgotten its flow.
 struct ConnectionTracking: ~Copyable {
-    /// One flow, with what its packets are translated to.
+    /// One flow, and how its packets are translated.
     struct Entry: Equatable {
-        /// As the first packet was sent.
+        /// As the client sent the first packet.
         var original: Tuple
-        /// As answers come, before they are translated back.
+        /// As answers arrive, before they are translated back.
         var reply: Tuple
-        /// The attribute that names it to the kernel, whole.
+        /// The whole attribute that identifies the flow to the kernel.
         var name: [UInt8] = []
     }
 
@@ -33,7 +34,7 @@ struct ConnectionTracking: ~Copyable {
     private let descriptor: CInt
 
     private static let pieceSize = 64 * 1_024
-    /// As many as the kernel tracks by default on a large machine: reading them takes a third of a second. †
+    /// The number of entries that the kernel tracks by default on a large machine: reading them takes a third of a second. †
     static let entriesAtMost = 262_144
 
     init() throws(DiversionError) {
@@ -43,13 +44,13 @@ struct ConnectionTracking: ~Copyable {
 
     deinit { close(self.descriptor) }
 
-    /// So many are forgotten at once, some 10 µs each: anybody can send from many ports, and the loop that calls has other
-    /// things to do. †
+    /// The limit of flows forgotten at once, at 10 µs each: any host can send from many ports, and the calling loop has
+    /// other work. †
     static let forgottenAtOnce = 4_096
 
-    /// Has the kernel forget flows of UDP that are so.
+    /// Has the kernel forget the UDP flows that `isStale` selects.
     ///
-    /// - Returns: how many, and whether there may be more.
+    /// - Returns: how many were forgotten, and whether there may be more.
     func forget(where isStale: (Entry) -> Bool) throws(DiversionError) -> (count: Int, mayBeMore: Bool) {
         var stale: [Entry] = []
         var seen = 0
@@ -60,7 +61,7 @@ struct ConnectionTracking: ~Copyable {
             return seen < Self.entriesAtMost && stale.count < Self.forgottenAtOnce
         }
         guard code == 0 else { throw Self.error("doesn't tell its flows", code) }
-        // By another socket: this one may still have the rest of a table that was too long.
+        // Another socket, as this one may still have the unread rest of a long table.
         let other = try ConnectionTracking()
         var count = 0
         for entry in stale where try other.delete(entry) { count += 1 }
@@ -71,12 +72,12 @@ struct ConnectionTracking: ~Copyable {
         let family = entry.original.source.count == 4 ? AF_INET : AF_INET6
         try self.send(IPCTNL_MSG_CT_DELETE, family: family, flags: NLM_F_REQUEST | NLM_F_ACK, entry.name)
         let code = try self.receive { _ in true }
-        // It may have ended by itself.
+        // The flow may have ended by itself.
         guard code == 0 || code == ENOENT else { throw Self.error("doesn't forget a flow", code) }
         return code == 0
     }
 
-    /// The flow whose answers are sent so; nil: the kernel tracks none.
+    /// The flow whose answers have this tuple; nil if the kernel tracks none.
     func entry(answering reply: Tuple) throws(DiversionError) -> Entry? {
         let family = reply.source.count == 4 ? AF_INET : AF_INET6
         let attributes = ConntrackMessage.replyAttribute(reply)
@@ -90,7 +91,8 @@ struct ConnectionTracking: ~Copyable {
         return found
     }
 
-    /// Has the kernel know a flow, if it doesn't: as one that was answered, and that is sent to another port of this machine.
+    /// Has the kernel track a flow, unless it does already: as answered, and translated to another address and port of this
+    /// machine.
     func keep(_ original: Tuple, to address: [UInt8], _ port: UInt16, seconds: UInt32) throws(DiversionError) {
         let family = address.count == 4 ? AF_INET : AF_INET6
         let flags = NLM_F_REQUEST | NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL
@@ -124,9 +126,9 @@ struct ConnectionTracking: ~Copyable {
         guard sent == bytes.count else { throw Self.error("can't be asked", errno) }
     }
 
-    /// Gives each message of the answer away, until one is enough.
+    /// Passes each message of the answer to `body` until `body` returns false.
     ///
-    /// - Returns: the code of the error that ended it; 0: none.
+    /// - Returns: the error code that ended it; 0 if there was none.
     private func receive(_ body: (UnsafeRawBufferPointer) -> Bool) throws(DiversionError) -> CInt {
         var buffer = [UInt8](repeating: 0, count: Self.pieceSize)
         while true {
@@ -147,10 +149,10 @@ struct ConnectionTracking: ~Copyable {
     }
 }
 
-/// Netlink's messages as they stand behind each other in what was received.
+/// Parses consecutive netlink messages in a received buffer.
 enum NetlinkMessages {
-    /// - Parameter body: is given each message's type and content, and says whether to go on.
-    /// - Returns: the code that ended it, 0 for none; nil: more are to come.
+    /// - Parameter body: gets each message's type and content, and returns whether to go on.
+    /// - Returns: the code that ended it, 0 for none; nil if more messages are to come.
     static func walk(_ bytes: UnsafeRawBufferPointer, _ body: (UInt16, UnsafeRawBufferPointer) -> Bool) -> CInt? {
         Self.walk(bytes) { header, content in
             switch CInt(header.nlmsg_type) {
@@ -161,14 +163,14 @@ enum NetlinkMessages {
         }
     }
 
-    /// What an NLMSG_ERROR says; 0: that it was done.
+    /// The error code in an NLMSG_ERROR; 0 means success.
     static func code(_ content: UnsafeRawBufferPointer) -> CInt {
         guard content.count >= MemoryLayout<CInt>.size else { return EPROTO }
         return 0 &- content.loadUnaligned(as: CInt.self)
     }
 
-    /// - Parameter body: is given each message, and returns the code by which to end.
-    /// - Returns: that code; nil: none.
+    /// - Parameter body: gets each message, and returns a code to end with, or nil to go on.
+    /// - Returns: that code; nil if there was none.
     static func walk(_ bytes: UnsafeRawBufferPointer, _ body: (nlmsghdr, UnsafeRawBufferPointer) -> CInt?) -> CInt? {
         var rest = bytes
         let headerSize = MemoryLayout<nlmsghdr>.size
@@ -177,7 +179,7 @@ enum NetlinkMessages {
             let size = Int(header.nlmsg_len)
             guard size >= headerSize, size <= rest.count else { return EPROTO }
             if let end = body(header, UnsafeRawBufferPointer(rebasing: rest[headerSize..<size])) { return end }
-            // Each begins at a multiple of four.
+            // Messages are aligned to four bytes.
             rest = UnsafeRawBufferPointer(rebasing: rest[min((size + 3) & ~3, rest.count)...])
         }
         return nil

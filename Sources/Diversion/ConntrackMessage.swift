@@ -7,13 +7,13 @@ import Glibc
 import Musl
 #endif
 
-/// The attributes of one message of ctnetlink, read and written (linux/netfilter/nfnetlink_conntrack.h).
+/// Reads and writes the attributes of ctnetlink messages (linux/netfilter/nfnetlink_conntrack.h).
 enum ConntrackMessage {
     private static let headerSize = MemoryLayout<nlattr>.size
     private static let nested: UInt16 = 0x8000
     private static let typeMask: UInt16 = 0x3FFF
 
-    /// Of a message's content, with nfgenmsg in front; nil: it isn't UDP's, or lacks something.
+    /// Parses a message's content, which begins with nfgenmsg. nil if it isn't a UDP flow, or is incomplete.
     static func entry(_ content: UnsafeRawBufferPointer) -> ConnectionTracking.Entry? {
         let start = MemoryLayout<nfgenmsg>.size
         guard content.count >= start else { return nil }
@@ -26,7 +26,7 @@ enum ConntrackMessage {
                 original = Self.tuple(body)
                 name += Self.attribute(UInt16(CTA_TUPLE_ORIG.rawValue) | Self.nested, Array(body))
             case CTA_TUPLE_REPLY.rawValue: reply = Self.tuple(body)
-            // Of a table with zones: the same addresses may be there twice.
+            // In a table with zones, the same addresses may occur twice.
             case CTA_ZONE.rawValue: name += Self.attribute(type, Array(body))
             default: break
             }
@@ -35,7 +35,7 @@ enum ConntrackMessage {
         return ConnectionTracking.Entry(original: original, reply: reply, name: name)
     }
 
-    /// nil: it isn't UDP's.
+    /// nil if it isn't UDP.
     private static func tuple(_ bytes: UnsafeRawBufferPointer) -> ConnectionTracking.Tuple? {
         var tuple = ConnectionTracking.Tuple()
         var isUDP = false
@@ -82,10 +82,10 @@ enum ConntrackMessage {
 
     // MARK: Writing
 
-    /// What a question for the flow with these answers names it by.
+    /// The attribute with which to ask for the flow that has these answers.
     static func replyAttribute(_ tuple: ConnectionTracking.Tuple) -> [UInt8] { Self.attribute(CTA_TUPLE_REPLY, tuple) }
 
-    /// A flow that was answered, and whose packets go to that port of that address in place of where they are sent.
+    /// The attributes of an answered flow whose packets are translated to this address and port.
     static func translated(
         _ original: ConnectionTracking.Tuple,
         to address: [UInt8],
@@ -93,7 +93,7 @@ enum ConntrackMessage {
         seconds: UInt32
     ) -> [UInt8] {
         let isIPv4 = address.count == 4
-        // The kernel makes the answers' tuple of these two.
+        // From this tuple and the translation, the kernel makes the answers' tuple.
         let reply = ConnectionTracking.Tuple(
             source: original.destination,
             destination: original.source,
@@ -107,7 +107,7 @@ enum ConntrackMessage {
             Self.attribute(UInt16((isIPv4 ? CTA_NAT_V4_MINIP : CTA_NAT_V6_MINIP).rawValue), address)
             + Self.attribute(UInt16((isIPv4 ? CTA_NAT_V4_MAXIP : CTA_NAT_V6_MAXIP).rawValue), address)
             + Self.attribute(UInt16(CTA_NAT_PROTO.rawValue) | Self.nested, ports)
-        // The kernel asks for the last one (EBUSY).
+        // Without IPS_CONFIRMED the kernel answers EBUSY.
         let status = [IPS_SEEN_REPLY, IPS_ASSURED, IPS_CONFIRMED].reduce(0 as UInt32) { $0 | UInt32($1.rawValue) }
         return Self.attribute(CTA_TUPLE_ORIG, original) + Self.attribute(CTA_TUPLE_REPLY, reply)
             + Self.attribute(UInt16(CTA_STATUS.rawValue), Self.bytes(status))

@@ -15,10 +15,10 @@ import Darwin
 
 /// A UDP socket to which clients of a service send.
 ///
-/// Answers leave from the address that the client has sent to, which on a machine with several addresses isn't always the one
-/// that the kernel would choose. All of it happens on the channel's event loop.
+/// Answers leave from the address that the client sent to, which on a machine with several addresses isn't always the one
+/// that the kernel would choose. Everything happens on the channel's event loop.
 public final class DatagramListener {
-    /// What came, from whom, and to which of this machine's addresses; nil: the system doesn't tell.
+    /// A datagram, its client, and the address of this machine that it was sent to; nil if the system doesn't tell.
     public struct Arrival {
         public var payload: ByteBuffer
         public var client: SocketAddress
@@ -27,18 +27,18 @@ public final class DatagramListener {
 
     private let channel: any Channel
 
-    /// The greatest datagram there is.
+    /// The maximum size of a datagram.
     static let greatest = 65_536
-    /// What waits in the kernel for this event loop: a burst of some thousand small ones. †
+    /// The kernel's receive buffer, large enough for a burst of some thousand small datagrams. †
     static let receiveBuffer: CInt = 4 * 1_024 * 1_024
 
     init(_ channel: any Channel) { self.channel = channel }
 
     public var localAddress: SocketAddress? { self.channel.localAddress }
 
-    /// Sends at once, or drops: no datagram waits here.
+    /// Sends at once, or drops the payload: there is no queue.
     ///
-    /// - Parameter called: as the arrival had it.
+    /// - Parameter called: `called` of the arrival that is answered.
     public func send(_ payload: ByteBuffer, to client: SocketAddress, from called: SocketAddress?) {
         #if os(Linux)
         guard let called else { return self.write(payload, to: client) }
@@ -53,7 +53,7 @@ public final class DatagramListener {
                 }
             }
         }
-        // A broadcast's address is nobody's to send from.
+        // No datagram can be sent from a broadcast address.
         if sent == -1, errno == EINVAL || errno == EADDRNOTAVAIL { self.write(payload, to: client) }
         #else
         self.write(payload, to: client)
@@ -68,7 +68,7 @@ public final class DatagramListener {
 }
 
 extension ListenDiversion {
-    /// Takes the datagrams that clients send to one service port. `take` is called on the event loop for each.
+    /// Receives the datagrams that clients send to one service port. `take` is called on the event loop for each.
     public func listenForDatagrams(
         on source: Source,
         take: @escaping (DatagramListener, DatagramListener.Arrival) -> Void
@@ -89,7 +89,7 @@ extension ListenDiversion {
             case .socket(let descriptor): bootstrap.withBoundSocket(descriptor)
             }
         return bound.flatMap { channel in
-            // Only now: until it is bound it isn't known of which family it is.
+            // Set after binding: the address family isn't known before.
             channel.setOption(.receivePacketInfo, value: true).map {
                 this.value.keep(DatagramListener(channel))
                 Self.enlargeBuffer(of: channel)
@@ -107,7 +107,7 @@ extension ListenDiversion {
     }
 }
 
-/// Hands on what comes, each in a buffer of its own size.
+/// Passes each datagram on in a buffer of its own size.
 private final class ArrivalHandler: ChannelInboundHandler {
     typealias InboundIn = AddressedEnvelope<ByteBuffer>
 
@@ -130,6 +130,6 @@ private final class ArrivalHandler: ChannelInboundHandler {
         self.take(self.listener, .init(payload: payload, client: envelope.remoteAddress, called: called))
     }
 
-    /// A client that is gone is told of by an error on the socket that all share.
+    /// An error on the shared socket only says that some client is gone.
     func errorCaught(context: ChannelHandlerContext, error: any Error) {}
 }

@@ -1,4 +1,4 @@
-/// The kernel, or whoever started this, stands in the way: what failed, why, and what to do.
+/// Diversion isn't possible because of the kernel or the way the sidecar was started: what failed, why, and what to do.
 public struct DiversionError: Error, Hashable, CustomStringConvertible, Sendable {
     public let description: String
 

@@ -6,9 +6,9 @@ import Musl
 import Darwin
 #endif
 
-/// A socket on a free port that takes what is redirected, for IPv4 and IPv6 where the namespace has both.
+/// A socket on a free port for redirected clients, for both IPv4 and IPv6 if the namespace has both.
 enum DiversionSocket {
-    /// One that listens, for connections.
+    /// A listening TCP socket.
     static func open() throws(DiversionError) -> CInt { try Self.open(SOCK_STREAM) }
 
     static func openForDatagrams() throws(DiversionError) -> CInt { try Self.open(SOCK_DGRAM) }
@@ -17,7 +17,7 @@ enum DiversionSocket {
         do throws(DiversionError) {
             return try Self.open(type, AF_INET6)
         } catch {
-            // IPv6 may be switched off.
+            // IPv6 may be disabled.
             return try Self.open(type, AF_INET)
         }
     }
@@ -53,8 +53,8 @@ enum DiversionSocket {
         return descriptor
     }
 
-    /// A program around this one, or one of eBPF, may have made Multipath TCP of it, whose connections don't tell where their
-    /// clients have called (SO_ORIGINAL_DST): each would be refused.
+    /// A wrapper such as mptcpize, or an eBPF program, may have turned the socket into Multipath TCP. Such connections
+    /// don't tell the address that the client called (SO_ORIGINAL_DST), so each would be refused.
     static func checkProtocol(of descriptor: CInt) throws(DiversionError) {
         #if os(Linux)
         var number: CInt = 0

@@ -1,4 +1,4 @@
-/// Ports of a service, as the kernel is to redirect them.
+/// The service ports that the kernel should redirect.
 public struct DivertedPorts: Hashable, Sendable {
     public var tcp: Set<UInt16>
     public var udp: Set<UInt16>

@@ -8,11 +8,11 @@ import Musl
 import Darwin
 #endif
 
-/// How long the kernel remembers flows of UDP in this network namespace.
+/// How long the kernel remembers UDP flows in this network namespace.
 public enum KernelFlowTimes {
     private static let answeredPath = "/proc/sys/net/netfilter/nf_conntrack_udp_timeout_stream"
 
-    /// Those that were answered; nil: it tracks none here, or doesn't tell.
+    /// For answered flows; nil if the kernel tracks none here, or doesn't tell.
     public static var answered: TimeAmount? {
         let descriptor = open(Self.answeredPath, O_RDONLY | O_CLOEXEC)
         guard descriptor >= 0 else { return nil }
@@ -23,7 +23,7 @@ public enum KernelFlowTimes {
         return Self.seconds(String(decoding: bytes[..<count], as: UTF8.self))
     }
 
-    /// As the file has them.
+    /// Parses the file's content.
     static func seconds(_ text: String) -> TimeAmount? {
         let digits = text.prefix { !$0.isWhitespace }
         guard let seconds = Int64(digits), (1...Int64(Int32.max)).contains(seconds) else { return nil }

@@ -8,12 +8,11 @@ import Musl
 import Darwin
 #endif
 
-/// A link-local address (fe80::/10) can be dialled and answered from only together with its interface, which the kernel doesn't
-/// always tell with it.
+/// A link-local address (fe80::/10) can be used only together with its interface, which the kernel doesn't always report with it.
 extension SocketAddress {
-    /// With the interface, where it is one and has none.
+    /// Adds the interface, if this is a link-local address without one.
     ///
-    /// - Parameter index: of the interface; nil: the one that has this address.
+    /// - Parameter index: the interface's; nil means the interface that has this address.
     func scoped(toInterface index: Int?) -> SocketAddress {
         guard case .v6(let own) = self, self.isLinkLocal, own.address.sin6_scope_id == 0 else { return self }
         guard let scope = UInt32(exactly: index ?? self.interface ?? 0), scope > 0 else { return self }
@@ -22,7 +21,7 @@ extension SocketAddress {
         return SocketAddress(address, host: "")
     }
 
-    /// The interface that stands in the address.
+    /// The interface's index in the address, if any.
     var scope: Int? {
         guard case .v6(let own) = self, own.address.sin6_scope_id > 0 else { return nil }
         return Int(own.address.sin6_scope_id)

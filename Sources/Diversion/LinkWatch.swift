@@ -8,11 +8,11 @@ import Musl
 import Darwin
 #endif
 
-/// Notices when a network namespace has been left: a container's interfaces go with it, while whoever shares its namespace
-/// stays there alone.
+/// Notices when a network namespace is abandoned: a container's interfaces go away with it, while a sidecar that shares its
+/// namespace stays there alone.
 ///
-/// Looked at from time to time. The kernel would tell by netlink, but what counts is one bit, and a second of delay costs
-/// nothing: nobody can reach this place any more.
+/// It polls. The kernel would notify by netlink, but a second of delay costs nothing here: no other machine can reach the
+/// namespace any more.
 public final class LinkWatch {
     private let eventLoop: any EventLoop
     private let links: () -> Int?
@@ -20,9 +20,9 @@ public final class LinkWatch {
     private var hadLinks = false
     private var missing = 0
 
-    /// †
+    /// The polling interval. †
     private static let every = TimeAmount.milliseconds(500)
-    /// Times in a row: a container that changes networks has none for a moment. †
+    /// How many polls in a row must find no interface: a container that changes networks has none for a moment. †
     private static let missingAtMost = 3
 
     public convenience init(eventLoop: any EventLoop) { self.init(eventLoop: eventLoop, links: Self.linksThatAreUp) }
@@ -32,7 +32,7 @@ public final class LinkWatch {
         self.links = links
     }
 
-    /// Calls back once, after the last interface but the loopback has gone. A namespace that never had one isn't left.
+    /// Calls back once, after the last interface except the loopback has gone. A namespace that never had one doesn't count.
     public func start(onLastLinkGone: @escaping () -> Void) {
         self.task = Ticker(self.eventLoop, every: Self.every) { [weak self] in
             guard let self else { return false }
@@ -47,13 +47,13 @@ public final class LinkWatch {
             onLastLinkGone()
             return false
         }
-        // The links of now, so that a namespace which is left before the first look is noticed.
+        // The interfaces at the start, so that a namespace abandoned before the first poll is noticed.
         self.hadLinks = (self.links() ?? 0) > 0
     }
 
     public func stop() { self.task?.cancel() }
 
-    /// Interfaces that are up and have an IP address, the loopback aside; nil: can't be told now.
+    /// The number of interfaces, except the loopback, that are up and have an IP address; nil if it can't be told now.
     private static func linksThatAreUp() -> Int? {
         var first: UnsafeMutablePointer<ifaddrs>?
         guard getifaddrs(&first) == 0 else { return nil }

@@ -9,9 +9,10 @@ import Musl
 import Darwin
 #endif
 
-/// Diversion without privilege: the sidecar owns the public port from the start, and the service listens on another one.
+/// Diversion without privileges: the sidecar owns the public port from the start, and the service listens on another one.
 ///
-/// Channels are handed over before anything is read of them, with `autoRead` off: who gets them decides where they go.
+/// Channels are passed on before anything is read from them, with `autoRead` off, so that the receiver decides where the
+/// bytes go.
 public final class ListenDiversion {
     let eventLoop: any EventLoop
     private var listeners: [any Channel] = []
@@ -19,20 +20,20 @@ public final class ListenDiversion {
     private var isPaused = false
     private let prepare: @Sendable (any Channel) -> Void
 
-    /// - Parameter prepare: sets the options of a listening socket, which those of its clients inherit.
+    /// - Parameter prepare: sets options on a listening socket, which accepted sockets inherit.
     public init(eventLoop: any EventLoop, prepare: @escaping @Sendable (any Channel) -> Void) {
         self.eventLoop = eventLoop
         self.prepare = prepare
     }
 
-    /// Where a service port is listened on.
+    /// Where to listen for a service port.
     public enum Source: Sendable {
         case address(host: String, port: Int)
-        /// A socket that listens already, and was opened by someone else; closed with the others.
+        /// A socket that is bound or listening already; it is closed with the others.
         case socket(CInt)
     }
 
-    /// Listens on one service port. `accept` is called on the event loop for each client.
+    /// Listens for one service port. `accept` is called on the event loop for each client.
     public func listen(
         on source: Source,
         accept: @escaping (any Channel) -> Void
@@ -52,7 +53,7 @@ public final class ListenDiversion {
             .childChannelOption(.maxMessagesPerRead, value: 1)
             .childChannelOption(.writeBufferWaterMark, value: .init(low: 64 * 1_024, high: 256 * 1_024))
             .childChannelInitializer { channel in
-                // Connections that were in the queue of a socket before it was handed over have inherited nothing.
+                // Connections queued on the socket before it was handed over have inherited no options.
                 if case .socket = source { prepare(channel) }
                 return channel.eventLoop.makeCompletedFuture {
                     try channel.pipeline.syncOperations.addHandler(AcceptHandler(accepting.value))
@@ -64,18 +65,18 @@ public final class ListenDiversion {
             case .socket(let descriptor): bootstrap.withBoundSocket(descriptor)
             }
         return bound.map { channel in
-            // NIO has called listen(2) again, with a backlog of 128.
+            // NIO has called listen(2) again, with a backlog of 128; restore ours.
             if case .socket(let descriptor) = source { _ = systemListen(descriptor, Self.backlog) }
             this.value.listeners.append(channel)
             return channel.localAddress
         }
     }
 
-    /// Clients that wait in the kernel for this process, or for the one that comes after it.
+    /// Clients that can wait in the kernel for this process, or for its successor.
     private static let backlog: CInt = 4_096
 
-    /// Leaves new connections in the kernel's queue for a while: what is taken must be able to reach the original, and
-    /// for that there must be descriptors left.
+    /// Leaves new connections in the kernel's queue: each accepted client may need a descriptor to reach the original, so
+    /// some must stay free.
     public func pause(_ paused: Bool) {
         guard self.isPaused != paused else { return }
         self.isPaused = paused
@@ -95,10 +96,10 @@ public final class ListenDiversion {
     }
 }
 
-/// `listen` is a method's name above.
+/// A separate function, as `listen` is a method's name above.
 private func systemListen(_ descriptor: CInt, _ backlog: CInt) -> CInt { listen(descriptor, backlog) }
 
-/// Gives the channel away once it is active, and leaves.
+/// Passes the channel on once it is active, and removes itself.
 private final class AcceptHandler: ChannelInboundHandler, RemovableChannelHandler {
     typealias InboundIn = ByteBuffer
     private let accept: (any Channel) -> Void

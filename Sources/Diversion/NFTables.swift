@@ -7,22 +7,22 @@ import Glibc
 import Musl
 #endif
 
-/// The one netlink socket that owns the diversion's table: there is one of this in a process, for its whole life.
+/// The netlink socket that owns the diversion's table. A process has one, for its whole life.
 ///
-/// It speaks to nf_tables itself and asks for nothing but the names of tables: other programs' rules in the namespace may hold
-/// what this program has never heard of.
+/// It talks to nf_tables directly and reads nothing but the names of tables: other programs' rules in the namespace may
+/// contain things that this program doesn't know.
 final class NFTables {
     private let socket: NFTablesSocket
 
-    /// - Parameter descriptor: which the socket takes, in the place of what has it now; nil: any.
+    /// - Parameter descriptor: the descriptor number that the socket takes, replacing what is open there; nil: any.
     init(at descriptor: CInt? = nil) throws(DiversionError) { self.socket = try NFTablesSocket(at: descriptor) }
 
-    /// Does the steps as one transaction.
+    /// Executes the steps as one transaction.
     func run(_ steps: [NFTablesMessage], _ purpose: String) throws(DiversionError) {
         if let failure = try self.socket.transact(steps, commits: true) { throw failure.error(whileDoing: purpose) }
     }
 
-    /// Whether the kernel would do it: it checks the whole transaction, and forgets it.
+    /// Checks that the kernel would accept the steps, without executing them.
     func check(_ steps: [NFTablesMessage]) throws(DiversionError) {
         let failure = try self.socket.transact(steps, commits: false)
         if let failure { throw failure.error(whileDoing: "checking the rules") }
@@ -30,18 +30,18 @@ final class NFTables {
 
     /// The names of all tables of the family inet, up to a bound.
     static func tables() throws(DiversionError) -> [String] {
-        // By a socket of its own: an answer that isn't read to its end stays in it.
+        // A separate socket, as an answer that isn't read to its end stays in the socket.
         try NFTablesSocket().tables()
     }
 
-    /// Tables that an earlier agent left, which had no owner. Those of others that run can't be removed, and stay.
+    /// Removes tables that an earlier agent left without an owner. Those that running agents own can't be removed, and stay.
     func removeLeftTables() throws(DiversionError) {
         for table in try Self.tables() where Self.isAgents(table) {
             _ = try? self.socket.transact([.deleteTable(table)], commits: true)
         }
     }
 
-    /// A table's name may be any text to the kernel, as whoever made it wanted.
+    /// The kernel allows any text as a table's name, so only names of the agent's own form count.
     static func isAgents(_ table: some StringProtocol) -> Bool {
         table.hasPrefix("kl_") && table.utf8.allSatisfy(Self.plain.contains)
     }
@@ -49,11 +49,11 @@ final class NFTables {
     private static let plain = Set("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_".utf8)
 }
 
-/// Why the kernel took none of a transaction's steps.
+/// Why the kernel rejected a transaction.
 struct NFTablesFailure: Equatable {
-    /// Of errno.
+    /// An errno code.
     var code: CInt
-    /// The step that it refused; nil: the transaction as a whole.
+    /// The step that the kernel rejected; nil means the transaction as a whole.
     var step: NFTablesMessage?
 
     func error(whileDoing purpose: String) -> DiversionError {

@@ -1,13 +1,13 @@
 #if os(Linux)
 import CNetlink
 
-/// A part of a rule: it loads something into a register, looks at it, or decides. They are done one after the other, and a rule
-/// ends with the first that doesn't hold.
+/// One expression of a rule: it loads something into a register, compares it, or decides. Expressions are evaluated in
+/// order, and the rule ends with the first that doesn't match.
 ///
-/// All of them use the one register 1, as nft does.
+/// All of them use register 1 only, as nft does.
 struct NFTablesExpression: Equatable {
     let attributes: NetlinkAttributes
-    /// The kernel's module that it takes, where that isn't nf_tables itself.
+    /// The kernel module that it needs, if that isn't nf_tables itself.
     let module: String?
 
     private init(_ name: String, module: String? = nil, _ build: (inout NetlinkAttributes) -> Void) {
@@ -22,7 +22,7 @@ struct NFTablesExpression: Equatable {
 
     // MARK: Loading
 
-    /// Of the packet: its mark, the protocols, the interface by which it came.
+    /// The packet's mark, protocols, or incoming interface.
     static func meta(_ key: nft_meta_keys) -> Self {
         Self("meta") {
             $0.add(NFTA_META_KEY, key.rawValue)
@@ -39,7 +39,7 @@ struct NFTablesExpression: Equatable {
         }
     }
 
-    /// Of the tracked connection.
+    /// A property of the tracked connection.
     static func connection(_ key: nft_ct_keys) -> Self {
         Self("ct", module: "nft_ct") {
             $0.add(NFTA_CT_KEY, key.rawValue)
@@ -47,14 +47,14 @@ struct NFTablesExpression: Equatable {
         }
     }
 
-    /// The kind of the destination's address, as routes tell it.
+    /// The destination address's type in the routing table.
     static let destinationKind = Self("fib", module: "nft_fib_inet") {
         $0.add(NFTA_FIB_FLAGS, NFTA_FIB_F_DADDR.rawValue)
         $0.add(NFTA_FIB_RESULT, NFT_FIB_RESULT_ADDRTYPE.rawValue)
         $0.add(NFTA_FIB_DREG, Self.register)
     }
 
-    /// Puts what a map has for it in its place; ends the rule where the map has nothing.
+    /// Replaces the register's value by what the map has for it; ends the rule if the map has nothing.
     static func map(_ map: NFTablesSet) -> Self { Self.lookup(map, isMap: true) }
 
     static func masked(_ mask: [UInt8]) -> Self {
@@ -68,7 +68,7 @@ struct NFTablesExpression: Equatable {
         }
     }
 
-    // MARK: Looking
+    // MARK: Comparing
 
     static func isEqual(_ value: [UInt8]) -> Self { Self.compare(NFT_CMP_EQ, value) }
     static func isOther(than value: [UInt8]) -> Self { Self.compare(NFT_CMP_NEQ, value) }
@@ -99,7 +99,7 @@ struct NFTablesExpression: Equatable {
     static let goBack = Self.verdict(NFT_RETURN.rawValue)
     static func jump(_ chain: String) -> Self { Self.verdict(NFT_JUMP.rawValue, chain) }
 
-    /// NF_ACCEPT and NF_DROP of linux/netfilter.h, or one of nf_tables' own, which are negative.
+    /// NF_ACCEPT and NF_DROP of linux/netfilter.h, or one of nf_tables' own verdicts, which are negative.
     private static func verdict(_ code: Int32, _ chain: String? = nil) -> Self {
         Self("immediate") {
             $0.add(NFTA_IMMEDIATE_DREG, NFT_REG_VERDICT.rawValue)
@@ -111,7 +111,7 @@ struct NFTablesExpression: Equatable {
         }
     }
 
-    /// The connection goes to the port in the register, at the address that the client has called.
+    /// Redirects the connection to the port in the register, at the address that the client called.
     static let translateToPort = Self("nat", module: "nft_nat") {
         $0.add(NFTA_NAT_TYPE, NFT_NAT_DNAT.rawValue)
         $0.add(NFTA_NAT_FAMILY, UInt32(NFTablesMessage.inet))

@@ -1,30 +1,31 @@
 #if os(Linux)
 import CNetlink
 
-/// One step of a change of nf_tables' rules (linux/netfilter/nf_tables.h), for the family inet.
+/// One step of an nf_tables transaction (linux/netfilter/nf_tables.h), for the family inet.
 struct NFTablesMessage: Equatable {
-    /// NFT_MSG_NEWTABLE and the others.
+    /// NFT_MSG_NEWTABLE or another type.
     var type: nf_tables_msg_types
-    /// Besides NLM_F_REQUEST.
+    /// In addition to NLM_F_REQUEST.
     var flags: CInt = 0
     var attributes: NetlinkAttributes
-    /// For the sentence that says which step has failed.
+    /// Names the step in error messages.
     var subject: String
-    /// The parts of the kernel that it takes, by the names of their modules.
+    /// The kernel modules that it needs.
     var modules: [String] = []
 
-    /// Bytes of some steps as one transaction: all of them are done, or none.
+    /// Encodes the steps as one transaction: the kernel executes all of them or none.
     ///
     /// - Parameters:
-    ///   - first: the sequence number of the transaction's begin; the steps have those that follow.
-    ///   - commits: without it the kernel checks all, and then forgets all.
+    ///   - first: the sequence number of the transaction's begin; the steps have the numbers after it.
+    ///   - commits: if false, the kernel checks the steps and then discards them.
     static func transaction(_ steps: [Self], first: UInt32, commits: Bool) -> [UInt8] {
         let subsystem = Self.bytes(UInt16(NFNL_SUBSYS_NFTABLES))
         var bytes = Self.message(UInt16(NFNL_MSG_BATCH_BEGIN), 0, first, AF_UNSPEC, subsystem, [])
         var number = first
         for (index, step) in steps.enumerated() {
             number &+= 1
-            // The kernel is silent about what succeeds: the last is acknowledged so that its answer is known to be whole.
+            // The kernel answers only errors by default. The last step asks for an acknowledgement, which shows that the
+            // answer is complete.
             let acknowledged = index == steps.count - 1 ? NLM_F_ACK : 0
             let type = UInt16(NFNL_SUBSYS_NFTABLES) << 8 | UInt16(step.type.rawValue)
             bytes += Self.message(type, step.flags | acknowledged, number, Self.inet, [0, 0], step.attributes.bytes)
@@ -36,7 +37,7 @@ struct NFTablesMessage: Equatable {
     /// NFPROTO_INET of linux/netfilter.h: IPv4 and IPv6.
     static let inet: CInt = 1
 
-    /// A message of nfnetlink.
+    /// A complete nfnetlink message.
     static func message(
         _ type: UInt16,
         _ flags: CInt,
@@ -52,17 +53,17 @@ struct NFTablesMessage: Equatable {
         header.nlmsg_seq = sequence
         var bytes: [UInt8] = []
         withUnsafeBytes(of: header) { bytes.append(contentsOf: $0) }
-        // nfgenmsg: its last field, and no other, is in network order.
+        // In nfgenmsg, only the last field is in network order.
         return bytes + [UInt8(family), UInt8(NFNETLINK_V0)] + resource + attributes
     }
 
     private static func bytes(_ number: UInt16) -> [UInt8] { NetlinkAttributes.bytes(number) }
 }
 
-// MARK: What the diversion needs of them
+// MARK: The steps that the diversion uses
 
 extension NFTablesMessage {
-    /// A table that goes with the socket that sends this.
+    /// A table that is removed with the socket that sends this.
     static func addTable(_ table: String) -> Self {
         let attributes = NetlinkAttributes {
             $0.add(NFTA_TABLE_NAME, table)
@@ -81,7 +82,7 @@ extension NFTablesMessage {
         return Self(type: NFT_MSG_DELTABLE, attributes: attributes, subject: "the table")
     }
 
-    /// Where a chain is called from: a hook of linux/netfilter.h, with its priority.
+    /// The netfilter hook (linux/netfilter.h) that a chain is attached to.
     enum Hook: Equatable {
         case prerouting
         case input
@@ -105,7 +106,7 @@ extension NFTablesMessage {
         return Self(type: NFT_MSG_NEWCHAIN, flags: NLM_F_CREATE, attributes: attributes, subject: "chain \(chain)")
     }
 
-    /// A chain that the kernel calls; what no rule decides is accepted.
+    /// A chain that the kernel calls. Packets that no rule decides on are accepted.
     static func addChain(_ table: String, _ chain: String, isNAT: Bool, _ hook: Hook, priority: Int32) -> Self {
         let attributes = NetlinkAttributes {
             $0.add(NFTA_CHAIN_TABLE, table)
@@ -138,7 +139,7 @@ extension NFTablesMessage {
         return Self(type: NFT_MSG_DELCHAIN, attributes: attributes, subject: "chain \(chain)")
     }
 
-    /// The last of a chain's rules.
+    /// Appends a rule to a chain.
     static func addRule(_ table: String, _ chain: String, _ expressions: [NFTablesExpression]) -> Self {
         let attributes = NetlinkAttributes {
             $0.add(NFTA_RULE_TABLE, table)

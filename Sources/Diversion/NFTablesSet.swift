@@ -4,21 +4,22 @@ import CNetlink
 /// A set of ports in a table, or a map from ports to ports.
 struct NFTablesSet: Equatable {
     var name: String
-    /// By which the steps of a transaction know a set without a name.
+    /// Identifies a set without a name to the other steps of its transaction.
     var id: UInt32
     var isMap = false
-    /// After which the kernel takes an element out by itself.
+    /// How long the kernel keeps an element; nil: for good.
     var lifetimeSeconds: Int?
-    /// One of a rule alone, and with its elements for good: its name is made by the kernel, its end that of the rule. How many.
+    /// The number of elements, for an anonymous set: the kernel names it, its elements are constant, and it is removed with
+    /// its rule.
     var fixedCount: Int?
 
-    /// A set that a rule has for itself.
+    /// An anonymous set for a single rule.
     static func unnamed(id: UInt32, count: Int) -> Self { Self(name: "__set%d", id: id, fixedCount: count) }
 
-    /// nft(8)'s `inet_service`, for those who list the table.
+    /// nft(8)'s type `inet_service`, so that nft can display the table.
     private static let portType: UInt32 = 13
     private static let portSize: UInt32 = 2
-    /// The list of elements is one attribute of at most 64 KiB, with 28 bytes for each of a map.
+    /// The list of elements is one attribute of at most 64 KiB, and a map's element takes 28 bytes.
     private static let elementsAtOnce = 1_024
 
     func add(to table: String) -> NFTablesMessage {
@@ -86,7 +87,7 @@ struct NFTablesSet: Equatable {
                     $0.add(NFTA_SET_ELEM_KEY, data(element.key))
                     if let value = element.value { $0.add(NFTA_SET_ELEM_DATA, data(value)) }
                 }
-                // libnftnl numbers them; to the kernel each is an element.
+                // libnftnl numbers the elements; the kernel ignores the numbers.
                 list.add(ListIndex(rawValue: UInt32(index + 1)), attributes)
             }
         }
@@ -94,7 +95,7 @@ struct NFTablesSet: Equatable {
 
     private struct ListIndex: RawRepresentable { var rawValue: UInt32 }
 
-    /// Takes all elements out.
+    /// Removes all elements.
     func flush(_ table: String) -> NFTablesMessage {
         let attributes = NetlinkAttributes {
             $0.add(NFTA_SET_ELEM_LIST_SET, self.name)

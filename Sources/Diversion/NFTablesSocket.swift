@@ -7,16 +7,16 @@ import Glibc
 import Musl
 #endif
 
-/// A netlink socket for nf_tables (nfnetlink). The tables that it makes with `flags owner` are its own.
+/// A netlink socket for nf_tables (nfnetlink). It owns the tables that it creates with `flags owner`.
 final class NFTablesSocket {
     private let descriptor: CInt
     private var sequence: UInt32 = 0
 
     private static let pieceSize = 64 * 1_024
-    /// More than any namespace has. †
+    /// More tables than any namespace has. †
     private static let tablesAtMost = 65_536
 
-    /// - Parameter descriptor: which it takes, in the place of what has it now; nil: any.
+    /// - Parameter descriptor: the descriptor number that the socket takes, replacing what is open there; nil: any.
     init(at descriptor: CInt? = nil) throws(DiversionError) {
         let opened = kl_netlink_open(NETLINK_NETFILTER)
         guard opened >= 0 else { throw Self.error(errno, "opening netfilter") }
@@ -29,25 +29,25 @@ final class NFTablesSocket {
         self.descriptor = descriptor
     }
 
-    /// The kernel removes the tables that it owns.
+    /// The kernel then removes the tables that the socket owns.
     deinit { close(self.descriptor) }
 
-    /// Does all of the steps or none, or only asks whether they could be done.
+    /// Executes all of the steps or none; without `commits`, the kernel only checks whether it could.
     ///
-    /// - Returns: nil if so.
+    /// - Returns: nil if it succeeded.
     func transact(_ steps: [NFTablesMessage], commits: Bool) throws(DiversionError) -> NFTablesFailure? {
         guard !steps.isEmpty else { return nil }
         let first = self.sequence &+ 1
         self.sequence &+= UInt32(truncatingIfNeeded: steps.count + 2)
         try self.send(NFTablesMessage.transaction(steps, first: first, commits: commits), "sending rules")
-        // All answers are there when the send returns: the kernel does the work in it.
+        // The kernel does the work during the send, so all answers are there when it returns.
         var failure: NFTablesFailure?
         var isAcknowledged = false
         try self.receive(waits: false) { header, content in
             guard CInt(header.nlmsg_type) == NLMSG_ERROR else { return nil }
             let index = Int(header.nlmsg_seq &- first) - 1
             let code = NetlinkMessages.code(content)
-            // What fails after the first to fail does so because of it.
+            // Only the first error matters; later ones may be its consequences.
             if code != 0, failure == nil {
                 failure = NFTablesFailure(code: code, step: steps.indices.contains(index) ? steps[index] : nil)
             }
@@ -96,7 +96,8 @@ final class NFTablesSocket {
         guard sent == bytes.count else { throw Self.error(sent < 0 ? errno : EMSGSIZE, purpose) }
     }
 
-    /// Gives each message away until `body` says how it ends, or, if this doesn't wait, until there are no more.
+    /// Passes each message to `body` until `body` returns a code. Without `waits` it also ends, with nil, when no message
+    /// is left.
     @discardableResult
     private func receive(
         waits: Bool,

@@ -1,7 +1,7 @@
 #if os(Linux)
 import CNetlink
 
-/// Attributes as netlink has them (struct nlattr), one behind the other.
+/// A sequence of netlink attributes (struct nlattr).
 struct NetlinkAttributes: Equatable {
     private(set) var bytes: [UInt8] = []
 
@@ -10,15 +10,15 @@ struct NetlinkAttributes: Equatable {
 
     init() {}
 
-    /// - Parameter build: adds what is in it.
+    /// - Parameter build: adds the attributes.
     init(_ build: (inout Self) -> Void) { build(&self) }
 
-    /// Linux has the types of each kind in an enumeration of its own.
+    /// Generic because Linux has an enumeration for each kind of attribute.
     mutating func add<Kind: RawRepresentable>(_ type: Kind, _ body: [UInt8]) where Kind.RawValue == UInt32 {
         self.add(UInt16(truncatingIfNeeded: type.rawValue), body)
     }
 
-    /// In network order, as nf_tables has all its numbers.
+    /// In network order, like all of nf_tables' numbers.
     mutating func add<Kind: RawRepresentable>(_ type: Kind, _ number: UInt32) where Kind.RawValue == UInt32 {
         self.add(type, Self.bytes(number))
     }
@@ -41,7 +41,7 @@ struct NetlinkAttributes: Equatable {
         header.nla_type = type
         withUnsafeBytes(of: header) { self.bytes.append(contentsOf: $0) }
         self.bytes += body
-        // Each begins at a multiple of four.
+        // Attributes are aligned to four bytes.
         while self.bytes.count % 4 != 0 { self.bytes.append(0) }
     }
 

@@ -10,11 +10,11 @@ import Darwin
 import CNetlink
 #endif
 
-/// A network namespace, as `--netns` names it.
+/// A network namespace, as given with `--netns`.
 public enum NetworkNamespace: Hashable, Sendable {
-    /// A file of nsfs: `/proc/N/ns/net`, or what `ip netns` keeps below `/run/netns`.
+    /// A file of nsfs: `/proc/N/ns/net`, or one that `ip netns` keeps below `/run/netns`.
     case path(String)
-    /// That of a process.
+    /// The namespace of a process.
     case process(Int32)
 
     /// - Parameter flag: `PATH` or `pid:N`.
@@ -39,9 +39,9 @@ public enum NetworkNamespace: Hashable, Sendable {
         }
     }
 
-    /// Moves the calling thread there, and with it all threads that it makes afterwards.
+    /// Moves the calling thread to the namespace, and with it all threads that it creates afterwards.
     ///
-    /// setns(2) moves one thread. An event loop that runs already would stay behind, so a second thread is an error.
+    /// setns(2) moves one thread. A running event loop would stay behind, so a second thread is an error.
     public func enter() throws(DiversionError) {
         #if os(Linux)
         let threads = Self.threadCount
@@ -87,7 +87,7 @@ public enum NetworkNamespace: Hashable, Sendable {
         defer { closedir(folder) }
         var count = 0
         while let entry = readdir(folder) {
-            // A thread's folder is its number; all else begins with a dot.
+            // A thread's folder is named by its number; other entries begin with a dot.
             if entry.pointee.d_name.0 != CChar(UInt8(ascii: ".")) { count += 1 }
         }
         return count

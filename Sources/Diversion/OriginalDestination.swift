@@ -7,13 +7,13 @@ import Musl
 #endif
 
 extension RedirectDiversion {
-    /// The address that the client of a redirected connection called; nil: it wasn't redirected.
+    /// The address that the client of a redirected connection called; nil if the connection wasn't redirected.
     ///
     /// Called on the channel's event loop.
     public static func originalDestination(of channel: any Channel) -> SocketAddress? {
         #if os(Linux)
         guard let options = channel as? any SocketOptionProvider, let local = channel.localAddress else { return nil }
-        // The kernel answers by the connection's own family, whatever the socket's is.
+        // The kernel answers by the connection's family, not by the socket's.
         let isIPv4 = local.protocol == .inet || local.ipAddress?.hasPrefix("::ffff:") == true
         let address: SocketAddress?
         if isIPv4 {
@@ -27,7 +27,7 @@ extension RedirectDiversion {
             )
             address = found.map { SocketAddress($0, host: "").scoped(toInterface: channel.remoteAddress?.scope) }
         }
-        // Whoever calls the listener itself was not redirected, also where connections are tracked.
+        // A client that calls the listener itself wasn't redirected, even if the kernel tracks its connection.
         guard let address, address.port != local.port else { return nil }
         return address
         #else
@@ -38,7 +38,7 @@ extension RedirectDiversion {
     /// SO_ORIGINAL_DST and IP6T_SO_ORIGINAL_DST (linux/netfilter_ipv4.h, linux/netfilter_ipv6/ip6_tables.h).
     private static let originalDestinationOption = NIOBSDSocket.Option(rawValue: 80)
 
-    /// On the event loop a socket's option is there at once.
+    /// On the event loop, the future is completed at once.
     private static func now<Value: Sendable>(_ future: EventLoopFuture<Value>) -> Value? {
         var value: Value?
         future.assumeIsolated().whenSuccess { value = $0 }

@@ -7,11 +7,11 @@ import Glibc
 import Musl
 #endif
 
-/// Tells clients of a UDP service that nothing takes what they sent, as the kernel does for a port that no program has: by ICMP
-/// "port unreachable" (RFC 792; RFC 4443 §3.1). To a client's connected socket that is ECONNREFUSED.
+/// Tells clients of a UDP service that no server takes what they sent, as the kernel does for a closed port: by ICMP "port
+/// unreachable" (RFC 792; RFC 4443 §3.1). A client's connected socket then gets ECONNREFUSED.
 ///
-/// It takes CAP_NET_RAW in the service's network namespace. Without that nothing is said, and clients wait, as for a datagram
-/// that was lost. Lives on one event loop.
+/// This needs CAP_NET_RAW in the service's network namespace. Without it nothing is sent, and clients wait as for a lost
+/// datagram. Lives on one event loop.
 public final class PortUnreachable {
     private enum Socket {
         case unopened
@@ -24,11 +24,11 @@ public final class PortUnreachable {
     private var tokens = PortUnreachable.burst
     private var filledAt: NIODeadline?
     #if os(Linux)
-    /// Listing them takes a while where there are many interfaces, and there may be many messages.
+    /// Cached, as listing the addresses takes a while if there are many interfaces, and many messages may be sent.
     private var own: (addresses: LocalAddresses, until: NIODeadline)?
     #endif
 
-    /// The kernel's own for all messages: net.ipv4.icmp_msgs_per_sec and icmp_msgs_burst.
+    /// The kernel's own limits for ICMP messages: net.ipv4.icmp_msgs_per_sec and icmp_msgs_burst.
     private static let perSecond: Int64 = 1_000
     private static let burst: Int64 = 50
     private static let ownAreKnownFor = TimeAmount.seconds(1)  // †
@@ -40,15 +40,15 @@ public final class PortUnreachable {
     }
 
     /// - Parameters:
-    ///   - client: whose datagram it was.
-    ///   - called: where it came to: one of this machine's addresses, and the port of the socket that took it. Behind a
-    ///     redirect the kernel puts the port in its place that the client knows.
-    ///   - size: of its payload.
+    ///   - client: the datagram's sender.
+    ///   - called: where the datagram arrived: one of this machine's addresses, and the port of the socket that received it.
+    ///     Behind a redirect, the kernel replaces the port by the one that the client knows.
+    ///   - size: the size of the datagram's payload.
     public func tell(_ client: SocketAddress, called: SocketAddress, size: Int) {
         #if os(Linux)
         guard let message = UnreachableMessage(client: client, called: called, size: size),
             let descriptor = self.descriptor(isIPv6: message.isIPv6), self.mayTell(at: .now()),
-            // What came to a broadcast's or a group's address isn't answered (RFC 1122 §3.2.2).
+            // Datagrams to a broadcast or multicast address aren't answered (RFC 1122 §3.2.2).
             self.isOwn(message.called, at: .now()), let destination = Self.destination(of: message, client)
         else { return }
         let bytes = message.bytes
@@ -68,7 +68,7 @@ public final class PortUnreachable {
         return addresses.contains(address)
     }
 
-    /// A raw socket has no port; a link-local address keeps its scope.
+    /// For a raw socket the port is 0; a link-local address keeps its scope.
     private static func destination(of message: UnreachableMessage, _ client: SocketAddress) -> SocketAddress? {
         if message.isIPv6, case .v6(let client) = client {
             var address = client.address
@@ -98,10 +98,10 @@ public final class PortUnreachable {
         case .forbidden: return nil
         case .unopened: break
         }
-        // Of IPPROTO_RAW: it takes whole packets, and receives none (raw(7)).
+        // IPPROTO_RAW: the socket takes whole packets, and receives none (raw(7)).
         let type = CInt(SOCK_RAW.rawValue) | CInt(SOCK_CLOEXEC.rawValue)
         let descriptor = socket(isIPv6 ? AF_INET6 : AF_INET, type, CInt(IPPROTO_RAW))
-        // Another error may pass: no descriptor was free, say.
+        // Other errors may be temporary, such as no free descriptor.
         guard descriptor >= 0 || errno == EPERM || errno == EACCES else { return nil }
         let socket = descriptor >= 0 ? Socket.open(descriptor) : .forbidden
         if isIPv6 { self.ipv6 = socket } else { self.ipv4 = socket }

@@ -8,7 +8,7 @@ import Glibc
 import Musl
 #endif
 
-/// UDP: where a flow's first packet went, the kernel sends all others, for as long as it remembers it.
+/// UDP: the kernel sends all packets of a flow where the first went, for as long as it remembers the flow.
 extension RedirectDiversion {
     func listenForDatagrams(
         _ take: @escaping (DatagramListener, DatagramListener.Arrival) -> Void
@@ -26,10 +26,10 @@ extension RedirectDiversion {
         }
     }
 
-    /// Where a datagram that a listener took was sent to by its client.
+    /// The address that a client sent a received datagram to.
     public enum Called: Equatable, Sendable {
         case address(SocketAddress)
-        /// The listener itself: nobody has to.
+        /// The listener itself, which clients must not use directly.
         case listener
         /// The kernel doesn't tell.
         case unknown
@@ -57,13 +57,14 @@ extension RedirectDiversion {
         }
     }
 
-    /// Before an answer that comes late: the kernel may have forgotten the flow, and would let the answer leave from the
-    /// listener's port. One that was answered once it forgets after 30 s (`nf_conntrack_udp_timeout`).
+    /// Called before a late answer: the kernel may have forgotten the flow, and would send the answer from the listener's
+    /// port. It forgets a flow after 30 s (`nf_conntrack_udp_timeout`), unless it was answered more than once.
     ///
     /// - Parameters:
-    ///   - called: what the client has sent to, and where that arrived.
+    ///   - called: the address that the client sent to.
+    ///   - arrival: the address of this machine where its datagram arrived.
     public func keepFlow(of client: SocketAddress, called: SocketAddress, arrival: SocketAddress, port: UInt16) {
-        // Once new flows go to the original, this one does, too.
+        // If the port isn't diverted any more, this flow should move to the original, too.
         guard self.diverted.udp.contains(port), let listener = self.rules?.datagramListeners[port] else { return }
         let address = Self.address(arrival)
         let original = ConnectionTracking.Tuple(
@@ -81,10 +82,10 @@ extension RedirectDiversion {
         }
     }
 
-    /// The kernel's own, for flows that were answered. The next packet makes it what the kernel has been told.
+    /// The kernel's default for answered flows. With the next packet the configured time applies.
     private static let keptSeconds: UInt32 = 120
 
-    /// 4 bytes or 16; an IPv4 address of an IPv6 socket has 4.
+    /// 4 bytes or 16; an IPv4-mapped address has 4.
     static func address(_ address: SocketAddress) -> [UInt8] {
         switch address {
         case .v4(let address): return withUnsafeBytes(of: address.address.sin_addr) { Array($0) }
@@ -97,13 +98,13 @@ extension RedirectDiversion {
 
     // MARK: Moving flows
 
-    /// Has the kernel forget the flows of these ports that go where no new one would: at once, and again a little later, since
-    /// an answer that was on its way makes it remember a flow anew.
+    /// Has the kernel forget the flows of these ports that go elsewhere than a new flow would. This is done at once and
+    /// again later, since an answer that was on its way makes the kernel remember the flow again.
     func moveFlows(of ports: Set<UInt16>) {
         guard !ports.isEmpty, self.rules != nil else { return }
         let all = self.flowSweep.begin(ports, on: self.eventLoop) { [weak self] in self?.forgetFlows(of: $0) }
-        // Before the table goes, where it is about to: without it a flow that is translated still would be in the way of the
-        // original's answers, which the kernel then refuses to send.
+        // Done before the table may be removed: without it, the kernel would refuse to send the original's answers for
+        // flows that are still translated.
         if self.flowSweep.mayBegin(at: .now()) { self.forgetFlows(of: all) }
     }
 
@@ -132,9 +133,9 @@ extension RedirectDiversion {
     }
 }
 
-/// Which flows go where no new one would.
+/// Selects the flows that go elsewhere than a new flow would.
 struct StaleFlows {
-    /// Those that are, or aren't any more, redirected since the last change.
+    /// The ports whose redirection changed.
     var ports: Set<UInt16>
     var diverted: Set<UInt16>
     var listeners: [UInt16: UInt16]
@@ -145,12 +146,13 @@ struct StaleFlows {
         let port = original.destinationPort
         if self.ports.contains(port), self.own.contains(original.destination) {
             if self.diverted.contains(port) {
-                // To the original still, or to a sidecar that was killed; what others' rules lead elsewhere is theirs.
+                // Still to the original, or to a sidecar that was killed. Flows that other programs' rules translate
+                // elsewhere are left alone.
                 return reply.sourcePort != self.listeners[port] && self.own.contains(reply.source)
             }
             return reply.sourcePort == self.listeners[port]
         }
-        // An answer of the original's that came after its flow was forgotten: to the kernel it began a flow.
+        // An answer of the original after its flow was forgotten: to the kernel it began a new flow.
         return self.ports.contains(original.sourcePort) && self.diverted.contains(original.sourcePort)
             && self.own.contains(original.source)
     }
@@ -172,29 +174,30 @@ struct LocalAddresses {
     }
 }
 
-/// When flows are looked for after a change.
+/// Schedules the sweeps for stale flows after a change.
 struct FlowSweep {
     private var scheduled: [Scheduled<Void>] = []
     private var ports: Set<UInt16> = []
     private var mayTellOnce = true
-    /// Not before then is the next one begun at once: those that take long, in a large table, are made less often.
+    /// Until then no sweep is made at once: long ones, in a large table, are made less often.
     private var restsUntil: NIODeadline?
 
-    /// † An answer that is later than that is one for which nobody waits.
+    /// † Later answers are unlikely to be awaited still.
     private static let again: [TimeAmount] = [.milliseconds(250), .seconds(1), .seconds(3), .seconds(10)]
     private static let pause = TimeAmount.milliseconds(100)
-    /// In a large table: a tenth of the loop's time at most then, whatever a workspace asks for. †
+    /// After a sweep this long (in a large table), the next ones rest, so that they take at most a tenth of the loop's
+    /// time, whatever workspaces ask for. †
     private static let isLong = TimeAmount.milliseconds(100)
     private static let restsFor = 9
 
-    /// From time to time, of these and of those of changes before.
+    /// Schedules repeated sweeps for these ports and for those of earlier changes.
     mutating func begin(
         _ ports: Set<UInt16>,
         on eventLoop: any EventLoop,
         _ sweep: @escaping (Set<UInt16>) -> Void
     ) -> Set<UInt16> {
         self.cancel()
-        // Those of a change before may not be done yet.
+        // The sweeps for earlier changes may not be done yet.
         self.ports.formUnion(ports)
         self.mayTellOnce = true
         let all = self.ports
@@ -211,13 +214,13 @@ struct FlowSweep {
         self.restsUntil = took < Self.isLong ? nil : end + took * Self.restsFor
     }
 
-    /// The ports that are still looked at, and no more from now on.
+    /// Ends the sweeps, and returns the ports that still had some scheduled.
     mutating func finish() -> Set<UInt16> {
         defer { self.cancel() }
         return self.scheduled.isEmpty ? [] : self.ports
     }
 
-    /// Soon again: more were found than are forgotten at once.
+    /// Schedules another sweep soon: more flows were found than are forgotten at once.
     mutating func goOn(on eventLoop: any EventLoop, _ sweep: @escaping (Set<UInt16>) -> Void) {
         let ports = self.ports
         self.scheduled.append(eventLoop.assumeIsolated().scheduleTask(in: Self.pause) { sweep(ports) })
@@ -228,7 +231,7 @@ struct FlowSweep {
         self.scheduled = []
     }
 
-    /// Once for each change.
+    /// True once for each change.
     mutating func mayTell() -> Bool {
         defer { self.mayTellOnce = false }
         return self.mayTellOnce

@@ -9,22 +9,21 @@ import Musl
 import Darwin
 #endif
 
-/// Diversion in the kernel, by nftables in the network namespace in which the process is: the service keeps its port and
-/// knows nothing of it.
+/// Diversion in the kernel, by nftables in the process's network namespace: the service keeps its port and isn't aware of it.
 ///
-/// Nothing is in the kernel while nothing is diverted, and nothing stays behind: the kernel removes the table with the process
-/// that made it, and the redirect itself unless this event loop renews it.
+/// While nothing is diverted, nothing is in the kernel; and nothing is left behind: the kernel removes the table when its
+/// process ends, and stops redirecting unless this event loop renews the ports.
 public final class RedirectDiversion {
     public struct Configuration: Sendable {
-        /// The service's, of TCP and of UDP.
+        /// The service's TCP and UDP ports.
         public var ports: [UInt16]
         public var datagramPorts: [UInt16]
         public var loopback: Loopback
-        /// The descriptor that the table's owner takes, in the place of what has it: 0, for a program that doesn't read its
-        /// standard input. nil: any.
+        /// The descriptor number that the table's owner socket takes, replacing what is open there: 0, for a program that
+        /// doesn't read its standard input. nil: any.
         ///
-        /// The kernel closes what a killed process had open from the highest descriptor to the lowest. While a client's
-        /// connection is reset the table has to be there still, or the reset leaves from the wrong port.
+        /// The kernel closes a killed process's descriptors from the highest to the lowest. The table must still exist
+        /// while clients' connections are reset, or the resets leave from the wrong port.
         public var ownerDescriptor: CInt?
         public var log: Logger?
 
@@ -36,13 +35,13 @@ public final class RedirectDiversion {
         }
     }
 
-    /// Who gets connections over the namespace's loopback, from where health checks come.
+    /// Where connections over the namespace's loopback go, which health checks may use.
     public enum Loopback: String, Sendable, CaseIterable {
         case original
         case workspace
     }
 
-    /// SO_MARK of the agent's own connections, which the rules let pass. Without the bits that Kubernetes (0xC000) and
+    /// SO_MARK of the agent's own connections, which the rules let pass. It avoids the bits that Kubernetes (0xC000) and
     /// Cilium (0x0F00) read.
     public static let mark: UInt32 = 0x206C
 
@@ -54,22 +53,22 @@ public final class RedirectDiversion {
     private var nftables: NFTables?
     private(set) var rules: RedirectRules?
     private(set) var diverted = DivertedPorts()
-    /// Flows of UDP are looked for again and again for a while after a change.
+    /// Repeats the sweeps for stale UDP flows for a while after a change.
     var flowSweep = FlowSweep()
     private var isTableThere = false
-    /// Ports for which the table resets what is open to the original.
+    /// Ports for which the table resets connections to the original.
     private var rejected: Set<UInt16> = []
     private var renewal: Ticker?
     private var removal: Ticker?
     private var lastProblem: DiversionError?
     #endif
 
-    /// A third of what the kernel waits. †
+    /// A third of the kernel's timeout. †
     private static let renewEvery = TimeAmount.seconds(3)
-    /// How often it is looked whether the last redirected connection has gone. †
+    /// How often to check whether the last redirected connection has ended. †
     private static let removeEvery = TimeAmount.milliseconds(250)
 
-    /// - Parameter prepare: as `ListenDiversion`'s.
+    /// - Parameter prepare: as for `ListenDiversion`.
     public init(
         _ configuration: Configuration,
         eventLoop: any EventLoop,
@@ -83,11 +82,11 @@ public final class RedirectDiversion {
     public func pause(_ paused: Bool) { self.listening.pause(paused) }
 
     #if os(Linux)
-    /// Listens for what will be redirected, once the kernel has said that it would redirect it.
+    /// Checks that the kernel can redirect, and listens for the redirected clients.
     ///
     /// - Parameters:
-    ///   - accept: who came, to which port of the service, and the address that it called.
-    ///   - take: what came, to which UDP port of the service.
+    ///   - accept: gets each connection, the service port it came to, and the address that the client called.
+    ///   - take: gets each datagram, with the service's UDP port it came to.
     public func start(
         accept: @escaping (any Channel, _ port: UInt16, _ called: SocketAddress) -> Void,
         take: @escaping (DatagramListener, DatagramListener.Arrival, _ port: UInt16) -> Void = { _, _, _ in }
@@ -101,7 +100,8 @@ public final class RedirectDiversion {
         }
         let listeners = self.configuration.ports.map { port in
             self.listen { channel in
-                // Nobody may call a listener itself: neither this agent in a circle, nor others past the namespace's rules.
+                // A client that calls the listener itself is refused: it could be this agent in a loop, or bypass the
+                // namespace's rules.
                 guard let called = Self.originalDestination(of: channel) else { return Self.refuse(channel) }
                 accept(channel, port, called)
             }
@@ -135,7 +135,7 @@ public final class RedirectDiversion {
         }
     }
 
-    /// By a reset: SO_LINGER with no time.
+    /// Resets the connection: SO_LINGER with a time of 0.
     private static func refuse(_ channel: any Channel) {
         (channel as? any SocketOptionProvider)?.setSoLinger(linger(l_onoff: 1, l_linger: 0))
             .assumeIsolated().whenFailure { _ in }
@@ -160,21 +160,21 @@ public final class RedirectDiversion {
         self.rules = rules
     }
 
-    /// New connections to exactly these ports are redirected from now on, when this returns. What is in the diversion lives on,
-    /// also where the set is empty: the table that translates it goes with the last of them.
+    /// From this call's return, new connections to exactly these ports are redirected. Connections redirected before
+    /// continue, even if `ports` is empty: the table that translates them is removed only after the last of them has ended.
     public func divert(_ ports: DivertedPorts) throws(DiversionError) {
         guard let rules = self.rules, let nftables = self.nftables else {
             throw DiversionError("Nothing can be diverted: the listeners aren't there.")
         }
         guard ports != self.diverted else { return }
         if self.isTableThere {
-            // What came to the original in between is not ended when its port comes back.
+            // Connections opened to the original while its port wasn't redirected aren't reset when the port is redirected again.
             let keeps = !self.rejected.isSubset(of: ports.tcp)
             do throws(DiversionError) {
                 try nftables.run((keeps ? rules.keepOriginals : []) + rules.renew(ports), "changing the ports")
                 if keeps { self.rejected = [] }
             } catch {
-                // Should the table have gone, it is made anew.
+                // If another program removed the table, make it again.
                 guard !ports.isEmpty else { throw error }
                 try nftables.run(rules.create(diverting: ports), "making the table")
                 self.rejected = []
@@ -194,7 +194,7 @@ public final class RedirectDiversion {
         if ports.isEmpty { self.removeTableSoon() } else { self.renewFromTimeToTime() }
     }
 
-    /// The loop that accepts does it: where it hangs, the kernel forgets the ports.
+    /// Renewed by the loop that accepts the connections: if it hangs, the kernel's redirection expires.
     private func renewFromTimeToTime() {
         self.renewal = Ticker(self.eventLoop, every: Self.renewEvery) { [weak self] in
             self?.renew()
@@ -221,7 +221,8 @@ public final class RedirectDiversion {
         self.lastProblem = nil
     }
 
-    /// With the last rule that tracks connections, the kernel would forget how to translate those that are open.
+    /// The table stays while redirected connections are open: without a rule that tracks connections, the kernel would
+    /// forget how to translate them.
     private func removeTableSoon() {
         guard self.isTableThere else { return }
         self.removeTableIfUnused()
@@ -247,12 +248,12 @@ public final class RedirectDiversion {
         do throws(DiversionError) {
             try nftables.run(rules.delete, "removing the table")
         } catch {
-            // Gone already, with its namespace for one.
+            // It may be gone already, for example with its namespace.
             self.configuration.log?.debug("the diversion's table can't be removed: \(error)")
         }
     }
 
-    /// Somebody is connected by way of a listener, or is about to be.
+    /// Whether a redirected connection is open or being opened.
     private var isInUse: Bool {
         do throws(DiversionError) {
             let diagnosis = try SocketDiagnosis()
@@ -268,14 +269,14 @@ public final class RedirectDiversion {
 
     // MARK: The original's connections
 
-    /// How many connections are open to the original on these ports, but for the agent's own.
+    /// The number of connections that are open to the original on these ports, except the agent's own.
     public func originalConnections(on ports: Set<UInt16>) -> Int {
         (try? self.originals(on: ports, SocketDiagnosis()).count) ?? 0
     }
 
-    /// Ends what was open to the original on these ports, at both ends.
+    /// Ends the connections that are open to the original on these ports, at both ends.
     ///
-    /// - Returns: how many; nil: this kernel can't, and each ends with the next packet of its client.
+    /// - Returns: how many; nil if this kernel can't, so that each ends with its client's next packet.
     public func endOriginalConnections(on ports: Set<UInt16>) -> Int? {
         var count = 0
         do throws(DiversionError) {
@@ -296,8 +297,8 @@ public final class RedirectDiversion {
         return count
     }
 
-    /// Only its own two programs can end a connection of Multipath TCP. A third one can end its subflows, of which the two aren't
-    /// told.
+    /// Only the two endpoints can end a Multipath TCP connection. Other programs can end its subflows only, and the
+    /// endpoints aren't told of that.
     private func warnOfSubflows(_ count: Int) {
         guard count > 0 else { return }
         self.configuration.log?.warning(
@@ -321,14 +322,14 @@ public final class RedirectDiversion {
         }
     }
 
-    /// The service's ends of them.
+    /// The service's ends of the connections to the original.
     private func originals(
         on ports: Set<UInt16>,
         _ diagnosis: borrowing SocketDiagnosis
     ) throws(DiversionError) -> [SocketDiagnosis.Socket] {
         var result: [SocketDiagnosis.Socket] = []
         for port in ports.sorted() {
-            // The agent's own connections, by the end that isn't marked.
+            // The agent's own connections: only the agent's ends are marked, so the service's ends are found by them.
             var own: Set<[SocketDiagnosis.End]> = []
             for socket in try diagnosis.sockets(.remote, port) where socket.mark == Self.mark {
                 own.insert([socket.remote, socket.local])
@@ -343,13 +344,13 @@ public final class RedirectDiversion {
         return result
     }
 
-    /// Closes the listeners, and removes the table at once; where redirected connections are still open, it goes with the
-    /// process, which ends them: how to translate their last packet must be known until then.
+    /// Closes the listeners and removes the table. If redirected connections are still open, the table stays until the
+    /// process ends, which ends them, because the kernel must be able to translate their last packets.
     public func close() {
         self.renewal?.cancel()
         self.removal?.cancel()
         self.diverted = DivertedPorts()
-        // What was to be looked for later is looked for now, or it would stay.
+        // The sweeps that are still scheduled are done now.
         let ports = self.flowSweep.finish()
         if !ports.isEmpty { self.forgetFlows(of: ports) }
         self.listening.close()

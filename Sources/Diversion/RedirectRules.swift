@@ -1,7 +1,7 @@
 #if os(Linux)
 import CNetlink
 
-/// What the kernel is told. In nft(8)'s language:
+/// The rules for the kernel, in nft(8)'s language:
 ///
 ///     table inet kl_… {
 ///         flags owner
@@ -29,26 +29,26 @@ import CNetlink
 ///         }
 ///     }
 ///
-/// One table, which only the netlink socket that made it may change and which the kernel removes with that socket, whatever
-/// ends its process (`flags owner`).
+/// Only the netlink socket that created the table may change it, and the kernel removes the table with the socket, however
+/// the process ends (`flags owner`).
 ///
-/// The port alone is translated (`dnat to :PORT`). `redirect` would change the address too, within the namespace to the
-/// loopback's: a client that is bound to a device, or calls a link-local address, can't reach that.
+/// Only the port is translated (`dnat to :PORT`). `redirect` would also change the address, for clients in the namespace to
+/// the loopback's, which a client that is bound to a device or calls a link-local address can't reach.
 struct RedirectRules: Equatable {
     typealias Step = NFTablesMessage
     private typealias Part = NFTablesExpression
 
-    /// Of the table: `kl_` and a random word, so that another agent's can't be in the way.
+    /// The table's name: `kl_` and a random word, so that it can't collide with another agent's.
     var table: String
-    /// Service port to listener's port, of TCP and of UDP.
+    /// From service port to listener port, for TCP and for UDP.
     var listeners: [UInt16: UInt16]
     var datagramListeners: [UInt16: UInt16] = [:]
-    /// Connections over the loopback are redirected too.
+    /// Whether connections over the loopback are redirected, too.
     var includesLoopback: Bool
-    /// Of the agent's own connections, which pass.
+    /// The mark of the agent's own connections, which aren't redirected.
     var mark: UInt32
 
-    /// A port is redirected while it is in the set; each stays in it for so long, and no longer than someone renews it. †
+    /// A port is redirected while it is in the set. It expires after this time unless it is renewed. †
     static let lifetimeSeconds = 10
 
     private static let live = NFTablesSet(name: "live", id: 1, lifetimeSeconds: Self.lifetimeSeconds)
@@ -63,9 +63,10 @@ struct RedirectRules: Equatable {
 
     private var hasDatagrams: Bool { !self.datagramListeners.isEmpty }
 
-    /// The table anew with these ports, in one transaction, whether or not there was one.
+    /// Creates the table with these ports in one transaction, replacing an existing one.
     ///
-    /// `dstnat` is -100: just after it in prerouting and just before it in output, a service mesh's rules come first.
+    /// `dstnat` is -100. The priorities are just after it in prerouting and just before it in output, so that a service
+    /// mesh's rules come first.
     func create(diverting ports: DivertedPorts) -> [Step] {
         var steps: [Step] = [.addTable(self.table), .deleteTable(self.table), .addTable(self.table)]
         steps += [
@@ -98,8 +99,8 @@ struct RedirectRules: Equatable {
                 ],
         ]
         if self.hasDatagrams {
-            // A flow is translated as its first packet was: that of a client which the kernel knows already is made to
-            // forget (`ConnectionTracking`).
+            // Only a flow's first packet is matched. A flow that the kernel already tracks must be forgotten first
+            // (`ConnectionTracking`).
             rules.append(
                 Self.isUDP
                     + [
@@ -123,7 +124,7 @@ struct RedirectRules: Equatable {
     private var trackedRules: [Step] {
         var steps: [Step] = []
         if self.hasDatagrams {
-            // Nobody calls a listener itself.
+            // Clients must not use the listeners directly.
             let ports = Set(self.datagramListeners.values)
             // IPS_DST_NAT.
             let isTranslated = [Part.connection(NFT_CT_STATUS)] + Self.hasBit(IPS_DST_NAT.rawValue)
@@ -139,7 +140,7 @@ struct RedirectRules: Equatable {
         return steps + [.addRule(self.table, Self.tracked, isEstablished + [.accept])]
     }
 
-    /// Exactly these ports, for another lifetime: what is in the set isn't renewed by adding it again.
+    /// Sets exactly these ports with a new lifetime. The set is flushed first, since adding an existing element doesn't renew it.
     func renew(_ ports: DivertedPorts) -> [Step] {
         [Self.live.flush(self.table)] + (self.hasDatagrams ? [Self.liveDatagrams.flush(self.table)] : [])
             + self.fill(ports)
@@ -149,8 +150,8 @@ struct RedirectRules: Equatable {
         Self.live.fill(self.table, ports.tcp) + Self.liveDatagrams.fill(self.table, ports.udp)
     }
 
-    /// For a kernel without SOCK_DESTROY: what is open to the original ends with the next packet of its client. The table's
-    /// other rules don't see it, since it was translated by none.
+    /// For a kernel without SOCK_DESTROY: connections to the original are reset at their client's next packet. They aren't
+    /// translated, so the table's other rules don't match them.
     ///
     ///     chain ending {
     ///         type filter hook input priority 0
@@ -160,7 +161,7 @@ struct RedirectRules: Equatable {
     ///         tcp dport @live tcp dport { 8080 } tcp flags & (syn|rst) == 0 reject with tcp reset
     ///     }
     ///
-    /// Only while a port is redirected: once that has run out, what comes is new and the original's.
+    /// Only while a port is in `live`: once it has expired, its connections are new ones to the original.
     func rejectOriginals(on ports: Set<UInt16>) -> [Step] {
         let set = NFTablesSet.unnamed(id: 7, count: ports.count)
         let isNeither: [Part] = [.payload(.flags), .masked([0x06]), .isEqual([0])]
@@ -174,7 +175,7 @@ struct RedirectRules: Equatable {
             + [.addRule(self.table, Self.ending, rule)]
     }
 
-    /// Undoes it.
+    /// Undoes `rejectOriginals`.
     var keepOriginals: [Step] { [.deleteChain(self.table, Self.ending)] }
 
     var delete: [Step] { [.deleteTable(self.table)] }
@@ -204,12 +205,12 @@ struct RedirectRules: Equatable {
         [.masked(Self.native(bit)), .isOther(than: Self.native(UInt32(0)))]
     }
 
-    /// What the kernel loads of its own numbers stands in the register as in its memory.
+    /// The kernel loads its own numbers into the register in host byte order.
     private static func native(_ number: UInt32) -> [UInt8] { withUnsafeBytes(of: number) { Array($0) } }
 }
 
 extension NFTablesExpression {
-    /// A field of TCP's header; the ports are where UDP has them too.
+    /// A field of the TCP header; UDP has its ports at the same offsets.
     fileprivate enum Field {
         case destinationPort
         case flags

@@ -7,20 +7,20 @@ import Glibc
 import Musl
 #endif
 
-/// The TCP sockets of this network namespace, as sock_diag(7) tells them, and their end.
+/// Lists and ends TCP sockets of this network namespace through sock_diag(7).
 struct SocketDiagnosis: ~Copyable {
     struct Socket {
         var local: End
         var remote: End
-        /// SO_MARK; nil where the kernel doesn't tell.
+        /// SO_MARK; nil if the kernel doesn't tell.
         var mark: UInt32?
-        /// A subflow of Multipath TCP: its end isn't that of the connection that two programs have.
+        /// Whether it is a subflow of Multipath TCP: ending it doesn't end the endpoints' connection.
         var isSubflow = false
         fileprivate var family: UInt8
         fileprivate var id: inet_diag_sockid
     }
 
-    /// IPv4 in its mapped form, since a socket for both families tells it so.
+    /// IPv4 addresses are in IPv4-mapped form, as dual-stack sockets report them.
     struct End: Hashable {
         var address: [UInt8]
         var port: UInt16
@@ -34,7 +34,7 @@ struct SocketDiagnosis: ~Copyable {
         static let mappedPrefix: [UInt8] = Array(repeating: 0, count: 10) + [0xFF, 0xFF]
     }
 
-    /// Which port of a socket is asked for.
+    /// Which of a socket's ports to search for.
     enum Side {
         case local
         case remote
@@ -42,7 +42,7 @@ struct SocketDiagnosis: ~Copyable {
 
     private let descriptor: CInt
 
-    /// All states (tcp_states.h) but TIME_WAIT, CLOSE and LISTEN: who has a connection, or is about to.
+    /// All states (tcp_states.h) except TIME_WAIT, CLOSE and LISTEN: connections that are open or being opened.
     private static let liveStates: UInt32 = ((1 << 13) - 2) & ~((1 << 6) | (1 << 7) | (1 << 10))
     private static let pieceSize = 64 * 1_024
 
@@ -63,7 +63,7 @@ struct SocketDiagnosis: ~Copyable {
                 flags: NLM_F_REQUEST | NLM_F_DUMP
             )
             request.1.idiag_states = Self.liveStates
-            // The kernel tells of a subflow's protocol only where this is asked for.
+            // The kernel reports a subflow's protocol only with this extension.
             request.1.idiag_ext = 1 << UInt8(INET_DIAG_INFO - 1)
             switch side {
             case .local: request.1.id.idiag_sport = port.bigEndian
@@ -72,7 +72,7 @@ struct SocketDiagnosis: ~Copyable {
             try self.send(request)
             try self.receive { message, body in
                 guard message == UInt16(SOCK_DIAG_BY_FAMILY), let socket = Socket(body) else { return }
-                // An IPv6 dump may be asked for both: what it isn't of is left to its own.
+                // The IPv6 dump may contain IPv4 sockets, which the IPv4 dump lists.
                 if socket.family == UInt8(family) { result.append(socket) }
             }
         }
@@ -85,7 +85,7 @@ struct SocketDiagnosis: ~Copyable {
         case unsupported
     }
 
-    /// Ends it at both ends, now: its program gets ECONNABORTED, the peer a reset.
+    /// Ends a connection at both ends now: its program gets ECONNABORTED, its peer a reset.
     func destroy(_ socket: Socket) throws(DiversionError) -> Destroyed {
         var request = Self.request(socket.family, type: UInt16(SOCK_DESTROY), flags: NLM_F_REQUEST | NLM_F_ACK)
         request.1.idiag_states = Self.liveStates
@@ -124,9 +124,9 @@ struct SocketDiagnosis: ~Copyable {
         guard sent == bytes.count else { throw Self.error("can't be asked", errno) }
     }
 
-    /// Gives each message of the answer away.
+    /// Passes each message of the answer to `body`.
     ///
-    /// - Returns: the code of the error that ended it; 0: none.
+    /// - Returns: the error code that ended it; 0 if there was none.
     @discardableResult
     private func receive(_ body: (UInt16, UnsafeRawBufferPointer) -> Void) throws(DiversionError) -> CInt {
         var buffer = [UInt8](repeating: 0, count: Self.pieceSize)
@@ -152,7 +152,7 @@ struct SocketDiagnosis: ~Copyable {
 }
 
 extension SocketDiagnosis.Socket {
-    /// Of an `inet_diag_msg` and its attributes.
+    /// Parses an `inet_diag_msg` and its attributes.
     fileprivate init?(_ bytes: UnsafeRawBufferPointer) {
         let size = MemoryLayout<inet_diag_msg>.size
         guard bytes.count >= size else { return nil }
@@ -178,7 +178,7 @@ extension SocketDiagnosis.Socket {
         }
     }
 
-    /// By the name of the protocol above TCP.
+    /// Recognised by the name of the upper-layer protocol.
     private static func isMultipath(_ attributes: UnsafeRawBufferPointer) -> Bool {
         var isMultipath = false
         ConntrackMessage.attributes(attributes) { type, value in
@@ -190,7 +190,7 @@ extension SocketDiagnosis.Socket {
 }
 
 extension SocketDiagnosis.End {
-    /// Four words in network order; IPv4 has the first alone.
+    /// Four words in network order; for IPv4 only the first is used.
     fileprivate init(_ words: (UInt32, UInt32, UInt32, UInt32), _ port: UInt16, isIPv4: Bool) {
         let bytes = withUnsafeBytes(of: words) { Array($0) }
         self.address = isIPv4 ? Self.mappedPrefix + bytes.prefix(4) : bytes

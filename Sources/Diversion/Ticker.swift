@@ -1,6 +1,6 @@
 import NIOCore
 
-/// Does something again and again on its event loop, until it says that it is done, or is cancelled.
+/// Repeats a task on its event loop until the task returns false, or the ticker is cancelled.
 final class Ticker {
     private let eventLoop: any EventLoop
     private let interval: TimeAmount
@@ -8,7 +8,7 @@ final class Ticker {
     private var next: Scheduled<Void>?
     private var isCancelled = false
 
-    /// - Parameter body: whether to go on.
+    /// - Parameter body: the task; it returns whether to go on.
     init(_ eventLoop: any EventLoop, every interval: TimeAmount, _ body: @escaping () -> Bool) {
         self.eventLoop = eventLoop
         self.interval = interval

@@ -1,19 +1,19 @@
 #if os(Linux)
 import NIOCore
 
-/// An IP packet with an ICMP message "port unreachable", and in it the head of the datagram that it is about.
+/// An IP packet with an ICMP "port unreachable" message, which quotes the headers of the datagram in question.
 ///
-/// With no options and no payload of the datagram's: a receiver finds its socket by addresses and ports.
+/// It has no options and none of the datagram's payload: the receiver finds its socket by addresses and ports.
 struct UnreachableMessage: Equatable {
     /// 4 bytes or 16, in network order.
     let client: [UInt8]
     let clientPort: UInt16
     let called: [UInt8]
     let calledPort: UInt16
-    /// Of the datagram's payload.
+    /// The size of the datagram's payload.
     let size: Int
 
-    /// nil: no two addresses of one family, or no port.
+    /// nil if the addresses aren't of one family, or a port is missing.
     init?(client: SocketAddress, called: SocketAddress, size: Int) {
         self.client = RedirectDiversion.address(client)
         self.called = RedirectDiversion.address(called)
@@ -35,7 +35,7 @@ struct UnreachableMessage: Equatable {
         message += [0, 0, 0, 0] + datagram
         var summed = message
         if self.isIPv6 {
-            // RFC 8200 §8.1: addresses, length and next header are summed, too.
+            // RFC 8200 §8.1: the checksum includes addresses, length and next header.
             summed = self.called + self.client + Self.words([0, Self.length(message.count), 0, 58]) + message
         }
         let sum = Self.checksum(summed)
@@ -45,7 +45,7 @@ struct UnreachableMessage: Equatable {
         return self.header(kind, from: self.called, to: self.client, Self.length(message.count)) + message
     }
 
-    /// - Parameter length: of what comes behind it.
+    /// - Parameter length: of what follows the header.
     private func header(_ kind: UInt8, from source: [UInt8], to destination: [UInt8], _ length: UInt16) -> [UInt8] {
         if self.isIPv6 { return [0x60, 0, 0, 0] + Self.words([length]) + [kind, 64] + source + destination }
         var header: [UInt8] = [0x45, 0] + Self.words([Self.length(20 + Int(length)), 0, 0]) + [64, kind, 0, 0]
@@ -62,7 +62,7 @@ struct UnreachableMessage: Equatable {
         words.flatMap { [UInt8($0 >> 8), UInt8(truncatingIfNeeded: $0)] }
     }
 
-    /// RFC 1071; of an even number of bytes.
+    /// RFC 1071, for an even number of bytes.
     static func checksum(_ bytes: [UInt8]) -> UInt16 {
         var sum: UInt32 = 0
         for (offset, byte) in bytes.enumerated() { sum += offset % 2 == 0 ? UInt32(byte) << 8 : UInt32(byte) }
