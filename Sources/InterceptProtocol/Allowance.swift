@@ -1,6 +1,6 @@
 public import NIOCore
 
-/// So much at once, and one more each interval from then on (a token bucket).
+/// A token bucket: it starts full with `atOnce` tokens, and gets one more each interval.
 public struct Allowance: Sendable {
     private let atOnce: Int64
     private let interval: TimeAmount
@@ -24,6 +24,6 @@ public struct Allowance: Sendable {
         return true
     }
 
-    /// When there is one again, after a refusal.
+    /// When there is a token again, after a refusal.
     public var next: NIODeadline { (self.filledAt ?? .now()) + self.interval }
 }

@@ -1,6 +1,6 @@
 public import NIOCore
 
-/// A client's address and port, as raw bits: it crosses the tunnel, and no socket is opened to it.
+/// A client's address and port as raw bits: it is only sent through the tunnel, and no socket is opened to it.
 public struct ClientAddress: Hashable, Sendable {
     public let isIPv6: Bool
     /// The first 64 bits of an IPv6 address, and 0 for IPv4.
@@ -23,7 +23,7 @@ public struct ClientAddress: Hashable, Sendable {
         self.port = port
     }
 
-    /// An address that has none, as a Unix socket's, is 0.0.0.0. An IPv4 client of an IPv6 socket is an IPv4 client.
+    /// An address without an IP, such as a Unix socket's, becomes 0.0.0.0. An IPv4 client of an IPv6 socket counts as IPv4.
     public init(_ address: SocketAddress?) {
         switch address {
         case .v4(let address):
@@ -48,12 +48,12 @@ public struct ClientAddress: Hashable, Sendable {
         }
     }
 
-    /// No client's: the stream is the sidecar's probe of the way to a local server (PROTOCOL, probe).
+    /// Stands for no client: the stream is the sidecar's probe of the way to a local server (PROTOCOL, probe).
     public static let unspecified = ClientAddress(ipv4: 0, port: 0)
 
     public var isUnspecified: Bool { self.high == 0 && self.low == 0 && self.port == 0 }
 
-    /// nil: not all of it is there.
+    /// nil if the bytes are incomplete.
     init?(isIPv6: Bool, from bytes: inout ByteBuffer) {
         if isIPv6 {
             guard let (high, low, port) = bytes.readMultipleIntegers(as: (UInt64, UInt64, UInt16).self) else {

@@ -1,6 +1,6 @@
 public import NIOCore
 
-/// How an intercepted connection's stream begins: which port a client called, and who it is.
+/// The beginning of an intercepted connection's stream: which port a client called, and the client's address.
 public struct ConnectionHeader: Hashable, Sendable {
     public var transport: Transport
     public var servicePort: UInt16
@@ -33,7 +33,7 @@ public struct ConnectionHeader: Hashable, Sendable {
         case unsupported
     }
 
-    /// Takes a header if all of it is there, else nothing. What is unsupported shows as soon as its byte has come.
+    /// Takes a complete header from `bytes`, otherwise nothing. An unsupported value is reported as soon as its byte is there.
     public static func parse(_ bytes: inout ByteBuffer) -> Parsed {
         var rest = bytes
         guard let version: UInt8 = rest.readInteger() else { return .needsMore }

@@ -6,10 +6,10 @@ import FoundationEssentials
 import Foundation
 #endif
 
-/// What one message from the peer turned out to be.
+/// The result of decoding one message from the peer.
 enum DecodedControlMessage: Equatable {
     case message(ControlMessage)
-    /// Well-formed, but with a value that isn't known or is out of range: the peer is told so, and the stream goes on.
+    /// Well-formed, but with an unknown or out-of-range value: the peer gets this failure, and the stream goes on.
     case refused(ControlMessage.Failure)
 }
 
@@ -32,13 +32,13 @@ extension DecodedControlMessage {
         }
     }
 
-    /// The path's keys are our own, never the peer's words.
+    /// The path's keys are names of this protocol, never the peer's text.
     private static func name(_ path: [any CodingKey]) -> String {
         path.last { $0.intValue == nil }.map { "'\($0.stringValue)'" } ?? "value"
     }
 }
 
-/// Only the keys that belong to the message's type are looked at: a later version may give the others any meaning.
+/// Only the keys of the message's type are read: a later version may use the others for anything.
 extension DecodedControlMessage: Decodable {
     typealias Key = ControlMessage.Key
 
@@ -54,7 +54,7 @@ extension DecodedControlMessage: Decodable {
             let code = try values.string(.code) ?? ""
             let failure = ControlMessage.Failure(
                 generation: try values.number(.generation),
-                // A code of a later version is still a failure.
+                // A code of a later version still means a failure.
                 code: ControlMessage.Failure.Code(rawValue: code) ?? .internal,
                 reason: try values.string(.reason)?.printable ?? "",
                 holder: try values.string(.holder)?.printable,
@@ -87,7 +87,7 @@ extension DecodedControlMessage: Decodable {
             workspace: try values.string(.workspace)?.printable ?? "",
             ports: []
         )
-        // All kinds first: a message of wrong kinds is an error, whatever else is wrong with it.
+        // Decode all values first: one of a wrong kind is a protocol error, even if another value would be refused.
         let ports = try values.decode([RawPort].self, forKey: .ports)
         let onUnavailable = try values.string(.onUnavailable)
         let drainSeconds = try values.number(.drainSeconds)
@@ -119,7 +119,7 @@ extension DecodedControlMessage: Decodable {
         }
     }
 
-    /// What a later version may have put in that has no meaning here is as good as no answer.
+    /// Answers that this version doesn't understand are skipped, as if there were none.
     private static func probed(_ values: KeyedDecodingContainer<Key>) throws -> ControlMessage.Probed {
         var probed = ControlMessage.Probed(id: try values.requiredNumber(.id), answers: [:])
         for raw in try values.decode([RawAnswer].self, forKey: .answers) {
@@ -159,7 +159,7 @@ extension DecodedControlMessage: Decodable {
     }
 }
 
-/// Numbers as they come, before their range is looked at.
+/// Numbers as received, before their range is checked.
 private struct RawPort: Decodable {
     let service: UInt64
     let transport: String?
@@ -187,7 +187,7 @@ private struct RefusedValue: Error {
     init(_ reason: String) { self.reason = reason }
 }
 
-/// An absent key is nil; JSON's null is a value of a wrong kind.
+/// An absent key gives nil; JSON's null is a value of a wrong kind.
 extension KeyedDecodingContainer<ControlMessage.Key> {
     fileprivate func string(_ key: Key) throws -> String? {
         self.contains(key) ? try self.decode(String.self, forKey: key) : nil
@@ -202,7 +202,7 @@ extension KeyedDecodingContainer<ControlMessage.Key> {
     }
 
     fileprivate func requiredNumber(_ key: Key) throws -> UInt64 {
-        // A negative or broken number, or one that is too great, is some other error than a wrong kind.
+        // A negative, fractional or too large number isn't an error of kind, and gets a message of its own.
         let notInteger = ControlError("a control message whose '\(key.rawValue)' is no integer from 0 to 2^53 - 1")
         let number: UInt64
         do {

@@ -6,23 +6,23 @@ import FoundationEssentials
 import Foundation
 #endif
 
-/// u32 length, then one JSON object.
+/// On the wire: a u32 length, then one JSON object.
 extension ControlMessage {
-    /// The greatest message that is taken or sent.
+    /// The largest message that is accepted or sent.
     public static let maxByteCount = 64 * 1_024
 
-    /// Every integer up to it is exact in every JSON implementation.
+    /// 2^53 - 1: integers up to it are exact in every JSON implementation.
     static let greatestNumber: UInt64 = 1 << 53 - 1
 
-    /// Appends the message with its length. Our own strings are held to the limits that the peer holds them to.
+    /// Appends the message with its length. Strings are cut to the limits that the peer enforces.
     ///
-    /// - Returns: false, and nothing is appended, if it is over 64 KiB: a `start` with far more than
+    /// - Returns: false, with nothing appended, if the message is over 64 KiB: a `start` with far more than
     ///   `Start.maxPortCount` ports.
     @discardableResult
     public func encode(into output: inout ByteBuffer) -> Bool {
         let encoder = JSONEncoder()
         encoder.outputFormatting = [.sortedKeys, .withoutEscapingSlashes]
-        // Strings, booleans and integers: there is nothing in it that can't be encoded.
+        // Encoding can't fail: there are only strings, booleans and integers.
         guard let json = try? encoder.encode(Wire(message: self)), json.count <= Self.maxByteCount else { return false }
         output.writeInteger(UInt32(json.count))
         output.writeBytes(json)
@@ -30,7 +30,7 @@ extension ControlMessage {
     }
 }
 
-/// Not `ControlMessage` itself, so that how it is written stays in this file.
+/// A type of its own, so that the encoding stays private to this file.
 private struct Wire: Encodable {
     let message: ControlMessage
 

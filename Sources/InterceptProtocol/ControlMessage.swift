@@ -1,4 +1,4 @@
-/// What the two agents say to each other on stream 0 (PROTOCOL, control messages).
+/// The messages between the two agents on stream 0 (PROTOCOL, control messages).
 public enum ControlMessage: Equatable, Sendable {
     // Workspace to sidecar
     case start(Start)
@@ -26,7 +26,7 @@ public enum ControlMessage: Equatable, Sendable {
         public var proxyProtocol: ProxyProtocol?
         public var takeover = false
 
-        /// So many fit into a message, and far more than a service has.
+        /// This many fit into a message, and it is far more than a service has.
         public static let maxPortCount = 1_024
 
         public init(generation: UInt64, workspace: String, ports: [Port]) {
@@ -46,9 +46,9 @@ public enum ControlMessage: Equatable, Sendable {
         }
     }
 
-    /// Open a stream for each of these ports, as for a client, and tell how the workspace answered.
+    /// Asks the sidecar to open a stream for each of these ports, as for a client, and to report the workspace's answers.
     public struct Probe: Equatable, Sendable {
-        /// Chosen by the workspace, echoed.
+        /// Chosen by the workspace, and repeated in the answer.
         public var id: UInt64
         public var ports: [Port]
 
@@ -60,7 +60,7 @@ public enum ControlMessage: Equatable, Sendable {
 
     public struct Probed: Equatable, Sendable {
         public var id: UInt64
-        /// A port without an answer isn't among them.
+        /// Ports without an answer are left out.
         public var answers: [Port: Answer]
 
         public init(id: UInt64, answers: [Port: Answer]) {
@@ -78,11 +78,11 @@ public enum ControlMessage: Equatable, Sendable {
         }
 
         public var generation: UInt64?
-        /// The one of the `probe` that failed.
+        /// The `id` of the `probe` that failed.
         public var id: UInt64?
         public var code: Code
         public var reason: String
-        /// Who holds the intercept, and since when (RFC 3339, UTC), where the code is `busy`.
+        /// For `busy`: the workspace that holds the service, and since when (RFC 3339, UTC).
         public var holder: String?
         public var since: String?
 
@@ -103,7 +103,7 @@ public enum ControlMessage: Equatable, Sendable {
         }
     }
 
-    /// How the intercept is doing. Headers and answers aren't in the bytes.
+    /// The intercept's counts. Headers and answers aren't included in the bytes.
     public struct Status: Equatable, Sendable {
         public var open: UInt64
         public var total: UInt64
@@ -126,7 +126,7 @@ public enum Transport: String, Codable, Sendable, CaseIterable {
     case tcp
     case udp
 
-    /// What comes after a port's number: nothing for TCP.
+    /// The text after a port's number: empty for TCP.
     public var suffix: String { self == .udp ? "/udp" : "" }
 }
 
@@ -141,13 +141,13 @@ extension ControlMessage.Port: Comparable {
     }
 }
 
-/// What a client gets when the workspace can't answer.
+/// What clients get while the workspace can't serve them.
 public enum OnUnavailable: String, Sendable, CaseIterable {
     case original
     case refuse
 }
 
-/// Who answers health probes.
+/// Which side answers health probes.
 public enum Probes: String, Sendable, CaseIterable {
     case original
     case workspace
@@ -158,7 +158,7 @@ public enum ProxyProtocol: String, Sendable, CaseIterable {
     case v2
 }
 
-/// What came on stream 0 isn't a control message: the connection closes with CONTROL_ERROR.
+/// The bytes on stream 0 aren't a valid control message: the connection is closed with CONTROL_ERROR.
 public struct ControlError: Error, Equatable, CustomStringConvertible {
     public let description: String
 

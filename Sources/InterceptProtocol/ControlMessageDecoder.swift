@@ -1,26 +1,27 @@
 public import NIOCore
 
-/// Cuts stream 0 into messages.
+/// Splits stream 0 into messages.
 public struct ControlMessageDecoder: Sendable {
     private var pending = ByteBuffer()
     private var failure: ControlError?
 
     public init() {}
 
-    /// Takes what came. It keeps all of it until `next()` is called: read a bounded piece, then call that until it needs
-    /// more.
+    /// Adds received bytes, all of which are kept until `next()` is called. So read a bounded piece, then call `next()`
+    /// until it needs more.
     public mutating func append(_ bytes: ByteBuffer) {
         if self.failure == nil { self.pending.writeImmutableBuffer(bytes) }
     }
 
     public enum Next: Equatable, Sendable {
         case message(ControlMessage)
-        /// To be answered with this failure; the stream goes on.
+        /// Send this failure to the peer; the stream goes on.
         case refused(ControlMessage.Failure)
         case needsMore
     }
 
-    /// The next message, if all of it is there. An error is the stream's end: it is thrown again from then on.
+    /// The next message, if it is complete. After an error the stream is unusable: the error is thrown again by each
+    /// further call.
     public mutating func next() throws(ControlError) -> Next {
         if let failure = self.failure { throw failure }
         do throws(ControlError) {
@@ -50,8 +51,8 @@ public struct ControlMessageDecoder: Sendable {
         return json
     }
 
-    /// Not after each message: moving what is left would make many small messages in one piece cost their square. What a
-    /// large piece took is given back.
+    /// Called when no complete message is left, not after each one: moving the rest each time would cost quadratic time for
+    /// many small messages in one piece. It also frees the memory of a large piece.
     private mutating func compact() {
         guard self.pending.readerIndex > 0 else { return }
         var rest = ByteBuffer()

@@ -1,4 +1,4 @@
-/// A port of the service goes to one place: of two flags for it neither is right.
+/// Each port of the service may be given only once, as two flags for one port contradict each other.
 extension Flags {
     public static func checkDistinct(_ mappings: [PortMapping]) throws(FlagError) {
         try Self.checkDistinct(mappings, by: \.service)

@@ -1,11 +1,11 @@
-/// A flag's value that can't be read: what is wrong, and how it should look.
+/// A flag's value is invalid: what is wrong, and how it should look.
 public struct FlagError: Error, Equatable, CustomStringConvertible {
     public let description: String
 
     public init(_ description: String) { self.description = description }
 }
 
-/// Text of flags that both agents and the CLI read.
+/// Parses flags that the agents and the CLI share.
 public enum Flags {
     /// 1 to 65535.
     public static func port(_ text: Substring) throws(FlagError) -> UInt16 {
@@ -15,7 +15,7 @@ public enum Flags {
         return port
     }
 
-    /// Colons part the pieces, but not within the brackets of an IPv6 address, which are taken off.
+    /// Splits at colons, except within the brackets of an IPv6 address, which are removed.
     public static func pieces(_ text: String) throws(FlagError) -> [Substring] {
         var pieces: [Substring] = []
         var rest = text[...]
@@ -41,7 +41,7 @@ public enum Flags {
         }
     }
 
-    /// What stands before `/tcp` or `/udp`, and which it is; without either it is TCP.
+    /// Splits off `/tcp` or `/udp`; without either it is TCP.
     public static func transport(_ text: String) throws(FlagError) -> (body: String, transport: Transport) {
         guard let slash = text.lastIndex(of: "/") else { return (text, .tcp) }
         guard let transport = Transport(rawValue: String(text[text.index(after: slash)...])) else {
@@ -50,7 +50,7 @@ public enum Flags {
         return (String(text[..<slash]), transport)
     }
 
-    /// `HOST:PORT`, where port 0 means any free one if that is allowed.
+    /// `HOST:PORT`; port 0, if allowed, means any free one.
     public static func endpoint(_ text: String, zeroAllowed: Bool = false) throws(FlagError) -> Endpoint {
         let pieces = try Self.pieces(text)
         guard pieces.count == 2, !pieces[0].isEmpty else {
@@ -62,7 +62,7 @@ public enum Flags {
         return Endpoint(host: String(pieces[0]), port: try Self.port(pieces[1]))
     }
 
-    /// `10m`, `6s`, `500ms`, `1h`, as milliseconds.
+    /// Parses `10m`, `6s`, `500ms`, `1h` into milliseconds.
     public static func milliseconds(_ text: String) throws(FlagError) -> Int64 {
         let digits = text.prefix { $0.isASCII && $0.isNumber }
         let factor: Int64? =
@@ -96,7 +96,7 @@ public struct Endpoint: Hashable, Sendable, CustomStringConvertible {
     }
 }
 
-/// A workspace's `--map`: which local address answers for a service's port.
+/// A workspace's `--map`: the local address that serves one of the service's ports.
 public struct PortMapping: Hashable, Sendable {
     public var service: ControlMessage.Port
     public var target: Endpoint
@@ -106,7 +106,7 @@ public struct PortMapping: Hashable, Sendable {
         self.target = Endpoint(host: host, port: port)
     }
 
-    /// `8080:3000`, `8080` for the same port, `8080:HOST:3000` for another machine, `/udp` after any of them.
+    /// `8080:3000`, `8080` for the same port, `8080:HOST:3000` for another machine; each may end in `/udp`.
     public init(_ text: String) throws(FlagError) {
         let (body, transport) = try Flags.transport(text)
         let pieces = try Flags.pieces(body)
@@ -125,16 +125,16 @@ public struct PortMapping: Hashable, Sendable {
     }
 }
 
-/// A sidecar's `--service-port`: a port of the service, and where the original answers.
+/// A sidecar's `--service-port`: a port of the service, and the original's address.
 public struct ServicePort: Hashable, Sendable {
     public var port: UInt16
     public var transport: Transport
     public var upstream: Endpoint
 
-    /// As control messages name it.
+    /// The port as control messages name it.
     public var service: ControlMessage.Port { ControlMessage.Port(service: self.port, transport: self.transport) }
 
-    /// `8080:127.0.0.1:21090`, or `8080` where the original listens on the same port of this host; `/udp` after either.
+    /// `8080:127.0.0.1:21090`, or `8080` if the original listens on the same port of this host; either may end in `/udp`.
     public init(_ text: String) throws(FlagError) {
         let (body, transport) = try Flags.transport(text)
         let pieces = try Flags.pieces(body)
@@ -152,9 +152,9 @@ public struct ServicePort: Hashable, Sendable {
     }
 }
 
-/// `--carrier`: by which way a sidecar is dialled.
+/// `--carrier`: how a sidecar is dialled.
 public enum CarrierChoice: String, Sendable, CaseIterable {
-    /// By its addresses, over UDP and TCP at once, and where they can't be reached by the environment's command.
+    /// At its addresses, over UDP and TCP at once; if these can't be reached, with the environment's command.
     case auto
     case udp
     case tcp
@@ -167,14 +167,14 @@ public enum CarrierChoice: String, Sendable, CaseIterable {
         self = choice
     }
 
-    /// For a sentence: "auto, udp, tcp or exec".
+    /// For use in a sentence: "auto, udp, tcp or exec".
     public static var names: String {
         let names = self.allCases.map(\.rawValue)
         return names.dropLast().joined(separator: ", ") + (names.last.map { " or \($0)" } ?? "")
     }
 }
 
-/// A workspace's `--sidecar`: whom to dial, and how.
+/// A workspace's `--sidecar`: which sidecar to dial, and how.
 public struct SidecarAddress: Hashable, Sendable {
     public enum Carrier: Hashable, Sendable {
         case tcp(Endpoint)
@@ -183,7 +183,7 @@ public struct SidecarAddress: Hashable, Sendable {
         case exec([String])
     }
 
-    /// As text: what a key is, another module knows.
+    /// As text, since this module doesn't know the key type.
     public var publicKey: String
     public var carrier: Carrier
 

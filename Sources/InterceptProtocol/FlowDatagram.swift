@@ -2,9 +2,9 @@ public import NIOCore
 
 /// One DATAGRAM of a UDP service (PROTOCOL, UDP services): flow number, kind, body.
 public enum FlowDatagram: Equatable, Sendable {
-    /// Kind 0, either way: a payload of a flow that the other side knows.
+    /// Kind 0, in both directions: a payload of a flow that the receiver knows.
     case payload(flow: UInt64, ByteBuffer)
-    /// Kind 1, from the sidecar: whose flow it is, and a payload of it.
+    /// Kind 1, from the sidecar: the flow's header, with a payload.
     case opening(flow: UInt64, ConnectionHeader, ByteBuffer)
     /// Kind 2, from the workspace.
     case notice(flow: UInt64, FlowNotice)
@@ -18,16 +18,16 @@ public enum FlowDatagram: Equatable, Sendable {
     /// Flow numbers are varints: RFC 9000 §16.
     public static let greatestFlow: UInt64 = (1 << 62) - 1
 
-    /// What parsing gave.
+    /// The result of parsing.
     public enum Parsed: Equatable, Sendable {
         case datagram(FlowDatagram)
-        /// A header of a version, transport or family that isn't known: answered by `.other`.
+        /// The header has an unknown version, transport or family: answered by `.other`.
         case unsupported(flow: UInt64)
-        /// Too short, or of another kind: dropped.
+        /// Too short, or of an unknown kind: dropped.
         case malformed
     }
 
-    /// Reads a whole datagram; the payload is what remains, and may be empty.
+    /// Parses a whole datagram; the payload is the rest, and may be empty.
     public static func parse(_ datagram: ByteBuffer) -> Parsed {
         var bytes = datagram
         guard let flow: UInt64 = bytes.readEncodedInteger(strategy: .quic), let kind: UInt8 = bytes.readInteger() else {
@@ -51,7 +51,7 @@ public enum FlowDatagram: Equatable, Sendable {
         }
     }
 
-    /// Nothing is written for a flow number above `greatestFlow`, which no sidecar comes to.
+    /// Writes nothing for a flow number above `greatestFlow`, which no sidecar ever reaches.
     public func write(into bytes: inout ByteBuffer) {
         switch self {
         case .payload(let flow, let payload):
@@ -74,7 +74,7 @@ public enum FlowDatagram: Equatable, Sendable {
         return true
     }
 
-    /// In a buffer of its own.
+    /// The datagram in a buffer of its own.
     public var encoded: ByteBuffer {
         var bytes = ByteBuffer()
         self.write(into: &bytes)
@@ -82,18 +82,18 @@ public enum FlowDatagram: Equatable, Sendable {
     }
 }
 
-/// What a workspace says of a flow.
+/// A workspace's message about a flow.
 public enum FlowNotice: UInt8, Sendable, CaseIterable {
-    /// It knows no such flow: the header again.
+    /// The workspace doesn't know the flow: the sidecar sends the header again.
     case unknown = 0
-    // As an answer of an intercepted connection's: the flow goes to the original.
+    // The same meaning as an `Answer`: the flow goes to the original.
     case refused = 1
     case unmapped = 2
     case timedOut = 3
     case other = 4
-    /// A payload for its client is too large for a datagram: a stream for it, which only a sidecar can open.
+    /// A payload for the client is too large for a datagram: the workspace asks for a stream, which only the sidecar can open.
     case needsStream = 5
 
-    /// The flow goes to the original.
+    /// Whether the flow goes to the original.
     public var isRefusal: Bool { (1...4).contains(self.rawValue) }
 }

@@ -1,6 +1,6 @@
 public import NIOCore
 
-/// When a table's flows are looked through for such as have ended: at the first one's time, which may become an earlier one.
+/// Schedules the check for expired flows of a table, at the time when the first one expires.
 ///
 /// Lives on one event loop.
 public final class FlowExpiry {
@@ -8,10 +8,10 @@ public final class FlowExpiry {
 
     public init() {}
 
-    /// - Parameter next: when the first one ends; nil: there is none.
+    /// - Parameter next: when the first flow expires; nil if there is none.
     public func watch(_ next: NIODeadline?, on eventLoop: any EventLoop, _ look: @escaping () -> Void) {
         guard let next else { return }
-        // Where the first one was used since, the look finds nothing and is put off.
+        // An earlier check stays scheduled: if its flow was used since, it finds nothing and reschedules.
         if let scheduled, scheduled.at <= next { return }
         self.scheduled?.task.cancel()
         let task = eventLoop.assumeIsolated().scheduleTask(deadline: next) { [weak self] in

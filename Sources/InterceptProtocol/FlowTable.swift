@@ -1,16 +1,17 @@
 public import NIOCore
 
-/// Flows by what tells them apart, in the order of their last use: the longest idle one is found at once, and goes first.
+/// A table of flows, each stage ordered by last use, so that the flow idle for longest is found at once and evicted first.
 ///
 /// ```
 ///   asked ── an answer ─▶ answered ── a second exchange ─▶ session
 /// ```
 ///
-/// Senders that forge addresses make flows that nobody answers. Those go before all that were answered, once they have waited
-/// for long, or are half of all: a client that has just asked is waited for. Of the answered ones those with one exchange go
-/// first, as a resolver makes them with each question: they push out no session while sessions are at most half of all.
+/// Senders with spoofed addresses create flows that are never answered. To protect the others, an unanswered flow is
+/// evicted first if it has waited for `answerTime`, or if unanswered flows are half of all; a client that has just sent is
+/// given time. Next come flows with one exchange, as a resolver makes with each query. They push out no session while
+/// sessions are at most half of all flows.
 ///
-/// A list for each stage through the slots of an array: each use moves a flow to its list's end, and nothing is searched.
+/// Each stage is a linked list through the slots of an array: a use moves a flow to the end of its list, without any search.
 public struct FlowTable<Key: Hashable, Flow> {
     private enum Stage: Int, CaseIterable {
         case asked
@@ -24,14 +25,14 @@ public struct FlowTable<Key: Hashable, Flow> {
         let begunAt: NIODeadline
         var usedAt: NIODeadline
         var stage = Stage.asked
-        /// Since the first answer.
+        /// The client has sent again since the first answer.
         var hasAskedAgain = false
-        /// Towards the longest idle one, and towards the one used last.
+        /// The neighbours in the stage's list: used before and after this one.
         var older: Int?
         var newer: Int?
 
-        /// What a payload makes of it. A second exchange is a question after the first answer, with an answer of its own; or, as
-        /// Linux's conntrack has it ("assured", nf_conntrack_proto_udp.c), anything later than 2 s after the first question.
+        /// Advances the stage with a payload. A second exchange is an answer to a payload sent after the first answer; or,
+        /// as in Linux's conntrack ("assured", nf_conntrack_proto_udp.c), any payload later than 2 s after the first.
         mutating func advance(_ isAnswer: Bool, at now: NIODeadline) {
             switch self.stage {
             case .asked: if isAnswer { self.stage = .answered }
@@ -60,8 +61,8 @@ public struct FlowTable<Key: Hashable, Flow> {
     private let times: FlowTimes
 
     /// - Parameters:
-    ///   - atMost: how many are kept; 1 or more.
-    ///   - times: how long one lives without being used.
+    ///   - atMost: the maximum number of flows, at least 1.
+    ///   - times: how long flows live without being used.
     public init(atMost: Int, times: FlowTimes) {
         self.atMost = max(1, atMost)
         self.times = times
@@ -71,7 +72,7 @@ public struct FlowTable<Key: Hashable, Flow> {
 
     public var flows: [Flow] { self.slots.compactMap { $0?.flow } }
 
-    /// When the first one ends, unless it is used.
+    /// When the first flow expires, unless it is used before.
     public var nextExpiry: NIODeadline? { self.nextToEnd?.at }
 
     private var nextToEnd: (key: Key, at: NIODeadline)? {
@@ -91,12 +92,12 @@ public struct FlowTable<Key: Hashable, Flow> {
 
     private func oldest(_ stage: Stage) -> Slot? { self.lists[stage.rawValue].oldest.flatMap { self.slots[$0] } }
 
-    /// Without using it.
+    /// The flow, without counting as a use.
     public func peek(_ key: Key) -> Flow? { self.index[key].flatMap { self.slots[$0]?.flow } }
 
-    /// The flow, which lives on from now; nil: there is none.
+    /// The flow, now used; nil if there is none.
     ///
-    /// - Parameter isAnswer: the client is answered, so there is one.
+    /// - Parameter isAnswer: whether the payload goes to the client.
     public mutating func use(_ key: Key, isAnswer: Bool = false, at now: NIODeadline) -> Flow? {
         guard let at = self.index[key] else { return nil }
         self.unlink(at)
@@ -106,9 +107,9 @@ public struct FlowTable<Key: Hashable, Flow> {
         return self.slots[at]?.flow
     }
 
-    /// Puts in one whose key isn't there; one that is, is replaced.
+    /// Inserts a flow, replacing one with the same key.
     ///
-    /// - Returns: the one that had to go for it, if one had.
+    /// - Returns: the flow that was replaced or evicted, if any.
     @discardableResult
     public mutating func insert(_ flow: Flow, for key: Key, at now: NIODeadline) -> Flow? {
         var gone = self.remove(key)
@@ -145,7 +146,7 @@ public struct FlowTable<Key: Hashable, Flow> {
         return flow
     }
 
-    /// Takes out those that have been idle for too long.
+    /// Removes the flows that have been idle for too long.
     public mutating func expire(at now: NIODeadline) -> [Flow] {
         var gone: [Flow] = []
         while let next = self.nextToEnd, next.at <= now {
@@ -154,7 +155,7 @@ public struct FlowTable<Key: Hashable, Flow> {
         return gone
     }
 
-    /// Takes all out.
+    /// Removes all flows.
     public mutating func removeAll() -> [Flow] {
         let all = self.flows
         self = FlowTable(atMost: self.atMost, times: self.times)
@@ -184,27 +185,27 @@ public struct FlowTable<Key: Hashable, Flow> {
     }
 }
 
-/// How many flows there are at most at either end (PROTOCOL, UDP services).
+/// Limits for UDP flows, at both ends (PROTOCOL, UDP services).
 public enum FlowLimits {
     public static let flows = 1_024  // †
 
-    /// Each has a descriptor at either end, and other things need some, too.
+    /// Each flow needs a descriptor at either end, and some must stay free for other uses.
     public static func flows(ofDescriptors limit: Int) -> Int { max(16, min(self.flows, limit / 4)) }
 
-    /// New ones a second, once as many as are kept have come at once: each costs a socket at either end, 0.1 to 0.2 ms of a
-    /// loop that has other things to do.
+    /// New flows a second, after a burst of `flows`: each costs a socket at either end, 0.1 to 0.2 ms of a loop that has
+    /// other work.
     public static let newPerSecond = 2_000  // †
 
-    /// After which a new client's flow that nobody has answered goes first when there is no room.
+    /// After this time, an unanswered flow is evicted first when the table is full.
     public static let answerTime = TimeAmount.seconds(2)  // †
 
     /// nf_conntrack_proto_udp.c: `stream_ts`.
     static let secondExchangeAfter = TimeAmount.seconds(2)
 }
 
-/// How many new flows may be made now: a bucket that holds `FlowLimits.flows` and fills with `FlowLimits.newPerSecond`.
+/// Limits new flows: a token bucket that holds `FlowLimits.flows` and gets `FlowLimits.newPerSecond`.
 ///
-/// What is beyond it is dropped, as UDP allows: who forges addresses, or sends from ever new ports, stops nobody else.
+/// Payloads beyond it are dropped, as UDP allows. A sender with spoofed addresses or ever new ports can't stop other clients.
 public struct FlowBudget {
     private var tokens = Int64(FlowLimits.flows)
     private var filledAt: NIODeadline?

@@ -1,14 +1,14 @@
 public import NIOCore
 
-/// A flow's stream, for payloads that no message holds: each after its length as u16 (PROTOCOL, UDP services).
+/// The format of a flow's stream, for payloads too large for one message: each after its u16 length (PROTOCOL, UDP services).
 public struct LengthPrefixedPayloads {
-    /// Of one payload: what the length can say.
+    /// The largest payload that the length can express.
     public static let greatestPayload = Int(UInt16.max)
     private var bytes = ByteBuffer()
 
     public init() {}
 
-    /// How many bytes are wanted next, so that no more than one payload is ever held.
+    /// How many bytes to read next, so that never more than one payload is held.
     public var wanted: Int {
         guard let length: UInt16 = self.bytes.getInteger(at: self.bytes.readerIndex) else {
             return 2 - self.bytes.readableBytes
@@ -16,20 +16,20 @@ public struct LengthPrefixedPayloads {
         return 2 + Int(length) - self.bytes.readableBytes
     }
 
-    /// - Parameter bytes: at most as many as were wanted.
+    /// - Parameter bytes: at most `wanted` bytes.
     public mutating func append(_ bytes: ByteBuffer) { self.bytes.writeImmutableBuffer(bytes) }
 
-    /// The payload, once all of it is there.
+    /// The payload, once it is complete.
     public mutating func next() -> ByteBuffer? {
         guard self.wanted <= 0, let length: UInt16 = self.bytes.readInteger(),
             let payload = self.bytes.readSlice(length: Int(length))
         else { return nil }
-        // Handed on as a whole: what comes next goes into another buffer.
+        // The payload keeps this buffer; the next bytes go into another one.
         if self.bytes.readableBytes == 0 { self.bytes = ByteBuffer() }
         return payload
     }
 
-    /// nil: it is too long.
+    /// nil if the payload is too long.
     public static func frame(_ payload: ByteBuffer) -> ByteBuffer? {
         guard let length = UInt16(exactly: payload.readableBytes) else { return nil }
         var bytes = ByteBuffer()

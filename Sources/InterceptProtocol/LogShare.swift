@@ -2,10 +2,10 @@ public import Logging
 import NIOCore
 import Synchronization
 
-/// How many lines of a log one peer may cause: 20† at once, and one each 10 s† from then on. What is beyond it is left out, and
-/// the next line says how many were.
+/// Limits the log lines that one peer may cause: 20† at once, then one each 10 s†. Further ones are left out, and the next
+/// line says how many were.
 ///
-/// A line is written by the loop that serves everyone, and stays on a disk: no accepted key may use up either.
+/// Lines are written by the loop that serves all peers, and stay on disk: no accepted key may use up either.
 public final class LogShare: Sendable {
     private struct State {
         var lines = Allowance(atOnce: 20, interval: .seconds(10))  // †
@@ -16,7 +16,7 @@ public final class LogShare: Sendable {
 
     public init() {}
 
-    /// nil: not now. Else how many lines were left out since the last one.
+    /// nil: don't log now. Otherwise, the number of lines left out since the last one.
     func takeLine(at now: NIODeadline = .now()) -> UInt64? {
         self.state.withLock { state in
             guard state.lines.take(at: now) else {
@@ -30,7 +30,7 @@ public final class LogShare: Sendable {
 }
 
 extension Logger {
-    /// The same log, for what one peer causes.
+    /// The same log, limited for events that one peer causes.
     public func limited(by share: LogShare) -> Logger {
         var log = self
         log.handler = LimitedLogHandler(self.handler, share)

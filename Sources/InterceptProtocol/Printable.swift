@@ -1,7 +1,7 @@
 extension String {
-    /// A peer's string, safe to show: at most 256 bytes, and only what can be seen.
+    /// A peer's string made safe to show: at most 256 bytes, and only visible characters.
     public var printable: String {
-        // A scalar has at least one byte: there is no need to look at more of them than may be kept.
+        // Each scalar takes at least one byte, so no more of them than the limit need be looked at.
         let visible = self.unicodeScalars.lazy.filter(\.isVisible).prefix(Self.printableByteCount)
         var result = ""
         for character in String(String.UnicodeScalarView(visible)) {
@@ -15,7 +15,7 @@ extension String {
 }
 
 extension Unicode.Scalar {
-    /// Neither a control character nor what ends a line, turns a terminal's writing direction around, or can't be seen.
+    /// False for control characters, line separators, characters that change a terminal's writing direction, and invisible ones.
     public var isVisible: Bool {
         switch self.properties.generalCategory {
         case .control, .format, .lineSeparator, .paragraphSeparator, .surrogate, .privateUse, .unassigned: false

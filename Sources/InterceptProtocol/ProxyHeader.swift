@@ -1,9 +1,9 @@
 public import NIOCore
 
-/// The header of HAProxy's PROXY protocol: before a connection's bytes, it tells a server who the client is and which address
-/// it called (proxy-protocol.txt, sections 2.1 and 2.2).
+/// The header of HAProxy's PROXY protocol, sent before a connection's bytes: it tells a server the client's address and the
+/// address that the client called (proxy-protocol.txt, sections 2.1 and 2.2).
 public struct ProxyHeader: Equatable, Sendable {
-    /// Both addresses in one family; nil where one of them isn't known, or where there is no client.
+    /// Both addresses in one family; nil if one isn't known, or if there is no client.
     private let addresses: (client: ClientAddress, destination: ClientAddress)?
     private let isLocal: Bool
 
@@ -22,7 +22,7 @@ public struct ProxyHeader: Equatable, Sendable {
         self.addresses = nil
     }
 
-    /// Of a connection that is nobody's: a look at whether something listens.
+    /// For a connection without a client: a check whether the server listens.
     public static let local = ProxyHeader()
 
     public func write(_ version: ProxyProtocol, into bytes: inout ByteBuffer) {
@@ -32,7 +32,7 @@ public struct ProxyHeader: Equatable, Sendable {
         }
     }
 
-    /// 2.1: at most 107 bytes.
+    /// Section 2.1: at most 107 bytes.
     private func writeText(into bytes: inout ByteBuffer) {
         guard let (client, destination) = self.addresses, let from = client.socketAddress?.ipAddress,
             let to = destination.socketAddress?.ipAddress
@@ -55,7 +55,7 @@ public struct ProxyHeader: Equatable, Sendable {
     private static let tcpOverIPv4: UInt8 = 0x11
     private static let tcpOverIPv6: UInt8 = 0x21
 
-    /// 2.2: 16 bytes and the addresses.
+    /// Section 2.2: 16 bytes and the addresses.
     private func writeBinary(into bytes: inout ByteBuffer) {
         bytes.writeBytes(Self.signature)
         bytes.writeInteger(self.isLocal ? Self.localCommand : Self.proxyCommand)

@@ -1,7 +1,7 @@
-/// A command line as a shell would split it into words. There is no shell: nothing else that one does is done.
+/// Splits a command line into words like a shell. No shell is involved, so nothing else that one does happens.
 public struct ShellWords: Equatable, Sendable {
     public var words: [String] = []
-    /// The first word that would mean something to a shell, and is an argument here.
+    /// The first word with a meaning to a shell that is only an argument here.
     public var shellSyntax: String?
 
     public enum Failure: Error, Equatable {
