@@ -6,12 +6,12 @@ import Musl
 import Darwin
 #endif
 
-/// Unix sockets with a name instead of a path (unix(7), abstract): they need no file system that can be written to, belong to
-/// a network namespace, and go with whoever listens.
+/// Unix sockets with a name instead of a path (unix(7), abstract): they need no writable file system, belong to a network
+/// namespace, and vanish with the listening process.
 ///
-/// Anyone in the namespace may connect, or listen under a name that is free: both ends look at who the other is.
+/// Any process in the namespace may connect, or listen under a free name, so both ends check the other's user.
 public enum AbstractSocket {
-    /// A name that is taken has the code EADDRINUSE.
+    /// If the name is taken, the error's code is EADDRINUSE.
     public static func listen(_ name: String) throws(HostError) -> CInt {
         let descriptor = try Self.make(name)
         let isListening = Self.withAddress(name) { address, size in
@@ -25,7 +25,7 @@ public enum AbstractSocket {
         return descriptor
     }
 
-    /// Nil: nobody listens there.
+    /// nil if no process listens there.
     public static func connect(_ name: String) throws(HostError) -> CInt? {
         let descriptor = try Self.make(name)
         let code: CInt = Self.withAddress(name) { address, size in
@@ -38,9 +38,9 @@ public enum AbstractSocket {
         throw HostError("\(Self.shown(name)) can't be reached", code: code)
     }
 
-    /// What is listened on in this network namespace, by the beginning of the name.
+    /// The listening names with this prefix in this network namespace.
     public static func names(from prefix: String) throws(HostError) -> [String] {
-        // Num RefCount Protocol Flags Type St Inode Path; a flag says that it listens (__SO_ACCEPTCON).
+        // Fields: Num RefCount Protocol Flags Type St Inode Path; the flag __SO_ACCEPTCON marks listening sockets.
         let text = String(decoding: try SmallFile.read("/proc/self/net/unix", atMost: 16 << 20) ?? [], as: UTF8.self)
         var names: Set<String> = []
         for line in text.split(separator: "\n") {
@@ -53,7 +53,7 @@ public enum AbstractSocket {
         return names.sorted()
     }
 
-    /// The user at the other end, as the kernel says it; for the end that connected, whoever listened.
+    /// The other end's user, according to the kernel; for the connecting end, the user that called listen(2).
     public static func peerUser(of descriptor: CInt) -> UInt32? { LocalSocket.peer(of: descriptor)?.user }
 
     private static func shown(_ name: String) -> String { "@\(name.visibleText)" }
@@ -71,7 +71,7 @@ public enum AbstractSocket {
         var address = sockaddr_un()
         address.sun_family = sa_family_t(AF_UNIX)
         let name = Array(name.utf8.prefix(MemoryLayout.size(ofValue: address.sun_path) - 1))
-        // A zero byte, then the name, which has no other end than the address's own.
+        // A zero byte, then the name, whose end is given by the address's length only.
         withUnsafeMutableBytes(of: &address.sun_path) { path in
             for (index, byte) in name.enumerated() { path[index + 1] = byte }
         }

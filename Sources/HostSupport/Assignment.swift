@@ -1,10 +1,10 @@
-/// `NAME=VALUE`, parted at the first `=`.
+/// `NAME=VALUE`, split at the first `=`.
 public struct Assignment: Equatable, Sendable {
     public var name: String
     public var value: String
 
-    /// Nil: there is no `=`. By scalars, since a value may begin with one that Swift joins to the `=` as one character: an
-    /// accent, say.
+    /// nil if there is no `=`. Searched by scalars, as Swift joins the `=` with a following combining character, such as an
+    /// accent.
     public init?(_ text: some StringProtocol) {
         let scalars = text.unicodeScalars
         guard let equals = scalars.firstIndex(of: "=") else { return nil }

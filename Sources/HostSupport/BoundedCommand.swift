@@ -6,18 +6,18 @@ import Musl
 import Darwin
 #endif
 
-/// A program that is waited for only so long, and that may say only so much; what it has started by then ends with it.
+/// Runs a program with limits on its time and output. Whatever it has started by then is ended with it.
 public struct BoundedCommand {
     public struct Result: Equatable, Sendable {
-        /// Nil: it was ended, because it took too long, or by a signal.
+        /// nil if the program was ended for taking too long, or ended by a signal.
         public var code: Int32?
-        /// Standard output; with it standard error, where they weren't kept apart.
+        /// Standard output; also standard error, unless that is kept apart.
         public var output: String
         public var errors: String
         public var isLate: Bool
-        /// It said more than it may.
+        /// The output exceeded the limit.
         public var isTooLong: Bool
-        /// It was ended once it had said what was waited for.
+        /// The program was ended once the awaited output was there.
         public var isEnough: Bool
 
         public init(
@@ -38,19 +38,19 @@ public struct BoundedCommand {
     }
 
     public static let outputAtMost = 65_536
-    /// Of standard error, where it is kept apart: its end.
+    /// For standard error, if it is kept apart: only its end is kept.
     private static let errorsAtMost = 16_384
 
-    /// Standard output and error as they came.
-    /// - Parameter milliseconds: then it is ended.
-    /// - Returns: nil: it can't be started.
+    /// Standard output and error together, in the order they came.
+    /// - Parameter milliseconds: after this time the program is ended.
+    /// - Returns: nil if the program can't be started.
     public static func run(_ program: String, _ arguments: [String], within milliseconds: Int64) -> Result? {
         Self.run(program, arguments, within: milliseconds, outputAtMost: Self.outputAtMost, keepsApart: false)
     }
 
-    /// Standard output apart from standard error.
-    /// - Parameter isEnough: looks at standard output each time that a line of it has come; once it says yes, the program is
-    ///   ended.
+    /// Keeps standard output apart from standard error.
+    /// - Parameter isEnough: called with standard output each time that some has arrived; once it returns true, the program
+    ///   is ended.
     public static func run(
         _ program: String,
         _ arguments: [String],
@@ -99,7 +99,7 @@ public struct BoundedCommand {
         while !reading.isOver, !isDone {
             if end == nil { end = ProcessGroups.reap(pid) }
             let left = until - Self.now()
-            // What it has left behind may hold the pipe for ever.
+            // Processes that the program left behind may hold the pipe open forever.
             let count = reading.next(within: end != nil ? 0 : CInt(max(0, min(10, left))))
             if count > 0, let isEnough, isEnough(reading.outputText) { isDone = true }
             if count == 0, end != nil || left <= 0 { break }
@@ -130,7 +130,7 @@ public struct BoundedCommand {
     }
 }
 
-/// Both ends of a pipe, which no other program gets.
+/// A pipe whose ends other programs don't inherit.
 private struct Pipe {
     let reader: CInt
     let writer: CInt
@@ -147,7 +147,7 @@ private struct Pipe {
     func closeWriter() { close(self.writer) }
 }
 
-/// What has been read of a program's two outputs.
+/// Reads a program's two outputs.
 private struct Reading {
     private let pipes: [(descriptor: CInt, isOutput: Bool)]
     private var isOpen: [Bool]
@@ -168,7 +168,7 @@ private struct Reading {
     var outputText: String { String(decoding: self.output, as: UTF8.self) }
     var errorsText: String { String(decoding: self.errors, as: UTF8.self) }
 
-    /// - Returns: how many of the pipes had something to read, if only their end.
+    /// - Returns: how many of the pipes had something to read, including their end.
     mutating func next(within milliseconds: CInt) -> Int {
         var waits = self.pipes.enumerated().map { index, pipe in
             pollfd(fd: self.isOpen[index] ? pipe.descriptor : -1, events: Int16(POLLIN), revents: 0)

@@ -6,12 +6,12 @@ import Musl
 import Darwin
 #endif
 
-/// A file that one process at a time holds, for as long as this value lives. The kernel lets it go with the process,
-/// whatever ends it (flock(2)).
+/// A lock on a file, held by one process at a time for as long as this value lives. The kernel releases it when the process
+/// ends, for whatever reason (flock(2)).
 public struct FileLock: ~Copyable, Sendable {
     private let descriptor: CInt
 
-    /// Waits until nobody else holds it.
+    /// Waits until no other process holds the lock.
     public static func acquire(_ path: String, mode: UInt32 = 0o600) throws(HostError) -> FileLock {
         guard let lock = try Self.take(path, mode: mode, waits: true) else {
             throw HostError("\(path) can't be locked", code: EWOULDBLOCK)
@@ -19,7 +19,7 @@ public struct FileLock: ~Copyable, Sendable {
         return lock
     }
 
-    /// Nil: someone holds it.
+    /// nil if another process holds it.
     public static func tryToAcquire(_ path: String, mode: UInt32 = 0o600) throws(HostError) -> FileLock? {
         try Self.take(path, mode: mode, waits: false)
     }
@@ -39,10 +39,10 @@ public struct FileLock: ~Copyable, Sendable {
 
     private init(descriptor: CInt) { self.descriptor = descriptor }
 
-    /// The same lock under another descriptor, for a child: the lock holds until both are closed.
+    /// For handing the lock to a child process: it is held until both processes have closed the descriptor.
     public var rawDescriptor: CInt { self.descriptor }
 
-    /// What a parent handed down.
+    /// The lock behind a descriptor that the parent process handed down.
     public static func inherited(_ descriptor: CInt) -> FileLock { FileLock(descriptor: descriptor) }
 
     deinit { close(self.descriptor) }

@@ -9,15 +9,15 @@ import Musl
 import Darwin
 #endif
 
-/// A program that is talked to by its standard input and output, which are one socket, and that lives no longer than this.
+/// A child program whose standard input and output are one socket. It doesn't outlive this process.
 ///
-/// It has a group of its own, and all of the group is ended and waited for. What it says on standard error is read as fast
-/// as it comes within reason, and its last line is kept. Lives on one event loop.
+/// It has a process group of its own; the whole group is ended and reaped. Standard error is read as fast as it comes,
+/// within limits, and its last line is kept. Lives on one event loop.
 public final class FilterProcess {
     private let eventLoop: any EventLoop
     private let pid: Int32
     private var errors: (any Channel)?
-    /// The end of what it said on standard error.
+    /// The end of the program's standard error.
     private var tail: [UInt8] = []
     private var isEnding = false
     private var end: ProcessEnd?
@@ -29,27 +29,27 @@ public final class FilterProcess {
 
     public struct Ending: Equatable, Sendable {
         public var end: ProcessEnd
-        /// The last line that it said on standard error; empty if it said none.
+        /// The last line of standard error; empty if there was none.
         public var lastLine: String
 
-        /// A clause: "ended with code 1: No such container: api".
+        /// As a clause: "ended with code 1: No such container: api".
         public var reason: String {
             let how = if case .exited(let code) = self.end { "ended with code \(code)" } else { self.end.reason }
             return self.lastLine.isEmpty ? how : "\(how): \(self.lastLine)"
         }
     }
 
-    /// † What is asked to end has so long.
+    /// † How long the program may take to end after SIGTERM.
     private static let grace = TimeAmount.seconds(1)
-    /// Somebody outside the group may hold its standard error open.
+    /// A process outside the group may hold the program's standard error open.
     private static let errorsAfterEnd = TimeAmount.milliseconds(200)
     private static let look = TimeAmount.milliseconds(10)
     private static let seldom = TimeAmount.seconds(1)
     private static let tailAtMost = 2_048
     private static let lineAtMost = 200
 
-    /// - Returns: the process, and the socket that is its standard input and output: the caller's to close.
-    /// - Precondition: called on the event loop, as every method here.
+    /// - Returns: the process, and the socket to its standard input and output, which the caller must close.
+    /// - Precondition: called on the event loop, like every method here.
     public static func start(
         _ words: [String],
         on eventLoop: any EventLoop
@@ -79,7 +79,7 @@ public final class FilterProcess {
         }
     }
 
-    /// Where the command's program is, by PATH.
+    /// Finds the command's program in PATH.
     @discardableResult
     public static func program(_ words: [String]) throws(HostError) -> String {
         guard let name = words.first, !name.isEmpty else { throw .notFound("the command is empty") }
@@ -98,7 +98,7 @@ public final class FilterProcess {
         self.watch()
     }
 
-    /// What it started may hold the socket open beyond its end: nobody would notice.
+    /// Detects the program's end by polling, as its children may hold the socket open beyond it.
     private func watch() {
         self.eventLoop.assumeIsolated().scheduleTask(in: Self.seldom) { [weak self] in
             guard let self, !self.isEnding else { return }
@@ -115,11 +115,11 @@ public final class FilterProcess {
 
     // MARK: Ending
 
-    /// Ends it, and all of its group.
+    /// Ends the program and its whole group.
     ///
     /// - Parameters:
-    ///   - delay: how long it may take to end by itself before it is asked to.
-    ///   - then: called once it has been waited for.
+    ///   - delay: how long the program may take to end by itself before it gets SIGTERM.
+    ///   - then: called once the program has been reaped.
     public func end(after delay: TimeAmount = .zero, then: @escaping (Ending) -> Void = { _ in }) {
         if let result = self.result { return then(result) }
         self.onEnd.append(then)
@@ -139,7 +139,7 @@ public final class FilterProcess {
         } else if now >= self.asksAt, self.killsAt == .distantFuture {
             self.killsAt = now + Self.grace
             ProcessGroups.send(SIGTERM, to: self.pid)
-            // What is stopped can't hear.
+            // A stopped process doesn't react to SIGTERM.
             ProcessGroups.send(SIGCONT, to: self.pid)
         }
         self.eventLoop.assumeIsolated().scheduleTask(in: Self.look) { self.lookForEnd() }
@@ -194,7 +194,7 @@ public final class FilterProcess {
     fileprivate func saysNoMore() { self.errors = nil }
 }
 
-/// Reads on at once while little comes, and with pauses while much does: a flood there takes no time from the rest.
+/// Reads at once while little comes, and with pauses while much does, so that a flood takes no time from the loop's other work.
 private final class ErrorReader: ChannelInboundHandler {
     typealias InboundIn = ByteBuffer
     private let process: FilterProcess

@@ -6,7 +6,7 @@ import Musl
 import Darwin
 #endif
 
-/// A call to the system failed: what was wanted, of what, and the system's own reason.
+/// A failed system call: what was attempted, on what, and the system's reason.
 public struct HostError: Error, Equatable, CustomStringConvertible, Sendable {
     public let description: String
     public let code: CInt
@@ -22,14 +22,14 @@ public struct HostError: Error, Equatable, CustomStringConvertible, Sendable {
         self.code = code
     }
 
-    /// What is there isn't what a program reads or writes.
+    /// The path names something other than a file.
     public static func notAFile(_ path: String, _ what: String) -> HostError {
         HostError(description: "\(path) \(what): it isn't a file", code: ENOTSUP)
     }
 
-    /// A program or a socket isn't there, in a sentence of its own.
+    /// A program or a socket isn't there; `what` is a clause of its own.
     static func notFound(_ what: String) -> HostError { HostError(description: what, code: ENOENT) }
 
-    /// - Parameter what: "can't be written", said of the path.
+    /// - Parameter what: such as "can't be written", said of the path.
     static func last(_ path: String, _ what: String) -> HostError { HostError("\(path) \(what)", code: errno) }
 }

@@ -8,18 +8,18 @@ import Musl
 import Darwin
 #endif
 
-/// One end of a conversation in JSON lines over a Unix socket, for a program that may wait: the CLI's.
+/// The client's end of a conversation in JSON lines over a Unix socket. Its calls block, which suits the CLI.
 public final class JSONLinesClient {
     private let descriptor: CInt
     private var buffer: [UInt8] = []
     private let path: String
 
-    /// A longer line is nobody's who speaks this.
+    /// No valid server sends a longer line.
     public static let maxLine = 4 * 1_048_576
 
-    /// Nil: nobody listens there.
+    /// nil if no process listens there.
     ///
-    /// - Parameter milliseconds: how long it may take to be let in.
+    /// - Parameter milliseconds: how long connecting may take.
     public init?(path: String, within milliseconds: Int = LocalSocket.patience) throws(HostError) {
         guard let descriptor = try LocalSocket.connect(to: path, within: milliseconds) else { return nil }
         self.descriptor = descriptor
@@ -28,10 +28,10 @@ public final class JSONLinesClient {
 
     deinit { close(self.descriptor) }
 
-    /// The process that listens there, as the kernel says it: also one that says nothing itself.
+    /// The listening process, according to the kernel; it need not have sent anything.
     public var peer: Int32? { LocalSocket.peer(of: self.descriptor).map(\.pid).flatMap { $0 > 0 ? $0 : nil } }
 
-    /// For poll(2), beside other things that are waited for.
+    /// For poll(2), together with other descriptors.
     public var rawDescriptor: CInt { self.descriptor }
 
     public func send(_ message: some Encodable) throws {
@@ -46,21 +46,21 @@ public final class JSONLinesClient {
         }
     }
 
-    /// Says that nothing more will be asked; what is asked already is cancelled by it.
+    /// Shuts down sending: no more requests follow, and the server cancels those in progress.
     public func endSending() { shutdown(self.descriptor, CInt(SHUT_WR)) }
 
     public enum Received<Message> {
         case message(Message)
         /// The other end closed the connection.
         case ended
-        /// Not within the time given.
+        /// Nothing came within the time given.
         case timedOut
         /// A signal came, or `interrupt` became readable.
         case interrupted
     }
 
     /// - Parameters:
-    ///   - milliseconds: how long to wait; nil is for ever.
+    ///   - milliseconds: how long to wait; nil waits forever.
     ///   - interrupt: a descriptor that ends the wait when it becomes readable.
     public func receive<Message: Decodable>(
         _ type: Message.Type,

@@ -10,15 +10,15 @@ import Musl
 import Darwin
 #endif
 
-/// The other end: on an event loop, with a handler's call for each line.
+/// The server's end: on an event loop, with a callback for each line.
 public final class JSONLinesServer<Request: Decodable & SendableMetatype, Reply: Encodable & SendableMetatype> {
     public final class Connection {
         let channel: any Channel
-        /// The user at the other end.
+        /// The client's user.
         public let user: UInt32
-        /// Called on the event loop when the other end has closed, or sends no more.
+        /// Called on the event loop when the client has closed, or sends no more.
         public var onClose: (() -> Void)?
-        /// Something that it has asked for is still being done, or told: it gives way to nobody.
+        /// A request is in progress or its result is being sent, so this connection isn't closed in favour of a new one.
         public var isWaiting = false
 
         init(channel: any Channel, user: UInt32) {
@@ -26,7 +26,7 @@ public final class JSONLinesServer<Request: Decodable & SendableMetatype, Reply:
             self.user = user
         }
 
-        /// False while the other end reads slower than it is written to.
+        /// False while the client reads slower than the server writes.
         public var isWritable: Bool { self.channel.isWritable }
 
         public func send(_ reply: Reply) {
@@ -36,7 +36,7 @@ public final class JSONLinesServer<Request: Decodable & SendableMetatype, Reply:
             self.channel.writeAndFlush(bytes, promise: nil)
         }
 
-        /// After what was sent is written.
+        /// Closes the connection after everything sent is written.
         public func close() {
             let channel = self.channel
             channel.writeAndFlush(ByteBuffer()).whenComplete { _ in channel.close(promise: nil) }
@@ -49,14 +49,14 @@ public final class JSONLinesServer<Request: Decodable & SendableMetatype, Reply:
     private let onRequest: (Request, Connection) -> Void
     private var listener: (any Channel)?
     private let connectionsAtMost: Int
-    /// In the order of their last requests, those that have asked nothing yet in that of their coming.
+    /// In the order of their last requests, or of connecting if they have sent none.
     private var handlers: [LineHandler] = []
 
     /// - Parameters:
-    ///   - connectionsAtMost: for one more the one is closed that has gone longest without asking anything, and waits for nothing;
-    ///     where all others wait, that one itself.
-    ///   - mayConnect: whether this user may; who may not is closed without a word.
-    ///   - onRequest: a line that can't be read closes the connection instead.
+    ///   - connectionsAtMost: beyond it, a new connection replaces the one that has gone longest without a request and isn't
+    ///     waiting; if all are waiting, the new one is closed.
+    ///   - mayConnect: whether this user may connect; otherwise the connection is closed without an answer.
+    ///   - onRequest: called for each request; a line that can't be decoded closes the connection instead.
     public init(
         eventLoop: any EventLoop,
         connectionsAtMost: Int = 64,
@@ -138,7 +138,7 @@ public final class JSONLinesServer<Request: Decodable & SendableMetatype, Reply:
 
         private func takeLines() {
             guard let connection = self.connection else { return }
-            // Who doesn't read the answers isn't read either: they would pile up here.
+            // While the client doesn't read its answers, no more requests are read: the answers would pile up here.
             while connection.channel.isWritable,
                 let end = self.buffer.readableBytesView.firstIndex(of: UInt8(ascii: "\n"))
             {
@@ -168,7 +168,7 @@ public final class JSONLinesServer<Request: Decodable & SendableMetatype, Reply:
             self.ended()
         }
 
-        /// For one that may have something to ask.
+        /// Closes this connection in favour of a new one.
         private func giveWay() {
             let channel = self.channel
             self.leave()
@@ -181,7 +181,7 @@ public final class JSONLinesServer<Request: Decodable & SendableMetatype, Reply:
         }
 
         private func becomeLast() {
-            // One that has given way is none of them any more.
+            // A connection that has given way is no longer in the list.
             guard let index = self.server.handlers.firstIndex(where: { $0 === self }) else { return }
             self.server.handlers.append(self.server.handlers.remove(at: index))
         }
@@ -197,6 +197,6 @@ public final class JSONLinesServer<Request: Decodable & SendableMetatype, Reply:
 }
 
 enum JSONLines {
-    /// Requests are small; a longer line is nobody's who speaks this.
+    /// Requests are small; no valid client sends a longer line.
     static let maxRequest = 262_144
 }

@@ -8,15 +8,15 @@ import Musl
 import Darwin
 #endif
 
-/// A port that is held open by this object, whoever accepts or reads from it: what comes meanwhile waits in it.
+/// Holds a port open, whichever process accepts or reads from it: connections or datagrams meanwhile wait in it.
 public final class ListeningSocket {
     public let descriptor: CInt
     public let host: String
     public let port: UInt16
 
     /// - Parameters:
-    ///   - port: 0 is any free one.
-    ///   - isUDP: it takes datagrams in place of connections.
+    ///   - port: 0 means any free one.
+    ///   - isUDP: whether it takes datagrams instead of connections.
     public init(host: String, port: UInt16, isUDP: Bool = false) throws(HostError) {
         let what = "\(host):\(port) can't be listened on"
         guard let address = try? SocketAddress(ipAddress: host, port: Int(port)) else {
@@ -29,9 +29,9 @@ public final class ListeningSocket {
         guard descriptor >= 0 else { throw HostError(what, code: errno) }
         var on: CInt = 1
         let size = socklen_t(MemoryLayout<CInt>.size)
-        // For UDP it would let others have the same port.
+        // With UDP, SO_REUSEADDR would let other sockets bind the same port.
         if !isUDP { setsockopt(descriptor, SOL_SOCKET, SO_REUSEADDR, &on, size) }
-        // So that [::] and 0.0.0.0 can both be published.
+        // So that [::] and 0.0.0.0 can both be used.
         if family == AF_INET6 { setsockopt(descriptor, CInt(IPPROTO_IPV6), IPV6_V6ONLY, &on, size) }
         let isBound = address.withSockAddr { bind(descriptor, $0, socklen_t($1)) == 0 }
         guard isBound, isUDP || listen(descriptor, 4_096) == 0 else {
@@ -53,7 +53,7 @@ public final class ListeningSocket {
             $0.withMemoryRebound(to: sockaddr.self, capacity: 1) { getsockname(descriptor, $0, &size) }
         }
         guard result == 0 else { return nil }
-        // The port stands at the same place in both families' addresses.
+        // Both address families have the port at the same place.
         return withUnsafeBytes(of: &address) { UInt16(bigEndian: $0.loadUnaligned(fromByteOffset: 2, as: UInt16.self)) }
     }
 }

@@ -8,17 +8,17 @@ import Darwin
 
 /// Unix sockets with a path of any length.
 ///
-/// An address has room for 107 bytes (unix(7)). A longer path is reached through its folder's descriptor, as
-/// `/proc/self/fd/N/NAME`, so that a socket is where it belongs however long a home's name is.
+/// A socket address has room for 107 bytes (unix(7)). A longer path is reached through its folder's descriptor, as
+/// `/proc/self/fd/N/NAME`, so that the socket can be at its place however long the home's path is.
 public enum LocalSocket {
-    /// Listens at a path, mode 0600 unless told otherwise. What is there already is removed: the caller holds a lock that says
-    /// nobody listens there.
+    /// Listens at a path, with mode 0600 by default. An existing file is removed: the caller must hold a lock that ensures
+    /// that no other process listens there.
     public static func listen(at path: String, mode: UInt32 = 0o600) throws(HostError) -> CInt {
         unlink(path)
         let descriptor = try Self.make(path)
         let failure: HostError? = Self.withAddress(path) { address, size in
-            // Before anyone can connect: the socket's own mode is what its file gets.
-            // Less the umask, which bind(2) takes off: that comes back before anybody can be let in.
+            // The socket's mode becomes its file's, less the umask that bind(2) applies. `setMode` restores those bits
+            // before listen(2), so before any process can connect.
             guard fchmod(descriptor, mode_t(mode)) == 0, bind(descriptor, address, size) == 0,
                 Self.setMode(ofSocket: path, mode), systemListen(descriptor, 256) == 0
             else { return .last(path, "can't be listened on") }
@@ -31,7 +31,7 @@ public enum LocalSocket {
         return descriptor
     }
 
-    /// Of the socket itself: where others may write too, a link to somebody's file may be in its place by now.
+    /// Changes the socket itself: in a folder that others may write to, its path may have become a link to another file.
     private static func setMode(ofSocket path: String, _ mode: UInt32) -> Bool {
         let descriptor = open(path, Self.path | O_NOFOLLOW | O_CLOEXEC)
         guard descriptor >= 0 else { return false }
@@ -44,9 +44,9 @@ public enum LocalSocket {
         return chmod("/proc/self/fd/\(descriptor)", mode_t(mode)) == 0
     }
 
-    /// Nil: nobody listens there. Whoever listens and takes nobody is an error with the code ETIMEDOUT.
+    /// nil if no process listens there. If one listens but doesn't accept, the error's code is ETIMEDOUT.
     ///
-    /// - Parameter milliseconds: how long it may take to be let in, and later to send something.
+    /// - Parameter milliseconds: how long connecting may take, and later each send.
     public static func connect(to path: String, within milliseconds: Int = Self.patience) throws(HostError) -> CInt? {
         let descriptor = try Self.make(path)
         var patience = timeval(tv_sec: milliseconds / 1_000, tv_usec: suseconds_t(milliseconds % 1_000 * 1_000))
@@ -64,7 +64,7 @@ public enum LocalSocket {
         throw HostError("\(path) can't be reached", code: code)
     }
 
-    /// Who is at the other end, as the kernel says it (SO_PEERCRED).
+    /// The process at the other end, according to the kernel (SO_PEERCRED).
     static func peer(of descriptor: CInt) -> Credentials? {
         var credentials = Credentials()
         var size = socklen_t(MemoryLayout<Credentials>.size)
@@ -79,10 +79,10 @@ public enum LocalSocket {
         public var group: UInt32 = 0
     }
 
-    /// † In milliseconds. A program that isn't stopped takes a connection within a few.
+    /// † In milliseconds. A program that isn't stopped accepts a connection within a few.
     public static let patience = 10_000
 
-    /// O_PATH, which the Swift module of the C library doesn't show.
+    /// O_PATH, which the C library's Swift module lacks.
     private static let path: CInt = 0o10000000
 
     private static func make(_ path: String) throws(HostError) -> CInt {
@@ -106,7 +106,7 @@ public enum LocalSocket {
             let name = path[(path.lastIndex(of: "/").map { path.index(after: $0) } ?? path.startIndex)...]
             text = "/proc/self/fd/\(folder)/\(name)"
         }
-        // A name that is too long even so is cut, and then isn't found.
+        // A name that is still too long is cut, and then isn't found.
         withUnsafeMutableBytes(of: &address.sun_path) { $0.copyBytes(from: text.utf8.prefix(room - 1)) }
         return withUnsafePointer(to: &address) { pointer in
             pointer.withMemoryRebound(to: sockaddr.self, capacity: 1) {

@@ -6,17 +6,17 @@ import Musl
 import Darwin
 #endif
 
-/// The files to which programs write what they have to say.
+/// The log files of programs.
 ///
-/// Others may write in a shared folder too, and put a link in the place of a file or of the folder that holds it: neither is
-/// followed, and all that is done to a file is done in the folder that was opened first.
+/// In a shared folder, other users may replace a file or its folder by a link: links aren't followed, and every step
+/// happens in the folder that was opened first.
 public enum LogFiles {
     public static let limit: Int64 = 10 * 1_048_576
 
-    /// Opened to append, so that a file which is cut goes on at its beginning.
+    /// Opened for appending, so that writing continues at the beginning after the file is truncated.
     public static func open(_ path: String, mode: UInt32) throws(HostError) -> CInt {
         guard let folder = Folder(of: path) else { throw HostError("\(path) can't be written", code: errno) }
-        // A pipe that somebody put there would be waited for.
+        // Without O_NONBLOCK, opening a pipe that was put there would block.
         let flags = O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC | O_NOFOLLOW | O_NOCTTY | O_NONBLOCK
         let descriptor = openat(folder.descriptor, folder.name, flags, mode_t(mode))
         guard descriptor >= 0 else { throw HostError("\(path) can't be written", code: errno) }
@@ -25,15 +25,15 @@ public enum LogFiles {
             throw .notAFile(path, "can't be written")
         }
         _ = fcntl(descriptor, F_SETFL, O_WRONLY | O_APPEND)
-        // open(2) takes the mode through the umask; the file of another member of the group has it already.
+        // open(2) applies the umask. This fails for a file of another group member, which has its mode already.
         fchmod(descriptor, mode_t(mode))
         return descriptor
     }
 
-    /// A file that has grown too large is copied aside and cut: whoever writes to it keeps the same file. At most so much is
-    /// kept, the end of it. Where there is no room for the copy, there is all the more need to cut.
+    /// Copies the end of a file that has grown too large, at most `limit` bytes, and truncates the file, so that its
+    /// writers keep the same file. If there is no room for the copy, truncating is all the more necessary.
     ///
-    /// - Parameter followsFolders: nobody else may write where the folder is.
+    /// - Parameter followsFolders: whether links to folders are followed, which is safe if no other user may write there.
     public static func cutIfLarge(
         _ path: String,
         mode: UInt32,
@@ -44,7 +44,7 @@ public enum LogFiles {
         guard lstat(path, &status) == 0, Int64(status.st_size) > limit,
             let folder = Folder(of: path, follows: followsFolders)
         else { return }
-        // What is cut is what was looked at, whatever is put in its place meanwhile.
+        // From here on the opened file is used, even if its path gets replaced.
         let flags = O_RDWR | O_CLOEXEC | O_NOFOLLOW | O_NOCTTY | O_NONBLOCK
         let source = openat(folder.descriptor, folder.name, flags)
         guard source >= 0 else { return }
@@ -73,7 +73,7 @@ public enum LogFiles {
         defer { close(target) }
         fchmod(target, mode_t(mode))
         guard lseek(source, off_t(offset), SEEK_SET) >= 0 else { return false }
-        // What is written meanwhile comes with it, up to a bound.
+        // Bytes written meanwhile are copied, too, up to a bound.
         var rest = Self.limit * 2
         while rest > 0 {
             let count = sendfile(target, source, nil, Int(min(rest, 1_048_576)))
@@ -90,7 +90,7 @@ public enum LogFiles {
         let descriptor: CInt
         let name: String
 
-        /// Neither the folder nor the one above it may be a link, unless they are followed. Nil: they can't be opened (errno).
+        /// Neither the folder nor its parent may be a link, unless `follows` is set. nil if they can't be opened (errno).
         init?(of path: String, follows: Bool = false) {
             let folder = SmallFile.parent(of: path)
             let above = SmallFile.parent(of: folder)

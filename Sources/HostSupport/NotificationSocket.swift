@@ -8,15 +8,15 @@ import Musl
 import Darwin
 #endif
 
-/// Where children tell how they are, in datagrams as sd_notify(3) has them. It is in a folder, where only its user can send to it,
-/// or has an abstract name, which fits however long a folder's path is: then any process can, and fill it for a while. Each
-/// datagram says whose it is.
+/// Receives children's status as sd_notify(3) datagrams. The socket is either in a folder, where only its user can send to
+/// it, or has an abstract name, which fits however long a folder's path is; but to that any process can send, and fill it
+/// for a while. Each datagram carries its sender's process.
 public final class NotificationSocket: Sendable {
-    /// As NOTIFY_SOCKET has it: a path, or `@` and the name.
+    /// For NOTIFY_SOCKET: a path, or `@` and the name.
     public let name: String
     private let descriptor: CInt
 
-    /// - Parameter name: without the `@`. Nil: somebody has it.
+    /// - Parameter name: without the `@`. nil if the name is taken.
     public convenience init?(name: String) throws(HostError) {
         guard let descriptor = try Self.bound(to: [0] + Array(name.utf8).prefix(Self.room - 1), "@\(name)") else {
             return nil
@@ -24,9 +24,9 @@ public final class NotificationSocket: Sendable {
         self.init("@\(name)", descriptor)
     }
 
-    /// In a folder: what is there is removed. Nobody but this user and root may send to it.
+    /// Binds in a folder; an existing file is removed. Only this user and root may send to it.
     ///
-    /// - Returns: nil: the path doesn't fit into an address.
+    /// - Returns: nil if the path doesn't fit into a socket address.
     public convenience init?(path: String) throws(HostError) {
         let bytes = Array(path.utf8)
         guard bytes.count < Self.room else { return nil }
@@ -40,10 +40,10 @@ public final class NotificationSocket: Sendable {
         self.descriptor = descriptor
     }
 
-    /// Of an address (unix(7)).
+    /// The size of a socket address's path (unix(7)).
     private static let room = MemoryLayout.size(ofValue: sockaddr_un().sun_path)
 
-    /// Nil: somebody has it.
+    /// nil if the name is taken.
     private static func bound(to bytes: [UInt8], _ name: String) throws(HostError) -> CInt? {
         let descriptor = socket(AF_UNIX, CInt(SOCK_DGRAM.rawValue) | CInt(SOCK_CLOEXEC.rawValue), 0)
         guard descriptor >= 0 else { throw .last(name, "can't be listened on") }
@@ -55,7 +55,7 @@ public final class NotificationSocket: Sendable {
         let size = socklen_t(MemoryLayout<sa_family_t>.size + bytes.count)
         let isBound = withUnsafePointer(to: &address) {
             $0.withMemoryRebound(to: sockaddr.self, capacity: 1) { address in
-                // The socket's own mode is what its file gets.
+                // The socket's mode becomes its file's.
                 fchmod(descriptor, 0o600) == 0 && bind(descriptor, address, size) == 0
             }
         }
@@ -71,14 +71,14 @@ public final class NotificationSocket: Sendable {
     deinit { close(self.descriptor) }
 
     public struct Datagram: Sendable {
-        /// Whose it is, as the kernel says it; 0 where it doesn't.
+        /// The sending process, according to the kernel; 0 if it doesn't tell.
         public var sender: Int32
         public var fields: [String: String]
     }
 
-    /// Waits for the next of this user's. Nil: there will be none.
+    /// Waits for the next datagram from this user. nil if there will be none.
     ///
-    /// An abstract name is in /proc/net/unix for everybody: what others send is thrown away here, before it costs more.
+    /// Everyone can see an abstract name in /proc/net/unix: datagrams from other users are discarded here, before they cost more.
     public func next() -> Datagram? {
         var bytes = [UInt8](repeating: 0, count: 4_096)
         while true {
@@ -94,7 +94,7 @@ public final class NotificationSocket: Sendable {
         }
     }
 
-    /// A line without `=` says nothing; of a name that comes twice the last value counts.
+    /// A line without `=` is ignored; of a repeated name the last value counts.
     static func parse(_ bytes: some Collection<UInt8>) -> [String: String] {
         var result: [String: String] = [:]
         for line in bytes.split(separator: UInt8(ascii: "\n")) {

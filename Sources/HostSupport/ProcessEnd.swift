@@ -10,7 +10,7 @@ import Darwin
 public enum ProcessEnd: Equatable, Sendable {
     case exited(Int32)
     case killed(by: Int32)
-    /// Not this process's child: nobody tells.
+    /// The process wasn't this one's child, so the kernel doesn't tell.
     case unknown
 
     /// wait(2)'s status word.
@@ -21,7 +21,7 @@ public enum ProcessEnd: Equatable, Sendable {
 
     public var isSuccess: Bool { self == .exited(0) }
 
-    /// A clause for people.
+    /// As a clause, for people.
     public var reason: String {
         switch self {
         case .exited(let code): "exited with code \(code)"

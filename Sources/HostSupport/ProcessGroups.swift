@@ -8,10 +8,9 @@ import Musl
 import Darwin
 #endif
 
-/// The groups of processes that this one has started, and that shall not outlive it.
+/// The process groups that this process has started, and that must not outlive it.
 ///
-/// A group's first process isn't waited for before all of the group have been told to end: until then its number is nobody
-/// else's.
+/// A group's first process is reaped only after the whole group has been told to end: until then its number can't be reused.
 enum ProcessGroups {
     private static let running = Mutex<Set<Int32>>([])
     private static let atExit: Void = {
@@ -23,14 +22,14 @@ enum ProcessGroups {
         _ = Self.running.withLock { $0.insert(pid) }
     }
 
-    /// Nothing happens once it has been reaped. -1 would be everything that this user runs.
+    /// Does nothing once the group has been reaped. A number of -1 would mean all of this user's processes.
     static func send(_ signal: CInt, to pid: Int32) {
         Self.running.withLock { running in
             if pid > 1, running.contains(pid) { kill(-pid, signal) }
         }
     }
 
-    /// How the first process of the group ended, if it has: then what is left of the group has ended as well.
+    /// How the group's first process ended; nil if it hasn't. Once it has, the rest of the group is killed.
     static func reap(_ pid: Int32) -> ProcessEnd? { Self.running.withLock { Self.reap(pid, &$0) } }
 
     private static func reap(_ pid: Int32, _ running: inout Set<Int32>) -> ProcessEnd? {
@@ -38,7 +37,7 @@ enum ProcessGroups {
         var information = siginfo_t()
         while waitid(P_PID, id_t(pid), &information, WEXITED | WNOHANG | WNOWAIT) != 0 {
             guard errno == EINTR else {
-                // Somebody else has waited for it.
+                // It has been reaped elsewhere.
                 running.remove(pid)
                 return .unknown
             }
@@ -51,7 +50,7 @@ enum ProcessGroups {
         return ProcessEnd(status: status)
     }
 
-    /// At this process's own end: asked, and after a moment not asked.
+    /// When this process exits: SIGTERM to all groups, and SIGKILL to those that are left 200 ms later.
     private static func endAll() {
         self.running.withLock { running in
             for pid in running { kill(-pid, SIGTERM) }

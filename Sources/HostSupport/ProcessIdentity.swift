@@ -6,16 +6,16 @@ import Musl
 import Darwin
 #endif
 
-/// A process in a form that can be written down: a number alone is given to another process one day.
+/// Identifies a process durably, for storing: a process number alone may be reused.
 public struct ProcessIdentity: Codable, Hashable, Sendable {
     public var pid: Int32
     /// Clock ticks since the machine started (proc(5), stat, field 22).
     public var startTime: UInt64
 
-    /// Nil: there is no such process, or it has ended and only waits for its parent.
+    /// nil if there is no such process, or only its zombie.
     public init?(of pid: Int32) {
         guard pid > 0, let bytes = try? SmallFile.read("/proc/\(pid)/stat"),
-            // The name before it may hold blanks and brackets of its own.
+            // The process's name before it may contain blanks and brackets.
             let end = bytes.lastIndex(of: UInt8(ascii: ")"))
         else { return nil }
         let fields = bytes[(end + 1)...].split(separator: UInt8(ascii: " "))
@@ -30,9 +30,9 @@ public struct ProcessIdentity: Codable, Hashable, Sendable {
 
     public var isAlive: Bool { ProcessIdentity(of: self.pid) == self }
 
-    /// It lives, and is another user's, to whom nothing can be said.
+    /// The process is alive but another user's, so it can't be signalled.
     public var isOutOfReach: Bool { self.isAlive && kill(self.pid, 0) != 0 && errno == EPERM }
 
-    /// Nothing happens if the process has ended.
+    /// Does nothing if the process has ended.
     public func send(_ signal: CInt) { if self.isAlive { kill(self.pid, signal) } }
 }

@@ -11,20 +11,20 @@ import Darwin
 
 /// Sockets that are connected to themselves.
 ///
-/// The kernel chooses a connecting socket's port. Where nothing listens at the port that is dialled, and it is one of those
-/// that the kernel chooses from, it may choose that very one: TCP then connects a socket to itself (RFC 9293 §3.5, both ends
-/// open at once), and UDP sends a socket its own datagrams. A client then reads its own question as the answer, and the server
-/// can't have its port. So all code that dials looks here before it sends anything, and takes it for a refusal.
+/// The kernel chooses a connecting socket's port. If nothing listens at the dialled port, and that port is in the kernel's
+/// range, the kernel may choose the same one: then TCP connects the socket to itself (RFC 9293 §3.5, simultaneous open),
+/// and UDP delivers the socket's own datagrams to it. The client would read its own request as the answer, and the server
+/// couldn't bind its port. So all code that dials checks for this before it sends anything, and treats it as a refusal.
 public enum SelfConnection {
-    /// Whether both ends of this socket are one: address, port and scope.
+    /// Whether both ends of this socket have the same address, port and scope.
     public static func isOne(_ descriptor: CInt) -> Bool {
         guard let local = End(descriptor, getsockname), let remote = End(descriptor, getpeername) else { return false }
         return local == remote
     }
 
-    /// The socket's close is a reset from now on: a proper one would keep the port for a minute (TIME_WAIT).
+    /// Makes closing a self-connected socket a reset: a normal close would occupy the port for a minute (TIME_WAIT).
     ///
-    /// - Returns: whether it is connected to itself; otherwise nothing is done.
+    /// - Returns: whether the socket is connected to itself; if not, nothing is changed.
     public static func willReset(_ descriptor: CInt) -> Bool {
         guard Self.isOne(descriptor) else { return false }
         var noTime = linger(l_onoff: 1, l_linger: 0)
@@ -34,9 +34,9 @@ public enum SelfConnection {
 
     /// Closes a channel that is connected to itself. Call it on its event loop, before anything is sent.
     ///
-    /// - Returns: whether it was.
+    /// - Returns: whether it was connected to itself.
     public static func closes(_ channel: any Channel) -> Bool {
-        // NIO knows both ends: most sockets are told apart without asking the kernel.
+        // NIO knows both addresses, so most channels need no system call here.
         guard channel.localAddress?.port == channel.remoteAddress?.port else { return false }
         let isOne = try? channel.pipeline.syncOperations.withUnsafeTransportIfAvailable(
             of: NIOBSDSocket.Handle.self
@@ -52,7 +52,7 @@ public enum SelfConnection {
         private var scope: UInt32 = 0
         private var address: [UInt8]
 
-        /// nil: the socket has no such end, or one of another family than IP's.
+        /// nil if the socket has no such end, or it isn't an IP address.
         init?(
             _ descriptor: CInt,
             _ ask: (CInt, UnsafeMutablePointer<sockaddr>, UnsafeMutablePointer<socklen_t>) -> CInt
@@ -70,7 +70,7 @@ public enum SelfConnection {
                 self.port = end.sin_port
                 self.address = withUnsafeBytes(of: end.sin_addr) { Array($0) }
             case AF_INET6:
-                // The flow label is no part of where an end is.
+                // The flow label isn't part of an address.
                 let end = withUnsafeBytes(of: &storage) { $0.loadUnaligned(as: sockaddr_in6.self) }
                 self.port = end.sin6_port
                 self.scope = end.sin6_scope_id
@@ -82,7 +82,7 @@ public enum SelfConnection {
 }
 
 extension EventLoopFuture where Value == any Channel {
-    /// Fails with ECONNREFUSED where the channel is connected to itself, and closes it.
+    /// Fails with ECONNREFUSED and closes the channel if it is connected to itself.
     public func refusingItself() -> EventLoopFuture<any Channel> {
         self.flatMapThrowing { channel in
             guard !SelfConnection.closes(channel) else {

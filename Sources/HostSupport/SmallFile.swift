@@ -6,14 +6,14 @@ import Musl
 import Darwin
 #endif
 
-/// Files of state: small, read whole, and replaced whole, so that a reader sees the old one or the new one.
+/// Small state files: read as a whole and replaced as a whole, so that a reader sees the old content or the new.
 public enum SmallFile {
-    /// Nil: there is none. A file larger than the limit is an error: nobody wrote it for us.
+    /// nil if there is no file. A file larger than the limit is an error, as this program doesn't write such.
     public static func read(_ path: String, atMost limit: Int = 1_048_576) throws(HostError) -> [UInt8]? {
-        // A pipe that somebody put there would be waited for, already when it is opened.
+        // Without O_NONBLOCK, opening a pipe that was put there would block.
         let descriptor = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK)
         guard descriptor >= 0 else {
-            // Below what is no folder there is none either.
+            // ENOTDIR: a parent isn't a folder, so the file can't exist.
             if errno == ENOENT || errno == ENOTDIR { return nil }
             throw .last(path, "can't be read")
         }
@@ -31,19 +31,19 @@ public enum SmallFile {
         }
     }
 
-    /// Neither a folder, a pipe, a socket nor a device.
+    /// Whether it isn't a folder, pipe, socket or device.
     public static func isRegular(_ descriptor: CInt) -> Bool {
         var status = stat()
         return fstat(descriptor, &status) == 0 && UInt32(status.st_mode) & UInt32(S_IFMT) == UInt32(S_IFREG)
     }
 
-    /// Written beside it, flushed to the disk, then renamed over it: a full disk or a crash leaves the old one.
+    /// Writes another file, flushes it to the disk, and renames it over the old one. A full disk or a crash leaves the old one.
     public static func replace(_ path: String, with bytes: [UInt8], mode: UInt32 = 0o600) throws(HostError) {
         let other = "\(path).\(getpid()).\(UInt32.random(in: .min ... .max))"
         let descriptor = open(other, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, mode_t(mode))
         guard descriptor >= 0 else { throw .last(path, "can't be written") }
         var failure: CInt?
-        // open(2) takes the mode through the umask.
+        // open(2) applies the umask.
         if fchmod(descriptor, mode_t(mode)) != 0 { failure = errno }
         var rest = bytes[...]
         while failure == nil, !rest.isEmpty {
@@ -58,7 +58,7 @@ public enum SmallFile {
         throw HostError("\(path) can't be written", code: failure)
     }
 
-    /// Makes a folder, and those above it that lack, if it isn't there.
+    /// Creates a folder and its missing parents.
     public static func makeFolder(_ path: String, mode: UInt32 = 0o700) throws(HostError) {
         if mkdir(path, mode_t(mode)) == 0 || errno == EEXIST { return }
         let parent = Self.parent(of: path)

@@ -8,17 +8,17 @@ import Musl
 import Darwin
 #endif
 
-/// Starts a program that may outlive this one. Of this process's descriptors it gets those that are named, and no other.
+/// Starts a program that may outlive this one. It inherits only the descriptors named here.
 public struct Spawn: Sendable {
     /// A path.
     public var executable: String
-    /// Without the program's own name.
+    /// Without the program's name.
     public var arguments: [String]
     public var environment: [String: String]
     public var workingDirectory: String?
-    /// What the child has as 0, 1, 2, 3 …, in this order; nil is /dev/null.
+    /// The child's descriptors 0, 1, 2, 3 …, in this order; nil means /dev/null.
     public var descriptors: [CInt?] = [nil, nil, nil]
-    /// A session, and so a process group, of its own: a shell's end doesn't reach it, and the group can be told to end.
+    /// Start a new session, and so a new process group: the end of a shell doesn't affect it, and the group can be signalled.
     public var makesSession = true
 
     public init(_ executable: String, _ arguments: [String], environment: [String: String] = Spawn.ownEnvironment) {
@@ -37,7 +37,7 @@ public struct Spawn: Sendable {
         return result
     }
 
-    /// The program of this process.
+    /// The path of this process's program.
     public static var ownExecutable: String {
         var path = [CChar](repeating: 0, count: 4_097)
         let count = readlink("/proc/self/exe", &path, 4_096)
@@ -45,7 +45,7 @@ public struct Spawn: Sendable {
         return String(decoding: path[..<count].map { UInt8(bitPattern: $0) }, as: UTF8.self)
     }
 
-    /// A program by its name: in the folders of PATH, as a shell finds it. A name with a slash is a path already.
+    /// Finds a program by name in the folders of PATH, as a shell does. A name with a slash is taken as a path.
     public static func find(_ name: String, path: String?, in folder: String = ".") -> String? {
         if name.contains("/") {
             let whole = name.hasPrefix("/") ? name : "\(folder)/\(name)"
@@ -60,12 +60,12 @@ public struct Spawn: Sendable {
         return nil
     }
 
-    /// The child's number. It is this process's child: somebody must wait for it.
+    /// Returns the process number of the new child, which the caller must reap.
     public func start() throws(HostError) -> Int32 {
         var actions = posix_spawn_file_actions_t()
         posix_spawn_file_actions_init(&actions)
         defer { posix_spawn_file_actions_destroy(&actions) }
-        // Above all that is placed below, so that placing one doesn't take another's number.
+        // Copies above the range of the child's descriptors, so that placing one doesn't overwrite another.
         var copies: [CInt] = []
         defer { for copy in copies { close(copy) } }
         for (number, source) in self.descriptors.enumerated() {
@@ -85,7 +85,7 @@ public struct Spawn: Sendable {
         var attributes = posix_spawnattr_t()
         posix_spawnattr_init(&attributes)
         defer { posix_spawnattr_destroy(&attributes) }
-        // What this process holds back or ignores, the child shall have as usual.
+        // The child gets the default signal mask and dispositions, not this process's.
         var none = sigset_t()
         sigemptyset(&none)
         posix_spawnattr_setsigmask(&attributes, &none)
@@ -114,7 +114,7 @@ private func withCStrings<Result>(
     var pointers = strings.map { strdup($0) } + [nil]
     defer { for pointer in pointers { free(pointer) } }
     return pointers.withUnsafeMutableBufferPointer { buffer in
-        // Never empty: it ends with nil.
+        // The array is never empty, as it ends with nil.
         buffer.baseAddress.map(body) ?? body(UnsafeMutablePointer.allocate(capacity: 1))
     }
 }

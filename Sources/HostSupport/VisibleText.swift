@@ -1,5 +1,6 @@
 extension String {
-    /// Another program's words, without what moves a terminal's cursor or can't be seen, and without blanks around them.
+    /// Another program's output without characters that move a terminal's cursor or are invisible, and without surrounding
+    /// blanks.
     public var visibleText: String {
         let visible = self.unicodeScalars.filter {
             switch $0.properties.generalCategory {
