@@ -6,34 +6,34 @@ import Musl
 import Darwin
 #endif
 
-/// Listening sockets that another program opened for this one (sd_listen_fds(3)).
+/// Listening sockets that a supervisor opened for this program (sd_listen_fds(3)).
 ///
-/// Whoever keeps them open while this program is started again loses no client: connections wait in the kernel's queue.
+/// As the supervisor keeps them open while this program restarts, no client is lost: connections wait in the kernel's queue.
 public struct ActivatedSockets: Sendable {
     public struct Socket: Equatable, Sendable {
         public var descriptor: CInt
-        /// As LISTEN_FDNAMES has it; empty where nobody named it.
+        /// From LISTEN_FDNAMES; empty if the socket has no name.
         public var name: String
-        /// Its own; nil where it has none.
+        /// The local port; nil if the socket has none.
         public var port: UInt16?
-        /// It takes datagrams in place of connections.
+        /// Whether it takes datagrams instead of connections.
         public var isUDP = false
     }
 
-    /// The first descriptor that is handed over, SD_LISTEN_FDS_START.
+    /// The first descriptor passed, SD_LISTEN_FDS_START.
     static let first: CInt = 3
-    /// More are nobody's who means it.
+    /// No valid supervisor passes more.
     static let countAtMost = 1_024
 
-    /// Those that nobody has taken yet.
+    /// The sockets that haven't been taken yet.
     public private(set) var sockets: [Socket]
 
     init(_ sockets: [Socket]) { self.sockets = sockets }
 
-    /// Takes what the environment names, once: the variables are removed, and children don't get the descriptors. What isn't a
-    /// listening TCP socket or a bound UDP socket is left alone.
+    /// Takes the sockets that the environment names. The variables are removed, and children don't inherit the descriptors.
+    /// Anything that isn't a listening TCP socket or a bound UDP socket is left alone.
     ///
-    /// Call it before any other thread starts: the environment has no lock.
+    /// Call it before any other thread starts: access to the environment isn't synchronized.
     public static func inherited() -> ActivatedSockets {
         let named = Self.parse(
             count: text("LISTEN_FDS"),
@@ -54,7 +54,7 @@ public struct ActivatedSockets: Sendable {
         )
     }
 
-    /// Nothing where the variables are another process's, or make no sense.
+    /// Empty if the variables are for another process, or are invalid.
     static func parse(count: String?, pid: String?, names: String?, ownPid: Int32) -> [(CInt, String)] {
         guard let pid, Int32(pid) == ownPid, let count = count.flatMap({ Int($0) }),
             (1...Self.countAtMost).contains(count)
@@ -64,10 +64,10 @@ public struct ActivatedSockets: Sendable {
         return names.prefix(count).enumerated().map { (Self.first + CInt($0.offset), $0.element) }
     }
 
-    /// Those of this name that listen for connections.
+    /// Takes the listening sockets with this name.
     public mutating func take(named name: String) -> [CInt] { self.take { $0.name == name && !$0.isUDP } }
 
-    /// Those of this port.
+    /// Takes the sockets with this port.
     public mutating func take(port: UInt16, isUDP: Bool = false) -> [CInt] {
         self.take { $0.port == port && $0.isUDP == isUDP }
     }
@@ -101,7 +101,7 @@ private func localPort(of descriptor: CInt) -> UInt16? {
         $0.withMemoryRebound(to: sockaddr.self, capacity: 1) { getsockname(descriptor, $0, &size) }
     }
     guard result == 0, [AF_INET, AF_INET6].contains(CInt(address.ss_family)) else { return nil }
-    // The port stands at the same place in both families' addresses.
+    // Both address families have the port at the same place.
     return withUnsafeBytes(of: &address) { UInt16(bigEndian: $0.loadUnaligned(fromByteOffset: 2, as: UInt16.self)) }
 }
 

@@ -5,7 +5,7 @@ public import Logging
 public import NIOCore
 public import Noise
 
-/// Flags that both agents have.
+/// Flags that both agents share.
 public struct AgentOptions: ParsableArguments {
     @Option(
         help: ArgumentHelp(
@@ -48,10 +48,10 @@ extension Probes: ExpressibleByArgument {}
 extension ProxyProtocol: ExpressibleByArgument {}
 
 extension TimeAmount {
-    /// `10m`, `6s`, `500ms`, `1h`, for a flag.
+    /// Parses a flag such as `10m`, `6s`, `500ms`, `1h`.
     public static func flag(_ text: String) throws -> TimeAmount { .milliseconds(try Flags.milliseconds(text)) }
 
-    /// Of `--drain`, at most ten minutes.
+    /// Parses `--drain`, at most ten minutes.
     public static func drainFlag(_ text: String) throws -> TimeAmount {
         let form = "It is a number and a unit, 10m at most: 500ms, 10s, 2m."
         let unit = text.drop { $0.isASCII && $0.isNumber }
@@ -66,7 +66,7 @@ extension TimeAmount {
 }
 
 extension PublicKey {
-    /// For a flag.
+    /// Parses a flag.
     public static func flag(_ text: String) throws -> PublicKey {
         guard let key = PublicKey(base64: text) else {
             throw FlagError("'\(text)' isn't a public key. It is 44 characters of base64, as 'kl pubkey' prints it.")

@@ -9,20 +9,20 @@ import Musl
 import Darwin
 #endif
 
-/// Text for people, unbuffered, to standard output or error. If nobody reads it any more, nobody is to be told.
+/// Writes text for people, unbuffered, to standard output or error. If the reader has closed it, that isn't an error.
 public enum Console {
-    /// Why something that was written to standard output isn't there: a full disk, say. Nil: all of it is, or nobody reads it.
+    /// Why output to standard output is missing, such as a full disk. nil if nothing is missing, or if the reader has closed it.
     public static var outputFailure: HostError? {
         let code = lastFailure.load(ordering: .relaxed)
         return code == 0 ? nil : HostError("the output can't be written", code: code)
     }
 
-    /// Also of what is written elsewhere. A closed pipe, and a descriptor that was never open, are somebody's wish.
+    /// Also called for writes made elsewhere. EPIPE and EBADF are ignored: the reader closed the output, or it was never open.
     public static func noteOutputFailure(_ code: CInt) {
         if code != EPIPE, code != EBADF, code != 0 { lastFailure.store(code, ordering: .relaxed) }
     }
 
-    /// Some file systems say only now that there is no room.
+    /// Some file systems report a full disk only on close.
     static func closeOutput() { if close(STDOUT_FILENO) != 0 { self.noteOutputFailure(errno) } }
 
     public static func write(_ text: String, to descriptor: CInt) {

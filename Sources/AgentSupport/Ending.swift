@@ -9,13 +9,13 @@ import Musl
 import Darwin
 #endif
 
-/// How a program ends: what it says, where, and with which code. Scripts rely on the codes: 0 done, 1 failed, 2 wrong
-/// usage, 5 intercepted by someone else, 130 interrupted.
+/// How a program ends: its last message, where that goes, and the exit code. Scripts rely on the codes: 0 done, 1 failed, 2
+/// wrong usage, 5 intercepted by another workspace, 130 interrupted.
 public struct Ending {
     let text: String
     let code: CInt
 
-    /// Also for what is no error: `--help` and `--version` come as such.
+    /// `--help` and `--version` arrive as errors, too.
     public init<Root: ParsableCommand>(of error: any Error, in root: Root.Type) {
         let name = root._commandName
         let code = root.exitCode(for: error)
@@ -27,18 +27,18 @@ public struct Ending {
             self.code = Self.wrongUsage
         } else {
             self.text = "\(name): \(error)\n"
-            // A flag whose value is looked at only once the program runs.
+            // Some flags' values are checked only once the program runs.
             self.code = (error as? any ExitCoded)?.exitCode ?? (error is FlagError ? Self.wrongUsage : Self.failed)
         }
     }
 
-    /// With a sentence, or without a word where all is well.
+    /// Ends with a sentence, or silently if it is nil.
     public init(name: String, saying sentence: String?, code: CInt) {
         self.text = sentence.map { "\(name): \($0)\n" } ?? ""
         self.code = code
     }
 
-    /// With another sentence after the first line's.
+    /// Inserts another sentence at the end of the first line.
     func adding(_ sentence: String) -> Ending {
         let lines = self.text.split(separator: "\n", maxSplits: 1, omittingEmptySubsequences: false)
         let first = lines.first.map { $0.hasSuffix(".") ? "\($0) \(sentence)" : "\($0). \(sentence)" } ?? sentence
@@ -64,7 +64,7 @@ public struct Ending {
         Console.write(self.text, to: STDOUT_FILENO)
         Console.closeOutput()
         guard let failure = Console.outputFailure else { systemExit(0) }
-        // What was asked for is done; who asked doesn't know what came of it.
+        // The command succeeded, but its output is incomplete.
         let program = CommandLine.arguments.first?.split(separator: "/").last ?? "kl"
         let sentence = "\(program): \(failure). Make room there, or send it elsewhere, and ask again.\n"
         Console.write(sentence, to: STDERR_FILENO)
@@ -72,7 +72,7 @@ public struct Ending {
     }
 }
 
-/// An error that knows the code which scripts expect of it.
+/// An error with an exit code of its own, which scripts rely on.
 public protocol ExitCoded: Error {
     var exitCode: CInt { get }
 }
@@ -83,11 +83,11 @@ private func systemExit(_ code: CInt) -> Never {
 }
 
 extension ParsableCommand {
-    /// The usual `main`, with the codes and the one-sentence errors that all programs here share.
+    /// Like the usual `main`, with the exit codes and the one-sentence errors that all programs here share.
     ///
-    /// Not async itself: a command that isn't either runs on the first thread, before there is another one, and can hold
-    /// signals back from all of them.
-    /// - Parameter hint: what to say beside a usage error, of the words that were typed: "Did you mean …?"
+    /// It isn't async itself, so that a command that isn't either runs on the first thread, before any other exists, and
+    /// can block signals for all threads.
+    /// - Parameter hint: given the typed words, returns a sentence to add to a usage error: "Did you mean …?"
     public static func runAsProgram(hint: ([String]) -> String? = { _ in nil }) {
         do {
             if CommandLine.arguments.dropFirst().first == "---completion" { Self.completeAsAsked() }
@@ -104,7 +104,7 @@ extension ParsableCommand {
         }
     }
 
-    /// A shell asks what it may complete; some of the answers are waited for.
+    /// Answers a shell's completion request; some of the answers need async calls.
     private static func completeAsAsked() {
         guard let program = Self.self as? any AsyncParsableCommand.Type else { return }
         Task {

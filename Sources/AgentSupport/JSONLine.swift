@@ -1,6 +1,6 @@
 import InterceptProtocol
 
-/// One JSON object on one line, with its keys in the order given: for ready lines and log records.
+/// One JSON object on one line, its keys in the order given: for ready lines and log records.
 public enum JSONLine {
     public enum Value {
         case string(String)
@@ -19,7 +19,7 @@ public enum JSONLine {
         switch value {
         case .string(let text): Self.quoted(text)
         case .bool(let value): value ? "true" : "false"
-        // JSON has no other word for what is no number.
+        // JSON can't express infinities and NaN.
         case .number(let value): value.isFinite ? "\(value)" : "null"
         case .integer(let value): "\(value)"
         case .array(let values): "[" + values.map { Self.text(of: $0) }.joined(separator: ",") + "]"
@@ -27,7 +27,7 @@ public enum JSONLine {
         }
     }
 
-    /// RFC 8259 §7. What can't be seen is escaped, so that the line is one on every terminal.
+    /// RFC 8259 §7. Invisible characters are escaped, so that it is a single line on every terminal.
     private static func quoted(_ text: String) -> String {
         var result = "\""
         for scalar in text.unicodeScalars {

@@ -8,7 +8,7 @@ import Musl
 import Darwin
 #endif
 
-/// One line a record on standard error: for a person, or as JSON for a program.
+/// Writes one line a record to standard error: as text for a person, or as JSON for a program.
 public struct LineLogHandler: LogHandler {
     public enum Format: String, CaseIterable, Sendable {
         case text
@@ -53,7 +53,7 @@ public struct LineLogHandler: LogHandler {
             let own = [
                 ("time", "\(time)"), ("level", level.rawValue), ("program", self.label), ("message", message),
             ]
-            // A name must not come twice in an object.
+            // A key must not occur twice in an object.
             let others = pairs.map { pair in (own.contains { $0.0 == pair.0 } ? pair.0 + "_" : pair.0, pair.1) }
             return JSONLine.object((own + others).map { ($0.0, .string($0.1)) })
         }
@@ -64,7 +64,8 @@ public struct LineLogHandler: LogHandler {
         return name + String(repeating: " ", count: max(0, 7 - name.count))
     }
 
-    /// A line break or tab becomes a space; what else can't be seen, or turns the writing direction, is left out.
+    /// A line break or tab becomes a space; other invisible characters, and those that change the writing direction, are
+    /// left out.
     private static func oneLine(_ text: String) -> String {
         var result = ""
         for scalar in text.unicodeScalars {
@@ -77,7 +78,7 @@ public struct LineLogHandler: LogHandler {
         return result
     }
 
-    /// So that no value can be taken for the end of itself and another key.
+    /// Quoted so that a value can't be mistaken for its end and another key.
     private static func quotedIfNeeded(_ value: String) -> String {
         let value = Self.oneLine(value)
         let isPlain = value.unicodeScalars.allSatisfy { !$0.properties.isWhitespace && $0 != "\"" }

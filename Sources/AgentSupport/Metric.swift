@@ -1,4 +1,4 @@
-/// One measurement for a scrape.
+/// One metric for a scrape.
 public struct Metric: Sendable {
     public enum Kind: String, Sendable {
         case counter
@@ -8,7 +8,7 @@ public struct Metric: Sendable {
     public var name: String
     public var help: String
     public var kind: Kind
-    /// Label and value, where a metric has one for each of several things.
+    /// Labels and value; several if the metric has one for each of several things.
     public var values: [(labels: [(String, String)], value: Double)]
 
     public init(_ name: String, _ kind: Kind, _ help: String, _ value: Double) {
@@ -52,7 +52,7 @@ public struct Metric: Sendable {
     private static func number(_ value: Double) -> String {
         if value.isNaN { return "NaN" }
         if value.isInfinite { return value < 0 ? "-Inf" : "+Inf" }
-        // Up to here every integer is exact, and a person reads it more easily without an exponent.
+        // Up to here integers are exact as `Double`, and they are easier to read without an exponent.
         return value == value.rounded() && abs(value) < 9e15 ? "\(Int64(value))" : "\(value)"
     }
 }

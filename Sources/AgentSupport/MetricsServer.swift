@@ -2,18 +2,18 @@ public import NIOCore
 import NIOHTTP1
 import NIOPosix
 
-/// Serves `GET /metrics`, and nothing else: one answer a connection, and bounds on what a stranger can cost.
+/// Serves `GET /metrics` only: one answer a connection, with limits on what any client can cost.
 public enum MetricsServer {
-    /// A scraper or two is all that is expected.
+    /// Enough for a scraper or two.
     static let connectionsAtMost = 16
-    /// From being accepted to being answered, and no keeping alive by a byte now and then.
+    /// The time from accepting a connection to closing it; a client can't prolong it by sending bytes.
     static let connectionLifetime = TimeAmount.seconds(10)
 
     /// - Precondition: called on `eventLoop`.
     /// - Parameters:
-    ///   - socket: listens there already, if given.
+    ///   - socket: a socket that listens there already, if given.
     ///   - metrics: called on `eventLoop` for each scrape.
-    /// - Returns: the address that is listened on.
+    /// - Returns: the listening address.
     public static func start(
         host: String,
         port: Int,
@@ -55,7 +55,7 @@ public enum MetricsServer {
         return socket.map { bootstrap.withBoundSocket($0) } ?? bootstrap.bind(host: host, port: port)
     }
 
-    /// Of a request; beyond them it is answered by 400.
+    /// The limits of a request; beyond them the answer is 400.
     private static var limits: NIOHTTPDecoderLimitConfiguration {
         var limits = NIOHTTPDecoderLimitConfiguration()
         limits.maxHeaderFieldSize = 4 * 1_024

@@ -1,7 +1,7 @@
 public import NIOCore
 
-/// Notifications that must come, in their order: what can't be sent now is tried again, since the other end takes ten at a time
-/// from all who tell it something.
+/// Sends notifications reliably and in order. One that can't be sent now is retried, as the receiver's socket queues only
+/// ten datagrams from all its senders.
 ///
 /// Lives on one event loop.
 public final class NotificationQueue {
@@ -12,9 +12,9 @@ public final class NotificationQueue {
     private var tries = 0
 
     private static let pause = TimeAmount.milliseconds(50)
-    /// † Five seconds long: by then there is nobody, or somebody asks again.
+    /// † Five seconds in total: by then the receiver is gone, or asks again.
     private static let triesAtMost = 100
-    /// Whoever never takes any gets the latest ones.
+    /// If the receiver doesn't read, only the latest ones are kept.
     private static let waitingAtMost = 16
 
     public init(_ notifier: ServiceNotifier, on eventLoop: any EventLoop) {
@@ -45,6 +45,6 @@ public final class NotificationQueue {
 
     public func ready() { self.send(ServiceNotifier.ready) }
 
-    /// Before the configuration is read again; `ready` follows.
+    /// Sent before the configuration is read again; `ready` follows.
     public func reloading() { self.send(ServiceNotifier.reloading) }
 }

@@ -8,9 +8,9 @@ import Musl
 import Darwin
 #endif
 
-/// What a long-running program asks of its process.
+/// Process settings for long-running programs.
 public enum Process {
-    /// Every connection is a descriptor: the soft limit goes up to the hard one. Returns what is in force.
+    /// Raises the soft limit of descriptors to the hard one, as each connection needs one. Returns the limit in force.
     @discardableResult
     public static func raiseDescriptorLimit() -> Int {
         var limit = rlimit()
@@ -21,7 +21,8 @@ public enum Process {
         return Int(clamping: limit.rlim_cur)
     }
 
-    /// Where it is closed, /dev/null takes its place, so that no file that is opened later gets its descriptor. Called first.
+    /// If standard input is closed, opens /dev/null in its place, so that no file opened later gets its descriptor. Call it
+    /// first.
     public static func fillStandardInput() {
         guard fcntl(STDIN_FILENO, F_GETFD) < 0 else { return }
         let descriptor = open("/dev/null", O_RDONLY)
@@ -30,14 +31,15 @@ public enum Process {
         close(descriptor)
     }
 
-    /// For programs that carry bytes: buffers of 64 KiB are freed and wanted again all the time, and glibc gives the end of its
-    /// heap back to the system at 128 KiB, so that the kernel would clear page after page: a tenth of the CPU. † 4 MiB stay.
+    /// For programs that carry bytes: they free and allocate buffers of 64 KiB all the time. By default glibc returns the
+    /// end of its heap to the system at 128 KiB, so the kernel would clear page after page: a tenth of the CPU. † 4 MiB are
+    /// kept instead.
     public static func keepFreedMemory() { kl_keep_freed_memory(4 * 1_024 * 1_024) }
 
-    /// Keys are in memory: a crash must not write them anywhere.
+    /// Keys are in memory, and a crash must not write them to disk.
     ///
-    /// Linux pipes a dump to a handler whatever the limit is, but for 1, which no file fits into either (core(5),
-    /// fs/coredump.c).
+    /// Linux pipes a core dump to a handler regardless of the limit, except for a limit of 1, into which no file fits
+    /// either (core(5), fs/coredump.c).
     public static func forbidCoreDumps() {
         var limit = rlimit()
         guard getrlimit(coreFile, &limit) == 0 else { return }
@@ -50,13 +52,13 @@ public enum Process {
         setrlimit(coreFile, &limit)
     }
 
-    /// Call it before any thread starts: SIGTERM and SIGINT then wait for `nextEndSignal`, and a closed pipe is no signal.
+    /// Call it before any thread starts. SIGTERM and SIGINT then wait for `nextEndSignal`, and SIGPIPE is ignored.
     public static func holdEndSignals() { self.hold(self.endSignals) }
 
-    /// The same, and SIGHUP too waits, for `nextSignal`.
+    /// The same; SIGHUP waits, too, for `nextSignal`.
     public static func holdEndAndReloadSignals() { self.hold(self.endAndReloadSignals) }
 
-    /// Blocks this thread until someone asks the program to end.
+    /// Blocks this thread until SIGTERM or SIGINT arrives.
     public static func nextEndSignal() -> CInt { self.next(of: self.endSignals) }
 
     public enum Request: Sendable {
@@ -64,7 +66,7 @@ public enum Process {
         case reload
     }
 
-    /// Blocks this thread until someone asks for something.
+    /// Blocks this thread until SIGTERM, SIGINT or SIGHUP arrives.
     public static func nextSignal() -> Request { self.next(of: self.endAndReloadSignals) == SIGHUP ? .reload : .end }
 
     private static func hold(_ signals: sigset_t) {
@@ -95,7 +97,7 @@ public enum Process {
     }
 }
 
-// glibc's functions take another type than its constants have.
+// glibc's functions take a different type than its constants have.
 #if canImport(Glibc)
 private let openFiles = __rlimit_resource_t(RLIMIT_NOFILE.rawValue)
 private let coreFile = __rlimit_resource_t(RLIMIT_CORE.rawValue)

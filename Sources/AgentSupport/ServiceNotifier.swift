@@ -6,23 +6,23 @@ import Musl
 import Darwin
 #endif
 
-/// Tells whoever started this program how it is, in datagrams as sd_notify(3) has them.
+/// Reports this program's status to its supervisor, in sd_notify(3) datagrams.
 ///
-/// Nobody is waited for: what can't be sent now isn't sent, and `send` says so.
+/// It never blocks: `send` returns false if a datagram can't be sent now.
 public struct ServiceNotifier: Sendable {
     private let descriptor: CInt
-    /// With the leading NUL of an abstract name.
+    /// Begins with NUL for an abstract name.
     private let name: [UInt8]
 
-    /// Where NOTIFY_SOCKET says; nil where nobody wants to know. The variable is removed: it isn't meant for children.
+    /// The address in NOTIFY_SOCKET; nil if it isn't set or is invalid. The variable is removed, as it isn't meant for children.
     ///
-    /// Call it before any other thread starts: the environment has no lock.
+    /// Call it before any other thread starts: access to the environment isn't synchronized.
     public static func inherited() -> ServiceNotifier? {
         defer { unsetenv("NOTIFY_SOCKET") }
         return getenv("NOTIFY_SOCKET").flatMap { ServiceNotifier(to: String(cString: $0)) }
     }
 
-    /// - Parameter address: a path, or `@` and an abstract name. Nil for anything else.
+    /// - Parameter address: a path, or `@` and an abstract name; anything else gives nil.
     init?(to address: String) {
         guard let name = Self.socketName(address) else { return nil }
         #if canImport(Glibc)
@@ -48,14 +48,14 @@ public struct ServiceNotifier: Sendable {
         return name
     }
 
-    /// False: it couldn't be sent, and may be tried again.
+    /// False if it couldn't be sent; the caller may try again.
     @discardableResult
     public func send(_ fields: [(String, String)]) -> Bool {
         let bytes = Array(Self.message(fields).utf8)
         var address = sockaddr_un()
         address.sun_family = sa_family_t(AF_UNIX)
         withUnsafeMutableBytes(of: &address.sun_path) { $0.copyBytes(from: self.name) }
-        // An abstract name is as long as the address says; behind a path stands a NUL.
+        // The address's length ends an abstract name; a path ends with NUL.
         let isPath = self.name.first != 0
         let offset = MemoryLayout<sockaddr_un>.offset(of: \.sun_path) ?? 2
         let size = socklen_t(offset + self.name.count + (isPath ? 1 : 0))
@@ -70,19 +70,19 @@ public struct ServiceNotifier: Sendable {
         }
     }
 
-    /// A line break can't be part of a value.
+    /// Line breaks are removed, as a value can't contain them.
     static func message(_ fields: [(String, String)]) -> String {
         fields.map { "\($0.0)=\($0.1.filter { !$0.isNewline })" }.joined(separator: "\n")
     }
 
-    /// SIGPIPE comes from stream sockets alone.
+    /// No MSG_NOSIGNAL: only stream sockets raise SIGPIPE.
     private static let flags = CInt(MSG_DONTWAIT)
 }
 
 extension ServiceNotifier {
     static let ready = [("READY", "1")]
 
-    /// The time lets the other side tell whether the configuration was read after it was changed.
+    /// The time lets the receiver tell whether the configuration was read after a change.
     static var reloading: [(String, String)] {
         [("RELOADING", "1"), ("MONOTONIC_USEC", "\(Self.monotonicMicroseconds)")]
     }

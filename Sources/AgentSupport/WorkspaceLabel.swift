@@ -6,7 +6,7 @@ import Musl
 import Darwin
 #endif
 
-/// user@host, as others see it who ask whose intercept it is.
+/// user@host: how other people see whose intercept it is.
 public enum WorkspaceLabel {
     public static var own: String {
         var name = [CChar](repeating: 0, count: 256)
