@@ -6,17 +6,16 @@ import Musl
 import Darwin
 #endif
 
-/// A file that was found fit for its purpose, open for reading.
+/// A file that passed the checks for its purpose, open for reading.
 ///
-/// The checks are made on the open file, not on its name: what was checked is what is read, whoever renames what
-/// meanwhile. Nothing blocks: a named pipe or a device is opened with O_NONBLOCK, seen for what it is, and refused.
+/// The checks are made on the open file, not on its name, so that exactly the checked file is read, even if it is renamed
+/// meanwhile. Nothing blocks: a named pipe or a device is opened with O_NONBLOCK, recognised and refused.
 struct CheckedFile: ~Copyable {
     private let descriptor: CInt
     private let path: String
 
     static func open(_ path: String, for purpose: FilePurpose) throws(KeyFileError) -> CheckedFile {
-        // A list of peers may be a link: that is how a cluster mounts configuration. What counts is who may change the
-        // file at its end.
+        // A list of peers may be a link, as clusters mount configuration that way. What matters is who may change the target.
         let links = purpose.isSecret ? O_NOFOLLOW : 0
         let descriptor = openFile(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY | links)
         guard descriptor >= 0 else { throw KeyFileError(path: path, reason: reason(for: .last)) }
@@ -63,7 +62,7 @@ struct CheckedFile: ~Copyable {
         }
         guard status.st_uid == geteuid() || status.st_uid == 0 else { return .foreignOwner(UInt32(status.st_uid)) }
         guard mode & purpose.forbiddenMode == 0 else { return .looseMode(mode & 0o7777, purpose) }
-        // 0 is a file that was deleted after it was opened.
+        // 0 means that the file was deleted after it was opened.
         guard !purpose.isSecret || status.st_nlink == 1 else { return .hardLinks(Int(status.st_nlink)) }
         return nil
     }

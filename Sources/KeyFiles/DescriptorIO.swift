@@ -6,9 +6,9 @@ import Musl
 import Darwin
 #endif
 
-/// read(2) and write(2) to their end, straight from and to memory that the caller has chosen.
+/// Complete read(2) and write(2), directly from and to memory that the caller provides.
 enum DescriptorIO {
-    /// Reads until the end of the file or until `bytes` is full, and says how many came.
+    /// Reads until the end of the file or until `bytes` is full, and returns the number of bytes.
     static func read(from descriptor: CInt, into bytes: inout MutableRawSpan) throws(SystemError) -> Int {
         try bytes.withUnsafeMutableBytes { buffer throws(SystemError) in
             var count = 0
@@ -35,7 +35,7 @@ enum DescriptorIO {
         }
     }
 
-    /// Standard input and output may have been made non-blocking by whoever shares them.
+    /// Another process that shares standard input or output may have made it non-blocking.
     private static func retrying(_ descriptor: CInt, _ event: CInt, _ call: () -> Int) throws(SystemError) -> Int {
         while true {
             let outcome = call()

@@ -1,9 +1,9 @@
 import Noise
 
-/// Reads and writes the files that hold secret keys, base64 as `wg` has it.
+/// Reads and writes files with secret keys, in base64 like `wg`.
 ///
-/// A file is read only if it is a regular file of this user or root, no link of either kind, and closed to everyone else
-/// (protocol §2). The key goes from read(2) into locked memory and nowhere else.
+/// A file is read only if it is a regular file of this user or root, neither a symbolic nor a hard link, and not accessible
+/// to others (protocol §2). The key goes from read(2) into locked memory and nowhere else.
 public enum KeyFile {
     public static func readPrivateKey(at path: String) throws(KeyFileError) -> StaticKeyPair {
         try read(path, .privateKey) { StaticKeyPair(base64: $0) }
@@ -13,7 +13,7 @@ public enum KeyFile {
         try read(path, .presharedKey) { PresharedKey(base64: $0) }
     }
 
-    /// Writes a new file, mode 0600. What is there already is never written over.
+    /// Writes a new file with mode 0600. An existing file is never overwritten.
     public static func write(_ keyPair: StaticKeyPair, to path: String) throws(KeyFileError) {
         try NewFile.write(keyPair.privateKeyBase64Line(), to: path)
     }

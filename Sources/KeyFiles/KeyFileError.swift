@@ -1,4 +1,4 @@
-/// Why a key file was not read or written: one sentence of what is wrong, one of what to do.
+/// Why a key file wasn't read or written: one sentence says what is wrong, another what to do.
 public struct KeyFileError: Error, Equatable, Sendable {
     public enum Reason: Equatable, Sendable {
         case missing
@@ -6,7 +6,7 @@ public struct KeyFileError: Error, Equatable, Sendable {
         case symbolicLink
         case notRegular(FileKind)
         case foreignOwner(UInt32)
-        /// Others may do with the file what they may not: read a secret, change a list of peers.
+        /// Other users have access that they must not have: to read a secret, or to change a list of peers.
         case looseMode(UInt32, FilePurpose)
         case hardLinks(Int)
         case tooLong(limit: Int, FilePurpose)
@@ -36,7 +36,7 @@ public struct KeyFileError: Error, Equatable, Sendable {
     }
 }
 
-/// What is expected in a file: it decides what others may do with it.
+/// A file's content, which decides what other users may do with the file.
 public enum FilePurpose: Equatable, Sendable {
     case privateKey
     case presharedKey

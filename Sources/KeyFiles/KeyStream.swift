@@ -8,7 +8,7 @@ import Musl
 import Darwin
 #endif
 
-/// Keys on standard input and output, as `wg genkey | wg pubkey` passes them on.
+/// Keys on standard input and output, as in `wg genkey | wg pubkey`.
 public enum KeyStream {
     public enum Failure: Error, Equatable, Sendable, CustomStringConvertible {
         case notAPrivateKey
@@ -27,7 +27,7 @@ public enum KeyStream {
         }
     }
 
-    /// Reads to the end of the stream, or until it is clear that this is no key.
+    /// Reads to the end of the stream, or until it is too long for a key.
     public static func readPrivateKey(from descriptor: CInt) throws(Failure) -> StaticKeyPair {
         do {
             switch try KeyText.read({ bytes throws(SystemError) in
@@ -44,7 +44,7 @@ public enum KeyStream {
         throw .notAPrivateKey
     }
 
-    /// Writes a key's line from the memory where it lies, with no copy between.
+    /// Writes a key's line directly from its memory, without a copy.
     public static func write(_ line: RawSpan, to descriptor: CInt) throws(Failure) {
         do {
             try DescriptorIO.write(line, to: descriptor)
@@ -53,7 +53,7 @@ public enum KeyStream {
         }
     }
 
-    /// Whether `descriptor` is a file that is open to other users: a key redirected there is a key that `KeyFile` refuses.
+    /// Whether `descriptor` is a file that other users can access: `KeyFile` would refuse a key redirected there.
     public static func isOpenToOthers(_ descriptor: CInt) -> Bool {
         var status = stat()
         guard fstat(descriptor, &status) == 0, UInt32(status.st_mode) & UInt32(S_IFMT) == UInt32(S_IFREG) else {

@@ -2,7 +2,7 @@ import Noise
 
 /// The text of one secret key, in locked memory from the first read to the last parse.
 enum KeyText {
-    /// 44 characters, a newline, and some blanks to spare; whatever is longer is something else.
+    /// 44 characters, a newline, and room for some blanks; longer text isn't a key.
     static let limit = 64
 
     enum Outcome: ~Copyable {
@@ -10,14 +10,14 @@ enum KeyText {
         case tooLong
     }
 
-    /// `fill` writes what there is, up to one byte more than the limit, and says how much that was.
+    /// `fill` writes the text, up to one byte more than the limit, and returns its length.
     static func read<E: Error>(_ fill: (inout MutableRawSpan) throws(E) -> Int) throws(E) -> Outcome {
         var buffer = LockedBytes(byteCount: limit + 1)
         let count = try buffer.withMutableBytes(fill)
         return count <= limit ? .text(buffer, count: count) : .tooLong
     }
 
-    /// Gives `parse` the text without the blanks after it, which `wg` allows as well.
+    /// Calls `parse` with the text without trailing blanks, which `wg` allows as well.
     static func parse<Key>(_ text: borrowing LockedBytes, count: Int, _ parse: (RawSpan) -> Key?) -> Key? {
         text.withBytes { bytes in
             var end = min(count, bytes.byteCount)

@@ -1,12 +1,12 @@
 import Noise
 
 /// The public keys that a responder accepts, from a text file: one key a line, `#` begins a comment, blank lines are
-/// nothing. No secret, but whoever can change it decides who gets in.
+/// ignored. They aren't secret, but write access to the file decides who may connect.
 public struct PeersFile: Equatable, Sendable {
     public static let maximumKeyCount = 1_024
     public static let maximumByteCount = 65_536
 
-    /// In the file's order, each once.
+    /// In the file's order, without duplicates.
     public let keys: [PublicKey]
 
     public init(contentsOf path: String) throws(KeyFileError) {

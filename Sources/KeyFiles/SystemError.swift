@@ -6,7 +6,7 @@ import Musl
 import Darwin
 #endif
 
-/// What the kernel said no with.
+/// An error code of a failed system call.
 public struct SystemError: Error, Equatable, Sendable, CustomStringConvertible {
     public let code: Int32
 
@@ -14,7 +14,7 @@ public struct SystemError: Error, Equatable, Sendable, CustomStringConvertible {
         self.code = code
     }
 
-    /// Of the call that has just failed, in this thread.
+    /// The error of this thread's last call.
     static var last: SystemError { SystemError(code: errno) }
 
     public var description: String {
