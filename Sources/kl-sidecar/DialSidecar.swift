@@ -66,7 +66,7 @@ struct DialSidecar: ParsableCommand {
         }
     }
 
-    /// What listens on every address is reached at the nearest.
+    /// A sidecar that listens on all addresses is dialled at the loopback.
     private static func dialled(_ tunnel: String) -> String {
         guard var endpoint = try? Flags.endpoint(tunnel) else { return tunnel }
         if endpoint.host == "0.0.0.0" { endpoint.host = "127.0.0.1" }
@@ -81,7 +81,7 @@ struct DialError: Error, CustomStringConvertible {
     init(_ description: String) { self.description = description }
 }
 
-/// A plain connected socket: there is no event loop here.
+/// A plain blocking socket, as there is no event loop here.
 private enum TCPConnection {
     private static let patience = timeval(tv_sec: 5, tv_usec: 0)
 
@@ -109,7 +109,7 @@ private enum TCPConnection {
         return descriptor
     }
 
-    /// Of connect(2) as well.
+    /// The limit applies to connect(2) as well.
     private static func limitSending(_ descriptor: CInt, _ limit: timeval) {
         var limit = limit
         setsockopt(descriptor, SOL_SOCKET, SO_SNDTIMEO, &limit, socklen_t(MemoryLayout<timeval>.size))

@@ -3,7 +3,7 @@ import Diversion
 import InterceptProtocol
 import SidecarAgent
 
-/// `--divert`, as it is written.
+/// The value of `--divert`.
 enum Diverting: Equatable {
     case listen(Endpoint)
     case listenOnAll(host: String)
@@ -33,7 +33,7 @@ enum Diverting: Equatable {
         }
     }
 
-    /// Where this process would listen itself.
+    /// Where this process would listen itself; nil with redirect.
     func endpoint(of port: UInt16) -> Endpoint? { self.resolved(loopback: .original).endpoint(of: port) }
 }
 

@@ -1,7 +1,7 @@
 import AgentSupport
 import ArgumentParser
 
-/// The sidecar agent: stands next to a service, and gives its clients to a workspace or to the original.
+/// The sidecar agent: runs next to a service, and passes its clients to a workspace or to the original.
 @main
 struct KlSidecar: ParsableCommand {
     static let configuration = CommandConfiguration(

@@ -6,10 +6,10 @@ import Musl
 import Darwin
 #endif
 
-/// Whether this process runs beside a host's processes, and not in a container.
+/// Whether this process runs directly on a host, and not in a container.
 enum PlainHost {
     static var isThis: Bool {
-        // The first PID namespace has a number of its own (include/linux/proc_ns.h: PROC_PID_INIT_INO).
+        // The initial PID namespace has a fixed inode number (include/linux/proc_ns.h: PROC_PID_INIT_INO).
         var target = [CChar](repeating: 0, count: 64)
         let count = readlink("/proc/self/ns/pid", &target, target.count - 1)
         guard count > 0 else { return false }

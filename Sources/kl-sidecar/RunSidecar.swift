@@ -199,11 +199,12 @@ struct RunSidecar: ParsableCommand {
         configuration.tunnel.deadAfter = self.deadAfter
         configuration.tunnel.maxStreamsFromPeer = 1
         configuration.descriptorLimit = descriptors
-        // This program doesn't read its standard input, and has no lower descriptor.
+        // The lowest descriptor; this program doesn't read its standard input.
         configuration.ownerDescriptor = 0
         configuration.datagramAddress = self.listenUdp
         configuration.sockets = self.take(&sockets)
-        // Only this thread can be moved, and those that it makes later: everything that listens elsewhere is opened before.
+        // Only this thread, and the threads it creates later, enter the namespace. So everything that listens outside is
+        // opened before.
         var opened: [ListeningSocket] = []
         var metrics = MetricsPlace(endpoint: self.metrics)
         if let netns = self.netns {
@@ -214,7 +215,7 @@ struct RunSidecar: ParsableCommand {
                 tunnel.port = socket.port
                 opened.append(socket)
             }
-            // Without it the agent opens one there, and says so where it can't.
+            // If this fails, the agent opens one in the namespace, and logs it if that fails, too.
             configuration.sockets.dial = try? DialSocket.listen(for: "\(tunnel)")
             if let endpoint = self.listenUdp {
                 configuration.sockets.datagrams = try Self.openDatagrams(endpoint)
@@ -249,12 +250,12 @@ struct RunSidecar: ParsableCommand {
 
         while AgentSupport.Process.nextSignal() == .reload { eventLoop.execute { bound.value.reload() } }
         eventLoop.execute { bound.value.shutDown() }
-        // Asked again: at once.
+        // A second signal ends the program at once.
         _ = AgentSupport.Process.nextEndSignal()
         Ending(name: "kl-sidecar", saying: nil, code: Ending.interrupted).exit()
     }
 
-    /// A plain host's services are called over its loopback too; a container's health checks come from there.
+    /// A plain host's services are also called over its loopback; in a container, health checks come from there.
     private var usualLoopback: RedirectDiversion.Loopback {
         self.netns == nil && PlainHost.isThis ? .workspace : .original
     }
@@ -275,7 +276,7 @@ struct RunSidecar: ParsableCommand {
         }
     }
 
-    /// A socket belongs to the service port for which this sidecar would otherwise listen on the same port itself.
+    /// A socket goes to the service port for which the sidecar would otherwise listen on that socket's port.
     private func take(_ sockets: inout ActivatedSockets) -> SidecarAgent.Sockets {
         var result = SidecarAgent.Sockets()
         result.tunnel = sockets.take(named: "tunnel")

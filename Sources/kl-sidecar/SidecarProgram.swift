@@ -7,13 +7,13 @@ import NIOCore
 import Noise
 import SidecarAgent
 
-/// Where the metrics are served; a socket that listens there already, where it had to be opened before.
+/// Where metrics are served, and a socket that already listens there, if it had to be opened before entering the namespace.
 struct MetricsPlace {
     var endpoint: Endpoint?
     var socket: CInt?
 }
 
-/// What of the program lives on the event loop: the agent, its metrics, and the file of keys that is looked at again.
+/// The parts of the program that live on the event loop: the agent, its metrics, and the polled file of accepted keys.
 struct SidecarProgram: Sendable {
     private let configuration: SidecarAgent.Configuration
     private let metrics: MetricsPlace
@@ -60,12 +60,12 @@ struct SidecarProgram: Sendable {
         private var readyFields: [(String, JSONLine.Value)] = []
         private var lastAnnounced = SidecarAgent.Intercept()
         private var lastAnnouncedAt = NIODeadline.uptimeNanoseconds(0)
-        /// Of who intercepts: a workspace may change that as often as it likes, and the lines are kept. †
+        /// Limits the lines about who intercepts: a workspace may change that as often as it likes, and the lines are kept. †
         private var announcements = Allowance(atOnce: 20, interval: .seconds(1))
         private var links: LinkWatch?
         private var isEnding = false
 
-        /// Counts alone make no line more often. †
+        /// How often a change of counts alone is announced. †
         private static let countsEvery = TimeAmount.seconds(10)
 
         init(_ program: SidecarProgram) {
@@ -119,7 +119,7 @@ struct SidecarProgram: Sendable {
             if self.program.options.isEphemeral { self.endWhenUnused() }
         }
 
-        /// Nobody would end it otherwise: who started it may be gone.
+        /// An ephemeral sidecar must end by itself: the program that started it may be gone.
         private func endWhenUnused() {
             self.agent.onUnused = { [weak self] in
                 self?.program.configuration.log.notice("no workspace for the linger time: ending")
@@ -139,7 +139,7 @@ struct SidecarProgram: Sendable {
 
         // MARK: Keys
 
-        /// A key taken off the list ends its connection within a second or so.
+        /// Polls the file: a removed key's connection ends within about a second.
         private func watchPeersFile() {
             guard let path = self.program.peersFile else { return }
             self.program.eventLoop.assumeIsolated().scheduleTask(in: .milliseconds(500)) {
@@ -156,16 +156,16 @@ struct SidecarProgram: Sendable {
                 self.lastKeys = keys
                 self.agent.accept(keys)
             } catch {
-                // As it was until the file can be read again; said once.
+                // The keys stay as they were until the file is readable again; the error is logged once.
                 guard self.lastProblem != "\(error)" else { return }
                 self.lastProblem = "\(error)"
                 self.program.configuration.log.error("the accepted keys stay as they were: \(error)")
             }
         }
 
-        /// SIGHUP: whoever changed the file need not wait until it is looked at.
+        /// SIGHUP: reads the file now, without waiting for the next poll.
         func reload() {
-            // Before that the file may just have been read: it is read again once the agent knows what to do with the keys.
+            // Before the agent is ready, remember the request: the file may have been read just before it was changed.
             guard self.isReady else {
                 self.mustReload = true
                 return
@@ -192,13 +192,13 @@ struct SidecarProgram: Sendable {
             if self.program.options.announcesIntercepts { self.announceIntercept() }
         }
 
-        /// The ready line again: each is whole in itself, and the last one counts.
+        /// Prints the ready line again. Each line is complete, and the last one counts.
         private func announceIntercept() {
             let intercept = self.agent.intercept
             guard intercept != self.lastAnnounced else { return }
             let isMore =
                 intercept.holder != self.lastAnnounced.holder || intercept.divertingTo != self.lastAnnounced.divertingTo
-            // What isn't said now is said by a look of one of the next seconds.
+            // What isn't announced now is announced by `watchCounts` within the next seconds.
             let isTime = NIODeadline.now() - self.lastAnnouncedAt >= Self.countsEvery
             guard isMore ? self.announcements.take() : isTime else { return }
             self.lastAnnounced = intercept
@@ -230,7 +230,7 @@ struct SidecarProgram: Sendable {
             .array(ports.filter { $0.transport == transport }.map { .integer(UInt64($0.service)) })
         }
 
-        /// Who intercepts is told at once, counts once a second.
+        /// Checks every second, since changes of the counts cause no event.
         private func watchCounts() {
             self.program.eventLoop.assumeIsolated().scheduleTask(in: .seconds(1)) {
                 self.interceptChanged()
@@ -247,7 +247,7 @@ struct SidecarProgram: Sendable {
                 ("X_KL_TOTAL", "\(intercept.total)"),
                 ("X_KL_PASSED", "\(intercept.passed)"),
             ])
-            // Otherwise tried again in a second.
+            // If it isn't sent, it is tried again in a second.
             if isSent == true { self.lastTold = intercept }
         }
 

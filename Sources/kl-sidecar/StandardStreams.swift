@@ -9,23 +9,23 @@ import Musl
 import Darwin
 #endif
 
-/// Standard input to a socket, and the socket to standard output.
+/// Copies standard input to a socket, and the socket to standard output.
 ///
-/// A thread for each way, which waits in the kernel: so pipes, sockets, terminals and files all do, neither way holds up the
-/// other, and whoever is slow slows the other end.
+/// Each direction has a thread of its own that blocks in the kernel. So pipes, sockets, terminals and files all work, the
+/// directions don't hold each other up, and a slow reader slows the writer.
 struct StandardStreams {
     let socket: CInt
 
     enum Ending {
         case ended
-        /// The socket ended first, and nothing had come from it.
+        /// The socket ended first, without having sent anything.
         case silent
         case failed(String)
     }
 
     private static let inputHasEnded = Atomic(false)
     private static let pieceSize = 128 * 1_024
-    /// † In seconds: after the input's end, what is on its way out of a sidecar that hangs isn't waited for for ever.
+    /// † In seconds, after the end of the input: limits the wait for the output of a sidecar that hangs.
     private static let afterInput: UInt32 = 10
 
     func carry() -> Ending {
@@ -47,7 +47,7 @@ struct StandardStreams {
             shutdown(socket, CInt(SHUT_WR))
             sleep(Self.afterInput)
             exit(0)
-        // The other way ends by itself, with what still came.
+        // The other direction ends by itself, after the remaining bytes.
         case .outputFailed: shutdown(socket, CInt(SHUT_WR))
         }
     }
@@ -77,7 +77,7 @@ struct StandardStreams {
         }
     }
 
-    /// Whoever started this may have left a stream non-blocking.
+    /// Another process that shares the stream may have made it non-blocking.
     private static func waits(for descriptor: CInt, _ event: CInt) -> Bool {
         if errno == EINTR { return true }
         guard errno == EAGAIN else { return false }

@@ -1,7 +1,7 @@
 import AgentSupport
 import ArgumentParser
 
-/// The workspace agent by itself: what the CLI runs for a developer, and scripts can run alone.
+/// The workspace agent as a program of its own, for use in scripts.
 @main
 struct KlWorkspace: ParsableCommand {
     static let configuration = CommandConfiguration(

@@ -32,7 +32,7 @@ struct RunWorkspace: ParsableCommand {
     )
     var sidecar: [Sidecar]
 
-    /// The address with its key, as the module of keys reads it.
+    /// The address, with its key parsed.
     struct Sidecar {
         let key: PublicKey
         let carrier: SidecarAddress.Carrier
@@ -115,7 +115,7 @@ struct RunWorkspace: ParsableCommand {
         guard let sidecarKey = self.sidecar.first?.key else { throw ValidationError("No sidecar to dial.") }
         let staticKey = try self.agent.staticKey()
         if self.agent.privateKeyFile == nil {
-            // Nobody can have been told it before: the sidecar's --peers-file may still learn it.
+            // The new key is logged, so that it can still be added to the sidecar's --peers-file.
             log.info("made a key for this run", metadata: ["public_key": "\(staticKey.publicKey)"])
         }
         var tunnel = Initiator.Configuration(
@@ -137,7 +137,7 @@ struct RunWorkspace: ParsableCommand {
         configuration.probes = self.probes
         configuration.proxyProtocol = self.proxyProtocol
         configuration.takesOver = self.takeover
-        // Whole seconds on the wire: what is asked for is never cut short.
+        // Rounded up, as the wire has whole seconds: the drain time is never shorter than asked for.
         configuration.drainSeconds = Int((self.drain.nanoseconds + 999_999_999) / 1_000_000_000)
 
         let eventLoop = MultiThreadedEventLoopGroup.singleton.next()
@@ -152,7 +152,7 @@ struct RunWorkspace: ParsableCommand {
 
         _ = AgentSupport.Process.nextEndSignal()
         eventLoop.execute { agent.value.shutDown() }
-        // Asked again: at once.
+        // A second signal ends the program at once.
         _ = AgentSupport.Process.nextEndSignal()
         Ending(name: "kl-workspace", saying: nil, code: Ending.interrupted).exit()
     }
