@@ -79,7 +79,7 @@ int kl_send_datagrams(int descriptor, const struct kl_datagram *datagrams, unsig
 
 static void set(int descriptor, int level, int option, int value)
 {
-    // What a system refuses, it does without: each of these makes things faster or messages greater, and no more.
+    // Errors are ignored: these options only make things faster or allow larger messages.
     (void)setsockopt(descriptor, level, option, &value, sizeof value);
 }
 
@@ -90,7 +90,7 @@ int kl_prepare_datagrams(int descriptor)
         return -1;
     set(descriptor, IPPROTO_IP, IP_MTU_DISCOVER, IP_PMTUDISC_PROBE);
     set(descriptor, IPPROTO_IPV6, IPV6_MTU_DISCOVER, IPV6_PMTUDISC_PROBE);
-    // First as far as this user may, then past the limit for those who may.
+    // First up to the user's limit, then beyond it, which needs CAP_NET_ADMIN.
     set(descriptor, SOL_SOCKET, SO_RCVBUF, buffer_size);
     set(descriptor, SOL_SOCKET, SO_SNDBUF, buffer_size);
     set(descriptor, SOL_SOCKET, SO_RCVBUFFORCE, buffer_size);

@@ -1,6 +1,6 @@
 #include "CMemory.h"
 
-// It says which C library this is.
+// Defines __GLIBC__ with glibc.
 #include <stdlib.h>
 
 #ifdef __GLIBC__
@@ -11,7 +11,7 @@ void kl_keep_freed_memory(size_t bytes)
 {
 #ifdef __GLIBC__
     (void)mallopt(M_TRIM_THRESHOLD, (int)bytes);
-    // Either setting ends its growing by itself, and buffers of 256 KiB would be mapped and unmapped one by one.
+    // Setting either threshold stops glibc from adjusting both, so buffers of 256 KiB would each be mapped and unmapped.
     (void)mallopt(M_MMAP_THRESHOLD, 1024 * 1024);
 #else
     (void)bytes;

@@ -21,7 +21,7 @@ int kl_netlink_open(int protocol)
     struct sockaddr_nl kernel;
     memset(&kernel, 0, sizeof kernel);
     kernel.nl_family = AF_NETLINK;
-    // The kernel answers at once; should it ever not, this side doesn't wait for ever.
+    // The kernel answers at once; the timeout is for safety.
     struct timeval patience = {.tv_sec = 1};
     setsockopt(descriptor, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof patience);
     if (connect(descriptor, (struct sockaddr *)&kernel, sizeof kernel) < 0) {
@@ -77,7 +77,7 @@ ssize_t kl_send_from(int descriptor, const void *bytes, size_t count, const stru
         struct in6_pktinfo info;
         memset(&info, 0, sizeof info);
         info.ipi6_addr = ((const struct sockaddr_in6 *)from)->sin6_addr;
-        // A link-local address is one of its interface's; all others leave by the way that routes say.
+        // A link-local address needs its interface; for all others this is 0, and the routes decide.
         info.ipi6_ifindex = ((const struct sockaddr_in6 *)from)->sin6_scope_id;
         control.header.cmsg_level = IPPROTO_IPV6;
         control.header.cmsg_type = IPV6_PKTINFO;

@@ -1,11 +1,11 @@
-/// What a program asks of the C library's allocator, which the Swift module of the C library doesn't have.
+/// Settings of the C library's allocator, which its Swift module lacks.
 #ifndef KL_CMEMORY_H
 #define KL_CMEMORY_H
 
 #include <stddef.h>
 
-/// Up to so many bytes that were freed at the end of a heap stay there, instead of going back to the system; nothing where
-/// the C library has no such setting. Call it before there are threads.
+/// Keeps up to this many freed bytes at the end of a heap instead of returning them to the system. Does nothing if the C
+/// library has no such setting. Call it before there are threads.
 void kl_keep_freed_memory(size_t bytes);
 
 #endif
