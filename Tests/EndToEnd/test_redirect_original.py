@@ -232,7 +232,7 @@ class Changes:
 def test_a_service_that_is_taken_and_left_again_and_again_changes_the_rules_a_few_times(redirected, folder, closing):
     """The kernel follows what is wanted last, and each message has its answer, in order."""
     redirected.serve("original", PORT, "::")
-    redirected.start_sidecar()
+    redirected.start_sidecar(PORT)
     changes = closing(Changes(redirected.service, folder / "changes.log"))
     peer = redirected.start_peer()
     try:
