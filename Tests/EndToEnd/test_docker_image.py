@@ -22,7 +22,7 @@ GRANTED = (
 
 def test_it_is_small(engine, sidecar_image):
     saved = subprocess.run(
-        ["/usr/bin/docker", "save", sidecar_image], env=engine.environment, capture_output=True, check=True
+        [engine.client, "save", sidecar_image], env=engine.environment, capture_output=True, check=True
     ).stdout
     size = len(gzip.compress(saved, 6))
     print(f"{size / 2**20:.1f} MiB compressed, {len(saved) / 2**20:.1f} MiB as it is")
@@ -33,7 +33,7 @@ def test_it_holds_the_program_and_its_libraries_alone(engine, sidecar_image):
     container = engine.docker("create", sidecar_image)
     try:
         exported = subprocess.run(
-            ["/usr/bin/docker", "export", container], env=engine.environment, capture_output=True, check=True
+            [engine.client, "export", container], env=engine.environment, capture_output=True, check=True
         ).stdout
     finally:
         engine.docker("rm", container)

@@ -65,7 +65,7 @@ def mine(podman, folder):
 
 def who(podman):
     """Who answers the machine itself at the container's address."""
-    address = podman.inspect("shop-web-1")["NetworkSettings"]["IPAddress"]
+    address = podman.address("shop-web-1")
     said = podman.machine.run("curl", "-s", "--max-time", "3", f"http://{address}:8080/", check=False).split()
     return said[0] if said else None
 

@@ -230,7 +230,7 @@ class DockerProject:
             network = self.network if place == "network" else f"container:{place}"
             host = host or service.name
             flags = ["--rm", "--interactive", "--network", network, "--label", "kl-e2e-client=1", *MOUNT]
-            docker = ["/usr/bin/docker", "run", *flags, self.engine.base_image()]
+            docker = [self.engine.client, "run", *flags, self.engine.base_image()]
             prefix = [*docker, "python3", "-B", "/programs/load.py"]
         command = [*prefix, "--kind", service.kind, "--host", host, "--port", str(port)]
         return Client(f"{service.name} from {place} at {host}", command, self.engine.environment, **options)

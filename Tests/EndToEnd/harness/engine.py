@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import pathlib
+import shlex
 import shutil
 import signal
 import subprocess
@@ -12,6 +13,8 @@ from . import images
 from .machine import Machine, processes_in_cgroup, sweep_cgroups
 from .waiting import NotSeen, eventually
 
+# A folder that holds another Debian, whose engines and client are tried in place of this machine's: CONTRIBUTING.md.
+ROOT = pathlib.Path(os.environ["KL_TEST_ENGINE_ROOT"]).resolve() if os.environ.get("KL_TEST_ENGINE_ROOT") else None
 # Debian's: another client or engine that may be in the path is not what users of Debian have.
 PROGRAMS = {"dockerd": "/usr/sbin/dockerd", "docker": "/usr/bin/docker"}
 NEEDED = ("unshare", "nsenter", "ip", "nft", "iptables", "containerd", "runc", "debootstrap")
@@ -22,11 +25,24 @@ def missing():
     if os.geteuid() != 0:
         return "a Docker engine of its own needs root. Run the tests as root"
     path = os.environ.get("PATH", "") + ":/usr/sbin:/sbin"
-    lacking = [name for name, file in PROGRAMS.items() if not os.access(file, os.X_OK)]
+    lacking = [name for name, file in PROGRAMS.items() if not os.access(in_root(file), os.X_OK)]
     lacking += [name for name in NEEDED if not shutil.which(name, path=path)]
     if lacking:
         return f"a Docker engine of its own needs {', '.join(lacking)}. Install them: agent/install"
     return None
+
+
+def in_root(file):
+    return f"{ROOT or ''}{file}"
+
+
+def borrow(file, script):
+    """Makes a script that is a program of the other Debian, with its own libraries, and sees this machine's files."""
+    (loader,) = ROOT.glob("usr/lib/*-linux-gnu/ld-linux-*.so.*")
+    words = [loader, "--library-path", loader.parent, file]
+    script.parent.mkdir(exist_ok=True)
+    script.write_text(f'#!/bin/sh\nexec {shlex.join(map(str, words))} "$@"\n')
+    script.chmod(0o755)
 
 
 class Engine:
@@ -37,12 +53,18 @@ class Engine:
         self.folder.mkdir(parents=True)
         # Who runs `docker` may run as another user; the folder above is closed.
         self.folder.chmod(0o755)
-        self.log_path = self.folder / "dockerd.log"
-        self.socket = self.folder / "docker.sock"
+        self.log_path = self.folder / "engine.log"
+        self.socket = self.folder / "engine.sock"
         self.config = self.folder / "client"
         self.config.mkdir()
+        self.client = PROGRAMS["docker"]
+        if ROOT:
+            self.client = str(self.folder / "bin/docker")
+            borrow(in_root(PROGRAMS["docker"]), pathlib.Path(self.client))
+            for plugin in ROOT.glob("usr/libexec/docker/cli-plugins/*"):
+                borrow(plugin, self.config / "cli-plugins" / plugin.name)
         sweep_cgroups()
-        self.machine = Machine()
+        self.machine = Machine(ROOT)
         self._nsenter = None
         try:
             self.start()
@@ -53,7 +75,7 @@ class Engine:
     # MARK: The engine
 
     def start(self):
-        """Starts the engine, and waits until it answers. The pid file of one that was killed may be left."""
+        """Starts the engine. The pid file of one that was killed may be left."""
         (self.folder / "docker.pid").unlink(missing_ok=True)
         command = [
             PROGRAMS["dockerd"],
@@ -64,9 +86,13 @@ class Engine:
             f"--cgroup-parent=/{self.machine.name}",
             f"--config-file={self._configuration()}",
         ]
+        self.start_program(command)
+
+    def start_program(self, command):
+        """In the machine; returns when the engine answers."""
         with open(self.log_path, "ab") as log:
             self._nsenter = subprocess.Popen(
-                [*self.machine.inside, *command],
+                [*self.machine.inside, *map(str, command)],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -76,10 +102,10 @@ class Engine:
 
         def answers():
             if self._nsenter.poll() is not None:
-                raise NotSeen(f"dockerd ended with {self._nsenter.returncode}:\n{self.log()}")
+                raise NotSeen(f"the engine ended with {self._nsenter.returncode}:\n{self.log()}")
             return self.run("version", "--format", "{{.Server.Version}}", check=False).code == 0
 
-        eventually("a Docker engine answers", answers, 6, pause=0.1)
+        eventually("an engine answers", answers, 6, pause=0.1)
 
     def stop(self):
         """Ends the engine as `systemctl stop docker` does, and with it all containers."""
@@ -132,16 +158,17 @@ class Engine:
     def environment(self):
         """What `docker`, and what calls it, needs to be told: this engine, Debian's client, no settings of a person."""
         path = os.environ.get("PATH", "")
+        client = pathlib.Path(self.client).parent
         return {
             "DOCKER_HOST": f"unix://{self.socket}",
             "DOCKER_CONFIG": str(self.config),
             "DOCKER_BUILDKIT": "0",
-            "PATH": f"/usr/bin:/usr/sbin:/bin:/sbin:{path}",
+            "PATH": f"{client}:/usr/bin:/usr/sbin:/bin:/sbin:{path}",
         }
 
     def run(self, *arguments, deadline=120, check=True, **options):
         """`docker …` to its end. What it printed and its code."""
-        command = [PROGRAMS["docker"], *map(str, arguments)]
+        command = [self.client, *map(str, arguments)]
         done = subprocess.run(
             command,
             env={**os.environ, **self.environment},

@@ -16,10 +16,17 @@ CGROUPS = pathlib.Path("/sys/fs/cgroup")
 # The first process takes over orphans, lets the kernel reap them, and ends when the other end of its input is closed,
 # which whatever ends the test run does. With the first process of a process namespace the kernel ends all others.
 FIRST = """
-import os, signal, subprocess
+import os, signal, subprocess, sys
 signal.signal(signal.SIGCHLD, signal.SIG_DFL)
 subprocess.run(["mount", "-t", "tmpfs", "-o", "mode=0755", "tmpfs", "/run"], check=True)
 subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
+for root in sys.argv[1:]:
+    for path in ("/var/lib", "/etc"):
+        written = "/run/written" + path
+        os.makedirs(written + "/upper"), os.makedirs(written + "/work")
+        layers = f"lowerdir={root}{path},upperdir={written}/upper,workdir={written}/work"
+        subprocess.run(["mount", "-t", "overlay", "-o", layers, "overlay", path], check=True)
+    subprocess.run(["mount", "--bind", "-o", "ro", root + "/usr", "/usr"], check=True)
 signal.signal(signal.SIGCHLD, signal.SIG_IGN)
 print("ready", flush=True)
 while os.read(0, 1):
@@ -36,13 +43,16 @@ def needs_root():
 
 
 class Machine:
-    """Network, mount and process namespaces without a name. `/run` is its own, so nothing meets an engine's files."""
+    """Network, mount and process namespaces without a name. `/run` is its own, so nothing meets an engine's files.
 
-    def __init__(self):
+    With a root, a folder that holds another Debian, its programs are that one's, and their settings, which stay as they are.
+    """
+
+    def __init__(self, root=None):
         self.name = f"kl-e2e-{uuid.uuid4().hex[:8]}"
         flags = ["--net", "--mount", "--propagation", "private", "--pid", "--fork", "--mount-proc"]
         self._outer = subprocess.Popen(
-            ["unshare", *flags, sys.executable, "-S", "-c", FIRST],
+            ["unshare", *flags, sys.executable, "-S", "-c", FIRST, *([str(root)] if root else [])],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,

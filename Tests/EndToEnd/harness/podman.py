@@ -1,14 +1,8 @@
 """A podman of the tests' own, from Debian's package, that answers Docker's client; in a machine of its own."""
 
 import os
-import pathlib
-import shutil
-import subprocess
 
 from . import engine as engines
-from . import images
-from .machine import Machine
-from .waiting import NotSeen, eventually
 
 PROGRAM = "/usr/bin/podman"
 
@@ -17,60 +11,21 @@ def missing():
     """Why none can be started here, in a sentence; None if one can."""
     if why := engines.missing():
         return why
-    return None if os.access(PROGRAM, os.X_OK) else "a podman of its own needs podman. Install it: agent/install"
+    return None if os.access(engines.in_root(PROGRAM), os.X_OK) else "a podman of its own needs podman. Install it: agent/install"
 
 
 class Podman(engines.Engine):
     """Its storage, its networks and its socket are its own; what it keeps elsewhere is the machine's, and gone with it."""
 
-    def __init__(self, folder):
-        self.folder = pathlib.Path(folder)
-        self.folder.mkdir(parents=True)
-        self.folder.chmod(0o755)
-        self.log_path = self.folder / "podman.log"
-        self.socket = self.folder / "podman.sock"
-        self.config = self.folder / "client"
-        self.config.mkdir()
-        self.machine = Machine()
-        self._nsenter = None
-        try:
-            for path in ("/etc/cni/net.d", "/var/lib/cni", "/var/lib/containers"):
-                if os.path.isdir(path):
-                    self.machine.run("mount", "-t", "tmpfs", "tmpfs", path, prefix=self.machine.inside)
-            self.start()
-        except BaseException:
-            self.close()
-            raise
-
     def start(self):
+        # Networks are files in /etc, leases in /var/lib; where /etc is another Debian's, what is written there goes anyway.
+        for path in ("/etc/cni/net.d", "/var/lib/cni", "/var/lib/containers", "/etc/containers/networks"):
+            mount = f"test ! -d {path} || mount -t tmpfs tmpfs {path}"
+            self.machine.run("sh", "-c", mount, prefix=self.machine.inside)
         flags = ["--root", self.folder / "root", "--runroot", "/run/podman-root", "--cgroup-manager", "cgroupfs"]
-        flags += ["--events-backend", "file"]
-        command = [PROGRAM, *flags, "system", "service", "--time", "0", f"unix://{self.socket}"]
-        with open(self.log_path, "ab") as log:
-            self._nsenter = subprocess.Popen(
-                [*self.machine.inside, *map(str, command)],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-            )
-
-        def answers():
-            if self._nsenter.poll() is not None:
-                raise NotSeen(f"podman ended with {self._nsenter.returncode}:\n{self.log()}")
-            return self.run("version", "--format", "{{.Server.Version}}", check=False).code == 0
-
-        eventually("podman answers", answers, 6, pause=0.1)
-
-    def close(self):
-        # Its storage is mounted in the machine alone, and goes with it.
-        super().close()
-        shutil.rmtree(self.folder, ignore_errors=True)
-
-    def base_image(self):
-        if not self.has_image(images.BASE):
-            self.import_tar(images.base_tar(), images.BASE)
-        return images.BASE
+        # crun 1.28 runs nothing where the control groups of version 2 have controllers beside those of version 1.
+        flags += ["--events-backend", "file", "--runtime", "runc"]
+        self.start_program([PROGRAM, *flags, "system", "service", "--time", "0", f"unix://{self.socket}"])
 
     def run_in(self, container, *command, **options):
         """Its process numbers are the machine's."""
