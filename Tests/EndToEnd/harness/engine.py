@@ -110,7 +110,7 @@ class Engine:
     def stop(self):
         """Ends the engine as `systemctl stop docker` does, and with it all containers."""
         inner = (self.folder / "docker.pid").read_text().strip()
-        self.machine.run("kill", inner, prefix=self.machine.inside)
+        self.machine.run("sh", "-c", f"kill {inner}", prefix=self.machine.inside)
         self._nsenter.wait(60)
 
     def crash(self):
@@ -129,7 +129,7 @@ class Engine:
 
     def _signal(self, name):
         inner = (self.folder / "docker.pid").read_text().strip()
-        self.machine.run("kill", f"-{name}", inner, prefix=self.machine.inside)
+        self.machine.run("sh", "-c", f"kill -{name} {inner}", prefix=self.machine.inside)
 
     def _configuration(self):
         file = self.folder / "daemon.json"
