@@ -1,7 +1,10 @@
 #define _GNU_SOURCE
 #include "CSpawn.h"
+#include <errno.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
 short kl_spawn_setsid(void) { return POSIX_SPAWN_SETSID; }
 
@@ -33,4 +36,15 @@ ssize_t kl_receive_from(int socket, void *bytes, size_t size, pid_t *sender, uid
         *user = credentials.uid;
     }
     return count;
+}
+
+int kl_open_process(pid_t process) {
+#ifdef SYS_pidfd_open
+    // Older C libraries have no function for it.
+    return (int)syscall(SYS_pidfd_open, process, 0);
+#else
+    (void)process;
+    errno = ENOSYS;
+    return -1;
+#endif
 }

@@ -1,5 +1,8 @@
 """What is done to a container while it is intercepted, and names and numbers that mean something else than was typed."""
 
+import os
+import signal
+
 import pytest
 
 from harness.docker_project import MOUNT, QUICK, WHO_SERVER
@@ -82,6 +85,20 @@ def test_open_connections_end_with_the_container(engine, shop, ada, serve, closi
     finally:
         if how[0] != "restart":
             engine.docker("start", "shop-web-1")
+    shop.answers(shop.services["web"])
+    eventually("it is intercepted again", lambda: ada.phase("web") == "Active", 5, pause=0.2)
+    ada.ok("intercept", "stop", "web")
+
+
+def test_open_connections_end_with_a_crash(engine, shop, join_shop, serve, closing):
+    """Of a crash the engine tells while it takes the network away: who can see the process hears of it before."""
+    ada = join_shop(sees_processes=True)
+    ada.ok("intercept", "start", "web", "-p", f"80:{serve().port}")
+    held = [closing(shop.client("web", "network", hold=True, pause=0.02)).under_way() for _ in range(5)]
+    os.kill(engine.pids("shop-web-1")[0], signal.SIGKILL)
+    ends = [client.ended(3) for client in held]
+    assert all("reset" in end["error"].lower() or "broken pipe" in end["error"].lower() for end in ends), ends
+    # Docker starts it again by its policy.
     shop.answers(shop.services["web"])
     eventually("it is intercepted again", lambda: ada.phase("web") == "Active", 5, pause=0.2)
     ada.ok("intercept", "stop", "web")

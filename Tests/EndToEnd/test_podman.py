@@ -3,12 +3,13 @@
 import os
 import pathlib
 import subprocess
+import sys
 import time
 
 import pytest
 
 from harness import podman as podmans
-from harness.docker_project import MOUNT, QUICK, WHO_SERVER, Server
+from harness.docker_project import MOUNT, PROGRAMS, QUICK, WHO_SERVER, Client, Server
 from harness.waiting import NotSeen, eventually
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -49,7 +50,17 @@ def web(podman):
 
 @pytest.fixture
 def ada(podman, web, make_developer):
-    developer = make_developer("ada", prefix=podman.machine.prefix, **podman.environment)
+    yield from connected(podman, make_developer, podman.machine.prefix)
+
+
+@pytest.fixture
+def seer(podman, web, make_developer):
+    """One who sees the processes of podman's machine."""
+    yield from connected(podman, make_developer, podman.machine.seeing)
+
+
+def connected(podman, make_developer, prefix):
+    developer = make_developer("ada", prefix=prefix, **podman.environment)
     developer.ok("env", "connect", "--docker", "shop")
     yield developer
     developer.end()
@@ -95,6 +106,53 @@ def test_the_service_is_removed_and_made_anew(podman, ada, mine):
     podman.docker("rm", "shop-web-1")
     eventually("its sidecar is gone", lambda: not podman.containers("label=io.kl.key"), 5, pause=0.1)
     ada.run("intercept", "stop", "web")
+
+
+def hold(podman):
+    """A connection that stays open, from the machine itself."""
+    command = [*podman.machine.prefix, sys.executable, "-B", "-S", str(PROGRAMS / "load.py"), "--kind", "http"]
+    command += ["--host", podman.address("shop-web-1"), "--port", "8080"]
+    return Client("a held connection", command, podman.environment, hold=True, pause=0.02).under_way()
+
+
+def end_service(podman, how):
+    if how == "crash":
+        process = podman.inspect("shop-web-1")["State"]["Pid"]
+        podman.machine.run("sh", "-c", f"kill -KILL {process}", prefix=podman.machine.inside)
+    else:
+        podman.docker(*how.split(), "shop-web-1")
+
+
+def connections_end(podman, developer, port, how):
+    developer.ok("intercept", "start", "web", "-p", f"8080:{port}")
+    # A daemon that has just begun to follow the engine looks by itself for two seconds.
+    time.sleep(3)
+    held = [hold(podman) for _ in range(5)]
+    try:
+        end_service(podman, how)
+        ends = [client.ended(3) for client in held]
+        assert all("reset" in end["error"].lower() or "broken pipe" in end["error"].lower() for end in ends), ends
+        assert {answer["who"].split()[0] for client in held for answer in client.answers if answer["who"]} == {"ada"}
+    finally:
+        for client in held:
+            client.close()
+    if not how.startswith("restart"):
+        podman.docker("start", "shop-web-1")
+    eventually("it is intercepted again", lambda: who(podman) == "ada" and developer.phase("web") == "Active", 5, pause=0.1)
+    developer.ok("intercept", "stop", "web")
+
+
+@pytest.mark.parametrize("how", ["kill", "crash"])
+def test_open_connections_end_with_the_containers_process(podman, seer, mine, how):
+    """podman tells of the end when the network is gone, and of no signal which one it is.
+
+    Not `stop`, where it takes the network away within 20 ms of the process's end: on a busy machine that may be too soon.
+    """
+    connections_end(podman, seer, mine, how)
+
+
+def test_open_connections_end_when_a_restart_begins(podman, ada, mine):
+    connections_end(podman, ada, mine, "restart --time 3")
 
 
 def test_an_image_by_its_name(podman, ada, mine):

@@ -2,6 +2,14 @@ import Testing
 
 @testable import Environments
 
+#if canImport(Glibc)
+import Glibc
+#elseif canImport(Musl)
+import Musl
+#else
+import Darwin
+#endif
+
 struct DockerEventTests {
     private func event(
         _ type: String,
@@ -56,8 +64,25 @@ struct DockerEventTests {
         container.stopSignal = "odd"
         #expect(!ends("15") && ends("9"))
         #expect(self.event("container", "kill")?.signal == nil)
+        #expect(self.event("container", "kill")?.asksToEnd(container, ofPodman: true) == false)
         #expect(self.event("container", "died")?.isDeath == true && self.event("container", "die")?.isDeath == true)
         #expect(self.event("network", "die")?.isDeath == false)
+    }
+
+    /// Docker says it when the container runs again, podman before it ends.
+    @Test func aRestartIsPodmansFirstWordAndDockersLast() {
+        let container = DockerContainer(id: "web1", name: "web", status: "running")
+        let restart = self.event("container", "restart")
+        #expect(restart?.asksToEnd(container, ofPodman: true) == true)
+        #expect(restart?.asksToEnd(container, ofPodman: false) == false)
+        #expect(restart?.isStart == false && self.event("container", "start")?.isStart == true)
+    }
+
+    @Test func aProcessOfAnotherMachineIsNoContainers() {
+        let id = String(repeating: "0123456789abcdef", count: 4)
+        #expect(!DockerContainer.isProcess(getpid(), of: id))
+        #expect(!DockerContainer.isProcess(getpid(), of: ""))
+        #expect(!DockerContainer.isProcess(.max, of: id))
     }
 
     @Test(arguments: ["", "{", "[]", "7", #"{"Type":7}"#, #"{"Actor":{"Attributes":[]}}"#])

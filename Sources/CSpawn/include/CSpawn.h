@@ -1,4 +1,4 @@
-/// What the C library's Swift module lacks: glibc's additions to posix_spawn(3), and the macros of cmsg(3).
+/// What the C library's Swift module lacks: glibc's additions to posix_spawn(3), the macros of cmsg(3), and pidfd_open(2).
 #ifndef KL_CSPAWN_H
 #define KL_CSPAWN_H
 
@@ -14,5 +14,7 @@ int kl_spawn_add_closefrom(posix_spawn_file_actions_t *actions, int from);
 /// Receives a datagram with its sender's process and user, according to the kernel (the socket has SO_PASSCRED set);
 /// process 0 and user -1 if it doesn't tell.
 ssize_t kl_receive_from(int socket, void *bytes, size_t size, pid_t *sender, uid_t *user);
+/// A descriptor that can be read from once the process has ended; closed on exec; -1 and errno.
+int kl_open_process(pid_t process);
 
 #endif

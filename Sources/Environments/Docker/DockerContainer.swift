@@ -1,4 +1,5 @@
 import FoundationEssentials
+import HostSupport
 import InterceptProtocol
 
 /// A container as the engine tells of it: what of that is of use here. Labels, names and addresses are others' words.
@@ -35,6 +36,8 @@ struct DockerContainer: Decodable, Equatable, Sendable {
     /// What asks it to end, and how many seconds it then has: `SIGQUIT`, `15`; empty or nil: SIGTERM, 10.
     var stopSignal: String?
     var stopTimeout: Int?
+    /// Its first process, as the engine's machine numbers it; 0 where none runs.
+    var process: Int32?
     /// Its network's namespace, as a path on the engine's machine.
     var sandbox: String?
     var ports: [String: [Binding]?]?
@@ -44,7 +47,7 @@ struct DockerContainer: Decodable, Equatable, Sendable {
     static let format = """
         {"id":{{json .ID}},"name":{{json .Name}},"image":{{json .Config.Image}},"imageID":{{json .Image}},"labels":{{json .Config.Labels}},\
         "exposed":{{json .Config.ExposedPorts}},"mode":{{json .HostConfig.NetworkMode}},\
-        "status":{{json .State.Status}},"exit":{{json .State.ExitCode}},"started":{{json .State.StartedAt}},\
+        "status":{{json .State.Status}},"exit":{{json .State.ExitCode}},"started":{{json .State.StartedAt}},"process":{{json .State.Pid}},\
         "health":{{with .State.Health}}{{json .Status}}{{else}}null{{end}},\
         "stopSignal":{{json .Config.StopSignal}},"stopTimeout":{{json .Config.StopTimeout}},\
         "sandbox":{{json .NetworkSettings.SandboxKey}},\
@@ -152,6 +155,13 @@ struct DockerContainer: Decodable, Equatable, Sendable {
     /// Engines write an image's id with its algorithm or without.
     static func bareID(_ text: String) -> String {
         text.hasPrefix("sha256:") ? String(text.dropFirst(7)) : text
+    }
+
+    /// This machine's process of that number is one of this container's, by the name of its control group. The engine may
+    /// run on another machine, or number processes in another way, also where its socket is a file here.
+    static func isProcess(_ process: Int32, of container: String) -> Bool {
+        guard let groups = (try? SmallFile.read("/proc/\(process)/cgroup")) ?? nil else { return false }
+        return container.utf8.count >= 12 && String(decoding: groups, as: UTF8.self).contains(container)
     }
 
     /// This signal is the one that asks it to end, or the one that doesn't ask.

@@ -53,5 +53,13 @@ struct DockerEvent: Decodable, Equatable, Sendable {
     var isDeath: Bool { !self.isOfNetwork && ["die", "died"].contains(self.word) }
 
     /// It has begun anew.
-    var isStart: Bool { !self.isOfNetwork && ["start", "restart"].contains(self.word) }
+    var isStart: Bool { !self.isOfNetwork && self.word == "start" }
+
+    /// The container was told to end, and still runs.
+    ///
+    /// `restart` is the last word of a restart with Docker, and podman's first one.
+    func asksToEnd(_ container: DockerContainer, ofPodman: Bool) -> Bool {
+        if ofPodman, !self.isOfNetwork, self.word == "restart" { return true }
+        return self.signal.map { container.ends(by: $0) } ?? false
+    }
 }

@@ -1,3 +1,4 @@
+import HostSupport
 import InterceptProtocol
 import Synchronization
 
@@ -27,6 +28,8 @@ actor DockerModel {
     private var nextListener: UInt64 = 0
     /// Containers that were asked to end, and until when they may still do so.
     private var ending: [String: ContinuousClock.Instant] = [:]
+    /// The first processes of containers that have a sidecar, where they can be seen from here.
+    private var processes: [String: (process: Int32, watch: ProcessEndWatch)] = [:]
     private var knowsPodman: Bool?
     /// What each sidecar says of itself: its key and port stay as they are for as long as it runs.
     private var words: [SidecarIdentity: Said] = [:]
@@ -109,6 +112,7 @@ actor DockerModel {
             self.project = project
             self.readVersion = version
             self.readAt = .now
+            self.watchProcesses(of: project)
         }
         return project
     }
@@ -231,6 +235,7 @@ actor DockerModel {
         self.events?.end()
         self.events = nil
         self.isFollowing = false
+        self.processes = [:]
     }
 
     private func heard(_ news: DockerEvents.News) {
@@ -264,13 +269,59 @@ actor DockerModel {
     /// its sidecar has to end before that, or its clients wait for ever.
     private func noteEnding(_ event: DockerEvent) {
         guard let id = event.container, let (service, replica) = self.project?.replica(id) else { return }
-        if event.isStart { self.ending[id] = nil }
-        let isAsked = event.signal.map { replica.container.ends(by: $0) } ?? false
-        guard isAsked || event.isDeath else { return }
+        if event.isDeath || event.isStart { self.ending[id] = nil }
+        if event.isDeath { return self.tellEnding(of: service, replica) }
+        guard event.asksToEnd(replica.container, ofPodman: self.knowsPodman ?? false) else { return }
         let timeout = replica.container.stopTimeout.flatMap { $0 > 0 ? $0 : nil } ?? Self.usualStopTimeout
         // Once it has ended the engine says so.
-        self.ending[id] = event.isDeath ? nil : .now + .seconds(timeout) + Self.endsLater
+        self.ending[id] = .now + .seconds(timeout) + Self.endsLater
+        self.tellEnding(of: service, replica)
+    }
+
+    private func tellEnding(of service: DockerService, _ replica: DockerService.Replica) {
         self.tell(.ending(service: service.name, sidecar: service.sidecarName(replica.number)))
+    }
+
+    // MARK: Processes
+
+    /// Of a crash an engine tells when it takes the network away, and podman of a `stop` no sooner: the kernel tells at once.
+    private func watchProcesses(of project: DockerProject) {
+        guard self.events != nil else { return }
+        let targets = Set(project.sidecars.filter(\.isRunning).map(\.target))
+        let before = self.processes
+        self.processes = [:]
+        for target in targets {
+            guard let (service, replica) = project.replica(target), replica.container.isRunning,
+                let process = replica.container.process
+            else { continue }
+            if let known = before[target], known.process == process {
+                self.processes[target] = known
+                continue
+            }
+            let change = EnvironmentChange.ending(
+                service: service.name,
+                sidecar: service.sidecarName(replica.number)
+            )
+            let listeners = self.listeners.values
+            let watch = ProcessEndWatch(
+                of: process,
+                isMeant: { DockerContainer.isProcess(process, of: target) },
+                onEnd: { [weak self] in
+                    // At once: after a `stop` podman takes the network away within 20 ms. Who listens since hears it after.
+                    for listener in listeners { listener.yield(change) }
+                    Task { await self?.processEnded(process, of: target) }
+                }
+            )
+            if let watch { self.processes[target] = (process, watch) }
+        }
+    }
+
+    private func processEnded(_ process: Int32, of id: String) {
+        guard let known = self.processes[id], known.process == process else { return }
+        self.processes[id] = nil
+        guard let (service, replica) = self.project?.replica(id), replica.container.process == process else { return }
+        self.ending[id] = .now + Self.endsLater
+        self.tellEnding(of: service, replica)
     }
 }
 

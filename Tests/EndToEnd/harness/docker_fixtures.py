@@ -61,12 +61,12 @@ def shop(shop_for_all, sidecar_image):
 
 @pytest.fixture
 def join_shop(shop, engine, make_developer, folder):
-    """Makes developers that are connected to the project: on the engine's machine, or on this one, from where only the
-    engine's socket can be reached and no container."""
+    """Makes developers that are connected to the project: on the engine's machine, with or without a view of its processes,
+    or on this one, from where only the engine's socket can be reached and no container."""
 
     class Joined(list):
-        def __call__(self, name="ada", here=False):
-            prefix = [] if here else engine.machine.prefix
+        def __call__(self, name="ada", here=False, sees_processes=False):
+            prefix = engine.machine.seeing if sees_processes else [] if here else engine.machine.prefix
             developer = make_developer(name, prefix=prefix, **engine.environment)
             self.append(developer)
             developer.ok("env", "connect", "--docker", shop.name)

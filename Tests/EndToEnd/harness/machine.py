@@ -70,6 +70,12 @@ class Machine:
         return ["nsenter", f"--net=/proc/{self.pid}/ns/net", "--"]
 
     @property
+    def seeing(self):
+        """Put before a command, runs it in this network and with these processes, as the machine numbers them."""
+        enter = ["nsenter", f"--target={self.pid}", "--net", "--pid", "--"]
+        return [*enter, "unshare", "--mount", "--propagation", "private", "--mount-proc", "--"]
+
+    @property
     def inside(self):
         """Put before a command, runs it as a process of the machine: it ends with it."""
         return ["nsenter", f"--target={self.pid}", "--mount", "--net", "--pid", "--"]
