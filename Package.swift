@@ -140,18 +140,20 @@ let package = Package(
         ),
         .testTarget(
             name: "CarriersTests",
-            dependencies: ["Carriers", "HostSupport", "Tunnel", nioCore, nioPosix],
+            dependencies: ["Carriers", "HostSupport", "Noise", "Tunnel", nioCore, nioPosix],
             swiftSettings: strict
         ),
         .testTarget(
             name: "DiversionTests",
-            dependencies: ["Diversion", .product(name: "NIOEmbedded", package: "swift-nio")],
+            dependencies: [
+                "CNetlink", "Diversion", nioCore, .product(name: "NIOEmbedded", package: "swift-nio"),
+            ],
             swiftSettings: strict
         ),
         .testTarget(name: "HostSupportTests", dependencies: ["HostSupport", nioCore, nioPosix], swiftSettings: strict),
         .testTarget(
             name: "EnvironmentsTests",
-            dependencies: ["Environments", "HostSupport", "InterceptProtocol", nioCore, nioPosix],
+            dependencies: ["Environments", "HostSupport", "InterceptProtocol", "Noise", nioCore, nioPosix],
             swiftSettings: strict
         ),
         .testTarget(
@@ -159,7 +161,11 @@ let package = Package(
             dependencies: ["InterceptProtocol", "WorkspaceAgent", nioCore],
             swiftSettings: strict
         ),
-        .testTarget(name: "SidecarAgentTests", dependencies: ["SidecarAgent", nioCore], swiftSettings: strict),
+        .testTarget(
+            name: "SidecarAgentTests",
+            dependencies: ["InterceptProtocol", "SidecarAgent", nioCore],
+            swiftSettings: strict
+        ),
         .testTarget(
             name: "WorkspaceDaemonTests",
             dependencies: [
@@ -176,7 +182,7 @@ let package = Package(
         ),
         .testTarget(
             name: "KlTests",
-            dependencies: ["kl", "Environments", "HostSupport", "WorkspaceDaemon"],
+            dependencies: ["kl", "Environments", "HostSupport", "InterceptProtocol", "WorkspaceDaemon"],
             swiftSettings: strict
         ),
         .testTarget(
