@@ -1,19 +1,20 @@
 import NIOCore
 import Noise
 
-/// What a responder keeps for one key that it accepts. All of it is bounded: see `Constants`.
+/// What a responder keeps for one accepted key. All of it is bounded: see `Constants`.
 final class AcceptedPeer {
     let key: PublicKey
     var presharedKey: PresharedKey
     var greatestTimestamp: TAI64N?
-    /// Initiations answered in the present second.
+    /// Counts the initiations that were answered in this second.
     var rate = RateLimit(perSecond: Constants.initiationsPerSecond)
-    /// Sessions that no data message has confirmed, oldest first.
+    /// Sessions that no data message has confirmed yet, oldest first.
     var unconfirmed: [ResponderSession] = []
-    /// Connections that would begin with the next confirmation: the answered id, and the unknown id that asked.
+    /// Connections that begin once a session is confirmed: the id in the response, and the unknown id that the initiation
+    /// named.
     var expected: [ExpectedConnection] = []
     var current: Link?
-    /// Earlier connections that still tell their peer why they ended.
+    /// Earlier connections in their closing period, which still answer with CONNECTION_CLOSE.
     var closing: [Link] = []
 
     init(key: PublicKey, presharedKey: PresharedKey) {
@@ -21,7 +22,7 @@ final class AcceptedPeer {
         self.presharedKey = presharedKey
     }
 
-    /// Breaks the circles that lead from here back to here.
+    /// Breaks the reference cycles through this object, so that the keys are erased.
     func letGo() {
         self.unconfirmed.removeAll()
         self.current?.letGo()
@@ -37,28 +38,28 @@ struct ExpectedConnection {
     let madeAt: Instant
 }
 
-/// A connection with what belongs to it at the responder.
+/// A responder's connection with its sessions, carriers and path.
 final class Link {
     let peer: AcceptedPeer
-    /// The id under which the initiator first asked: a race of initiations gets one answer.
+    /// The unknown id in the first initiation: other initiations that name it get the same connection.
     let secondName: ConnectionID
     var connection: Connection
     var sessions: [ResponderSession] = []
     var carriers: [CarrierID] = []
-    /// The path of datagrams that was shown to lead to this peer, and its number as a carrier. This and the next are looked at
-    /// for each message, and by the responder alone, which works on one at a time.
+    /// The validated datagram path, and its number as a carrier. Exclusivity checks are off here and for `candidate`: both
+    /// are read for each message, and only the responder uses them, on one link at a time.
     @exclusivity(unchecked) var path: (route: DatagramRoute, id: CarrierID)?
-    /// Another address from which the newest message came: until it is shown to be the peer's, all goes the old way.
+    /// An address that the newest message came from and that is being validated: until then everything goes to the old path.
     @exclusivity(unchecked) var candidate: PathCandidate?
     var challengedAt: Instant?
-    /// Looked at for each datagram, as the two above.
+    /// Read for each datagram, as the two above.
     @exclusivity(unchecked) var part = DatagramTurn.Part()
-    /// Its `.established` has been taken.
+    /// The owner has taken this connection's `.established` event.
     var isAnnounced = false
-    /// It was told by a byte stream that datagrams don't reach it.
+    /// A PING on the standby byte stream has told the initiator that our datagrams stay unacknowledged.
     var isNudged = false
-    /// Initiations opened on its byte streams in the present second, and such as came as datagrams from its address: those
-    /// anybody can send who forges that.
+    /// Separate limits for initiations on the connection's byte streams and in datagrams from its address: the latter can be
+    /// spoofed.
     var handshakes = RateLimit(perSecond: Constants.initiationsPerSecond)
     var datagramHandshakes = RateLimit(perSecond: Constants.initiationsPerSecond)
 
@@ -68,7 +69,7 @@ final class Link {
         self.connection = connection
     }
 
-    /// Whether this session is the connection's, or would be once confirmed.
+    /// Whether this session belongs to the connection, or would once it is confirmed.
     func owns(_ entry: ResponderSession) -> Bool {
         if let link = entry.link { return link === self }
         return entry.peer === self.peer && entry.answered == self.connection.id
@@ -83,16 +84,16 @@ final class Link {
     }
 }
 
-/// A session at the responder, and where it belongs.
+/// A session at the responder, with its peer, its connection and where its response was sent.
 final class ResponderSession {
     let session: Session
     let peer: AcceptedPeer
-    /// Where its response went.
+    /// Where the response was sent.
     let origin: Origin
     let answered: ConnectionID
-    /// nil until a data message has opened.
+    /// nil until a data message of the session has opened.
     var link: Link?
-    /// Its address was the path's, and is so no more: whoever comes from there again is asked first.
+    /// The response went to an address that the connection's path has left: a message from there must be validated again.
     var originIsLeft = false
 
     init(session: Session, peer: AcceptedPeer, origin: Origin, answered: ConnectionID) {
@@ -109,7 +110,7 @@ enum Origin: Hashable {
     case datagrams(DatagramRoute)
 }
 
-/// Where datagrams of a peer come from, and which of our addresses they were sent to: answers leave from there.
+/// Where a peer's datagrams come from, and which of our addresses they were sent to: answers leave from that one.
 public struct DatagramRoute: Hashable, Sendable {
     public var remote: PathAddress
     public var local: PathAddress?
@@ -120,21 +121,21 @@ public struct DatagramRoute: Hashable, Sendable {
     }
 }
 
-/// RFC 9000 §8.2: an address that is being challenged.
+/// RFC 9000 §8.2: an address that is being validated.
 struct PathCandidate {
     let route: DatagramRoute
-    /// Of the message that came from there: the connection may have no other yet.
+    /// The session of the message that came from there: the connection may not have one yet.
     let session: Session
     let data: UInt64
     let since: Instant
     var sent = 0
-    /// When it is challenged next; nil: as soon as something can be sent.
+    /// When the next PATH_CHALLENGE is due; nil: as soon as a message can be sent.
     var sendAt: Instant?
     var bytesReceived: Int
     var bytesSent = 0
 }
 
-/// So many a second, counted in seconds that begin with the first.
+/// Allows `perSecond` events in a second. A second begins with its first event.
 struct RateLimit {
     let perSecond: Int
     private var second: Instant?
@@ -155,22 +156,22 @@ struct RateLimit {
 }
 
 extension Responder {
-    /// A byte stream, of a stranger until an initiation on it was valid.
+    /// A byte stream. It counts as a stranger's until a valid initiation has come on it.
     struct Carrier {
         let id: CarrierID
         let openedAt: Instant
-        /// When it is closed unless something valid has come by then.
+        /// When the stream is closed, unless the valid message that the responder waits for has come.
         var closeAt: Instant?
         var isKnown = false
-        /// Initiations with a valid mac1 that were opened on it before any was accepted.
+        /// Initiations admitted on this stream before it carried a connection: a stranger's stream may have only a few.
         var openings = 0
         var openedLastAt: Instant?
-        /// One that waits for its turn at the budget.
+        /// An initiation that waits for its turn at the handshake budget.
         var waiting: ByteBuffer?
         var link: Link?
-        /// Whose initiation was answered on it, while it is no connection's.
+        /// The peer whose initiation was answered on this stream, until the stream belongs to a connection.
         var asker: AcceptedPeer?
-        /// Answers to initiations, at most one for each of the sessions that may wait.
+        /// Responses that wait to be sent, at most one for each session that may be unconfirmed.
         var outbox: [ByteBuffer] = []
     }
 }

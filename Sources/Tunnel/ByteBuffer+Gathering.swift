@@ -1,36 +1,37 @@
 import NIOCore
 
-/// What keeps buffers that wait near the size of what is in them.
+/// Keeps the memory of queued buffers close to the number of bytes in them.
 extension ByteBuffer {
-    /// Small pieces that follow each other are gathered in one of up to this size. What comes in datagrams, 1.4 kB each, is
-    /// copied once more for it; in return there is one buffer for many, and the opened message's is used again at once.
+    /// Consecutive small pieces are gathered in one buffer of up to this size. What comes in datagrams, 1.4 kB each, is
+    /// copied once more for it; in return one buffer replaces many, and the opened message's buffer is free for the next
+    /// message.
     static let gatheredAtMost = 64 * 1_024
-    /// Greater ones stay as they are: to copy them would cost more than it saves.
+    /// Larger pieces are not gathered: to copy them would cost more than it saves.
     static let smallPiece = 4 * 1_024
 
-    /// The same bytes, but not as a small part of a large buffer that they would keep alive.
+    /// The same bytes, copied if they fill less than half of their buffer, which they would keep alive.
     var trimmed: ByteBuffer {
         self.readableBytes * 2 >= self.storageCapacity ? self : self.compacted(capacity: self.readableBytes)
     }
 
-    /// Appends small pieces to small pieces. False: the two would be too large for one.
+    /// Appends a small piece to this buffer. False: the piece or the sum is too large.
     ///
-    /// The room grows by doubling: there is never more than twice as much of it as is needed.
+    /// The capacity grows by doubling: it is never more than twice what is needed.
     mutating func gather(_ bytes: ByteBuffer) -> Bool {
         let count = self.readableBytes + bytes.readableBytes
         guard bytes.readableBytes <= Self.smallPiece, count <= Self.gatheredAtMost else { return false }
         if self.writableBytes < bytes.readableBytes {
-            // SwiftNIO rounds up to a power of two: room for as much again at most.
+            // SwiftNIO rounds up to a power of two: at most twice the size asked for.
             self = self.compacted(capacity: count)
         }
         self.writeImmutableBuffer(bytes)
         return true
     }
 
-    /// A copy with room for all that may be gathered in it, so that nothing is copied again as it grows.
+    /// A copy with room for all that may be gathered in it, so that it isn't copied again as it grows.
     var withRoomToGather: ByteBuffer { self.compacted(capacity: Self.gatheredAtMost) }
 
-    /// A copy of what is readable, in a buffer of its own.
+    /// A copy of the readable bytes, in a buffer of its own.
     private func compacted(capacity: Int) -> ByteBuffer {
         var copy = ByteBuffer()
         copy.reserveCapacity(capacity)
@@ -40,17 +41,19 @@ extension ByteBuffer {
 }
 
 extension CircularBuffer where Element == ByteBuffer {
-    /// Most streams keep one buffer at a time, and SwiftNIO's usual room for sixteen would be made and destroyed with each.
+    /// Most streams keep one buffer at a time; SwiftNIO's default room for sixteen would be allocated and freed with each
+    /// stream.
     static var forFew: Self { Self(initialCapacity: 2) }
 
-    /// A stream that was busy once and is idle now keeps no room for it.
+    /// Frees the room of a queue that is empty now, so that a stream that was busy once keeps none.
     mutating func giveBackRoom() {
         if self.isEmpty, self.capacity > 4 { self = .forFew }
     }
 
-    /// Behind the last buffer, or in it.
+    /// Appends a buffer behind the last one, or gathers its bytes into the last one.
     mutating func appendGathering(_ bytes: ByteBuffer) {
-        // Taken out meanwhile: the subscript would hand out a copy, and all its bytes would be copied with it.
+        // Taken out of the queue: through the subscript the buffer would be shared, and all its bytes would be copied on the
+        // write.
         if var last = self.popLast() {
             let isGathered = last.gather(bytes)
             self.append(last)

@@ -1,13 +1,13 @@
 import NIOCore
 
 extension Connection {
-    /// RFC 9002 §3 and appendix A.7, with a byte stream's rules for what is lost.
+    /// Handles an ACK frame: RFC 9002 §3 and appendix A.7. On a byte stream, losses are found by PROTOCOL §11.1 instead.
     mutating func receiveAck(_ ack: AckFrame, at now: Instant) throws(TransportError) {
         guard ack.largest < self.nextNumber else {
             throw TransportError(.protocolViolation, "an acknowledgement of what was not sent")
         }
         var skipped = false
-        // The array of the time before: most ACKs of a bulk transfer settle as many messages as the one before.
+        // Reuses the previous frame's array: most ACKs of a bulk transfer settle as many messages as the one before.
         var settled = self.settled
         self.settled = []
         defer {
@@ -49,8 +49,8 @@ extension Connection {
         self.signalWritableAfterRoom()
     }
 
-    /// Newest first, as they were settled. What follows in a stream follows in the messages mostly: its bytes are told of at
-    /// once.
+    /// Takes messages newest first, as `settle` hands them out. Consecutive messages mostly carry consecutive bytes of one
+    /// stream, so such chunks are merged and acknowledged in one call.
     private mutating func acknowledge(_ messages: [SentMessage]) {
         var run: StreamChunk?
         for message in messages.reversed() {
@@ -95,7 +95,7 @@ extension Connection {
         self.forgetIfDone(stream)
     }
 
-    /// What a lost message carried is queued again: frames, not messages (RFC 9000 §13.3).
+    /// Queues the frames of a lost message again. A message itself is never sent twice (RFC 9000 §13.3).
     mutating func lose(_ message: SentMessage) {
         self.statistics.messagesLost += 1
         self.requeue(message, self.sent.takeMore(of: message))
@@ -121,7 +121,7 @@ extension Connection {
         self.queueFresh(stream)
     }
 
-    /// All that nobody acknowledged on carriers other than this one goes out again.
+    /// Declares lost every unacknowledged message on carriers other than this one: their frames are sent again.
     mutating func loseAll(exceptOn carrier: CarrierID?) {
         var lost: [SentMessage] = []
         self.sent.settleAll(where: { $0 != carrier }, { lost.append($0) })

@@ -1,9 +1,10 @@
 import NIOCore
 
 extension Connection {
-    /// From now on messages go this way, sealed with this session. What nobody acknowledged elsewhere is sent again.
+    /// Moves the connection: from now on messages go out on this carrier, sealed with this session. Frames that are
+    /// unacknowledged on other carriers are sent again.
     ///
-    /// - Parameter roundTrip: what the handshake there took; until there is a better sample it is the only one.
+    /// - Parameter roundTrip: how long the handshake took on this carrier: the round-trip estimate until there is a sample.
     mutating func move(
         to carrier: CarrierID,
         _ kind: CarrierKind,
@@ -16,9 +17,10 @@ extension Connection {
             self.noteDatagramLimits(of: session)
             self.statistics.sessions += 1
             self.deadAfter = min(self.configuration.deadAfter, session.peerParameters.deadAfter)
-            // A message at once confirms the session to the responder.
+            // Sent at once, a PING confirms the session to the responder (PROTOCOL §7.2).
             if self.role == .initiator { self.pingIsPending = true }
-            // A peer that goes back and forth between sessions shows nothing new by that.
+            // Only a session newer than all before is a sign of life: a peer that alternates between its sessions shows
+            // nothing new.
             if self.newestSessionAt.map({ session.createdAt > $0 }) ?? true {
                 self.newestSessionAt = session.createdAt
                 self.noteAlive(at: now)
@@ -41,11 +43,12 @@ extension Connection {
         self.pingIsPending = true
         self.probeCount = 0
         self.noteAlive(at: now)
-        // What waits for an answer is judged from now on.
+        // Probe timeout and keep-alive count from now on.
         self.elicitedAt = now
     }
 
-    /// Whether this number is greater than all that came before it, while the connection lasts. Notes it.
+    /// Whether this message number is higher than all that the connection has received, and remembers it if so. False once
+    /// the connection has ended.
     mutating func isNewest(_ number: UInt64) -> Bool {
         guard self.isActive, self.highestReceived.map({ number > $0 }) ?? true else { return false }
         self.highestReceived = number
@@ -61,7 +64,7 @@ extension Connection {
         )
     }
 
-    /// The end of a carrier: nothing more can be learned of what was sent on it.
+    /// A carrier has closed. If the connection used it, all that is unacknowledged on it counts as lost.
     mutating func carrierClosed(_ carrier: CarrierID, isLast: Bool, at now: Instant) {
         if self.carrier == carrier {
             self.carrier = nil
@@ -74,13 +77,14 @@ extension Connection {
         if isLast, self.carrierLostAt == nil { self.carrierLostAt = now }
     }
 
-    /// A byte stream that stood beside the datagrams has ended, as it does with the peer's program: a sign of life is
-    /// waited for as long as for another carrier.
+    /// The byte stream that stood by beside the datagrams has ended, as happens when the peer's program ends. The peer now
+    /// has `carrierGrace`, as after the loss of the last carrier, to acknowledge a PING before it counts as gone.
     mutating func streamEndedBesides(at now: Instant) {
         guard self.isActive, self.usesDatagrams, self.signWantedAt == nil else { return }
         self.signWantedAt = now
         self.pingIsPending = true
-        // Until it comes nothing is given to the peer that couldn't be given to somebody else.
+        // While the peer is suspected, a new stream carries its header alone, so that its connection can still be handed over
+        // (PROTOCOL, waiting).
         self.setPresence(.suspected)
     }
 
@@ -88,7 +92,7 @@ extension Connection {
 
     mutating func noteAlive(at now: Instant) {
         self.aliveAt = now
-        // One sign of life doesn't answer what has been unanswered for too long.
+        // An acknowledgement doesn't end the suspicion while an older message is still unacknowledged for too long.
         let isLate = self.carrier != nil && self.suspicionDeadline.map { now >= $0 } ?? false
         let isSuspected = isLate || self.signWantedAt != nil
         self.setPresence(isSuspected ? .suspected : .live)
@@ -97,12 +101,12 @@ extension Connection {
     private mutating func setPresence(_ presence: Presence) {
         guard self.presence != presence, self.isActive else { return }
         self.presence = presence
-        // What waits now would come when nobody waits for it any more.
+        // Queued datagrams would arrive too late to be useful: drop them.
         if presence == .gone { self.statistics.datagramsDropped += self.datagrams.dropOutgoing() }
         self.events.append(.presence(presence))
     }
 
-    /// When the application next has to hear of time: `handleDeadline` then.
+    /// When the owner must call `handleDeadline` next.
     public var nextDeadline: Instant? {
         switch self.state {
         case .closed: return nil
@@ -124,8 +128,8 @@ extension Connection {
         return deadline
     }
 
-    /// While somebody waits for an answer, an initiator on datagrams asks more often: only it can choose another way, and
-    /// only by its own messages does it learn that this one is blocked.
+    /// While streams are open, an initiator on datagrams sends keep-alives four times as often: only the initiator can choose
+    /// another carrier, and it learns that this one is blocked only when its own messages stay unacknowledged.
     private var keepAliveInterval: TimeAmount {
         let isAwaited = self.usesDatagrams && self.role == .initiator && self.openStreamCount > 0
         return .nanoseconds(self.deadAfter.nanoseconds / (isAwaited ? 12 : 3))
@@ -138,12 +142,14 @@ extension Connection {
     private var goneDeadline: Instant {
         var unanswered = self.aliveAt + self.deadAfter
         if let signWantedAt { unanswered = min(unanswered, signWantedAt + Constants.carrierGrace) }
-        // Only the responder takes the loss of the last carrier for a sign: the initiator is the one who dials.
+        // Only the responder takes the loss of its last carrier as a sign that the peer is gone: the initiator dials again
+        // itself.
         guard self.role == .responder, let carrierLostAt = self.carrierLostAt else { return unanswered }
         return min(unanswered, carrierLostAt + Constants.carrierGrace)
     }
 
-    /// RFC 9002 §6.2. On datagrams the peer is asked several times before it is held to be gone, however slow it was.
+    /// RFC 9002 §6.2. On datagrams the backoff ends at D/3, so that the peer is probed several times before it counts as
+    /// gone, however long the round trip was.
     private var probeDeadline: Instant? {
         guard !self.sent.isEmpty else { return nil }
         var backoff = self.roundTripTime.probeTimeout.nanoseconds << Int64(min(self.probeCount, 10))
@@ -179,15 +185,16 @@ extension Connection {
         if self.presence == .live, let suspicion = self.suspicionDeadline, now >= suspicion {
             self.setPresence(.suspected)
         }
-        // Whether it can be sent or not: what was held back is written next.
+        // The pacer's wait is over. It is cleared whether or not the message can be sent, or this deadline would stay in the
+        // past.
         if let pacedUntil = self.recovery?.pacedUntil, now >= pacedUntil { self.recovery?.pacedUntil = nil }
         if let lossTime = self.recovery?.lossTime {
             if now >= lossTime { self.detectLoss(at: now) }
         } else if let probe = self.probeDeadline, now >= probe {
             self.probeCount += 1
-            // On a byte stream a probe is a PING and nothing else.
+            // On a byte stream, a probe timeout sends a PING and nothing else.
             if !self.usesDatagrams { self.pingIsPending = true } else { self.sendProbes() }
-            // Sent or not, the next one is counted from here.
+            // The next probe timeout counts from here, whether or not this probe could be sent.
             self.elicitedAt = now
         }
         if now >= self.elicitedAt + self.keepAliveInterval {

@@ -1,14 +1,15 @@
 public import NIOCore
 
-/// What a sent datagram is called in the event of its acknowledgement.
+/// Identifies a sent datagram in `.datagramAcknowledged`.
 public struct DatagramID: Hashable, Sendable {
     let rawValue: UInt64
 }
 
-/// The DATAGRAM frames of one connection (RFC 9221): what waits to go out, and what has come and was not taken.
+/// The DATAGRAM frames of one connection (RFC 9221): those that wait to be sent, and those received that the application has
+/// not taken.
 ///
-/// Either queue is bounded, and loses its oldest for a new one: a datagram that has waited long is worth less than one that
-/// has just come.
+/// Both queues are bounded, and drop their oldest datagram for a new one: a datagram that has waited long is worth less than
+/// one that has just come.
 struct DatagramFrames {
     struct Outgoing {
         var id: DatagramID
@@ -19,13 +20,13 @@ struct DatagramFrames {
     private(set) var outgoing = Queue<Outgoing>()
     private(set) var incoming = Queue<ByteBuffer>()
     private var nextID: UInt64 = 0
-    /// The greatest frame that the peer takes; 0: none.
+    /// The largest DATAGRAM frame that the peer takes; 0: none.
     var peerFrameSize: UInt64 = 0
-    /// Bytes of frames that a message on a byte stream holds.
+    /// How many bytes of frames one message on a byte stream holds.
     var streamMessageRoom = 0
-    /// An event tells that some have come, until it was taken.
+    /// `.datagramsReadable` is queued, and the owner has not taken it yet.
     var readableIsSignalled = false
-    /// Streams had to stand back for datagrams in the message before.
+    /// Datagrams were written since streams last went first: in the next message, streams that wait go first.
     var wentFirst = false
 
     /// A first-in first-out queue with a bound in bytes.
@@ -37,7 +38,7 @@ struct DatagramFrames {
         var count: Int { self.elements.count }
         var first: Element? { self.elements.first?.element }
 
-        /// - Returns: how many of the oldest had to go.
+        /// - Returns: how many of the oldest were dropped.
         mutating func append(_ element: Element, payload: Int) -> UInt64 {
             let size = payload + Constants.datagramOverhead
             self.elements.append((element, size))
@@ -63,7 +64,7 @@ struct DatagramFrames {
         return (id, self.outgoing.append(entry, payload: payload.readableBytes))
     }
 
-    /// The payload in a buffer of its own: a short one must not keep the whole message's alive.
+    /// Copies the payload into a buffer of its own: a short datagram must not keep the whole message's buffer alive.
     mutating func receive(_ payload: ByteBuffer) -> UInt64 {
         var own = ByteBuffer()
         own.reserveCapacity(payload.readableBytes)
@@ -74,7 +75,7 @@ struct DatagramFrames {
     mutating func takeOutgoing() -> Outgoing? { self.outgoing.popFirst() }
     mutating func takeIncoming() -> ByteBuffer? { self.incoming.popFirst() }
 
-    /// Returns how many there were.
+    /// Drops all datagrams that wait to be sent, and returns how many there were.
     mutating func dropOutgoing() -> UInt64 {
         defer { self.outgoing.removeAll() }
         return UInt64(self.outgoing.count)
@@ -91,10 +92,10 @@ struct DatagramFrames {
 extension Connection {
     /// The longest payload that `sendDatagram` takes now, in bytes; 0: the peer takes no datagrams.
     ///
-    /// What one message holds, beside the frame's type and length, and no more than the peer's max_datagram_frame_size.
+    /// It must fit into one message, with the frame's type and length, and into the peer's max_datagram_frame_size.
     public var greatestDatagram: Int {
         let frame = Int(min(UInt64(self.datagramRoom), self.datagrams.peerFrameSize))
-        // The type, then the length, which takes more bytes the greater it is.
+        // One byte for the type, then the length, whose own size depends on its value.
         for lengthSize in [1, 2, 4] {
             let payload = max(0, frame - 1 - lengthSize)
             if VarInt.byteCount(UInt64(payload)) <= lengthSize { return payload }
@@ -102,9 +103,9 @@ extension Connection {
         return 0
     }
 
-    /// Bytes of frames that a message to the peer holds on what carries the connection now.
+    /// How many bytes of frames one message holds on the carrier in use.
     ///
-    /// On a byte stream that follows from both sides' max_message_size; a carrier of datagrams has its path's MTU.
+    /// On a byte stream that follows from both sides' max_message_size, on datagrams from the path's MTU.
     var datagramRoom: Int {
         guard let mtu = self.recovery?.mtu.current else { return self.datagrams.streamMessageRoom }
         return (mtu - Constants.dataOverhead) & ~(Constants.paddingUnit - 1)
@@ -112,11 +113,11 @@ extension Connection {
 
     /// Queues a datagram: it goes out once, and is never sent again (RFC 9221 §5.2).
     ///
-    /// Of what waits, 1 MiB is kept; beyond that the oldest is dropped and counted in `statistics`.
+    /// The queue holds 1 MiB; beyond that the oldest datagram is dropped and counted in `statistics`.
     ///
-    /// - Parameter isTracked: `.datagramAcknowledged` tells when the peer has it. Nothing tells that it was lost.
-    /// - Returns: nil when it was not taken: it has more bytes than `greatestDatagram`, the peer is gone, or the connection is
-    ///   over.
+    /// - Parameter isTracked: `.datagramAcknowledged` reports that the peer has it. A loss is never reported.
+    /// - Returns: nil when the datagram was not taken: it is longer than `greatestDatagram`, the peer takes none or is gone,
+    ///   or the connection is over.
     @discardableResult
     public mutating func sendDatagram(_ payload: ByteBuffer, isTracked: Bool = false) -> DatagramID? {
         guard self.isActive, self.presence != .gone, self.takesDatagrams, payload.readableBytes <= self.greatestDatagram
@@ -126,15 +127,15 @@ extension Connection {
         return id
     }
 
-    /// Whether the peer has announced that it takes DATAGRAM frames at all: the shortest has two bytes.
+    /// Whether the peer takes DATAGRAM frames at all: the shortest has two bytes.
     public var takesDatagrams: Bool { self.datagrams.peerFrameSize >= 2 }
 
-    /// Takes the next datagram that has come; nil when there is none. `.datagramsReadable` tells when to ask.
+    /// Takes the next received datagram; nil when there is none. `.datagramsReadable` says when to call it.
     public mutating func nextDatagram() -> ByteBuffer? { self.datagrams.takeIncoming() }
 
     // MARK: Frames
 
-    /// RFC 9221 §3: none may be longer than was announced, its type and length included.
+    /// RFC 9221 §3: no frame may be longer than we announced, its type and length included.
     mutating func receiveDatagram(_ payload: ByteBuffer, frameSize: Int) throws(TransportError) {
         let limit = self.configuration.maxDatagramFrameSize
         guard limit > 0 else { throw TransportError(.protocolViolation, "a DATAGRAM that was not asked for") }
@@ -146,8 +147,8 @@ extension Connection {
         self.events.append(.datagramsReadable)
     }
 
-    /// Called before the streams' turn and after it. In every second message streams that wait come first: neither starves
-    /// the other.
+    /// Called before stream frames are written, and again after them. In every second message, streams that wait go first, so
+    /// that neither starves the other.
     mutating func writeDatagrams(into body: inout ByteBuffer, end: Int, message: inout SentMessage, streamsWait: Bool) {
         if streamsWait, self.datagrams.wentFirst {
             self.datagrams.wentFirst = false
@@ -156,7 +157,7 @@ extension Connection {
         while let next = self.datagrams.outgoing.first {
             let count = next.payload.readableBytes
             guard count <= self.greatestDatagram else {
-                // The path has become narrower since it was taken.
+                // The path's MTU has fallen since the datagram was queued.
                 _ = self.datagrams.takeOutgoing()
                 self.statistics.datagramsDropped += 1
                 continue
@@ -172,7 +173,7 @@ extension Connection {
         }
     }
 
-    /// A session begins to be used: its parameters hold.
+    /// Takes over the size limits of a session that the connection begins to use.
     mutating func noteDatagramLimits(of session: Session) {
         let size = min(session.peerParameters.maxMessageSize, self.configuration.maxMessageSize)
         self.datagrams.streamMessageRoom = (size - Constants.dataOverhead) & ~(Constants.paddingUnit - 1)

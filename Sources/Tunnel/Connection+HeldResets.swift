@@ -1,7 +1,7 @@
 import NIOCore
 
-/// TCP's reset comes behind the bytes that were received before it: RESET_STREAM and STOP_SENDING with the code that stands
-/// for it wait until the peer has acknowledged all that was written (PROTOCOL, ends).
+/// A TCP reset must not overtake the bytes that were received before it: RESET_STREAM and STOP_SENDING with the code
+/// `tcpReset` are held until the peer has acknowledged all that was written to the stream (PROTOCOL, ends).
 ///
 /// ```
 ///   open ── reset or stop, something unacknowledged ──▶ held ── all acknowledged ──────▶ sent
@@ -11,8 +11,8 @@ import NIOCore
 extension Connection {
     /// Whether a reset of this stream has to wait for bytes, or for an end, that the peer doesn't have yet.
     ///
-    /// Whoever is reset leaves bytes here and no socket, so that clients that come and go in front of a peer that takes nothing
-    /// would fill the memory: beyond a bound what they have said goes with them.
+    /// A client that resets its connection leaves bytes here, but no socket. Clients that connect and reset while the peer
+    /// reads nothing would fill the memory, so beyond a bound the reset goes out at once and these bytes are discarded.
     func resetMustWait(_ stream: StreamState, _ code: StreamErrorCode) -> Bool {
         code == .tcpReset && stream.resetSent == nil && !stream.isSendingDone
             && (stream.sendBuffer.buffered > 0 || stream.finIsQueued)
@@ -33,7 +33,7 @@ extension Connection {
         self.releaseHeld(stream)
     }
 
-    /// Sends what was held back, whatever of the stream is still unacknowledged.
+    /// Sends the held frames, even if some of the stream is still unacknowledged.
     mutating func releaseHeld(_ stream: StreamState) {
         let frames = stream.held
         stream.held = []
@@ -44,12 +44,12 @@ extension Connection {
     }
 
     var heldDeadline: Instant? {
-        // A stream has come since the last check: the next one is counted from when time is handed in.
+        // `hold` is not told the time. This deadline is past, so `checkHeld` is called at once and schedules the first check.
         self.heldStreams.isEmpty ? nil : self.heldCheckAt ?? self.aliveAt
     }
 
-    /// Looks once a second for streams that have made no progress. Only while there is a carrier: without one no byte can
-    /// move, and the time for that is `linger`.
+    /// Checks once a second for held streams without progress. Called only while there is a carrier: without one no byte can
+    /// move, and `linger` bounds the wait.
     mutating func checkHeld(at now: Instant) {
         guard !self.heldStreams.isEmpty else { return }
         if let heldCheckAt, now < heldCheckAt { return }
@@ -62,7 +62,7 @@ extension Connection {
         if self.heldStreams.isEmpty { self.heldCheckAt = nil }
     }
 
-    /// One check of one stream.
+    /// Checks one stream. False: it holds nothing back any more.
     private mutating func goesOnHolding(_ id: StreamID) -> Bool {
         guard let stream = self.streams[id], !stream.held.isEmpty else { return false }
         guard stream.sendBuffer.base == stream.heldProgress.acknowledged else {

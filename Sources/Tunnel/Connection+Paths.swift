@@ -1,6 +1,6 @@
 import NIOCore
 
-/// Paths of datagrams: RFC 9000 §8.2, and messages that carry nothing.
+/// Path validation on datagrams (RFC 9000 §8.2), and messages without application data.
 extension Connection {
     mutating func receivePathFrame(_ frame: Frame) {
         switch frame {
@@ -8,7 +8,8 @@ extension Connection {
             guard self.usesDatagrams else { return }
             if self.pathResponses.count >= Constants.pathResponsesKept { self.pathResponses.removeFirst() }
             self.pathResponses.append(data)
-            // The peer finds its way back: what it has missed is asked for without the pauses that its silence has earned.
+            // A new path is being validated, so the peer may be reachable again: the backoff of the probe timeout ends, and
+            // what the peer has missed is sent again soon.
             self.probeCount = 0
         case .pathResponse(let data):
             guard self.role == .responder, self.pathResponsesReceived.count < Constants.pathResponsesReadAtOnce else {
@@ -19,7 +20,8 @@ extension Connection {
         }
     }
 
-    /// The path's address has changed, and what went to the old one is lost: the peer is asked, and told what has come.
+    /// The path has a new port, and what went to the old one is lost: probes go out as after a probe timeout, and what we
+    /// have received is acknowledged again (PROTOCOL §8.3).
     mutating func pathWasMoved() {
         guard self.usesDatagrams else { return }
         self.received.ackAgain()
@@ -27,7 +29,8 @@ extension Connection {
         self.sendProbes()
     }
 
-    /// Nothing else: neither the window nor the pacer holds it back, so it has to be small.
+    /// Writes a message with PATH_RESPONSE frames only. Neither the congestion window nor the pacer holds it back, so it has
+    /// to be small.
     mutating func writePathResponses(into buffer: inout ByteBuffer, with session: Session) {
         let answers = self.pathResponses
         self.pathResponses.removeAll()
@@ -39,7 +42,8 @@ extension Connection {
         }
     }
 
-    /// For the peer, by a byte stream: datagrams don't get through to it.
+    /// Writes a PING for the standby byte stream: it tells the initiator that our datagrams stay unacknowledged (PROTOCOL
+    /// §8.2).
     mutating func writeNudge(into buffer: inout ByteBuffer, at now: Instant) -> Bool {
         guard let session, self.isActive, !session.isExpired(at: now), !session.isWornOut,
             self.nextNumber < Constants.greatestCounter - 2 * Constants.skipInterval
@@ -50,7 +54,8 @@ extension Connection {
         return true
     }
 
-    /// The peer said that datagrams don't get through to it: a sign of life will show whether that is so.
+    /// Frames on the standby byte stream say that the responder's datagrams stay unacknowledged. Unless messages of ours
+    /// already wait for an acknowledgement, a PING over datagrams finds out whether they get through.
     mutating func askPeer() {
         if self.usesDatagrams, self.sent.isEmpty { self.pingIsPending = true }
     }
@@ -60,9 +65,9 @@ extension Connection {
         return self.pathResponsesReceived
     }
 
-    /// A message for another address than the path's: a challenge, and padding up to the size.
+    /// Writes a message for an address other than the path's: PATH_CHALLENGE, padded to `size`.
     ///
-    /// Nothing remembers it: what is acknowledged of it says nothing of the path in use.
+    /// It is not recorded in `sent`: its acknowledgement would say nothing about the path in use.
     mutating func writeChallenge(
         _ data: UInt64,
         size: Int,
@@ -80,7 +85,8 @@ extension Connection {
         return true
     }
 
-    /// A message without frames: it shows a carrier to be this connection's, and moves nothing.
+    /// Writes a message without frames: it shows that a carrier belongs to this connection, and doesn't move the connection
+    /// to it.
     mutating func writeEmpty(into buffer: inout ByteBuffer, with session: Session, at now: Instant) -> Bool {
         guard self.isActive, !session.isExpired(at: now), !session.isWornOut,
             self.nextNumber < Constants.greatestCounter - 2 * Constants.skipInterval

@@ -1,9 +1,9 @@
 import NIOCore
 
 extension Connection {
-    /// Takes the frames of a message that has opened. What breaks the protocol ends the connection.
+    /// Applies the frames of an opened message. A frame that breaks the protocol closes the connection.
     ///
-    /// - Returns: how many there were.
+    /// - Returns: how many frames were read.
     @discardableResult
     mutating func receive(
         frames: consuming ByteBuffer,
@@ -28,7 +28,8 @@ extension Connection {
                 let frame = try Frame(reading: &frames)
                 count += 1
                 ackEliciting = ackEliciting || frame.isAckEliciting
-                // Five bytes of an ACK can walk over all that is in flight, and one frame's ranges never meet.
+                // Five bytes of ACK can make us walk over everything in flight. Ranges within one frame never overlap, so one
+                // ACK frame in a message bounds that work.
                 if case .ack = frame {
                     guard !hasAck else { throw TransportError(.protocolViolation, "two acknowledgements in a message") }
                     hasAck = true
@@ -39,13 +40,13 @@ extension Connection {
             self.close(error.code, reason: "\(error.reason)", at: now)
             return count
         }
-        // Acknowledged only now that all of it has been applied.
+        // Recorded for acknowledgement only now that all frames have been applied.
         guard self.isActive else { return count }
         self.received.receive(number, ackEliciting: ackEliciting, bytes: bytes, at: now)
         return count
     }
 
-    /// RFC 9000 §10.2.1: more messages are answered with the same close, but not each of them.
+    /// RFC 9000 §10.2.1: further messages are answered with CONNECTION_CLOSE again, at most once in a probe timeout.
     private mutating func receiveWhileClosing(_ frames: inout ByteBuffer, at now: Instant) -> Int {
         var count = 0
         while frames.readableBytes > 0, let frame = try? Frame(reading: &frames) {
@@ -63,7 +64,8 @@ extension Connection {
     private mutating func apply(_ frame: Frame, over kind: CarrierKind, at now: Instant) throws(TransportError) {
         switch frame {
         case .padding, .blocked: break
-        // Who asks waits for the answer, and measures by it: an idle peer has no other samples.
+        // A PING is acknowledged at once: its sender may wait for the answer, and an idle peer has no other round-trip
+        // samples.
         case .ping: if kind == .datagrams { self.received.ackSoon() }
         case .ack(let ack): try self.receiveAck(ack, at: now)
         case .stream(let id, let offset, let data, let fin):
@@ -82,13 +84,13 @@ extension Connection {
         case .connectionClose(let code, var reason):
             let text = reason.readString(length: min(reason.readableBytes, 256)) ?? ""
             self.end(ConnectionEnd(code: ErrorCode(rawValue: code), origin: .peer, reason: text), at: now)
-        // They belong to paths of datagrams, and byte streams have none.
+        // Path validation belongs to datagrams; on a byte stream these frames are ignored.
         case .pathChallenge, .pathResponse: if kind == .datagrams { self.receivePathFrame(frame) }
         case .datagram(let payload, let frameSize): try self.receiveDatagram(payload, frameSize: frameSize)
         }
     }
 
-    /// The stream that a frame names; nil if it has been and gone. Opens what the peer may open (RFC 9000 §3.2).
+    /// The stream that a frame names, opened if the peer may open it (RFC 9000 §3.2); nil if it is finished and forgotten.
     private mutating func stream(addressedByPeer id: StreamID) throws(TransportError) -> StreamState? {
         if let stream = self.streams[id] { return stream }
         guard !id.isUnidirectional else {
@@ -104,7 +106,7 @@ extension Connection {
             throw TransportError(.streamLimitError, "more streams than were allowed")
         }
         guard id.index >= self.peerNextIndex else { return nil }
-        // A stream opens all before it: RFC 9000 §2.1. The limit bounds the loop.
+        // Opening a stream also opens all lower-numbered ones: RFC 9000 §2.1. `peerStreamLimit` bounds the loop.
         while self.peerNextIndex <= id.index {
             let opened = StreamID(index: self.peerNextIndex, openedBy: id.opener)
             self.peerNextIndex += 1
@@ -147,22 +149,24 @@ extension Connection {
         self.signalReadable(stream)
     }
 
-    /// No stream grows to where a few that stand still would take what all share. The control stream takes no credit from
-    /// the connection: what it may hold is added to that.
+    /// The largest window of a stream: at most half of what is left of the connection's, so that a few streams whose readers
+    /// stand still never take all of it. The control stream doesn't count against the connection: its window comes on top.
     func streamWindowAtMost(_ stream: StreamState) -> UInt64 {
         guard stream.countsAgainstConnection else { return Constants.initialStreamWindow }
         let most = self.windowAtMost
         return min(Constants.maxStreamWindow, (most - min(most, self.receiveWindow.buffered)) / 2)
     }
 
-    /// The window of all streams together: what a connection may have, or what others leave of what they share with it.
+    /// The largest window of the connection: the configured one or, at a responder, what other connections leave of the
+    /// shared memory.
     var windowAtMost: UInt64 {
         let most = self.configuration.maxConnectionWindow
         return self.memory.map { min(most, $0.mayPromise) } ?? most
     }
 
-    /// A shared window begins small, and is as great as may be once a quarter of it is in use: who sends nothing is promised
-    /// nothing. Called when something has come, and from time to time, since others make room without a word of this peer's.
+    /// A shared window begins small and is raised as far as possible once a quarter of it is used, so that a peer that sends
+    /// nothing is promised little. Called when data has come and at every deadline, since other connections can free memory
+    /// while this peer is silent.
     mutating func growIfUsed() {
         let (window, most) = (self.receiveWindow.window, self.configuration.maxConnectionWindow)
         guard self.memory != nil, window < most, self.receiveWindow.unused < window - window / 4,
@@ -171,7 +175,7 @@ extension Connection {
         self.pendingControl.insert(.maxData)
     }
 
-    /// RFC 9000 §4.5: once known, a stream's size never changes, and is no less than what has come.
+    /// RFC 9000 §4.5: a stream's final size never changes, and is not below what was received.
     private func setFinalSize(_ size: UInt64, of stream: StreamState) throws(TransportError) {
         if let known = stream.finalSize, known != size {
             throw TransportError(.finalSizeError, "a second, different end of a stream")
@@ -199,7 +203,7 @@ extension Connection {
         try self.count(upTo: finalSize, of: stream)
         guard stream.resetReceived == nil, !stream.endIsTaken else { return }
         stream.resetReceived = code
-        // In TCP a reset doesn't overtake what was received before it. Bytes beyond a gap never become part of that.
+        // A TCP reset doesn't discard bytes that came in order before it. Bytes beyond a gap can't be delivered any more.
         if code == StreamErrorCode.tcpReset.rawValue {
             self.gapCount -= stream.receiveBuffer.discardBeyondGaps()
         } else {
@@ -223,7 +227,7 @@ extension Connection {
         stream.receiveWindow.wantsUpdate && stream.finalSize == nil && stream.stopRequested == nil
     }
 
-    /// Gives back the credit of all that has come and will not be read.
+    /// Gives back the credit of bytes that were received and will never be read.
     mutating func consumeAll(_ stream: StreamState) {
         self.consume(stream.receiveWindow.buffered - UInt64(stream.receiveBuffer.readyCount), of: stream)
     }
@@ -235,7 +239,7 @@ extension Connection {
             self.memory?.promise(self.receiveWindow.promised)
             if self.receiveWindow.wantsUpdate { self.pendingControl.insert(.maxData) }
         }
-        // While discarding, the stream's own credit goes on too, or its sender would never reach its end.
+        // The stream's own credit is renewed even while its bytes are discarded, or the sender could never finish the stream.
         if stream.receiveWindow.wantsUpdate, stream.finalSize == nil { self.queueControl(stream, .maxStreamData) }
     }
 

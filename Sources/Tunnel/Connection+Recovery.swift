@@ -1,17 +1,17 @@
 import NIOCore
 
-/// RFC 9002 for carriers of datagrams. On a byte stream nothing is sent again by time: see `receiveAck`.
+/// RFC 9002 on datagrams. On a byte stream nothing is declared lost by time: see `receiveAck`.
 extension Connection {
-    /// RFC 9002 §6.1.2.
+    /// The time threshold of RFC 9002 §6.1.2.
     private var lossDelay: TimeAmount {
         let slower = max(self.roundTripTime.latest ?? self.roundTripTime.smoothed, self.roundTripTime.smoothed)
         return max(.nanoseconds(slower.nanoseconds / 8 * 9), Constants.granularity)
     }
 
-    /// How long a message that was declared lost may still turn up.
+    /// How long a message that was declared lost is remembered, in case it was only late.
     private var lateness: TimeAmount { .nanoseconds(3 * self.roundTripTime.probeTimeout.nanoseconds) }
 
-    /// What an ACK frame says of the path in use. Called after its round trip was measured.
+    /// Updates loss detection and congestion control from an ACK frame, after its round trip was measured.
     mutating func recover(
         acknowledged: [SentMessage],
         newest: SentMessage,
@@ -79,7 +79,7 @@ extension Connection {
             let span = self.roundTripTime.probeTimeout.nanoseconds * Constants.persistentCongestionThreshold
             let since = self.recovery?.firstSampleAt
             let isPersistent = longest.nanoseconds > span && since.map { congested.first?.time ?? $0 >= $0 } ?? false
-            // Messages that were too great for the path say nothing of its load.
+            // Messages that were too large for the path are no sign of congestion.
             if !hasFallen {
                 self.recovery?.congestion.didLose(
                     bytes: congested.reduce(0) { $0 + $1.size },
@@ -118,7 +118,8 @@ extension Connection {
         return hasFallen
     }
 
-    /// A probe timeout: RFC 9002 §6.2.4. What is oldest goes out again, since the peer may wait for just that.
+    /// RFC 9002 §6.2.4: after a probe timeout the frames of the oldest messages are sent again, since the peer may wait for
+    /// just those.
     mutating func sendProbes() {
         self.recovery?.probesDue = Constants.probesAfterTimeout
         for message in self.sent.oldest(Constants.probesAfterTimeout) {
@@ -127,14 +128,15 @@ extension Connection {
         self.pingIsPending = true
     }
 
-    /// What the driver was told by the system: a message of this size can't be sent on this path.
+    /// The kernel refused to send a message of this size on this path.
     mutating func messageTooLong(_ size: Int, at now: Instant) {
         guard self.usesDatagrams else { return }
         self.recovery?.mtu.tooLong(size, at: now)
         self.recovery?.sizeChanged()
     }
 
-    /// Nothing has got through for so long that datagrams seem not to, though they did.
+    /// Whether datagrams seem not to get through any more: the peer is suspected or gone, or three probe timeouts and at
+    /// least 0.5 s have passed without an acknowledgement.
     func isDark(at now: Instant) -> Bool {
         guard self.usesDatagrams, let oldest = self.sent.oldestTime else { return false }
         if self.presence != .live, self.signWantedAt == nil { return true }

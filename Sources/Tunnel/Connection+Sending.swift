@@ -2,14 +2,14 @@ public import NIOCore
 import Noise
 
 extension Connection {
-    /// As `writeNext`, where this carrier is the one in use.
+    /// `writeNext`, but only if the connection uses this carrier. False: nothing was written.
     mutating func writeNext(into buffer: inout ByteBuffer, onlyOn carrier: CarrierID, at now: Instant) -> Bool {
         self.carrier == carrier && self.writeNext(into: &buffer, at: now) != nil
     }
 
-    /// Seals the next message into the buffer and says on which carrier it goes; nil when there is nothing to send.
+    /// Seals the next message into the buffer, and returns the carrier that it goes on; nil when there is nothing to send.
     ///
-    /// The frames are made at this moment and not before, so that a request that has just come overtakes bulk that waits.
+    /// Frames are chosen only now, so that a request that has just come overtakes bulk data that waits.
     public mutating func writeNext(into buffer: inout ByteBuffer, at now: Instant) -> CarrierID? {
         guard let carrier, let session, !session.isExpired(at: now), !session.isWornOut else { return nil }
         switch self.state {
@@ -24,7 +24,7 @@ extension Connection {
             }
         case .active: break
         }
-        // A few are kept back, for the close itself and its repetitions.
+        // The last numbers are reserved for CONNECTION_CLOSE and its repetitions.
         if self.nextNumber >= Constants.greatestCounter - 2 * Constants.skipInterval {
             self.end(ConnectionEnd(code: .internalError, origin: .local, reason: "all numbers are used"), at: now)
             return nil
@@ -49,7 +49,7 @@ extension Connection {
 
     // MARK: Datagrams
 
-    /// What may go out on a path of datagrams now: RFC 9002 §7, pacing and probes.
+    /// Writes what congestion control, pacing and probes (RFC 9002 §6.2, §7) let go on the datagram path now.
     private mutating func writeNextDatagram(
         into buffer: inout ByteBuffer,
         on carrier: CarrierID,
@@ -64,9 +64,10 @@ extension Connection {
         if probesAreDue, self.writeProbe(into: &buffer, on: carrier, with: session, at: now) { return carrier }
         if self.hasFramesToSend {
             if !self.pathResponses.isEmpty {
-                // It gets through even where the path has become smaller.
+                // The base size gets through even if the path's MTU has fallen.
                 size = Constants.baseDatagramSize
-                // Who waits for it waits with all its window in flight. So it waits for nothing, and nothing goes with it.
+                // The peer may be blocked with a full window until it gets this response, so send it at once, alone, past the
+                // congestion window.
                 if !self.mayElicit(size, at: now) {
                     self.writePathResponses(into: &buffer, with: session)
                     return carrier
@@ -86,7 +87,7 @@ extension Connection {
             }
         }
         guard self.received.isDue(at: now) else { return nil }
-        // Nobody acknowledges ACKs alone, and what they name would grow for ever: RFC 9000 §13.2.4.
+        // ACK-only messages are never acknowledged, so the ranges that they name would grow for ever: RFC 9000 §13.2.4.
         self.acksAlone += 1
         if self.acksAlone >= Constants.acksAloneAtMost, self.mayElicit(Constants.baseDatagramSize, at: now) {
             self.acksAlone = 0
@@ -101,7 +102,7 @@ extension Connection {
         }
     }
 
-    /// A message of at most this size. False: there was nothing for it.
+    /// Writes a message of at most this size. False: there were no frames for it.
     private mutating func writeFrames(
         into buffer: inout ByteBuffer,
         on carrier: CarrierID,
@@ -115,8 +116,8 @@ extension Connection {
         } != nil
     }
 
-    /// RFC 9002 §6.2.4. It is small, since the path may have become smaller, and goes out also where all that may be
-    /// remembered is in flight.
+    /// RFC 9002 §6.2.4. A probe has the base size, since the path's MTU may have fallen. It is sent even when `sent` is full,
+    /// then with a PING alone.
     private mutating func writeProbe(
         into buffer: inout ByteBuffer,
         on carrier: CarrierID,
@@ -136,7 +137,7 @@ extension Connection {
             let size = Constants.baseDatagramSize
             wrote = self.writeFrames(into: &buffer, on: carrier, with: session, size: size, at: now)
         }
-        // What waits is too great for a probe, or there is nothing any more.
+        // Nothing ack-eliciting went out, since no frame waits that fits into a probe: no further probe is due.
         if self.recovery?.probesDue == due { self.recovery?.probesDue = 0 }
         return wrote
     }
@@ -164,8 +165,8 @@ extension Connection {
 
     // MARK: Sealing
 
-    /// Writes frames by the closure, pads and seals them. The closure says whether the message is to be remembered, and notes
-    /// what of it.
+    /// Pads and seals the frames that the closure writes. The closure returns whether the message must be recorded in `sent`,
+    /// and fills in its record.
     private mutating func seal(
         into buffer: inout ByteBuffer,
         on carrier: CarrierID,
@@ -176,7 +177,7 @@ extension Connection {
     ) -> CarrierID? {
         let start = buffer.writerIndex
         buffer.reserveCapacity(minimumWritableBytes: Constants.dataOverhead + room + CipherState.roomBehind)
-        // The header is written when the frames are known: until then, whatever stands there.
+        // `Session.seal` writes the header; until then these bytes are undefined.
         buffer.moveWriterIndex(forwardBy: Constants.dataHeaderSize)
         let framesStart = buffer.writerIndex
         var message = SentMessage(number: 0, time: now, carrier: carrier)
@@ -216,7 +217,7 @@ extension Connection {
         return self.nextNumber
     }
 
-    /// Mutating, as `hasEvents`.
+    /// `mutating` for the same reason as `hasEvents`.
     private var hasFramesToSend: Bool {
         mutating get {
             if self.sent.isFull { return false }
@@ -227,7 +228,7 @@ extension Connection {
         }
     }
 
-    /// Of an ACK frame: what 64 ranges take.
+    /// The largest size of an ACK frame, with 64 ranges, in bytes.
     private static let ackAtMost = 1_100
 
     mutating func writeFrames(
@@ -254,7 +255,7 @@ extension Connection {
                 self.pingIsPending = false
             }
         }
-        // An ACK alone is not remembered.
+        // A message with only an ACK is not recorded in `sent`.
         return eliciting
     }
 
@@ -291,7 +292,7 @@ extension Connection {
             message.control.insert(.maxStreams)
         }
         self.pendingControl.subtract(message.control)
-        // The greatest frame here has a type and three varints.
+        // Room for all three control frames that a stream can have.
         while end - body.writerIndex >= 80, let id = self.controlQueue.popFirst() {
             guard let stream = self.streams[id] else { continue }
             stream.isInControlQueue = false
@@ -323,7 +324,8 @@ extension Connection {
         }
         if frames.contains(.maxStreamData) {
             let most = self.streamWindowAtMost(stream)
-            // Else one that stands still would take all that others have left of the connection's.
+            // Where shared memory is scarce, a stream whose reader stands still would otherwise take all that other
+            // connections leave to this one.
             if self.windowAtMost < self.configuration.maxConnectionWindow {
                 stream.receiveWindow.shrink(to: max(Constants.initialStreamWindow, most))
             }
@@ -340,7 +342,8 @@ extension Connection {
 
     // MARK: Stream frames
 
-    /// The control stream first, then what was lost, then the others in turn: one frame each, then the next one.
+    /// Writes the control stream first, then lost data, then the other streams in turn, one frame each. Datagrams go before
+    /// or after the latter two, as `writeDatagrams` decides.
     private mutating func writeStreams(into body: inout ByteBuffer, end: Int, message: inout SentMessage) {
         if let control = self.controlStream, control.hasLostToSend || control.hasFreshToSend {
             self.writeStream(control, into: &body, end: end, message: &message)
@@ -348,7 +351,7 @@ extension Connection {
         let streamsWait = !self.lostQueue.isEmpty || !self.freshQueue.isEmpty
         self.writeDatagrams(into: &body, end: end, message: &message, streamsWait: streamsWait)
         defer { self.writeDatagrams(into: &body, end: end, message: &message, streamsWait: false) }
-        // A frame's header takes at most 21 bytes; less than this is not worth one.
+        // A STREAM frame's header takes at most 21 bytes; less room than 64 bytes is not worth one.
         while end - body.writerIndex >= 64, let id = self.lostQueue.popFirst() {
             guard let stream = self.streams[id] else { continue }
             stream.isInLostQueue = false
@@ -356,7 +359,7 @@ extension Connection {
             self.writeStream(stream, into: &body, end: end, message: &message)
             self.queueLost(stream)
         }
-        // Each at most once a message.
+        // Each stream has at most one turn in a message.
         var turns = self.freshQueue.count
         while turns > 0, end - body.writerIndex >= 64, let id = self.freshQueue.popFirst() {
             turns -= 1
@@ -381,10 +384,10 @@ extension Connection {
         let connectionCredit = stream.countsAgainstConnection ? self.sendCredit.available : .max
         let fresh = min(stream.sendCredit.available, connectionCredit)
         let room = end - body.writerIndex
-        // Three bytes of header at least.
+        // A header has at least three bytes.
         let next = stream.sendBuffer.nextRange(atMost: max(0, room - 3), freshAtMost: fresh)
         var range = next ?? stream.sendBuffer.end..<stream.sendBuffer.end
-        // A frame ends with the urgent byte that it has.
+        // A frame that carries an urgent byte ends with it.
         let urgent = stream.urgentToSend.isEmpty ? nil : stream.urgentToSend.first(from: range.lowerBound)
         if let urgent, urgent < range.upperBound { range = range.lowerBound..<urgent + 1 }
         // Type, id, offset, length: exactly, so that a full message needs no padding.
@@ -430,13 +433,13 @@ extension Connection {
     }
 
     mutating func queueLost(_ stream: StreamState) {
-        // The control stream is looked at before the queues.
+        // The control stream is always written first and needs no queue.
         guard stream.hasLostToSend, !stream.isInLostQueue, stream.id != .control else { return }
         stream.isInLostQueue = true
         self.lostQueue.append(stream.id)
     }
 
-    /// A stream stands in `freshQueue` or in `blockedQueue`, or in neither.
+    /// A stream is in `freshQueue`, in `blockedQueue`, or in neither, never in both.
     mutating func queueFresh(_ stream: StreamState) {
         guard stream.hasFreshToSend, !stream.isInFreshQueue, stream.id != .control else { return }
         stream.isInFreshQueue = true

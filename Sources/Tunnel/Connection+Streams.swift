@@ -1,6 +1,6 @@
 public import NIOCore
 
-/// What the application does with streams. Unknown or finished streams are no error: the answer is "nothing".
+/// The application's calls on streams. Unknown and finished streams are no error: a call on one does nothing.
 extension Connection {
     /// Opens a stream; nil when the peer allows no more at the moment, or the connection is over.
     public mutating func openStream() -> StreamID? {
@@ -21,14 +21,15 @@ extension Connection {
         if id == .control { self.controlStream = stream }
     }
 
-    /// How many bytes the stream takes now before it should be left alone. It takes more, but then memory is the caller's.
+    /// How many bytes the application should write now. `write` takes more, but then the bounds on memory don't hold.
     public func writableBytes(_ id: StreamID) -> Int {
         guard let stream = self.streams.peek(id) else { return 0 }
         return self.room(for: stream)
     }
 
-    /// A stream may keep a share of what is free. So a few that stand still never take what all others need. The control stream
-    /// has room of its own: who is to be told to stop has to hear that also where all others stand still.
+    /// A stream may hold a quarter of what is free unsent, so that a few streams whose peer reads nothing never take what all
+    /// others need. The control stream has room of its own, so that control messages go out even while all other streams
+    /// stand still.
     private func room(for stream: StreamState) -> Int {
         if stream.id == .control {
             return min(Constants.controlSendBuffer, self.configuration.sendBuffer) - stream.sendBuffer.buffered
@@ -38,13 +39,14 @@ extension Connection {
         return min(share - stream.sendBuffer.unsent, free)
     }
 
-    /// For all streams: what a connection may have, or what others leave of what they share with it.
+    /// The bound on bytes in all send buffers: the configured one or, at a responder, what other connections leave of the
+    /// shared memory.
     var sendBufferAtMost: Int {
         let most = self.configuration.sendBuffer
         return self.memory.map { min(most, Int(clamping: $0.mayKeep)) } ?? most
     }
 
-    /// Queues bytes. False: there is no more room now, and `.writable` will tell when there is.
+    /// Queues bytes. False: the stream has no more room now; `.writable` reports when it has.
     @discardableResult
     public mutating func write(_ bytes: ByteBuffer, to id: StreamID) -> Bool {
         guard let stream = self.streams[id], stream.mayBeWritten else { return true }
@@ -57,15 +59,15 @@ extension Connection {
         return false
     }
 
-    /// No byte follows.
+    /// Ends our direction: a FIN follows the bytes written so far.
     public mutating func finish(_ id: StreamID) {
         guard let stream = self.streams[id], stream.mayBeWritten else { return }
         stream.finIsQueued = true
         self.queueFresh(stream)
     }
 
-    /// Gives up our direction. What was written before a TCP reset still goes out, and the reset behind it; with any other code
-    /// what is not yet sent never will be. Does nothing once the peer has all of it.
+    /// Resets our direction. With `tcpReset`, bytes written before still go out, and the reset follows them; with any other
+    /// code, bytes not yet sent are discarded. Does nothing once the peer has acknowledged everything.
     public mutating func reset(_ id: StreamID, _ code: StreamErrorCode) {
         guard let stream = self.streams[id], stream.resetSent == nil, !stream.isSendingDone else { return }
         if self.resetMustWait(stream, code) { return self.hold(stream, .resetStream) }
@@ -80,8 +82,8 @@ extension Connection {
         self.releaseHeld(stream)
     }
 
-    /// Asks the peer to send no more: what still comes is thrown away, and its credit given back. The request for a TCP reset
-    /// goes out behind what was written, as the reset itself does: the peer answers it by a reset of its socket.
+    /// Asks the peer to send no more: what still comes is discarded, and its credit returned. With `tcpReset`, the request
+    /// follows the bytes written before, as the reset itself does, because the peer answers it by resetting its socket.
     public mutating func stopSending(_ id: StreamID, _ code: StreamErrorCode) {
         guard let stream = self.streams[id], stream.stopRequested == nil, !stream.isReceivingDone else {
             return
@@ -89,7 +91,7 @@ extension Connection {
         stream.stopRequested = code.rawValue
         self.gapCount -= stream.receiveBuffer.discard()
         self.consumeAll(stream)
-        // A peer that has sent its end already has nothing to stop.
+        // A peer that has already sent everything has nothing to stop.
         if stream.finalSize.map({ $0 > stream.receiveWindow.received }) ?? true {
             if self.resetMustWait(stream, code) {
                 self.hold(stream, .stopSending)
@@ -100,8 +102,8 @@ extension Connection {
         self.forgetIfDone(stream)
     }
 
-    /// Takes what has come in order, at most so many bytes, and gives its credit back to the peer. What came before a TCP reset
-    /// can still be taken after the event that tells of it.
+    /// Takes up to `count` bytes that came in order, and returns their credit to the peer. Bytes that came before a TCP reset
+    /// can still be taken after the `.reset` event.
     public mutating func read(_ id: StreamID, atMost count: Int = .max) -> StreamRead {
         guard let stream = self.streams[id], !stream.isReceivingDone else { return .nothing }
         let count = stream.urgentToRead.isEmpty ? count : stream.countToTake(atMost: count)
@@ -117,17 +119,18 @@ extension Connection {
         return .end
     }
 
-    /// Whether there are bytes that `read` would give.
+    /// Whether `read` would return bytes.
     public func hasBytes(_ id: StreamID) -> Bool { (self.streams.peek(id)?.receiveBuffer.readyCount ?? 0) > 0 }
 
-    /// Whether everything written has been acknowledged, the end included.
+    /// Whether the peer has acknowledged all that was written, the FIN included.
     public func isAcknowledged(_ id: StreamID) -> Bool { self.streams.peek(id)?.isSendingDone ?? true }
 
-    /// The application is done with it, its socket closed: only now does the peer get credit for another (PROTOCOL).
+    /// The application is done with the stream, and its socket is closed: only now may the peer open another one (PROTOCOL,
+    /// ends).
     public mutating func release(_ id: StreamID) {
         guard let stream = self.streams[id] else { return }
         stream.isReleased = true
-        // What came before a reset and wasn't taken until now never will be.
+        // Bytes that came before a reset and were not read are discarded.
         if stream.resetReceived != nil {
             self.gapCount -= stream.receiveBuffer.discard()
             self.consumeAll(stream)
@@ -142,7 +145,7 @@ extension Connection {
         guard stream.id.opener != self.role else { return }
         self.peerStreamsDone += 1
         let limit = self.peerStreamsDone + self.configuration.maxStreamsFromPeer
-        // Told in steps of an eighth, not for each.
+        // MAX_STREAMS goes out in steps of an eighth, not for each stream.
         if limit >= self.peerStreamLimit + max(1, self.configuration.maxStreamsFromPeer / 8) {
             self.peerStreamLimit = limit
             self.pendingControl.insert(.maxStreams)
@@ -151,11 +154,12 @@ extension Connection {
 
     // MARK: Room
 
-    /// Called when some of the stream's own bytes went out; of the control stream, when they were acknowledged.
+    /// Called when bytes of the stream were sent, and for the control stream when they were acknowledged.
     mutating func signalWritable(_ stream: StreamState) {
         guard stream.wantsWritable else { return }
         guard self.room(for: stream) >= min(Constants.unsentPerStreamAtLeast, self.configuration.sendBuffer) / 2 else {
-            // Its own bytes bring it here again as they go out. With none left it is the room of all that it waits for.
+            // A stream with unsent bytes comes here again as they are sent. Without any it waits for room that other streams
+            // free.
             if stream.sendBuffer.unsent == 0 { self.someWaitForRoom = true }
             return
         }
@@ -167,7 +171,7 @@ extension Connection {
     mutating func signalWritableAfterRoom() {
         guard self.someWaitForRoom, self.sendBuffered <= self.sendBufferAtMost / 4 * 3 else { return }
         self.someWaitForRoom = false
-        // In the order of their numbers: what happens here follows from what was handed in, and from nothing else.
+        // Sorted by id, since a dictionary's order is random: the same input must give the same events.
         let waiting = self.streams.values.filter(\.wantsWritable).sorted { $0.id < $1.id }
         for stream in waiting { self.signalWritable(stream) }
     }

@@ -1,12 +1,12 @@
 import NIOCore
 
-/// TCP's urgent data. A STREAM frame's variant says that its last byte is urgent, so mark and byte are lost, sent again and
-/// acknowledged together, and no byte is given out before it is known to be urgent.
+/// TCP's urgent data. URGENT_STREAM is a STREAM frame whose last byte is urgent, so that byte and mark are lost, sent again
+/// and acknowledged together, and the receiver never delivers an urgent byte before it knows that it is one.
 extension Connection {
-    /// Queues one urgent byte behind what was written before. For a peer that doesn't know such bytes it is left out, as TCP's
-    /// urgent byte is for whoever reads without asking for it; of the first one there is an event.
+    /// Queues one urgent byte behind the bytes written before. If the peer takes no urgent data the byte is dropped, as TCP
+    /// drops it for a reader that doesn't ask for it, and `.urgentLeftOut` reports the first one.
     ///
-    /// - Returns: as `write`.
+    /// - Returns: what `write` returns.
     @discardableResult
     public mutating func writeUrgent(_ byte: UInt8, to id: StreamID) -> Bool {
         guard let stream = self.streams[id], stream.mayBeWritten else { return true }
@@ -19,7 +19,7 @@ extension Connection {
         return self.write(ByteBuffer(integer: byte), to: id)
     }
 
-    /// Whether the next byte that `read` gives is urgent. It is given alone.
+    /// Whether the next byte that `read` returns is urgent. It is returned alone.
     public mutating func urgentIsNext(_ id: StreamID) -> Bool {
         guard let stream = self.streams[id], !stream.urgentToRead.isEmpty, stream.receiveBuffer.readyCount > 0 else {
             return false
@@ -38,7 +38,7 @@ extension Connection {
         }
         if id == .control { throw TransportError(.controlError, "an urgent byte on the control stream") }
         try self.receiveStream(id, offset: offset, data: data, fin: fin)
-        // Parsed frames have a byte.
+        // The parser has checked that the frame has at least one byte.
         let mark = offset + UInt64(data.readableBytes) - 1
         guard let stream = self.streams[id], mark >= stream.takenOffset else { return }
         stream.urgentToRead.insert(mark)
@@ -46,10 +46,10 @@ extension Connection {
 }
 
 extension StreamState {
-    /// What the application has taken so far.
+    /// The offset of the next byte that the application takes.
     var takenOffset: UInt64 { self.receiveBuffer.next - UInt64(self.receiveBuffer.readyCount) }
 
-    /// How many of so many bytes may be taken at once: those before the next urgent one, or that one.
+    /// How many of `count` bytes may be taken at once: those before the next urgent byte, or that byte alone.
     func countToTake(atMost count: Int) -> Int {
         let taken = self.takenOffset
         guard let mark = self.urgentToRead.first(from: taken) else { return count }

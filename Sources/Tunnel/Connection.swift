@@ -3,15 +3,16 @@ import Noise
 
 /// One connection: streams, their flow control, message numbers and acknowledgement, and whether the peer is alive.
 ///
-/// It outlives sessions and carriers: a lost carrier costs it nothing, a new session only changes what its messages are
-/// sealed with. It opens no socket and reads no clock. Hand in what came and what time it is, then pull, in any order but
-/// until each is empty: `writeNext`, `nextEvent`, and `nextDeadline` for when to call `handleDeadline`.
+/// It outlives sessions and carriers: the loss of a carrier leaves its state as it is, and a new session only changes the
+/// keys that seal its messages. It opens no socket and reads no clock. The caller hands in received messages and the time,
+/// then calls `writeNext` and `nextEvent`, in any order, until each returns nil, and calls `handleDeadline` at
+/// `nextDeadline`.
 ///
-/// Not copyable: the message number is the nonce, and a copy would use one twice.
+/// Not copyable: the message number is the nonce, and a copy would use a number twice.
 public struct Connection: ~Copyable {
     enum State {
         case active
-        /// We ended it; what the peer still sends is answered with the reason, until then.
+        /// We ended it. Until this time, messages from the peer are answered with CONNECTION_CLOSE (RFC 9000 §10.2.1).
         case closing(ConnectionEnd, until: Instant)
         case closed
     }
@@ -22,7 +23,7 @@ public struct Connection: ~Copyable {
     let random: RandomSource
     var state = State.active
 
-    // Where and with what we send
+    // Carrier and session
     var carrier: CarrierID?
     var session: Session?
     var newestSessionAt: Instant?
@@ -34,17 +35,17 @@ public struct Connection: ~Copyable {
     var highestReceived: UInt64?
     var sent = SentMessages()
     var received = ReceivedNumbers()
-    /// Room for what an ACK frame settles.
+    /// The messages that an ACK frame settles: an array that is reused from one frame to the next.
     var settled: [SentMessage] = []
     var roundTripTime = RoundTripTime()
-    /// Of a carrier of datagrams; nil on a byte stream.
+    /// Loss recovery and congestion control of the datagram path; nil on a byte stream.
     var recovery: DatagramRecovery?
-    /// Whether there is one: to look at that itself copies all of it, and each message asks.
+    /// Cached `recovery != nil`: testing the optional copies the whole struct, and this is checked for every message.
     var usesDatagrams = false
-    /// ACKs that went out with nothing that would be acknowledged itself.
+    /// ACK-only messages that were sent since a PING was last added to one.
     var acksAlone = 0
     var pathResponses = CircularBuffer<UInt64>()
-    /// What the peer answered to challenges since it was last asked.
+    /// Data of the PATH_RESPONSE frames that came since `takePathResponses` was last called.
     var pathResponsesReceived: [UInt64] = []
 
     // Flow control
@@ -53,19 +54,19 @@ public struct Connection: ~Copyable {
     var peerInitialMaxStreamData: UInt64
     /// Bytes in all send buffers.
     var sendBuffered = 0 { didSet { self.memory?.keep(self.sendBuffered) } }
-    /// A responder's connections share; nil: this one has its bounds for itself.
+    /// This connection's part of the memory that all connections of a responder share. nil: its bounds are its own.
     var memory: StreamMemoryPart?
     var someWaitForRoom = false
     var gapCount = 0
 
     // Urgent data
     let peerTakesUrgent: Bool
-    /// For a peer that doesn't.
+    /// The peer takes no urgent data, and a byte was dropped for that: only the first one is reported.
     var urgentWasLeftOut = false
 
     // Streams
     var streams = StreamTable()
-    /// Stream 0 again, since every message asks for it.
+    /// Stream 0, which is also in `streams`: every message looks it up.
     var controlStream: StreamState?
     var localNextIndex: UInt64 = 0
     var localStreamLimit: UInt64
@@ -73,16 +74,17 @@ public struct Connection: ~Copyable {
     var peerStreamLimit: UInt64
     var peerStreamsDone: UInt64 = 0
 
-    // What waits to go out
+    // Queued for sending
     var pendingControl: ControlFrames = []
     var pingIsPending = false
     var controlQueue = CircularBuffer<StreamID>()
     var lostQueue = CircularBuffer<StreamID>()
     var freshQueue = CircularBuffer<StreamID>()
-    /// Streams that hold back a TCP reset, and when they are next looked at.
+    /// Streams that hold a TCP reset back until the peer has the bytes before it, and when their progress is checked next.
     var heldStreams: [StreamID] = []
     var heldCheckAt: Instant?
-    /// Streams that have something to send but for the connection's credit; they move to `freshQueue` when it rises.
+    /// Streams that have data to send and wait for the connection's credit. They move to `freshQueue` when MAX_DATA raises
+    /// it.
     var blockedQueue = CircularBuffer<StreamID>()
     var datagrams = DatagramFrames()
     var closeIsPending = false
@@ -91,19 +93,21 @@ public struct Connection: ~Copyable {
 
     // Liveness
     public internal(set) var presence = Presence.live
-    /// The last sign of life that counts: an acknowledgement of ours, a confirmation, a new carrier.
+    /// The peer's last sign of life: it acknowledged a message of ours, a newer session was confirmed, or the connection
+    /// changed carriers.
     var aliveAt: Instant
     var elicitedAt: Instant
     var probeCount = 0
-    /// When the last of its carriers was lost; and since when none is used, from the start or since the last one ended.
+    /// When the connection's last carrier closed. `unusedSince`: since when the connection has had no carrier to send on,
+    /// from its beginning or from when the one in use closed.
     var carrierLostAt: Instant?
     var unusedSince: Instant?
-    /// Since then a sign of life is waited for, for less long than usual.
+    /// The byte stream beside the datagrams ended then: the peer must give a sign of life within `carrierGrace`.
     var signWantedAt: Instant?
 
     var events = CircularBuffer<ConnectionEvent>()
 
-    /// Totals, for metrics and for whoever asks how the tunnel is.
+    /// Totals, for metrics and for the tunnel's status.
     public internal(set) var statistics = ConnectionStatistics()
 
     init(
@@ -136,7 +140,7 @@ public struct Connection: ~Copyable {
 
     // MARK: Asking
 
-    /// What happened since the last call, in order; nil when there is nothing more.
+    /// The next event, in the order in which they happened; nil when there is none.
     public mutating func nextEvent() -> ConnectionEvent? {
         guard let event = self.events.popFirst() else { return nil }
         if case .readable(let id) = event { self.streams[id]?.readableIsSignalled = false }
@@ -144,36 +148,39 @@ public struct Connection: ~Copyable {
         return event
     }
 
-    /// Mutating, as the next: through an optional that is done in place, where a mere look copies the whole connection.
+    /// `mutating`, as `needsAttention`: a mutating access through an optional happens in place, while a read copies the whole
+    /// connection.
     var hasEvents: Bool { mutating get { !self.events.isEmpty } }
 
-    /// Whether something is to be done at once: it has ended, or an event says more than that a stream has something to read.
-    /// Of many messages that come at once each would say that, and whoever reads needs to be told once.
+    /// Whether the owner should collect the events at once: the connection has ended, or there is more than a single
+    /// `.readable`. Each of many messages that arrive together would ask for that, and the stream's reader needs to be told
+    /// only once.
     var needsAttention: Bool {
         mutating get { !self.isActive || self.events.count > 1 || self.events.first.map { !$0.isReadable } ?? false }
     }
 
     public var isActive: Bool { if case .active = self.state { true } else { false } }
 
-    /// It has ended, and its peer is still to be told so.
+    /// The connection has ended, and the peer may still have to be told so.
     public var isClosing: Bool { if case .closing = self.state { true } else { false } }
 
-    /// Nothing is left to do with it: it can be let go.
+    /// The connection is over and its keys are gone: the owner can drop it.
     var isFinished: Bool { if case .closed = self.state { true } else { false } }
 
     public var hasCarrier: Bool { self.carrier != nil }
 
-    /// The greatest message that the path of datagrams in use takes, in bytes of UDP payload; nil on a byte stream.
+    /// The largest message that the datagram path in use carries, in bytes of UDP payload; nil on a byte stream.
     public var pathMTU: Int? { self.recovery?.mtu.current }
 
-    /// The round trip on the present carrier, once one was measured.
+    /// The smoothed round trip on the carrier in use; nil before the first sample.
     public var measuredRoundTripTime: TimeAmount? {
         self.roundTripTime.latest == nil ? nil : self.roundTripTime.smoothed
     }
 
     public var openStreamCount: Int { self.streams.count - (self.streams.peek(.control) == nil ? 0 : 1) }
 
-    /// Bytes held for the application and for the peer, for tests of the bounds and for metrics.
+    /// Bytes of stream data held: for the peer until it acknowledges them, for the application until it reads them. For
+    /// metrics and for tests of the bounds.
     public var memoryInUse: Int { self.sendBuffered + Int(self.receiveWindow.buffered) }
 
     // MARK: Ending
@@ -197,17 +204,19 @@ public struct Connection: ~Copyable {
         }
     }
 
-    /// RFC 9000 §10.2: three PTOs.
+    /// RFC 9000 §10.2: three probe timeouts.
     private func closingLifetime(_ end: ConnectionEnd) -> TimeAmount {
         var lifetime = TimeAmount.nanoseconds(3 * self.roundTripTime.probeTimeout.nanoseconds)
-        // A path that had grown slow before it fell silent keeps nobody waiting for longer than a peer is waited for.
+        // If the round trip had grown long before the path fell silent, three probe timeouts may exceed `dead_after`, the
+        // longest that we wait for any peer.
         if self.usesDatagrams { lifetime = min(lifetime, self.deadAfter) }
-        // The keys of a key that is accepted no more are gone within a second.
+        // After revocation, session keys are erased within a second.
         if end.code == .revoked { lifetime = min(lifetime, Constants.revokedLifetime) }
         return lifetime
     }
 
-    /// The close goes out now: a byte stream may have been too full for it until then.
+    /// Called when CONNECTION_CLOSE is written. A byte stream may have been too full for it until now, so the closing period
+    /// starts anew.
     mutating func closeIsSent(_ end: ConnectionEnd, at now: Instant) {
         if self.closeSentAt == nil, !self.usesDatagrams, end.code != .revoked {
             self.state = .closing(end, until: now + self.closingLifetime(end))
@@ -216,7 +225,7 @@ public struct Connection: ~Copyable {
         self.closeSentAt = now
     }
 
-    /// Whether a close that nobody could be told of yet is given more time.
+    /// Whether to extend the closing period, because a full byte stream has not let CONNECTION_CLOSE out yet.
     func waitsForRoomToClose(_ end: ConnectionEnd, at now: Instant) -> Bool {
         guard self.closeIsPending, self.closeSentAt == nil, !self.usesDatagrams, end.code != .revoked else {
             return false
@@ -224,7 +233,7 @@ public struct Connection: ~Copyable {
         return self.closingSince.map { now < $0 + self.deadAfter } ?? false
     }
 
-    /// Its keys are to be erased: nothing is sealed with it any more.
+    /// The session's keys are about to be erased: nothing may be sealed with it any more.
     mutating func forget(_ session: Session) {
         if self.session === session { self.session = nil }
     }
@@ -253,14 +262,16 @@ public struct Connection: ~Copyable {
         self.receiveWindow.consume(self.receiveWindow.buffered)
     }
 
-    /// About one number in 512 is left out, at a place that a peer can't foresee.
+    /// The next number to skip: about one in 512, chosen at random, so that the peer can't tell which numbers were never
+    /// sent.
     mutating func drawSkip(after number: UInt64) -> UInt64 {
         number + 1 + self.random.next() % (2 * Constants.skipInterval)
     }
 }
 
 extension Connection {
-    /// Optional chaining reaches a value that can't be copied in place; an `if let` would have to move it.
+    /// For `optional?.apply { … }`: optional chaining works on a non-copyable value in place, where an `if let` would have to
+    /// move it.
     mutating func apply<Result>(_ body: (inout Connection) -> Result) -> Result { body(&self) }
 }
 
@@ -273,9 +284,10 @@ public struct ConnectionStatistics: Sendable {
     public var messagesLost: UInt64 = 0
     public var datagramsSent: UInt64 = 0
     public var datagramsReceived: UInt64 = 0
-    /// Of either direction, those that had to go for younger ones, or became too long while they waited.
+    /// Datagrams of either direction that were dropped: the queue was full, the path's MTU fell below their size, or the peer
+    /// was gone.
     public var datagramsDropped: UInt64 = 0
-    /// TCP resets that waited for bytes before them in vain.
+    /// TCP resets that were sent before the peer had acknowledged all bytes ahead of them, after 10 s without progress.
     public var resetsForced: UInt64 = 0
     public var carriers: UInt64 = 0
     public var sessions: UInt64 = 0

@@ -3,38 +3,39 @@ public import struct NIOCore.ByteBuffer
 /// Whether the peer answers (PROTOCOL, liveness).
 public enum Presence: Sendable {
     case live
-    /// Something that must be acknowledged hasn't been for a third of `dead_after`.
+    /// An ack-eliciting message has been unacknowledged for a third of `dead_after`.
     case suspected
-    /// Nothing was acknowledged for `dead_after`, or there has been no carrier for a second.
+    /// Nothing was acknowledged for `dead_after`, or within a second of the end of the byte stream beside the datagrams, or
+    /// the responder has had no carrier for a second.
     case gone
 }
 
-/// What a connection has to tell its owner. Pulled, so that nothing is called back in the middle of a change.
+/// What a connection reports to its owner. Events are pulled, so that no callback runs in the middle of a change.
 public enum ConnectionEvent: Equatable, Sendable {
     case streamOpened(StreamID)
-    /// Bytes or the end can be taken.
+    /// `read` returns bytes or the end.
     case readable(StreamID)
     /// There is room again after a `write` that said there was none.
     case writable(StreamID)
-    /// The peer gave its direction up: what it sent and we didn't take is gone.
+    /// The peer reset its direction. Bytes not read yet are gone, but those before a TCP reset can still be read.
     case reset(StreamID, StreamErrorCode)
-    /// The peer wants nothing more of our direction, which has been reset with the same code.
+    /// The peer sent STOP_SENDING: our direction has been reset with the same code.
     case stopped(StreamID, StreamErrorCode)
-    /// Some have come: `nextDatagram` takes them.
+    /// Datagrams have come: `nextDatagram` takes them.
     case datagramsReadable
-    /// The peer has one that was sent with `isTracked`.
+    /// The peer has acknowledged a datagram that was sent with `isTracked`.
     case datagramAcknowledged(DatagramID)
-    /// The first urgent byte that the peer wasn't told, since it doesn't know such bytes.
+    /// For the first time, an urgent byte was dropped because the peer takes no urgent data.
     case urgentLeftOut
     case presence(Presence)
     /// The connection is over and all its streams with it.
     case ended(ConnectionEnd)
 }
 
-/// What taking bytes from a stream gave.
+/// What `read` returns.
 public enum StreamRead: Equatable, Sendable {
     case bytes(ByteBuffer)
-    /// All was taken, and the peer said that this is all.
+    /// All bytes were read, and the peer has ended its direction.
     case end
     case nothing
 }

@@ -1,14 +1,15 @@
 import NIOCore
 import Noise
 
-/// Which initiations that came as datagrams are worth the Curve25519 work (PROTOCOL, cookies).
+/// Decides which initiations in datagrams are worth the Curve25519 work (PROTOCOL, cookies).
 ///
-/// A flood from forged addresses uses up what those get who have shown nothing; it can't use up what an address gets that
-/// has sent its cookie back. So one spoofing host locks nobody out: who is answered by a cookie gets in with the next retry.
+/// A flood from forged addresses uses up only the budget of addresses without a valid cookie; an address that sends its
+/// cookie back has a budget of its own. So one spoofing host locks no peer out: a peer that gets a cookie gets in with its
+/// next retry.
 struct DatagramAdmission: ~Copyable {
     enum Decision {
         case open
-        /// It goes back to the sender; the initiation is forgotten.
+        /// This cookie is sent to the source address; the initiation is forgotten.
         case cookie(Cookie)
         case drop
     }
@@ -16,12 +17,13 @@ struct DatagramAdmission: ~Copyable {
     private var secret: CookieSecret
     private var secretMadeAt: Instant?
     private let random: RandomSource
-    /// Its own: the responder's is empty once nobody is connected, and this secret outlives everyone.
+    /// A separate arena, because this secret outlives all connections, and the responder's arena should be empty when none is
+    /// left.
     private let arena = SecretArena()
     private var withoutCookie = RateLimit(perSecond: Constants.initiationsWithoutCookie)
     private var total = RateLimit(perSecond: Constants.handshakeBudgetPerSecond)
-    /// What each address that sent its cookie back used in the present second. Emptied with each second, so it needs no
-    /// order; who comes when it is full waits for the next one.
+    /// Initiations of this second for each address with a valid cookie. It is emptied every second, so it needs no order;
+    /// when it is full, further addresses wait for the next second.
     private var sources: [PathAddress: Int] = [:]
     private var second: Instant?
 
@@ -30,7 +32,7 @@ struct DatagramAdmission: ~Copyable {
         self.secret = CookieSecret(random: random, arena: self.arena)
     }
 
-    /// Judges one whose mac1 is right. `isCookieRight` checks its mac2 against the cookie of its source.
+    /// Judges an initiation whose mac1 is right. `isCookieRight` checks its mac2 against the cookie of its source.
     mutating func judge(
         from address: PathAddress,
         at now: Instant,

@@ -1,19 +1,19 @@
 import NIOCore
 
-/// What a connection keeps for a carrier of datagrams: RFC 9002's state for one path. On a byte stream there is none.
+/// RFC 9002's state for the one datagram path in use. A connection on a byte stream has none.
 struct DatagramRecovery {
     var congestion: Congestion
     var sampler = DeliveryRateSampler()
     var pacer: Pacer
     var mtu: PathMTU
-    /// Bytes of messages whose fate is unknown.
+    /// Bytes of messages neither acknowledged nor declared lost.
     var inFlight = 0
     var largestAcknowledged: UInt64?
-    /// When the next message is lost by time (RFC 9002 §6.1.2), if nothing is heard.
+    /// When the next message counts as lost by the time threshold (RFC 9002 §6.1.2).
     var lossTime: Instant?
-    /// Messages that may go out past the congestion window: RFC 9002 §6.2.4.
+    /// Probes that may still go out past the congestion window: RFC 9002 §6.2.4.
     var probesDue = 0
-    /// When the pacer lets the next message go, if it was what held it back.
+    /// When the pacer lets the next message go; nil unless it held one back.
     var pacedUntil: Instant?
     var lateNumbers = LateNumbers()
     /// When the first round trip was measured: losses before it show no persistent congestion (RFC 9002 §7.6.2).
@@ -27,10 +27,10 @@ struct DatagramRecovery {
 
     func hasRoom(for size: Int) -> Bool { self.inFlight + size <= self.congestion.window }
 
-    // What follows is several steps in one, since each step through an optional costs.
+    // Each of the following does several steps in one call, since each access through an optional costs time.
 
-    /// What to begin the next message with: its size; that of a probe, where one is to go before all else (where much is sent
-    /// nothing waits for long, and there is never nothing to send); whether probes are due (RFC 9002 §6.2.4).
+    /// Returns the next message's size, the size of an MTU probe if one should go first (under constant load there is no idle
+    /// moment for it), and whether probes are due (RFC 9002 §6.2.4).
     mutating func beginMessage(at now: Instant) -> (size: Int, sizeProbe: Int?, probesAreDue: Bool) {
         self.pacedUntil = nil
         let size = self.mtu.current
@@ -38,7 +38,8 @@ struct DatagramRecovery {
         return (size, isBusy ? self.mtu.probeSize(at: now) : nil, self.probesDue > 0)
     }
 
-    /// Whether window and pacer let a message of this size go. Notes when the pacer will.
+    /// Whether congestion window and pacer let a message of this size go. If only the pacer doesn't, `pacedUntil` says when
+    /// it will.
     mutating func admits(_ size: Int, at now: Instant) -> Bool {
         guard self.hasRoom(for: size) else { return false }
         guard let at = self.pacer.nextSendTime(for: size, at: now) else { return true }
@@ -46,7 +47,7 @@ struct DatagramRecovery {
         return false
     }
 
-    /// A message that counts as in flight was sent.
+    /// Counts a message that was sent as in flight.
     mutating func sent(_ size: Int, at now: Instant) -> DeliveryStamp {
         let stamp = self.sampler.stamp(sending: size, inFlightBefore: self.inFlight, at: now)
         self.inFlight += size
@@ -55,7 +56,7 @@ struct DatagramRecovery {
         return stamp
     }
 
-    /// Those of the messages that were sent on this carrier have arrived. Returns their bytes.
+    /// Counts those of the messages that were sent on this carrier as delivered. Returns their bytes.
     mutating func acknowledged(_ messages: [SentMessage], on carrier: CarrierID, at now: Instant) -> Int {
         var bytes = 0
         let sizeBefore = self.mtu.current
@@ -69,16 +70,16 @@ struct DatagramRecovery {
         return bytes
     }
 
-    /// Messages have another size from now on.
+    /// Tells the congestion controller that the path's MTU has changed.
     mutating func sizeChanged() { self.congestion.messageSizeChanged(to: self.mtu.current) }
 }
 
-/// Numbers that were declared lost a while ago. If all of them turn out to have arrived, the network had only been late, and
-/// the congestion controller takes its answer back.
+/// The numbers that were declared lost a while ago. If all of them arrive after all, the network was only late, and the
+/// congestion controller undoes its reaction.
 struct LateNumbers {
     /// In rising order: a message is never declared lost before an older one.
     private var numbers = CircularBuffer<(number: UInt64, at: Instant)>()
-    /// Some of this episode were truly lost, as far as anyone can tell.
+    /// Some messages of this episode count as truly lost, since they were not acknowledged while they were remembered.
     private var isGenuine = false
 
     mutating func append(_ number: UInt64, at now: Instant, remembered lifetime: TimeAmount) {
@@ -98,12 +99,12 @@ struct LateNumbers {
         }
     }
 
-    /// Takes out those of the range. True: it took the last one of an episode of which every message has arrived.
+    /// Removes the numbers in the range. True: they were the last of an episode in which every message has arrived.
     mutating func acknowledge(_ range: ClosedRange<UInt64>) -> Bool {
         guard let first = self.numbers.first, let last = self.numbers.last, range.upperBound >= first.number,
             range.lowerBound <= last.number
         else { return false }
-        // Nearly always none of them is in it: that costs one search.
+        // Nearly always the range holds none of them, which one search shows.
         let at = self.position(range.lowerBound)
         guard at < self.numbers.count,
             range.contains(self.numbers[self.numbers.index(self.numbers.startIndex, offsetBy: at)].number)
@@ -112,7 +113,7 @@ struct LateNumbers {
         return self.numbers.isEmpty && !self.isGenuine
     }
 
-    /// The place of the first that is no less.
+    /// The index of the first number that is not below this one.
     private func position(_ number: UInt64) -> Int {
         var low = 0
         var high = self.numbers.count

@@ -1,27 +1,29 @@
 import NIOCore
 
-/// Who has had how much of the present turn: from one time that the socket is found empty to the next, and no longer than 5 ms†.
+/// Counts how much work each connection had in the current turn. A turn lasts from one time that the socket is found empty to
+/// the next, but at most 5 ms†.
 ///
-/// All peers' datagrams come from one queue. Where one peer's fill it, the others' wait behind them, so what is over that peer's
-/// share is dropped as soon as its index is read, which costs a hundredth of opening and answering it. Alone a peer has no bound.
+/// All peers' datagrams come from one queue. If one peer's datagrams fill it, the others' wait behind them. So what exceeds a
+/// peer's share is dropped as soon as its index is read, which costs a hundredth of opening and answering it. A peer that is
+/// alone has no limit.
 struct DatagramTurn {
     private var number: UInt64 = 1
     private var began: Instant?
-    /// Connections that had a datagram in this turn, and in the one before.
+    /// Connections that had a datagram in this turn, and in the previous one.
     private var links = 0
     private var linksBefore = 0
 
-    /// Messages and frames: about a millisecond's work. †
+    /// In messages and frames: about a millisecond's work. †
     static let share = 1_024
     static let time = TimeAmount.milliseconds(5)
 
-    /// What one connection had in the turn that it was last seen in.
+    /// The work of one connection in the turn in which it last had a datagram.
     struct Part {
         fileprivate var number: UInt64 = 0
         fileprivate var work = 0
     }
 
-    /// Before a datagram of this connection's is opened: whether its share is used up.
+    /// Called before a datagram of this connection is opened: whether the connection has used up its share.
     mutating func isOver(for part: inout Part, at now: Instant) -> Bool {
         if let began = self.began {
             if now < began || now - began >= Self.time { self.end() }
@@ -36,7 +38,7 @@ struct DatagramTurn {
 
     func spend(_ work: Int, of part: inout Part) { part.work += work }
 
-    /// The socket is empty, or others' turn has come.
+    /// Ends the turn: the socket is empty, or the time is over.
     mutating func end() {
         guard self.began != nil else { return }
         self.began = nil

@@ -2,16 +2,16 @@ import NIOCore
 
 /// What we let the peer send, on one stream or on the connection: RFC 9000 §4.1, with a window that grows.
 ///
-/// The window follows the measured bandwidth-delay product, as neqo's does: whenever more was consumed since the last
-/// update than a window a round trip would explain, the window was what held the sender back, and it grows.
-/// It grows only while the application takes what there is: a reader that stands still keeps it small. It shrinks only where
-/// others need the room. A connection's isn't measured: it is as great as there is room for (`follow`).
+/// A stream's window follows the measured bandwidth-delay product, as neqo's does: when more was consumed since the last
+/// update than that window allows in the elapsed round trips, the window held the sender back, and it grows. It grows only
+/// while the application reads what has come: a reader that stands still keeps it small. It shrinks only where other
+/// connections need the memory. The connection's window isn't measured: it is as large as memory allows (`follow`).
 struct ReceiveWindow {
-    /// How many bytes may come in all, as the peer was told.
+    /// How many bytes may come in all: the limit that was announced.
     private(set) var limit: UInt64
-    /// How many came in all: the greatest offset.
+    /// How many bytes have come in all: the highest offset.
     private(set) var received: UInt64 = 0
-    /// How many the application took, or that were thrown away on its behalf.
+    /// How many bytes the application has read, or were discarded for it.
     private(set) var consumed: UInt64 = 0
     private(set) var window: UInt64
     private var updatedAt: Instant?
@@ -25,10 +25,10 @@ struct ReceiveWindow {
 
     var unused: UInt64 { self.limit - self.received }
 
-    /// What is held, and what may still come by what the peer was told.
+    /// Bytes that are held, and bytes that the announced limit still lets come.
     var promised: UInt64 { self.limit - self.consumed }
 
-    /// False: the peer went past its credit.
+    /// False: the peer has exceeded its credit.
     mutating func receive(_ count: UInt64) -> Bool {
         guard count <= self.limit - self.received else { return false }
         self.received += count
@@ -37,11 +37,11 @@ struct ReceiveWindow {
 
     mutating func consume(_ count: UInt64) { self.consumed += min(count, self.received - self.consumed) }
 
-    /// Whether so much was consumed that the peer should hear of it: a quarter of the window.
+    /// Whether a new limit should be announced: a quarter of the window was consumed.
     var wantsUpdate: Bool { self.promised < self.window - self.window / 4 }
 
-    /// All that is in order was taken, and half the window lies beyond gaps: what holds the sender back are losses, which
-    /// take a round trip to mend, and not the reader. The window doubles, and the peer should hear of it.
+    /// Called when all bytes in order were read. If half the window lies beyond gaps, the sender is held back by losses,
+    /// whose repair takes a round trip, and not by the reader: the window doubles, and the peer should be told.
     mutating func growPastGaps(windowAtMost cap: UInt64) -> Bool {
         guard self.window < cap, self.buffered > self.window / 2 else { return false }
         self.window = min(cap, 2 * self.window)
@@ -49,7 +49,7 @@ struct ReceiveWindow {
         return true
     }
 
-    /// For a window that follows what there is room for, up and down.
+    /// Sets the window to the memory that is there, up or down.
     ///
     /// - Returns: the limit to announce.
     mutating func follow(_ window: UInt64) -> UInt64 {
@@ -58,10 +58,10 @@ struct ReceiveWindow {
         return self.limit
     }
 
-    /// What was granted stays granted: the promise gets smaller only as the peer uses it up.
+    /// Lowers the window. Limits that were announced still hold: the promise shrinks only as the peer uses it up.
     mutating func shrink(to window: UInt64) { self.window = min(self.window, window) }
 
-    /// The new limit to announce.
+    /// Grows the window if it held the sender back, and returns the limit to announce.
     mutating func update(at now: Instant, roundTripTime: TimeAmount, windowAtMost cap: UInt64) -> UInt64 {
         if let updatedAt = self.updatedAt, self.window < cap {
             let elapsed = Double(max(0, (now - updatedAt).nanoseconds))
@@ -87,7 +87,7 @@ struct SendCredit {
 
     var available: UInt64 { self.limit - self.used }
 
-    /// Limits only rise; a lower one is an old frame that came late (RFC 9000 §4.1).
+    /// Limits only rise; a lower one comes from an old frame that was late (RFC 9000 §4.1).
     mutating func raise(to limit: UInt64) -> Bool {
         guard limit > self.limit else { return false }
         self.limit = limit

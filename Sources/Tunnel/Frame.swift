@@ -1,6 +1,6 @@
 import NIOCore
 
-/// The frames of RFC 9000 §19 that this protocol has, and DATAGRAM of RFC 9221.
+/// The types of those frames of RFC 9000 §19 that this protocol uses, of DATAGRAM (RFC 9221) and of URGENT_STREAM.
 enum FrameType {
     static let padding: UInt64 = 0x00
     static let ping: UInt64 = 0x01
@@ -35,17 +35,17 @@ enum Frame {
     case resetStream(StreamID, code: UInt64, finalSize: UInt64)
     case stopSending(StreamID, code: UInt64)
     case stream(StreamID, offset: UInt64, data: ByteBuffer, fin: Bool)
-    /// Its last byte is urgent; there is one.
+    /// The last byte of `data`, which has at least one, is urgent.
     case urgentStream(StreamID, offset: UInt64, data: ByteBuffer, fin: Bool)
     case maxData(UInt64)
     case maxStreamData(StreamID, UInt64)
     case maxStreams(UInt64)
-    /// A hint for whoever debugs; nothing depends on it.
+    /// DATA_BLOCKED, STREAM_DATA_BLOCKED or STREAMS_BLOCKED: a hint for debugging, which changes nothing.
     case blocked
     case pathChallenge(UInt64)
     case pathResponse(UInt64)
     case connectionClose(code: UInt64, reason: ByteBuffer)
-    /// With what the whole frame takes, its type and length included.
+    /// `frameSize` is that of the whole frame, its type and length included.
     case datagram(ByteBuffer, frameSize: Int)
 
     /// RFC 9000 §13.2.1: everything but ACK, PADDING and CONNECTION_CLOSE.
@@ -56,7 +56,7 @@ enum Frame {
         }
     }
 
-    /// Reads the next frame. A run of PADDING is one.
+    /// Reads the next frame. A run of PADDING counts as one.
     init(reading bytes: inout ByteBuffer) throws(TransportError) {
         let start = bytes.readerIndex
         switch try bytes.frameInteger() {
@@ -95,7 +95,7 @@ enum Frame {
             let code = try bytes.frameInteger()
             self = .connectionClose(code: code, reason: try bytes.frameBytes(try bytes.frameInteger()))
         case let type where FrameType.datagramTypes.contains(type):
-            // RFC 9221 §4: without a length it reaches to the message's end.
+            // RFC 9221 §4: without a length, the payload reaches to the end of the message.
             let hasLength = type & FrameType.datagramLength != 0
             let length = hasLength ? try bytes.frameInteger() : UInt64(bytes.readableBytes)
             let payload = try bytes.frameBytes(length)
@@ -122,7 +122,7 @@ enum Frame {
         return .stream(StreamID(rawValue: id), offset: offset, data: data, fin: type & FrameType.streamFin != 0)
     }
 
-    /// What comes before a STREAM frame's data, and where that begins.
+    /// The fields before a STREAM frame's data, and the offset at which the data begins.
     private static func streamHeader(
         _ type: UInt64,
         _ bytes: RawSpan
@@ -145,7 +145,7 @@ enum Frame {
     }
 }
 
-/// RFC 9000 §19.3, without ECN. Its ranges are walked, never stored.
+/// RFC 9000 §19.3, without ECN. The ranges are decoded as they are used, never stored.
 struct AckFrame {
     let largest: UInt64
     let delay: TimeAmount
@@ -156,13 +156,13 @@ struct AckFrame {
     init(reading bytes: inout ByteBuffer) throws(TransportError) {
         self.largest = try bytes.frameInteger()
         let delay = try bytes.frameInteger()
-        // Microseconds, scaled; anything over a minute is nonsense and reads as a minute.
+        // Microseconds, scaled. More than a minute makes no sense and reads as a minute.
         let microseconds = min(delay, 60_000_000) << Constants.ackDelayExponent
         self.delay = .microseconds(Int64(min(microseconds, 60_000_000)))
         self.moreRanges = try bytes.frameInteger()
         self.firstRange = try bytes.frameInteger()
         guard self.firstRange <= self.largest else { throw Self.malformed }
-        // A range takes two bytes at least: what can't be there isn't looked for.
+        // A range takes at least two bytes: a count that the frame can't hold is refused before the ranges are read.
         guard self.moreRanges <= UInt64(bytes.readableBytes) / 2 else { throw Self.malformed }
         let start = bytes
         var smallest = self.largest - self.firstRange
@@ -179,7 +179,7 @@ struct AckFrame {
         TransportError(.frameEncodingError, "an ACK whose ranges go below zero or past its end")
     }
 
-    /// From the greatest downwards, at most as many as a receiver needs to keep.
+    /// From the highest range downwards, at most as many ranges as a receiver keeps.
     func forEachRange(_ body: (ClosedRange<UInt64>) -> Bool) {
         var smallest = self.largest - self.firstRange
         guard body(smallest...self.largest) else { return }

@@ -1,7 +1,7 @@
 import NIOCore
 import Noise
 
-/// What both sides need to write and check handshake messages' outer parts (PROTOCOL, outer messages).
+/// Writes and checks the outer parts of handshake messages, for both sides (PROTOCOL, outer messages).
 enum HandshakeMessage {
     /// Type, sender index.
     static let initiationHeader = 8
@@ -17,7 +17,7 @@ enum HandshakeMessage {
         return body(bytes.bytes)
     }
 
-    /// Appends mac1 over all that stands in the buffer, and mac2: zeros without a cookie. Returns mac1.
+    /// Appends mac1 over the bytes in the buffer, then mac2, which is zero without a cookie. Returns mac1.
     @discardableResult
     static func appendMacs(_ key: MacKey, cookie: Cookie? = nil, to bytes: inout ByteBuffer) -> Mac128 {
         let mac1 = key.mac(bytes.readableBytesSpan)
@@ -27,7 +27,7 @@ enum HandshakeMessage {
         return mac1
     }
 
-    /// Whether mac2 is the cookie's, over all that stands before it.
+    /// Whether mac2 was made with this cookie, over all bytes before it.
     static func hasMac2(_ message: ByteBuffer, of cookie: Cookie) -> Bool {
         let covered = message.readableBytes - self.mac
         guard covered > 0, let body = message.getSlice(at: message.readerIndex, length: covered),
@@ -50,7 +50,7 @@ enum HandshakeMessage {
         return key.mac(body.readableBytesSpan).matches(mac1.readableBytesSpan)
     }
 
-    /// The Noise message between an outer header of so many bytes and the macs.
+    /// The Noise message between an outer header of `header` bytes and the macs.
     static func noisePart(of message: ByteBuffer, header: Int) -> ByteBuffer? {
         let count = message.readableBytes - header - self.macs
         return count > 0 ? message.getSlice(at: message.readerIndex + header, length: count) : nil

@@ -1,4 +1,4 @@
-/// A carrier, as the driver numbers them: each new one gets a higher number, and none is used twice.
+/// The driver's number of a carrier. Each new carrier gets a higher number; none is used twice.
 public struct CarrierID: Hashable, Comparable, Sendable {
     public let rawValue: UInt64
 
@@ -7,15 +7,15 @@ public struct CarrierID: Hashable, Comparable, Sendable {
     public static func < (left: CarrierID, right: CarrierID) -> Bool { left.rawValue < right.rawValue }
 }
 
-/// What a carrier does with messages.
+/// How a carrier delivers messages.
 public enum CarrierKind: Sendable {
-    /// Bytes in order, until it breaks: TCP, or a command's standard input and output.
+    /// A reliable, ordered byte stream until it breaks: TCP, or a command's standard input and output.
     case stream
-    /// Each by itself, some lost, late or twice: UDP.
+    /// Each message by itself; some are lost, late or duplicated: UDP.
     case datagrams
 }
 
-/// What a connection is called in handshakes, so that a later session can carry it on.
+/// A connection's name in handshakes: it lets a later session join the connection.
 public struct ConnectionID: Hashable, Sendable {
     let rawValue: UInt64
 }
@@ -26,7 +26,7 @@ public enum Role: Sendable {
     case responder
 }
 
-/// A stream's number: RFC 9000 §2.1. Bit 0 tells who opened it, and all are bidirectional here.
+/// A stream's number: RFC 9000 §2.1. Bit 0 says which side opened it; all streams are bidirectional here.
 public struct StreamID: Hashable, Comparable, Sendable {
     public let rawValue: UInt64
 
@@ -36,7 +36,7 @@ public struct StreamID: Hashable, Comparable, Sendable {
         self.rawValue = index << 2 | (role == .responder ? 1 : 0)
     }
 
-    /// Stream 0, which the initiator opens and on which the two agents talk.
+    /// Stream 0, which the initiator opens: workspace and sidecar exchange control messages on it.
     public static let control = StreamID(rawValue: 0)
 
     var index: UInt64 { self.rawValue >> 2 }

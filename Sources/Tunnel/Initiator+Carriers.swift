@@ -1,8 +1,9 @@
 import NIOCore
 
-/// Which carriers there are, and which of them the connection goes on.
+/// The initiator's carriers, and the choice of the one that the connection uses.
 extension Initiator {
-    /// A carrier is there: an initiation goes out on it at once, or later where datagrams have lapsed and a byte stream does.
+    /// A carrier is open: an initiation goes out on it at once or, on datagrams that have lapsed while an answered byte
+    /// stream is there, after the pause.
     public mutating func carrierOpened(_ id: CarrierID, _ kind: CarrierKind = .stream, at now: Instant) {
         self.notice(now)
         var carrier = Carrier(id: id, kind: kind, since: now, openedAt: now)
@@ -15,7 +16,7 @@ extension Initiator {
         }
     }
 
-    /// Another network: what was learned of datagrams was of the one before.
+    /// The network changed: lapses of datagrams on the earlier one say nothing about this one.
     public mutating func networkChanged() {
         self.lapses = 0
         self.lapsedUntil = nil
@@ -27,7 +28,7 @@ extension Initiator {
         self.notice(now)
         let wasActive = self.connection?.carrier == id
         self.forgetCarrier(id, at: now)
-        // What stood by takes over at once.
+        // The standby carrier takes over at once.
         if wasActive, self.connection?.isActive ?? false { self.choose(at: now) }
     }
 
@@ -43,15 +44,15 @@ extension Initiator {
         self.collectEvents(at: now)
     }
 
-    /// Datagrams are all there is, lapsed or not.
+    /// Without an answered byte stream, datagrams that have lapsed are tried at once.
     private mutating func askLapsed(at now: Instant) {
         guard let until = self.lapsedUntil else { return }
         self.lapsedUntil = nil
         for at in self.carriers.indices where self.carriers[at].retryAt == until { self.carriers[at].retryAt = now }
     }
 
-    /// The byte stream in use has gone without an answer for a while: datagrams may get through again, and whether they do is
-    /// asked now and not when the next initiation is due.
+    /// Called when the peer is suspected. If the byte stream in use stays silent, datagrams may get through again: an
+    /// initiation asks over them now, before the next one is due.
     mutating func askOverDatagrams(at now: Instant) {
         guard self.lapsedUntil.map({ now >= $0 }) ?? true, !self.usesDatagrams else { return }
         for at in self.carriers.indices where self.carriers[at].kind == .datagrams {
@@ -68,8 +69,8 @@ extension Initiator {
 
     // MARK: Choosing
 
-    /// The newest session on the best carrier that has been answered. What is left is closed; a byte stream stays beside
-    /// datagrams, for when they get through no more.
+    /// Moves the connection to the newest session on the best answered carrier. Carriers that this leaves are closed, but a
+    /// byte stream stays beside datagrams, in case these stop getting through.
     mutating func choose(isNew: Bool = false, at now: Instant) {
         guard let newest = self.sessions.last?.session, let best = self.bestCarrier else { return }
         let before = self.connection?.carrier
@@ -92,7 +93,7 @@ extension Initiator {
         }
     }
 
-    /// Datagrams where they get through: one lost message stops nothing there.
+    /// Datagrams, if they get through: there a lost message blocks no other.
     private var bestCarrier: Carrier? {
         self.carriers.last { $0.isAnswered && $0.kind == .datagrams && !$0.isDark }
             ?? self.carriers.last { $0.isAnswered && $0.kind == .stream }
@@ -111,8 +112,8 @@ extension Initiator {
         }
     }
 
-    /// Datagrams that get through no more: the byte stream beside them takes over, and initiations find out when they are
-    /// back. Without one they are all there is.
+    /// If datagrams no longer get through, the byte stream beside them takes over, and initiations over datagrams find out
+    /// when they work again. Without such a stream the connection stays on datagrams.
     mutating func leaveTheDark(at now: Instant) {
         let active = self.connection?.carrier
         guard let at = self.carriers.firstIndex(where: { $0.id == active }), self.carriers[at].kind == .datagrams,
@@ -142,14 +143,14 @@ extension Initiator {
         }
     }
 
-    /// Where they held for long this is their first lapse, and they are asked again at once.
+    /// If the datagrams worked for long, this is their first lapse, and they are tried again at once.
     private mutating func pauseAfterLapse(of carrier: Carrier, at now: Instant) -> TimeAmount {
         let held = carrier.chosenAt.map { now - $0 } ?? .zero
         self.lapses = held < Constants.lapseWithin ? min(self.lapses + 1, Constants.lapsePauses.count) : 0
         return self.lapses > 0 ? Constants.lapsePauses[self.lapses - 1] : .zero
     }
 
-    /// Whether datagrams are what the connection goes on.
+    /// Whether the connection uses datagrams.
     public var usesDatagrams: Bool {
         switch self.connection {
         case .some(let connection): connection.usesDatagrams
@@ -157,7 +158,7 @@ extension Initiator {
         }
     }
 
-    /// The system refuses messages of this size on this carrier.
+    /// The kernel refuses messages of this size on this carrier.
     public mutating func messageTooLong(_ size: Int, on carrier: CarrierID, at now: Instant) {
         guard self.connection?.carrier == carrier else { return }
         self.connection?.messageTooLong(size, at: now)

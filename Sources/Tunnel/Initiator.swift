@@ -1,9 +1,9 @@
 public import NIOCore
 public import Noise
 
-/// The workspace's half of a tunnel to one sidecar: handshakes, sessions, and the connection that lives through them.
+/// The workspace's half of a tunnel to one sidecar: handshakes, sessions, and the connection that outlives them.
 ///
-/// Sans-I/O: the driver says which carriers there are and what came on them, and pulls messages and events.
+/// Sans-I/O: the driver reports carriers and received messages, and pulls messages and events.
 ///
 /// ```
 ///   carrierOpened ─▶ initiation ─▶ response ─▶ session ─▶ connection (new, or the one we named)
@@ -16,7 +16,7 @@ public struct Initiator: ~Copyable {
         public var responder: PublicKey
         public var presharedKey: PresharedKey
         public var tunnel = TunnelConfiguration()
-        /// The greatest timestamp that this key has ever sent, if anything remembers it.
+        /// The latest timestamp that this key has ever sent, if one is recorded.
         public var lastTimestamp: TAI64N?
 
         public init(staticKey: StaticKeyPair, responder: PublicKey, presharedKey: PresharedKey = .none) {
@@ -27,32 +27,32 @@ public struct Initiator: ~Copyable {
     }
 
     public enum Event: Equatable, Sendable {
-        /// A new connection. An earlier one's end was told before.
+        /// A new connection. The end of an earlier one was reported before.
         case established
-        /// The connection goes on, on this carrier.
+        /// The connection had no carrier, and continues on this one.
         case resumed(CarrierID)
-        /// It goes on another carrier than before, and was never without one.
+        /// The connection changed to this carrier, and was never without one.
         case moved(CarrierID)
         /// An initiation on this carrier was answered, for the first time or again.
         case answered(CarrierID)
-        /// No longer needed, or no longer trusted: close it.
+        /// This carrier is no longer needed or no longer trusted: the driver closes it.
         case closeCarrier(CarrierID)
-        /// The sidecar answers initiations by cookies: it is overloaded, and takes the next one.
+        /// The sidecar is overloaded and answered with a cookie, which the next initiation carries.
         case sidecarIsBusy
-        /// Datagrams get through no more: the byte stream beside them is needed now, if there is one.
+        /// Datagrams no longer get through: a byte stream is needed now.
         case datagramsAreLost(CarrierID)
-        /// A response came whose mac1 is right but which doesn't open: the preshared keys differ.
+        /// A response with a right mac1 didn't open: the preshared keys differ.
         case presharedKeysDiffer
         case connection(ConnectionEvent)
     }
 
-    /// An initiation that waits for its response. A class, since it is found by its index in an array.
+    /// An initiation that waits for its response. A class, so that the entry found in the array is changed in place.
     final class Pending {
         let localIndex: UInt32
         let carrier: CarrierID
         let sentAt: Instant
         let timestamp: TAI64N
-        /// Of the message as it was sent: a cookie reply answers it.
+        /// The mac1 of the message as it was sent: a cookie reply is bound to it.
         let mac1: Mac128
         var handshake: InitiatorHandshake
 
@@ -77,18 +77,18 @@ public struct Initiator: ~Copyable {
         let id: CarrierID
         let kind: CarrierKind
         var isAnswered = false
-        /// Nothing got through it lately: not used until an initiation on it is answered.
+        /// Nothing got through on this carrier: it isn't used until an initiation on it is answered.
         var isDark = false
         var wasReportedLost = false
-        /// When the connection came to it.
+        /// When the connection last moved to this carrier.
         var chosenAt: Instant?
-        /// From an initiation to its answer, measured here.
+        /// The time from an initiation on this carrier to its response.
         var handshakeTime: TimeAmount?
-        /// What the sidecar asked for, for two minutes (PROTOCOL, cookies).
+        /// The cookie from the sidecar, valid for two minutes (PROTOCOL, cookies).
         var cookie: (value: Cookie, at: Instant)?
-        /// Messages of the connection's have shown it to be the connection's.
+        /// A data message has shown that this carrier belongs to the connection.
         var isBound = false
-        /// When the next initiation goes out on it, if an answer is being waited for.
+        /// When the next initiation goes out on this carrier, while a response is awaited or datagrams pause.
         var retryAt: Instant?
         var attempts = 0
         /// When the first of these initiations went out.
@@ -114,12 +114,12 @@ public struct Initiator: ~Copyable {
     var sessions: [(session: Session, timestamp: TAI64N)] = []
     var pending: [Pending] = []
     var carriers: [Carrier] = []
-    /// How often in a row datagrams got through no more soon after they were chosen, and until when nobody asks again.
+    /// How many times in a row datagrams have lapsed, and until when they are not tried again.
     var lapses = 0
     var lapsedUntil: Instant?
     var lastSeen: Instant?
     var plaintext = PlaintextPool()
-    /// Of what was received last: the work that it was.
+    /// Frames in the last received message: a measure of the work that it took.
     public private(set) var framesInLastMessage = 0
     var events = CircularBuffer<Event>()
 
@@ -137,16 +137,16 @@ public struct Initiator: ~Copyable {
     /// Age of the newest session: how long ago the last handshake was.
     public func handshakeAge(at now: Instant) -> TimeAmount? { self.sessions.last.map { now - $0.session.createdAt } }
 
-    /// Copies of keys in memory, for tests that count them.
+    /// The number of key copies in memory, for tests.
     var liveSecrets: Int { self.arena.liveSecrets }
 
     // MARK: Time
 
-    /// After standing still for longer than a peer is waited for, nothing that lies unread is worth reading: the peer has
-    /// moved on (PROTOCOL, liveness).
+    /// If this process stood still for longer than `dead_after`, messages that lie unread are not worth reading, since the
+    /// peer has moved on (PROTOCOL, liveness): all carriers are closed.
     mutating func notice(_ now: Instant) {
         defer { self.lastSeen = now }
-        // Asked only when it may matter: the connection is copied for it.
+        // `deadAfter` is read only when it may matter: reading it copies the connection.
         guard let lastSeen = self.lastSeen, now - lastSeen >= Constants.deadAfterAtLeast,
             let deadAfter = self.connection?.deadAfter, now - lastSeen > deadAfter
         else { return }
@@ -155,7 +155,7 @@ public struct Initiator: ~Copyable {
 
     // MARK: Messages
 
-    /// A message came. The driver closes the carrier only when an event says so.
+    /// Takes a received message. The driver closes the carrier only when an event says so.
     public mutating func receive(_ message: ByteBuffer, from carrier: CarrierID, at now: Instant) -> MessageVerdict {
         self.notice(now)
         self.framesInLastMessage = 0
@@ -200,7 +200,7 @@ public struct Initiator: ~Copyable {
         return nil
     }
 
-    /// The next message for this carrier, appended to the buffer. False: nothing for it now.
+    /// Appends the next message for this carrier to the buffer. False: there is none now.
     public mutating func writeNext(into buffer: inout ByteBuffer, for carrier: CarrierID, at now: Instant) -> Bool {
         if let at = self.carriers.firstIndex(where: { $0.id == carrier }), let message = self.carriers[at].outbox {
             self.carriers[at].outbox = nil
@@ -209,7 +209,7 @@ public struct Initiator: ~Copyable {
         }
         let wrote = self.connection?.writeNext(into: &buffer, onlyOn: carrier, at: now) ?? false
         if wrote, let at = self.carriers.firstIndex(where: { $0.id == carrier }) { self.carriers[at].isBound = true }
-        // Room for more to write; or the end, where all numbers are used.
+        // Sending may have made streams writable again, or used up the message numbers, which ends the connection.
         if self.connection?.needsAttention ?? false { self.collectEvents(at: now) }
         return wrote
     }
@@ -226,11 +226,11 @@ public struct Initiator: ~Copyable {
         timestamp.write(into: &payload)
         self.configuration.tunnel.parameters(self.connectionID).write(into: &payload)
         let overhead = HandshakeMessage.initiationHeader + InitiatorHandshake.message1Overhead + HandshakeMessage.macs
-        // In datagrams it has the size that the path must carry, and that no answer exceeds.
+        // In a datagram, an initiation has the size that the path must be able to carry; no answer is larger.
         let sizes = Constants.initiationSizes
         let size = self.carriers[at].kind == .datagrams ? Constants.baseDatagramSize : sizes.lowerBound
         let lacking = size - overhead - payload.readableBytes
-        // A parameter of its own takes two bytes at least.
+        // A padding parameter takes at least two bytes.
         if lacking > 0 { TransportParameters.writePadding(max(2, lacking), into: &payload) }
 
         var handshake = HandshakeMessage.withPrologue { prologue in
@@ -252,12 +252,12 @@ public struct Initiator: ~Copyable {
             isWritten = handshake.writeMessage1(payload: payload.readableBytesSpan, into: &output)
         }
         self.schedule(retryOf: at, at: now)
-        // A responder's key of low order: no handshake can be had with it, and the wait for an answer will end in vain.
+        // The responder's key is of low order: no handshake is possible, and the wait for a response times out.
         guard isWritten else { return }
         let cookie = self.carriers[at].cookie.flatMap { now - $0.at < Constants.cookieLifetime ? $0.value : nil }
         let mac1 = HandshakeMessage.appendMacs(self.sendingMac, cookie: cookie, to: &message)
 
-        // The responder has forgotten its half of the older ones.
+        // The responder forgets unconfirmed sessions after this time too.
         self.pending.removeAll { now - $0.sentAt >= Constants.unconfirmedLifetime }
         if self.pending.count >= Constants.handshakesInFlight { self.pending.removeFirst() }
         self.pending.append(
@@ -288,14 +288,14 @@ public struct Initiator: ~Copyable {
         self.carriers[at].retryAt = now + interval
     }
 
-    /// Taken only with the mac1 of the latest initiation there, and used in the next retry, not sooner: who forges or repeats
-    /// one gains nothing.
+    /// A cookie is taken only if it matches the mac1 of the latest initiation on this carrier, and it is used in the next
+    /// scheduled retry, not sooner, so forging or replaying a cookie reply gains an attacker nothing.
     private mutating func receiveCookie(
         _ message: ByteBuffer,
         from carrier: CarrierID,
         at now: Instant
     ) -> DropReason? {
-        // On a byte stream nobody can forge an address.
+        // Cookies are for datagrams only: the address of a byte stream can't be forged.
         guard let at = self.carriers.firstIndex(where: { $0.id == carrier }), self.carriers[at].kind == .datagrams,
             let index: UInt32 = message.headerInteger(at: 4)
         else { return .malformed }
@@ -341,10 +341,10 @@ public struct Initiator: ~Copyable {
             self.events.append(.presharedKeysDiffer)
             return .notOpened
         }
-        // From here on the response is the responder's own, and this handshake has had its answer.
+        // The response is now known to come from the responder, and this handshake is over.
         self.pending.removeAll { $0 === pending }
         guard let parameters = TransportParameters(reading: &payload) else { return .badParameters }
-        // A connection that is closing is not carried on, nor is another begun beside it.
+        // A connection that is closing is not continued, and no other begins beside it.
         if self.isClosing { return .staleResponse }
         if let madeBy = self.madeBy, self.connection != nil, pending.timestamp < madeBy { return .staleResponse }
         let session = keys.split { sending, receiving in
@@ -357,7 +357,7 @@ public struct Initiator: ~Copyable {
                 receivingKey: receiving
             )
         }
-        // Later answers to what went out there before would be the same news, and their keys are no longer needed.
+        // Responses to earlier initiations on that carrier would bring nothing new, and their keys are no longer needed.
         self.pending.removeAll { $0.carrier == pending.carrier && $0.timestamp < pending.timestamp }
         self.adopt(session, of: pending, carrier: carrier, at: now)
         return nil
@@ -396,13 +396,13 @@ public struct Initiator: ~Copyable {
 
     // MARK: The connection's end
 
-    /// Ends the connection for a reason of ours; `.connection(.ended)` tells, as for any other.
+    /// Ends the connection for a reason of ours. As for any other end, `.connection(.ended)` follows.
     public mutating func close(_ code: ErrorCode, reason: String = "", at now: Instant) {
         self.connection?.close(code, reason: reason, at: now)
         self.collectEvents(at: now)
     }
 
-    /// Whether a close still has to be told to the peer.
+    /// Whether the peer still has to be told that the connection has ended.
     public var isClosing: Bool {
         switch self.connection {
         case .some(let connection): connection.isClosing
@@ -416,7 +416,7 @@ public struct Initiator: ~Copyable {
         self.dropConnection()
     }
 
-    /// The connection is over for good: its keys go, and the next handshake names an id that nobody knows.
+    /// The connection is over: its keys are erased, and the next handshake names a new random id.
     private mutating func dropConnection() {
         self.connection = nil
         self.madeBy = nil
@@ -429,7 +429,7 @@ public struct Initiator: ~Copyable {
         while let event = self.connection?.nextEvent() {
             if event == .presence(.gone) { isGone = true }
             if event == .presence(.suspected) { self.askOverDatagrams(at: now) }
-            // Of many messages that came at once, one event tells.
+            // For many messages that arrived together, one `.readable` is enough.
             if event.isReadable, self.events.last == .connection(event) { continue }
             self.events.append(.connection(event))
         }
@@ -456,20 +456,21 @@ public struct Initiator: ~Copyable {
         case .some(let connection):
             deadline = connection.nextDeadline
             active = connection.carrier
-            // Here and not below: every `self.connection?` in a getter costs the compiler minutes.
+            // Read here and not below: every `self.connection?` in a getter costs the compiler minutes.
             deadAfter = connection.deadAfter
         case .none: break
         }
-        // Keys are erased when their time is over, used or not.
+        // Keys are erased when they expire, used or not.
         if let oldest = self.sessions.first?.session { deadline = sooner(deadline, oldest.expiresAt) }
         if self.isClosing { return deadline }
-        // Whoever waits idly must be seen now and then, or waiting would look like standing still.
+        // An idle initiator must be called now and then, or `notice` would take its idleness for a process that stood still.
         if !self.carriers.isEmpty, let lastSeen = self.lastSeen, let deadAfter {
             deadline = sooner(deadline, lastSeen + .nanoseconds(deadAfter.nanoseconds / 2))
         }
         for carrier in self.carriers {
             deadline = sooner(deadline, carrier.retryAt)
-            // Datagrams that nobody answers may be answered later: nothing waits behind them.
+            // Only byte streams are given up without a response: unanswered datagrams may be answered later, and nothing
+            // waits behind them.
             if !carrier.isAnswered, carrier.kind == .stream {
                 deadline = sooner(deadline, carrier.openedAt + Constants.answerPatience)
             }
@@ -488,10 +489,10 @@ public struct Initiator: ~Copyable {
         self.collectEvents(at: now)
         for (session, _) in self.sessions where session.isExpired(at: now) { self.connection?.forget(session) }
         self.sessions.removeAll { $0.session.isExpired(at: now) }
-        // What is closing needs no new keys.
+        // A closing connection needs no new keys.
         if self.isClosing { return }
         let active = self.connection?.carrier
-        // With no session left there is all the more to do.
+        // Without any session, new keys are needed all the more.
         let needsKeys = self.sessions.last?.session.wantsRekey(at: now) ?? true
         if needsKeys, let at = self.carriers.firstIndex(where: { $0.id == active && $0.retryAt == nil }) {
             self.carriers[at].since = now
@@ -508,7 +509,7 @@ public struct Initiator: ~Copyable {
 }
 
 extension Initiator {
-    /// Runs the body on the connection, in place, if there is one.
+    /// Runs the body on the connection in place; nil if there is none.
     public mutating func withConnection<Result>(_ body: (inout Connection) -> Result) -> Result? {
         self.connection?.apply(body)
     }

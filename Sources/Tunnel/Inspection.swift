@@ -1,6 +1,6 @@
 package import Noise
 
-/// What this package's own tests look at after every step of a simulation: counts and limits, never bytes or keys.
+/// For this package's own tests, which check it after every step of a simulation: counts and limits, never bytes or keys.
 package struct ConnectionInspection {
     package struct Stream {
         package var id: StreamID
@@ -18,19 +18,19 @@ package struct ConnectionInspection {
     package var receiveLimit: UInt64
     package var received: UInt64
     package var receiveWindow: UInt64
-    /// What is held of streams' data, and what may still come by what the peer was told.
+    /// Bytes of stream data held, and bytes that the announced limit still lets come.
     package var promised: UInt64
     package var sendBuffered: Int
     package var gaps: Int
     package var ackRanges: Int
     package var messagesInFlight: Int
-    /// On datagrams: bytes that count as in flight, and the same counted from the messages; the controller's window; the
-    /// greatest message.
+    /// On datagrams: the bytes in flight as the recovery counts them, the same summed over the messages, the congestion
+    /// window, and the MTU.
     package var recovery: (inFlight: Int, counted: Int, window: Int, mtu: Int)?
     package var pathResponses: Int
-    /// Entries of all queues of streams: a stream stands in each at most once.
+    /// Entries of all stream queues: a stream is in each at most once.
     package var queued: Int
-    /// Of either direction, with what keeping each costs.
+    /// The larger of the two DATAGRAM queues, overhead included.
     package var datagramBytes: Int
     package var events: Int
     package var streams: [Stream]
@@ -77,7 +77,7 @@ extension Connection {
         )
     }
 
-    /// All that a message may change: equal before and after one that was dropped.
+    /// Hashes everything that a message may change: the hash is the same before and after a message that was dropped.
     package func hash(into hasher: inout Hasher) {
         hasher.combine(self.id)
         hasher.combine(self.isActive)
@@ -135,7 +135,7 @@ extension Connection {
         hasher.combine(self.events.count)
         hasher.combine(self.statistics.messagesReceived)
         hasher.combine(self.streams.count)
-        // A sum, since a dictionary has no order that two connections share.
+        // A sum, since the order of a dictionary differs between equal connections.
         var streams = 0
         for stream in self.streams.values { streams &+= stream.digest }
         hasher.combine(streams)
@@ -176,7 +176,7 @@ extension StreamState {
 }
 
 extension Initiator {
-    /// For counting the secrets that are left after this end has gone.
+    /// For counting the secrets that remain after this end is gone.
     package var secretArena: SecretArena { self.arena }
     package var sessionCount: Int { self.sessions.count }
     package var handshakeCount: Int { self.pending.count }
@@ -218,7 +218,7 @@ extension Responder {
 
     package func closingCount(of key: PublicKey) -> Int { self.peers[key]?.closing.count ?? 0 }
 
-    /// Where the key's datagrams go.
+    /// The address that the key's datagrams go to.
     package func path(of key: PublicKey) -> PathAddress? { self.peers[key]?.current?.path?.route.remote }
 
     package var datagramAnswerCount: Int { self.responses.count + self.cookieReplies.count }

@@ -1,8 +1,9 @@
 public import NIOCore
 
-/// A point on a clock that the caller reads and hands in; only differences mean anything.
+/// A point in time on a clock that the caller reads. Only differences have a meaning.
 ///
-/// It must run while the machine sleeps (CLOCK_BOOTTIME on Linux): a key's age counts a night in a closed laptop.
+/// The clock must run while the machine sleeps (CLOCK_BOOTTIME on Linux): a night in a closed laptop counts towards a key's
+/// age.
 public struct Instant: Hashable, Comparable, Sendable {
     public var nanoseconds: Int64
 

@@ -2,30 +2,30 @@ public import NIOCore
 
 /// Cuts a byte stream into messages: u32 length, then the message (PROTOCOL, carriers).
 ///
-/// Until the peer has shown that it knows us, a length that can't be an initiation's ends the reading, not the carrier:
-/// everything after it is thrown away, nothing is answered and nothing is allocated for it.
+/// Until the peer has sent a valid initiation, a length that can't be an initiation's ends the reading, but not the carrier:
+/// everything after it is discarded, nothing is answered and nothing is allocated for it.
 public struct MessageFramer: ~Copyable {
     public enum Next {
         case message(ByteBuffer)
         case needsMore
-        /// A length that no peer of ours sends, after the handshake: close the carrier.
+        /// A length that no valid peer sends after the handshake: close the carrier.
         case violation
     }
 
     enum Phase {
-        /// A responder's carrier: nothing but initiations may come.
+        /// A responder's carrier before the handshake: only initiations may come.
         case awaitingInitiation
-        /// A handshake was answered here: all four messages, up to the limit we announced.
+        /// After the handshake: all four message types may come, up to the size that we announced.
         case open
-        /// A stranger's: read and thrown away.
+        /// A stranger's carrier: everything is read and discarded.
         case discarding
     }
 
     private(set) var phase: Phase
     private let maxMessageSize: Int
-    /// What was read last, as yet uncut.
+    /// Bytes read that are not cut into messages yet.
     private var incoming = ByteBuffer()
-    /// The beginning of a message whose end has not come, in a buffer of its own: the one it was read into is free again.
+    /// The beginning of an incomplete message, in a buffer of its own, so that the buffer it was read into is free again.
     private var partial = ByteBuffer()
 
     /// - Parameter maxMessageSize: what we announce as `max_message_size`.
@@ -37,14 +37,14 @@ public struct MessageFramer: ~Copyable {
     /// Called once a valid initiation has come on this carrier.
     public mutating func open() { if self.phase == .awaitingInitiation { self.phase = .open } }
 
-    /// A carrier that nobody needs any more: what still comes is thrown away.
+    /// The carrier is no longer needed: what still comes is discarded.
     public mutating func discard() {
         self.phase = .discarding
         self.incoming = ByteBuffer()
         self.partial = ByteBuffer()
     }
 
-    /// Takes what was read. Before the next call, call `next()` until it needs more.
+    /// Takes bytes that were read. Call `next()` until it needs more before the next call.
     public mutating func append(_ bytes: consuming ByteBuffer) {
         if self.phase == .discarding { return }
         if self.incoming.readableBytes == 0 {
@@ -98,7 +98,7 @@ public struct MessageFramer: ~Copyable {
         return .needsMore
     }
 
-    /// What a length leads to when no message may have it.
+    /// What follows from a length that no message may have; nil: the length is allowed.
     private mutating func refusal(_ length: UInt32) -> Next? {
         switch self.phase {
         case .awaitingInitiation where !Constants.initiationSizes.contains(Int(length)):

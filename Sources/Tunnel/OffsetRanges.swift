@@ -25,7 +25,7 @@ struct OffsetRanges {
 
     mutating func insert(_ new: Range<UInt64>) {
         if new.isEmpty { return }
-        // What comes in order extends the last range: no search, no shift.
+        // In-order input extends the last range without a search or a shift.
         if let last = self.ranges.last {
             if new.lowerBound == last.upperBound {
                 self.ranges[self.ranges.count - 1] = last.lowerBound..<new.upperBound

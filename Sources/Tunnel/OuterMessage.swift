@@ -7,7 +7,7 @@ enum OuterMessageType: UInt32 {
     case cookieReply = 3
     case data = 4
 
-    /// Looks, and reads nothing. nil: unknown, too short, or a reserved byte isn't zero.
+    /// Doesn't consume the bytes. nil: unknown, too short, or a reserved byte isn't zero.
     init?(of message: ByteBuffer) {
         let bytes = message.readableBytesSpan
         guard bytes.byteCount >= 4,
@@ -18,7 +18,7 @@ enum OuterMessageType: UInt32 {
 }
 
 extension ByteBuffer {
-    /// A field of an outer message's header, which alone are little-endian.
+    /// A field of an outer message's header. Only these are little-endian.
     func headerInteger<Value: FixedWidthInteger>(at offset: Int, as type: Value.Type = Value.self) -> Value? {
         self.getInteger(at: self.readerIndex + offset, endianness: .little)
     }
@@ -44,7 +44,7 @@ struct DataHeader {
     }
 }
 
-/// Why a message was dropped. Silence is towards the network alone: each reason has its counter.
+/// Why a message was dropped. The network sees only silence, but each reason has a counter.
 public enum DropReason: Int, CaseIterable, Sendable {
     case malformed
     case wrongRole
@@ -54,7 +54,7 @@ public enum DropReason: Int, CaseIterable, Sendable {
     case oldTimestamp
     case badParameters
     case overBudget
-    /// A datagram of a peer that has had its share of this turn, while others want theirs.
+    /// A datagram of a peer that has used up its share of this turn while other peers' datagrams wait.
     case overShare
     case unknownIndex
     case replayed
@@ -62,7 +62,7 @@ public enum DropReason: Int, CaseIterable, Sendable {
     case otherConnection
     case staleResponse
 
-    /// As a metric's label and in a log line.
+    /// The reason as a metric's label and in log lines.
     public var label: String {
         switch self {
         case .malformed: "malformed"
@@ -83,11 +83,11 @@ public enum DropReason: Int, CaseIterable, Sendable {
     }
 }
 
-/// What became of a message that was handed in.
+/// What was done with a received message.
 public enum MessageVerdict: Equatable, Sendable {
     case taken
     case dropped(DropReason)
-    /// It is opened when its stream's turn comes; an event tells when it was answered.
+    /// The initiation is opened when its stream's turn comes; `.answered` reports that it was valid.
     case waits
 }
 

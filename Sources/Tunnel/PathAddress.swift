@@ -1,12 +1,12 @@
-/// An IP address and a port, as datagrams come from and go to: a value, with no socket behind it.
+/// The IP address and port of one end of a datagram path: a value, with no socket behind it.
 ///
-/// An IPv4 address that a dual-stack socket showed as IPv6 is the IPv4 address that it stands for.
+/// An IPv4 address that a dual-stack socket shows as an IPv6 address is stored as that IPv4 address.
 public struct PathAddress: Hashable, Sendable {
     /// The 16 bytes of an IPv6 address, or of an IPv4 address mapped to it (RFC 4291 §2.5.5.2), in network order.
     public let high: UInt64
     public let low: UInt64
     public let port: UInt16
-    /// Of a link-local address: the interface it belongs to; else 0.
+    /// The interface of a link-local address; otherwise 0.
     public let scope: UInt32
 
     private static let mapped: UInt64 = 0xffff_0000_0000
@@ -25,24 +25,24 @@ public struct PathAddress: Hashable, Sendable {
         self.scope = scope
     }
 
-    /// In host order; nil: it is an IPv6 address.
+    /// The IPv4 address in host byte order; nil for an IPv6 address.
     public var ipv4: UInt32? {
         self.high == 0 && self.low >> 32 == Self.mapped >> 32 ? UInt32(truncatingIfNeeded: self.low) : nil
     }
 
-    /// The same machine, as far as addresses tell: another port is a NAT's new mapping.
+    /// Whether both have the same IP address: a new port alone is a NAT's new mapping.
     func isSameHost(as other: PathAddress) -> Bool {
         self.high == other.high && self.low == other.low && self.scope == other.scope
     }
 
-    /// Whom a limit counts: an IPv4 address, or the /64 that one IPv6 host commonly has to itself.
+    /// The source that rate limits count: an IPv4 address, or the /64 that one IPv6 host commonly has to itself.
     var source: PathAddress {
         self.ipv4 == nil
             ? PathAddress(ipv6High: self.high, low: 0, port: 0)
             : PathAddress(ipv6High: self.high, low: self.low, port: 0)
     }
 
-    /// Address ‖ port, as cookies are made over it (PROTOCOL, cookies): always 18 bytes.
+    /// Address ‖ port, the input of a cookie (PROTOCOL, cookies): always 18 bytes.
     func withCookieBytes<Result>(_ body: (RawSpan) -> Result) -> Result {
         let words = (self.high.bigEndian, self.low.bigEndian, (UInt64(self.port) << 48).bigEndian)
         return withUnsafeBytes(of: words) { bytes in body(RawSpan(_unsafeBytes: bytes).extracting(0..<18)) }

@@ -1,57 +1,57 @@
 import NIOCore
 
-/// How great a message a path of datagrams takes: DPLPMTUD (RFC 8899), in bytes of UDP payload.
+/// How large a message a datagram path carries: DPLPMTUD (RFC 8899), in bytes of UDP payload.
 ///
 /// ```
-///   base (1,200) ── probe of a greater size acknowledged ──▶ greater … ── nothing greater is left ──▶ done
+///   base (1,200) ── probe of a larger size acknowledged ───▶ larger … ─── nothing larger is left ───▶ done
 ///     ▲                                                                                               │ 10 min
-///     └── several great messages lost, small ones not (black hole) ◀── all states     search again ◀──┘
+///     └── several large messages lost, small ones not (black hole) ◀── all states     search again ◀──┘
 /// ```
 ///
-/// All sizes above the base seal a multiple of 64 bytes: closer isn't worth the probes.
+/// Above the base, the sealed part of every size is a multiple of 64 bytes: a finer search isn't worth the probes.
 struct PathMTU {
-    /// What is known to get through.
+    /// The size that is known to get through.
     private(set) var current = Constants.baseDatagramSize
-    /// No message greater than this one gets through, or none may be sent.
+    /// The largest size that may still get through.
     private var ceiling: Int
     private let greatest: Int
     private var probing: Int?
     private var failures = 0
     private var searchAgainAt: Instant?
-    /// A size that failed is tried again, but not at once: a queue that was full then may not be.
+    /// When a size that failed is probed again. Not at once: a queue that was full may have drained by then.
     private var retryAt: Instant?
-    /// Messages greater than the base that were lost, and none that is as great and younger has got through: how many, and
-    /// the size of the smallest.
+    /// Lost messages larger than the base, of which no later message of at least the same size was acknowledged: how many,
+    /// and the smallest one's size.
     private var greatLost = 0
     private var smallestLost = Int.max
     private var firstLostAt: Instant?
-    /// The youngest message greater than the base that got through, and the youngest of the present size.
+    /// The latest acknowledged message larger than the base, and the latest of the current size.
     private var youngestGreat: (number: UInt64, size: Int)?
     private var youngestFull: (number: UInt64, size: Int)?
-    /// The number of the last black hole's messages isn't counted twice: those sent before it say nothing new.
+    /// When we last fell back. Losses of messages sent before then are ignored.
     private var fellAt: Instant?
 
-    /// Sizes of well-known paths less IP's and UDP's headers: tunnels in tunnels, Ethernet over IPv6 and IPv4, jumbo frames,
-    /// our greatest message, the loopback.
+    /// Sizes of well-known paths, without IP and UDP headers: tunnels in tunnels, Ethernet over IPv6 and IPv4, jumbo frames,
+    /// our default largest message, the loopback.
     private static let steps = [1_248, 1_312, 1_376, 1_440, 8_928, 16_416, 65_504]
-    /// Ethernet first, over IPv4, IPv6 or PPPoE: what nearly all paths take.
+    /// The first probe: Ethernet with IPv4, IPv6 or PPPoE, which nearly all paths carry.
     private static let first = 1_440
     /// RFC 8899 §5.1.2, MAX_PROBES.
     private static let probesOfOneSize = 3
     /// RFC 8899 §5.1.1, PMTU_RAISE_TIMER.
     static let raiseInterval = TimeAmount.seconds(600)
-    /// RFC 8899 §5.1.1, the least PROBE_TIMER.
+    /// RFC 8899 §5.1.1, the smallest PROBE_TIMER.
     static let retryInterval = TimeAmount.seconds(1)
-    /// So many great messages in a row: a path that loses three of ten does that once in 4,000 messages. †
+    /// This many large messages lost in a row: a path that loses three of ten does that once in 4,000 messages. †
     static let blackHoleLosses = 7
 
-    /// - Parameter greatest: what the two sides and the address family allow.
+    /// - Parameter greatest: the largest size that the two sides and the address family allow.
     init(greatest: Int) {
         self.greatest = Self.fitting(greatest)
         self.ceiling = self.greatest
     }
 
-    /// The greatest size that is no greater and worth using; the base, where there is none.
+    /// The largest usable size up to this one; the base if there is none.
     private static func fitting(_ size: Int) -> Int {
         let sealed = (size - Constants.dataOverhead) & ~(Constants.datagramSizeUnit - 1)
         return max(Constants.baseDatagramSize, sealed + Constants.dataOverhead)
@@ -59,7 +59,8 @@ struct PathMTU {
 
     // MARK: Probing
 
-    /// The size to try now; nil while one is under way, or when nothing greater is left. Mutating, as `Connection.hasEvents`.
+    /// The size to probe now; nil while a probe is in flight, or when no larger size is left. `mutating` as
+    /// `Connection.hasEvents`.
     mutating func probeSize(at now: Instant) -> Int? {
         guard self.probing == nil else { return nil }
         if let searchAgainAt, now < searchAgainAt { return nil }
@@ -68,7 +69,7 @@ struct PathMTU {
         guard self.current < ceiling else { return nil }
         if self.current < Self.first, Self.first <= ceiling { return Self.first }
         if let step = Self.steps.first(where: { $0 > self.current && $0 <= ceiling }) { return step }
-        // Between two steps, of which the greater failed: halves.
+        // Between a step that works and a larger one that failed: the middle.
         let middle = Self.fitting((self.current + ceiling) / 2)
         let size = middle > self.current ? middle : Self.fitting(self.current + Constants.datagramSizeUnit)
         return size <= ceiling ? size : nil
@@ -82,12 +83,12 @@ struct PathMTU {
         self.probing = size
     }
 
-    /// - Parameter isAmongOthers: smaller ones were found lost with it.
+    /// - Parameter isAmongOthers: other messages were found lost with the probe.
     mutating func probeLost(_ size: Int, isAmongOthers: Bool, at now: Instant) {
         guard self.probing == size else { return }
         self.probing = nil
         self.retryAt = now + Self.retryInterval
-        // Lost with smaller ones, it was lost as they were.
+        // A probe that was lost together with other messages says nothing about its size.
         if !isAmongOthers { self.failures += 1 }
         if self.failures >= Self.probesOfOneSize { self.lower(to: Self.fitting(size - 1), at: now) }
     }
@@ -96,7 +97,7 @@ struct PathMTU {
         self.failures = 0
         self.retryAt = nil
         self.ceiling = max(self.current, min(self.ceiling, ceiling))
-        // What was found small may have been so for a while only.
+        // The path may be small only for a while, so the search is repeated.
         if self.probeSize(at: now) == nil { self.searchAgainAt = now + Self.raiseInterval }
     }
 
@@ -125,13 +126,14 @@ struct PathMTU {
         self.firstLostAt = nil
     }
 
-    /// Returns whether the path has become smaller than was thought: all greater messages are lost with this one.
+    /// Returns whether the path's MTU has fallen: then all messages larger than the base count as lost with this one.
     ///
-    /// - Parameter patience: a full queue, which has room for small ones first, loses great ones for no longer.
+    /// - Parameter patience: how long losses must last before they count as a black hole: a full queue, which still takes
+    ///   small messages, loses large ones for a shorter time.
     mutating func lost(_ size: Int, number: UInt64, sentAt: Instant, patience: TimeAmount, at now: Instant) -> Bool {
         guard size > Constants.baseDatagramSize else { return false }
         if let fellAt, sentAt <= fellAt { return false }
-        // A full queue loses many in a row, too; but what comes after them is as great, and gets through.
+        // A full queue also loses many in a row, but later messages of the same size get through.
         for youngest in [self.youngestFull, self.youngestGreat] {
             if let youngest, youngest.number > number, youngest.size >= size { return false }
         }
@@ -144,7 +146,7 @@ struct PathMTU {
         return true
     }
 
-    /// The system refuses messages of this size on this path: a link here is smaller.
+    /// The kernel refuses messages of this size on this path, since a local link is smaller.
     mutating func tooLong(_ size: Int, at now: Instant) {
         if self.probing == size { self.probing = nil }
         if size <= self.current { self.fall(below: size, at: now) }

@@ -1,32 +1,33 @@
 import NIOCore
 
-/// The bytes of one direction of a stream between their arrival and the application's taking them, put in order.
+/// Received bytes of a stream that the application has not read yet, put in order.
 ///
-/// A slice of the opened message is kept where it is the greater part of its buffer, and copied else, so that what is held
+/// A slice of an opened message is kept if it fills at least half of its buffer, and copied otherwise. So the memory in use
 /// stays within a small factor of what flow control has promised, whatever pieces a peer sends.
 struct ReceiveBuffer {
-    /// In order, ready to be taken.
+    /// Bytes in order, ready to be read.
     private var ready = CircularBuffer<ByteBuffer>.forFew
-    /// Beyond a gap, by rising offset, not overlapping.
+    /// Pieces beyond a gap, by rising offset, not overlapping.
     private var waiting: [(offset: UInt64, bytes: ByteBuffer)] = []
-    /// The next byte in order.
+    /// The offset of the next byte in order.
     private(set) var next: UInt64 = 0
     private(set) var readyCount = 0
-    /// The last buffer that was taken was well filled: the next one will be, too.
+    /// The last buffer that was read was well filled, so the next one probably will be.
     private var isBulk = false
 
     var gapCount: Int { self.waiting.count }
 
-    /// What is held in truth, for tests of the bounds: the room of all buffers, and what each costs besides.
+    /// The memory really in use, for tests of the bounds: the capacity of all buffers, and an estimate of each one's
+    /// overhead.
     var memoryInUse: Int {
         let each = 96
         return self.ready.reduce(0) { $0 + $1.storageCapacity + each }
             + self.waiting.reduce(0) { $0 + $1.bytes.storageCapacity + each }
     }
 
-    /// Returns by how many the pieces beyond gaps have changed.
+    /// Returns the change in the number of pieces beyond gaps.
     ///
-    /// - Parameter hasRoom: there may be a buffer with room for much more than is in it yet.
+    /// - Parameter hasRoom: the bounds allow a buffer with much more room than is filled at first.
     mutating func insert(_ bytes: ByteBuffer, at offset: UInt64, hasRoom: Bool = false) -> Int {
         var bytes = bytes
         var offset = offset
@@ -58,7 +59,7 @@ struct ReceiveBuffer {
         }
     }
 
-    /// Puts in only what isn't there yet.
+    /// Inserts only bytes that are not there yet.
     private mutating func insertWaiting(_ bytes: ByteBuffer, at offset: UInt64) {
         var bytes = bytes
         var offset = offset
@@ -85,7 +86,7 @@ struct ReceiveBuffer {
         }
     }
 
-    /// Returns how many pieces more there are: none where a small one continues the piece before it.
+    /// Returns how many pieces were added: none if a small one was gathered into the piece before it.
     @discardableResult
     private mutating func place(_ bytes: ByteBuffer, at offset: UInt64, position: Int) -> Int {
         if position > 0,
@@ -107,7 +108,7 @@ struct ReceiveBuffer {
         if count > 0 { self.waiting.removeFirst(count) }
     }
 
-    /// Takes what is in order, at most so many bytes, without copying.
+    /// Takes up to `count` bytes that are in order, without copying.
     mutating func take(atMost count: Int) -> ByteBuffer? {
         guard count > 0, let first = self.ready.first else { return nil }
         if first.readableBytes <= count {
@@ -122,14 +123,14 @@ struct ReceiveBuffer {
         return piece
     }
 
-    /// Returns how many pieces beyond gaps there were.
+    /// Drops everything, and returns how many pieces beyond gaps there were.
     mutating func discard() -> Int {
         self.ready = .forFew
         self.readyCount = 0
         return self.discardBeyondGaps()
     }
 
-    /// Keeps what is in order. Returns how many other pieces there were.
+    /// Drops the pieces beyond gaps, and returns how many there were.
     mutating func discardBeyondGaps() -> Int {
         let gaps = self.waiting.count
         self.waiting = []
@@ -138,7 +139,7 @@ struct ReceiveBuffer {
 }
 
 extension Array {
-    /// Index of the first element for which the predicate holds; it must hold for all after it.
+    /// The index of the first element for which the predicate holds; it must hold for all after it.
     fileprivate func partitioningIndex(where predicate: (Element) -> Bool) -> Int {
         var low = 0
         var high = self.count

@@ -1,7 +1,7 @@
 import NIOCore
 import Noise
 
-/// An initiation as it came, with a right mac1 and nothing else yet shown.
+/// A received initiation of which only the mac1 has been checked.
 struct ReceivedInitiation {
     let message: ByteBuffer
     let remoteIndex: UInt32
@@ -19,7 +19,7 @@ struct ReceivedInitiation {
         self.noise = noise
     }
 
-    /// Why a message is none.
+    /// Why a message is no valid initiation.
     static func whyNot(_ message: ByteBuffer) -> DropReason { self.parts(message) == nil ? .malformed : .wrongMac1 }
 
     private static func parts(_ message: ByteBuffer) -> (UInt32, ByteBuffer)? {

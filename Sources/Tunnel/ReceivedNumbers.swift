@@ -1,20 +1,20 @@
 import NIOCore
 
-/// Which message numbers have come, over all sessions, and when the peer must hear of it (RFC 9000 §13.2).
+/// The message numbers received over all sessions, and when an ACK is due (RFC 9000 §13.2).
 struct ReceivedNumbers {
     private var numbers = OffsetRanges()
     private(set) var largest: UInt64?
     private var largestAt = Instant(nanoseconds: 0)
-    /// Ack-eliciting messages that no ACK of ours has named.
+    /// Whether there are ack-eliciting messages that no ACK of ours has named.
     private(set) var hasUnacknowledged = false
     private var bytesUnacknowledged = 0
     private var messagesUnacknowledged = 0
     private var firstUnacknowledgedAt = Instant(nanoseconds: 0)
     private var mustAckNow = false
-    /// The smallest number that has come since the last ACK frame was written: it has not been named yet.
+    /// The smallest number received since the last ACK frame was written, which therefore doesn't name it.
     private var smallestUnnamed: UInt64?
-    /// In datagrams: every second message, and at once on a gap (RFC 9000 §13.2.1, §13.2.2). A byte stream has no gaps, and
-    /// needs few ACKs.
+    /// On datagrams, every second ack-eliciting message is acknowledged at once, and also any after a gap (RFC 9000 §13.2.1,
+    /// §13.2.2). A byte stream has no gaps, and needs few ACKs.
     var isPrompt = false
 
     mutating func receive(_ number: UInt64, ackEliciting: Bool, bytes: Int, at now: Instant) {
@@ -38,7 +38,7 @@ struct ReceivedNumbers {
         self.bytesUnacknowledged += bytes
     }
 
-    /// An ACK is due after 25 ms at the latest. nil: it is due already, and goes as soon as it can.
+    /// When an ACK becomes due by time, after 25 ms. nil: none is owed, or it is due already and goes out as soon as it can.
     var deadline: Instant? {
         self.hasUnacknowledged && !self.mustAckNow ? self.firstUnacknowledgedAt + Constants.maxAckDelay : nil
     }
@@ -53,10 +53,10 @@ struct ReceivedNumbers {
             || now >= self.firstUnacknowledgedAt + Constants.maxAckDelay
     }
 
-    /// Whoever changes carriers wants to know at once what arrived.
+    /// Makes an ACK due at once: after a change of carriers, and for a PING.
     mutating func ackSoon() { self.mustAckNow = true }
 
-    /// What was said last may not have arrived.
+    /// Repeats the last ACK, which may not have arrived.
     mutating func ackAgain() {
         guard !self.numbers.isEmpty else { return }
         if !self.hasUnacknowledged { self.firstUnacknowledgedAt = self.largestAt }
@@ -64,7 +64,7 @@ struct ReceivedNumbers {
         self.mustAckNow = true
     }
 
-    /// Writes an ACK frame of at most so many bytes, and returns the smallest number it names, or nil if nothing has come.
+    /// Writes an ACK frame of at most `room` bytes. Returns the largest number it names; nil if nothing was written.
     mutating func writeAck(into bytes: inout ByteBuffer, room: Int, at now: Instant) -> UInt64? {
         guard let top = self.numbers.last, room >= 32 else { return nil }
         bytes.writeVarInt(FrameType.ack)
@@ -86,8 +86,8 @@ struct ReceivedNumbers {
         return top.upperBound - 1
     }
 
-    /// The peer has our ACK that named this number: it and all below need no more saying (RFC 9000 §13.2.4), but for what has
-    /// come late.
+    /// The peer has received our ACK up to this number: the numbers up to it need not be named again (RFC 9000 §13.2.4),
+    /// except those that came late and have not been named yet.
     mutating func forget(through number: UInt64) {
         self.numbers.remove(below: min(number + 1, self.smallestUnnamed ?? .max))
         if self.numbers.isEmpty { self.nothingIsOwed() }

@@ -1,6 +1,6 @@
 /// Which counters of a session have been seen: RFC 6479's ring of words, 8,128 wide as WireGuard's.
 ///
-/// Ask before opening a message, mark after it has opened: a forged counter must change nothing.
+/// Call `isFresh` before opening a message, and `mark` after it has opened: a forged counter must change nothing.
 struct ReplayWindow: ~Copyable {
     static let wordCount = 128
     /// One word less than the ring, so that a word can be cleared before it is used again.
@@ -23,7 +23,7 @@ struct ReplayWindow: ~Copyable {
         if counter >= self.next {
             let previous = self.next == 0 ? 0 : (self.next - 1) / 64
             let current = counter / 64
-            // Words between the newest so far and this one are clear again; a leap past the whole ring clears all.
+            // Words between the highest counter so far and this one are cleared; a jump past the whole ring clears all.
             let steps = min(current - previous, UInt64(Self.wordCount))
             for step in 0..<steps {
                 self.words[Int(truncatingIfNeeded: current - step) % Self.wordCount] = 0

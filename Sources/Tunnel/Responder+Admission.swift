@@ -1,17 +1,18 @@
 import NIOCore
 import Noise
 
-/// Whose initiation on a byte stream is worth the Curve25519 work, and when (PROTOCOL, silence).
+/// Decides which initiations on byte streams are worth the Curve25519 work, and when (PROTOCOL, silence).
 ///
-/// The key that it is of is known only after that work. So each stream has a limit of its own, and those that share the strangers'
-/// budget take turns at it: one that repeats an initiation as fast as it can gets no more of it than each of the others.
+/// Only that work shows which key an initiation is from. So each stream has a limit of its own, and strangers' streams take
+/// turns at one shared budget: a stream that repeats an initiation as fast as it can gets no more of the budget than each of
+/// the others.
 ///
 /// ```
-///   mac1 is right ── more than its stream may ──▶ dropped
+///   mac1 is right ── over its stream's limit ──▶ dropped
 ///        │
 ///        ├── on a connection's stream ──▶ opened, within the connection's own limit
-///        └── else ── budget left, nobody waits ──▶ opened
-///                         └── waits for its stream's turn, one of each stream ──▶ opened
+///        └── otherwise ── budget left, none waiting ──▶ opened
+///                         └── waits for its stream's turn, one per stream ──▶ opened
 /// ```
 extension Responder {
     mutating func admit(_ initiation: ReceivedInitiation, onCarrierAt at: Int, at now: Instant) -> MessageVerdict {
@@ -28,7 +29,7 @@ extension Responder {
         if self.waitingInitiations == 0, self.handshakeBudget.take(at: now) {
             return self.verdict(self.receive(initiation, from: .stream(id), at: now))
         }
-        // Its own memory: it was read with much else, which isn't kept for it.
+        // A copy, so that the large buffer that it was read into isn't kept alive.
         self.carriers[at].waiting = ByteBuffer(bytes: initiation.message.readableBytesView)
         self.waitingInitiations += 1
         return .waits
@@ -39,12 +40,12 @@ extension Responder {
         return self.drops.count(dropped)
     }
 
-    /// When those that wait have their turn. It is several at a time, since a timer costs as much as opening some of them.
+    /// When waiting initiations are opened next: several at a time, since a timer costs as much as opening some of them.
     var nextTurn: Instant? {
         self.waitingInitiations > 0 ? self.handshakeBudget.next(Constants.initiationsInATurn) : nil
     }
 
-    /// As many as there is budget for, each stream after the one before it.
+    /// Opens as many waiting initiations as the budget allows, one stream after the other.
     mutating func takeTurns(at now: Instant) {
         while self.waitingInitiations > 0, self.handshakeBudget.take(at: now) {
             let isNext = { (carrier: Carrier) in carrier.waiting != nil }
@@ -54,7 +55,7 @@ extension Responder {
                 let message = self.carriers[at].waiting,
                 let initiation = ReceivedInitiation(message, self.receivingMac)
             else {
-                // None waits any more: their streams were closed.
+                // Their streams were closed: none waits any more.
                 self.waitingInitiations = 0
                 return
             }
@@ -72,14 +73,15 @@ extension Responder {
 }
 
 extension Responder.Carrier {
-    /// A stranger's stream may a few times; a known key's as often as an initiator that has lost its response tries again.
+    /// A stranger's stream may have a few initiations opened; a known key's stream any number, since its initiator may have
+    /// lost a response.
     fileprivate func mayOpen(at now: Instant) -> Bool {
         if let last = self.openedLastAt, now < last + Constants.openingInterval { return false }
         return self.isKnown || self.openings < Constants.openingsPerCarrier
     }
 }
 
-/// So many at once, and so many a second from then on.
+/// A token bucket: `atOnce` handshakes at once, then `perSecond` a second.
 struct HandshakeBudget {
     private let interval: Int64
     private let atOnce: Int64
@@ -105,6 +107,6 @@ struct HandshakeBudget {
         return true
     }
 
-    /// When there are so many again, after a refusal.
+    /// After a refusal: when `count` handshakes are available again.
     func next(_ count: Int) -> Instant? { self.filledAt.map { $0 + .nanoseconds(Int64(count) * self.interval) } }
 }

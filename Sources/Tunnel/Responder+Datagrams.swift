@@ -1,9 +1,11 @@
 public import NIOCore
 import Noise
 
-/// Datagrams at the responder: one socket for all peers, who are told apart by what they send and never by where from.
+/// Datagrams at the responder: one socket for all peers. A session's index says which peer a datagram is from, never its
+/// source address.
 extension Responder {
-    /// A datagram came. Strangers get no answer, but for a cookie when their initiation is well made and many come.
+    /// Takes a received datagram. A stranger gets no answer, except a cookie if its initiation has a right mac1 and many
+    /// come.
     public mutating func receive(
         datagram message: ByteBuffer,
         from route: DatagramRoute,
@@ -22,7 +24,7 @@ extension Responder {
         return self.drops.count(dropped)
     }
 
-    /// The socket has no more for now.
+    /// The driver has read all datagrams that the socket had.
     public mutating func readAllDatagrams() { self.turn.end() }
 
     // MARK: Handshake
@@ -62,8 +64,8 @@ extension Responder {
         }
     }
 
-    /// A peer that is connected from there doesn't depend on what strangers leave. Who forges its address uses up this, and
-    /// not what it gets by a cookie.
+    /// A peer that is connected from this address has its own limit and needs no share of the strangers' budget. A spoofer of
+    /// that address can exhaust this limit only; handshakes with a valid cookie have their own.
     private func allowsRekey(from route: DatagramRoute, at now: Instant) -> Bool {
         for peer in self.peers.values {
             guard let link = peer.current, link.path?.route.remote == route.remote else { continue }
@@ -112,7 +114,8 @@ extension Responder {
         return nil
     }
 
-    /// The newest message says where its peer is now. Where that was shown before, answers go there; else it is asked.
+    /// The message with the highest number says where the peer is now. If that address has been validated, answers go there;
+    /// otherwise it is challenged.
     private mutating func follow(
         _ link: Link,
         _ entry: ResponderSession,
@@ -137,7 +140,8 @@ extension Responder {
         self.move(link, to: path.id, .datagrams, session: entry.session, at: now)
     }
 
-    /// A new port is a NAT's new mapping of the same path, a new address is another path: RFC 9000 §9.4.
+    /// Makes an address the path. A new port is a NAT's new mapping of the same path, a new address is another path: RFC 9000
+    /// §9.4.
     private mutating func adopt(_ route: DatagramRoute, by link: Link) {
         for entry in link.sessions where !entry.isConfirmed(at: route) { entry.originIsLeft = true }
         if let path = link.path, path.route.remote.isSameHost(as: route.remote) {
@@ -148,7 +152,7 @@ extension Responder {
         }
     }
 
-    /// The candidate's 8 bytes came back: it is the peer's.
+    /// Completes path validation: if the candidate's 8 bytes came back, its address becomes the path.
     private mutating func believe(_ link: Link, at now: Instant) {
         let answers = link.connection.takePathResponses()
         guard let candidate = link.candidate, answers.contains(candidate.data), link.connection.isActive else { return }
@@ -161,8 +165,8 @@ extension Responder {
         if isSame { link.connection.pathWasMoved() }
     }
 
-    /// Only the initiator can choose another way, and may not know that one is needed: where nobody asks anything of it, it
-    /// sends little that could stay without an answer.
+    /// Only the initiator can switch carriers, and an idle one may not notice that datagrams fail: tell it over the byte
+    /// stream.
     mutating func nudge(_ link: Link, at now: Instant) {
         guard link.usesDatagrams, link.connection.isDark(at: now) else {
             link.isNudged = false
@@ -177,7 +181,7 @@ extension Responder {
         self.carriers[at].outbox.append(message)
     }
 
-    /// Nothing is sent there any more until a message comes.
+    /// Abandons the path: no datagram is sent to the peer until a message comes.
     mutating func leavePath(of link: Link, at now: Instant) {
         guard let path = link.path else { return }
         link.path = nil
@@ -187,13 +191,14 @@ extension Responder {
 
     // MARK: Sending
 
-    /// The next datagram, appended to the buffer, and where it goes; nil: there is none now.
+    /// Appends the next datagram to the buffer, and returns where it goes; nil: there is none now.
     public mutating func writeNextDatagram(into buffer: inout ByteBuffer, at now: Instant) -> DatagramRoute? {
         if let answer = self.responses.popFirst() ?? self.cookieReplies.popFirst() {
             buffer.writeImmutableBuffer(answer.message)
             return answer.route
         }
-        // Whoever wrote last has more, mostly: nobody else is asked until it has nothing. Its window bounds that.
+        // The connection that wrote last mostly has more, so it is asked first until it has nothing. Its congestion window
+        // bounds that.
         if let writer = self.lastWriter, let route = self.write(writer, into: &buffer, at: now) { return route }
         var links: [Link] = []
         self.forEachLink { links.append($0) }
@@ -213,12 +218,12 @@ extension Responder {
             let wrote = connection.writeNext(into: &buffer, onlyOn: path.id, at: now)
             return (wrote, connection.hasEvents)
         }
-        // Room for more to write; or the end, where all numbers are used.
+        // Sending may have made streams writable again, or used up the message numbers, which ends the connection.
         if wrote, hasEvents { self.collectEvents(link, at: now) }
         return wrote ? path.route : nil
     }
 
-    /// The system refuses messages of this size to this address.
+    /// The kernel refuses messages of this size to this address.
     public mutating func messageTooLong(_ size: Int, to route: DatagramRoute, at now: Instant) {
         self.forEachLink { link in
             guard link.usesDatagrams, link.path?.route.remote == route.remote else { return }
@@ -228,7 +233,7 @@ extension Responder {
 }
 
 extension ResponderSession {
-    /// Its response went to this address: whoever has opened it receives there.
+    /// Whether the response went to this address: a peer that opened it receives there.
     fileprivate func isConfirmed(at route: DatagramRoute) -> Bool {
         guard case .datagrams(let origin) = self.origin else { return false }
         return origin.remote == route.remote
@@ -236,8 +241,8 @@ extension ResponderSession {
 }
 
 extension Link {
-    /// One candidate at a time, and no new one at once after another: a peer that changes its address a thousand times a
-    /// second is followed ten times.
+    /// Makes an address the candidate. There is one at a time, and a new one no sooner than 100 ms after the last: a peer
+    /// that changes its address a thousand times a second is followed ten times.
     fileprivate func challenge(_ route: DatagramRoute, by session: Session, size: Int, data: UInt64, at now: Instant) {
         if let candidate = self.candidate {
             guard candidate.route.remote != route.remote else { return }
@@ -252,8 +257,8 @@ extension Link {
             candidate.sendAt.map({ now >= $0 }) ?? true
         else { return nil }
         let allowed = Constants.amplification * candidate.bytesReceived - candidate.bytesSent
-        // A path that is to carry messages of the base size shows with the challenge that it does.
-        // Frames are padded to whole units: one that was begun is more than is allowed.
+        // A challenge of the base size shows that the path carries it. Since frames are padded to whole units, the size that
+        // is allowed is rounded down.
         let units = (min(Constants.baseDatagramSize, allowed) - Constants.dataOverhead) / Constants.paddingUnit
         let size = Constants.dataOverhead + units * Constants.paddingUnit
         let start = buffer.writerIndex
@@ -275,7 +280,8 @@ extension Link {
         return candidate.route
     }
 
-    /// One that never answered is forgotten, also where too little came from it for three challenges.
+    /// Forgets a candidate that has not answered, also where the anti-amplification limit allowed fewer than three
+    /// challenges.
     func handleCandidate(at now: Instant) {
         guard let candidate = self.candidate, let sendAt = candidate.sendAt, now >= sendAt else { return }
         let patience = Int64(Constants.challengesPerCandidate) * self.connection.roundTripTime.probeTimeout.nanoseconds

@@ -1,9 +1,10 @@
 import NIOCore
 import Noise
 
-/// Answers initiations, and makes of a session that its first data message confirms a connection, or the way of one that is held.
+/// Answers initiations. The first data message of a session confirms it: the session then begins a connection, or joins the
+/// one held.
 extension Responder {
-    /// One whose mac1 is right, and which was found worth the work.
+    /// Opens an initiation whose mac1 is right and which admission allowed.
     mutating func receive(_ initiation: ReceivedInitiation, from origin: Origin, at now: Instant) -> DropReason? {
         let noise = initiation.noise
         let opened = HandshakeMessage.withPrologue { prologue in
@@ -28,9 +29,9 @@ extension Responder {
             return .oldTimestamp
         }
         guard let parameters = TransportParameters(reading: &payload) else { return .badParameters }
-        // Counted only now: neither a replay nor who merely names the key uses up what its owner has.
+        // Counted only now: neither a replay nor a sender that doesn't have the key can use up its owner's limit.
         guard peer.rate.allows(at: now) else { return .overBudget }
-        // A carrier that carries a connection answers for that connection only.
+        // A byte stream that carries a connection belongs to that connection's key only.
         if case .stream(let id) = origin, let bound = self.carriers.first(where: { $0.id == id })?.link,
             bound.peer !== peer
         {
@@ -62,7 +63,7 @@ extension Responder {
         var payload = ByteBuffer()
         self.configuration.parameters(answered, sharesMemory: true).write(into: &payload)
         if case .datagrams = origin {
-            // As long as what it answers: so the path is known to carry it, and nothing is amplified.
+            // As long as the initiation: this shows that the path carries this size, and amplifies nothing.
             let overhead = HandshakeMessage.responseHeader + ResponderHandshake.message2Overhead + HandshakeMessage.macs
             TransportParameters.writePadding(initiation.size - overhead - payload.readableBytes, into: &payload)
         }
@@ -104,7 +105,7 @@ extension Responder {
         peer.unconfirmed.append(entry)
         self.sessions[localIndex] = entry
         if peer.current?.connection.id != answered {
-            // One that is asked for again lives as long as the newest session that may confirm it.
+            // An expected connection lives as long as the newest session that may confirm it.
             let asked = peer.expected.first { $0.id == answered }?.askedAs ?? parameters.connectionID
             peer.expected.removeAll { $0.id == answered }
             if peer.expected.count >= Constants.unconfirmedSessionsKept { peer.expected.removeFirst() }
@@ -135,15 +136,15 @@ extension Responder {
         }
     }
 
-    /// Keeps no more streams on which an initiation of this key was answered, and nothing has come since, than sessions that
-    /// may still be confirmed on them.
+    /// Bounds the streams on which an initiation of this key was answered and no session was confirmed: at most as many as
+    /// there may be unconfirmed sessions.
     private mutating func dropUnused(of peer: AcceptedPeer, at now: Instant) {
         let unused = self.carriers.filter { $0.link == nil && $0.asker === peer }
         guard unused.count > Constants.unconfirmedSessionsKept, let oldest = unused.first else { return }
         self.dropCarrier(oldest.id, at: now)
     }
 
-    /// The id that an initiation naming this one is answered with: the held connection's, or one that is awaited, or a new.
+    /// The connection id that answers an initiation naming `id`: the held connection's, an expected one's, or a new one.
     private func answer(to id: ConnectionID, of peer: AcceptedPeer, at now: Instant) -> ConnectionID {
         if let link = peer.current, link.connection.isActive, link.connection.id == id || link.secondName == id {
             return link.connection.id
@@ -159,7 +160,7 @@ extension Responder {
         }
     }
 
-    /// The first data message of a session has opened: only now does the handshake change anything.
+    /// Confirms a session, whose first data message has opened. Only now does the handshake change anything.
     mutating func confirm(_ entry: ResponderSession, at now: Instant) -> Link? {
         let peer = entry.peer
         if let link = peer.current, link.connection.isActive, link.connection.id == entry.answered {
@@ -167,7 +168,7 @@ extension Responder {
             self.adopt(entry, by: link)
             return link
         }
-        // The connection that it was to carry on has ended meanwhile, or nobody expects it any more: its time runs out.
+        // The connection that the session was to join has ended, or is no longer expected: the session expires unused.
         guard let expected = peer.expected.first(where: { $0.id == entry.answered }) else { return nil }
         peer.unconfirmed.removeAll { $0 === entry }
         peer.expected.removeAll { $0.id == entry.answered }

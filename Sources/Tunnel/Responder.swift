@@ -1,9 +1,10 @@
 public import NIOCore
 public import Noise
 
-/// The sidecar's half: answers the keys it accepts, is silent to everyone else, and holds one connection for each key.
+/// The sidecar's half of its tunnels: answers the keys it accepts, is silent to all others, and holds one connection for each
+/// key.
 ///
-/// Sans-I/O: the driver says which carriers there are and what came on them, and pulls messages and events.
+/// Sans-I/O: the driver reports carriers and received messages, and pulls messages and events.
 ///
 /// ```
 ///   carrier ── valid initiation ──▶ response, unconfirmed session ── first data ──▶ connection (held, or new)
@@ -11,13 +12,13 @@ public import Noise
 /// ```
 public struct Responder: ~Copyable {
     public enum Event: Equatable, Sendable {
-        /// A new connection of this key. An earlier one's end was told before.
+        /// A new connection of this key. The end of an earlier one was reported before.
         case established(PublicKey)
         /// The key's connection goes on after its carrier was lost.
         case resumed(PublicKey)
-        /// It goes on another carrier, or path, than before, and was never without one.
+        /// The connection changed to another carrier or path, and was never without one.
         case moved(PublicKey)
-        /// An initiation that had to wait was valid: its carrier is a known key's.
+        /// An initiation that had to wait for its turn was valid: the carrier is a known key's.
         case answered(CarrierID)
         case closeCarrier(CarrierID)
         case connection(PublicKey, ConnectionEvent)
@@ -31,7 +32,7 @@ public struct Responder: ~Copyable {
     let cookieKey: CookieKey
 
     public internal(set) var drops = DropCounters()
-    /// The last initiation that was dropped for its age: what it said, for the log.
+    /// The timestamps of the last initiation that was dropped as too old, for the log.
     public internal(set) var lastOldTimestamp: (sent: TAI64N, greatest: TAI64N)?
     var peers: [PublicKey: AcceptedPeer] = [:]
     var carriers: [Carrier] = []
@@ -40,22 +41,23 @@ public struct Responder: ~Copyable {
         perSecond: Constants.handshakeBudgetPerSecond,
         atOnce: Constants.handshakesAtOnce
     )
-    /// Byte streams whose initiation waits for its turn, and the one that had the last.
+    /// How many byte streams have an initiation that waits for its turn, and the stream that had the last turn.
     var waitingInitiations = 0
     var lastTurn = CarrierID(0)
-    /// The same for initiations in datagrams, whose senders' addresses may be forged.
+    /// The budget for initiations in datagrams, whose source addresses may be forged.
     var admission: DatagramAdmission
-    /// What waits for the socket. Cookie replies, which a flood asks for, never push out responses.
+    /// Responses and cookie replies that wait for the socket. Cookie replies, which a flood provokes, never displace
+    /// responses.
     var responses = CircularBuffer<(route: DatagramRoute, message: ByteBuffer)>()
     var cookieReplies = CircularBuffer<(route: DatagramRoute, message: ByteBuffer)>()
     var turn = DatagramTurn()
     let memory: StreamMemory
-    /// Of datagrams, while it has more.
+    /// The connection that wrote the last datagram, while it has more.
     var lastWriter: Link?
-    /// Paths are numbered as carriers are, from the other end of the numbers.
+    /// Datagram paths get carrier numbers too, from the upper half of the range.
     var nextPath: UInt64 = 1 << 63
     var plaintext = PlaintextPool()
-    /// Of what was received last: the work that it was.
+    /// Frames in the last received message: a measure of the work that it took.
     public internal(set) var framesInLastMessage = 0
     var lastSeen: Instant?
     var events = CircularBuffer<Event>()
@@ -73,7 +75,7 @@ public struct Responder: ~Copyable {
 
     var liveSecrets: Int { self.arena.liveSecrets }
 
-    /// Peers, connections and sessions refer to each other: keys are erased only if someone lets go.
+    /// Peers, connections and sessions refer to each other: keys are erased only once these cycles are broken.
     deinit {
         for peer in self.peers.values { peer.letGo() }
         for peer in self.revoked { peer.letGo() }
@@ -92,7 +94,7 @@ public struct Responder: ~Copyable {
 
     public var acceptedKeys: [PublicKey] { Array(self.peers.keys) }
 
-    /// The key is accepted no more: its connection ends with REVOKED and its unconfirmed sessions go.
+    /// Stops accepting the key: its connection ends with REVOKED, and its unconfirmed sessions are dropped.
     public mutating func revoke(_ key: PublicKey, at now: Instant) {
         guard let peer = self.peers.removeValue(forKey: key) else { return }
         self.askedLast = nil
@@ -105,13 +107,13 @@ public struct Responder: ~Copyable {
         self.collectEvents(link, at: now)
     }
 
-    /// Keys that are accepted no more, until their peers have been told.
+    /// Peers whose keys were revoked, while they still have to be told.
     var revoked: [AcceptedPeer] = []
 
     // MARK: The connections
 
-    /// Runs the body on the connection of this key, if there is one that `.established` has told of. One that has taken
-    /// another's place isn't there yet for who still has the other's events to handle.
+    /// Runs the body on this key's connection, once the owner has taken its `.established`. A replacement connection stays
+    /// invisible until then, so events of the old one can't be applied to it.
     public mutating func withConnection<Result>(
         of key: PublicKey,
         _ body: (inout Connection) -> Result
@@ -121,7 +123,7 @@ public struct Responder: ~Copyable {
         return body(&link.connection)
     }
 
-    /// Sockets ask for their key's connection several times for each read: this spares them the search.
+    /// Caches the last lookup: sockets ask for their key's connection several times for each read.
     private var askedLast: AcceptedPeer?
 
     public var hasConnections: Bool {
@@ -139,7 +141,7 @@ public struct Responder: ~Copyable {
 
     public mutating func carrierOpened(_ id: CarrierID, at now: Instant) {
         self.notice(now)
-        // A flood of strangers pushes out strangers: the one that has waited longest.
+        // A flood of strangers displaces strangers only: the one that has waited longest.
         if self.carriers.count(where: { !$0.isKnown }) >= Constants.waitingCarriers,
             let longest = self.carriers.first(where: { !$0.isKnown })
         {
@@ -153,7 +155,7 @@ public struct Responder: ~Copyable {
         self.forgetCarrier(id, at: now)
     }
 
-    /// Whose connection is on it, or whose initiation was answered there; nil: nobody's that is known.
+    /// The key of the connection on this carrier, or of the initiation that was answered on it; nil while it is a stranger's.
     public func key(of carrier: CarrierID) -> PublicKey? {
         let carrier = self.carriers.first { $0.id == carrier }
         return (carrier?.link?.peer ?? carrier?.asker)?.key
@@ -218,7 +220,7 @@ public struct Responder: ~Copyable {
     private mutating func receiveData(_ message: ByteBuffer, carrierAt at: Int, at now: Instant) -> DropReason? {
         guard let header = DataHeader(of: message) else { return .malformed }
         guard let entry = self.sessions[header.receiver] else { return .unknownIndex }
-        // A carrier begins with an initiation, and from its first session on it is that one connection's.
+        // A carrier begins with an initiation. From its first session on it belongs to that one connection.
         guard self.carriers[at].isKnown else { return .otherConnection }
         if let bound = self.carriers[at].link, !bound.owns(entry) { return .otherConnection }
         var plaintext = self.plaintext.take(forMessageOf: message.readableBytes)
@@ -230,8 +232,8 @@ public struct Responder: ~Copyable {
         let id = self.carriers[at].id
         guard let link = entry.link ?? self.confirm(entry, at: now) else { return .keyTooOld }
         self.bind(id, to: link, at: now)
-        // One without frames shows a carrier to be the connection's, and moves nothing. Where there is no other way, one that
-        // was overtaken shows this one.
+        // A message without frames shows that a carrier belongs to the connection, and doesn't move the connection. While the
+        // connection has no carrier, even a message that was overtaken moves it here.
         if plaintext.readableBytes > 0,
             link.connection.isNewest(number) || link.connection.isActive && !link.connection.hasCarrier
         {
@@ -266,7 +268,7 @@ public struct Responder: ~Copyable {
         }
     }
 
-    /// The next message for this carrier, appended to the buffer. False: nothing for it now.
+    /// Appends the next message for this carrier to the buffer. False: there is none now.
     public mutating func writeNext(into buffer: inout ByteBuffer, for carrier: CarrierID, at now: Instant) -> Bool {
         guard let at = self.carriers.firstIndex(where: { $0.id == carrier }) else { return false }
         if !self.carriers[at].outbox.isEmpty {
@@ -275,7 +277,7 @@ public struct Responder: ~Copyable {
         }
         guard let link = self.carriers[at].link, link.connection.carrier == carrier else { return false }
         let wrote = link.connection.writeNext(into: &buffer, at: now) != nil
-        // Room for more to write; or the end, where all numbers are used.
+        // Sending may have made streams writable again, or used up the message numbers, which ends the connection.
         self.collectEvents(link, at: now)
         return wrote
     }
@@ -290,7 +292,7 @@ public struct Responder: ~Copyable {
         entry.link?.connection.forget(entry.session)
     }
 
-    /// A connection that has ended keeps its sessions until it has said so.
+    /// Retires a connection that has ended: it keeps its sessions until its closing period is over (RFC 9000 §10.2).
     mutating func retire(_ link: Link) {
         if link.peer.current === link { link.peer.current = nil }
         if link.connection.isFinished {
@@ -300,7 +302,7 @@ public struct Responder: ~Copyable {
                 self.discard(oldest)
             }
             link.peer.closing.append(link)
-            // The close goes out on one of its streams, and the others serve for nothing any more.
+            // CONNECTION_CLOSE goes out on the carrier in use; the other streams serve no purpose any more.
             for id in link.carriers where id != link.connection.carrier {
                 self.carriers.removeAll { $0.id == id }
                 self.events.append(.closeCarrier(id))
@@ -323,7 +325,7 @@ public struct Responder: ~Copyable {
         link.carriers.removeAll()
     }
 
-    /// After a message was received. What can wait is collected when somebody asks for events.
+    /// Called after a message was received. Events that can wait are collected when the owner next asks for events.
     mutating func collectWhatIsUrgent(_ link: Link, at now: Instant) {
         if link.connection.needsAttention {
             self.collectEvents(link, at: now)
@@ -344,7 +346,7 @@ public struct Responder: ~Copyable {
         var isGone = false
         while let event = link.connection.nextEvent() {
             if event == .presence(.gone) { isGone = true }
-            // Of many messages that came at once, one event tells.
+            // For many messages that arrived together, one `.readable` is enough.
             if event.isReadable, self.events.last == .connection(link.peer.key, event) { continue }
             self.events.append(.connection(link.peer.key, event))
         }
@@ -361,7 +363,7 @@ public struct Responder: ~Copyable {
     public mutating func nextEvent() -> Event? {
         if self.events.isEmpty { self.collectReadable() }
         let event = self.events.popFirst()
-        // The last one is the present connection's.
+        // The last `.established` of a key is that of its current connection.
         if case .established(let key) = event, !self.events.contains(.established(key)) {
             self.peers[key]?.current?.isAnnounced = true
         }
@@ -394,7 +396,7 @@ public struct Responder: ~Copyable {
             if !link.carriers.isEmpty || link.path != nil, let lastSeen = self.lastSeen {
                 deadline = sooner(deadline, lastSeen + .nanoseconds(link.connection.deadAfter.nanoseconds / 2))
             }
-            // Keys are erased when their time is over, used or not.
+            // Keys are erased when they expire, used or not.
             for entry in link.sessions { deadline = sooner(deadline, entry.session.expiresAt) }
         }
         return deadline

@@ -25,7 +25,7 @@ struct RoundTripTime {
         self.smoothed = .nanoseconds((7 * self.smoothed.nanoseconds + adjusted.nanoseconds) / 8)
     }
 
-    /// RFC 9002 §6.2.2: a handshake's round trip in place of the initial value. The first sample still takes its place.
+    /// RFC 9002 §6.2.2: a handshake's round trip replaces the initial value. The first sample replaces both.
     mutating func expect(_ roundTrip: TimeAmount) {
         guard self.latest == nil else { return }
         self.smoothed = .nanoseconds(max(1, roundTrip.nanoseconds))

@@ -1,25 +1,26 @@
 import NIOCore
 import Noise
 
-/// The bytes of one direction of a stream from when the application wrote them until the peer has them.
+/// Bytes of a stream that the application has written and the peer has not acknowledged.
 struct SendBuffer {
-    /// What is kept, oldest first. The buffers that were written, or, for small ones, copies gathered in one.
+    /// Oldest first: the buffers that were written or, for small ones, copies gathered in one.
     private var chunks = CircularBuffer<ByteBuffer>.forFew
-    /// Offset of the first byte in `chunks`: everything before it has been acknowledged.
+    /// Offset of the first byte in `chunks`: all bytes before it have been acknowledged.
     private(set) var base: UInt64 = 0
     private(set) var end: UInt64 = 0
-    /// The first byte that was never sent.
+    /// The offset of the first byte that was never sent.
     private(set) var sentEnd: UInt64 = 0
     private var acknowledged = OffsetRanges()
     private var lost = OffsetRanges()
-    /// Where `sentEnd` is: a bulk stream's next byte is found without a walk.
+    /// The chunk that holds `sentEnd`, and its offset, so that a bulk stream's next bytes are found without a search.
     private var cursor = (chunk: 0, offset: UInt64(0))
 
     var buffered: Int { Int(truncatingIfNeeded: self.end - self.base) }
     var unsent: Int { Int(truncatingIfNeeded: self.end - self.sentEnd) }
     var hasLost: Bool { !self.lost.isEmpty }
 
-    /// What is held in truth, for tests of the bounds: the room of all buffers, and what each costs besides.
+    /// The memory really in use, for tests of the bounds: the capacity of all buffers, and an estimate of each one's
+    /// overhead.
     var memoryInUse: Int { self.chunks.reduce(0) { $0 + $1.storageCapacity + 96 } }
     var isAllAcknowledged: Bool { self.base == self.end }
 
@@ -31,7 +32,7 @@ struct SendBuffer {
         self.chunks.appendGathering(bytes)
     }
 
-    /// The next bytes to send, at most so many: lost ones first, then fresh ones as credit allows.
+    /// The next range to send, at most `room` bytes: lost bytes first, then fresh ones as credit allows.
     func nextRange(atMost room: Int, freshAtMost credit: UInt64) -> Range<UInt64>? {
         if let first = self.lost.first {
             return first.lowerBound..<min(first.upperBound, first.lowerBound + UInt64(room))
@@ -40,7 +41,7 @@ struct SendBuffer {
         return count == 0 ? nil : self.sentEnd..<self.sentEnd + count
     }
 
-    /// Copies a range that `nextRange` gave, and counts it as sent.
+    /// Copies a range that `nextRange` returned, and marks it as sent.
     mutating func send(_ range: Range<UInt64>, into output: inout OutputRawSpan) {
         if range.lowerBound == self.sentEnd {
             self.copyFresh(range, into: &output)
@@ -67,7 +68,7 @@ struct SendBuffer {
             let piece = left.clamped(to: self.cursor.offset..<chunkEnd)
             Self.copy(piece, of: chunk, at: self.cursor.offset, into: &output)
             left = piece.upperBound..<left.upperBound
-            // The last chunk may still grow: only leave it when another follows.
+            // The last chunk may still grow, so the cursor leaves it only when another follows.
             if piece.upperBound == chunkEnd, self.cursor.chunk + 1 < self.chunks.count {
                 self.cursor = (self.cursor.chunk + 1, chunkEnd)
             } else if left.isEmpty || self.cursor.chunk + 1 >= self.chunks.count {
@@ -86,7 +87,7 @@ struct SendBuffer {
         chunk.readableBytesSpan.extracting(start..<start + range.count).append(to: &output)
     }
 
-    /// The peer has these bytes: lets go of what no one can ask for again. Returns how many bytes were freed.
+    /// Marks bytes as acknowledged. Those before the first unacknowledged byte are released; returns how many.
     mutating func acknowledge(_ range: Range<UInt64>) -> Int {
         let range = range.clamped(to: self.base..<self.sentEnd)
         self.lost.remove(range)
@@ -95,7 +96,7 @@ struct SendBuffer {
             return 0
         }
         var newBase = max(self.base, range.upperBound)
-        // Several, where what was sent as one message was sent again as many, and both have arrived.
+        // There may be several such ranges, if one message's bytes were sent again in several messages, and both arrived.
         while let first = self.acknowledged.first, first.lowerBound <= newBase {
             newBase = max(newBase, first.upperBound)
             self.acknowledged.remove(below: newBase)
@@ -130,7 +131,7 @@ struct SendBuffer {
         return freed
     }
 
-    /// These bytes went down with a message: they are sent again, unless they have arrived by now.
+    /// Marks bytes as lost: they are sent again, unless they were acknowledged meanwhile.
     mutating func lose(_ range: Range<UInt64>) {
         let range = range.clamped(to: self.base..<max(self.base, self.sentEnd))
         if range.isEmpty { return }
@@ -138,7 +139,7 @@ struct SendBuffer {
         for gone in self.acknowledged.ranges where gone.overlaps(range) { self.lost.remove(gone) }
     }
 
-    /// The stream was reset: nothing of it is sent any more. Returns how many bytes were freed.
+    /// The stream was reset, or is finished: drops all bytes, and returns how many.
     mutating func discard() -> Int {
         let freed = self.buffered
         self.chunks = .forFew

@@ -7,14 +7,14 @@ struct StreamChunk {
     var fin: Bool
 }
 
-/// Frames that are made anew from the present state when they are lost, instead of being stored.
+/// Frames that are not stored with a message: when they are lost, they are written anew from the current state.
 struct ControlFrames: OptionSet {
     let rawValue: UInt8
     static let maxData = ControlFrames(rawValue: 1)
     static let maxStreams = ControlFrames(rawValue: 2)
 }
 
-/// The same for one stream.
+/// The same for the frames of one stream.
 struct StreamControlFrames: OptionSet {
     let rawValue: UInt8
     static let maxStreamData = StreamControlFrames(rawValue: 1)
@@ -22,32 +22,32 @@ struct StreamControlFrames: OptionSet {
     static let stopSending = StreamControlFrames(rawValue: 4)
 }
 
-/// What a few messages carry besides one piece of one stream.
+/// What some messages carry besides one chunk of one stream.
 enum SentFrame {
     case chunk(StreamChunk)
     case control(StreamID, StreamControlFrames)
-    /// One of whose acknowledgement somebody wants to hear.
+    /// A DATAGRAM whose acknowledgement must be reported.
     case datagram(DatagramID)
 }
 
-/// An ack-eliciting message that was sent, as long as nobody knows what became of it.
+/// An ack-eliciting message that was sent and is neither acknowledged nor lost.
 ///
-/// Nothing in it counts references: messages are copied often.
+/// It holds no references, since messages are copied often.
 struct SentMessage {
     var number: UInt64
     var time: Instant
     var carrier: CarrierID
-    /// Most messages carry one piece of one stream: it has its own place, so that such a message allocates nothing.
+    /// Most messages carry one chunk of one stream: it has a field of its own, so that such a message allocates nothing.
     var chunk: StreamChunk?
-    /// There is more in it than this piece and `control`: `SentMessages` has it.
+    /// The message carries more than this chunk and `control`: `SentMessages` keeps the rest.
     var hasMore = false
     var control: ControlFrames = []
-    /// The greatest number that an ACK frame in it named.
+    /// The largest number that the message's ACK frame named.
     var acknowledges: UInt64?
-    /// Of a message in datagrams: its bytes, which count as in flight, and what its delivery will tell of the path.
+    /// On datagrams: the message's bytes, which count as in flight, and the delivery rate's state when it was sent.
     var size = 0
     var stamp = DeliveryStamp()
-    /// It was sent to learn whether its size gets through: its loss says nothing else (RFC 8899 §3).
+    /// An MTU probe: its loss only says that its size didn't get through (RFC 8899 §3).
     var isSizeProbe = false
 
     enum Fate: UInt8 {
@@ -57,11 +57,12 @@ struct SentMessage {
     }
 }
 
-/// The ack-eliciting messages in flight, in the order of their numbers, and the numbers that were left out.
+/// The ack-eliciting messages in flight, by rising number, and the numbers that were skipped.
 ///
-/// A deque, since messages settle nearly in order: numbers are found by a binary search, settled ones leave at the front.
+/// A deque, since messages are settled nearly in order: numbers are found by binary search, and settled messages leave at the
+/// front.
 struct SentMessages: ~Copyable {
-    /// What is looked at again and again, apart from what is looked at once: walks touch little memory.
+    /// The fields that every search reads, apart from the rest, so that a search touches little memory.
     private struct Key {
         var number: UInt64
         var time: Instant
@@ -69,10 +70,10 @@ struct SentMessages: ~Copyable {
         var fate = SentMessage.Fate.unknown
     }
 
-    /// The two hold the same messages, in the same places.
+    /// Both hold the same messages at the same indices.
     private var keys = CircularBuffer<Key>()
     private var messages = CircularBuffer<SentMessage>()
-    /// What a few of them carry besides, by their numbers, until it is taken; and of the one that is being written.
+    /// Further frames of some messages, by number, until they are taken; and those of the message that is being written.
     private var more: [UInt64: [SentFrame]] = [:]
     private var collected: [SentFrame] = []
     private var skipped = CircularBuffer<UInt64>()
@@ -80,10 +81,10 @@ struct SentMessages: ~Copyable {
 
     var isEmpty: Bool { self.unsettled == 0 }
     var isFull: Bool { self.keys.count >= Constants.unacknowledgedMessages }
-    /// Settled ones have left at the front, so the first is the oldest whose fate is unknown.
+    /// Settled messages have left the front, so the first is the oldest in flight.
     var oldestTime: Instant? { self.keys.first?.time }
 
-    /// For tests: what counts as in flight there.
+    /// For tests: the bytes in flight on this carrier.
     func bytesInFlight(on carrier: CarrierID?) -> Int {
         var sum = 0
         for at in 0..<self.keys.count where self.keys[offset: at].fate == .unknown {
@@ -92,16 +93,16 @@ struct SentMessages: ~Copyable {
         return sum
     }
 
-    /// Notes what the message that is being written carries, until it is appended.
+    /// Records a frame of the message that is being written, until the message is appended.
     mutating func collect(_ frame: SentFrame, for message: inout SentMessage) {
         message.hasMore = true
         self.collected.append(frame)
     }
 
-    /// What a message carries besides, for whoever sends it again though it is not settled.
+    /// The further frames of a message that a probe repeats. They are kept, since the message is not settled.
     func more(of message: SentMessage) -> [SentFrame] { message.hasMore ? self.more[message.number] ?? [] : [] }
 
-    /// The same of one that is settled: it is kept no longer.
+    /// The further frames of a settled message, which are kept no longer.
     mutating func takeMore(of message: SentMessage) -> [SentFrame] {
         message.hasMore ? self.more.removeValue(forKey: message.number) ?? [] : []
     }
@@ -138,7 +139,7 @@ struct SentMessages: ~Copyable {
         return low
     }
 
-    /// Settles those in the range that weren't, newest first.
+    /// Settles, as acknowledged, the messages in the range that are still in flight, newest first.
     mutating func settle(_ range: ClosedRange<UInt64>, _ body: (SentMessage) -> Void) {
         var at = self.position(range.upperBound + 1) - 1
         while at >= 0, self.keys[offset: at].number >= range.lowerBound {
@@ -148,7 +149,7 @@ struct SentMessages: ~Copyable {
         self.dropSettled()
     }
 
-    /// The oldest whose fate is unknown, at most so many: what a probe sends again (RFC 9002 §6.2.4).
+    /// The oldest messages in flight, at most `count`: what a probe repeats (RFC 9002 §6.2.4).
     func oldest(_ count: Int) -> [SentMessage] {
         var oldest: [SentMessage] = []
         for at in 0..<self.keys.count where oldest.count < count && self.keys[offset: at].fate == .unknown {
@@ -157,8 +158,8 @@ struct SentMessages: ~Copyable {
         return oldest
     }
 
-    /// RFC 9002 §6.1: those that are so many numbers behind an acknowledged one, or were sent no later than so, are lost.
-    /// Returns when the oldest of the others was sent.
+    /// RFC 9002 §6.1: messages that are `packetThreshold` numbers below an acknowledged one, or were sent at `limit` or
+    /// earlier, are lost. Returns when the oldest of the remaining ones was sent.
     mutating func settleLate(
         on carrier: CarrierID,
         before largest: UInt64,
@@ -186,7 +187,8 @@ struct SentMessages: ~Copyable {
         return waiting
     }
 
-    /// On a byte stream what came before an acknowledged message has come before it or never will.
+    /// On a byte stream, messages arrive in order: those sent before an acknowledged one, and not acknowledged with it, are
+    /// lost.
     mutating func settleEarlier(than number: UInt64, on carrier: CarrierID, _ body: (SentMessage) -> Void) {
         var at = 0
         while at < self.keys.count, self.keys[offset: at].number < number {
@@ -196,7 +198,7 @@ struct SentMessages: ~Copyable {
         self.dropSettled()
     }
 
-    /// A carrier is gone, and with it all that nobody acknowledged on it.
+    /// Settles as lost all messages in flight on the carriers that the closure names.
     mutating func settleAll(where isGone: (CarrierID) -> Bool, _ body: (SentMessage) -> Void) {
         for at in 0..<self.keys.count where isGone(self.keys[offset: at].carrier) {
             self.settle(at: at, as: .lost, body)
@@ -210,7 +212,7 @@ struct SentMessages: ~Copyable {
         self.keys[key].fate = fate
         self.unsettled -= 1
         let index = self.messages.index(self.messages.startIndex, offsetBy: offset)
-        // The place stays until those before it are settled too.
+        // The entry stays in the deque until those before it are settled too.
         body(self.messages[index])
     }
 

@@ -1,20 +1,21 @@
 import NIOCore
 import Noise
 
-/// What one handshake made: two keys and two indices. A connection lives through many sessions.
+/// The result of one handshake: two keys and two indices. A connection uses many sessions, one after the other.
 ///
-/// A class, so that there is one of each: the counter that is the nonce belongs to the connection, and rises over all its
-/// sessions; the keys are wiped when the last reference goes.
+/// A class, so that each session exists once. The counter used as nonce belongs to the connection and rises over all its
+/// sessions; the keys are erased when the last reference goes.
 final class Session {
     let localIndex: UInt32
     let remoteIndex: UInt32
-    /// When the initiation (initiator) or the response (responder) was sent: the age counts from here.
+    /// When the initiation (at the initiator) or the response (at the responder) was sent: the age of the session counts from
+    /// here.
     let createdAt: Instant
     /// What the peer announced in this session's handshake.
     let peerParameters: TransportParameters
     private let sendingKey: CipherState
     private let receivingKey: CipherState
-    // Only its connection works with a session, one call at a time: what Swift would check at each access holds already.
+    // Exclusivity checks are off: only the session's connection uses it, one call at a time.
     @exclusivity(unchecked) private var replay = ReplayWindow()
     @exclusivity(unchecked) private var sealed: UInt64 = 0
     @exclusivity(unchecked) private var failedOpens: UInt64 = 0
@@ -39,17 +40,17 @@ final class Session {
 
     func isExpired(at now: Instant) -> Bool { now >= self.expiresAt }
 
-    /// Whether the initiator should shake hands anew.
+    /// Whether the initiator should start a new handshake.
     func wantsRekey(at now: Instant) -> Bool {
         now >= self.createdAt + Constants.rekeyAfterTime || self.sealed >= Constants.rekeyAfterMessages
     }
 
-    /// Too many forgeries were tried against this key (RFC 9001 §6.6): it must be wiped.
+    /// Too many messages failed to open with this key (RFC 9001 §6.6): it must be erased.
     var isWornOut: Bool { self.failedOpens >= Constants.failedOpensLimit }
 
-    /// Opens a data message, whose header this is, into `plaintext`, which is empty. Marks the counter only if it opened.
+    /// Opens a data message with this header into `plaintext`, which is empty. Marks the counter only if the message opens.
     ///
-    /// Returns why it didn't; nil: it did.
+    /// Returns why it was dropped; nil: it opened.
     func open(
         _ message: ByteBuffer,
         _ header: DataHeader,
@@ -73,10 +74,10 @@ final class Session {
         return nil
     }
 
-    /// Seals the message that stands in `buffer` from `start` on, in place: room for the header, frames, and room for the
-    /// tag. Writes the header and the tag.
+    /// Seals, in place, the message that begins at `start` in `buffer`: room for the header, the frames, and room for the
+    /// tag. Writes header and tag.
     ///
-    /// Quickest where other messages stand before it, and with `CipherState.roomBehind` bytes more to be written.
+    /// It is fastest if other messages precede it in the buffer, and if `CipherState.roomBehind` more bytes can be written.
     func seal(messageAt start: Int, in buffer: inout ByteBuffer, counter: UInt64) {
         self.sealed += 1
         let (reader, writer) = (buffer.readerIndex, buffer.writerIndex)

@@ -1,24 +1,25 @@
-/// What the connections of one responder may hold of streams' data together, in each direction.
+/// The memory for stream data that the connections of one responder share, in each direction.
 ///
-/// Each may hold a little, whatever the others do. Beyond that they share: none gets more than would then be left for all others,
-/// as with Choudhury and Hahne's dynamic thresholds (IEEE/ACM Transactions on Networking 6(2), 1998). So alone one gets all that a
-/// connection may have, several that want much get equal parts, and something is left for whoever comes next.
+/// Each connection may hold a minimum, whatever the others do. Beyond that they share: a connection gets at most as much as
+/// is then left free for all others, as with Choudhury and Hahne's dynamic thresholds (IEEE/ACM Transactions on Networking
+/// 6(2), 1998). So a connection that is alone gets all that one may have, several busy ones get equal parts, and something is
+/// left for the next one.
 final class StreamMemory {
     let total: UInt64
-    /// In use, beyond each one's little.
+    /// In use beyond the minimums.
     @exclusivity(unchecked) fileprivate(set) var promised: UInt64 = 0
     @exclusivity(unchecked) fileprivate(set) var kept: UInt64 = 0
 
     init(_ configuration: TunnelConfiguration) { self.total = configuration.streamMemory }
 
-    /// What one that has `own` may have.
+    /// How much a connection that uses `own` may have.
     fileprivate func most(used: UInt64, own: UInt64) -> UInt64 {
         let free = self.total - min(self.total, used - min(used, own))
         return free / 2
     }
 }
 
-/// One connection's part. What it has is free again when this has gone.
+/// One connection's part. Deallocating it frees what the connection used.
 final class StreamMemoryPart {
     private let all: StreamMemory
     private let atLeast: UInt64
@@ -35,13 +36,13 @@ final class StreamMemoryPart {
         self.all.kept -= self.kept
     }
 
-    /// What may come from the peer and be held here: the window of all its streams together.
+    /// Bytes that the peer may send and that are held here until read: the window of the connection.
     var mayPromise: UInt64 { self.atLeast + self.all.most(used: self.all.promised, own: self.promised) }
 
-    /// What may be kept for the peer until it has it.
+    /// Bytes that may be kept until the peer acknowledges them.
     var mayKeep: UInt64 { self.atLeast + self.all.most(used: self.all.kept, own: self.kept) }
 
-    /// So much is held, or may still come by what the peer was told.
+    /// Records how much is held, or may still come within the announced limit.
     func promise(_ count: UInt64) {
         let count = count - min(count, self.atLeast)
         guard count != self.promised else { return }

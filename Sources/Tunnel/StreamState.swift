@@ -10,8 +10,8 @@ import NIOCore
 ///                └──────── any other reset, or we asked to stop ───────▶ done
 /// ```
 ///
-/// A class, so that the table's entries change in place. It never leaves the connection, which is worked with by one caller
-/// at a time: so its properties are too, and need no check of it at each access, which for each message would be thirty.
+/// A class, so that the table's entries change in place. Exclusivity checks are off for its properties, which would cost
+/// thirty checks for each message: the stream never leaves its connection, which one caller uses at a time.
 final class StreamState {
     let id: StreamID
 
@@ -21,33 +21,33 @@ final class StreamState {
     @exclusivity(unchecked) var finIsQueued = false
     @exclusivity(unchecked) var finIsSent = false
     @exclusivity(unchecked) var finIsAcknowledged = false
-    /// Code and final size, once this direction was reset.
+    /// Code and final size, once we have reset this direction.
     @exclusivity(unchecked) var resetSent: (code: UInt64, finalSize: UInt64)?
     @exclusivity(unchecked) var resetIsAcknowledged = false
-    /// Frames that stand for a TCP reset and wait until all that was written is acknowledged; and how far that was when it was
-    /// last looked at, and how often in a row nothing had changed.
+    /// Frames for a TCP reset that are held until all that was written is acknowledged; and the offset up to which that was
+    /// so at the last check, with the number of checks in a row that found no progress.
     @exclusivity(unchecked) var held: StreamControlFrames = []
     @exclusivity(unchecked) var heldProgress: (acknowledged: UInt64, checks: Int) = (0, 0)
-    /// Urgent bytes that aren't acknowledged.
+    /// Urgent bytes that are not acknowledged yet.
     @exclusivity(unchecked) var urgentToSend = UrgentMarks()
 
     // Receiving
     @exclusivity(unchecked) var receiveBuffer = ReceiveBuffer()
     @exclusivity(unchecked) var receiveWindow: ReceiveWindow
     @exclusivity(unchecked) var finalSize: UInt64?
-    /// Code. What came before a TCP reset stays until it is taken.
+    /// The code. Bytes that came before a TCP reset stay until they are read.
     @exclusivity(unchecked) var resetReceived: UInt64?
-    /// Code, once we asked the peer to stop: what still comes is counted and thrown away.
+    /// The code, once we have asked the peer to stop: what still comes is counted and discarded.
     @exclusivity(unchecked) var stopRequested: UInt64?
     @exclusivity(unchecked) var endIsTaken = false
-    /// Urgent bytes that aren't taken.
+    /// Urgent bytes that were not read yet.
     @exclusivity(unchecked) var urgentToRead = UrgentMarks()
 
-    // What waits to be done
+    // Queues and signals
     @exclusivity(unchecked) var pendingControl: StreamControlFrames = []
     @exclusivity(unchecked) var isInControlQueue = false
     @exclusivity(unchecked) var isInLostQueue = false
-    /// Or in the queue of those that wait for the connection's credit.
+    /// Also true while the stream is in `blockedQueue`.
     @exclusivity(unchecked) var isInFreshQueue = false
     @exclusivity(unchecked) var readableIsSignalled = false
     @exclusivity(unchecked) var wantsWritable = false
@@ -70,7 +70,8 @@ final class StreamState {
     var isReceivingDone: Bool {
         if self.endIsTaken { return true }
         if self.resetReceived != nil { return self.receiveBuffer.readyCount == 0 }
-        // What we asked the peer to stop ends when we know its size, as far as connection credit is concerned.
+        // After STOP_SENDING the direction is done once all bytes up to the final size have been counted against the
+        // connection's credit.
         return self.stopRequested != nil && self.finalSize.map { self.receiveWindow.received >= $0 } ?? false
     }
 
@@ -78,7 +79,7 @@ final class StreamState {
 
     var hasLostToSend: Bool { self.resetSent == nil && self.sendBuffer.hasLost }
 
-    /// Whether there is something never sent before that the stream's own credit allows. A bare FIN needs none.
+    /// Whether the stream has fresh data that its own credit allows, or a FIN, which needs no credit.
     var hasFreshToSend: Bool {
         guard self.resetSent == nil else { return false }
         if self.sendBuffer.unsent > 0 { return self.sendCredit.available > 0 }

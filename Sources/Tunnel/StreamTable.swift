@@ -1,5 +1,5 @@
-/// The streams of a connection, by their numbers. The one that was asked for last is found without a search: what comes and
-/// goes in bulk is one stream's, message after message.
+/// The streams of a connection by id. The last one looked up is found without a search: bulk messages belong to the same
+/// stream, one after the other.
 struct StreamTable {
     private var entries: [UInt64: StreamState] = [:]
     private var recent: StreamState?
@@ -16,7 +16,7 @@ struct StreamTable {
         }
     }
 
-    /// The same for who may change nothing.
+    /// The same without remembering the stream, for callers that can't mutate.
     func peek(_ id: StreamID) -> StreamState? {
         if let recent, recent.id == id { return recent }
         return self.entries[id.rawValue]
@@ -24,7 +24,7 @@ struct StreamTable {
 
     mutating func insert(_ stream: StreamState) { self.entries[stream.id.rawValue] = stream }
 
-    /// False: there was no such stream any more.
+    /// False: there was no such stream.
     mutating func remove(_ id: StreamID) -> Bool {
         if self.recent?.id == id { self.recent = nil }
         return self.entries.removeValue(forKey: id.rawValue) != nil

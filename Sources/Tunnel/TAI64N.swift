@@ -1,6 +1,6 @@
 import NIOCore
 
-/// A handshake's timestamp: 12 bytes that compare as time does (WireGuard's paper, §5.1).
+/// A handshake's timestamp: 12 bytes that sort by time (WireGuard's paper, §5.1).
 public struct TAI64N: Hashable, Comparable, Sendable {
     public static let byteCount = 12
 
@@ -21,7 +21,7 @@ public struct TAI64N: Hashable, Comparable, Sendable {
 
     func write(into bytes: inout ByteBuffer) { bytes.writeMultipleIntegers(self.seconds, self.fraction) }
 
-    /// The next representable time: what is sent when the clock has gone back since the last handshake.
+    /// The next representable time: it is sent when the clock has gone back since the last handshake.
     var successor: TAI64N {
         var next = self
         if next.fraction >= 999_999_999 {

@@ -18,7 +18,7 @@ public struct ErrorCode: RawRepresentable, Hashable, Sendable {
     public static let replaced = ErrorCode(rawValue: 0x101)
     /// The key is no longer accepted.
     public static let revoked = ErrorCode(rawValue: 0x102)
-    /// Stream 0 carried what isn't a control message.
+    /// Stream 0 carried something other than a control message.
     public static let controlError = ErrorCode(rawValue: 0x103)
 }
 
@@ -42,7 +42,7 @@ extension ErrorCode: CustomStringConvertible {
     }
 }
 
-/// The peer broke the protocol: the connection closes with this.
+/// The peer broke the protocol: the connection closes with this code and reason.
 struct TransportError: Error {
     var code: ErrorCode
     /// For the other side's log; never anything secret.
@@ -54,7 +54,7 @@ struct TransportError: Error {
     }
 }
 
-/// Why one direction of a stream was given up, in RESET_STREAM and STOP_SENDING.
+/// Why one direction of a stream was reset, in RESET_STREAM and STOP_SENDING.
 public struct StreamErrorCode: RawRepresentable, Hashable, Sendable {
     public let rawValue: UInt64
 
@@ -71,7 +71,7 @@ public struct ConnectionEnd: Hashable, Sendable {
     public enum Origin: Hashable, Sendable {
         case local
         case peer
-        /// Nothing was heard for as long as connections are kept.
+        /// The connection was without a carrier for `linger`.
         case lingerOver
         /// The responder no longer knows the connection, and made another.
         case forgottenByPeer
@@ -79,6 +79,6 @@ public struct ConnectionEnd: Hashable, Sendable {
 
     public var code: ErrorCode
     public var origin: Origin
-    /// What the closing side said. A peer's: at most 256 bytes, to be shown without control characters.
+    /// The reason that the closing side gave. A peer's has at most 256 bytes, and control characters must not be shown.
     public var reason: String
 }

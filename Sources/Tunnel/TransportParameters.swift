@@ -90,11 +90,11 @@ struct TransportParameters: Equatable {
         if self.takesUrgent { number(.urgent, 1) }
     }
 
-    /// Fills up to this many bytes with padding parameters. One or no byte can't be a parameter: then it stays short.
+    /// Writes padding parameters of `count` bytes in all. A single byte can't be a parameter and is left out.
     static func writePadding(_ count: Int, into bytes: inout ByteBuffer) {
         var left = count
         while left >= 2 {
-            // Never one byte over: it would be no parameter.
+            // Never leave one byte over: it could not be a parameter.
             let value = left == 66 ? 62 : min(left - 2, 63)
             bytes.writeVarInt(Identifier.padding.rawValue)
             bytes.writeVarInt(UInt64(value))

@@ -2,23 +2,24 @@ public import NIOCore
 
 /// What an agent chooses about its connections.
 public struct TunnelConfiguration: Sendable {
-    /// A peer that acknowledged nothing for so long is gone. Both use the smaller of theirs. At least 1 s.
+    /// A peer that has acknowledged nothing for this long is gone. Both sides use the smaller of their values. At least 1 s.
     public var deadAfter = Constants.defaultDeadAfter
-    /// How long a connection outlives its last carrier.
+    /// How long a connection lives on without a carrier.
     public var linger = Constants.defaultLinger
-    /// The greatest message we take on a stream carrier.
+    /// The largest message that we accept on a byte stream.
     public var maxMessageSize = Constants.defaultMaxMessageSize
-    /// The greatest DATAGRAM frame we take, its type and length included; 0: none.
+    /// The largest DATAGRAM frame that we accept, its type and length included; 0: none.
     public var maxDatagramFrameSize = Constants.maxDatagramFrameSize
     /// Whether the peer may say which of a stream's bytes are urgent.
     public var takesUrgent = true
     /// How many streams the peer may have open at once.
     public var maxStreamsFromPeer = Constants.peerStreams
-    /// The bound of what the peer may send ahead of our reading, on all streams.
+    /// The bound on bytes, over all streams, that the peer may send ahead of our reading.
     public var maxConnectionWindow = Constants.maxConnectionWindow
-    /// The bound of what we keep of our own until the peer has it.
+    /// The bound on our own bytes that are kept until the peer acknowledges them.
     public var sendBuffer = Constants.sendBufferPerConnection
-    /// A responder's bound of both for all its connections together, each for itself, beyond what one may have in any case.
+    /// A responder's bound on each of the two for all its connections together, beyond the minimum that each connection
+    /// always has.
     public var streamMemory = Constants.streamMemory
     public var connectionMemoryAtLeast = Constants.connectionMemoryAtLeast
 
@@ -27,7 +28,8 @@ public struct TunnelConfiguration: Sendable {
 
     public init() {}
 
-    /// - Parameter sharesMemory: the connection is one of many, and gets more as soon as it is there.
+    /// - Parameter sharesMemory: the connection shares memory with others: it begins with the minimum window, which is raised
+    ///   as it is used.
     func parameters(_ id: ConnectionID, sharesMemory: Bool = false) -> TransportParameters {
         var parameters = TransportParameters(connectionID: id)
         parameters.initialMaxData = self.maxConnectionWindow

@@ -1,11 +1,11 @@
-/// Where the urgent bytes of one direction are: offsets, rising.
+/// The offsets of the urgent bytes of one direction, rising.
 ///
-/// TCP has one urgent pointer: with a newer urgent byte behind it, one that hasn't been read becomes an ordinary byte. Here
-/// the newest few keep their mark, and only those before them lose it, so that a sender fills no memory.
+/// TCP has one urgent pointer: when a newer urgent byte comes, an older one that was not read becomes an ordinary byte. Here
+/// the latest 16 keep their mark and only earlier ones lose it, so a sender can't fill the memory.
 public struct UrgentMarks: Sendable {
     private var offsets: [UInt64] = []
 
-    /// † A server that is told of two at once has lost the first as well.
+    /// † A server that gets two urgent bytes at once loses the mark of the first anyway.
     static let kept = 16
 
     public init() {}
@@ -14,7 +14,7 @@ public struct UrgentMarks: Sendable {
     var count: Int { self.offsets.count }
 
     public mutating func insert(_ offset: UInt64) {
-        // Nearly always behind all others.
+        // Nearly always the new offset is the highest.
         var at = self.offsets.count
         while at > 0, self.offsets[at - 1] >= offset {
             if self.offsets[at - 1] == offset { return }

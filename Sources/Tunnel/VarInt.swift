@@ -15,12 +15,12 @@ enum VarInt {
 }
 
 extension ByteBuffer {
-    /// Values above 2^62 − 1 can't be written; all that this module writes are below.
+    /// Values above 2^62 − 1 can't be written; this module writes none.
     mutating func writeVarInt(_ value: UInt64) {
         self.writeWithOutputRawSpan(minimumWritableBytes: 8) { $0.appendVarInt(value) }
     }
 
-    /// Always two bytes, for a length that is filled in once what it counts has been written.
+    /// Writes a varint of two bytes, for a length that is known only once its content has been written.
     mutating func setVarInt2(_ value: Int, at index: Int) {
         self.setInteger(UInt16(truncatingIfNeeded: value) & 0x3fff | 0x4000, at: index)
     }
@@ -35,7 +35,8 @@ extension ByteBuffer {
 }
 
 extension RawSpan {
-    /// The one that starts at this offset, which moves behind it. nil, and the offset stays, when the bytes end too soon.
+    /// Reads the varint at this offset, and moves the offset behind it. nil, and the offset stays, when the bytes end too
+    /// soon.
     func varInt(at offset: inout Int) -> UInt64? {
         guard offset < self.byteCount else { return nil }
         let first = self.unsafeLoad(fromByteOffset: offset, as: UInt8.self)
@@ -53,7 +54,7 @@ extension RawSpan {
 }
 
 extension OutputRawSpan {
-    /// As `writeVarInt`, for several in a row: the room was made for all of them at once.
+    /// Like `writeVarInt`, but without making room, so that one reservation serves several varints.
     @inline(__always)
     mutating func appendVarInt(_ value: UInt64) {
         switch VarInt.byteCount(value) {

@@ -2,45 +2,45 @@ import NIOCore
 
 /// How fast datagrams are sent.
 public enum CongestionAlgorithm: Sendable {
-    /// RFC 9438: as TCP does, which takes every loss for a full queue.
+    /// RFC 9438, as TCP does it: every loss counts as a full queue.
     case cubic
-    /// By a model of the path, its bandwidth and its round trip, in the manner of BBR: random loss costs little.
+    /// By a model of the path's bandwidth and round trip, in the manner of BBR: random loss costs little.
     case model
 }
 
-/// What one ACK frame says of the path.
+/// What one ACK frame tells the congestion controller.
 struct AckNews {
     var now: Instant
-    /// Newly acknowledged.
+    /// Newly acknowledged bytes.
     var bytes: Int
-    /// When the newest of the messages that it newly acknowledges was sent.
+    /// When the newest of the messages that the frame newly acknowledges was sent.
     var largestSentAt: Instant
     var latest: TimeAmount
     var smoothed: TimeAmount
     var minimum: TimeAmount
-    /// Bytes in flight before it came, and now.
+    /// Bytes in flight before the frame came, and now.
     var inFlightBefore: Int
     var inFlight: Int
-    /// Bytes that were declared lost because of it.
+    /// Bytes that were declared lost because of the frame.
     var lostBytes: Int
     var rate: RateSample
 }
 
-/// RFC 9002 §7: how much may be in flight, and how fast it goes out.
+/// RFC 9002 §7: the congestion window and the pacing rate.
 protocol CongestionController: Sendable {
     /// Bytes that may be in flight.
     var window: Int { get }
     /// Bytes a second; nil: 1.25 windows a round trip (RFC 9002 §7.7).
     var pacingRate: Double? { get }
     mutating func didAcknowledge(_ news: AckNews)
-    /// Called once for all that were found lost together, before `didAcknowledge` for the same ACK frame.
+    /// Called once for all messages that were found lost together, before `didAcknowledge` for the same ACK frame.
     mutating func didLose(bytes: Int, largestLostSentAt: Instant, isPersistent: Bool, inFlight: Int, at now: Instant)
-    /// All that was held lost of late has arrived after all.
+    /// All messages that were recently declared lost have arrived after all.
     mutating func didFindSpuriousLoss(at now: Instant)
     mutating func messageSizeChanged(to size: Int)
 }
 
-/// The controller of one path. An enum within rather than an existential: nothing is allocated, and calls are direct.
+/// The controller of one path. It holds an enum rather than an existential: nothing is allocated, and calls are direct.
 struct Congestion: CongestionController {
     private enum Controller {
         case cubic(Cubic)
@@ -48,7 +48,7 @@ struct Congestion: CongestionController {
     }
 
     private var controller: Controller
-    // The controller's own, once for each change: they are asked for with each message, and controllers are large values.
+    // Cached from the controller after each change: every message reads them, and controllers are large values to copy.
     private(set) var window: Int
     private(set) var pacingRate: Double?
 

@@ -21,7 +21,7 @@ struct Cubic: CongestionController {
     private var priorWindow = 0.0
     private var recoveryStartedAt: Instant?
     private var slowStart = SlowStart()
-    /// What the last cut took, for when it turns out to have been for nothing: RFC 9438 §4.9.
+    /// The state before the last reduction, in case it turns out to be spurious: RFC 9438 §4.9.
     private var undo: (window: Double, threshold: Double, greatest: Double, prior: Double, epoch: Epoch?)?
 
     init(messageSize: Int) {
@@ -35,7 +35,7 @@ struct Cubic: CongestionController {
 
     mutating func messageSizeChanged(to size: Int) {
         let size = Double(size)
-        // Before anything is known, the first window is what it is for this size.
+        // Until the first loss, the window is at least the initial window for this size.
         if self.threshold == .infinity, self.recoveryStartedAt == nil {
             self.congestionWindow = max(self.congestionWindow, Double(Congestion.initialWindow(Int(size))))
         }
@@ -45,7 +45,7 @@ struct Cubic: CongestionController {
 
     mutating func didAcknowledge(_ news: AckNews) {
         if let started = self.recoveryStartedAt, news.largestSentAt <= started { return }
-        // RFC 9002 §7.8: a window that isn't used doesn't grow.
+        // RFC 9002 §7.8: a window that isn't used isn't raised.
         guard Double(news.inFlightBefore) + 3 * self.messageSize >= self.congestionWindow / 2,
             !news.rate.isAppLimited || self.congestionWindow < self.threshold
         else {
@@ -76,7 +76,7 @@ struct Cubic: CongestionController {
         let cubic = (Self.c * distance * distance * distance) * self.messageSize + self.greatest
         let target = min(max(cubic, self.congestionWindow), 1.5 * self.congestionWindow)
         let ackedMessages = Double(news.bytes) / self.messageSize
-        // RFC 9438 §4.3: no slower than Reno would be.
+        // RFC 9438 §4.3: grows no slower than Reno.
         let alpha = epoch.estimate >= self.priorWindow ? 1 : Self.alpha
         epoch.estimate += alpha * Double(news.bytes) / windowInMessages
         let grown = self.congestionWindow + (target - self.congestionWindow) / windowInMessages * ackedMessages
@@ -86,7 +86,7 @@ struct Cubic: CongestionController {
 
     private static func cubeRoot(_ value: Double) -> Double {
         guard value > 0 else { return 0 }
-        // Newton's, from above: converges from any start, and needs no library.
+        // Newton's method from above: it converges from any start, and needs no library.
         var root = max(1, value)
         for _ in 0..<200 {
             let next = (2 * root + value / (root * root)) / 3
@@ -130,7 +130,7 @@ struct Cubic: CongestionController {
     }
 }
 
-/// HyStart++: leaves slow start when round trips grow, by way of a slower growth that may turn out to be unneeded.
+/// HyStart++: leaves slow start when round trips grow, by way of a slower growth that is taken back if they shrink again.
 private struct SlowStart {
     private static let minThreshold: Int64 = 4_000_000
     private static let maxThreshold: Int64 = 16_000_000
@@ -148,9 +148,9 @@ private struct SlowStart {
 
     mutating func end() { self.isOver = true }
 
-    /// By how much the growth of classic slow start is divided.
+    /// The divisor for the window's growth in classic slow start.
     mutating func growthDivisor(_ news: AckNews) -> Double {
-        // A second slow start, after persistent congestion, has its end known.
+        // A second slow start, after persistent congestion, ends at the known threshold.
         if self.isOver { return 1 }
         if news.rate.priorDelivered >= self.roundEndsAt { self.beginRound(news) }
         self.minimum = min(self.minimum, news.latest.nanoseconds)

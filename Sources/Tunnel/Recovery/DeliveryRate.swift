@@ -1,26 +1,26 @@
 import NIOCore
 
-/// What the sender notes with each message: how much had been delivered when it left.
+/// What the sender records with each message: how much had been delivered when it was sent.
 struct DeliveryStamp {
     var delivered: UInt64 = 0
     var deliveredAt = Instant(nanoseconds: 0)
     /// When the first message of this sample's interval was sent.
     var firstSentAt = Instant(nanoseconds: 0)
-    /// Bytes in flight when it left, itself included.
+    /// Bytes in flight when the message was sent, itself included.
     var inFlight: UInt32 = 0
     var isAppLimited = false
 }
 
 /// How fast the path delivered, over about one round trip.
 struct RateSample {
-    /// Bytes a second; nil: too little is known.
+    /// Bytes a second; nil: the interval was too short to tell.
     var bytesPerSecond: Double?
-    /// All that was ever delivered when the newest message of the sample left.
+    /// The bytes that had been delivered in all when the newest message of the sample was sent.
     var priorDelivered: UInt64 = 0
-    /// All that has been delivered by now.
+    /// The bytes that have been delivered in all by now.
     var delivered: UInt64 = 0
     var inFlightAtSend = 0
-    /// The sender had nothing more to send: the path may be faster.
+    /// The sender had nothing more to send, so the path may be faster.
     var isAppLimited = false
 }
 
@@ -29,7 +29,7 @@ struct DeliveryRateSampler {
     private(set) var delivered: UInt64 = 0
     private var deliveredAt = Instant(nanoseconds: 0)
     private var firstSentAt = Instant(nanoseconds: 0)
-    /// Until so much has been delivered, samples are of a sender that had nothing to send.
+    /// Until this many bytes have been delivered, samples come from a sender that had nothing more to send.
     private var appLimitedUntil: UInt64?
     private var newest: (sentAt: Instant, stamp: DeliveryStamp)?
 
@@ -56,7 +56,7 @@ struct DeliveryRateSampler {
         }
     }
 
-    /// After all messages of an ACK frame.
+    /// Called after all messages of an ACK frame were counted.
     mutating func sample(at now: Instant) -> RateSample {
         if let until = self.appLimitedUntil, self.delivered > until { self.appLimitedUntil = nil }
         guard let (sentAt, stamp) = self.newest else { return RateSample(delivered: self.delivered) }
@@ -70,13 +70,13 @@ struct DeliveryRateSampler {
             inFlightAtSend: Int(stamp.inFlight),
             isAppLimited: stamp.isAppLimited
         )
-        // Less than this is the clock's grain, not the path's.
+        // Shorter intervals show the clock's resolution, not the path.
         if interval >= 10_000 {
             sample.bytesPerSecond = Double(self.delivered - stamp.delivered) * 1e9 / Double(interval)
         }
         return sample
     }
 
-    /// There is room for more, and nothing to send.
+    /// Called when the window has room and nothing waits to be sent.
     mutating func noteAppLimited(inFlight: Int) { self.appLimitedUntil = self.delivered + UInt64(max(0, inFlight)) }
 }

@@ -1,7 +1,7 @@
 import NIOCore
 
-/// A model of the path – its bandwidth, its round trip, and what it holds – decides how much is sent, in the manner of BBR
-/// (draft-ietf-ccwg-bbr-04), from which the phases and their names are.
+/// A model of the path (its bandwidth, its round trip, and how much it holds) decides how much is sent, in the manner of BBR
+/// (draft-ietf-ccwg-bbr-04), which the phases and their names come from.
 ///
 /// ```
 ///   startup ── no faster for 3 rounds, or heavy loss ──▶ drain ──▶ down ─▶ cruise ─▶ refill ─▶ up ─┐
@@ -10,10 +10,10 @@ import NIOCore
 ///   any ── round trip not seen at its least for 10 s ──▶ probeRTT (200 ms) ──▶ cruise
 /// ```
 ///
-/// It differs in what it takes a loss for. BBR lowers its bounds whenever a round loses 2 %, which radio links lose with
-/// nobody else on them. Here a round's loss says that a queue is full when it is more than the path's usual loss by a
-/// margin *and* the round trip shows a queue, or when it is so heavy that nothing else explains it.
-/// Bytes, and seconds as `Double`.
+/// It differs from BBR in how it reads losses. BBR lowers its bounds when a round loses 2 %, which radio links lose even
+/// without other traffic. Here, a round's losses mean a full queue if they exceed the path's usual loss by a margin *and* the
+/// round trip shows a queue, or if they are so heavy that nothing else explains them.
+/// Units are bytes, and seconds as `Double`.
 struct ModelController: CongestionController {
     enum Phase { case startup, drain, down, cruise, refill, up, probeRTT }
 
@@ -30,17 +30,17 @@ struct ModelController: CongestionController {
     private static let minRTTLifetime = 10.0
     private static let probeRTTDuration = 0.2
     private static let probeRTTGain = 0.5
-    /// How long it cruises: as long as a Reno flow of this size would between two losses, but no longer than this. †
+    /// The length of cruise: as long as a Reno flow of this window takes between two losses, but no longer than this. †
     private static let cruiseSeconds = 2.0...3.0
     private static let cruiseRoundsAtMost: UInt64 = 63
-    /// A round's loss above the usual one by this, with a queue, means a full queue. †
+    /// A round that loses this much more than usual, and shows a queue, means a full queue. †
     private static let lossMargin = 0.03
-    /// A round trip of so much more than the least shows a queue. †
+    /// A round trip this much above the smallest shows a queue. †
     private static let queueShows = 1.15
     private static let queueShowsSeconds = 0.002
-    /// So much loss is a full queue however short: a policer's. †
+    /// This much loss means a full queue even if the round trip shows none, as with a policer. †
     private static let heavyLoss = 0.2
-    /// †
+    /// How many messages are needed to judge a round's loss. †
     private static let messagesJudged = 50.0
 
     private var messageSize: Double
@@ -48,7 +48,7 @@ struct ModelController: CongestionController {
     private var randomState: UInt64
 
     // The model
-    /// Greatest samples of the present cycle and of the one before.
+    /// The highest samples of this cycle and of the previous one.
     private var bandwidths = (present: 0.0, before: 0.0)
     private var shortTermBandwidth = Double.infinity
     private var inflightLong = Double.infinity
@@ -170,7 +170,7 @@ struct ModelController: CongestionController {
         }
     }
 
-    /// Wi-Fi acknowledges in lumps: what has come beyond the bandwidth is added to what may be in flight.
+    /// Wi-Fi acknowledges in bursts: what they hold beyond the bandwidth is added to the window.
     private mutating func updateExtra(_ news: AckNews) {
         if self.rounds >= self.extraRound + 5 {
             self.extraRound = self.rounds
@@ -197,13 +197,13 @@ struct ModelController: CongestionController {
         if isPersistent { self.congestionWindow = self.least }
     }
 
-    /// Once a round: was its loss a full queue's?
+    /// Judges once a round whether its losses mean a full queue.
     private mutating func judgeRound(_ news: AckNews) {
         let sent = self.lostInRound + self.deliveredInRound
         let loss = sent > 0 ? Double(self.lostInRound) / Double(sent) : 0
         let minRTT = self.minRTT ?? 1
         let hasQueue = self.roundRTT > max(minRTT * Self.queueShows, minRTT + Self.queueShowsSeconds)
-        // Of few messages one that is lost is a great share: then more rounds are judged together.
+        // One loss is a large share of a few messages: then several rounds are judged together.
         guard Double(sent) >= Self.messagesJudged * self.messageSize else { return }
         self.roundHadQueue = hasQueue
         let isFullQueue =
@@ -258,10 +258,10 @@ struct ModelController: CongestionController {
             self.fullBandwidth = self.longTermBandwidth
             self.fullCount = 0
         } else if !news.rate.isAppLimited || self.roundHadQueue {
-            // A sender whom its peer's window stops again and again fills the pipe all the same, in bursts.
+            // A sender that the peer's flow control stops again and again still fills the path, in bursts.
             self.fullCount += 1
         }
-        // A queue that overflows says that the pipe is full before the third round does.
+        // An overflowing queue shows that the path is full before the third round does.
         if self.fullCount >= Self.fullRounds || self.fullCount >= 1 && self.saved != nil {
             self.isFull = true
             self.saved = nil
@@ -296,7 +296,7 @@ struct ModelController: CongestionController {
     }
 
     private mutating func beginDown(at now: Instant) {
-        // A cycle is over: the greatest of the one before it counts no more.
+        // A cycle is over: the highest sample of the cycle before it no longer counts.
         self.bandwidths = (0, self.longTermBandwidth == 0 ? 0 : self.bandwidths.present)
         if self.bandwidths.before == 0 { self.bandwidths.before = self.fullBandwidth }
         self.cruise =
@@ -312,7 +312,7 @@ struct ModelController: CongestionController {
     }
 
     private mutating func probeUp(_ isRoundStart: Bool, _ news: AckNews) {
-        // What it may have in flight grows faster with each round without a full queue.
+        // The bound on bytes in flight grows faster with each round without a full queue.
         if self.inflightLong < .infinity, Double(news.inFlightBefore) + 2 * self.messageSize >= self.inflightLong {
             self.inflightLong += self.upGrowth * Double(news.bytes) * self.messageSize / max(1, self.congestionWindow)
             if isRoundStart { self.upGrowth = min(self.upGrowth * 2, 64) }
@@ -331,7 +331,7 @@ struct ModelController: CongestionController {
         let latest = max(1e-6, Double(news.latest.nanoseconds) / 1e9)
         let target = self.product(Self.probeRTTGain)
         if self.phase == .probeRTT {
-            // Counted from when there is little in flight: only then is the round trip the path's own.
+            // The phase lasts from when little is in flight: only then the measured round trip is the path's own.
             guard let until = self.probeRTTUntil else {
                 if Double(news.inFlight) <= target {
                     let seconds = Self.probeRTTDuration + min(latest, 2)
@@ -346,7 +346,7 @@ struct ModelController: CongestionController {
         }
         guard Self.seconds(from: self.minRTTAt, to: news.now) > Self.minRTTLifetime else { return }
         if Double(news.inFlightBefore) <= target {
-            // With so little in flight what is measured now is the least there is.
+            // With so little in flight, the measured round trip is the smallest there is.
             self.minRTT = latest
             self.minRTTAt = news.now
         } else {
@@ -367,11 +367,11 @@ struct ModelController: CongestionController {
 
     private mutating func updateWindow(_ news: AckNews) {
         let extra = max(self.extraAcked.present, self.extraAcked.before)
-        // What the pacer and the system's batches send at once.
+        // Room for what the pacer and the kernel's batches send at once.
         let burst = max(3 * self.messageSize, min(self.bandwidth * 0.002, 256 * 1_024))
         let target = self.product(self.phase == .startup ? Self.startupGain : Self.windowGain) + extra + burst
         if self.phase == .startup {
-            // Nothing is known yet of what the path holds.
+            // The path's capacity is not known yet.
             if self.congestionWindow < target || self.bandwidth == 0 { self.congestionWindow += Double(news.bytes) }
         } else {
             self.congestionWindow = min(self.congestionWindow + Double(news.bytes), target)
@@ -386,7 +386,7 @@ struct ModelController: CongestionController {
         self.congestionWindow = max(self.congestionWindow, self.least)
     }
 
-    /// 0 to 1: so that flows that share a path don't probe it together. xorshift, which need not be unforeseeable.
+    /// Between 0 and 1: it keeps flows that share a path from probing it together. xorshift, which need not be unpredictable.
     private mutating func random() -> Double {
         self.randomState ^= self.randomState << 13
         self.randomState ^= self.randomState >> 7

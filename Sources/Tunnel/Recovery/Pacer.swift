@@ -1,17 +1,17 @@
 import NIOCore
 
-/// Spreads messages over the round trip (RFC 9002 §7.7): a bucket that fills at the pacing rate, as deep as a burst.
+/// Spreads messages over the round trip (RFC 9002 §7.7): a token bucket that fills at the pacing rate and holds one burst.
 struct Pacer {
     private var messageSize: Int
-    /// Bytes a second; 0: not known yet, and nothing is held back.
+    /// Bytes a second; 0: not known yet, so nothing is held back.
     private var rate = 0.0
     private var tokens = 0.0
     private var filledAt: Instant?
 
-    /// An event loop's timers go off about a millisecond late: a burst makes up for that. †
+    /// An event loop's timers fire about a millisecond late, which a burst makes up for. †
     private static let burstSeconds = 0.002
     private static let burstMessages = 10
-    /// Four of the greatest batches that the system takes at once. †
+    /// Four of the largest batches that the kernel takes at once. †
     private static let burstAtMost = 256 * 1_024
 
     init(messageSize: Int) { self.messageSize = messageSize }
@@ -33,13 +33,13 @@ struct Pacer {
         self.filledAt = now
     }
 
-    /// nil: now.
+    /// When the next message may be sent; nil: now.
     mutating func nextSendTime(for size: Int, at now: Instant) -> Instant? {
         guard self.rate > 0 else { return nil }
         self.fill(at: now)
-        // Below zero is a debt that one message may make: its size matters little to the spacing, and saves a wake-up.
+        // A message may take the tokens below zero: its size matters little to the spacing, and a wake-up is saved.
         guard self.tokens <= 0 else { return nil }
-        // As late as it must be for a good part of a burst to be there, so that few wake-ups send much.
+        // Waits until up to half a burst can be sent, so that few wake-ups send much.
         let wanted = min(self.burst / 2, Double(max(size, self.messageSize)))
         let seconds = min(10, (wanted - self.tokens) / self.rate)
         return now + .nanoseconds(Int64(seconds * 1e9) + 1)
@@ -48,7 +48,7 @@ struct Pacer {
     mutating func sent(_ bytes: Int, at now: Instant) {
         guard self.rate > 0 else { return }
         self.fill(at: now)
-        // Probes go out unasked: they are paid for, but never stop the path for long.
+        // PTO probes are sent without asking the pacer: their tokens are taken, but the debt is bounded.
         self.tokens = max(self.tokens - Double(bytes), -self.burst)
     }
 
