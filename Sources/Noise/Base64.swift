@@ -2,14 +2,15 @@ import CSodium
 
 /// Keys as text, the way `wg` writes them: 44 characters of base64 with padding, the unused bits of the last group zero.
 ///
-/// libsodium's functions run in constant time and refuse whatever is not canonical, with one exception: 1.0.18 reads some
+/// libsodium's functions run in constant time and refuse whatever is not canonical, with one exception: 1.0.18 takes some
 /// bytes above 127 as digits, so those are refused here.
 enum Base64 {
     static let keyByteCount = 32
     /// 44 characters.
     static let keyTextCount = 44
 
-    /// Writes the 32 bytes that `text` stands for. false: not the one way to write 32 bytes; `key` may be scribbled on.
+    /// Writes the 32 bytes that `text` encodes. false: `text` is not the canonical encoding of 32 bytes; `key` may be partly
+    /// overwritten.
     static func decodeKey(_ text: RawSpan, into key: inout MutableRawSpan) -> Bool {
         guard text.byteCount == keyTextCount, key.byteCount == keyByteCount else { return false }
         Sodium.initialize()

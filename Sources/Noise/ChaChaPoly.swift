@@ -1,8 +1,9 @@
 import CSodium
 
-/// ChaCha20-Poly1305 (RFC 8439) as Noise §12.3 has it: nonce = 4 zero bytes ‖ counter, little-endian.
+/// ChaCha20-Poly1305 (RFC 8439) as used in Noise §12.3: nonce = 4 zero bytes ‖ counter, little-endian.
 ///
-/// Nothing here allocates. What it makes of a key besides (a tag's key, key stream, the tag of what isn't authentic) is wiped.
+/// Nothing here allocates. What is derived from a key on the way (Poly1305's key, key stream, the tag of an unauthentic
+/// message) is erased.
 enum ChaChaPoly {
     static let keyByteCount = 32
     static let tagByteCount = 16
@@ -10,9 +11,9 @@ enum ChaChaPoly {
     /// Noise §5.1 keeps 2^64 − 1 for rekeying.
     static let reservedCounter = UInt64.max
 
-    /// Seals the plaintext that lies at `range` of `bytes` where it lies; behind it are 16 bytes of room for the tag.
+    /// Seals in place the plaintext at `range` of `bytes`; 16 bytes of room for the tag follow it.
     ///
-    /// What comes before stays as it is. Behind the plaintext up to `roomBehind` bytes are overwritten.
+    /// Bytes before the plaintext keep their values. Up to `roomBehind` bytes behind it are overwritten.
     static func sealInPlace(
         _ bytes: inout MutableRawSpan,
         at range: Range<Int>,
@@ -36,9 +37,9 @@ enum ChaChaPoly {
     }
 
     private static let blockByteCount = 64
-    /// What SIMD implementations of ChaCha20 make at once; of what is left they make block after block.
+    /// How much SIMD implementations of ChaCha20 produce at a time; they produce the rest block by block.
     private static let groupByteCount = 4 * blockByteCount
-    /// The rest of a group, or the padding, the lengths that Poly1305 reads after the ciphertext, and the tag.
+    /// Room for the rest of a group, or for the padding, the lengths that Poly1305 reads after the ciphertext, and the tag.
     static let roomBehind = groupByteCount
     static let roomBefore = blockByteCount
 
@@ -46,15 +47,16 @@ enum ChaChaPoly {
         (blockByteCount + count + groupByteCount - 1) / groupByteCount * groupByteCount
     }
 
-    /// There are single blocks besides the first: in whole groups there is none to be saved.
+    /// Only then are there single blocks besides the first one, which one run avoids: whole groups leave none to save.
     private static func isQuickerInOneRun(_ count: Int) -> Bool { count % groupByteCount != 0 }
 
-    /// RFC 8439 §2.8 with no additional data, as libsodium's `crypto_aead_` functions do it, but for the order: those make
-    /// the first block of the key stream, of which Poly1305's key is, by itself, then the whole groups, then what is left
-    /// block by block. Here all is one run of whole groups, which takes a quarter less for a message of 1,440 bytes. †
+    /// RFC 8439 §2.8 without additional data, as libsodium's `crypto_aead_` functions do it, but in another order. Those
+    /// produce the first block of the key stream, which holds Poly1305's key, by itself, then the whole groups, then the rest
+    /// block by block. Here everything is one run of whole groups, which takes a quarter less time for a message of 1,440
+    /// bytes. †
     ///
-    /// The first block falls on the 64 bytes before the plaintext, which are put back; the rest of the last group falls
-    /// behind the message, where nobody reads it.
+    /// The first block is produced over the 64 bytes before the plaintext, which are restored; the rest of the last group
+    /// falls behind the message, where it is not used.
     private static func sealInOneRun(
         _ bytes: UnsafeMutableRawBufferPointer,
         at range: Range<Int>,
@@ -133,7 +135,7 @@ enum ChaChaPoly {
         }
     }
 
-    /// Appends the plaintext of `sealed` to `output`. false: it isn't authentic, or too short, or there is no room;
+    /// Appends the plaintext of `sealed` to `output`. false: `sealed` isn't authentic, is too short, or finds no room;
     /// `output` is then as it was. The tag is checked before anything is decrypted: no unauthentic plaintext ever exists.
     static func open(
         _ sealed: RawSpan,
@@ -173,17 +175,18 @@ enum ChaChaPoly {
         }
     }
 
-    /// What is longer loses by another pass over the key stream what it gains.
+    /// In longer messages, the extra pass over the key stream costs more than one run saves.
     private static func isOpenedInOneRun(_ count: Int) -> Bool { count <= 2_048 && isQuickerInOneRun(count) }
 
-    /// For a message of so many bytes, with its tag: room for the plaintext, and for what makes `open` quickest.
+    /// The room that opens a message of `byteCount` bytes, tag included, fastest: for the plaintext, and for the key stream
+    /// of one run.
     static func roomToOpen(_ byteCount: Int) -> Int {
         let count = max(0, byteCount - tagByteCount)
         return isOpenedInOneRun(count) ? runByteCount(count) : count
     }
 
-    /// As `sealInOneRun`: the whole key stream is made first, where the plaintext will be; and no plaintext before the tag is
-    /// found right.
+    /// As `sealInOneRun`: the whole key stream is produced first, where the plaintext will be, and no plaintext before the
+    /// tag has been checked.
     private static func openInOneRun(
         _ sealed: UnsafeRawBufferPointer,
         key: borrowing Secret,
@@ -206,7 +209,7 @@ enum ChaChaPoly {
                 _ = crypto_onetimeauth_poly1305_update(state, sealed.start, UInt64(count))
                 let rest = UnsafeRawBufferPointer(rebasing: end[(tagByteCount - padding)...])
                 _ = crypto_onetimeauth_poly1305_update(state, rest.start, UInt64(rest.count))
-                // It wipes the state.
+                // This call erases the state.
                 _ = crypto_onetimeauth_poly1305_final(state, end.start)
                 let isAuthentic = crypto_verify_16(end.start, sealed.start + count) == 0
                 sodium_memzero(end.start, end.count)
@@ -222,7 +225,8 @@ enum ChaChaPoly {
         return true
     }
 
-    /// Writes `bytes` ⊕ what stands `distance` further on in `output`, which is at least a vector's size, from its start on.
+    /// Writes `bytes` ⊕ the bytes `distance` further on in `output` to the start of `output`. `distance` is at least a
+    /// vector's size.
     private static func xor(
         _ bytes: UnsafeRawBufferPointer,
         with distance: Int,

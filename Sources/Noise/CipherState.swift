@@ -1,7 +1,7 @@
 /// One direction's data key after `Split()` (Noise §5.1).
 ///
-/// The counter is the caller's: one counter runs over all sessions of a connection (protocol §7.1), and no key ever sees the
-/// same number twice, because a `CipherState` can't be copied. Additional data is empty, as in Noise.
+/// The caller owns the counter: one counter runs over all sessions of a connection (protocol §7.1). A `CipherState` can't be
+/// copied, so no key ever sees the same number twice. Additional data is empty, as in Noise.
 public struct CipherState: ~Copyable {
     public static var tagByteCount: Int { ChaChaPoly.tagByteCount }
 
@@ -11,21 +11,22 @@ public struct CipherState: ~Copyable {
         self.key = key
     }
 
-    /// Seals in place: at `range` of `bytes` is the plaintext and behind it 16 bytes of room for the tag. What comes before
-    /// stays as it is, and is not authenticated. `counter` is below 2^64 − 1.
+    /// Seals in place: `range` of `bytes` is the plaintext, and 16 bytes of room for the tag follow it. Bytes before the
+    /// plaintext keep their values, and are not authenticated. `counter` is below 2^64 − 1.
     ///
-    /// Quickest where `roomBefore` bytes are there before the plaintext and `roomBehind` behind it; those behind are overwritten.
+    /// It is fastest with `roomBefore` bytes before the plaintext and `roomBehind` bytes behind it; the latter are
+    /// overwritten.
     public borrowing func sealInPlace(_ bytes: inout MutableRawSpan, at range: Range<Int>, counter: UInt64) {
         ChaChaPoly.sealInPlace(&bytes, at: range, key: key, counter: counter)
     }
 
     public static var roomBefore: Int { ChaChaPoly.roomBefore }
     public static var roomBehind: Int { ChaChaPoly.roomBehind }
-    /// For a message of so many bytes, ciphertext and tag.
+    /// The room that opens a message of `byteCount` bytes, ciphertext and tag, fastest.
     public static func roomToOpen(_ byteCount: Int) -> Int { ChaChaPoly.roomToOpen(byteCount) }
 
-    /// Appends the plaintext of `sealed` (ciphertext ‖ tag) to `output`. false: it isn't authentic, or is too short, or
-    /// `output` has no room for it; `output` is then as it was. Quickest with `roomToOpen`.
+    /// Appends the plaintext of `sealed` (ciphertext ‖ tag) to `output`. false: `sealed` isn't authentic, is too short, or
+    /// finds no room; `output` is then as it was. It is fastest with `roomToOpen` bytes of room.
     public borrowing func open(_ sealed: RawSpan, counter: UInt64, into output: inout OutputRawSpan) -> Bool {
         ChaChaPoly.open(sealed, additionalData: RawSpan(), key: key, counter: counter, into: &output)
     }

@@ -1,6 +1,6 @@
 import CSodium
 
-/// A responder under load answers an initiation with a cookie; whoever sends it back, as the key of mac2, has shown that it
+/// A responder under load answers an initiation with a cookie. An initiator that uses it as the key of mac2 has shown that it
 /// receives at its address (WireGuard paper §5.4.7, protocol §5).
 public typealias Cookie = Mac128
 
@@ -11,7 +11,7 @@ extension Cookie {
     }
 }
 
-/// What a responder makes its cookies from. The owner replaces it every 120 s; nothing is kept for each address.
+/// The secret that a responder makes its cookies from. The owner replaces it every 120 s; nothing is stored for an address.
 public struct CookieSecret: ~Copyable {
     private let secret: Secret
 
@@ -21,14 +21,14 @@ public struct CookieSecret: ~Copyable {
         self.secret = secret
     }
 
-    /// `source` is address ‖ port, as the caller always writes them.
+    /// `source` is address ‖ port, always encoded in the same way.
     public borrowing func cookie(for source: RawSpan) -> Mac128 {
         secret.withBytes { Mac128(key: $0, over: source) }
     }
 }
 
-/// Seals and opens cookie replies of one responder: XChaCha20-Poly1305, with the mac1 of the message that is answered as
-/// additional data. Its key follows from a public key; the mac1 is what an outsider off the path doesn't know.
+/// Seals and opens one responder's cookie replies: XChaCha20-Poly1305, with the mac1 of the answered message as additional
+/// data. The key follows from the responder's public key; an attacker off the path doesn't know the mac1.
 public struct CookieKey: Sendable {
     public static var nonceByteCount: Int { 24 }
     /// The cookie and a tag.
@@ -63,7 +63,7 @@ public struct CookieKey: Sendable {
         }
     }
 
-    /// nil: it doesn't open with this mac1, or a length is wrong.
+    /// nil: the reply doesn't open with this mac1, or a length is wrong.
     public func open(_ sealed: RawSpan, nonce: RawSpan, mac1: Mac128) -> Mac128? {
         guard sealed.byteCount == Self.sealedByteCount, nonce.byteCount == Self.nonceByteCount else { return nil }
         return withUnsafeTemporaryAllocation(byteCount: Mac128.byteCount, alignment: 8) { cookie in

@@ -20,8 +20,8 @@ enum Curve25519 {
         return outcome == 0 ? PublicKey(words) : nil
     }
 
-    /// nil when the result is all zero, which a public key of low order brings about: whoever sent it would know every
-    /// key that follows. WireGuard aborts there, and so does protocol §3 ("matching").
+    /// nil when the result is all zero, as with a public key of low order: its sender would know every key derived from it.
+    /// WireGuard aborts there, and so does protocol §3 ("matching").
     static func sharedSecret(
         _ privateKey: RawSpan,
         _ publicKey: PublicKey,

@@ -1,4 +1,5 @@
-/// `h` at the end of a handshake (Noise §5.2): 64 bytes that name this very session. Public: it tells nothing of the keys.
+/// `h` at the end of a handshake (Noise §5.2): 64 bytes that identify the session. It is public: it reveals nothing about the
+/// keys.
 public struct HandshakeHash: Equatable, Sendable {
     public static var byteCount: Int { 64 }
 

@@ -2,9 +2,9 @@ import CSodium
 
 /// BLAKE2b-512, HMAC and HKDF over secrets (Noise §4.3, §5.1), in locked memory from the first byte to the last.
 ///
-/// libsodium has no HMAC-BLAKE2b; RFC 2104 is built here on its streaming BLAKE2b, whose state must be aligned to 64
-/// bytes and holds what was hashed, so it lives here as well. One workspace serves all handshakes of an arena: nothing
-/// in it outlives the call that filled it.
+/// libsodium has no HMAC-BLAKE2b, so RFC 2104 is built here on its streaming BLAKE2b. That state must be aligned to 64 bytes
+/// and holds what was hashed, so it is kept here as well. One workspace serves all handshakes of an arena: nothing in it
+/// outlives the call that filled it.
 final class HashWorkspace {
     static let hashByteCount = 64
     private static let blockByteCount = 128
@@ -26,7 +26,7 @@ final class HashWorkspace {
         state = OpaquePointer(memory.base)
     }
 
-    /// `output` = BLAKE2b-512(first ‖ second), 64 bytes; it may be where `first` lies.
+    /// `output` = BLAKE2b-512(first ‖ second), 64 bytes; `output` may overlap `first`.
     func hash(_ first: UnsafeRawBufferPointer, _ second: RawSpan, into output: UnsafeMutableRawBufferPointer) {
         precondition(output.count == Self.hashByteCount, "BLAKE2b-512 has 64 bytes")
         start()
@@ -44,8 +44,8 @@ final class HashWorkspace {
         wipe()
     }
 
-    /// HKDF of Noise §4.3: `body` gets three outputs of 64 bytes for as long as it runs. Where only two are wanted,
-    /// the first two of three are those.
+    /// HKDF of Noise §4.3: `body` gets three outputs of 64 bytes, valid while it runs. A caller that needs only two uses the
+    /// first two.
     func hkdf<R: ~Copyable>(
         chainingKey: RawSpan,
         input: RawSpan,

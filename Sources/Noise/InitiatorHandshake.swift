@@ -2,7 +2,7 @@
 ///
 /// ```
 ///            writeMessage1 ok          readMessage2 opens
-///   ready ───────────────────▶ waiting ───────────────────▶ ended, secrets wiped
+///   ready ───────────────────▶ waiting ───────────────────▶ ended, secrets erased
 ///     │ all-zero DH               │ ▲
 ///     ▼                           └─┘ anything else: as if it had not come
 ///   ended
@@ -43,7 +43,7 @@ public struct InitiatorHandshake: ~Copyable {
         var ephemeral = arena.allocate(32)
         ephemeral.withMutableBytes { random.fill(&$0) }
         var symmetric = SymmetricState(prologue: prologue, arena: arena)
-        // The pre-message: the responder's static key is known beforehand.
+        // The pre-message: the initiator knows the responder's static key beforehand.
         responder.withBytes { symmetric.mixHash($0) }
         ready = State(ephemeral: ephemeral, symmetric: symmetric)
         waiting = nil
@@ -57,13 +57,13 @@ public struct InitiatorHandshake: ~Copyable {
         guard output.freeCapacity >= payload.byteCount + Self.message1Overhead, var state = ready.take() else {
             return false
         }
-        // Both Diffie-Hellmans first: after them nothing can fail, and nothing is written before.
+        // Both Diffie-Hellmans come first, so that nothing has been written when one of them fails.
         guard let ephemeral = state.ephemeral.withBytes({ Curve25519.publicKey(of: $0) }),
             let es = state.ephemeral.withBytes({ Curve25519.sharedSecret($0, responder, in: arena) }),
             let ss = staticKey.withPrivateBytes({ Curve25519.sharedSecret($0, responder, in: arena) })
         else { return false }
 
-        // e; with a PSK in the pattern it goes into the key as well (§9.2).
+        // e: with a PSK in the pattern it is mixed into the key as well (§9.2).
         ephemeral.withBytes { ephemeral in
             ephemeral.append(to: &output)
             state.symmetric.mixHash(ephemeral)
@@ -82,7 +82,7 @@ public struct InitiatorHandshake: ~Copyable {
     /// Opens `e ‖ encrypted payload` and appends the payload to `payload`.
     ///
     /// nil: it doesn't open, and this handshake goes on waiting exactly as before, so that a forged response changes
-    /// nothing (protocol §4.5). Once it has opened, all secrets of the handshake are wiped, and nothing opens again.
+    /// nothing (protocol §4.5). Once it has opened, all secrets of the handshake are erased, and nothing opens again.
     public mutating func readMessage2(_ message: RawSpan, payload: inout OutputRawSpan) -> TransportKeys? {
         guard message.byteCount >= Self.message2Overhead, let state = waiting.take() else { return nil }
         guard let keys = open(message, state, payload: &payload) else {

@@ -1,4 +1,4 @@
-/// 32 bytes inline, for keys that are no secret: a heap buffer for each would be an allocation for each comparison.
+/// 32 bytes inline, for keys that are not secret: with a heap buffer each, keys would cost an allocation to make or compare.
 struct InlineWords4: Hashable, Sendable {
     private var a: UInt64 = 0
     private var b: UInt64 = 0
@@ -7,8 +7,8 @@ struct InlineWords4: Hashable, Sendable {
 
     init() {}
 
-    /// By eight bytes of it: nobody can choose keys whose first eight are alike for less than it takes to guess as many, and the
-    /// tables that are searched with them for each message hold few.
+    /// Hashes only the first eight bytes. To find keys that agree in them is as hard as to guess eight bytes, and the tables
+    /// that are searched for each message hold few keys.
     func hash(into hasher: inout Hasher) { hasher.combine(a) }
 
     init?(_ bytes: RawSpan) {

@@ -1,10 +1,10 @@
 import CSodium
 
-/// Memory for secrets: locked against swapping, left out of core dumps, between guard pages, wiped when it ends.
+/// Memory for secrets: locked against swapping, excluded from core dumps, between guard pages, erased when it is freed.
 ///
-/// Each one costs four pages and several system calls, so it is for what lives long (a static key) or what is cut up
-/// further (`SecretArena`). Where `sodium_malloc` has nothing left (the kernel bounds the number of mappings), ordinary
-/// memory stands in, locked if that is still possible: a tunnel that goes on is worth more than its guard pages.
+/// Each instance costs four pages and several system calls, so it is for long-lived secrets (a static key) or for memory that
+/// is divided further (`SecretArena`). When `sodium_malloc` fails (the kernel limits the number of mappings), ordinary memory
+/// takes its place, locked if that is still possible: a working tunnel is worth more than guard pages.
 public struct LockedBytes: ~Copyable {
     public let byteCount: Int
     let base: UnsafeMutableRawPointer
@@ -32,9 +32,9 @@ public struct LockedBytes: ~Copyable {
 
     deinit {
         if isGuarded {
-            sodium_free(base)  // wipes
+            sodium_free(base)  // erases it
         } else {
-            _ = sodium_munlock(base, byteCount)  // wipes, even what it could not lock
+            _ = sodium_munlock(base, byteCount)  // erases it, even if it was not locked
             sodium_memzero(base, byteCount)
             base.deallocate()
         }
@@ -52,6 +52,6 @@ public struct LockedBytes: ~Copyable {
     }
 }
 
-/// @unchecked Sendable is safe: there is one owner (~Copyable), and nothing else knows the pointer. Reading borrows the
-/// owner and writing needs it exclusively; the compiler checks that of any value, so no two threads meet: this is safe.
+/// @unchecked Sendable is safe: there is one owner (~Copyable), and no other code has the pointer. Reading borrows the owner
+/// and writing needs exclusive access, which the compiler checks, so two threads never use the memory at once.
 extension LockedBytes: @unchecked Sendable {}

@@ -6,7 +6,7 @@ import CSodium
 public struct Mac128: Sendable {
     public static var byteCount: Int { 16 }
 
-    /// What stands for a mac2 where there is no cookie.
+    /// The value of mac2 when there is no cookie.
     public static var zero: Mac128 { Mac128() }
 
     private var low: UInt64 = 0
@@ -40,7 +40,7 @@ public struct Mac128: Sendable {
         }
     }
 
-    /// Whether `bytes` are these 16 bytes, in a time that doesn't tell how many of them are right.
+    /// Whether `bytes` are these 16 bytes, in constant time.
     public func matches(_ bytes: RawSpan) -> Bool {
         guard bytes.byteCount == Self.byteCount else { return false }
         return bytes.withUnsafeBytes { theirs in
@@ -61,8 +61,8 @@ public struct Mac128: Sendable {
     }
 }
 
-/// Makes and checks mac1 for messages to one receiver. Its key follows from a public key, so it is no secret: mac1 shows
-/// only that a sender knows whom it is talking to, which is what keeps scanners without an answer.
+/// Makes and checks mac1 for messages to one receiver. The key follows from the receiver's public key, so it is not secret:
+/// mac1 only shows that the sender knows that key, and so scanners get no answer.
 public struct MacKey: Sendable {
     private let key: InlineWords4
 

@@ -1,9 +1,9 @@
-/// The 32 bytes that both ends may share beforehand (protocol §2): they keep traffic recorded now closed to whoever
-/// breaks Curve25519 later.
+/// The optional 32 bytes that both ends share beforehand (protocol §2): with them, traffic recorded now stays secret even if
+/// Curve25519 is broken later.
 public final class PresharedKey: Sendable {
     public static let byteCount = 32
 
-    /// Zero bytes: what stands where none is set.
+    /// All zero: the value when no preshared key is set.
     public static let none = PresharedKey(LockedBytes(byteCount: byteCount))
 
     private let key: LockedBytes

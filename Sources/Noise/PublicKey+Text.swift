@@ -1,6 +1,6 @@
 /// Public keys as people and `wg` write them.
 extension PublicKey: CustomStringConvertible {
-    /// Strict: the 44 characters that `wg pubkey` prints, and no other way to write the same bytes.
+    /// Strict: accepts only the 44 characters that `wg pubkey` prints, and no other encoding of the same bytes.
     public init?(base64: String) {
         // A public key is no secret, so it may pass through a string.
         var words = InlineWords4()

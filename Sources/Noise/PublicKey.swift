@@ -4,8 +4,8 @@ public struct PublicKey: Hashable, Sendable {
 
     private var words: InlineWords4
 
-    /// nil unless there are exactly 32 bytes. Any 32 bytes are a public key (RFC 7748 §5); one of low order is found
-    /// when a Diffie-Hellman with it comes out as zero.
+    /// nil unless there are exactly 32 bytes. Any 32 bytes are a public key (RFC 7748 §5); a key of low order is detected
+    /// when a Diffie-Hellman with it gives zero.
     public init?(_ bytes: RawSpan) {
         guard let words = InlineWords4(bytes) else { return nil }
         self.words = words

@@ -1,11 +1,11 @@
 import CSodium
 
-/// Where randomness comes from. `Noise` and `Tunnel` draw none that they were not handed, so that a test fixes every
+/// Where randomness comes from. `Noise` and `Tunnel` use only the source that they are given, so that a test determines every
 /// ephemeral key, index and jitter by a seed.
 public struct RandomSource: RandomNumberGenerator {
     private let source: (inout MutableRawSpan) -> Void
 
-    /// `fill` writes all the bytes that it is given.
+    /// `fill` overwrites all the bytes that it is given.
     public init(_ fill: @escaping (inout MutableRawSpan) -> Void) {
         source = fill
     }
@@ -38,7 +38,7 @@ public struct RandomSource: RandomNumberGenerator {
             var bytes = MutableRawSpan(_unsafeBytes: buffer)
             source(&bytes)
         }
-        // One seed gives one sequence on every machine.
+        // A seed gives the same sequence on every machine.
         return T(littleEndian: value)
     }
 }

@@ -2,15 +2,15 @@
 extension UnsafeRawBufferPointer {
     static var empty: UnsafeRawBufferPointer { UnsafeRawBufferPointer(start: nil, count: 0) }
 
-    /// Where the bytes start. An empty buffer may start nowhere, while C wants an address even for no bytes: it gets one
-    /// that is valid and that nobody reads.
+    /// The address of the first byte. An empty buffer may have none, while C wants an address even for no bytes: it gets a
+    /// valid one that it doesn't read.
     var start: UnsafePointer<UInt8> {
         assumingMemoryBound(to: UInt8.self).baseAddress ?? ("" as StaticString).utf8Start
     }
 }
 
 extension UnsafeMutableRawBufferPointer {
-    /// As above; of an empty buffer nobody writes a byte.
+    /// The same; nothing is written to an empty buffer's address.
     var start: UnsafeMutablePointer<UInt8> {
         assumingMemoryBound(to: UInt8.self).baseAddress
             ?? UnsafeMutablePointer(mutating: ("" as StaticString).utf8Start)

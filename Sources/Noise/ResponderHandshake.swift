@@ -1,7 +1,7 @@
 /// The responder's side of one handshake (Noise §7.5, IK with psk2).
 ///
 /// ```
-///   message 1 ──init──▶ initiator known ──readPayload──▶ authentic ──writeMessage2──▶ ended, secrets wiped
+///   message 1 ──init──▶ initiator known ──readPayload──▶ authentic ──writeMessage2──▶ ended, secrets erased
 ///                es                          ss                        ee, se, psk
 /// ```
 ///
@@ -13,7 +13,7 @@ public struct ResponderHandshake: ~Copyable {
     /// e, encrypted s.
     private static let payloadOffset = PublicKey.byteCount + PublicKey.byteCount + ChaChaPoly.tagByteCount
 
-    /// Whose message this claims to be. Proven only when `readPayload` has returned true.
+    /// The key that message 1 claims to be from. It is proven only when `readPayload` has returned true.
     public let initiator: PublicKey
 
     private let staticKey: StaticKeyPair
@@ -22,7 +22,8 @@ public struct ResponderHandshake: ~Copyable {
     private var known: SymmetricState?
     private var authentic: SymmetricState?
 
-    /// Decrypts the initiator's static key. nil: it doesn't open, is too short, or its ephemeral key is of low order.
+    /// Decrypts the initiator's static key. nil: the message doesn't open, is too short, or its ephemeral key is of low
+    /// order.
     public init?(message1: RawSpan, staticKey: StaticKeyPair, prologue: RawSpan, arena: SecretArena) {
         guard message1.byteCount >= Self.message1Overhead,
             let ephemeral = PublicKey(message1.extracting(first: PublicKey.byteCount)),
@@ -47,9 +48,10 @@ public struct ResponderHandshake: ~Copyable {
         authentic = nil
     }
 
-    /// Opens the payload of the message that `init` was given, and appends it to `payload`. That proves the initiator.
+    /// Opens the payload of the message that `init` was given, and appends it to `payload`. Success authenticates the
+    /// initiator.
     ///
-    /// false: it doesn't open, or `payload` has too little room, and the state is what it was.
+    /// false: it doesn't open, or `payload` has too little room; the state is then as it was.
     public mutating func readPayload(_ message1: RawSpan, into payload: inout OutputRawSpan) -> Bool {
         guard message1.byteCount >= Self.message1Overhead,
             let ss = staticKey.withPrivateBytes({ Curve25519.sharedSecret($0, initiator, in: arena) }),
@@ -66,7 +68,7 @@ public struct ResponderHandshake: ~Copyable {
         return true
     }
 
-    /// Appends `e ‖ encrypted payload`, 48 bytes more than the payload, and ends the handshake: its secrets are wiped.
+    /// Appends `e ‖ encrypted payload`, 48 bytes more than the payload, and ends the handshake: its secrets are erased.
     ///
     /// nil: `readPayload` has not succeeded, a Diffie-Hellman is all zero, or `output` has too little room; `output` is
     /// then as it was.
@@ -86,7 +88,7 @@ public struct ResponderHandshake: ~Copyable {
             let se = ephemeralSecret.withBytes({ Curve25519.sharedSecret($0, initiator, in: arena) })
         else { return nil }
 
-        // e; with a PSK in the pattern it goes into the key as well (§9.2).
+        // e: with a PSK in the pattern it is mixed into the key as well (§9.2).
         ephemeral.withBytes { ephemeral in
             ephemeral.append(to: &output)
             symmetric.mixHash(ephemeral)

@@ -1,6 +1,6 @@
 import CSodium
 
-/// A slot of a `SecretArena`: wiped and given back when it ends.
+/// A slot of a `SecretArena`: erased and given back when the value is destroyed.
 public struct Secret: ~Copyable {
     public let byteCount: Int
     private let region: SecretRegion
@@ -32,10 +32,10 @@ public struct Secret: ~Copyable {
 }
 
 extension Secret {
-    /// For C. Valid for as long as the secret is, which the caller sees to by borrowing it.
+    /// For C calls. The pointer is valid as long as the secret, which the caller ensures by borrowing it.
     var bytes: UnsafeRawBufferPointer { UnsafeRawBufferPointer(start: base, count: byteCount) }
 
-    /// As above.
+    /// The same, for writing.
     var mutableBytes: UnsafeMutableRawBufferPointer {
         mutating get { UnsafeMutableRawBufferPointer(start: base, count: byteCount) }
     }

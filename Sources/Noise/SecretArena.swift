@@ -1,10 +1,10 @@
-/// Where the short secrets of a tunnel live: locked regions, cut into slots of 64 bytes.
+/// Holds the short secrets of a tunnel: locked regions, cut into slots of 64 bytes.
 ///
-/// A connection has a dozen secrets of 32 or 64 bytes, and each handshake brings new ones; a guarded region of its own
-/// for each would be 16 KiB and several system calls. Not `Sendable`: an arena and its secrets belong to one event loop.
+/// A connection has a dozen secrets of 32 or 64 bytes, and each handshake adds some; a guarded region for each would cost 16
+/// KiB and several system calls. Not `Sendable`: an arena and its secrets belong to one event loop.
 public final class SecretArena {
     private var regions: [SecretRegion] = []
-    /// Made when the first handshake needs it: an arena of data keys alone does without.
+    /// Created by the first handshake: an arena that only holds data keys needs none.
     private(set) lazy var workspace = HashWorkspace()
 
     public init() {}
@@ -21,8 +21,8 @@ public final class SecretArena {
         return Secret(byteCount: byteCount, region: region, slot: region.takeFirst())
     }
 
-    /// What a burst of handshakes left empty goes back. One empty region is kept: where the others are just full, a
-    /// handshake would else map and unmap one for each of its secrets.
+    /// Frees regions that a burst of handshakes left empty, except one: otherwise, while the others are just full, a
+    /// handshake would map and unmap a region for each of its secrets.
     private func dropSpareRegions() {
         while regions.suffix(2).count == 2, regions.suffix(2).allSatisfy({ $0.liveSlots == 0 }) { regions.removeLast() }
     }
@@ -30,13 +30,13 @@ public final class SecretArena {
     /// How many regions there are. For tests.
     var regionCount: Int { regions.count }
 
-    /// How many secrets have not ended yet. For tests: nothing leaks.
+    /// How many secrets exist. Tests use it to find leaks.
     public var liveSecrets: Int {
         regions.reduce(0) { $0 + $1.liveSlots }
     }
 }
 
-/// One locked page of slots. A secret keeps its region alive, whatever becomes of the arena.
+/// One locked page of slots. A secret keeps its region alive, even after the arena is gone.
 final class SecretRegion {
     static let slotByteCount = 64
     /// 63 slots and libsodium's canary of 16 bytes fill one page of 4,096.

@@ -35,7 +35,7 @@ public final class StaticKeyPair: Sendable {
             let pair = StaticKeyPair { key in
                 random.fill(&key)
                 key.withUnsafeMutableBytes { key in
-                    // As `wg genkey` leaves it (RFC 7748 §5). libsodium does this on use anyway.
+                    // Clamped as `wg genkey` does (RFC 7748 §5). libsodium does this on use anyway.
                     key[0] &= 248
                     key[31] = (key[31] & 127) | 64
                 }

@@ -1,7 +1,7 @@
 /// `ck`, `h` and `k` of Noise §5.2, for Noise_IKpsk2_25519_ChaChaPoly_BLAKE2b alone.
 ///
-/// The nonce is always 0 here, because each AEAD of this pattern follows a `MixKey`. So that this stays true, a key is
-/// wiped with its first use.
+/// The nonce is always 0 here, because each AEAD operation of this pattern follows a `MixKey`. To ensure this, a key is
+/// erased with its first use.
 struct SymmetricState: ~Copyable {
     private static let protocolName: StaticString = "Noise_IKpsk2_25519_ChaChaPoly_BLAKE2b"
 
@@ -10,7 +10,7 @@ struct SymmetricState: ~Copyable {
     private var hash: Secret
     private var key: Secret?
 
-    /// `Initialize` (§5.3): the name, shorter than HASHLEN, is padded with zeros rather than hashed (§5.2).
+    /// `Initialize` (§5.3): the protocol name, shorter than HASHLEN, is padded with zeros rather than hashed (§5.2).
     init(prologue: RawSpan, arena: SecretArena) {
         self.arena = arena
         chainingKey = arena.allocate(HashWorkspace.hashByteCount)
@@ -33,7 +33,7 @@ struct SymmetricState: ~Copyable {
         key = nil
     }
 
-    /// A second state to work on, so that a message that doesn't open leaves the first as it was.
+    /// A copy to work on, so that a message that doesn't open leaves this state as it was.
     borrowing func fork() -> SymmetricState {
         SymmetricState(chainingKey: chainingKey.copy(in: arena), hash: hash.copy(in: arena), arena: arena)
     }
@@ -82,7 +82,7 @@ struct SymmetricState: ~Copyable {
         mixHash(output.bytes.extracting(start..<output.byteCount))
     }
 
-    /// false: not authentic, or `output` has too little room; `h` is then as it was and `output` too, but the key is gone.
+    /// false: not authentic, or `output` has too little room. `h` and `output` are then as they were, but the key is gone.
     mutating func decryptAndHash(_ ciphertext: RawSpan, into output: inout OutputRawSpan) -> Bool {
         guard let key = key.take() else { preconditionFailure("each AEAD follows a MixKey") }
         let isAuthentic = hash.withBytes { hash in

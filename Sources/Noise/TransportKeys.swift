@@ -1,4 +1,4 @@
-/// What a handshake is for: `Split()` of Noise §5.2, with the directions as seen from here.
+/// The result of a handshake: `Split()` of Noise §5.2, with the directions as this side sees them.
 public struct TransportKeys: ~Copyable {
     public var sending: CipherState
     public var receiving: CipherState
@@ -10,8 +10,8 @@ public struct TransportKeys: ~Copyable {
         self.handshakeHash = handshakeHash
     }
 
-    /// Takes the two apart: another module can't move them out of the struct by itself, and a tuple holds nothing that
-    /// is `~Copyable`.
+    /// Hands over the two keys: another module can't move them out of the struct itself, and a tuple can't hold `~Copyable`
+    /// values.
     public consuming func split<R: ~Copyable, E: Error>(
         _ body: (_ sending: consuming CipherState, _ receiving: consuming CipherState) throws(E) -> R
     ) throws(E) -> R {
