@@ -8,14 +8,14 @@ import Musl
 import Darwin
 #endif
 
-/// All addresses of a name, in the order of RFC 6724: the first may be one that this network doesn't reach.
+/// All addresses of a name, in the order of RFC 6724. The first one may be unreachable from this network.
 enum AddressLookup {
-    /// Blocks for as long as the resolver takes. An IP address is taken as it is.
+    /// Blocks while the resolver works. An IP address needs no lookup.
     static func addresses(of host: String, port: Int) throws -> [SocketAddress] {
         if let address = try? SocketAddress(ipAddress: host, port: port) { return [address] }
         var hints = addrinfo()
         hints.ai_family = AF_UNSPEC
-        // One entry for each address, and not one for each kind of socket.
+        // Asks for one entry for each address, rather than one for each kind of socket.
         #if canImport(Glibc)
         hints.ai_socktype = CInt(SOCK_DGRAM.rawValue)
         #else
@@ -34,12 +34,12 @@ enum AddressLookup {
         return found.isEmpty ? try Self.firstOnly(host, port) : found
     }
 
-    /// SwiftNIO's errors say why there is none.
+    /// The same lookup by SwiftNIO, whose errors say why it failed.
     private static func firstOnly(_ host: String, _ port: Int) throws -> [SocketAddress] {
         [try SocketAddress.makeAddressResolvingHost(host, port: port)]
     }
 
-    /// More than anyone waits for. †
+    /// Trying more addresses would take longer than users wait. †
     private static let atMost = 8
 
     private static func address(_ info: addrinfo) -> SocketAddress? {

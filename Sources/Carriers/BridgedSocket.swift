@@ -10,22 +10,23 @@ import Musl
 import Darwin
 #endif
 
-/// What holds for each socket that is tied to a stream or to another socket, from its first moment.
+/// Options of every socket that is tied to a stream or to another socket, set before it is used.
 ///
-/// - SO_LINGER with no time: whatever closes it, a `kill -9` too, ends it by a reset, so that a cut never passes for an end.
-///   `closeOutputWhenWritten` and `closeProperly` alone take that back.
+/// - SO_LINGER with time 0: whatever closes the socket, even a `kill -9`, sends a reset, so that an aborted connection never
+///   looks like a proper end. Only `closeOutputWhenWritten` and `closeProperly` undo this.
 /// - SO_OOBINLINE: see `UrgentInput`.
-/// - Keepalive: the other program may have gone without a word, and a connection that is silent must stay known to the
-///   kernel that translates it.
+/// - Keepalive: it detects a peer that has vanished, and keeps a silent connection in the connection tracking of a kernel
+///   that translates it.
 public enum BridgedSocket {
-    /// A silent connection is asked after this time, and then so often in such steps before it ends: never after less than two
-    /// and a half minutes of silence. †
+    /// The first probe goes out after `idle` seconds of silence, then one every `interval` seconds. After `count` unanswered
+    /// probes the connection ends: never in less than two and a half minutes. †
     struct KeepAlive: Equatable {
         var idle: CInt = 45
         var interval: CInt = 15
         var count: CInt = 7
 
-        /// - Parameter forgottenAfter: seconds of silence after which the kernel forgets a connection that it translates.
+        /// - Parameter forgottenAfter: seconds of silence after which the kernel's connection tracking forgets a translated
+        ///   connection.
         init(forgottenAfter: Int?) {
             guard let forgottenAfter else { return }
             let ended = self.idle + self.count * self.interval
@@ -34,7 +35,7 @@ public enum BridgedSocket {
         }
     }
 
-    /// For a socket that was dialled, or that listens: what it accepts inherits all of this (Linux, tcp(7) and socket(7)).
+    /// For a socket that was dialled, or that listens: accepted sockets inherit all of this (Linux, tcp(7) and socket(7)).
     public static func prepare(_ channel: any Channel) {
         guard let socket = channel.descriptor else { return }
         var none = linger(l_onoff: 1, l_linger: 0)
@@ -54,7 +55,7 @@ public enum BridgedSocket {
         setsockopt(socket, level, name, &value, socklen_t(MemoryLayout<CInt>.size))
     }
 
-    /// Of the network namespace that the process is in when it first asks.
+    /// Read from the network namespace in which the process first uses it.
     private static let keepAlive: KeepAlive = {
         let folder = "/proc/sys/net/netfilter/nf_conntrack_tcp_timeout_"
         let times = ["established", "close_wait", "fin_wait"].compactMap { name -> Int? in

@@ -1,21 +1,22 @@
 import NIOCore
 import NIOPosix
 
-/// How a stream carrier's socket is set up, on both sides.
+/// The socket options of a stream carrier, on both sides.
 enum CarrierOptions {
-    /// Much is read at once, so that few messages straddle two reads (those are copied).
+    /// Large reads, so that few messages straddle two reads (those are copied).
     static let receiveAllocator = AdaptiveRecvByteBufferAllocator(minimum: 2_048, initial: 65_536, maximum: 262_144)
-    /// Above `high` no more is sealed, below `low` it goes on: enough to keep the line busy, little to wait behind.
+    /// Above `high` no message is sealed, below `low` sealing resumes: enough to keep the link busy, while new messages wait
+    /// behind little.
     static let waterMark = ChannelOptions.Types.WriteBufferWaterMark(low: 64 * 1_024, high: 256 * 1_024)
 
     #if os(Linux)
     typealias SocketOption = (option: ChannelOptions.Types.SocketOption, value: ChannelOptions.Types.SocketOption.Value)
 
     static let socket: [SocketOption] = [
-        // TCP_NOTSENT_LOWAT: the kernel, too, takes no more than this ahead of what it can send.
+        // TCP_NOTSENT_LOWAT: the kernel buffers no more than this beyond what it can send now.
         (ChannelOptions.socket(6, 25), 128 * 1_024),
-        // TCP_KEEPIDLE, TCP_KEEPINTVL (seconds) and TCP_KEEPCNT: a stream that stands by beside datagrams keeps its place in a
-        // NAT, and is known to be dead before it is needed. †
+        // TCP_KEEPIDLE, TCP_KEEPINTVL (seconds) and TCP_KEEPCNT: a standby stream keeps its NAT mapping, and is found dead
+        // before it is needed. †
         (.init(level: .socket, name: .so_keepalive), 1),
         (ChannelOptions.socket(6, 4), 20),
         (ChannelOptions.socket(6, 5), 5),

@@ -10,11 +10,11 @@ import Darwin
 #endif
 
 extension Channel {
-    /// Closes by a TCP reset: SO_LINGER with no time. Whoever is at the other end knows that this wasn't a proper end. What the
-    /// socket has not sent is lost: see `ResetBehindBytes`.
+    /// Closes by a TCP reset (SO_LINGER with time 0), so that the other side sees that this was no proper end. Unsent bytes
+    /// are lost: see `ResetBehindBytes`.
     public func closeWithReset() { self.close(lingering: linger(l_onoff: 1, l_linger: 0)) }
 
-    /// Closes as a program does that has said all: the kernel goes on with what it has not sent.
+    /// Closes properly: the kernel still sends what it holds.
     public func closeProperly() { self.close(lingering: linger(l_onoff: 0, l_linger: 0)) }
 
     private func close(lingering value: linger) {
@@ -22,18 +22,19 @@ extension Channel {
         self.close(promise: nil)
     }
 
-    /// On the channel's loop, as all of these: no other thread can close the descriptor meanwhile. Not by NIO's option, which
-    /// costs a cast to a protocol and a future for each connection.
+    /// On the channel's event loop, as everything here, so that no other thread closes the descriptor meanwhile. NIO's own
+    /// option isn't used, since it costs a cast to a protocol and a future for each connection.
     private func setLinger(_ value: linger) {
         guard let socket = self.descriptor else { return }
         var value = value
         setsockopt(socket, SOL_SOCKET, SO_LINGER, &value, socklen_t(MemoryLayout<linger>.size))
     }
 
-    /// Closes the output behind all that was written. From then on the socket may be closed in any way: its end has been said.
+    /// Closes the output after everything written. After that the socket may be closed in any way, since its FIN has been
+    /// sent.
     ///
-    /// NIO closes the whole socket at once when the input is closed already, and drops what it has not sent: so wait until
-    /// it has.
+    /// If the input is closed already, NIO closes the whole socket at once and drops unsent bytes, so this waits until all
+    /// are sent.
     func closeOutputWhenWritten() -> EventLoopFuture<Void> {
         self.writeAndFlush(ByteBuffer()).flatMap {
             self.setLinger(linger(l_onoff: 0, l_linger: 0))
@@ -41,14 +42,14 @@ extension Channel {
         }
     }
 
-    /// Bytes that were written and that the other side's kernel hasn't acknowledged: those that NIO keeps, and the socket's
-    /// send queue, a FIN included. On the channel's loop.
+    /// Written bytes that the other side's kernel has not acknowledged: those in NIO's buffer, and those in the socket's send
+    /// queue, a FIN included. On the channel's event loop.
     var unacknowledgedBytes: Int {
         let written = (try? self.syncOptions?.getOption(.bufferedWritableBytes)) ?? 0
         guard let socket = self.descriptor else { return written }
         var queued: CInt = 0
         #if os(Linux)
-        // SIOCOUTQ, by its other name.
+        // TIOCOUTQ is SIOCOUTQ by another name.
         let isKnown = ioctl(socket, UInt(TIOCOUTQ), &queued) == 0
         #else
         var size = socklen_t(MemoryLayout<CInt>.size)

@@ -1,10 +1,10 @@
 import NIOCore
 
 extension Channel {
-    /// The socket's descriptor, for calls that NIO doesn't have; nil: closed, or none.
+    /// The socket's descriptor, for calls that NIO doesn't have; nil: it is closed, or there is none.
     ///
-    /// Not by NIO's `withUnsafeTransportIfAvailable`: it casts to a protocol with its type argument, which the runtime looks up
-    /// anew each time, and connections that come and go would notice that.
+    /// NIO's `withUnsafeTransportIfAvailable` isn't used: it casts to a protocol with its type argument, which the runtime
+    /// looks up each time, and that would slow down short connections.
     var descriptor: CInt? {
         guard let core = self._channelCore as? any NIOTransportAccessibleChannelCore else { return nil }
         return Self.descriptor(of: core)

@@ -1,11 +1,11 @@
 public import NIOCore
 
-/// Ties two sockets together without a tunnel: the way to the original service.
+/// Ties two sockets together without a tunnel: it passes connections to the original service.
 ///
-/// Two of these, one in each pipeline. Like `StreamBridge`: half-close, reset and back-pressure pass through, and the
-/// channels need `autoRead` off and `allowRemoteHalfClosure` on.
+/// There is one relay in each socket's pipeline. As with `StreamBridge`, half-close, reset and back-pressure pass through,
+/// and the channels need `autoRead` off and `allowRemoteHalfClosure` on.
 ///
-/// The client's half is in its pipeline before the other socket exists: NIO reads on its own when a socket's end comes,
+/// The client's relay is added before the other socket exists: NIO reads by itself when the end of a socket's input comes,
 /// and what it reads then must not be lost.
 public final class ChannelRelay: ChannelInboundHandler, RemovableChannelHandler {
     public typealias InboundIn = ByteBuffer
@@ -13,31 +13,31 @@ public final class ChannelRelay: ChannelInboundHandler, RemovableChannelHandler 
     private let channel: any Channel
     private let memory: RelayMemory
     private let input: UrgentInput
-    /// Once there was an urgent byte for this socket.
+    /// Created with the first urgent byte for this socket.
     private var urgentOutput: UrgentOutput?
     private var partner: ChannelRelay?
-    /// What was read here and isn't out at the other socket, with the buffers that it is in.
+    /// Capacity of the buffers read here that are not fully written to the other socket.
     private var unsent = 0
-    /// Reads on once all of that is out.
+    /// Reading resumes once all of them are written.
     private var isHeld = false
     private var readsLittle = false
     private var early: [ByteBuffer]
     private var inputIsClosed: Bool
     private var outputIsClosing = false
-    /// All that was written, and the end behind it, is out.
+    /// Everything written is sent, and the FIN behind it.
     private var outputIsClosed = false
     private var isOver = false
     private var wasJoined = false
-    /// The other socket isn't there yet, and takes a descriptor already.
+    /// The other socket is not connected yet, but already uses a descriptor.
     private var isDialling: Bool
     private var onDone: (() -> Void)?
 
     /// - Parameters:
-    ///   - firstBytes: what was read of the client before.
-    ///   - inputIsClosed: whether its end was seen as well.
-    ///   - memory: of all relays of this event loop.
-    ///   - input: what was made for the client when the first of it was read; nil: nothing was yet.
-    ///   - onDone: both sockets are closed, and `join` or `refuse` was called.
+    ///   - firstBytes: what was read from the client before.
+    ///   - inputIsClosed: whether the client's FIN was seen as well.
+    ///   - memory: shared by all relays of this event loop.
+    ///   - input: the one created when the client was first read; nil: nothing was read yet.
+    ///   - onDone: called when both sockets are closed, and `join` or `refuse` was called.
     public init(
         client: any Channel,
         memory: RelayMemory,
@@ -65,7 +65,7 @@ public final class ChannelRelay: ChannelInboundHandler, RemovableChannelHandler 
         self.isDialling = false
     }
 
-    /// The other socket is there.
+    /// The other socket is connected.
     public func join(_ server: any Channel) {
         let back = ChannelRelay(server: server, memory: self.memory)
         let isUseful = !self.isOver || !self.early.isEmpty
@@ -85,7 +85,8 @@ public final class ChannelRelay: ChannelInboundHandler, RemovableChannelHandler 
         if !server.isActive { back.end() }
     }
 
-    /// The client was reset before there was another socket: what it had said, and its end, and the reset behind them.
+    /// The client was reset before the other socket existed: passes on what it sent, its FIN if there was one, and then the
+    /// reset.
     private func giveLastWords(to back: ChannelRelay) {
         self.writeEarly(to: back)
         if self.inputIsClosed { back.closeOutput() } else { back.channel.flush() }
@@ -104,12 +105,12 @@ public final class ChannelRelay: ChannelInboundHandler, RemovableChannelHandler 
         self.input.forgetMarks()
     }
 
-    /// There will be no other socket: the client gets what it would have got there.
+    /// There will be no other socket: the client's connection is reset, as the original service's host would do.
     public func refuse() {
         self.isDialling = false
         self.forgetEarly()
         self.end()
-        // Where the client was gone before.
+        // `end` does nothing if the client is gone already.
         self.done()
     }
 
@@ -152,7 +153,7 @@ public final class ChannelRelay: ChannelInboundHandler, RemovableChannelHandler 
         self.memory.used -= size
     }
 
-    /// - Parameter offset: how many bytes were read before them.
+    /// - Parameter offset: how many bytes were read before these.
     private func write(_ bytes: ByteBuffer, at offset: UInt64, to partner: ChannelRelay) {
         let size = bytes.storageCapacity
         var rest = bytes
@@ -160,7 +161,7 @@ public final class ChannelRelay: ChannelInboundHandler, RemovableChannelHandler 
             self.input.forEachPiece(of: bytes, at: offset) { partner.write($0) }
             rest.clear()
         }
-        // Also where the socket is closed before.
+        // Completes even if the socket is closed first.
         partner.writeAndKnow(rest).assumeIsolated().whenComplete { _ in
             self.release(size)
             guard self.isHeld, self.unsent == 0 else { return }
@@ -169,7 +170,7 @@ public final class ChannelRelay: ChannelInboundHandler, RemovableChannelHandler 
         }
     }
 
-    /// To this socket.
+    /// Writes to this socket.
     private func write(_ piece: UrgentInput.Piece) {
         switch piece {
         case .bytes(let bytes): self.write(bytes, promise: nil)
@@ -185,7 +186,7 @@ public final class ChannelRelay: ChannelInboundHandler, RemovableChannelHandler 
         }
     }
 
-    /// Written behind what was written before, once it is flushed.
+    /// Completes when the bytes, and all written before them, are sent.
     private func writeAndKnow(_ bytes: ByteBuffer) -> EventLoopFuture<Void> {
         let promise = self.channel.eventLoop.makePromise(of: Void.self)
         self.write(bytes, promise: promise)
@@ -199,7 +200,7 @@ public final class ChannelRelay: ChannelInboundHandler, RemovableChannelHandler 
 
     private var isSendingUrgent: Bool { self.urgentOutput?.isBusy ?? false }
 
-    /// As long as the other socket takes it; where all of them together have much to keep, little by little.
+    /// Reads on while the other socket is writable; if all relays together hold much, in small pieces.
     private func readOn() {
         guard let partner = self.partner, !self.inputIsClosed, partner.channel.isWritable, !partner.isSendingUrgent
         else { return }
@@ -226,7 +227,7 @@ public final class ChannelRelay: ChannelInboundHandler, RemovableChannelHandler 
         self.endIfDone()
     }
 
-    /// Behind everything written: NIO closes the output once all of it is out.
+    /// Closes the output after everything written.
     private func closeOutput() {
         guard !self.outputIsClosing else { return }
         self.outputIsClosing = true
@@ -244,8 +245,8 @@ public final class ChannelRelay: ChannelInboundHandler, RemovableChannelHandler 
     public func errorCaught(context: ChannelHandlerContext, error: any Error) { self.end() }
 
     public func channelInactive(context: ChannelHandlerContext) {
-        // NIO tells the second of two ends by this alone: the input's when the output was closed before, or the
-        // output's when the input was. What broke, `errorCaught` has told before.
+        // NIO reports the second of two ends only by this call: the end of the input if the output was closed before, or the
+        // end of the output if the input was. Errors were reported to `errorCaught` before.
         if self.outputIsClosed, !self.inputIsClosed {
             self.inputIsClosed = true
             self.partner?.closeOutput()
@@ -254,13 +255,13 @@ public final class ChannelRelay: ChannelInboundHandler, RemovableChannelHandler 
         self.end()
     }
 
-    /// Both directions of this socket have ended as they should. The other one closes when its own have.
+    /// If both directions of this socket have ended properly, closes it. The other socket closes when its own have.
     private func endIfDone() {
         if self.inputIsClosed, self.outputIsClosed { self.end() }
     }
 
-    /// Ends this socket, and, where it hadn't ended properly, the other one too: both by a reset, the other one's behind what was
-    /// said before. What the client said before there was another socket waits for that.
+    /// Ends this socket. If it had not ended properly, it is reset, and so is the other one, behind the bytes written before.
+    /// What the client sent before there was another socket is kept for that one.
     private func end() {
         guard !self.isOver else { return }
         self.isOver = true
@@ -274,7 +275,7 @@ public final class ChannelRelay: ChannelInboundHandler, RemovableChannelHandler 
         self.done()
     }
 
-    /// The other socket is the last of the two: its end is told.
+    /// The other socket outlives this one: its end will call `onDone`.
     private func leave(to partner: ChannelRelay) {
         guard let onDone = self.onDone else { return }
         self.onDone = nil
@@ -296,12 +297,13 @@ public final class ChannelRelay: ChannelInboundHandler, RemovableChannelHandler 
     }
 }
 
-/// What all relays of an event loop keep for sockets that take nothing: many slow readers fill no memory.
+/// Counts the memory that all relays of an event loop hold for sockets that don't read, and bounds it, however many of them
+/// there are.
 public final class RelayMemory {
     fileprivate var used = 0
     fileprivate var hasRoom: Bool { self.used < Self.atMost }
 
-    /// † Beyond it each keeps one small piece.
+    /// † Beyond this, each relay holds one small piece.
     private static let atMost = 32 * 1_024 * 1_024
     fileprivate static let small = FixedSizeRecvByteBufferAllocator(capacity: 8 * 1_024)
 

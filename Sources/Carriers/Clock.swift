@@ -8,10 +8,10 @@ import Musl
 import Darwin
 #endif
 
-/// The clocks that the tunnel is handed: it reads none itself.
+/// The clocks for the tunnel core, which reads none itself.
 enum Clock {
-    /// Runs while the machine sleeps, so that a key ages through a night in a closed laptop. NIO's own deadlines don't
-    /// (they use CLOCK_MONOTONIC): never compare the two.
+    /// Runs while the machine sleeps, so that a night in a closed laptop counts towards a key's age. NIO's own deadlines
+    /// don't (they use CLOCK_MONOTONIC): never compare the two.
     static func now() -> Instant {
         var time = timespec()
         #if os(Linux)
@@ -23,7 +23,7 @@ enum Clock {
         return Instant(nanoseconds: Int64(time.tv_sec) &* 1_000_000_000 &+ Int64(time.tv_nsec))
     }
 
-    /// Stands still while the machine sleeps.
+    /// CLOCK_MONOTONIC on Linux: stands still while the machine sleeps.
     static func monotonic() -> Instant {
         var time = timespec()
         #if os(Linux)

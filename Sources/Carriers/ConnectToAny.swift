@@ -8,13 +8,13 @@ import Glibc
 import Musl
 #endif
 
-/// Where something may be reached: addresses that are tried in turn.
+/// The addresses of a server, which are tried in turn.
 public struct DialTarget: Sendable {
     public let addresses: [SocketAddress]
 
     public init(addresses: [SocketAddress]) { self.addresses = addresses }
 
-    /// Looks a name up, which takes its time: at the start, not for each connection. An IP address is taken as it is.
+    /// Looks a name up, which may block: do it at the start, not for each connection. An IP address needs no lookup.
     public init(host: String, port: Int) throws {
         if let address = try? SocketAddress(ipAddress: host, port: port) {
             self.addresses = [address]
@@ -23,14 +23,14 @@ public struct DialTarget: Sendable {
         }
     }
 
-    /// This machine: servers that are told "localhost" listen on 127.0.0.1, on ::1, or on both.
+    /// This machine: a server told to listen on "localhost" listens on 127.0.0.1, on ::1, or on both.
     public init(loopbackPort port: Int) {
         self.addresses = ["127.0.0.1", "::1"].compactMap { try? SocketAddress(ipAddress: $0, port: port) }
     }
 
     /// Connects a socket for `StreamBridge` or `ChannelRelay`, which the caller adds at once.
     ///
-    /// - Parameter mark: the socket's SO_MARK, for a firewall's rules; where there is such a thing.
+    /// - Parameter mark: the socket's SO_MARK, for firewall rules; Linux only.
     public func connect(
         on eventLoop: any EventLoop,
         timeout: TimeAmount,

@@ -1,15 +1,15 @@
 public import Noise
 public import Tunnel
 
-/// A way to one connection of a tunnel, for what ties sockets to its streams.
+/// Access to one connection of a tunnel, for handlers that tie sockets to its streams.
 public protocol ConnectionAccess: AnyObject {
-    /// nil: there is no connection (any more).
+    /// nil: there is no connection, or no longer.
     func withConnection<Result>(_ body: (inout Connection) -> Result) -> Result?
 }
 
 extension TunnelClient: ConnectionAccess {}
 
-/// One key's connection at the sidecar.
+/// The connection of one key at the sidecar.
 public final class ServerConnection: ConnectionAccess {
     public let key: PublicKey
     private unowned let server: TunnelServer
@@ -24,7 +24,7 @@ public final class ServerConnection: ConnectionAccess {
     }
 }
 
-/// Who is told what happens to a stream. One for each stream; it may be replaced as the stream's life goes on.
+/// Receives the events of one stream. Each stream has one owner, which may be replaced during the stream's life.
 public protocol StreamOwner: AnyObject {
     func streamIsReadable()
     func streamIsWritable()

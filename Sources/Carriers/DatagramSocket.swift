@@ -8,14 +8,14 @@ import Glibc
 import Musl
 #endif
 
-/// A UDP socket towards one server, for one client's flow: what is sent leaves from one port, and what comes back is handed on.
+/// A UDP socket to one server, for one client's flow: everything is sent from one port, and replies are handed on.
 ///
-/// Where the target has several addresses, the next is tried when nothing listens at one (an ICMP error says so), with what was
-/// sent there last. Call it on its event loop; it calls back there, never from within a call.
+/// If the target has several addresses and nothing listens at one (an ICMP error says so), the next is tried, and the latest
+/// payloads are sent again there. Call it on its event loop; it calls back there, never from within a call.
 public final class DatagramSocket {
     public enum Event {
         case payload(ByteBuffer)
-        /// Nothing listens at any of the addresses, or the way there is gone. The socket is closed.
+        /// Nothing listens at any of the addresses, or none can be reached. The socket is closed.
         case failed(any Error)
     }
 
@@ -26,10 +26,10 @@ public final class DatagramSocket {
     private var index = 0
     private var channel: (any Channel)?
     private var hasAnswered = false
-    /// Sent to the present address without an answer yet, or waiting for the socket: the youngest.
+    /// The latest payloads that were sent to this address without an answer, or that wait for the socket.
     private var recent = RecentPayloads()
 
-    /// - Parameter mark: the socket's SO_MARK, for a firewall's rules; where there is such a thing.
+    /// - Parameter mark: the socket's SO_MARK, for firewall rules; Linux only.
     public init(
         _ target: DialTarget,
         mark: UInt32? = nil,
@@ -43,7 +43,7 @@ public final class DatagramSocket {
         self.connect()
     }
 
-    /// Sends, or drops where the socket takes no more: no datagram waits for long.
+    /// Sends the payload, or drops it if the socket isn't writable: a datagram never waits for long.
     public func send(_ payload: ByteBuffer) {
         guard self.onEvent != nil else { return }
         if !self.hasAnswered { self.recent.append(payload, at: .now()) }
@@ -104,7 +104,7 @@ public final class DatagramSocket {
         guard channel.isWritable else { return }
         let promise = channel.eventLoop.makePromise(of: Void.self)
         promise.futureResult.assumeIsolated().whenFailure { [weak self] error in
-            // One that is too large for the path is lost as any other may be.
+            // A datagram too large for the path is lost, as any may be.
             guard Failure.isRefusal(error) else { return }
             self?.socketFailed(channel, error)
         }
@@ -142,19 +142,19 @@ public final class DatagramSocket {
     }
 }
 
-/// The last payloads of a flow that nobody has answered: few, and not for long.
+/// The last payloads of a flow that were not answered: few, and for a short time.
 public struct RecentPayloads {
     private var payloads: [(payload: ByteBuffer, at: NIODeadline)] = []
     private var byteCount = 0
 
     private static let countAtMost = 4  // †
     private static let bytesAtMost = 8 * 1_024  // †
-    /// Who has had no answer for so long sends again itself. †
+    /// A client that gets no answer for this long sends again itself. †
     private static let lifetime = TimeAmount.seconds(2)
 
     public init() {}
 
-    /// One that is too large for it alone isn't kept.
+    /// A payload larger than the bound isn't kept.
     public mutating func append(_ payload: ByteBuffer, at now: NIODeadline) {
         guard payload.readableBytes <= Self.bytesAtMost else { return }
         self.payloads.append((payload, now))

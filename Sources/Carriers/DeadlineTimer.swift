@@ -1,10 +1,10 @@
 import NIOCore
 import Tunnel
 
-/// One timer that is set to the next deadline, whatever it is by then.
+/// One timer for the next deadline, which may move while the timer runs.
 ///
-/// Deadlines mostly move later (each message pushes the next PING out): such a move costs nothing here, the timer goes
-/// off early once and is set again.
+/// Deadlines mostly move later (each message postpones the next PING). That costs nothing here: the timer fires early once,
+/// and is then set again.
 final class DeadlineTimer {
     private let eventLoop: any EventLoop
     private var armedFor: Instant?

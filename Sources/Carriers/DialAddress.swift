@@ -1,14 +1,14 @@
 import HostSupport
 
 extension TunnelClient {
-    /// A way to a sidecar.
+    /// An address at which a sidecar can be dialled.
     public enum Address: Hashable, Sendable {
         case tcp(host: String, port: Int)
         case udp(host: String, port: Int)
-        /// A program and its arguments, whose standard input and output lead there. No shell reads them.
+        /// A program with its arguments, whose standard input and output lead to the sidecar. No shell is involved.
         case command([String])
 
-        /// As status and ready lines name the carrier.
+        /// The carrier's name in status and ready lines.
         public var carrier: String {
             switch self {
             case .tcp: "tcp"
@@ -20,7 +20,7 @@ extension TunnelClient {
 }
 
 extension TunnelClient.Address: CustomStringConvertible {
-    /// `127.0.0.1:51820`, `docker exec -i api kl-sidecar dial`: for people, with nothing in it that a terminal obeys.
+    /// `127.0.0.1:51820`, `docker exec -i api kl-sidecar dial`: for display, without control characters.
     public var description: String {
         switch self {
         case .tcp(let host, let port), .udp(let host, let port):
@@ -29,7 +29,7 @@ extension TunnelClient.Address: CustomStringConvertible {
         }
     }
 
-    /// The same, with a long command cut at a blank.
+    /// The same, with a long command shortened at a blank.
     public var abbreviated: String {
         guard case .command = self else { return self.description }
         return Self.abbreviated(command: self.description)
@@ -45,7 +45,7 @@ extension TunnelClient.Address: CustomStringConvertible {
         return text + " …"
     }
 
-    /// As long as an address of TCP may be, and some.
+    /// A bit longer than a TCP address can be.
     private static let commandAtMost = 48
 
     private static func quoted(_ word: String) -> String {
@@ -55,7 +55,7 @@ extension TunnelClient.Address: CustomStringConvertible {
 }
 
 extension TunnelClient {
-    /// How the reason ends where datagrams go out and none comes back: many things may be the cause.
+    /// The end of the failure's reason when datagrams are sent and none comes back, which can have many causes.
     public static let silenceOverDatagrams = "gives no answer over UDP"
 }
 

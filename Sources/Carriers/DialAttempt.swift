@@ -4,16 +4,16 @@ import NIOCore
 struct DialAttempt {
     enum Failure {
         case unreachable
-        /// It took the connection and closed it again, as a sidecar does that doesn't know who dials.
+        /// The address accepted the connection and closed it again, as a sidecar does that doesn't accept the key.
         case silent
     }
 
     private var rest: ArraySlice<TunnelClient.Address>
     private var reasons: [String] = []
-    /// Nothing has failed in a way that says anything.
+    /// All failures so far were `.silent`, which says little.
     private(set) var isSilent = true
 
-    /// An address that others stand behind has so long to connect, and so long to answer. †
+    /// Timeouts to connect, and to get an answer, for an address that isn't the last one. †
     static let timeout = TimeAmount.seconds(1)
     static let answerTimeout = TimeAmount.seconds(2)
     /// A command may have to connect to a cluster first.
@@ -24,7 +24,7 @@ struct DialAttempt {
 
     mutating func next() -> TunnelClient.Address? { self.rest.popFirst() }
 
-    /// No address stands behind the one whose turn it is.
+    /// No address is left after the current one.
     var isLast: Bool { self.rest.isEmpty }
 
     mutating func failed(_ kind: Failure, _ reason: String) {

@@ -1,16 +1,16 @@
 import NIOCore
 import Tunnel
 
-/// In which order a sidecar's addresses are tried.
+/// The order in which a sidecar's addresses are tried.
 ///
-/// As they were given, but for those that failed a moment ago: they stand behind the others. So what worked last is tried
-/// first for a while, and what is preferred gets its chance again.
+/// It is the given order, except that addresses that failed recently come last. So the address that worked is tried first for
+/// a while, and the preferred one gets another chance later.
 struct DialOrder {
     /// In order of preference.
     let addresses: [TunnelClient.Address]
     private var failedAt: [TunnelClient.Address: Instant] = [:]
 
-    /// How long an address that failed stands behind. †
+    /// How long an address comes last after a failure. †
     static let setBack = TimeAmount.seconds(30)
 
     init(_ addresses: [TunnelClient.Address]) { self.addresses = addresses }

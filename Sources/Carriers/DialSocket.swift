@@ -10,14 +10,15 @@ import Musl
 import Darwin
 #endif
 
-/// How a program beside the sidecar finds it: an abstract Unix socket whose name holds the address of the tunnel's listener.
+/// Lets a program in the sidecar's network namespace find the sidecar: an abstract Unix socket whose name holds the address
+/// of the tunnel's listener.
 ///
-/// Of the sidecars that share a network namespace no two listen at the same address, so neither do two have the same name.
-/// The name alone is no proof: both ends look at whose the other is, and the tunnel authenticates as everywhere.
+/// Two sidecars in one network namespace never listen at the same address, so these names differ. The name proves nothing:
+/// both ends check the other's user, and the tunnel authenticates as everywhere.
 public enum DialSocket {
     private static let prefix = "kl-sidecar/"
 
-    /// Listens beside a tunnel's listener. A socket stays in the network namespace in which it was opened.
+    /// Opens the socket that belongs to a tunnel's listener. It stays in the network namespace in which it was opened.
     ///
     /// - Parameter tunnel: HOST:PORT.
     public static func listen(for tunnel: String) throws(HostError) -> CInt {
@@ -27,13 +28,13 @@ public enum DialSocket {
     public enum Found: Equatable, Sendable {
         case connected(CInt)
         case none
-        /// Those that run here are other users'.
+        /// All sidecars that run here belong to other users.
         case othersOnly
-        /// Where the tunnels of several listen.
+        /// Several sidecars run here: where their tunnels listen.
         case several([String])
     }
 
-    /// Connects to the only sidecar here of this user's; root's programs may connect to everyone's.
+    /// Connects to this user's only sidecar here; root may connect to any user's.
     public static func connect() throws(HostError) -> Found {
         let own = geteuid()
         var connections: [(tunnel: String, descriptor: CInt)] = []
@@ -55,7 +56,7 @@ public enum DialSocket {
         return .connected(only.descriptor)
     }
 
-    /// Whoever connected isn't this user's program.
+    /// The program that connected belongs to another user.
     struct Stranger: Error {}
 
     static func mayDial(_ channel: any Channel) -> EventLoopFuture<Bool> {

@@ -9,7 +9,7 @@ import Musl
 import Darwin
 #endif
 
-/// A socket's error in a person's words.
+/// Describes a socket's error for people.
 public enum Failure {
     public static func describe(_ error: any Error) -> String {
         switch error {

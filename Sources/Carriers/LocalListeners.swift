@@ -9,23 +9,23 @@ import Glibc
 import Musl
 #endif
 
-/// Whether something listens for TCP at an address of this machine's loopback, by the kernel's list of sockets (sock_diag(7)),
-/// which anybody may read: the server doesn't notice, as it would notice a connection.
+/// Finds out whether a server listens for TCP at an address of this machine's loopback, from the kernel's list of sockets
+/// (sock_diag(7)), which needs no rights. Unlike with a connection, the server doesn't notice.
 public struct LocalListeners: ~Copyable {
     private let descriptor: CInt
 
     private static let listens: UInt32 = 1 << 10  // TCP_LISTEN, tcp_states.h
-    /// What the kernel fills at once (NLMSG_GOODSIZE is at most 8 KiB, and a dump's piece 32 KiB).
+    /// What the kernel writes at a time (NLMSG_GOODSIZE is at most 8 KiB, and a piece of a dump 32 KiB).
     private static let pieceSize = 32 * 1_024
 
     public init() { self.descriptor = kl_netlink_open(NETLINK_SOCK_DIAG) }
 
     deinit { if self.descriptor >= 0 { close(self.descriptor) } }
 
-    /// nil: it isn't known, since the address isn't the loopback's, or this kernel doesn't tell.
+    /// nil: unknown, since the address isn't the loopback's, or this kernel doesn't support the query.
     public func has(_ address: SocketAddress) -> Bool? {
         guard self.descriptor >= 0, let place = Place(address), place.isLoopback else { return nil }
-        // A socket of IPv6 may listen for both.
+        // An IPv6 socket may listen for both families.
         for family in place.isIPv4 ? [AF_INET, AF_INET6] : [AF_INET6] {
             guard self.ask(family, place.port), let isThere = self.answer(place) else { return nil }
             if isThere { return true }
@@ -33,7 +33,7 @@ public struct LocalListeners: ~Copyable {
         return false
     }
 
-    /// For all listening sockets with this port.
+    /// Asks for all listening sockets with this port.
     private func ask(_ family: CInt, _ port: UInt16) -> Bool {
         var header = nlmsghdr()
         header.nlmsg_len = UInt32(MemoryLayout<nlmsghdr>.size + MemoryLayout<inet_diag_req_v2>.size)
@@ -51,7 +51,7 @@ public struct LocalListeners: ~Copyable {
         return bytes.withUnsafeBytes { send(self.descriptor, $0.baseAddress, $0.count, 0) } == bytes.count
     }
 
-    /// nil: there is none.
+    /// nil: the kernel gave no valid answer.
     private func answer(_ place: Place) -> Bool? {
         var buffer = [UInt8](repeating: 0, count: Self.pieceSize)
         var isThere = false
@@ -87,7 +87,7 @@ public struct LocalListeners: ~Copyable {
             guard length >= headerSize, length <= rest.count else { return .failed }
             let content = UnsafeRawBufferPointer(rebasing: rest[headerSize..<length])
             switch CInt(header.nlmsg_type) {
-            // A dump that failed ends with its error's number in place of 0.
+            // A dump that failed ends with a negative error number instead of 0.
             case NLMSG_DONE: return content.count >= 4 && content.loadUnaligned(as: CInt.self) < 0 ? .failed : .done
             case NLMSG_ERROR: return .failed
             case CInt(SOCK_DIAG_BY_FAMILY): body(content)
@@ -99,7 +99,7 @@ public struct LocalListeners: ~Copyable {
     }
 }
 
-/// An address to which something may connect.
+/// A TCP address to connect to.
 private struct Place {
     /// 4 bytes or 16.
     var address: [UInt8]
@@ -126,12 +126,12 @@ private struct Place {
         return self.address.last == 1 && self.address.dropLast().allSatisfy { $0 == 0 }
     }
 
-    /// By a listening socket, of which this is an `inet_diag_msg` and its attributes.
+    /// Whether this listening socket, given as an `inet_diag_msg` and its attributes, takes connections to this address.
     func isTaken(by bytes: UnsafeRawBufferPointer) -> Bool {
         let size = MemoryLayout<inet_diag_msg>.size
         guard bytes.count >= size else { return false }
         let socket = bytes.loadUnaligned(as: inet_diag_msg.self)
-        // One that is bound to a device hears what comes by that: the loopback is always the first.
+        // A socket bound to a device only gets what comes in there: the loopback always has index 1.
         guard UInt16(bigEndian: socket.id.idiag_sport) == self.port, [0, 1].contains(socket.id.idiag_if) else {
             return false
         }
@@ -163,7 +163,7 @@ private struct Place {
     }
 }
 #else
-/// Only Linux tells.
+/// Only Linux has this query.
 public struct LocalListeners: ~Copyable {
     public init() {}
     public func has(_ address: SocketAddress) -> Bool? { nil }

@@ -9,7 +9,7 @@ import Glibc
 import Musl
 #endif
 
-/// Tells when this machine has other addresses than before, or has slept: what was sent the old way may lead nowhere.
+/// Reports when this machine's addresses have changed, or it has slept: existing carriers may no longer work.
 final class NetworkWatch {
     private let eventLoop: any EventLoop
     private let onChange: () -> Void
@@ -20,7 +20,7 @@ final class NetworkWatch {
     private var sleep = SleepWatch(boot: Clock.now(), monotonic: Clock.monotonic())
     private var isStopped = false
 
-    /// A change comes as several messages. †
+    /// One change comes as several messages. †
     private static let settling = TimeAmount.milliseconds(100)
     private static let every = TimeAmount.seconds(1)
 
@@ -36,7 +36,7 @@ final class NetworkWatch {
 
     private func watchAddresses() {
         let descriptor = kl_watch_addresses()
-        // Without netlink a change is noticed by what gets no answer any more.
+        // Without netlink, a change shows only as missing answers.
         guard descriptor >= 0 else { return }
         let bound = NIOLoopBound(self, eventLoop: self.eventLoop)
         NIOPipeBootstrap(group: self.eventLoop)
@@ -72,8 +72,8 @@ final class NetworkWatch {
         }
     }
 
-    /// SwiftNIO closes a channel whose socket reports an error, and a netlink socket that was not read in time does: then
-    /// there was much to read, and another takes its place.
+    /// SwiftNIO closes a channel whose socket reports an error, as a netlink socket does that overflowed. Then there were
+    /// many changes, and a new socket is opened.
     fileprivate func channelClosed() {
         self.channel = nil
         guard !self.isStopped else { return }
@@ -89,14 +89,15 @@ final class NetworkWatch {
             guard let self else { return }
             self.look = nil
             let now = Self.addressesInUse()
-            // With none left there is nothing to be done until one comes.
+            // Without any address, nothing can be done until one comes.
             guard now != self.addresses else { return }
             self.addresses = now
             if !now.isEmpty { self.onChange() }
         }
     }
 
-    /// The addresses of interfaces that are up, but for the loopback's and those of a link alone.
+    /// The addresses of interfaces that are up, except loopback and link-local ones, and the source addresses of the default
+    /// routes.
     private static func addressesInUse() -> Set<String> {
         var addresses: Set<String> = []
         for device in (try? System.enumerateDevices()) ?? [] {
@@ -104,15 +105,15 @@ final class NetworkWatch {
             if text.hasPrefix("127.") || text == "::1" || text.hasPrefix("fe80:") { continue }
             addresses.insert("\(device.name) \(text)")
         }
-        // A route may come a while after its address: until then nothing gets out.
+        // A route may come a while after its address, and until then nothing can be sent.
         for anywhere in ["192.0.2.1", "2001:db8::1"] {
             if let source = Self.source(towards: anywhere) { addresses.insert("towards \(anywhere): \(source)") }
         }
         return addresses
     }
 
-    /// The address that the system would send from; nil: it knows no way. Nothing is sent. The places are those that documents
-    /// use (RFC 5737, RFC 3849): what leads there is the default route.
+    /// The source address that the kernel would use; nil: it has no route. Nothing is sent. The destinations are reserved for
+    /// documentation (RFC 5737, RFC 3849), so the route to them is the default route.
     private static func source(towards place: String) -> String? {
         guard let there = try? SocketAddress(ipAddress: place, port: 9) else { return nil }
         let descriptor = socket(there.protocol == .inet6 ? AF_INET6 : AF_INET, datagramSocketType, 0)
@@ -125,7 +126,7 @@ final class NetworkWatch {
             $0.withMemoryRebound(to: sockaddr.self, capacity: 1) { getsockname(descriptor, $0, &size) }
         }
         guard result == 0 else { return nil }
-        // The port is another each time.
+        // Only the address, since the port differs each time.
         return withUnsafeBytes(of: &storage) { bytes in
             let family = there.protocol == .inet6 ? 8..<24 : 4..<8
             return bytes[family].map { String($0, radix: 16) }.joined(separator: ".")
@@ -148,21 +149,21 @@ final class NetworkWatch {
 
         init(watch: NetworkWatch) { self.watch = watch }
 
-        /// What the messages say doesn't matter: the addresses are looked at.
+        /// The content of the messages doesn't matter, since the addresses are compared.
         func channelRead(context: ChannelHandlerContext, data: NIOAny) { self.watch?.somethingChanged() }
 
-        /// More messages than the socket holds, for one: the channel closes.
+        /// An error closes the channel, for one when the socket overflowed.
         func errorCaught(context: ChannelHandlerContext, error: any Error) {}
 
         func channelInactive(context: ChannelHandlerContext) { self.watch?.channelClosed() }
     }
 }
 
-/// Finds out that a machine has slept: its boot clock goes on, its monotonic clock doesn't.
+/// Detects that the machine has slept: CLOCK_BOOTTIME runs on meanwhile, CLOCK_MONOTONIC doesn't.
 struct SleepWatch {
     private var difference: TimeAmount
 
-    /// Shorter naps cost nothing that wouldn't heal by itself. †
+    /// Shorter sleeps do no lasting harm. †
     static let atLeast = TimeAmount.seconds(2)
 
     init(boot: Instant, monotonic: Instant) { self.difference = boot - monotonic }

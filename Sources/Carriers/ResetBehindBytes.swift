@@ -1,15 +1,15 @@
 import NIOCore
 
-/// Resets a socket behind what was received before the reset, as TCP itself does: a reset at once would take with it what NIO
+/// Resets a socket after the bytes received before the reset, as TCP itself does: an immediate reset would discard what NIO
 /// and the kernel still hold for the other side.
 ///
-/// It waits as long as bytes move, and gives up where none has for ten seconds.
+/// It waits while bytes are being acknowledged, and resets after ten seconds without progress.
 final class ResetBehindBytes {
-    /// What is still to be written.
+    /// What is still to be written to the channel.
     struct Rest: Equatable {
-        /// All that there is has been written to the channel.
+        /// Everything was written to the channel.
         var isWritten: Bool
-        /// Bytes that were written in all: more of them is progress.
+        /// Bytes written in all: if this rises, there is progress.
         var written: UInt64 = 0
     }
 
@@ -20,19 +20,19 @@ final class ResetBehindBytes {
     private var movedAt = NIODeadline.now()
     private var interval = TimeAmount.milliseconds(1)
 
-    /// † As for a reset that waits at the sender (`Constants.heldChecks`).
+    /// † As for a reset that is held at the sender (`Constants.heldChecks`).
     static let patience = TimeAmount.seconds(10)
-    /// Looks are at most so far apart. †
+    /// The largest interval between two checks. †
     private static let intervalAtMost = TimeAmount.milliseconds(50)
 
-    /// - Parameter write: gives the channel what it takes now.
+    /// - Parameter write: writes to the channel what it takes now.
     init(_ channel: any Channel, patience: TimeAmount = patience, write: @escaping () -> Rest) {
         self.channel = channel
         self.patience = patience
         self.write = write
     }
 
-    /// Begins. It lives until the socket is closed, by itself or by others.
+    /// Starts the checks. The object stays alive until the socket is closed, by it or otherwise.
     func look() {
         guard self.channel.isActive else { return }
         let rest = self.write()

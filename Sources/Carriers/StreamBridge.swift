@@ -1,14 +1,15 @@
 public import NIOCore
 public import Tunnel
 
-/// The greatest read of SwiftNIO's adaptive allocator, and how many of them one turn of the loop takes where there is room. †
+/// The largest read of SwiftNIO's adaptive allocator, and how many reads a turn of the loop makes at most if there is room. †
 private let bridgedReadSize = 64 * 1_024
 private let bridgedReadsAtMost = 4
 
 /// Ties a socket to a stream: bytes, half-close, reset and back-pressure pass through both ways.
 ///
-/// Added to the socket's pipeline as its last handler. It reads only when the stream has room, and takes from the stream
-/// only when the socket does, so that a slow reader at one end slows the writer at the other, and nothing grows in between.
+/// Added to the socket's pipeline as its last handler. It reads from the socket only while the stream has room, and from the
+/// stream only while the socket is writable, so that a slow reader at one end slows the writer at the other, and no buffer
+/// grows in between.
 ///
 /// The channel needs `autoRead` off and `allowRemoteHalfClosure` on.
 public final class StreamBridge<Access: ConnectionAccess>: ChannelInboundHandler, RemovableChannelHandler {
@@ -18,29 +19,29 @@ public final class StreamBridge<Access: ConnectionAccess>: ChannelInboundHandler
     private let stream: StreamID
     private let channel: any Channel
     private let input: UrgentInput
-    /// Once there was an urgent byte for the socket.
+    /// Created with the first urgent byte for the socket.
     private var urgentOutput: UrgentOutput?
     private var inputIsClosed: Bool
-    /// The stream's end was taken: the socket's output closes behind all that was written.
+    /// The stream's end was read: the socket's output closes after everything written.
     private var outputIsClosing = false
     private var outputIsClosed = false
     private var isDone = false
     private var wasReset = false
-    /// Ends this socket behind what is left of the stream, once the other side's was reset.
+    /// Resets this socket after the rest of the stream, once the socket at the other end was reset.
     private var resetBehindBytes: ResetBehindBytes?
-    /// The stream has room for what the socket gives.
+    /// The stream has room for what the socket sends.
     private var mayRead = true
     private var readsAtOnce = 1
-    /// Read since reading was last asked for.
+    /// Bytes read since `read` was last called.
     private var bytesInTurn = 0
     private var onDone: ((StreamBridge) -> Void)?
     public private(set) var bytesToStream: UInt64 = 0
     public private(set) var bytesFromStream: UInt64 = 0
 
     /// - Parameters:
-    ///   - input: what was made for the channel when the first of it was read; nil: nothing was yet.
-    ///   - inputIsClosed: the socket's end was seen, and passed on, before.
-    ///   - onDone: the socket is closed and both directions are done with; the stream may be released.
+    ///   - input: the one created when the channel was first read; nil: nothing was read yet.
+    ///   - inputIsClosed: the socket's FIN was seen, and passed on, before.
+    ///   - onDone: called when the socket is closed and both directions are done; the stream may then be released.
     public init(
         _ access: Access,
         stream: StreamID,
@@ -57,7 +58,7 @@ public final class StreamBridge<Access: ConnectionAccess>: ChannelInboundHandler
         self.onDone = onDone
     }
 
-    /// Begins, once the handler is in the pipeline.
+    /// Starts passing bytes; called once the handler is in the pipeline.
     public func start() {
         guard self.channel.isActive else { return self.socketClosed() }
         self.pumpToSocket()
@@ -66,8 +67,8 @@ public final class StreamBridge<Access: ConnectionAccess>: ChannelInboundHandler
 
     // MARK: Socket to stream
 
-    /// What was read in one turn of the loop goes out together: the more of it, the cheaper. More than one read is for who has
-    /// just filled all that it might, while the stream has room; SwiftNIO keeps as many buffers, too.
+    /// What is read in one turn of the loop is sent together, which is cheaper the more it is. Several reads are allowed only
+    /// after the socket filled all it was allowed, while the stream has room; SwiftNIO then keeps as many buffers.
     private func read() {
         var count = 1
         if self.bytesInTurn >= self.readsAtOnce * bridgedReadSize {
@@ -108,14 +109,14 @@ public final class StreamBridge<Access: ConnectionAccess>: ChannelInboundHandler
         self.closeIfDone()
     }
 
-    /// The socket was reset: so are both directions of the stream.
+    /// The socket was reset, so both directions of the stream are too.
     public func errorCaught(context: ChannelHandlerContext, error: any Error) {
         self.wasReset = true
         context.close(promise: nil)
     }
 
     public func channelInactive(context: ChannelHandlerContext) {
-        // When the output was closed before, NIO tells the input's end by this alone.
+        // If the output was closed before, NIO reports the end of the input only by this call.
         if self.outputIsClosed, !self.inputIsClosed, !self.wasReset {
             self.inputIsClosed = true
             _ = self.access.withConnection { $0.finish(self.stream) }
@@ -126,7 +127,7 @@ public final class StreamBridge<Access: ConnectionAccess>: ChannelInboundHandler
     private func socketClosed() {
         guard !self.isDone else { return }
         _ = self.access.withConnection { connection in
-            // Does nothing to a direction that is over.
+            // Both calls do nothing for a direction that is over.
             if !self.inputIsClosed { connection.reset(self.stream, .tcpReset) }
             if !self.outputIsClosing {
                 connection.stopSending(self.stream, .tcpReset)
@@ -154,7 +155,7 @@ public final class StreamBridge<Access: ConnectionAccess>: ChannelInboundHandler
             switch read ?? .nothing {
             case .bytes(let bytes):
                 self.bytesFromStream += UInt64(bytes.readableBytes)
-                // Goes on here once that is out.
+                // `urgentOutput` calls this again once the byte is sent.
                 if isUrgent { return self.writeUrgent(bytes) }
                 self.channel.write(bytes, promise: nil)
                 wrote = true
@@ -193,15 +194,15 @@ public final class StreamBridge<Access: ConnectionAccess>: ChannelInboundHandler
         onDone?(self)
     }
 
-    /// Ends the socket as a reset does, so that its other side doesn't take the cut for an end. Where that has had its end
-    /// already, nothing of what came before that is taken back.
+    /// Ends the socket by a reset, so that the program behind it doesn't take the cut for an end. If it has had the end
+    /// already, the socket closes properly, which still delivers all bytes before it.
     private func resetSocket() {
         guard !self.isDone else { return }
         self.done()
         if self.outputIsClosed { self.channel.closeProperly() } else { self.channel.closeWithReset() }
     }
 
-    /// The same behind all that came before: the other side's socket was reset, and no bytes are to be lost by that.
+    /// The same, but after all bytes that came before: the socket at the other end was reset, and that must lose no bytes.
     private func resetSocketBehindBytes() {
         guard !self.isDone, self.resetBehindBytes == nil else { return }
         let reset = ResetBehindBytes(self.channel) { [weak self] in self?.writeRest() ?? .init(isWritten: true) }
@@ -216,7 +217,7 @@ public final class StreamBridge<Access: ConnectionAccess>: ChannelInboundHandler
         return .init(isWritten: !isMore && !isUrgent, written: self.bytesFromStream)
     }
 
-    /// Gives the connection up, for a reason of ours.
+    /// Gives up the connection for a reason of ours.
     public func abandon(_ code: StreamErrorCode) {
         guard !self.isDone else { return }
         _ = self.access.withConnection { connection in
@@ -240,7 +241,7 @@ extension StreamBridge: StreamOwner {
         if code == .tcpReset { self.resetSocketBehindBytes() } else { self.resetSocket() }
     }
 
-    /// The other side's socket takes nothing more: TCP says that by a reset, too.
+    /// The socket at the other end takes no more bytes, which TCP signals by a reset too.
     public func streamWasStopped(_ code: StreamErrorCode) {
         if code == .tcpReset { return self.resetSocketBehindBytes() }
         _ = self.access.withConnection { $0.stopSending(self.stream, code) }

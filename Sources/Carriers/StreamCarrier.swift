@@ -2,27 +2,27 @@ import HostSupport
 import NIOCore
 import Tunnel
 
-/// One byte stream that carries messages: the bytes on one side, the framer on the other.
+/// One byte stream that carries messages: its channel, and the framer that cuts its bytes into messages.
 ///
-/// Bound to its channel's event loop, on which its owner lives too.
+/// It belongs to its channel's event loop, which its owner runs on too.
 final class StreamCarrier {
     let id: CarrierID
     let channel: any Channel
     let openedAt: Instant
     var framer: MessageFramer
-    /// Of a workspace's: where it leads, and the command behind it.
+    /// At the workspace: the address that was dialled, and the command behind it, if any.
     let address: TunnelClient.Address?
     let command: FilterProcess?
-    /// Why this side closes it, in a clause said of the address.
+    /// Why this side closes the carrier, as the rest of a sentence that begins with the address.
     var fault: String?
-    /// Its turn is over: what it has said beyond it isn't looked at, and nothing more is read, until the next one.
+    /// The carrier's turn is over: further messages stay in the framer, and nothing is read, until its next turn.
     fileprivate(set) var waitsForTurn = false
-    /// The stream has ended, and what came before its end waits.
+    /// The stream has ended. What came before its end may still wait for a turn.
     fileprivate(set) var hasEnded = false
-    /// Reused for every batch: once the channel has written it, its storage is ours alone again.
+    /// Reused for every batch: once the channel has written it, no other reference to its storage is left.
     private var output = ByteBuffer()
 
-    /// How much is sealed at once. What is sealed waits in order: a request behind it can't overtake it any more.
+    /// How much is sealed at a time. Sealed messages keep their order: a request can't overtake them any more.
     private static let batch = 128 * 1_024
 
     init(
@@ -41,7 +41,7 @@ final class StreamCarrier {
         self.openedAt = now
     }
 
-    /// Writes messages as long as the channel takes them. The closure appends the next one, or says that there is none.
+    /// Writes messages while the channel is writable. The closure appends the next one, or returns false if there is none.
     /// Returns whether anything was written.
     @discardableResult
     func pump(_ next: (inout ByteBuffer) -> Bool) -> Bool {
@@ -55,7 +55,7 @@ final class StreamCarrier {
             wroteAny = true
             self.channel.writeAndFlush(self.output, promise: nil)
         }
-        // A burst's room isn't kept by a carrier that is idle.
+        // An idle carrier doesn't keep the room of a burst.
         if self.output.capacity > 2 * Self.batch { self.output = ByteBuffer() }
         return wroteAny
     }
@@ -68,7 +68,7 @@ extension StreamCarrier {
         case violation
     }
 
-    /// Takes messages until there is no whole one, or the turn is over. The closure says how much work one was.
+    /// Hands out messages until none is complete, or the turn is over. The closure returns how much work the message was.
     func take(_ body: (ByteBuffer) -> Int) -> Taken {
         var turn = Turn()
         while true {
@@ -86,13 +86,13 @@ extension StreamCarrier {
     }
 }
 
-/// Hands a carrier's bytes to whoever drives the tunnel.
+/// Hands a carrier's bytes to its owner, which drives the tunnel.
 final class StreamCarrierHandler: ChannelInboundHandler {
     typealias InboundIn = ByteBuffer
 
     protocol Owner: AnyObject {
         func carrierOpened(_ carrier: StreamCarrier)
-        /// Its framer has something. Returns false when this peer's turn was over before all of it was taken.
+        /// The framer has bytes. Returns false if the peer's turn ended before all messages were taken.
         func carrierHasRead(_ carrier: StreamCarrier) -> Bool
         func carrierReadComplete(_ carrier: StreamCarrier)
         func carrierBecameWritable(_ carrier: StreamCarrier)
@@ -139,7 +139,7 @@ final class StreamCarrierHandler: ChannelInboundHandler {
 
     func channelInactive(context: ChannelHandlerContext) { self.end() }
 
-    /// A reset, a timeout: the carrier is gone, which is nothing to report.
+    /// A reset or a timeout: the carrier is gone, which needs no report.
     func errorCaught(context: ChannelHandlerContext, error: any Error) { context.close(promise: nil) }
 
     func handlerRemoved(context: ChannelHandlerContext) { self.end() }

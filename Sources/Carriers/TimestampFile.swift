@@ -9,19 +9,19 @@ import Musl
 import Darwin
 #endif
 
-/// The last timestamp that a key has sent to one responder, where a later program with the same key finds it (PROTOCOL,
-/// payloads): a responder drops what isn't newer, also after the clock has gone back.
+/// The last timestamp that a key has sent to one responder, stored for later programs with the same key (PROTOCOL, payloads):
+/// a responder drops initiations that aren't newer, even if the clock was set back.
 ///
-/// One line of text in place of the one before, written before the timestamp is sent. It isn't forced to the disk: what a
-/// power cut takes was written in the last seconds.
+/// The file is one line of text, overwritten before each timestamp is sent. It isn't synced to the disk: a power cut can lose
+/// only the last seconds.
 public final class TimestampFile {
     private let descriptor: CInt
-    /// What was found in the file, or was to be stored last; nil: nothing was there that can be read.
+    /// What was read from the file, or was last passed to `store`; nil: the file had nothing valid.
     public private(set) var last: TAI64N?
 
-    /// Opens the file of this responder in a folder of this user's, which is made.
+    /// Opens this responder's file in a folder of this user's, which is created if needed.
     ///
-    /// - Throws: `Failure`, where there can be no such file. The tunnel works without it, as long as the clock doesn't go back.
+    /// - Throws: `Failure` if there can be no such file. The tunnel works without it, unless the clock is set back.
     public init(folder: String, responder: PublicKey) throws(Failure) {
         if mkdir(folder, 0o700) != 0, errno != EEXIST { throw Failure(path: folder, code: errno) }
         Self.prune(folder)
@@ -40,10 +40,10 @@ public final class TimestampFile {
         public var description: String { "'\(self.path)' can't be written: \(String(cString: strerror(self.code)))" }
     }
 
-    /// A failed write is as good as no file: there is nobody to tell, and nothing depends on it but the next program.
+    /// A failed write is ignored: it is as if there were no file, and matters only to the next program.
     public func store(_ timestamp: TAI64N) {
         self.last = timestamp
-        // Another program with this key may be ahead.
+        // Another program with this key may have sent a later one.
         if let other = Self.read(self.descriptor), other >= timestamp { return }
         let line = Self.line(timestamp)
         _ = line.withUnsafeBytes { pwrite(self.descriptor, $0.baseAddress, $0.count, 0) }
@@ -51,7 +51,7 @@ public final class TimestampFile {
 
     // MARK: The line
 
-    /// Seconds since 1970 and nanoseconds, of one length whatever they are.
+    /// Seconds since 1970 and nanoseconds, always of the same length.
     private static func line(_ timestamp: TAI64N) -> [UInt8] {
         let seconds = String(max(0, timestamp.unixSeconds))
         let fraction = String(timestamp.nanoseconds)
@@ -71,7 +71,7 @@ public final class TimestampFile {
         return TAI64N(unixSeconds: unixSeconds, nanoseconds: UInt32(nanoseconds))
     }
 
-    /// No clock shows a later year than 9999: a file that says so was damaged, and would keep this key out.
+    /// No clock is past the year 9999: such a value means a damaged file, and would lock this key out.
     private static let greatest: Int64 = 253_402_300_799
 
     private static func number(_ digits: ArraySlice<UInt8>) -> UInt64? {
@@ -94,7 +94,7 @@ public final class TimestampFile {
         )
     }
 
-    /// Sidecars come with new keys: of more files than this the oldest go. †
+    /// New sidecars have new keys: beyond this number, the oldest files are deleted. †
     private static let filesAtMost = 256
 
     private static func prune(_ folder: String) {
@@ -106,7 +106,7 @@ public final class TimestampFile {
                 pointer.withMemoryRebound(to: CChar.self, capacity: 256) { String(cString: $0) }
             }
             var status = stat()
-            // Of the length that keys' names have: nothing else is ours.
+            // Our files have names of this length; others are left alone.
             guard name.utf8.count == 43, lstat("\(folder)/\(name)", &status) == 0, status.st_mode & S_IFMT == S_IFREG
             else { continue }
             files.append((name, status.st_mtim.tv_sec))
@@ -117,5 +117,5 @@ public final class TimestampFile {
     }
 }
 
-/// `open` would be taken for a method.
+/// Within a type with a method `open`, the call would resolve to that.
 private func openFile(_ path: String, _ flags: CInt, _ mode: mode_t) -> CInt { open(path, flags, mode) }

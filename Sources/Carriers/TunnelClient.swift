@@ -4,14 +4,15 @@ import NIOPosix
 import Noise
 public import Tunnel
 
-/// The workspace's tunnel to one sidecar, with real sockets and a real clock: dials, and dials again.
+/// The workspace's tunnel to one sidecar, with real sockets and a real clock: it dials, and dials again when a carrier is
+/// lost.
 ///
-/// Everything happens on one event loop: the tunnel's carriers, its streams and the sockets that the agent ties to them.
+/// Everything runs on one event loop: the tunnel's carriers, its streams and the sockets that the agent ties to them.
 public final class TunnelClient {
     public protocol Delegate: AnyObject {
         /// Called on the event loop, never from within a call that the delegate makes.
         func tunnelClient(_ client: TunnelClient, did event: Initiator.Event)
-        /// A carrier could not be made, or ended; when the next one is dialled.
+        /// The attempt has failed: no address could be reached, or none answered. The next attempt begins after `delay`.
         func tunnelClient(_ client: TunnelClient, dialFailed reason: String, retryIn delay: TimeAmount)
         /// The last carrier has closed. Another one is being dialled, or will be.
         func tunnelClientLostItsCarrier(_ client: TunnelClient)
@@ -26,19 +27,19 @@ public final class TunnelClient {
     private let timer: DeadlineTimer
     private var carriers: [StreamCarrier] = []
     private var nextCarrier: UInt64 = 1
-    /// The sidecar's addresses for datagrams, and what goes there; nil: it has none.
+    /// Dials the sidecar's UDP addresses; nil: it has none.
     private var datagrams: DatagramDialler?
     private var network: NetworkWatch?
     private(set) var isWanted = false
-    /// A carrier is being made, or one that led nowhere is being cleared away.
+    /// A carrier is being dialled, or a failed command is being ended.
     private var isDialling = false
-    /// From the first address's turn until a carrier is answered.
+    /// The current round through the addresses, until a carrier is answered or all addresses have failed.
     private var attempt: DialAttempt?
     private var order: DialOrder
-    /// Of the carrier that was answered last.
+    /// The address of the carrier that was answered last.
     private var answeredAddress: Address?
     private var dialAttempts = 0
-    /// How many connections in a row the peer ended with an error, and when the last one began.
+    /// How many connections in a row ended with an error; and when the current one began.
     private(set) var badEndings = 0
     private var establishedAt = Instant(nanoseconds: 0)
     private var redial: Scheduled<Void>?
@@ -46,20 +47,21 @@ public final class TunnelClient {
     private var isDelivering = false
 
     /// PROTOCOL, retries. The short steps are for a carrier that breaks during the handshake: the sidecar waits a second for
-    /// the next one before it gives new connections to the original.
+    /// the next one before it passes new connections to the original service.
     private static let backoff: [TimeAmount] =
         [.zero] + [100, 200, 400, 1_000, 2_000, 4_000, 5_000].map { TimeAmount.milliseconds($0) }
-    /// Of a step, as much as this, and of none more than a third of a second.
+    /// Jitter: up to a third of the step, at most 333 ms.
     private static let jitterShare = 3
     private static let jitter = TimeAmount.milliseconds(333)
-    /// A carrier that lived less than this was cut by something that will cut the next one too: don't spin.
+    /// If a carrier lived less than this, the next one will probably be cut as well: pause before dialling again.
     private static let shortLife = TimeAmount.milliseconds(250)
     private static let shortLifePause = TimeAmount.milliseconds(50)
-    /// After a connection that ended with an error: 1, 2, 4, 8, then 15 s, unless it had held for this long.
+    /// Pauses after connections that ended with an error: 1, 2, 4, 8, then 15 s, starting over after one that lasted this
+    /// long.
     private static let endingBackoff: [TimeAmount] = [.seconds(1), .seconds(2), .seconds(4), .seconds(8), .seconds(15)]
     private static let heldLongEnough = TimeAmount.seconds(60)
 
-    /// - Parameter timestamps: where the last timestamp sent is kept; nil: nowhere.
+    /// - Parameter timestamps: where the last timestamp sent is stored; nil: it isn't stored.
     /// - Precondition: called on the event loop, as every method here.
     public init(
         _ configuration: Initiator.Configuration,
@@ -90,7 +92,7 @@ public final class TunnelClient {
 
     // MARK: For the agent
 
-    /// Begins to dial, and goes on until `close` or until the connection's end says that nobody should.
+    /// Dials until `close` or `stop` is called, or until the connection ends with a reason not to come back.
     public func start() {
         self.isWanted = true
         self.dial()
@@ -98,7 +100,8 @@ public final class TunnelClient {
         self.watchNetwork()
     }
 
-    /// What was dialled from another address, or before a sleep, may lead nowhere: hands are shaken anew at once.
+    /// Carriers dialled before this machine's addresses changed, or before it slept, may no longer work: start new handshakes
+    /// at once.
     private func watchNetwork() {
         let network = NetworkWatch(eventLoop: self.eventLoop) { [weak self] in self?.networkChanged() }
         self.network?.stop()
@@ -110,7 +113,7 @@ public final class TunnelClient {
         guard self.isWanted, !self.initiator.isClosing else { return }
         self.initiator.networkChanged()
         self.datagrams?.reopen()
-        // A second stream beside the first: whichever is answered last stays.
+        // A second stream beside the first: the one that is answered last stays.
         guard !self.isDialling, self.carriers.count < Self.streamsAtOnce else { return }
         self.redial?.cancel()
         self.redial = nil
@@ -120,7 +123,7 @@ public final class TunnelClient {
 
     private static let streamsAtOnce = 2
 
-    /// Leaves the present carrier, and goes on over one to these addresses.
+    /// Moves the tunnel to these addresses: carriers that were dialled for the earlier ones are closed.
     public func dial(instead addresses: [Address]) {
         let streams = addresses.filter { !$0.isDatagrams }
         let places = addresses.filter(\.isDatagrams)
@@ -142,13 +145,13 @@ public final class TunnelClient {
         self.dial()
     }
 
-    /// Works on the connection, if there is one; what it wants to send goes out soon after.
+    /// Runs the body on the connection, if there is one; what it queues is sent soon after.
     public func withConnection<Result>(_ body: (inout Connection) -> Result) -> Result? {
         defer { self.schedulePump() }
         return self.initiator.withConnection(body)
     }
 
-    /// Ends the connection, if there is one, and dials no more.
+    /// Ends the connection, if there is one, and stops dialling.
     public func close(_ code: ErrorCode) {
         self.isWanted = false
         self.redial?.cancel()
@@ -158,13 +161,13 @@ public final class TunnelClient {
         if !self.initiator.isClosing { self.dropCarriers() }
     }
 
-    /// Ends this connection for a fault of the peer's; another one is dialled after a while.
+    /// Ends this connection because of the peer's fault; another one is dialled after a pause.
     public func endConnection(_ code: ErrorCode) {
         self.initiator.close(code, at: Clock.now())
         self.schedulePump()
     }
 
-    /// Dials no more and lets all carriers go, saying nothing: after REPLACED and its like.
+    /// Stops dialling and closes all carriers without CONNECTION_CLOSE: used after REPLACED and the like.
     public func stop() {
         self.isWanted = false
         self.redial?.cancel()
@@ -172,19 +175,19 @@ public final class TunnelClient {
         self.dropCarriers()
     }
 
-    /// A close that the peer has not been told of yet.
+    /// Whether the peer still has to be told that the connection has ended.
     public var isClosing: Bool { self.initiator.isClosing }
 
     public var drops: DropCounters { self.initiator.drops }
     public var handshakeAge: TimeAmount? { self.initiator.handshakeAge(at: Clock.now()) }
 
-    /// Where the present carrier leads, or the one that was answered last; nil: none was.
+    /// The address of the carrier in use, or of the one answered last; nil: none was answered.
     public var address: Address? {
         if self.initiator.usesDatagrams, let address = self.datagrams?.answeredAddress { return address }
         return self.carriers.lazy.compactMap(\.address).first ?? self.answeredAddress ?? self.datagrams?.answeredAddress
     }
 
-    /// How often the connection has changed from one carrier to another.
+    /// How many times the connection has moved from one carrier to another.
     public private(set) var carrierChanges: UInt64 = 0
 
     // MARK: Dialling
@@ -199,7 +202,7 @@ public final class TunnelClient {
         self.dialNext()
     }
 
-    /// The attempt's next address, or its end.
+    /// Dials the attempt's next address, or ends the attempt.
     private func dialNext() {
         guard self.isWanted, let address = self.attempt?.next() else { return self.attemptFailed() }
         self.isDialling = true
@@ -277,7 +280,7 @@ public final class TunnelClient {
         return CarrierID(self.nextCarrier)
     }
 
-    /// This address led nowhere: the next one's turn.
+    /// The address failed: the next one is dialled.
     private func failed(_ address: Address, _ kind: DialAttempt.Failure, _ reason: String) {
         self.order.failed(address, at: Clock.now())
         self.attempt?.failed(kind, reason)
@@ -290,10 +293,11 @@ public final class TunnelClient {
             self.attempt = nil
             return
         }
-        // Given up for other addresses.
+        // `dial(instead:)` has discarded the attempt for new addresses.
         guard let attempt = self.attempt else { return self.dial() }
         self.attempt = nil
-        // A first carrier that just closes says nothing yet: the peer may have been busy.
+        // A first carrier that was closed without an answer says little: the sidecar may have been busy. Try again soon,
+        // without a report.
         if self.dialAttempts == 0, attempt.isSilent {
             self.dialAttempts = 1
             return self.dial(in: Self.shortLifePause)
@@ -303,12 +307,12 @@ public final class TunnelClient {
         let most = min(Self.jitter.nanoseconds, step.nanoseconds / Int64(Self.jitterShare))
         let jitter = most > 0 ? Int64(self.random.next() % UInt64(most)) : 0
         self.dial(in: step + .nanoseconds(jitter))
-        // With datagrams there is no need of another way; it is looked for all the same, for when there is.
+        // While datagrams carry the tunnel, a byte stream is still dialled, as a standby, but its failure isn't reported.
         guard !self.isConnected else { return }
         self.delegate?.tunnelClient(self, dialFailed: attempt.reason, retryIn: step)
     }
 
-    /// A carrier that nobody answers keeps the other addresses from their turn.
+    /// Limits the wait for an answer on this carrier, so that the remaining addresses get their turn.
     private func limitWait(for carrier: StreamCarrier) {
         guard let attempt = self.attempt, !attempt.isLast else { return }
         let limit = carrier.command == nil ? DialAttempt.answerTimeout : DialAttempt.commandAnswerTimeout
@@ -319,7 +323,7 @@ public final class TunnelClient {
         }
     }
 
-    /// There is a connection, and something that carries it.
+    /// Whether there is a connection with a carrier and a live peer.
     var isConnected: Bool {
         switch self.initiator.connection {
         case .some(let connection): connection.hasCarrier && connection.presence == .live
@@ -344,7 +348,7 @@ public final class TunnelClient {
 
     // MARK: Pumping
 
-    /// Once for all that happens in this turn of the loop, so that many small writes leave in one message.
+    /// Pumps once for all that happens in this turn of the loop, so that many small writes leave in one message.
     func schedulePump() {
         guard !self.pumpIsScheduled else { return }
         self.pumpIsScheduled = true
@@ -357,7 +361,7 @@ public final class TunnelClient {
     func pump() {
         let now = Clock.now()
         self.deliverEvents()
-        // Before it is sent.
+        // Stored before it is sent.
         if let timestamps, let last = self.initiator.lastTimestamp, last != timestamps.last { timestamps.store(last) }
         for carrier in self.carriers {
             carrier.pump { self.initiator.writeNext(into: &$0, for: carrier.id, at: now) }
@@ -373,7 +377,7 @@ public final class TunnelClient {
     }
 
     private func deliverEvents() {
-        // An event's receiver calls back in, and may cause more: they are delivered by the loop that runs already.
+        // The delegate may call back in and cause more events: the loop that already runs delivers them.
         guard !self.isDelivering else { return }
         self.isDelivering = true
         defer { self.isDelivering = false }
@@ -395,7 +399,7 @@ public final class TunnelClient {
         }
     }
 
-    /// A stream is needed, and not after whatever pause its last failure has earned it.
+    /// A byte stream is needed now: dial at once instead of waiting for the pause after the last failure.
     private func redialNow() {
         guard self.redial != nil else { return }
         self.redial?.cancel()
@@ -403,7 +407,7 @@ public final class TunnelClient {
         self.dial()
     }
 
-    /// PROTOCOL, closing: some ends say that nobody should come back, others that nobody should come back at once.
+    /// PROTOCOL, closing: some reasons tell the workspace not to come back, errors not to come back at once.
     private func connectionEnded(_ end: ConnectionEnd) {
         guard end.origin == .peer || end.origin == .local else { return }
         if end.origin == .peer, [.replaced, .revoked, .done].contains(end.code) { self.isWanted = false }
@@ -495,7 +499,7 @@ extension TunnelClient: StreamCarrierHandler.Owner {
             let what = carrier.fault ?? "closed the connection without an answer"
             return self.failed(address, carrier.fault == nil ? .silent : .unreachable, "\(address) \(what)")
         }
-        // No other is dialled meanwhile: so there are never many of them.
+        // No other address is dialled until the command has ended, so there is never more than one.
         self.isDialling = true
         command.end(after: carrier.fault == nil ? Self.ownEnd : .zero) { [weak self] ending in
             let what = carrier.fault ?? ending.reason
@@ -503,11 +507,11 @@ extension TunnelClient: StreamCarrierHandler.Owner {
         }
     }
 
-    /// After a connection that ended with an error.
+    /// The pause after a connection that ended with an error.
     var pauseAfterEnding: TimeAmount {
         self.badEndings > 0 ? Self.endingBackoff[min(self.badEndings, Self.endingBackoff.count) - 1] : .zero
     }
 
-    /// How long a command whose output has ended may take to end by itself: its code and its last words tell why.
+    /// How long a command whose output has ended may take to exit by itself: its exit code and last words say why it failed.
     private static let ownEnd = TimeAmount.milliseconds(200)
 }

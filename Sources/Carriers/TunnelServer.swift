@@ -5,13 +5,13 @@ public import Tunnel
 
 /// The sidecar's end of all its tunnels, with real sockets and a real clock.
 ///
-/// Everything happens on one event loop: the carriers, the streams and the sockets that the agent ties to them.
+/// Everything runs on one event loop: the carriers, the streams and the sockets that the agent ties to them.
 public final class TunnelServer {
     public protocol Delegate: AnyObject {
         /// Called on the event loop, never from within a call that the delegate makes.
         func tunnelServer(_ server: TunnelServer, did event: Responder.Event)
-        /// Something was dropped, which the other side is not told: for a rate-limited log line, which alone asks where it
-        /// came from.
+        /// A message was dropped. The peer isn't told; this is for a rate-limited log line, the only caller that needs
+        /// `remote`.
         func tunnelServer(_ server: TunnelServer, dropped reason: DropReason, from remote: () -> SocketAddress?)
     }
 
@@ -21,7 +21,7 @@ public final class TunnelServer {
     private let maxMessageSize: Int
     private let timer: DeadlineTimer
     private var carriers: [StreamCarrier] = []
-    /// Keys whose turn is over, and the stream on which it was used up: their other streams wait for that one's next turn.
+    /// Keys whose turn is over, and the stream that used it up: their other streams wait for that stream's next turn.
     private var turns: [PublicKey: CarrierID] = [:]
     private var nextCarrier: UInt64 = 1
     private var listeners: [any Channel] = []
@@ -47,18 +47,18 @@ public final class TunnelServer {
 
     // MARK: For the agent
 
-    /// Listens for stream carriers, and says where: port 0 is any free one.
+    /// Listens for byte streams, and returns the address; port 0 means any free port.
     public func listen(host: String, port: Int) -> EventLoopFuture<SocketAddress?> {
         self.listening(self.bootstrap.bind(host: host, port: port))
     }
 
-    /// The same on a socket that listens already, and was opened by someone else; closed with the others.
+    /// The same on a listening socket that the caller opened. It is closed with the others.
     public func listen(onBoundSocket descriptor: CInt) -> EventLoopFuture<SocketAddress?> {
         self.listening(self.bootstrap.withBoundSocket(descriptor))
     }
 
-    /// Listens on a socket of `DialSocket` too, for `kl-sidecar dial`: of this user's and of root's programs. What they may
-    /// is no more than what anyone may who connects over TCP.
+    /// Also listens on a socket of `DialSocket`, for `kl-sidecar dial` run by this user or root. Such a program has no more
+    /// rights than any stranger on TCP.
     public func listen(onDialSocket descriptor: CInt) -> EventLoopFuture<Void> {
         let bound = NIOLoopBound(self, eventLoop: self.eventLoop)
         return ServerBootstrap(group: self.eventLoop)
@@ -74,7 +74,7 @@ public final class TunnelServer {
             .map { bound.value.listeners.append($0) }
     }
 
-    /// Takes datagrams too, and says at which port: 0 is any free one. One socket for all peers.
+    /// Receives datagrams too, and returns the port; port 0 means any free port. One socket serves all peers.
     public func listenForDatagrams(host: String, port: Int) throws -> UInt16 {
         let address = try SocketAddress.makeAddressResolvingHost(host, port: port)
         return self.takeDatagrams(try TunnelSocket.open(at: address, eventLoop: self.eventLoop, owner: self)) ?? 0
@@ -86,14 +86,15 @@ public final class TunnelServer {
         return socket.localPort
     }
 
-    /// The same on a socket that is bound already, and was opened by someone else.
+    /// The same on a bound socket that the caller opened.
     public func listenForDatagrams(onBoundSocket descriptor: CInt, isIPv6: Bool) {
         _ = self.takeDatagrams(
             TunnelSocket(descriptor: descriptor, isIPv6: isIPv6, eventLoop: self.eventLoop, owner: self)
         )
     }
 
-    /// A socket for `listenForDatagrams`, opened where this thread is now. Returns the descriptor and its port.
+    /// A socket for `listenForDatagrams`, opened in the network namespace of the calling thread. Returns the descriptor and
+    /// its port.
     public static func openDatagrams(host: String, port: Int) throws -> (CInt, isIPv6: Bool, port: UInt16) {
         let address = try SocketAddress.makeAddressResolvingHost(host, port: port)
         return try TunnelSocket.descriptor(boundTo: address)
@@ -124,7 +125,7 @@ public final class TunnelServer {
         self.responder.accept(key, presharedKey: presharedKey)
     }
 
-    /// Ends what this key has, with REVOKED.
+    /// Stops accepting this key: its connection ends with REVOKED.
     public func revoke(_ key: PublicKey) {
         self.responder.revoke(key, at: Clock.now())
         self.schedulePump()
@@ -132,7 +133,7 @@ public final class TunnelServer {
 
     public var acceptedKeys: [PublicKey] { self.responder.acceptedKeys }
 
-    /// Works on the key's connection, if there is one; what it wants to send goes out soon after.
+    /// Runs the body on the key's connection, if there is one; what it queues is sent soon after.
     public func withConnection<Result>(of key: PublicKey, _ body: (inout Connection) -> Result) -> Result? {
         defer { self.schedulePump() }
         return self.responder.withConnection(of: key, body)
@@ -143,7 +144,7 @@ public final class TunnelServer {
         self.schedulePump()
     }
 
-    /// Takes no more carriers. Those that are there stay.
+    /// Accepts no more byte streams. Open ones stay.
     public func stopListening() {
         for listener in self.listeners { listener.close(promise: nil) }
         self.listeners.removeAll()
@@ -166,7 +167,7 @@ public final class TunnelServer {
 
     // MARK: Pumping
 
-    /// Once for all that happens in this turn of the loop, so that many small writes leave in one message.
+    /// Pumps once for all that happens in this turn of the loop, so that many small writes leave in one message.
     private func schedulePump() {
         guard !self.pumpIsScheduled else { return }
         self.pumpIsScheduled = true
@@ -229,7 +230,8 @@ extension TunnelServer: StreamCarrierHandler.Owner {
             self.endTurn(of: carrier)
             if let key = self.responder.key(of: carrier.id), self.turns[key] != nil {
                 guard carrier.hasEnded else { return false }
-                // It holds nothing for the others' sake: what it has said is unacknowledged, and comes again on another.
+                // A stream that has ended doesn't wait for the turn of another: what it brought is unacknowledged, and the
+                // peer sends it again on another carrier.
                 carrier.framer.discard()
             }
         }
@@ -248,7 +250,7 @@ extension TunnelServer: StreamCarrierHandler.Owner {
         return false
     }
 
-    /// Whose it was: the stream may be nobody's by now.
+    /// Found by the stream, which may no longer belong to a key.
     private func endTurn(of carrier: StreamCarrier) {
         if let ended = self.turns.first(where: { $0.value == carrier.id }) { self.turns[ended.key] = nil }
     }

@@ -1,9 +1,10 @@
 public import NIOCore
 
-/// One peer's turn on the loop that serves all of them: it ends with the 64th† piece of work after which a millisecond† is over.
+/// One peer's turn on the event loop that serves all of them: it ends after every 64th† piece of work if a millisecond† has
+/// passed.
 ///
-/// What is left goes on in the next turn, once everyone else has had theirs: alone a peer has all of the loop, and beside others
-/// none keeps it from them.
+/// The rest continues in the next turn, after the other peers have had theirs: a peer that is alone gets the whole loop, and
+/// with others none can monopolise it.
 public struct Turn {
     private let end: NIODeadline
     private var left = Turn.work
@@ -13,7 +14,7 @@ public struct Turn {
 
     public init(at now: NIODeadline = .now()) { self.end = now + Self.time }
 
-    /// Whether it is over, now that so much more was done. A frame is one piece; the clock is read once for many.
+    /// Counts `work`, and returns whether the turn is over. A frame is one piece; the clock is read only once per 64 pieces.
     public mutating func isOver(after work: Int = 1, now: () -> NIODeadline = NIODeadline.now) -> Bool {
         self.left -= work
         guard self.left <= 0 else { return false }
@@ -21,17 +22,17 @@ public struct Turn {
         return now() >= self.end
     }
 
-    /// The same after something large, such as a message in JSON.
+    /// The same after a large piece of work, such as a message in JSON.
     public mutating func isOverAfterMuch(now: () -> NIODeadline = NIODeadline.now) -> Bool {
         self.isOver(after: Self.work, now: now)
     }
 }
 
 extension EventLoop {
-    /// Runs it in the loop's next turn, after what has come for others meanwhile.
+    /// Runs the closure in the loop's next turn, after events that have come for others meanwhile.
     ///
-    /// SwiftNIO runs what is due, also what became due while it did that, before it looks at sockets again. So it is to be due in
-    /// a while, counted from when what is due now has run.
+    /// Before SwiftNIO polls its sockets again it runs all tasks that are due, including those that became due meanwhile. So
+    /// the closure is scheduled by a task, a short time after that task has run.
     @discardableResult
     public func inNextTurn(_ body: @escaping () -> Void) -> Scheduled<Void> {
         self.assumeIsolated().scheduleTask(in: .zero) {

@@ -9,9 +9,10 @@ import Musl
 import Darwin
 #endif
 
-/// Finds TCP's urgent bytes in what a socket gives, by their places: whoever keeps what was read finds them there later.
+/// Finds TCP's urgent bytes in what a socket reads, and records their offsets, so that handlers that keep the bytes can find
+/// them later.
 ///
-/// What it relies on, as seen on Linux 6.18:
+/// It relies on this behaviour, as seen on Linux 6.18:
 ///
 /// | | |
 /// |---|---|
@@ -20,16 +21,16 @@ import Darwin
 /// | sockatmark(3) | says whether that byte is the next one |
 /// | a newer urgent byte, while the older is unread | the older one is an ordinary byte from then on |
 ///
-/// So the question before a read tells whether that read begins with the urgent byte. NIO asks its allocator for a buffer's
-/// size just before the read, and that is where the question is put. It takes 0.2 µs; sending and reading 64 bytes takes 4.7.
-/// Only a byte that comes between the question and a read that would have found nothing isn't recognized; NIO makes such a
-/// read only behind one that has filled its buffer.
+/// So asking before a read tells whether that read begins with the urgent byte. NIO asks its allocator for a buffer's size
+/// just before each read, and there the question is asked. It takes 0.2 µs; sending and reading 64 bytes takes 4.7. An urgent
+/// byte is missed only if it arrives between the question and a read that would have found nothing; NIO makes such a read
+/// only after one that filled its buffer.
 ///
-/// Sendable, since NIO wants that of an allocator. Unchecked is safe: it is touched on the channel's event loop alone, where NIO
-/// reads and where the handlers are.
+/// `Sendable`, since NIO requires that of an allocator. Unchecked is safe: it is used only on the channel's event loop, where
+/// NIO reads and where the handlers run.
 public final class UrgentInput: @unchecked Sendable {
-    /// The channel's, which is open whenever it reads; -1: none, or not TCP's. The channel itself isn't kept: it has the
-    /// allocator, and so this.
+    /// The channel's descriptor, which is open whenever the channel reads; -1: there is none, or it isn't TCP. The channel
+    /// itself isn't kept: it owns the allocator, and so this object.
     private let descriptor: CInt
     private var isAtMark = false
     private var received: UInt64 = 0
@@ -40,13 +41,13 @@ public final class UrgentInput: @unchecked Sendable {
         case urgent(UInt8)
     }
 
-    /// Before anything is read of the channel, whose socket is a `BridgedSocket`.
+    /// Create it before anything is read from the channel, whose socket must be a `BridgedSocket`.
     public init(_ channel: any Channel) {
         self.descriptor = channel.descriptor ?? -1
         if self.descriptor >= 0 { self.use(AdaptiveRecvByteBufferAllocator(), on: channel) }
     }
 
-    /// The channel reads on with an allocator like this.
+    /// Makes the channel read on with an allocator like this one.
     func use(_ allocator: some RecvByteBufferAllocator, on channel: any Channel) {
         guard self.descriptor >= 0 else {
             try? channel.syncOptions?.setOption(.recvAllocator, value: allocator)
@@ -63,20 +64,20 @@ public final class UrgentInput: @unchecked Sendable {
         self.received += UInt64(count)
     }
 
-    /// Whether there are urgent bytes in what was read, as far as it hasn't been forgotten.
+    /// Whether there are urgent bytes in what was read since `forgetMarks`.
     public var hasMarks: Bool { !self.marks.isEmpty }
 
-    /// Where bytes are that a handler is just given.
+    /// The offset of bytes that a handler has just received.
     public func offset(ofNew bytes: ByteBuffer) -> UInt64 {
         self.received - min(self.received, UInt64(bytes.readableBytes))
     }
 
-    /// What was read is given away for good.
+    /// Called when all that was read has been passed on.
     public func forgetMarks() { self.marks.removeAll() }
 
-    /// Takes bytes that were read apart at the urgent ones.
+    /// Splits bytes that were read at the urgent ones.
     ///
-    /// - Parameter offset: how many bytes were read before them.
+    /// - Parameter offset: how many bytes were read before these.
     public func forEachPiece(of bytes: ByteBuffer, at offset: UInt64, _ body: (Piece) -> Void) {
         var bytes = bytes
         var offset = offset
@@ -94,7 +95,7 @@ public final class UrgentInput: @unchecked Sendable {
     }
 }
 
-/// Looks for the urgent byte when NIO is about to read.
+/// Checks for the urgent byte when NIO is about to read.
 private struct MarkingAllocator<Base: RecvByteBufferAllocator>: RecvByteBufferAllocator {
     var base: Base
     let input: UrgentInput
@@ -113,9 +114,9 @@ private struct MarkingAllocator<Base: RecvByteBufferAllocator>: RecvByteBufferAl
 }
 
 extension Connection {
-    /// Queues what a socket gave, its urgent bytes as such.
+    /// Queues bytes from a socket, with its urgent bytes as such.
     ///
-    /// - Parameter offset: how many bytes the socket gave before.
+    /// - Parameter offset: how many bytes the socket gave before these.
     @discardableResult
     public mutating func write(
         _ bytes: ByteBuffer,

@@ -9,10 +9,10 @@ import Musl
 import Darwin
 #endif
 
-/// Writes urgent bytes to a socket, each in its place: behind all that was written before, and before all that follows.
+/// Writes urgent bytes to a socket, each after everything written before it, and before everything that follows.
 ///
-/// NIO can't, so the byte goes out beside it, by send(2) with MSG_OOB, once NIO has nothing of before any more. What follows
-/// waits here until then.
+/// NIO can't do that, so the byte is sent outside of it, by send(2) with MSG_OOB, once NIO has sent everything written
+/// before. What follows waits here until then.
 final class UrgentOutput {
     private enum Item {
         case bytes(ByteBuffer, EventLoopPromise<Void>?)
@@ -21,12 +21,12 @@ final class UrgentOutput {
 
     private let channel: any Channel
     private var waiting = CircularBuffer<Item>()
-    /// An urgent byte is on its way out: nothing else may be written.
+    /// An urgent byte is being sent: nothing else may be written.
     private(set) var isBusy = false
-    /// It is out, and all that waited behind it is with NIO.
+    /// Called when the byte is sent, and what waited behind it was passed to NIO.
     private let onIdle: () -> Void
 
-    /// † A full socket: NIO's selector can't be asked to tell when there is room.
+    /// † For a full socket: NIO's selector can't report when it has room.
     private static let retryInterval = TimeAmount.milliseconds(10)
 
     init(_ channel: any Channel, onIdle: @escaping () -> Void) {
@@ -70,7 +70,7 @@ final class UrgentOutput {
         while let item = self.waiting.popFirst() {
             switch item {
             case .bytes(let bytes, let promise): self.channel.write(bytes, promise: promise)
-            // It goes on here once that is out, too.
+            // `goOn` runs again once that byte is sent.
             case .urgent(let byte): return self.writeUrgent(byte)
             }
         }
@@ -78,9 +78,9 @@ final class UrgentOutput {
         self.onIdle()
     }
 
-    /// The socket is closed or broken: its handlers are told that by NIO.
+    /// The socket is closed or broken, which NIO reports to its handlers.
     private func fail(_ error: any Error) {
-        // What is still written fails in NIO: nothing waits here for ever.
+        // Later writes go to NIO and fail there: nothing waits here for ever.
         self.isBusy = false
         while let item = self.waiting.popFirst() {
             if case .bytes(_, let promise) = item { promise?.fail(error) }
@@ -88,7 +88,7 @@ final class UrgentOutput {
     }
 }
 
-/// 0, or errno. A method of that name hides the system's.
+/// 0 or errno. A function of its own, since the method `send` hides the system's.
 private func systemSendUrgent(_ byte: UInt8, to socket: CInt) -> CInt {
     var byte = byte
     return send(socket, &byte, 1, CInt(MSG_OOB) | CInt(MSG_NOSIGNAL) | CInt(MSG_DONTWAIT)) == 1 ? 0 : errno

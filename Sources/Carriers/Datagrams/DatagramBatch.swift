@@ -8,14 +8,14 @@ import Glibc
 import Musl
 #endif
 
-/// Messages that go out together, in one buffer that is used again: runs of one size to one peer as one GSO send each, all
-/// of them in one `sendmmsg`.
+/// Messages that are sent together, in one buffer that is reused: a run of messages of one size to one peer is one GSO send,
+/// and all sends go into one `sendmmsg`.
 struct DatagramBatch {
-    /// What the system refused.
+    /// Why the kernel refused a message.
     enum Refusal {
-        /// EMSGSIZE: a link here is smaller.
+        /// EMSGSIZE: a local link has a smaller MTU.
         case tooLong(size: Int, route: DatagramRoute)
-        /// No route, no permission, no buffer: as if it had been lost on the way.
+        /// No route, no permission, no buffer: the message counts as lost on the way.
         case other(CInt)
     }
 
@@ -27,13 +27,13 @@ struct DatagramBatch {
 
     private var buffer = ByteBuffer()
     private var entries: [Entry] = []
-    /// The first that has not gone out.
+    /// The index of the first message that has not been sent.
     private var next = 0
-    /// A device or an old kernel refused it: from then on one by one.
+    /// How many times a device or an old kernel refused GSO: after three times, messages are sent one by one.
     private var segmentationRefused = 0
 
     static let messagesAtMost = 64
-    /// Four of the greatest GSO sends.
+    /// Four of the largest GSO sends.
     static let bytesAtMost = 256 * 1_024
     private static let segmentsAtMost = 64
     private static let runAtMost = 65_000
@@ -46,7 +46,7 @@ struct DatagramBatch {
 
     var usesSegmentation: Bool { self.segmentationRefused < Self.refusalsTolerated }
 
-    /// Fills it up, behind what was kept back. The closure appends one message and says where it goes.
+    /// Fills the batch up, behind messages that were kept back. The closure appends one message and returns where it goes.
     mutating func fill(_ next: (inout ByteBuffer) -> DatagramRoute?) {
         self.dropSent()
         while !self.isFull {
@@ -70,15 +70,15 @@ struct DatagramBatch {
         self.next = 0
     }
 
-    /// Sends what is left. False: the socket takes no more now.
+    /// Sends the batch. False: the socket takes no more now.
     ///
-    /// Of a full batch, behind which there is more, a last run that isn't whole is kept back for that: each run costs the
-    /// system, here and where it arrives, nearly as much whatever it holds.
+    /// If the batch is full there is more to send, so an incomplete last run is kept back and filled up: the kernels at both
+    /// ends need nearly the same time for a run whatever its length.
     mutating func send(on descriptor: CInt, isIPv6: Bool, _ refused: (Refusal) -> Void) -> Bool {
         let keepsBack = self.isFull
         while !self.isEmpty {
             var sends = self.sends(isIPv6: isIPv6, segmenting: self.usesSegmentation)
-            // A batch has no more messages than go at once, so the last run is the batch's last.
+            // All messages of a batch fit into one `sendmmsg`, so the last run is the batch's last.
             if keepsBack, let last = sends.last, last.count > 1, !last.isWhole {
                 sends.removeLast()
                 if sends.isEmpty { return true }
@@ -91,7 +91,8 @@ struct DatagramBatch {
             if code == EAGAIN || code == EWOULDBLOCK || code == ENOBUFS { return false }
             guard let first = sends.first?.count else { return true }
             if first > 1 {
-                // Some devices can't, and a run of messages too long for a link is refused in many ways: each by itself.
+                // Some devices don't support GSO, and a run of messages too large for a link is refused with various errors:
+                // send each by itself.
                 guard self.sendSingly(first, on: descriptor, isIPv6: isIPv6, refused) else { return false }
             } else {
                 self.refuse(code, refused)
@@ -130,19 +131,19 @@ struct DatagramBatch {
         return true
     }
 
-    /// What `sendmmsg` takes as one: a message, or a run of them.
+    /// One entry of `sendmmsg`: a message, or a run of messages.
     private struct Send {
         var datagram: kl_datagram
         var offset: Int
         var count: Int
-        /// Nothing more fits into it, or may follow.
+        /// No further message fits into the run, or may follow in it.
         var isWhole: Bool
     }
 
     private func send(_ sends: [Send], on descriptor: CInt) -> (sent: Int, code: CInt) {
         self.buffer.withUnsafeReadableBytes { bytes in
             guard let base = bytes.baseAddress else { return (0, EINVAL) }
-            // The pointers hold no longer than this closure.
+            // The pointers are valid only within this closure.
             let datagrams = sends.map { send in
                 var datagram = send.datagram
                 datagram.bytes = base + (send.offset - self.buffer.readerIndex)
@@ -170,7 +171,7 @@ struct DatagramBatch {
                 }
                 length += more.size
                 count += 1
-                // A shorter one is the last.
+                // A shorter message ends a run.
                 if more.size < first.size {
                     isWhole = true
                     break

@@ -3,10 +3,10 @@ import NIOCore
 import NIOPosix
 import Tunnel
 
-/// A workspace's carriers of datagrams: one at a time, and for a moment two, when the network has changed.
+/// Dials UDP for a workspace: one carrier at a time, and two for a moment when the network has changed.
 ///
-/// Nothing here fails for good. Where nobody answers, initiations go on beside whatever else carries the tunnel; a socket
-/// that can't be had is asked for again.
+/// Nothing here fails for good. Without an answer, initiations go on while another carrier has the tunnel; a socket that
+/// can't be opened is tried again.
 final class DatagramDialler {
     private struct Carrier {
         let id: CarrierID
@@ -17,12 +17,13 @@ final class DatagramDialler {
     }
 
     let addresses: [TunnelClient.Address]
-    /// Of the carrier that was answered last.
+    /// The address of the carrier that was answered last.
     private(set) var answeredAddress: TunnelClient.Address?
     private unowned let client: TunnelClient
     private let eventLoop: any EventLoop
     private var carriers: [Carrier] = []
-    /// Which address's turn it is; and of those that its name had, another one each time around.
+    /// Counts the addresses tried; each time around, a name's next IP address is used. `placesAtTurn`: how many the current
+    /// name has.
     private var turn = 0
     private var placesAtTurn = 1
     private var isStopped = true
@@ -31,14 +32,14 @@ final class DatagramDialler {
     private var retry: Scheduled<Void>?
     private var patience: Scheduled<Void>?
 
-    /// An address that gave no answer makes room for the next one; with none, that is said. †
+    /// The time to answer. Then the next address is tried; once all were tried, that is reported. †
     private static let answerTimeout = TimeAmount.seconds(5)
-    /// The same the first time around, where another one stands behind it. †
+    /// The time to answer in the first round, if there is a next address. †
     private static let firstTimeout = TimeAmount.milliseconds(1_500)
     private static let pause = TimeAmount.seconds(1)
     private static let carriersAtMost = 2
 
-    /// nil: none of the addresses is one for datagrams.
+    /// nil: none of the addresses is a UDP address.
     init?(_ addresses: [TunnelClient.Address], client: TunnelClient) {
         self.addresses = addresses.filter(\.isDatagrams)
         self.client = client
@@ -57,7 +58,7 @@ final class DatagramDialler {
         for id in ids { self.client.initiator.carrierClosed(id, at: Clock.now()) }
     }
 
-    /// The same where the client is gone.
+    /// `stop` without telling the client, which is being destroyed.
     func closeSockets() {
         self.isStopped = true
         self.retry?.cancel()
@@ -67,8 +68,8 @@ final class DatagramDialler {
         self.carriers.removeAll()
     }
 
-    /// Another socket, whose datagrams leave from the address that this machine has now. The one before stays until the new
-    /// one was answered.
+    /// Opens another socket, whose datagrams leave from the machine's current address. The earlier one stays until the new
+    /// one is answered.
     func reopen() {
         guard !self.isStopped else { return }
         if self.carriers.count >= Self.carriersAtMost, let oldest = self.carriers.first { self.forget(oldest.id) }
@@ -85,7 +86,7 @@ final class DatagramDialler {
         self.openedAt = Clock.now()
         let address = self.addresses[self.turn % self.addresses.count]
         guard case .udp(let host, let port) = address else { return }
-        // Looking a name up may take its time, and is not done on the loop.
+        // A name lookup may block, so it doesn't run on the event loop.
         NIOThreadPool.singleton.runIfActive(eventLoop: self.eventLoop) {
             try AddressLookup.addresses(of: host, port: port)
         }
@@ -116,14 +117,15 @@ final class DatagramDialler {
         self.awaitAnswer(to: id)
     }
 
-    /// A socket at any port but that which is dialled: where no sidecar is there now, it could be this machine's, and free.
+    /// A socket at any port but the dialled one: that could be this machine's, and free, if no sidecar is there now, and the
+    /// socket would talk to itself.
     private func socket(at wildcard: SocketAddress, awayFrom port: UInt16) throws(HostError) -> TunnelSocket {
         func open() throws(HostError) -> TunnelSocket {
             try TunnelSocket.open(at: wildcard, wantsLocalAddress: false, eventLoop: self.eventLoop, owner: self)
         }
         let socket = try open()
         guard socket.localPort == port else { return socket }
-        // Not before there is another: it would get the same one again.
+        // Closed only once the other one is open, which would otherwise get the same port.
         defer { socket.close() }
         return try open()
     }
@@ -137,7 +139,7 @@ final class DatagramDialler {
             guard let self, let carrier = self.carriers.first(where: { $0.id == id }), !carrier.isAnswered else {
                 return
             }
-            // Said once all have had their turn.
+            // Reported once all addresses have been tried.
             let isLast = (self.turn + 1) % (self.addresses.count * self.placesAtTurn) == 0
             if !hasOthers || isLast { self.say("\(carrier.address) \(TunnelClient.silenceOverDatagrams)") }
             guard hasOthers else { return }
@@ -153,7 +155,7 @@ final class DatagramDialler {
         self.openLater(in: Self.pause)
     }
 
-    /// Worth saying only when nothing else carries the tunnel either.
+    /// Reports a failure, unless another carrier has the tunnel.
     private func say(_ reason: String) {
         guard !self.client.isConnected else { return }
         self.client.delegate?.tunnelClient(self.client, dialFailed: reason, retryIn: Self.pause)
@@ -175,7 +177,8 @@ final class DatagramDialler {
         self.answeredAddress = self.carriers[at].address
     }
 
-    /// The tunnel wants it no more. Another one is tried, at once unless that was just done.
+    /// The tunnel has closed the carrier. Another one is dialled: at once, or after a pause if this one was opened just
+    /// before.
     func closed(_ id: CarrierID) {
         guard let carrier = self.remove(id) else { return }
         carrier.socket.close()
@@ -221,7 +224,7 @@ extension DatagramDialler: TunnelSocket.Owner {
 
     private static func take(_ datagrams: Datagrams, from id: CarrierID, at now: Instant, _ initiator: inout Initiator)
     {
-        // From wherever they came: what opens is the sidecar's.
+        // From any source address: a message that opens is the sidecar's.
         datagrams.withEach { _ = initiator.receive($0, from: id, at: now) }
     }
 

@@ -9,7 +9,7 @@ import Musl
 #endif
 
 extension PathAddress {
-    /// nil: it is no IP address.
+    /// nil: not an IP address.
     public init?(_ address: SocketAddress) {
         switch address {
         case .v4(let address):
@@ -45,8 +45,8 @@ extension PathAddress {
         return address
     }
 
-    /// For a socket of this family: on an IPv6 socket an IPv4 address goes in its mapped form. A `sockaddr_in` lies in the
-    /// first bytes.
+    /// The address for a socket of this family: on an IPv6 socket, an IPv4 address is mapped. For an IPv4 socket, the result
+    /// begins with a `sockaddr_in`.
     func socketAddress(forIPv6Socket isIPv6: Bool) -> sockaddr_in6 {
         var result = sockaddr_in6()
         if !isIPv6, let ipv4 = self.ipv4 {
@@ -83,7 +83,7 @@ extension PathAddress {
 }
 
 extension SocketAddress {
-    /// nil: never, for what a socket told.
+    /// Never nil for an address that a socket reported.
     init?(_ address: PathAddress) {
         var bytes = ByteBuffer()
         if let ipv4 = address.ipv4 {

@@ -10,15 +10,15 @@ import Glibc
 import Musl
 #endif
 
-/// A UDP socket with all that a tunnel wants of one: many messages a system call both ways, don't-fragment, and errors that
-/// cost a message and never the socket.
+/// A UDP socket as a tunnel needs it: many messages in a system call both ways, the don't-fragment bit, and errors that cost
+/// a message but never the socket.
 ///
-/// It holds the descriptor itself and writes with `sendmmsg`. SwiftNIO reads, from a duplicate: its channel closes itself on
-/// some errors (a lost network is one), and then another takes its place, on the same socket and port.
+/// It owns the descriptor and writes with `sendmmsg`. SwiftNIO reads from a duplicate: its channel closes itself on some
+/// errors (when the network is lost, for one), and is then replaced by another on the same socket and port.
 final class TunnelSocket {
     protocol Owner: AnyObject {
         func tunnelSocket(_ socket: TunnelSocket, read datagrams: Datagrams, from route: DatagramRoute, at now: Instant)
-        /// What had come at once was handed over; if it is empty, all of it.
+        /// A batch of reads was handed over; `isEmpty`: the socket had no more.
         func tunnelSocketReadAll(_ socket: TunnelSocket, isEmpty: Bool)
         func tunnelSocketIsWritable(_ socket: TunnelSocket)
         func tunnelSocket(_ socket: TunnelSocket, refused size: Int, to route: DatagramRoute)
@@ -33,15 +33,16 @@ final class TunnelSocket {
     private var isClosed = false
     private var retry: Scheduled<Void>?
     private var reads: UInt = 0
-    /// Each datagram comes with the address that it was sent to: what a server needs and a client doesn't.
+    /// Each datagram comes with the address that it was sent to, which a server needs and a client doesn't.
     private let wantsLocalAddress: Bool
 
-    /// A full socket buffer drains within this. UDP sockets are hardly ever not writable: no poller is worth it. †
+    /// A full socket buffer drains within this time. UDP sockets are hardly ever full, so polling for writability isn't worth
+    /// it. †
     private static let retryInterval = TimeAmount.milliseconds(1)
     private static let readsAtOnce: UInt = 16
     private static let reopenInterval = TimeAmount.milliseconds(100)
 
-    /// Takes the descriptor of a bound socket; closes it with itself.
+    /// Takes over the descriptor of a bound socket, and closes it in the end.
     init(
         descriptor: CInt,
         isIPv6: Bool,
@@ -56,7 +57,7 @@ final class TunnelSocket {
         self.owner = owner
     }
 
-    /// A socket at this address; port 0 is any free one.
+    /// Opens a socket at this address; port 0 means any free port.
     static func open(
         at address: SocketAddress,
         wantsLocalAddress: Bool = true,
@@ -87,7 +88,7 @@ final class TunnelSocket {
 
     deinit { if !self.isClosed { closeDescriptor(self.descriptor) } }
 
-    /// Where it is bound.
+    /// The port that the socket is bound to.
     var localPort: UInt16? { Self.port(of: self.descriptor) }
 
     private static func port(of descriptor: CInt) -> UInt16? {
@@ -97,7 +98,7 @@ final class TunnelSocket {
             $0.withMemoryRebound(to: sockaddr.self, capacity: 1) { getsockname(descriptor, $0, &size) }
         }
         guard result == 0 else { return nil }
-        // The port stands at the same place in both families' addresses.
+        // The port has the same offset in both families' addresses.
         return withUnsafeBytes(of: &address) { UInt16(bigEndian: $0.loadUnaligned(fromByteOffset: 2, as: UInt16.self)) }
     }
 
@@ -116,7 +117,7 @@ final class TunnelSocket {
                 channel.eventLoop.makeCompletedFuture {
                     let handler = TunnelSocketHandler(socket: bound.value)
                     try channel.pipeline.syncOperations.addHandler(handler)
-                    // A kernel without it hands over one datagram at a time.
+                    // Without GRO, the kernel hands over one datagram at a time.
                     channel.setOption(.datagramReceiveOffload, value: true)
                         .and(channel.setOption(.datagramReceiveSegmentSize, value: true))
                         .whenFailure { _ in }
@@ -163,7 +164,8 @@ final class TunnelSocket {
 
     // MARK: Writing
 
-    /// Writes messages as long as the socket takes them. The closure fills the batch up, with all that there is if it has room.
+    /// Sends messages while the socket takes them. The closure fills the batch up, as far as it has room and there are
+    /// messages.
     func pump(_ fill: (inout DatagramBatch) -> Void) {
         guard !self.isClosed, self.retry == nil else { return }
         while true {
@@ -175,7 +177,7 @@ final class TunnelSocket {
 
     private func send() -> Bool {
         self.batch.send(on: self.descriptor, isIPv6: self.isIPv6) { refusal in
-            // Refused for another reason, it is as lost as on the way.
+            // A message refused for another reason counts as lost on the way.
             guard case .tooLong(let size, let route) = refusal else { return }
             self.owner?.tunnelSocket(self, refused: size, to: route)
         }
@@ -199,11 +201,11 @@ final class TunnelSocket {
     }
 }
 
-/// What the system hands over at once: one datagram, or by GRO several of one size from one sender, of which the last may be
-/// shorter.
+/// What the kernel hands over at a time: one datagram, or with GRO several of the same size from one sender, of which the
+/// last may be shorter.
 struct Datagrams {
     let bytes: ByteBuffer
-    /// 0: there is one.
+    /// The size of each datagram; 0: there is only one.
     let segment: Int
 
     func withEach(_ body: (ByteBuffer) -> Void) {
@@ -215,7 +217,7 @@ struct Datagrams {
     }
 }
 
-/// The system's `close`, which within the socket would be its own.
+/// The system's `close`: inside the class, that name means its own method.
 private func closeDescriptor(_ descriptor: CInt) { close(descriptor) }
 
 private final class TunnelSocketHandler: ChannelInboundHandler {
@@ -233,7 +235,7 @@ private final class TunnelSocketHandler: ChannelInboundHandler {
 
     func handlerRemoved(context: ChannelHandlerContext) { self.end() }
 
-    /// Errors of single datagrams that come back by ICMP: nothing to be done.
+    /// ICMP errors for single datagrams: ignored.
     func errorCaught(context: ChannelHandlerContext, error: any Error) {}
 
     private func end() {
