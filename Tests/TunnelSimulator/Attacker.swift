@@ -2,24 +2,24 @@ import NIOCore
 import Noise
 import Tunnel
 
-/// Who sits on the path: keeps what passed by, and hands it in again, changed or not.
+/// An attacker on the path: it records messages and hands them in again, changed or not.
 ///
-/// It knows everyone's public keys, so its forgeries carry a right mac1; it knows no other key.
+/// It knows the public keys of all ends, so its forgeries carry a right mac1; it knows no other key.
 final class Attacker {
     private enum Expectation {
-        /// It is nobody's message, and changes nothing.
+        /// A forged message: it must be dropped and change nothing.
         case dropped
-        /// It is a genuine one, which may not have come yet.
+        /// A genuine message, which may not have arrived yet.
         case anything
     }
 
     private unowned let world: World
     private let random: SeededRandom
-    /// One message in so many is preceded by one of the attacker's.
+    /// On average, one message in this many is preceded by one of the attacker's.
     private let rarity: Int
     private var seen: [ByteBuffer] = []
     private var next = 0
-    /// The index of each end's latest initiation: what a forged response has to name.
+    /// The index in each end's latest initiation, which a forged response has to name.
     private var waiting: [ObjectIdentifier: UInt32] = [:]
     private(set) var handedIn = 0
 
@@ -37,7 +37,7 @@ final class Attacker {
             self.waiting[ObjectIdentifier(end)] = message.getInteger(at: message.readerIndex + 4, endianness: .little)
         }
         guard message.messageType != 4 || self.random.isOne(in: 8) else { return }
-        // A copy: what it was cut from is reused.
+        // A copy, since the buffer that it was cut from is reused.
         let copy = ByteBuffer(bytes: message.readableBytesView)
         if self.seen.count < Self.kept {
             self.seen.append(copy)
@@ -47,7 +47,7 @@ final class Attacker {
         }
     }
 
-    /// What a stranger would send on a carrier of its own.
+    /// A message for a stranger to send on a carrier of its own.
     func anything(for end: ResponderEnd) -> ByteBuffer {
         self.random.isOne(in: 2) ? (self.recorded() ?? self.garbage()) : self.forged(nil, at: end).message
     }
@@ -64,7 +64,8 @@ final class Attacker {
         attachment.framer.open()
     }
 
-    /// The same with datagrams. An initiator's socket takes only what names the responder as its sender, which anybody can.
+    /// The same with datagrams. The attacker can forge the responder's address, which is all that an initiator's socket
+    /// checks.
     func precede(_ message: ByteBuffer, at end: InitiatorEnd, onSocket id: CarrierID) throws(SimulationFailure) {
         guard !self.world.isSettling, self.random.isOne(in: self.rarity) else { return }
         let (forgery, expectation) = self.forged(message, at: end)
@@ -73,7 +74,7 @@ final class Attacker {
         }
     }
 
-    /// At the responder it has the choice of its address, too.
+    /// The same at the responder, from an address of the attacker's choice.
     func precede(_ message: ByteBuffer, at end: ResponderEnd, from address: PathAddress) throws(SimulationFailure) {
         guard !self.world.isSettling, self.random.isOne(in: self.rarity) else { return }
         let (forgery, expectation) = self.forged(message, at: end)
@@ -83,14 +84,14 @@ final class Attacker {
         }
     }
 
-    /// One of a few where nobody listens.
+    /// One of a few addresses where no end listens.
     func address() -> PathAddress {
         let address = PathAddress(ipv4: 0xcb00_7100 | UInt32(self.random.between(0...7)), port: 4_444)
         self.world.watch?.isHostile(address)
         return address
     }
 
-    /// Initiations with a right mac1 that don't open, from as many addresses, all at once.
+    /// Sends initiations with a right mac1 that don't open, from many addresses, all at once.
     func flood(_ responder: ResponderEnd, _ count: Int) {
         for _ in 0..<count {
             let address = PathAddress(ipv4: 0xc633_6400 | UInt32(self.random.between(0...255)), port: 4_444)
@@ -98,7 +99,7 @@ final class Attacker {
         }
     }
 
-    /// Returns whether it was taken.
+    /// Returns whether the end took the message.
     @discardableResult
     private func handIn(
         _ message: ByteBuffer,
@@ -106,7 +107,7 @@ final class Attacker {
         at end: End,
         _ take: (ByteBuffer) throws(SimulationFailure) -> MessageVerdict?
     ) throws(SimulationFailure) -> Bool {
-        // What time alone changes, it changes now.
+        // Changes that are due by time happen before the digest is taken.
         end.handleDeadline()
         try end.deliverEvents()
         let digest = end.digest
@@ -114,7 +115,7 @@ final class Attacker {
         guard let verdict = try take(message) else { return false }
         self.handedIn += 1
         if case .dropped(let reason) = verdict {
-            // A genuine answer that came too late is an answer all the same: nobody waits for it any more.
+            // A genuine response may come too late. It opens, and so ends a waiting handshake.
             if reason == .staleResponse, expectation == .anything { return false }
             try self.world.check(
                 end.digest == digest,
@@ -134,7 +135,7 @@ final class Attacker {
 
     // MARK: Forgeries
 
-    /// What was changed on its way and is changed once more may be a genuine message again.
+    /// A message that was corrupted on its way and is then changed again may be a genuine one.
     private func forged(_ message: ByteBuffer?, at end: End) -> (message: ByteBuffer, Expectation) {
         let (forgery, expectation) = self.made(of: message, at: end)
         return (forgery, self.seen.contains(forgery) ? .anything : expectation)
@@ -166,7 +167,7 @@ final class Attacker {
         return bytes
     }
 
-    /// mac2 isn't looked at on byte streams, so a change there makes no forgery.
+    /// mac2 isn't checked on byte streams, so a change there makes no forgery.
     private func withOtherBit(_ message: ByteBuffer) -> ByteBuffer {
         var bytes = message
         let unchecked = message.messageType == 4 ? 0 : 16
@@ -206,7 +207,7 @@ final class Attacker {
         return self.withMacs(bytes, to: end.key)
     }
 
-    /// Either random throughout, or a genuine one with one bit changed; both with a right mac1.
+    /// Either random bytes, or a genuine initiation with one bit changed; both with a right mac1.
     private func forgedInitiation(to end: End, size: Int? = nil) -> ByteBuffer {
         guard let end = end as? ResponderEnd else { return self.garbage() }
         let genuine = self.seen.last { $0.messageType == 1 }
@@ -214,7 +215,7 @@ final class Attacker {
             var body = genuine
             guard let covered = body.readSlice(length: genuine.readableBytes - Self.macs) else { return genuine }
             var bytes = ByteBuffer(bytes: covered.readableBytesView)
-            // Not the index, which nothing but mac1 covers.
+            // Not the index, which only mac1 covers.
             let at = self.random.between(8...bytes.readableBytes - 1)
             let byte: UInt8 = bytes.getInteger(at: at) ?? 0
             // The top bit of a public key is ignored by Curve25519, but not by the hash.

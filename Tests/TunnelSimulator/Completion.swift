@@ -1,7 +1,8 @@
 import Tunnel
 
 extension World {
-    /// Every program that still runs has a connection, both sides hold it to be alive, and all its streams have ended.
+    /// Whether every program that still runs has a connection, both sides take each other to be live, and all streams have
+    /// ended.
     var isComplete: Bool {
         guard let responder else { return true }
         for initiator in self.initiators where initiator.isRunning {
@@ -24,7 +25,7 @@ extension World {
         return true
     }
 
-    /// What has not come to its end, for a failure's text.
+    /// What is unfinished, for a failure's text.
     var unfinished: String {
         self.initiators.map { initiator in
             let other = self.responder?.traffic[initiator.key]
@@ -45,7 +46,7 @@ extension World {
 }
 
 extension Ledger {
-    /// Stream 0 has no end: all that was written on it has been read.
+    /// Stream 0 doesn't end: it is done when all that was written on it was read.
     func isControlRead(_ connection: UInt64) -> Bool {
         for sender in [Role.initiator, .responder] {
             let key = Key(connection: connection, stream: .control, sender: sender)

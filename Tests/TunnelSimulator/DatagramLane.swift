@@ -1,46 +1,46 @@
 import NIOCore
 import Tunnel
 
-/// One direction of a path of datagrams: each may be lost, come twice, late, or behind a younger one.
+/// One direction of a datagram path: a datagram may be lost, duplicated, delayed or reordered.
 final class DatagramLane {
     struct Shape {
         var latency: Int64 = 10_000_000
-        /// What a datagram may take longer than another.
+        /// The largest additional delay of a datagram.
         var jitter: Int64 = 0
         var bytesPerSecond = 100_000_000
-        /// Bytes before the slowest link; what finds no room is lost.
+        /// Bytes that the queue before the slowest link holds; further datagrams are lost.
         var queue = 256 * 1_024
         /// Of 1,000.
         var lost = 0
-        /// So many are lost in a row, at most.
+        /// How many datagrams are lost in a row on average.
         var burst = 1
         /// Of 1,000.
         var repeated = 0
-        /// The reader is woken no more often than this.
+        /// Datagrams arrive only at multiples of this time.
         var grain: Int64 = 1
-        /// Bytes of UDP payload; what is greater vanishes.
+        /// In bytes of UDP payload; larger datagrams are lost.
         var mtu = 65_507
     }
 
     struct Datagram {
         var bytes: ByteBuffer
-        /// As the reader sees it.
+        /// The source address that the reader sees.
         var from: PathAddress
     }
 
     var shape: Shape
     private let random: SeededRandom
-    /// By arrival.
+    /// In the order of arrival.
     private var underWay = CircularBuffer<(at: Int64, datagram: Datagram)>()
     private var pending = 0
     private var busyUntil: Int64 = 0
     private var lossesToCome = 0
-    /// Nothing arrives that is sent before.
+    /// Datagrams sent before this time are lost.
     var isDarkUntil: Int64 = 0
-    /// Handshakes get through, and data messages (type 4) don't: something on the way knows a flood when it sees one.
+    /// Only handshakes get through, and data messages (type 4) don't, as behind a device that blocks what looks like a flood.
     var losesData = false
 
-    /// What a reader that doesn't read has room for, as the system's socket buffer.
+    /// How many unread bytes the reader's socket buffer holds.
     private static let unread = 256 * 1_024
 
     init(_ shape: Shape, random: SeededRandom) {
@@ -67,7 +67,7 @@ final class DatagramLane {
             self.lossesToCome -= 1
             return true
         }
-        // As many in sum as if each were lost by itself.
+        // On average, as many are lost as if each were lost by itself.
         guard self.shape.lost > 0, self.random.between(0...1_000 * self.shape.burst - 1) < self.shape.lost else {
             return false
         }

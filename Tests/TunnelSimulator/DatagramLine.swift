@@ -1,18 +1,18 @@
 import NIOCore
 import Tunnel
 
-/// The way of one initiator's datagrams to the responder and back, through a NAT.
+/// The datagram path between one initiator and the responder, through a NAT.
 final class DatagramLine {
     unowned let initiator: InitiatorEnd
     let up: DatagramLane
     let down: DatagramLane
-    /// The socket, as the initiator's tunnel knows it; nil: none is open.
+    /// The open socket, by its carrier number in the initiator's tunnel; nil: none.
     var socket: CarrierID?
-    /// From where the responder sees it, if the socket sends now.
+    /// The address behind which the responder sees the socket.
     private(set) var outside: PathAddress
-    /// Greater ones are refused by the sender's own system, which says so; else they vanish on the way.
+    /// Larger datagrams are refused by the sender's kernel, which reports it; nil: they are lost on the way.
     var refusesAbove: Int?
-    /// Until then each datagram comes from another address.
+    /// Until this time, each datagram comes from a new address.
     var flapsUntil: Int64 = 0
 
     private let random: SeededRandom
@@ -25,7 +25,7 @@ final class DatagramLine {
         self.outside = Self.address(random)
     }
 
-    /// Some of IPv4, some of IPv6.
+    /// A random address, IPv4 or IPv6.
     private static func address(_ random: SeededRandom) -> PathAddress {
         let port = UInt16(random.between(1_024...65_535))
         if random.isOne(in: 2) {
@@ -34,7 +34,7 @@ final class DatagramLine {
         return PathAddress(ipv6High: 0x2001_0db8_0000_0000, low: random.next(), port: port)
     }
 
-    /// The NAT forgot: what the responder sends to the old port is lost.
+    /// The NAT has dropped its mapping: datagrams to the old port are lost.
     func rebind() {
         let port = UInt16(self.random.between(1_024...65_535))
         if let ipv4 = self.outside.ipv4 {
@@ -44,7 +44,7 @@ final class DatagramLine {
         }
     }
 
-    /// Another network.
+    /// The initiator has changed its network.
     func move() { self.outside = Self.address(self.random) }
 
     func send(_ bytes: ByteBuffer, at now: Int64) {
@@ -57,7 +57,7 @@ final class DatagramLine {
         if down { self.down.isDarkUntil = max(self.down.isDarkUntil, time) }
     }
 
-    /// What is bad stays so, but nothing is blocked any more.
+    /// Ends blocking; loss and delay stay as they are.
     func heal() {
         self.up.isDarkUntil = 0
         self.down.isDarkUntil = 0

@@ -1,9 +1,9 @@
 import NIOCore
 import Tunnel
 
-/// The datagrams of one end of one connection: each may be lost, none may come twice, changed, or from nowhere.
+/// The datagrams of one end of one connection: any may be lost, but none may be duplicated, changed or invented.
 final class DatagramTraffic {
-    /// What one side has sent on a connection, and what of it has come out at the other.
+    /// What one side has sent on a connection, and which datagrams of it have arrived at the other.
     final class Direction {
         let seed: UInt64
         var sizes: [Int] = []
@@ -25,9 +25,9 @@ final class DatagramTraffic {
     private var tracked: Set<DatagramID> = []
     private(set) var nextAt: Int64
 
-    /// Of those whose acknowledgement is waited for, so that the events that may come at once are few.
+    /// The largest number of datagrams that wait for an acknowledgement, so that few events can come at once.
     static let trackedAtMost = 8
-    /// So many are enough to meet all that may happen.
+    /// This many datagrams are enough to meet every case.
     private static let atMost = 2_000
 
     init(sending: Direction, receiving: Direction, random: SeededRandom, at now: Int64) {

@@ -2,19 +2,19 @@ import NIOCore
 import Noise
 import Tunnel
 
-/// What the responder owes to addresses (RFC 9000 §8.1, and PROTOCOL, silence): nothing to those who have shown nothing, and
-/// at most three times what came from those that haven't shown that they receive.
+/// Checks what the responder sends to addresses (RFC 9000 §8.1, and PROTOCOL, silence): nothing before the address has sent a
+/// valid message, and at most three times the bytes received from it until it is validated.
 final class DatagramWatch {
     private struct Account {
         var received = 0
         var sent = 0
-        /// Something came from there that isn't a stranger's: it opened, or had a right mac1.
+        /// A message from there opened, or had a right mac1.
         var deserves = false
     }
 
     private var accounts: [PathAddress: Account] = [:]
     private var isShown: Set<PathAddress> = []
-    /// Addresses that nobody but the attacker sends from, and where nobody listens.
+    /// Addresses that only the attacker sends from, and where no end listens.
     private var hostile: Set<PathAddress> = []
     private let mac: MacKey
 
@@ -49,7 +49,7 @@ final class DatagramWatch {
         )
     }
 
-    /// The path in use is a peer's own.
+    /// Called for the path in use, which must be a peer's own address.
     func uses(_ address: PathAddress, _ world: World) throws(SimulationFailure) {
         guard !self.isShown.contains(address) else { return }
         try world.check(!self.hostile.contains(address), "the connection goes to \(address), which is the attacker's")

@@ -2,9 +2,9 @@ import NIOCore
 import Noise
 public import Tunnel
 
-/// One end with its carriers: does with simulated bytes and a simulated clock what a driver does with sockets.
+/// One end with its carriers: it does, with simulated bytes and a simulated clock, what a driver does with sockets.
 ///
-/// A subclass has the tunnel and the application.
+/// A subclass adds the tunnel and the application.
 public class End {
     public let name: String
     let role: Role
@@ -12,12 +12,12 @@ public class End {
     unowned let world: World
     let random: SeededRandom
 
-    /// What this end's clocks show more than the world's.
+    /// How far this end's clocks are ahead of the world's.
     public var clockOffset: Int64
     public var wallOffset: Int64 = 0
-    /// Until then nothing here runs, as in a laptop that sleeps.
+    /// Until this time nothing runs here, as in a laptop that sleeps.
     public var asleepUntil: Int64 = 0
-    /// false: its program has ended, and dials and answers no more.
+    /// false: the program has ended. It neither dials nor answers.
     public var isRunning = true
     var attachments: [Attachment] = []
     var output = ByteBuffer()
@@ -35,7 +35,7 @@ public class End {
 
     public var isAwake: Bool { self.world.now >= self.asleepUntil }
 
-    /// When something has to be done here, in the world's time.
+    /// When this end has something to do next, in the world's time.
     var nextTime: Int64? {
         var next: Int64?
         func consider(_ time: Int64?) { if let time { next = min(next ?? time, time) } }
@@ -60,17 +60,17 @@ public class End {
     func takeDatagrams() throws(SimulationFailure) {}
     /// Sends the datagrams that may go out now.
     func sendDatagrams() throws(SimulationFailure) {}
-    /// Is there still anything that this names?
+    /// Whether a carrier with this number still exists.
     func isHeld(_ id: CarrierID) -> Bool { self.attachments.contains { $0.id == id } }
-    /// Of all that a message may change.
+    /// A hash of everything that a message may change.
     var digest: Int { 0 }
-    /// Of what only a confirmed session may change.
+    /// A hash of what only a confirmed session may change.
     var connectionDigest: Int { 0 }
     func checkBounds() throws(SimulationFailure) {}
 
     // MARK: The loop's turn
 
-    /// All that is due now.
+    /// Does all that is due now.
     func run() throws(SimulationFailure) {
         try self.takeArrivals()
         try self.takeDatagrams()

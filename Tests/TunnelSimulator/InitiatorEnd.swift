@@ -2,19 +2,19 @@ import NIOCore
 public import Noise
 public import Tunnel
 
-/// A workspace's end: dials, and dials again, as long as its program is wanted.
+/// A workspace's end: it dials, and dials again, while its program runs.
 public final class InitiatorEnd: End {
     public var configuration: Initiator.Configuration
     public var tunnel: Initiator
     public private(set) var events: [Initiator.Event] = []
-    /// For stories: false leaves all dialling to them.
+    /// For story tests: false leaves all dialling to the test.
     public var dialsByItself = true
     let wallClock: WallClock
     var traffic: Traffic?
-    /// Streams that the other side opens on each connection of this key.
+    /// When it dials next, in the world's time; nil: no dialling is planned.
     var dialAt: Int64?
     private var attempts = 0
-    /// Its way of datagrams, if it has one, and whether it has byte streams, too.
+    /// Its datagram path, if it has one; and whether it dials byte streams, too.
     var line: DatagramLine?
     var hasStreams = true
     var openSocketAt: Int64?
@@ -37,11 +37,11 @@ public final class InitiatorEnd: End {
 
     public var key: PublicKey { self.configuration.staticKey.publicKey }
 
-    /// The program ends without a word and is started again: its carriers break, its keys are gone.
+    /// The program ends without CONNECTION_CLOSE and is started again: its carriers break, and its keys are gone.
     func restart() throws(SimulationFailure) {
         self.world.log("\(self.name): restarts")
         let arena = self.tunnel.secretArena
-        // One whose clock has gone back is refused until it catches up, unless it remembers.
+        // A program whose clock has gone back is refused until the clock catches up, unless it remembers its last timestamp.
         if self.dateWasChanged || self.random.isOne(in: 2) {
             self.configuration.lastTimestamp = self.tunnel.lastTimestamp
         }
@@ -59,7 +59,7 @@ public final class InitiatorEnd: End {
     }
 
     func changeDate(by nanoseconds: Int64) {
-        // Before its first handshake nothing tells a program that the date was set back.
+        // A program that has not shaken hands yet can't know that the date was set back, so it is only set forwards.
         self.wallClock.offset += self.tunnel.lastTimestamp == nil ? abs(nanoseconds) : nanoseconds
         self.dateWasChanged = true
     }
@@ -106,7 +106,7 @@ public final class InitiatorEnd: End {
             case .closeCarrier(let id): if self.line?.socket == id { self.closeSocket() } else { self.close(id) }
             case .answered(let id): if self.line?.socket == id { self.socketsOpened = 0 }
             case .datagramsAreLost:
-                // The stream is needed now.
+                // A byte stream is needed now.
                 if self.attachments.isEmpty, self.dialAt != nil { self.dialAt = self.world.now }
             case .presharedKeysDiffer, .moved, .sidecarIsBusy: break
             case .connection(.ended(let end)):
@@ -201,7 +201,7 @@ public final class InitiatorEnd: End {
         try self.withConnection { connection throws(SimulationFailure) in try self.traffic?.wake(&connection) }
     }
 
-    /// Ends the intercept, as its user wishes.
+    /// Ends the intercept at the user's wish.
     public func finish() {
         self.isRunning = false
         self.tunnel.close(.done, at: self.now)
@@ -228,7 +228,7 @@ public final class InitiatorEnd: End {
         let tunnel = self.configuration.tunnel
         try self.world.check(self.tunnel.sessionCount <= 4, "\(self.name) holds \(self.tunnel.sessionCount) sessions")
         try self.world.check(self.tunnel.handshakeCount <= 4, "\(self.name) waits for too many responses")
-        // Two keys a session; a waiting handshake has its ephemeral, chaining key and a few more.
+        // A session has two keys; a waiting handshake has its ephemeral key, its chaining key and a few more.
         try self.world.check(self.tunnel.secretArena.liveSecrets <= 4 * 2 + 4 * 10, "\(self.name) holds many secrets")
         try self.withConnection { connection throws(SimulationFailure) in
             try self.world.checkBounds(of: connection.inspection, tunnel, at: self)

@@ -1,6 +1,6 @@
 import Tunnel
 
-/// What holds after every step, whatever the network does.
+/// Checked after every step, whatever the network does.
 extension World {
     func checkInvariants() throws(SimulationFailure) {
         for end in self.ends where end.isAwake { try end.checkBounds() }
@@ -18,7 +18,8 @@ extension World {
         }
     }
 
-    /// RFC 9000 §4.1, on both levels: nobody was promised more than was given, or used more than was promised.
+    /// RFC 9000 §4.1, for streams and connections: a sender knows no higher limit than was announced, and sends no more than
+    /// that.
     private func checkCredit(
         from sender: ConnectionInspection,
         to receiver: ConnectionInspection
@@ -34,13 +35,13 @@ extension World {
         }
     }
 
-    /// What one end may keep for one connection.
+    /// The bounds on what one end keeps for one connection.
     func checkBounds(
         of connection: ConnectionInspection,
         _ configuration: TunnelConfiguration,
         at end: End
     ) throws(SimulationFailure) {
-        // The application writes at most so much before it looks whether there is room.
+        // The application writes at most this many bytes before it checks whether there is room.
         let slack = 65_536
         // The control stream has room of its own.
         let room = configuration.sendBuffer + min(512 * 1_024, configuration.sendBuffer)

@@ -1,6 +1,6 @@
 public import Noise
 
-/// Keys for tests: the same in every run, and nobody's.
+/// Keys for tests: the same in every run, and used for nothing else.
 public enum SimulatedKeys {
     public static let responder = pair(1)
     public static let initiators = [pair(2), pair(3), pair(4)]

@@ -1,6 +1,6 @@
 import Tunnel
 
-/// What every stream was given and what came out of it, kept by neither end.
+/// What was written to every stream, and what was read from it, recorded outside of both ends.
 final class Ledger {
     struct Key: Hashable {
         var connection: UInt64
@@ -12,7 +12,7 @@ final class Ledger {
         case open
         case ended
         case reset
-        /// The reader wanted no more.
+        /// The reader sent STOP_SENDING.
         case stopped
     }
 
@@ -20,7 +20,7 @@ final class Ledger {
     final class Direction {
         let pattern: Pattern
         var written: UInt64 = 0
-        /// Where urgent bytes were written that weren't read yet.
+        /// The offsets of urgent bytes that were written and not read yet.
         var urgent: Set<UInt64> = []
         var finished = false
         var resetCode: StreamErrorCode?
@@ -31,12 +31,12 @@ final class Ledger {
         init(pattern: Pattern) { self.pattern = pattern }
     }
 
-    /// Connections of which an end has given up waiting with TCP's reset for an acknowledgement.
+    /// Connections at which an end has sent a TCP reset before the bytes ahead of it were acknowledged.
     var withForcedResets: Set<UInt64> = []
     private(set) var directions: [Key: Direction] = [:]
     private var datagramDirections: [Key: DatagramTraffic.Direction] = [:]
 
-    /// Datagrams belong to no stream; the key has the one that is always there.
+    /// Datagrams belong to no stream; their key uses stream 0, which always exists.
     func datagrams(_ connection: UInt64, from sender: Role) -> DatagramTraffic.Direction {
         let key = Key(connection: connection, stream: .control, sender: sender)
         if let known = self.datagramDirections[key] { return known }

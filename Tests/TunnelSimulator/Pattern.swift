@@ -1,9 +1,9 @@
 import NIOCore
 
-/// The bytes that a stream carries: at each offset one that follows from the stream's base, so that a lost, doubled or
+/// The bytes that a stream carries: each follows from its offset and the stream's base, so that a lost, duplicated or
 /// misplaced piece shows.
 struct Pattern {
-    /// A prime: no message's or window's size divides it.
+    /// A prime, so that it divides no size of messages or windows.
     private static let period = 65_521
     private static let longest = 65_536
     private static let table: ByteBuffer = {

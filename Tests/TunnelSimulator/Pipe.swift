@@ -1,11 +1,12 @@
 import NIOCore
 
-/// One direction of a simulated byte stream: bytes come in order, in pieces of any size, later, until it breaks.
+/// One direction of a simulated byte stream: bytes arrive in order, in pieces of any size, after a delay, until the stream
+/// breaks.
 final class Pipe {
     struct Shape {
         var latency: Int64 = 10_000_000
         var bytesPerSecond: Int = 100_000_000
-        /// Bytes under way before the writer has to wait.
+        /// How many bytes may be in flight before the writer has to wait.
         var capacity = 256 * 1_024
         var pieces: ClosedRange<Int> = 1...16_384
     }
@@ -17,11 +18,11 @@ final class Pipe {
     private(set) var underWay = 0
     private(set) var carried = 0
 
-    /// Byte number at which it breaks: what comes after never arrives.
+    /// The offset at which it breaks: later bytes never arrive.
     var breaksAt: Int?
-    /// A reader that is gone takes everything and tells nobody.
+    /// The reader is gone: bytes are accepted and discarded.
     var isUnread = false
-    /// Byte number of one that arrives changed.
+    /// The offset of a byte that is changed on the way.
     var corruptsAt: Int?
 
     init(_ shape: Shape, random: SeededRandom) {
@@ -66,7 +67,7 @@ final class Pipe {
         return first.bytes
     }
 
-    /// What is under way is lost.
+    /// Loses the bytes in flight.
     func drain() {
         self.pieces.removeAll()
         self.underWay = 0

@@ -2,7 +2,7 @@ import NIOCore
 public import Noise
 public import Tunnel
 
-/// A sidecar's end: accepts whoever comes, and opens streams to those it knows.
+/// A sidecar's end: it accepts every carrier, and opens streams on connections of accepted keys.
 public final class ResponderEnd: End {
     public let staticKey: StaticKeyPair
     public var configuration: TunnelConfiguration
@@ -33,7 +33,7 @@ public final class ResponderEnd: End {
 
     func presharedKey(of key: PublicKey) -> PresharedKey? { self.accepted.first { $0.key == key }?.presharedKey }
 
-    /// The program ends without a word and is started again.
+    /// The program ends without CONNECTION_CLOSE and is started again.
     public func restart() throws(SimulationFailure) {
         self.world.log("\(self.name): restarts")
         let arena = self.tunnel.secretArena
@@ -175,7 +175,7 @@ public final class ResponderEnd: End {
 
     // MARK: Bounds
 
-    /// Who has shown nothing is closed after five seconds, and not sooner unless too many wait.
+    /// A carrier without a valid initiation is closed after five seconds, and not sooner unless too many wait.
     private func checkPatience(_ id: CarrierID) throws(SimulationFailure) {
         guard let attachment = self.attachments.first(where: { $0.id == id }), !attachment.hasTaken else { return }
         let waiting = self.attachments.count { $0.isOpen && !$0.hasTaken }

@@ -1,6 +1,6 @@
 public import Noise
 
-/// SplitMix64: one seed, one sequence, on every machine.
+/// SplitMix64: a seed gives the same sequence on every machine.
 public final class SeededRandom: RandomNumberGenerator {
     private var state: UInt64
 
@@ -18,7 +18,7 @@ public final class SeededRandom: RandomNumberGenerator {
         return z ^ (z >> 31)
     }
 
-    /// A generator of its own, so that what one part draws doesn't change what another does.
+    /// A new generator, so that draws from one don't change the draws from another.
     public func fork() -> SeededRandom { SeededRandom(seed: self.next()) }
 
     public func between(_ range: ClosedRange<Int>) -> Int {
@@ -29,7 +29,7 @@ public final class SeededRandom: RandomNumberGenerator {
         range.lowerBound + Int64(self.next() % UInt64(range.upperBound - range.lowerBound + 1))
     }
 
-    /// Small ones as often as large ones: first how many bits, then the value.
+    /// Small and large values are equally likely: the number of bits is drawn first, then the value.
     public func logarithmic(_ range: ClosedRange<Int>) -> Int {
         let low = Int.bitWidth - range.lowerBound.leadingZeroBitCount
         let high = Int.bitWidth - range.upperBound.leadingZeroBitCount
@@ -41,7 +41,7 @@ public final class SeededRandom: RandomNumberGenerator {
 
     public func pick<Element>(_ elements: [Element]) -> Element { elements[self.between(0...elements.count - 1)] }
 
-    /// What a tunnel's end draws its keys, indices and jitter from.
+    /// The source of a tunnel's keys, indices and jitter.
     public var source: RandomSource {
         RandomSource { bytes in
             var offset = 0

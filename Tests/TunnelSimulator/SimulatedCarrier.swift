@@ -1,22 +1,22 @@
 import NIOCore
 import Tunnel
 
-/// A byte stream between two ends, as a TCP connection is: it may break in each direction at another byte, be noticed by
-/// each end at another time, or by none at all.
+/// A byte stream between two ends, like a TCP connection: each direction may break at another byte, and each end may notice
+/// at another time, or never.
 final class SimulatedCarrier {
     struct Shape {
         var up = Pipe.Shape()
         var down = Pipe.Shape()
-        /// Byte numbers at which the two directions break.
+        /// The offsets at which the two directions break.
         var breaksUpAt: Int?
         var breaksDownAt: Int?
-        /// Byte numbers of those that arrive changed.
+        /// The offsets of bytes that are changed on the way.
         var corruptsUpAt: Int?
         var corruptsDownAt: Int?
-        /// How much later each end is told; nil: never, it has to find out.
+        /// How long after the break each end learns of it; nil: never, so that only timeouts show it.
         var dialerLearnsAfter: Int64? = 0
         var acceptorLearnsAfter: Int64? = 0
-        /// An end's closing throws away what is under way.
+        /// When an end closes the stream, bytes in flight are lost.
         var isAbrupt = false
     }
 
@@ -43,7 +43,7 @@ final class SimulatedCarrier {
         self.acceptor.carrier = self
     }
 
-    /// Breaks now, in both directions.
+    /// Breaks both directions now.
     func cut(at now: Int64, losing: Bool) {
         guard !self.isBreaking else { return }
         for pipe in [self.dialer.output, self.acceptor.output] {
@@ -53,7 +53,7 @@ final class SimulatedCarrier {
         self.noticeBreak(at: now)
     }
 
-    /// What has not gone wrong yet won't.
+    /// Cancels faults that have not happened yet.
     func heal() {
         for pipe in [self.dialer.output, self.acceptor.output] {
             pipe.corruptsAt = nil
@@ -61,7 +61,7 @@ final class SimulatedCarrier {
         }
     }
 
-    /// From now on nothing arrives, and nobody is told.
+    /// From now on nothing arrives, and neither end is told.
     func swallow() {
         guard !self.isBreaking else { return }
         self.isBreaking = true
@@ -71,7 +71,7 @@ final class SimulatedCarrier {
         }
     }
 
-    /// Once a direction has broken, both ends will hear of it, or not.
+    /// Once a direction has broken, schedules when each end learns of it, if ever.
     func noticeBreak(at now: Int64) {
         guard !self.isBreaking, self.dialer.output.isBroken || self.acceptor.output.isBroken else { return }
         self.isBreaking = true
@@ -79,7 +79,7 @@ final class SimulatedCarrier {
         if let delay = self.shape.acceptorLearnsAfter { self.acceptor.close(after: max(now, now + delay)) }
     }
 
-    /// One end has closed it: the other reads what is still under way, and then the end.
+    /// One end has closed the stream: the other end reads the bytes in flight, and then the end.
     func closed(by attachment: Attachment, at now: Int64) {
         let other = attachment === self.dialer ? self.acceptor : self.dialer
         attachment.input.isUnread = true
@@ -100,9 +100,9 @@ final class Attachment {
     weak var carrier: SimulatedCarrier?
     var opensAt: Int64 = 0
     var isOpen = false
-    /// When this end is told that it is over; what arrives until then is read.
+    /// When this end is told that the carrier is closed; what arrives until then is read.
     private(set) var closesAt: Int64?
-    /// A message of ours was taken here: until then a responder owes silence.
+    /// This end has accepted a message on the carrier: until then, a responder must be silent.
     var hasTaken = false
     /// By the end's own clock.
     var openedAt = Instant(nanoseconds: 0)

@@ -2,26 +2,27 @@ import NIOCore
 import Noise
 import Tunnel
 
-/// One seed's whole course: two or three ends, a time of trouble, then quiet, in which all that was begun must end.
+/// One seed's simulation: two or three ends, a time of trouble, then a quiet time in which everything that was begun must
+/// end.
 public struct Simulation {
     public let world: World
     private let random: SeededRandom
     private let configuration: TunnelConfiguration
     private let duration: Int64
-    /// What the seed has drawn, in a line.
+    /// A summary of what the seed has drawn, in one line.
     public private(set) var title = ""
 
     private static let second: Int64 = 1_000_000_000
 
-    /// - Parameter resetsAsTCP: whether streams are given up as sockets are, too. Without it a seed's course is as it was before
-    ///   such resets waited.
+    /// - Parameter resetsAsTCP: whether some streams are given up by a TCP reset. false reproduces a seed's course from
+    ///   before such resets were held.
     public init(seed: UInt64, resetsAsTCP: Bool = true) {
         let world = World(seed: seed)
         let random = world.random
         self.world = world
         self.random = random
         self.configuration = Self.configuration(random)
-        // Now and then long enough for sessions to grow old.
+        // Sometimes long enough for sessions to expire.
         self.duration = (random.isOne(in: 16) ? random.between(100...500) : random.between(1...20)) * Self.second
         self.setUpEnds()
         self.setUpNetwork()
@@ -45,7 +46,7 @@ public struct Simulation {
     private func setUpEnds() {
         var configuration = self.configuration
         configuration.maxStreamsFromPeer = 1
-        // Drawn apart, so that a seed means what it did before this was.
+        // Drawn from another generator, so that the rest of a seed's course is as it was before these draws were added.
         let random = SeededRandom(seed: self.world.seed ^ 0x6d65_6d6f_7279)
         configuration.streamMemory = UInt64(random.logarithmic(16 * 1_024...64 * 1_024 * 1_024))
         configuration.connectionMemoryAtLeast = UInt64(random.logarithmic(16 * 1_024...1_024 * 1_024))
@@ -57,7 +58,7 @@ public struct Simulation {
         )
         responder.streamsToOpen = self.random.between(0...16)
         self.world.add(responder)
-        // One, two of different keys, or two programs that were given the same key.
+        // One initiator, two with different keys, or two programs with the same key.
         self.addInitiator("initiator", SimulatedKeys.initiators[0], responder)
         switch self.random.between(0...9) {
         case 0: self.addInitiator("second", SimulatedKeys.initiators[0], responder)
@@ -84,7 +85,7 @@ public struct Simulation {
     private func setUpNetwork() {
         let world = self.world
         let latency = Int64(self.random.logarithmic(10_000...100_000_000))
-        // What a full pipe holds, and a message more, is through it in less time than a peer is waited for.
+        // A full pipe and one more message must drain in less time than `dead_after`.
         let capacity = self.random.logarithmic(2_048...512 * 1_024)
         let patience = self.configuration.deadAfter.nanoseconds / 6
         let slowest = max(20_000, Int(Int64(capacity + self.configuration.maxMessageSize) * Self.second / patience))
@@ -123,7 +124,7 @@ public struct Simulation {
         world.openPause = Int64(self.random.logarithmic(2_000_000...1_000_000_000))
     }
 
-    /// Half of the worlds have datagrams, too; a third of their ends have nothing else.
+    /// Half of the worlds have datagrams, too; a third of the ends with datagrams have no byte streams.
     private func setUpLines() {
         guard self.random.isOne(in: 2) else { return }
         for initiator in self.world.initiators where !self.random.isOne(in: 4) {
@@ -140,7 +141,7 @@ public struct Simulation {
         shape.latency = Int64(self.random.logarithmic(50_000...150_000_000))
         shape.jitter = self.random.isOne(in: 2) ? self.random.between(0...shape.latency) : 0
         shape.bytesPerSecond = self.random.logarithmic(50_000...1_000_000_000)
-        // Full, it takes no longer than a peer is waited for.
+        // A full queue drains in less time than `dead_after`.
         let longest = Int64(shape.bytesPerSecond) * self.configuration.deadAfter.nanoseconds / (4 * Self.second)
         shape.queue = self.random.logarithmic(4_096...max(8_192, min(1_024 * 1_024, Int(longest))))
         shape.lost = self.random.isOne(in: 3) ? 0 : self.random.logarithmic(1...300)
@@ -170,7 +171,7 @@ public struct Simulation {
         for carrier in self.world.liveCarriers { carrier.heal() }
         for line in self.world.lines { line.heal() }
         self.world.log("quiet")
-        // Whoever sleeps wakes first: until then nothing shows that anything is amiss.
+        // Sleeping ends wake up first: until then nothing shows that anything is wrong.
         try self.world.run(until: self.world.ends.map(\.asleepUntil).max() ?? self.world.now)
         try self.world.run(for: self.configuration.deadAfter + self.configuration.deadAfter)
         let isComplete = try self.world.run(atMost: .hours(24)) { self.world.isComplete }
@@ -183,7 +184,7 @@ public struct Simulation {
         world.log("the end")
         for initiator in world.initiators { initiator.finish() }
         try world.run(for: .seconds(30))
-        // A close that was lost is told by silence, and then by time.
+        // If CONNECTION_CLOSE was lost, the peer's end shows only by its silence, and the connection ends after `linger`.
         if !world.lines.isEmpty { try world.run(for: self.configuration.linger + .minutes(4)) }
         for initiator in world.initiators {
             try world.check(initiator.tunnel.secretArena.liveSecrets == 0, "\(initiator.name) keeps secrets")

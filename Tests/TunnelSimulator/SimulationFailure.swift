@@ -1,4 +1,4 @@
-/// What a simulation found, with all that is needed to see it again.
+/// A failure that a simulation found, with all that is needed to reproduce it.
 public struct SimulationFailure: Error, CustomStringConvertible {
     public var seed: UInt64
     public var time: Int64

@@ -2,8 +2,8 @@ import NIOCore
 import Noise
 import Tunnel
 
-/// One who isn't known, on a carrier of its own: says something, and listens. It may be answered only if what it says is a
-/// genuine initiation that the responder hasn't seen.
+/// An end whose key isn't accepted, on a carrier of its own: it sends a script, and listens. It may be answered only if it
+/// sends a genuine initiation that the responder hasn't seen.
 final class StrangerEnd: End {
     private var script: [ByteBuffer]
     private var nextWriteAt: Int64

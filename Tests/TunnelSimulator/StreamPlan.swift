@@ -1,12 +1,12 @@
 import Tunnel
 
-/// What the two applications will do with a stream. It follows from the stream's number, so that both know it.
+/// What the two applications will do with a stream. It follows from the stream's id, so that both know it.
 struct StreamPlan {
     struct Direction {
         var size: Int
-        /// How many bytes the writer has written when it gives up.
+        /// After how many written bytes the writer resets the stream.
         var resetsAt: Int?
-        /// How many bytes the reader has read when it wants no more.
+        /// After how many read bytes the reader stops the stream.
         var stopsAt: Int?
         var writeSize = 1...65_536
         var writePause: ClosedRange<Int64> = 0...0
@@ -16,17 +16,17 @@ struct StreamPlan {
 
     var down: Direction
     var up: Direction
-    /// The initiator writes back what it reads, and ends when that ends.
+    /// The initiator writes back what it reads, and ends its direction when the other one ends.
     var isEcho: Bool
     var releasePause: Int64
 
-    /// What all streams of a scenario have in common.
+    /// Settings of all streams of a scenario.
     public struct Limits: Sendable {
         var sizes = 0...200_000
-        /// One in so many streams is given up by its writer, or its reader.
+        /// One stream in this many is reset by its writer, or stopped by its reader.
         var resets: Int? = 12
         var stops: Int? = 12
-        /// Half of these are TCP's.
+        /// Whether half of these use the code `tcpReset`.
         var resetsAsTCP = true
         var slowOnes: Int? = 4
     }
@@ -44,7 +44,7 @@ struct StreamPlan {
         self.releasePause = random.isOne(in: 4) ? random.between(0...500_000_000) : 0
     }
 
-    /// Stream 0: never ends, is never given up.
+    /// Stream 0, which never ends and is never given up.
     static let control = StreamPlan(endless: ())
 
     private init(endless: Void) {
@@ -62,7 +62,7 @@ struct StreamPlan {
         if let slow = limits.slowOnes, random.isOne(in: slow) {
             plan.readSize = random.logarithmic(16...32_768)
             plan.readPause = 1_000_000...100_000_000
-            // Slow ones are short: a hundred turns tell as much as ten thousand.
+            // Slow readers get short streams: a hundred turns show as much as ten thousand.
             plan.size = min(plan.size, 100 * plan.readSize)
         }
         if let slow = limits.slowOnes, random.isOne(in: slow) {

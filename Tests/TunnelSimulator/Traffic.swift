@@ -1,8 +1,8 @@
 import NIOCore
 import Tunnel
 
-/// The application at one end of one connection: writes, reads and gives up as each stream's plan says, and compares
-/// every byte.
+/// The application at one end of one connection: it writes, reads and gives up as each stream's plan says, and compares every
+/// byte.
 final class Traffic {
     private final class Stream {
         let id: StreamID
@@ -20,7 +20,7 @@ final class Traffic {
         var nextReadAt: Int64?
         var receivingIsDone = false
         var releaseAt: Int64?
-        /// Read and not yet written back.
+        /// Bytes read and not yet written back.
         var toEcho = ByteBuffer()
 
         init(
@@ -46,12 +46,12 @@ final class Traffic {
     private let role: Role
     private unowned let world: World
     private var streams: [StreamID: Stream] = [:]
-    /// In the order of their opening, so that one seed is one course of events.
+    /// In the order in which they were opened, so that a seed always gives the same course.
     private var order: [StreamID] = []
-    /// How many are still to be opened, by the responder.
+    /// How many streams the responder still has to open.
     var toOpen: Int
     private var nextOpenAt: Int64 = 0
-    /// How often in a row there was no credit for another stream.
+    /// How many times in a row there was no credit for another stream.
     private var refusals = 0
     private let random: SeededRandom
     private(set) var completed = 0
@@ -95,7 +95,7 @@ final class Traffic {
         self.order.append(id)
     }
 
-    /// Opens stream 0, which only the initiator does.
+    /// Opens stream 0; only the initiator does that.
     func openControl(_ connection: inout Connection) throws(SimulationFailure) {
         guard connection.openStream() == .control else { throw self.world.failure("stream 0 was not to be had") }
         self.begin(.control)
@@ -214,7 +214,7 @@ final class Traffic {
         stream.nextWriteAt = self.world.now + pause
     }
 
-    /// Fewer than lose their mark.
+    /// At most eight urgent bytes are unread at a time, so that none loses its mark.
     private func mayBeUrgent(_ stream: Stream) -> Bool {
         stream.id != .control && stream.random.isOne(in: 8) && stream.sending.urgent.count < 8
     }
@@ -227,7 +227,7 @@ final class Traffic {
         if stream.nextReadAt == nil { stream.nextReadAt = self.world.now }
     }
 
-    /// Half of them are TCP's, which comes behind all that was written.
+    /// Half of the codes are `tcpReset`, with which all that was written before still arrives.
     private func drawCode(_ stream: Stream) -> StreamErrorCode {
         let drawn = stream.random.next() >> 2
         return self.world.limits.resetsAsTCP && drawn % 2 == 1 ? .tcpReset : StreamErrorCode(rawValue: drawn)
@@ -247,7 +247,7 @@ final class Traffic {
         let plan = stream.toReceive
         var left = plan.readSize
         while !stream.receivingIsDone, left > 0 {
-            // An echo takes no more than it can give back.
+            // An echo reads no more before it has written back what it has.
             if stream.isEcho, stream.toEcho.readableBytes > 0 { return }
             if let at = plan.stopsAt, stream.receiving.read >= UInt64(at) { return self.stop(stream, &connection) }
             let isUrgent = connection.urgentIsNext(stream.id)
@@ -274,7 +274,8 @@ final class Traffic {
         if !stream.receivingIsDone { stream.nextReadAt = self.world.now + stream.random.between(plan.readPause) }
     }
 
-    /// Nothing that was written before TCP's reset is missing, unless the other end waited in vain for its way.
+    /// Nothing that was written before a TCP reset may be missing, unless the other end gave up waiting for its
+    /// acknowledgement.
     private func readRest(_ stream: Stream, _ connection: inout Connection) throws(SimulationFailure) {
         while true {
             let isUrgent = connection.urgentIsNext(stream.id)
@@ -300,7 +301,7 @@ final class Traffic {
         }
     }
 
-    /// Each urgent byte comes as such, and alone; no other does.
+    /// Each urgent byte must be reported as urgent, and come alone; no other byte may.
     private func compareUrgent(_ bytes: ByteBuffer, _ isUrgent: Bool, _ stream: Stream) throws(SimulationFailure) {
         let direction = stream.receiving
         if isUrgent {
@@ -335,12 +336,12 @@ final class Traffic {
         self.completed += 1
     }
 
-    /// All that this end was to do has been done.
+    /// Whether this end has done everything that was planned.
     var isComplete: Bool {
         (self.role == .initiator || self.toOpen == 0) && self.streams.keys.allSatisfy { $0 == .control }
     }
 
-    /// What has not come to its end, for a failure's text.
+    /// What is unfinished, for a failure's text.
     var unfinished: String {
         let open = self.order.compactMap { id -> String? in
             guard let stream = self.streams[id], id != .control else { return nil }

@@ -1,7 +1,7 @@
 import NIOCore
 import Tunnel
 
-/// One thing that goes wrong.
+/// A fault that the simulation causes.
 enum Trouble: CaseIterable {
     case cut
     case cutSilently
@@ -36,12 +36,12 @@ enum Trouble: CaseIterable {
         let random = world.random
         let initiator = random.pick(world.initiators)
         world.log("trouble: \(self)")
-        // While one end sleeps for hours, nobody else falls asleep or wakes.
+        // While one end sleeps, perhaps for hours, no other end falls asleep or wakes.
         if [.sleepHere, .sleepThere, .sleepBoth].contains(self), world.ends.contains(where: { !$0.isAwake }) { return }
         switch self {
         case .cut: random.pickOrNone(world.liveCarriers)?.cut(at: world.now, losing: random.isOne(in: 2))
         case .cutSilently:
-            // Nobody is told: both sides wait for answers that don't come.
+            // Neither end is told: both wait for answers that don't come.
             random.pickOrNone(world.liveCarriers)?.swallow()
         case .dialAnother: if initiator.isRunning { world.dial(initiator) }
         case .dialSeveral:
@@ -51,7 +51,8 @@ enum Trouble: CaseIterable {
             for carrier in world.liveCarriers { carrier.cut(at: world.now, losing: random.isOne(in: 2)) }
             for line in world.lines { line.isDark(until: world.offlineUntil, up: true, down: true) }
         case .sleepHere:
-            // Whoever stays awake goes on asking, which takes its time here too.
+            // Ends that stay awake go on sending, which takes time to simulate: only an initiator that is alone may sleep for
+            // hours.
             let isAlone = world.initiators.count == 1
             initiator.asleepUntil = world.now + (isAlone ? self.duration(random) : self.nap(random))
         case .sleepThere: responder.asleepUntil = world.now + self.nap(random)
@@ -60,7 +61,7 @@ enum Trouble: CaseIterable {
             for end in world.ends { end.asleepUntil = until }
         case .clockLeaps: random.pick(world.ends).clockOffset += self.duration(random)
         case .dateChanges:
-            // Two programs of one key need one date: who is behind the other isn't heard.
+            // Two programs with the same key need the same date: the one that is behind would be refused.
             guard Set(world.initiators.map(\.key)).count == world.initiators.count else { return }
             let change = random.between(-Self.eightHours...Self.eightHours)
             initiator.changeDate(by: change)
@@ -118,7 +119,7 @@ extension World {
         for _ in 0..<self.random.between(0...3) {
             let message = attacker.anything(for: responder)
             var bytes = ByteBuffer()
-            // Now and then a length that promises far more than comes.
+            // Sometimes the length announces far more than is sent.
             let length = self.random.isOne(in: 4) ? self.random.logarithmic(0...Int(UInt32.max)) : message.readableBytes
             bytes.writeInteger(UInt32(length))
             bytes.writeImmutableBuffer(message)

@@ -1,11 +1,11 @@
 import Tunnel
 
-/// What an end believes the date to be. It may be set, forwards and back, while nothing else notices.
+/// An end's wall clock. It may be set forwards and back without any other effect.
 final class WallClock {
     private unowned let world: World
     var offset: Int64 = 0
 
-    /// Some day in 2026.
+    /// A day in 2026.
     private static let start: Int64 = 1_770_000_000_000_000_000
 
     init(_ world: World) { self.world = world }

@@ -2,32 +2,32 @@ public import NIOCore
 import Noise
 public import Tunnel
 
-/// A simulated network with its ends and its clock. One thread, one seed, one course of events.
+/// A simulated network with its ends and its clock. It runs on one thread, and a seed always gives the same course of events.
 public final class World {
     public let seed: UInt64
-    /// Nanoseconds since it began.
+    /// Nanoseconds since the simulation began.
     public private(set) var now: Int64 = 0
     public let random: SeededRandom
     public private(set) var ends: [End] = []
     public private(set) var initiators: [InitiatorEnd] = []
     public private(set) var responder: ResponderEnd?
 
-    /// Nothing hostile happens any more: what is open must come to its end.
+    /// The quiet time has begun: no more faults or attacks, and what is open must end.
     public var isSettling = false
-    /// Prints what happens, for whoever looks for a fault.
+    /// Prints all events, for debugging.
     public var isTraced = false
-    /// What the streams of the applications are like.
+    /// Settings of the applications' streams.
     var limits = StreamPlan.Limits()
     var openPause: Int64 = 200_000_000
-    /// How the next carrier will be.
+    /// Draws the properties of the next carrier.
     var shapeCarrier: (World) -> SimulatedCarrier.Shape = { _ in SimulatedCarrier.Shape() }
     var attacker: Attacker?
-    /// Until then no carrier comes to be.
+    /// Until this time no carrier can be established.
     var offlineUntil: Int64 = 0
-    /// The ways of datagrams, of those who have one.
+    /// The datagram paths of the initiators that have one.
     var lines: [DatagramLine] = []
     private(set) var watch: DatagramWatch?
-    /// What the attacker has put on its way to the responder beside every line.
+    /// The attacker's datagrams to the responder that don't use a line.
     let strangers: DatagramLane
 
     let ledger = Ledger()
@@ -37,8 +37,8 @@ public final class World {
     private var actions: [(at: Int64, what: (World) throws(SimulationFailure) -> Void)] = []
     private(set) public var steps = 0
     private var stepsWithoutTime = 0
-    /// The counters that were sealed for each key, told by the direction and the receiver's index: the greatest, and those
-    /// below it that weren't met.
+    /// The counters that were sealed with each key, which is identified by direction and receiver index: the highest, and the
+    /// lower ones that were not seen.
     private var counters: [UInt64: (greatest: UInt64, unmet: Set<UInt64>)] = [:]
     public private(set) var bytesSealed = 0
     public private(set) var connectionEnds: [ConnectionEnd] = []
@@ -60,7 +60,7 @@ public final class World {
         }
     }
 
-    /// Strangers leave before all is judged.
+    /// Removes the strangers before the final checks.
     func removeStrangers() {
         for end in self.ends where end is StrangerEnd {
             for attachment in end.attachments { end.close(attachment) }
@@ -90,7 +90,7 @@ public final class World {
         return carrier
     }
 
-    /// Carriers that at least one end still holds.
+    /// The carriers that at least one end still holds.
     var liveCarriers: [SimulatedCarrier] {
         self.carriers.removeAll { carrier in
             !carrier.dialer.end.attachments.contains { $0 === carrier.dialer }
@@ -104,26 +104,26 @@ public final class World {
     func openSocket(of line: DatagramLine) -> CarrierID {
         defer { self.nextCarrier += 1 }
         self.log("\(line.initiator.name): opens socket \(self.nextCarrier)")
-        // What came for the old one is nobody's.
+        // Datagrams for the old socket are lost.
         line.down.drain()
         line.rebind()
         return CarrierID(self.nextCarrier)
     }
 
-    /// A datagram leaves the responder: to one of the lines, or to nobody.
+    /// Sends a datagram of the responder's to the line with this address; without one it is lost.
     func deliver(_ datagram: ByteBuffer, to route: DatagramRoute) throws(SimulationFailure) {
         try self.watch?.sent(datagram.readableBytes, to: route.remote, self)
         guard let line = self.lines.first(where: { $0.outside == route.remote && $0.socket != nil }) else { return }
         line.down.send(DatagramLane.Datagram(bytes: datagram, from: route.remote), at: self.now)
     }
 
-    /// What the attacker says to the responder from an address where nobody listens.
+    /// Sends a datagram to the responder from an address where no end listens.
     func sayToResponder(_ message: ByteBuffer, from address: PathAddress) {
         self.watch?.isHostile(address)
         self.strangers.send(DatagramLane.Datagram(bytes: message, from: address), at: self.now)
     }
 
-    /// Datagrams on their way to this end.
+    /// The lanes that lead to this end.
     func lanes(to end: End) -> [DatagramLane] {
         if let line = (end as? InitiatorEnd)?.line { return line.socket == nil ? [] : [line.down] }
         return end is ResponderEnd ? self.lines.map(\.up) + [self.strangers] : []
@@ -136,7 +136,7 @@ public final class World {
         self.actions.sort { $0.at < $1.at }
     }
 
-    /// When anything happens next.
+    /// When the next event is due.
     private var nextTime: Int64? {
         var next = self.actions.first?.at
         for end in self.ends {
@@ -145,7 +145,7 @@ public final class World {
         return next
     }
 
-    /// Goes to the next thing that happens, if that is no later than so.
+    /// Advances to the next event, if it is due by `end`.
     func step(noLaterThan end: Int64) throws(SimulationFailure) -> Bool {
         guard let next = self.nextTime, next <= end else {
             self.now = max(self.now, end)
@@ -169,7 +169,7 @@ public final class World {
         return true
     }
 
-    /// Each end does what is due, whoever caused it.
+    /// Runs every end that is awake, whichever of them caused the event.
     private func turn() throws(SimulationFailure) {
         for end in self.ends where end.isAwake { try end.run() }
         try self.checkInvariants()
@@ -184,7 +184,7 @@ public final class World {
         try self.run(until: self.now + time.nanoseconds)
     }
 
-    /// Runs until something is so. Returns whether it came to be.
+    /// Runs until the condition holds. Returns whether it does.
     public func run(atMost time: TimeAmount, until isSo: () -> Bool) throws(SimulationFailure) -> Bool {
         let end = self.now + time.nanoseconds
         try self.turn()
@@ -213,7 +213,7 @@ public final class World {
         if self.isTraced { print("\(Double(self.now) / 1e9) \(text())") }
     }
 
-    /// A connection came to its end. Errors of the protocol are nobody's here but a fault's.
+    /// A connection has ended. Protocol errors can only come from a bug here.
     func ended(_ end: ConnectionEnd, at: End) throws(SimulationFailure) {
         self.connectionEnds.append(end)
         try self.check(
@@ -222,7 +222,7 @@ public final class World {
         )
     }
 
-    /// A message as it goes out on a byte stream.
+    /// Checks a message that is sent on a byte stream.
     func sealed(_ message: ByteBuffer, by end: End, on attachment: Attachment) throws(SimulationFailure) {
         if end.role == .responder {
             try self.check(attachment.hasTaken, "a byte for one who has shown nothing")
@@ -233,7 +233,7 @@ public final class World {
         try self.sealed(message, by: end, on: "carrier \(attachment.id.rawValue)")
     }
 
-    /// A message as it goes out in a datagram.
+    /// Checks a message that is sent in a datagram.
     func sealed(datagram message: ByteBuffer, by end: End) throws(SimulationFailure) {
         let size = message.readableBytes
         switch message.messageType {
@@ -260,8 +260,8 @@ public final class World {
         self.attacker?.saw(message, by: end)
     }
 
-    /// No key may see a number twice. The index names the key. Numbers rise, but for what waits on one carrier while another
-    /// sends.
+    /// No key may be used twice with the same number. The index identifies the key. Numbers rise, except for messages that
+    /// wait on one carrier while another one sends.
     private func noteCounter(of message: ByteBuffer, by end: End) throws(SimulationFailure) {
         let index: UInt32 = message.getInteger(at: message.readerIndex + 4, endianness: .little) ?? 0
         let counter: UInt64 = message.getInteger(at: message.readerIndex + 8, endianness: .little) ?? 0
@@ -272,7 +272,7 @@ public final class World {
             return
         }
         if counter > known.greatest {
-            // A session that was left for a while: what other keys sealed meanwhile is none of this one's.
+            // After a larger gap, the session was left for a while, and other keys were used with the numbers in between.
             if counter - known.greatest <= 64 { known.unmet.formUnion(known.greatest + 1..<counter) }
             known.greatest = counter
         } else {
