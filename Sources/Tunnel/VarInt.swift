@@ -20,11 +20,6 @@ extension ByteBuffer {
         self.writeWithOutputRawSpan(minimumWritableBytes: 8) { $0.appendVarInt(value) }
     }
 
-    /// Writes a varint of two bytes, for a length that is known only once its content has been written.
-    mutating func setVarInt2(_ value: Int, at index: Int) {
-        self.setInteger(UInt16(truncatingIfNeeded: value) & 0x3fff | 0x4000, at: index)
-    }
-
     /// nil, and nothing read, when the bytes end too soon.
     mutating func readVarInt() -> UInt64? {
         var count = 0

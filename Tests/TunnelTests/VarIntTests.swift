@@ -44,12 +44,4 @@ import Testing
             expect(buffer.readVarInt(), is: 37)
         }
     }
-
-    @Test func lengthFilledInLater() {
-        for value in [0, 1, 63, 64, 16_383] {
-            var buffer = ByteBuffer(bytes: [0, 0])
-            buffer.setVarInt2(value, at: 0)
-            expect(buffer.readVarInt(), is: UInt64(value))
-        }
-    }
 }
