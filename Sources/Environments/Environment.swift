@@ -1,43 +1,44 @@
 public import InterceptProtocol
 
-/// Where services run: what the CLI and the daemon know of it, whatever it is made of.
+/// The place where services run, as the CLI and the daemon see it, independent of its kind.
 ///
-/// The methods may wait for files or for another program. Their errors are an `EnvironmentError`, in a sentence for people.
+/// The methods may wait for files or for another program. They throw an `EnvironmentError`, whose text is for people.
 public protocol Environment: Sendable {
     var reference: EnvironmentReference { get }
 
-    /// In the order in which the environment lists them. Throws `.notUp` where nothing runs.
+    /// In the environment's own order. Throws `.notUp` if nothing runs.
     func services() async throws -> [Service]
 
-    /// Lets a workspace connect to the environment's sidecars. Returns once they accept it, where they run already.
+    /// Lets a workspace connect to the environment's sidecars. Returns once those that run accept its key.
     func join(_ member: Member) async throws
 
-    /// Makes sure that each replica of the service has a sidecar that runs and accepts this public key, and tells where
-    /// they are. Returns once they accept it.
+    /// Makes sure that each replica of the service has a sidecar that runs and accepts this public key, and returns their
+    /// locations. Waits until they accept it.
     func prepareSidecars(of service: String, accepting member: Member) async throws -> [SidecarLocation]
 
-    /// Where they are now; asked again when one doesn't answer, since its address and key may be new.
+    /// The sidecars' current locations. Asked again when a sidecar doesn't answer, since its address and key may have
+    /// changed.
     func sidecars(of service: String) async throws -> [SidecarLocation]
 
-    /// Everybody's intercepts.
+    /// The intercepts of all workspaces.
     func intercepts() async throws -> [InterceptRecord]
 
-    /// Writes that this service is intercepted, if it isn't by someone else. One of several at once wins. A claim of the same
-    /// key is replaced.
+    /// Records that this service is intercepted, unless another key has claimed it and `force` is false. Of several claims
+    /// at once one wins. A claim of the same key is replaced.
     func claim(_ record: InterceptRecord, force: Bool) async throws -> ClaimResult
 
-    /// Takes the claim back if it is this key's; otherwise nothing happens.
+    /// Removes the claim if it is this key's; otherwise does nothing.
     func release(service: String, publicKey: String) async throws
 
-    // MARK: Where sidecars are made for an intercept
+    // MARK: Environments that make sidecars for an intercept
 
-    /// Whether sidecars are there for an intercept alone, and made by whoever intercepts.
+    /// Whether sidecars exist for the time of an intercept only, and are made by the intercepting workspace.
     var makesSidecars: Bool { get }
 
-    /// As above, where sidecars are made.
+    /// As above, with options for the sidecars that are made.
     func claim(_ record: InterceptRecord, options: SidecarOptions, force: Bool) async throws -> ClaimResult
 
-    /// As above, where sidecars are made; the service is claimed by the member.
+    /// As above, with options for the sidecars that are made; the member must hold the claim.
     func prepareSidecars(
         of service: String,
         accepting member: Member,
@@ -45,14 +46,14 @@ public protocol Environment: Sendable {
     ) async throws
         -> [SidecarLocation]
 
-    /// Makes up for what has ended or come since the service was claimed: a record that went with its sidecar, a sidecar for
-    /// each replica. Called now and then, and after each of `changes`.
+    /// Restores what has been lost or has changed since the service was claimed: the record, if it went with its sidecar,
+    /// and a sidecar for each replica. Called now and then, and after each of `changes`.
     func maintain(_ record: InterceptRecord, options: SidecarOptions) async throws -> Maintained
 
-    /// Something of what the environment tells may be another now.
+    /// Yields an element whenever the environment's answers may have changed.
     func changes() async -> AsyncStream<EnvironmentChange>
 
-    /// What was told doesn't hold, as it seems: it is read anew before it is told again.
+    /// The environment's last answer seems to be outdated: read anew before the next one.
     func doubt() async
 }
 
@@ -82,18 +83,18 @@ extension Environment {
 
 public enum EnvironmentChange: Equatable, Sendable {
     case any
-    /// This sidecar's replica is being ended, and in some hundredths of a second nothing in its network may reach a client
-    /// any more.
+    /// This sidecar's replica is being ended. Within some hundredths of a second nothing in its network will be able to
+    /// reach a client.
     case ending(service: String, sidecar: String)
 }
 
-/// How sidecars are to be, where they are made for an intercept.
+/// Options for sidecars that are made for an intercept.
 public struct SidecarOptions: Codable, Hashable, Sendable {
-    /// The container image; nil: the one of this version.
+    /// The container image; nil: this version's own.
     public var image: String?
-    /// Ports that must be divertible, besides those that the environment knows of.
+    /// Ports that must be divertible, in addition to those that the environment knows.
     public var ports: [UInt16]
-    /// The same, of UDP; nil: none.
+    /// The same for UDP; nil: none.
     public var datagramPorts: [UInt16]?
 
     public init(image: String? = nil, ports: [UInt16] = [], datagramPorts: [UInt16] = []) {
@@ -102,7 +103,7 @@ public struct SidecarOptions: Codable, Hashable, Sendable {
         self.datagramPorts = datagramPorts.isEmpty ? nil : datagramPorts
     }
 
-    /// All of them.
+    /// All ports of both transports.
     var servicePorts: [ControlMessage.Port] {
         self.ports.map { .init(service: $0) }
             + (self.datagramPorts ?? []).map { .init(service: $0, transport: .udp) }
@@ -111,18 +112,18 @@ public struct SidecarOptions: Codable, Hashable, Sendable {
 
 public enum Maintained: Equatable, Sendable {
     case sidecars([SidecarLocation])
-    /// Somebody else has the service now.
+    /// Another workspace has the service now.
     case heldBy(InterceptRecord)
 }
 
 public enum ClaimResult: Equatable, Sendable {
     case claimed
-    /// With `force`: whose it was.
+    /// With `force`: the record of the previous holder.
     case takenOver(from: InterceptRecord)
     case heldBy(InterceptRecord)
 }
 
-/// Which environment, in a form that can be written down.
+/// Identifies an environment, in a form that can be stored.
 public struct EnvironmentReference: Codable, Hashable, Sendable {
     public enum Kind: String, Codable, Sendable {
         case local
@@ -133,7 +134,7 @@ public struct EnvironmentReference: Codable, Hashable, Sendable {
     public var name: String
     /// `local`: the compose file's absolute path. `docker`: `project:shop@unix:///var/run/docker.sock`.
     public var location: String
-    /// Of `docker` alone.
+    /// Only set for `docker`.
     public var docker: DockerPlace?
 
     public init(kind: Kind, name: String, location: String) {
@@ -142,7 +143,7 @@ public struct EnvironmentReference: Codable, Hashable, Sendable {
         self.location = location
     }
 
-    /// Where nothing of it runs: so, and what starts it, in a clause.
+    /// Says that nothing of it runs, and what starts it, as a clause.
     public var notUpReason: String {
         switch self.kind {
         case .local: "the environment isn't up; kl env up starts it"
@@ -156,16 +157,16 @@ public struct Service: Codable, Equatable, Sendable {
     public enum State: String, Codable, Sendable {
         case starting
         case running
-        /// It ended, and is started again after a while.
+        /// It ended, and will be started again.
         case restarting
-        /// It ended and stays so, or couldn't be started.
+        /// It ended and isn't started again, or couldn't be started.
         case stopped
     }
 
     public struct Port: Codable, Equatable, Hashable, Sendable {
-        /// What clients use, and `--port` speaks of.
+        /// The port that clients and `--port` use.
         public var published: UInt16
-        /// Where the service's own process listens.
+        /// The port on which the service's own process listens.
         public var target: UInt16
         public var name: String?
         /// Nil: TCP.
@@ -183,23 +184,23 @@ public struct Service: Codable, Equatable, Sendable {
 
     public var name: String
     public var state: State
-    /// Why it isn't running, in a clause: "exited with code 1", "doesn't listen on 21090 yet".
+    /// Why it isn't running, as a clause: "exited with code 1", "doesn't listen on 21090 yet".
     public var reason: String?
     public var ports: [Port]
     public var replicas: Int
     /// Why it can't be intercepted, and what to do, in two sentences.
     public var refusal: String?
-    /// It may listen on ports that the environment knows nothing of.
+    /// It may listen on ports that the environment doesn't know.
     public var mayHaveOtherPorts: Bool?
-    /// HOST:PORT on the engine's machine, where clients reach it too.
+    /// HOST:PORT on the engine's machine, at which clients can reach it, too.
     public var places: [String]?
-    /// Under which number of the engine's machine each of its ports is published.
+    /// The port numbers of the engine's machine under which its ports are published.
     public var publications: [Publication]?
-    /// Names and ids of its containers, by which a person may mean it too.
+    /// Names and ids of its containers, which a user may type in place of its name.
     public var containers: [String]?
 
     public struct Publication: Codable, Equatable, Hashable, Sendable {
-        /// On the engine's machine.
+        /// The port on the engine's machine.
         public var host: UInt16
         private var target: UInt16
         private var transport: Transport
@@ -210,7 +211,7 @@ public struct Service: Codable, Equatable, Sendable {
             self.transport = port.transport
         }
 
-        /// The service's own.
+        /// The service's own port.
         public var port: ControlMessage.Port { .init(service: self.target, transport: self.transport) }
     }
 
@@ -222,7 +223,8 @@ public struct Service: Codable, Equatable, Sendable {
         self.replicas = replicas
     }
 
-    /// By a whole name, or by an id that is cut off as the engine's client cuts it.
+    /// By a container's name, its full id, or its id shortened to at least 12 characters, as the engine's client shortens
+    /// it.
     public func hasContainer(_ name: String) -> Bool {
         (self.containers ?? []).contains {
             $0 == name || ($0.utf8.count == 64 && name.utf8.count >= 12 && $0.hasPrefix(name))
@@ -236,14 +238,13 @@ public struct SidecarLocation: Codable, Hashable, Sendable {
     public var name: String
     /// Base64.
     public var publicKey: String
-    /// HOST:PORT; perhaps no address that can be reached from here.
+    /// HOST:PORT of the tunnel; it may not be reachable from here.
     public var tcp: String
     /// The same for datagrams; nil: it takes none.
     public var udp: String?
-    /// A program and its arguments that is a way to the sidecar by its standard input and output, for where `tcp` can't be
-    /// reached.
+    /// A program and its arguments that relays standard input and output to the sidecar, for use if `tcp` can't be reached.
     public var command: [String]?
-    /// Where clients reach the service: `127.0.0.1:8080`.
+    /// The addresses at which clients reach the service: `127.0.0.1:8080`.
     public var listens: [String]
 
     public init(
@@ -263,7 +264,7 @@ public struct SidecarLocation: Codable, Hashable, Sendable {
     }
 }
 
-/// Somebody who may connect to the environment's sidecars.
+/// A workspace that may connect to the environment's sidecars.
 public struct Member: Codable, Hashable, Sendable {
     /// `ada@thinkpad`
     public var label: String
@@ -276,10 +277,10 @@ public struct Member: Codable, Hashable, Sendable {
     }
 }
 
-/// Who intercepts a service.
+/// Says which workspace intercepts a service.
 public struct InterceptRecord: Codable, Equatable, Sendable {
     public struct Port: Codable, Equatable, Hashable, Sendable {
-        /// The service's.
+        /// The service's port.
         public var service: UInt16
         /// Nil: TCP.
         public var transport: Transport?
@@ -298,11 +299,11 @@ public struct InterceptRecord: Codable, Equatable, Sendable {
     /// RFC 3339, UTC.
     public var since: String
     public var ports: [Port]
-    /// True: while the workspace can't answer, clients are refused. Nil: the original answers them, or it isn't known.
+    /// True: clients are refused while the workspace can't answer. Nil: the original answers them, or it isn't known.
     public var refuses: Bool?
-    /// As the environment sees it: true while a sidecar gives connections to the holder's workspace; nil where it can't tell.
+    /// Whether a sidecar gives connections to the holder's workspace, as the environment sees it; nil if it can't tell.
     public var isDiverting: Bool?
-    /// As the environment's sidecars count them.
+    /// The environment's sidecars' own counts.
     public var connections: Connections?
 
     public struct Connections: Codable, Equatable, Sendable {
@@ -338,7 +339,7 @@ public struct EnvironmentError: Error, Equatable, CustomStringConvertible, Senda
 
     public var code: Code
     public var description: String
-    /// What is odd in the file that is wrong: perhaps the reason, such as a key with a letter too few.
+    /// Warnings about the same file, one of which may be the cause: a key that lacks a letter, for example.
     public var warnings: [String] = []
 
     public init(_ code: Code, _ description: String) {

@@ -9,7 +9,7 @@ import Darwin
 #endif
 
 extension EnvironmentError {
-    /// What the system refused, and the mend that fits its reason.
+    /// Says what the system refused, with advice that fits the reason.
     init(_ error: HostError) {
         let mend =
             switch error.code {

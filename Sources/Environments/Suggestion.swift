@@ -1,15 +1,15 @@
-/// "Did you mean …?": the known word that a mistyped one is nearest to.
+/// "Did you mean …?": finds the known word that is nearest to a mistyped one.
 public enum Suggestion {
     /// Longer words aren't typed by hand; the work grows with the product of two lengths.
     private static let maxLength = 64
     /// † So that a list of thousands doesn't hold up an error message.
     private static let maxCandidates = 2_000
 
-    /// Nil: none is near enough to be a mistyped one. The first of several that are equally near.
+    /// Nil: no candidate is near enough. Of several that are equally near, the first is returned.
     public static func nearest(to word: String, among candidates: some Sequence<String>) -> String? {
         let wanted = Array(word.lowercased().unicodeScalars)
         guard !wanted.isEmpty, wanted.count <= Self.maxLength else { return nil }
-        // A third of the word may be wrong: one letter of three, two of six; of two letters one, and none of a single one.
+        // A third of the letters may be wrong, and always one unless the word is a single letter.
         var limit = wanted.count == 1 ? 0 : max(1, wanted.count / 3)
         var best: String?
         for candidate in candidates.prefix(Self.maxCandidates) {
@@ -30,7 +30,8 @@ public enum Suggestion {
         Self.nearest(to: word, among: candidates).map { " Did you mean '\($0)'?" } ?? ""
     }
 
-    /// Letters left out, put in, replaced, or exchanged with their neighbour (Damerau, 1964, in its restricted form).
+    /// The edit distance: letters left out, put in, replaced, or exchanged with their neighbour (Damerau, 1964, restricted
+    /// form).
     static func distance(_ first: [Unicode.Scalar], _ second: [Unicode.Scalar]) -> Int {
         var beforeLast: [Int] = []
         var last = Array(0...second.count)

@@ -1,9 +1,9 @@
 import InterceptProtocol
 
-/// What no service can be wrong in by itself: ports that meet on one machine, and services that wait for each other.
+/// Checks between services, after each has been read by itself: colliding ports on one machine, and circular dependencies.
 struct ComposeChecks {
     let services: [ComposeReader.Draft]
-    /// Of the files, as messages name them.
+    /// The files' paths, as messages name them.
     let paths: [String]
 
     func check() throws(Fault) {
@@ -17,14 +17,14 @@ struct ComposeChecks {
     }
 
     private func checkPorts() throws(Fault) {
-        // TCP's port and UDP's of one number are two.
+        // TCP port 53 and UDP port 53, say, are two different ports.
         var published: [ControlMessage.Port: Use] = [:]
         var targets: [ControlMessage.Port: Use] = [:]
         for service in self.services {
             let name = service.service.name
             if case .redirect(let netns) = service.service.diversion {
                 try Self.checkRedirected(service)
-                // What is elsewhere is in nobody's way here.
+                // Ports in another network namespace can't collide with this machine's ports.
                 guard netns == nil else { continue }
             }
             let isListening = service.service.diversion == .listen
@@ -62,7 +62,7 @@ struct ComposeChecks {
         }
     }
 
-    /// Its clients reach it where it listens itself.
+    /// With redirect, clients connect to the port on which the service itself listens, so both numbers must be the same.
     private static func checkRedirected(_ service: ComposeReader.Draft) throws(Fault) {
         var known: Set<ControlMessage.Port> = []
         for (port, position) in service.ports {
@@ -89,7 +89,7 @@ struct ComposeChecks {
         return "twice by \(first.service.quoted) (\(lines.0 == lines.1 ? lines.0 : both))"
     }
 
-    /// A line of the compose file, or of another with that file's name.
+    /// "line 7" for the compose file, "line 7 of NAME" for any other file.
     private func line(_ position: Position) -> String {
         guard position.file > 0, self.paths.indices.contains(position.file) else { return "line \(position.line)" }
         let name = self.paths[position.file].split(separator: "/").last ?? ""
@@ -127,7 +127,8 @@ struct ComposeChecks {
         }
     }
 
-    /// Depth first; what is on the way already closes a circle. At most as deep as there are services.
+    /// Depth-first search; a service that is already on the current path closes a circle. At most as deep as there are
+    /// services.
     private func follow(
         _ service: ComposeReader.Draft,
         indices: [String: Int],

@@ -8,9 +8,9 @@ import Musl
 import Darwin
 #endif
 
-/// What stands beside a compose file and belongs to it: the override file, which is laid over it, and `.env`.
+/// The files that belong to a compose file and stand beside it: the override file, which is laid over it, and `.env`.
 struct ComposeCompanions {
-    /// In compose's own order: where a folder has several, the first is meant.
+    /// In compose's own order of preference: if a folder has several, the first is used.
     static let fileNames = ["compose.yaml", "compose.yml", "docker-compose.yml", "docker-compose.yaml"]
     static let overrideNames = [
         "compose.override.yml", "compose.override.yaml", "docker-compose.override.yml", "docker-compose.override.yaml",
@@ -18,7 +18,8 @@ struct ComposeCompanions {
 
     private let file: String
     private let folder: String
-    /// Absolute. Only the file that compose takes by itself has one, not a second one that is named by its path.
+    /// Absolute. Only the file that compose would choose by itself gets an override, not another file of the folder named
+    /// by its path.
     let override: String?
     let warnings: [String]
 
@@ -41,14 +42,14 @@ struct ComposeCompanions {
 
     var defaults: String { self.folder == "/" ? "/.env" : self.folder + "/.env" }
 
-    /// Nil also where it can't be read.
+    /// Nil also if the file can't be read.
     var overrideText: String? {
         guard let override, (try? self.check(override)) != nil else { return nil }
         return (try? ComposeFile.readText(override)) ?? nil
     }
 
-    /// Whoever names a compose file trusts its owner, and nobody else who can write beside it: what stands here runs, or
-    /// says what runs, as this user.
+    /// A user who names a compose file trusts the file's owner, but not other users who can write beside it: these
+    /// companion files say what runs as the user. So their owner must be the user, root or the compose file's owner.
     func check(_ path: String) throws(EnvironmentError) {
         var link = stat()
         var target = stat()
@@ -66,7 +67,8 @@ struct ComposeCompanions {
 }
 
 extension ComposeReader {
-    /// `.env`, for variables that the caller hasn't set, and variables of compose's own that do nothing here.
+    /// Reads `.env` for variables that the caller hasn't set, and warns of compose's own variables that have no effect
+    /// here.
     mutating func readDefaults(_ companions: ComposeCompanions) throws(EnvironmentError) {
         let callers = self.interpolation.environment
         var defaults: [String: String] = [:]

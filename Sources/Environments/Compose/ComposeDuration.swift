@@ -1,6 +1,6 @@
-/// `1m30s`, `500ms`, `1.5h`: a length of time as compose writes it.
+/// A duration as compose writes it: `1m30s`, `500ms`, `1.5h`.
 enum ComposeDuration {
-    /// Seconds. Nil: it isn't one, or it is longer than a day.
+    /// In seconds. Nil: the text isn't a duration, or it is longer than a day.
     static func seconds(_ text: String) -> Double? {
         if text == "0" { return 0 }
         var rest = text.utf8[...]

@@ -29,7 +29,7 @@ extension ComposeFile {
         return try Self.parse(files, reader: &reader)
     }
 
-    /// What the environment of that file is called, as far as the file can be read; nil where it says nothing.
+    /// The environment's name, as far as the file can be read; nil if the file doesn't give one.
     static func name(path: String, environment: [String: String]) -> String? {
         guard let text = (try? Self.readText(path)) ?? nil else { return nil }
         let companions = ComposeCompanions(of: path)
@@ -45,19 +45,19 @@ extension ComposeFile {
         do throws(Fault) {
             return try reader.name(roots)
         } catch {
-            // The name may be the mistake itself.
+            // The name itself may be what is wrong.
             return reader.writtenName(roots)
         }
     }
 
-    /// The line that says the name, of a file that isn't YAML from some line on.
+    /// The line `name: …` of a file that isn't valid YAML, which may be broken only further down.
     private static func nameLine(of text: String) -> String {
         String(text.split(whereSeparator: \.isNewline).last { $0.hasPrefix("name:") } ?? "")
     }
 
     /// - Parameters:
     ///   - path: as messages name it; relative to the current folder, or absolute.
-    ///   - environment: the caller's.
+    ///   - environment: the caller's variables.
     public static func parse(
         text: String,
         path: String,
@@ -67,7 +67,7 @@ extension ComposeFile {
         return try Self.parse([(path, text)], reader: &reader)
     }
 
-    /// - Parameter files: the compose file, and what is laid over it.
+    /// - Parameter files: the compose file, then the files that are laid over it.
     static func parse(
         _ files: [(path: String, text: String)],
         reader: inout ComposeReader
@@ -106,8 +106,8 @@ extension ComposeFile {
         }
     }
 
-    /// The same for the same file, however it was named: links of folders are followed, one that is the file itself isn't,
-    /// since what is relative in it is meant from where it stands.
+    /// The same path for the same file, however it was named. Links to folders are resolved; a link that is the file itself
+    /// isn't, since relative paths in the file start at the link's folder.
     public static func absolutePath(of path: String) -> String {
         let folder = SmallFile.parent(of: path)
         let name = path[(path.lastIndex(of: "/").map { path.index(after: $0) } ?? path.startIndex)...]

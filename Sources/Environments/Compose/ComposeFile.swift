@@ -1,15 +1,16 @@
 public import InterceptProtocol
 
-/// What a compose file says of a local environment: the part of the format that has a meaning for processes of this machine.
+/// What a compose file says about a local environment: the part of the format that makes sense for processes of this
+/// machine.
 public struct ComposeFile: Equatable, Sendable {
     public var name: String
     /// Absolute.
     public var path: String
-    /// Absolute: of the files that were laid over it.
+    /// The absolute paths of the files that were laid over it.
     public var overrides: [String]
     /// In the file's order.
     public var services: [ComposeService]
-    /// What is in the file and does nothing here, with line and column.
+    /// Parts of the file that have no effect here, with line and column.
     public var warnings: [String]
 
     public init(
@@ -29,36 +30,37 @@ public struct ComposeFile: Equatable, Sendable {
 
 public struct ComposeService: Equatable, Sendable {
     public var name: String
-    /// What is run, without a shell; never empty.
+    /// The program and its arguments, run without a shell; never empty.
     public var command: [String]
     /// Absolute.
     public var workingDirectory: String
-    /// What the file says, to lay over the caller's.
+    /// Variables from the file; they override the caller's.
     public var environment: [String: String]
     public var ports: [ComposePort]
-    /// Services that listen before this one is started.
+    /// Services that must be listening before this one is started.
     public var dependsOn: [String]
     public var stopGraceSeconds: Double
     public var restart: RestartPolicy
     public var diversion: Diversion
-    /// Of its name in the file.
+    /// The line of its name in the file.
     public var line: Int
 
-    /// `always`, where compose itself has `no`: the service of an environment that people work in is meant to be there, and
-    /// the process that a developer kills to see what happens comes back.
+    /// The default is `always`, where compose has `no`: a service of an environment that people work in should stay
+    /// available, and a process that a developer kills to see what happens comes back.
     public enum RestartPolicy: String, Codable, Sendable {
         case no
         case always
         case onFailure = "on-failure"
-        /// The same as `always`: a service is stopped with its environment only.
+        /// The same as `always`, since a service is stopped only together with its environment.
         case unlessStopped = "unless-stopped"
     }
 
-    /// How the sidecar takes the service's clients.
+    /// How the sidecar takes over the service's clients.
     public enum Diversion: Equatable, Sendable {
-        /// It has the published port, and the service another.
+        /// The sidecar listens on the published port, and the service on another one.
         case listen
-        /// The kernel takes them from the service's own port, in this network namespace (a path) or the machine's own.
+        /// The kernel redirects clients from the service's own port to the sidecar, in this network namespace (a path) or
+        /// the machine's own.
         case redirect(netns: String?)
     }
 
@@ -77,12 +79,12 @@ public struct ComposeService: Equatable, Sendable {
 }
 
 public struct ComposePort: Equatable, Hashable, Sendable {
-    /// What clients use: the sidecar's.
+    /// The port that clients use; in `listen` mode the sidecar listens there.
     public var published: UInt16
     /// Where the service's own process listens.
     public var target: UInt16
-    /// An IP address. 127.0.0.1 where the file names none, though compose has all of them there: this machine is a laptop,
-    /// often in a café's network, and what is on it is meant for its owner.
+    /// An IP address. If the file names none it is 127.0.0.1, where compose would listen on all addresses: this machine is
+    /// a laptop, often in a public network, and its services are meant for its owner.
     public var hostAddress: String
     public var name: String?
     public var transport: Transport

@@ -1,7 +1,7 @@
 import HostSupport
 
 extension ComposeReader {
-    /// A service's `x-kl`, as all files together have it.
+    /// A service's `x-kl`, merged from all files.
     struct DiversionText {
         var isRedirect: Bool?
         var netns: String?
@@ -21,7 +21,7 @@ extension ComposeReader {
         }
     }
 
-    /// How the sidecar takes the service's clients.
+    /// Reads one file's `x-kl` for the service.
     mutating func diversion(_ entry: YAMLValue.Entry, into result: inout DiversionText) throws(Fault) {
         if entry.value.change != nil { result = DiversionText() }
         guard !entry.value.isNull else { return }

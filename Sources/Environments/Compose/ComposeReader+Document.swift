@@ -1,5 +1,5 @@
 extension ComposeReader {
-    /// A service, with the places of what has to fit to other services.
+    /// A service, with the positions of everything that must agree with other services.
     struct Draft {
         var service: ComposeService
         var position: Position
@@ -10,14 +10,14 @@ extension ComposeReader {
     struct Dependency {
         var name: String
         var position: Position
-        /// False: without it the service runs all the same. Nil: not said, so true.
+        /// False: the service runs without it, too. Nil: the file doesn't say, which means true.
         var isRequired: Bool?
     }
 
-    /// † Each is a process and a sidecar of this machine.
+    /// † Each service is a process and a sidecar on this machine.
     private static let maxServices = 1_000
 
-    /// - Parameter roots: the compose file, then what is laid over it.
+    /// - Parameter roots: the compose file, then the files that are laid over it.
     mutating func document(_ roots: [YAMLValue]) throws(Fault) -> [Draft] {
         var services: [YAMLValue.Entry] = []
         for entry in Self.layered(try self.rootEntries(roots)) {
@@ -49,8 +49,8 @@ extension ComposeReader {
 
     static let nameVariable = "COMPOSE_PROJECT_NAME"
 
-    /// The environment's: as compose has it, COMPOSE_PROJECT_NAME wins over what the files say, and the last file over those
-    /// before it. Nil: nothing says it.
+    /// The environment's name. As in compose, COMPOSE_PROJECT_NAME wins over the files, and a later file over an earlier
+    /// one. Nil: neither gives a name.
     mutating func name(_ roots: [YAMLValue]) throws(Fault) -> String? {
         let variable = Self.nameVariable
         let value = Self.layered(try self.rootEntries(roots)).last { $0.key == "name" }?.value
@@ -63,7 +63,8 @@ extension ComposeReader {
         return try Self.checked(name, name.quoted, at: value.position)
     }
 
-    /// The same as it is written, also where it can't be an environment's name; nil: nothing says it, or nothing readable.
+    /// The name as the file has it, even if it can't be an environment's name. Nil: the file gives none, or none that is
+    /// readable.
     mutating func writtenName(_ roots: [YAMLValue]) -> String? {
         let layers = (try? self.rootEntries(roots)) ?? []
         guard let value = Self.layered(layers).last(where: { $0.key == "name" })?.value, !value.isNull,
@@ -72,7 +73,7 @@ extension ComposeReader {
         return name
     }
 
-    /// † What somebody may type.
+    /// † The longest name that is worth comparing with what a user types.
     private static let maxWrittenName = 255
 
     private static func checked(_ name: String, _ what: String, at position: Position) throws(Fault) -> String {
@@ -86,7 +87,7 @@ extension ComposeReader {
         return name
     }
 
-    /// What compose makes of a folder's name; nil where nothing is left.
+    /// The name that compose derives from a folder's name; nil if no usable character is left.
     static func validName(from text: String) -> String? {
         let kept = text.lowercased().utf8.filter { $0.isAlphanumeric || $0 == 0x2D || $0 == 0x5F }
         let name = String(decoding: kept.drop { !$0.isAlphanumeric }.prefix(63), as: UTF8.self)
@@ -109,7 +110,7 @@ extension ComposeReader {
             try Self.checkServiceName(entry)
             services.append(try self.service(entry, layers))
         }
-        // What isn't there isn't waited for, where the file says that it needn't be.
+        // An optional dependency (`required: false`) on a service that isn't in the file is dropped.
         let names = Set(services.map(\.service.name))
         for index in services.indices {
             services[index].dependsOn.removeAll { $0.isRequired == false && !names.contains($0.name) }
@@ -130,7 +131,7 @@ extension ComposeReader {
                     + " a letter, digit or '_' first."
             )
         }
-        // Their logs would be kl's own: logs/supervisor.log, logs/NAME.sidecar.log.
+        // Such a service's log would have the name of one of kl's own: logs/supervisor.log, logs/NAME.sidecar.log.
         guard name != "supervisor", !name.hasSuffix(".sidecar") else {
             throw Fault(entry.position, "\(name.quoted) is the name of one of kl's own logs. Give the service another.")
         }

@@ -9,8 +9,8 @@ import Darwin
 #endif
 
 extension ComposeReader {
-    /// A mapping, or a list of NAME=VALUE. A name without a value has the caller's; where there is none it isn't set, whatever
-    /// an `env_file` says.
+    /// A mapping, or a list of NAME=VALUE. A name without a value takes the caller's; if the caller has none, the variable
+    /// is unset, whatever an `env_file` says.
     mutating func environment(_ value: YAMLValue, into result: inout [String: String?]) throws(Fault) {
         if case .sequence(let elements) = value.kind {
             for element in elements {
@@ -34,7 +34,7 @@ extension ComposeReader {
         }
     }
 
-    /// A number or a truth value that isn't in quotes is what YAML takes it for, written out anew.
+    /// An unquoted number or boolean is rewritten in YAML's canonical form, as compose does.
     private mutating func variable(_ entry: YAMLValue.Entry) throws(Fault) -> String {
         let text = try self.text(entry.value, "the variable \(entry.key.quoted)")
         guard let other = entry.value.writtenAnew, other != text else { return text }
@@ -70,7 +70,7 @@ extension ComposeFile {
     static func readText(_ path: String) throws(EnvironmentError) -> String? {
         var status = stat()
         if stat(path, &status) == 0, UInt32(status.st_mode) & UInt32(S_IFMT) != UInt32(S_IFREG) {
-            // A pipe would be waited for.
+            // Reading a pipe would block.
             throw EnvironmentError(.file, "\(path) isn't a file. Name the file that is meant.")
         }
         let bytes: [UInt8]?

@@ -1,17 +1,17 @@
 extension ComposeReader {
-    /// The files of variables that a service names, in the order in which they are read.
+    /// The variable files (`env_file`) of a service, in the order in which they are read.
     struct EnvironmentFiles {
         struct File {
             var path: String
             var position: Position
             var isRequired = true
-            /// `NAME=VALUE` lines of nothing but letters: no quotes, no variables.
+            /// The format `raw`: `NAME=VALUE` lines in which quotes and `$` have no meaning.
             var isRaw = false
         }
 
         private(set) var files: [File] = []
 
-        /// One that is named again takes its own place.
+        /// A file that is named again replaces its earlier entry and keeps that entry's place.
         mutating func add(_ file: File) {
             if let index = self.files.firstIndex(where: { $0.path == file.path }) {
                 self.files[index] = file
@@ -21,7 +21,7 @@ extension ComposeReader {
         }
     }
 
-    /// † Nobody has more; each is read.
+    /// † More than any project has; each one is read.
     private static let maxFiles = 100
 
     /// A path, or a list of paths or of mappings with `path`, `required` and `format`.
@@ -62,7 +62,8 @@ extension ComposeReader {
         }
     }
 
-    /// What comes later wins. A variable in a value is the caller's, else the service's own, else that of an earlier line.
+    /// A later file wins. A variable used in a value is looked up in the caller's environment, then in the service's own
+    /// `environment`, then in earlier lines.
     mutating func read(_ files: EnvironmentFiles, own: [String: String?]) throws(Fault) -> [String: String?] {
         var result: [String: String] = [:]
         let names = self.interpolation.environment.merging(own.compactMapValues { $0 }) { caller, _ in caller }
@@ -78,9 +79,9 @@ extension ComposeReader {
     }
 
     /// - Parameters:
-    ///   - isRequired: whether it is an error that there is none.
-    ///   - names: variables that win over those of the file where one of its values names them.
-    ///   - result: what other files said, which its values may name too; what it says is laid over.
+    ///   - isRequired: whether a missing file is an error.
+    ///   - names: variables that take precedence over the file's own when a value refers to them.
+    ///   - result: variables of earlier files, which this file's values may refer to. This file's variables are added to it.
     mutating func readEnvironmentFile(
         _ path: String,
         _ isRequired: Bool,

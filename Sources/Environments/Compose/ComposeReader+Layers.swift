@@ -1,6 +1,6 @@
 extension ComposeReader {
-    /// The entries of several files one after the other, as compose merges them: what comes later is read later, and wins or
-    /// is added, as each key has it. `!reset` takes away what came before, `!override` takes its place.
+    /// The entries of several files in sequence, as compose merges them: a later entry is read later, and replaces or adds
+    /// to the earlier one, depending on the key. `!reset` removes the earlier entries, `!override` replaces them.
     static func layered(_ layers: [[YAMLValue.Entry]]) -> [YAMLValue.Entry] {
         let all = Array(layers.joined())
         var begins: [String: Int] = [:]
@@ -10,7 +10,7 @@ extension ComposeReader {
         }.map(\.element)
     }
 
-    /// The services of all files, in the order in which they are first named, each with what every file says of it.
+    /// The services of all files, in the order in which they are first named, each with the values that the files give it.
     func layeredServices(
         _ entries: [YAMLValue.Entry]
     ) throws(Fault) -> [(entry: YAMLValue.Entry, layers: [YAMLValue.Entry])] {

@@ -1,8 +1,8 @@
 import InterceptProtocol
 
 extension ComposeReader {
-    /// A file that is laid over another adds ports to those that are there already; one that is the same in all but its name
-    /// takes its place.
+    /// A later file adds ports to those of the earlier ones; a port that differs in its name alone replaces the earlier
+    /// one.
     mutating func ports(
         _ value: YAMLValue,
         of service: String,
@@ -56,7 +56,7 @@ extension ComposeReader {
                 let text = try self.text(entry.value, "'protocol'")
                 transport = try Self.at(place) { () throws(PortText.Failure) in try PortText.transport(text) }
             case "name": name = try self.portName(entry.value)
-            // Says what is spoken there, which the tunnel needn't know.
+            // The application protocol, which makes no difference to the tunnel.
             case "app_protocol": break
             case "mode":
                 self.warn(
@@ -110,7 +110,7 @@ extension ComposeReader {
 }
 
 extension ComposePort {
-    /// What makes it the same as that of another file.
+    /// The port without its name: two ports of different files that are equal by this are the same port.
     fileprivate var anonymous: ComposePort {
         var port = self
         port.name = nil

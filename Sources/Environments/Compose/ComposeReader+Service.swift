@@ -5,7 +5,7 @@ extension ComposeReader {
         "command", "depends_on", "entrypoint", "env_file", "environment", "ports", "restart", "stop_grace_period",
         "working_dir",
     ]
-    /// Of containers, and nothing that a process of this machine has.
+    /// Keys that apply to containers only, not to processes of this machine.
     private static let containerKeys: Set<String> = [
         "annotations", "blkio_config", "build", "cap_add", "cap_drop", "cgroup", "cgroup_parent", "configs",
         "container_name",
@@ -21,14 +21,14 @@ extension ComposeReader {
         "storage_opt", "sysctls", "tmpfs", "tty", "ulimits", "use_api_socket", "userns_mode", "uts", "volumes",
         "volumes_from",
     ]
-    /// What a process could have.
+    /// Keys that would make sense for a process, but aren't supported.
     private static let absentKeys: Set<String> = [
         "attach", "develop", "extends", "healthcheck", "post_start", "pre_start", "pre_stop", "profiles", "provider",
         "pull_refresh_after", "scale",
         "stop_signal", "user",
     ]
 
-    /// - Parameter layers: what each file says of it.
+    /// - Parameter layers: the service's value in each file.
     mutating func service(_ entry: YAMLValue.Entry, _ layers: [YAMLValue.Entry]) throws(Fault) -> Draft {
         let name = entry.key
         var draft = Draft(
@@ -46,7 +46,7 @@ extension ComposeReader {
             entries.append(try self.entries(layer.value, "service \(name.quoted)"))
         }
         for entry in Self.layered(entries) {
-            // `key:` with nothing after it is as good as no key.
+            // `key:` with nothing after it counts as absent.
             if entry.value.isNull, Self.keys.contains(entry.key) { continue }
             switch entry.key {
             case "entrypoint": entrypoint = try self.words(entry)
@@ -82,7 +82,7 @@ extension ComposeReader {
         return draft
     }
 
-    /// A file of images is usually a project that Docker runs.
+    /// A compose file with images is usually one that Docker runs, so the message names that way, too.
     private func commandMissing(_ draft: Draft, hasImage: Bool) -> Fault {
         let service = "service \(draft.service.name.quoted)"
         let mend = "Write what is run, as in 'command: ./server --port 21090'"
@@ -95,7 +95,7 @@ extension ComposeReader {
         )
     }
 
-    /// A text is split as a shell does it; a list is taken as it is.
+    /// A string is split into words as a shell would; a list is taken as it is.
     private mutating func words(_ entry: YAMLValue.Entry) throws(Fault) -> [String] {
         if case .sequence(let elements) = entry.value.kind {
             var words: [String] = []
@@ -167,7 +167,7 @@ extension ComposeReader {
             switch option.key {
             case "condition":
                 let condition = try self.text(option.value, "'condition'")
-                // Without containers there is one thing to see: whether it listens.
+                // Without containers there is only one condition to check: whether the service listens.
                 guard condition == "service_started" || condition == "service_healthy" else {
                     throw Fault(
                         option.value.position,

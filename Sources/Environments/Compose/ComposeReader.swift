@@ -1,20 +1,21 @@
 import HostSupport
 
-/// Reads the values of a compose file and of those that are laid over it, and collects what there is to warn of.
+/// Reads the values of a compose file and of the files that are laid over it, and collects warnings.
 struct ComposeReader {
-    /// As messages name them, by their numbers in positions: the compose file, then what else is read.
+    /// The files' paths, as messages name them; a `Position`'s file number is an index here. First the compose file, then
+    /// every other file that is read.
     private(set) var paths: [String]
-    /// The file's, absolute.
+    /// The compose file's folder, absolute.
     let folder: String
     var interpolation: Interpolation
     private(set) var warnings: [String] = []
     private var said: Set<String> = []
     private var unsaid = 0
 
-    /// † More aren't read.
+    /// † Users don't read more than that.
     private static let maxWarnings = 50
 
-    /// - Parameter paths: of the compose file and of those that are laid over it.
+    /// - Parameter paths: the compose file, then the files that are laid over it.
     init(_ paths: [String], environment: [String: String]) {
         self.paths = paths
         self.folder = SmallFile.parent(of: ComposeFile.absolutePath(of: paths.first ?? ""))
@@ -25,7 +26,7 @@ struct ComposeReader {
         self.warn("\(position.text(in: self.paths)): \(text)")
     }
 
-    /// Each once: what an anchor stands for is read wherever it is used.
+    /// Each text once: a value behind an anchor is read each time it is used.
     mutating func warn(_ text: String) {
         guard self.said.insert(text).inserted else { return }
         guard self.warnings.count < Self.maxWarnings else {
@@ -35,7 +36,7 @@ struct ComposeReader {
         self.warnings.append(text)
     }
 
-    /// - Returns: its number in positions.
+    /// - Returns: the file's number in positions.
     mutating func number(of path: String) -> Int {
         if let known = self.paths.firstIndex(of: path) { return known }
         self.paths.append(path)
@@ -50,20 +51,20 @@ struct ComposeReader {
         return self.warnings + ["\(path): and \(self.unsaid) more warnings"]
     }
 
-    /// - Parameter what: "'working_dir'", for messages.
+    /// - Parameter what: what the value is for, as messages name it: "'working_dir'".
     mutating func text(_ value: YAMLValue, _ what: String) throws(Fault) -> String {
         guard case .scalar(let text, _) = value.kind, !value.isNull else {
             throw Fault(value.position, "\(what) takes a text, and this is \(value.whatItIs). Mend the file.")
         }
         let expanded = try self.interpolation.expand(text, at: value.position)
-        // Nothing that the system takes can hold one: its strings end there.
+        // Arguments, paths and variables are C strings, which end at the first zero byte.
         guard !expanded.utf8.contains(0) else {
             throw Fault(value.position, "\(what) holds a zero character. Leave it out.")
         }
         return expanded
     }
 
-    /// What YAML of any version takes for one, in quotes or not.
+    /// Every spelling of a boolean in any YAML version, quoted or not.
     mutating func boolean(_ value: YAMLValue, _ what: String) throws(Fault) -> Bool {
         let text = try self.text(value, what)
         switch text.lowercased() {
@@ -92,7 +93,7 @@ struct ComposeReader {
         self.warn(entry.position, "\(entry.key.quoted) is ignored: it isn't a key of \(place).\(suggestion)")
     }
 
-    /// `x-kl` is for what compose lacks; outside of a service this version needs nothing of it.
+    /// Outside of a service, `x-kl` has no keys in this version.
     mutating func checkExtension(_ entry: YAMLValue.Entry) throws(Fault) {
         guard entry.key == "x-kl", !entry.value.isNull else { return }
         for key in try self.entries(entry.value, "'x-kl'") {
@@ -100,7 +101,7 @@ struct ComposeReader {
         }
     }
 
-    /// A path of the file's, from the file's folder.
+    /// Resolves a path of the file relative to the file's folder.
     func absolute(_ path: String) -> String {
         if path.hasPrefix("/") { return path }
         return self.folder == "/" ? "/\(path)" : "\(self.folder)/\(path)"

@@ -1,18 +1,18 @@
-/// Where a key of a mapping stands for the second time. The parser tells the first place only, and the second is the one that
-/// somebody has just written.
+/// Finds where a mapping's key occurs for the second time. The parser reports only the first place, and the second is
+/// usually the one that the user has just written.
 struct DuplicateKey {
     private let key: [Unicode.Scalar]
     private let first: Position
     private let text: [Unicode.Scalar]
 
-    /// - Parameter first: from 1, in scalars, as the parser counts.
+    /// - Parameter first: counted from 1, in Unicode scalars, as the parser does.
     init(_ key: String, at first: Position, in text: String) {
         self.key = Array(key.unicodeScalars)
         self.first = first
         self.text = Array(text.unicodeScalars)
     }
 
-    /// Nil: it isn't found, such as one that is written in two ways.
+    /// Nil: not found, for example because the two are written differently (one in quotes).
     var second: Position? {
         guard let start = self.start(ofLine: self.first.line) else { return nil }
         let begin = start + self.first.column - 1
@@ -20,7 +20,7 @@ struct DuplicateKey {
         return self.inBlock(after: end) ?? self.inFlow(from: begin, after: end)
     }
 
-    /// In a block each key of a mapping stands in the same column, at the beginning of its line.
+    /// In block style all keys of a mapping begin in the same column, each at the beginning of its line.
     private func inBlock(after index: Int) -> Position? {
         var line = self.first.line
         var index = index
@@ -32,7 +32,7 @@ struct DuplicateKey {
             guard begin < self.text.endIndex else { return nil }
             if Self.isNewline(self.text[begin]) || self.text[begin] == "#" { continue }
             let column = blanks + 1
-            // A list may stand in its key's own column.
+            // A list's dashes may stand in the column of its key, so such a line doesn't end the mapping.
             if column < self.first.column { return nil }
             if column == self.first.column, self.end(ofKeyAt: begin) != nil {
                 return Position(line: line, column: column)
@@ -41,7 +41,7 @@ struct DuplicateKey {
         return nil
     }
 
-    /// Between the same braces: what lies in other brackets or in quotes is skipped.
+    /// In flow style the key is searched within the same braces; nested brackets and quoted text are skipped.
     private func inFlow(from begin: Int, after index: Int) -> Position? {
         var position = self.first
         position.column += index - begin
@@ -76,7 +76,7 @@ struct DuplicateKey {
         return nil
     }
 
-    /// Behind the key that stands there, plain or in quotes, and is followed by a colon.
+    /// The index after the key that stands at `index`, plain or in quotes, if a colon follows.
     private func end(ofKeyAt index: Int) -> Int? {
         var index = index
         let quote = self.text[index] == "\"" || self.text[index] == "'" ? self.text[index] : nil

@@ -1,13 +1,13 @@
-/// A file of variables (`.env`, `env_file`) as compose reads it: `NAME=VALUE` or `NAME: VALUE`, with `export ` before it or not,
-/// a NAME alone, `#` comments, and values in quotes, which may have several lines.
+/// Parses a file of variables (`.env`, `env_file`) as compose does: `NAME=VALUE` or `NAME: VALUE`, with or without `export
+/// ` before it, a NAME alone, `#` comments, and values in quotes, which may span several lines.
 struct EnvironmentFile {
     struct Line: Equatable {
         var name: String
-        /// Nil: a name alone, which has the value of whoever reads the file.
+        /// Nil: a name alone, which takes its value from the environment of the reader's caller.
         var value: String?
-        /// In single quotes: variables in it stay as they are.
+        /// In single quotes, so variables in it aren't expanded.
         var isLiteral: Bool
-        /// Where it begins.
+        /// The position of its beginning.
         var line: Int
         var column: Int
     }
@@ -27,7 +27,7 @@ struct EnvironmentFile {
 
     private init(_ text: String, file: Int) {
         let scalars = Array(text.unicodeScalars)
-        // What some editors put before the first character.
+        // A byte order mark, which some editors write.
         self.text = scalars.first == "\u{FEFF}" ? Array(scalars.dropFirst()) : scalars
         self.file = file
     }
@@ -50,7 +50,7 @@ struct EnvironmentFile {
         while let scalar = self.current, condition(scalar) { self.advance() }
     }
 
-    /// What follows a value in quotes on its line is a line of its own, as in compose.
+    /// As in compose, text that follows a quoted value on the same line is parsed as a line of its own.
     private mutating func next() throws(Fault) -> Line? {
         while true {
             self.skip { $0.properties.isWhitespace }
@@ -94,7 +94,7 @@ struct EnvironmentFile {
         return rest.starts(with: "export".unicodeScalars) && rest.dropFirst(6).first.map(Self.isBlank) == true
     }
 
-    /// To the line's end, or to a `#` behind a blank. A `#` at its beginning is its own: a colour, say.
+    /// Ends at the end of the line, or at a `#` after a blank. A `#` at the beginning belongs to the value: a colour, say.
     private mutating func unquoted() -> String {
         let begin = self.index
         self.skip { $0 != "\n" }
@@ -132,7 +132,7 @@ struct EnvironmentFile {
         String(String.UnicodeScalarView(scalars))
     }
 
-    /// Letters and digits of any language, and some signs.
+    /// Letters and digits of any language, and `_ . - [ ]`.
     private static func isOfName(_ scalar: Unicode.Scalar) -> Bool {
         if scalar.isASCII {
             return UInt8(ascii: scalar).isAlphanumeric || ["_", ".", "-", "[", "]"].contains(scalar)
@@ -145,7 +145,7 @@ struct EnvironmentFile {
         }
     }
 
-    /// Within a line.
+    /// White space other than a line feed.
     private static func isBlank(_ scalar: Unicode.Scalar) -> Bool {
         switch scalar {
         case " ", "\t", "\u{0B}", "\u{0C}", "\r", "\u{85}", "\u{A0}": true
@@ -160,7 +160,7 @@ struct EnvironmentFile {
     }
 }
 
-/// A backslash and what follows it, in double quotes: `\n`, `\t`, `\"`, `\\`, `\$`, `\0101` … Any other backslash stays.
+/// Replaces escapes in double quotes: `\n`, `\t`, `\"`, `\\`, `\$`, `\0101` … Any other backslash stays.
 private enum EnvironmentEscapes {
     static func replaced(in text: String.UnicodeScalarView) -> String {
         var result = String.UnicodeScalarView()
@@ -174,7 +174,7 @@ private enum EnvironmentEscapes {
                 rest.removeFirst()
                 let digits = rest.prefix(3).prefix { ("0"..."9").contains($0) }
                 rest = rest.dropFirst(digits.count)
-                // As in compose the zero is gone also where no three octal digits follow.
+                // As in compose, the zero is dropped even if three octal digits don't follow.
                 if digits.count == 3, let number = UInt8(String(digits), radix: 8) {
                     result.append(Unicode.Scalar(number))
                 } else {
@@ -191,7 +191,7 @@ private enum EnvironmentEscapes {
         return String(result)
     }
 
-    /// A dollar sign is doubled, since variables are put in afterwards.
+    /// An escaped dollar sign becomes `$$`, since variables are expanded afterwards.
     private static let meanings: [Unicode.Scalar: String] = [
         "a": "\u{07}", "b": "\u{08}", "f": "\u{0C}", "n": "\n", "r": "\r", "t": "\t", "v": "\u{0B}", "$": "$$",
         "\"": "\"", "\\": "\\",

@@ -1,14 +1,14 @@
 import InterceptProtocol
 
-/// Where something stands in a file, from 1.
+/// A place in a file, counted from 1.
 struct Position: Hashable, Sendable {
     var line: Int
     var column: Int
-    /// Which of the files that are read together; 0 is the compose file itself.
+    /// The file's number among those that are read together; 0 is the compose file itself.
     var file = 0
 }
 
-/// Something in the file can't be used: what is wrong, and what to do, in two sentences.
+/// Something in the file can't be used. The text says what is wrong and what to do, in two sentences.
 struct Fault: Error, Equatable {
     var position: Position
     var text: String
@@ -18,7 +18,7 @@ struct Fault: Error, Equatable {
         self.text = text
     }
 
-    /// - Parameter paths: of the files, as messages name them.
+    /// - Parameter paths: the files' paths, as messages name them.
     func error(in paths: [String]) -> EnvironmentError {
         EnvironmentError(.file, "\(self.position.text(in: paths)): \(self.text)")
     }
@@ -33,7 +33,7 @@ extension Position {
 }
 
 extension String {
-    /// A file's words as a message shows them: in quotes, on one line, and not at length.
+    /// Text of a file as a message shows it: in quotes, on one line, and shortened to 60 characters.
     var quoted: String {
         let text = self.prefix(61).map { $0.isNewline ? " " : $0 }
         let visible = String(String.UnicodeScalarView(String(text).unicodeScalars.filter(\.isVisible)))

@@ -1,8 +1,8 @@
-/// `$NAME`, `${NAME}`, `${NAME:-default}`, `${NAME-default}`, `${NAME:+instead}`, `${NAME+instead}`, `${NAME:?error}`,
-/// `${NAME?error}` and `$$`, as compose has them. A `$` before anything else is a `$`.
+/// Expands `$NAME`, `${NAME}`, `${NAME:-default}`, `${NAME-default}`, `${NAME:+instead}`, `${NAME+instead}`,
+/// `${NAME:?error}`, `${NAME?error}` and `$$`, as compose does. A `$` before anything else stays a `$`.
 struct Interpolation {
     var environment: [String: String]
-    /// Variables that had no value and no default, each once for each file.
+    /// Variables that had neither a value nor a default, each once per file.
     private(set) var missing: [(name: String, position: Position)] = []
     private var known: Set<Missing> = []
     private var rest = Self.maxExpanded
@@ -14,9 +14,9 @@ struct Interpolation {
 
     init(environment: [String: String]) { self.environment = environment }
 
-    /// Of all that one file is expanded to: a long variable may be named often.
+    /// The most bytes that all values together may expand to: a long variable may be used many times.
     private static let maxExpanded = 8 * 1_048_576
-    /// † Of defaults in defaults.
+    /// † Nesting of defaults within defaults.
     private static let maxDepth = 16
 
     mutating func expand(_ text: String, at position: Position) throws(Fault) -> String {
@@ -58,7 +58,7 @@ struct Interpolation {
             }
         }
         result += text
-        // What a default holds is counted again by what it is the default of: a bound all the same.
+        // A nested default is counted twice, by its own call and by the enclosing one; the limit still holds.
         self.rest -= min(self.rest, result.count)
         return String(decoding: result, as: UTF8.self)
     }
@@ -113,8 +113,8 @@ struct Interpolation {
         return String(decoding: text.prefix { $0.isAlphanumeric || $0 == UInt8(ascii: "_") }, as: UTF8.self)
     }
 
-    /// Where the brace closes that `text` begins with. A default may hold braces: JSON, say. Where they don't pair it is the
-    /// line's last one.
+    /// The index of the brace that closes the one at the beginning of `text`. A default may hold braces, as JSON does. If
+    /// they don't pair, the last closing brace of the line is taken.
     private static func end(ofBraces text: ArraySlice<UInt8>) -> Int? {
         var depth = 0
         for (index, byte) in zip(text.indices, text) {

@@ -8,14 +8,15 @@ import Musl
 import Darwin
 #endif
 
-/// Ports and addresses as a compose file writes them. What is wrong is said in a sentence without a place, and the mend.
+/// Parses ports and addresses of a compose file. A failure's text says what is wrong and how to fix it; the caller adds the
+/// position.
 enum PortText {
     struct Failure: Error, Equatable {
         var text: String
         init(_ text: String) { self.text = text }
     }
 
-    /// `8080:21090`, `127.0.0.1:8080:21090`, `[::1]:8080:21090`, each with `/tcp` or `/udp` or without.
+    /// `8080:21090`, `127.0.0.1:8080:21090`, `[::1]:8080:21090`, each optionally followed by `/tcp` or `/udp`.
     static func short(_ text: String) throws(Failure) -> ComposePort {
         var body = text[...]
         var transport = Transport.tcp
@@ -78,7 +79,7 @@ enum PortText {
         return transport
     }
 
-    /// One that reads like it, for a message: 18080 for 8080.
+    /// A similar number, to suggest in a message: 18080 for 8080.
     static func other(than port: UInt16) -> UInt16 { port > 55_535 ? port - 10_000 : port + 10_000 }
 
     static func host(_ text: String?) throws(Failure) -> String {

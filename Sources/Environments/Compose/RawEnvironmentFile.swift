@@ -1,11 +1,11 @@
 import HostSupport
 
-/// A file of variables of the format `raw`, as `docker run --env-file` has it: `NAME=VALUE` with all that stands behind the first
-/// `=`, a NAME alone, and lines that begin with `#`.
+/// Parses a file of variables in the format `raw`, as `docker run --env-file` does: `NAME=VALUE`, where everything after
+/// the first `=` is the value, a NAME alone, and comment lines that begin with `#`.
 enum RawEnvironmentFile {
     static func parse(_ text: String, file: Int = 0) throws(Fault) -> [EnvironmentFile.Line] {
         var result: [EnvironmentFile.Line] = []
-        // By scalars: an emoji or an accent may make one character of a `#` or `=` and what follows it.
+        // By Unicode scalars: a combining mark after a `#` or `=` would make it a different Character.
         let lines = text.unicodeScalars.split(separator: "\n", omittingEmptySubsequences: false)
         for (index, raw) in lines.enumerated() {
             var line = raw.last == "\r" ? raw.dropLast() : raw

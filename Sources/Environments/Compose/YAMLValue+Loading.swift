@@ -3,21 +3,21 @@ import Yams
 extension YAMLValue {
     /// Nil: there is nothing in the file but comments.
     ///
-    /// - Parameter file: its number in positions.
+    /// - Parameter file: the file's number in positions.
     static func load(_ text: String, file: Int = 0) throws(Fault) -> YAMLValue? {
         let begin = Position(line: 1, column: 1, file: file)
-        // What some editors put before the first character.
+        // A byte order mark, which some editors write.
         let text = text.unicodeScalars.first == "\u{FEFF}" ? String(text.unicodeScalars.dropFirst()) : text
-        // Yams puts a copy of what an alias stands for in its place, and hashes keys by all that is in them. A few lines of
-        // aliases of aliases would keep it busy for ever, or overflow the stack. It never sees one: each '*' of the text is
-        // some letter that the text doesn't have, and a plain scalar that begins with it is an alias of ours.
+        // Yams replaces an alias by a copy of its value, and hashes keys by everything in them. A few lines of aliases of
+        // aliases would keep it busy for ever, or overflow the stack. So Yams never sees an alias: each '*' of the text is
+        // replaced by a character that the text doesn't contain, and a plain scalar that begins with it is resolved here.
         guard let marker = Self.privateUse.first(where: { !text.unicodeScalars.contains($0) }) else {
             throw Fault(begin, "the file is full of private-use characters. Mend the file.")
         }
         let marked = text.replacing("*", with: marker)
         var loader = Loader(marker: marker, file: file)
         do {
-            // Anchors are weak in nodes: the parser holds them. `.basic` leaves every scalar the text that it is.
+            // Nodes refer to their anchors weakly, so the parser must stay alive. `.basic` leaves every scalar a string.
             let parser = try Parser(yaml: marked, resolver: .basic, encoding: .utf8)
             return try withExtendedLifetime(parser) {
                 guard let root = try parser.singleRoot() else { return nil }
@@ -50,7 +50,7 @@ private struct Loader {
 
     /// † Compose files are a few levels deep.
     private static let maxHeight = 100
-    /// The file's own bound of 1 MiB, several times: what is written once and used by every service.
+    /// Several times the file's own limit of 1 MiB, for values that are written once and used by every service.
     private static let maxWeight = 8 * 1_048_576
     private static let maxMerged = 200_000
 
@@ -62,7 +62,8 @@ private struct Loader {
             if scalar.style == .plain, scalar.string.unicodeScalars.first == self.marker {
                 return try self.target(ofAlias: self.restored(scalar.string), at: position)
             }
-            // A tag says what it is as quotes do. Of keys the parser has made one up, to compare them.
+            // A tag `!!str` makes a scalar text, as quotes do. On keys Yams sets that tag itself, to compare them, so it is
+            // ignored there.
             let isText = !isKey && scalar.tag.description == Tag.Name.str.rawValue
             let isPlain = scalar.style == .plain && !isText
             value = YAMLValue(self.restored(scalar.string), isPlain: isPlain, at: position)
@@ -73,7 +74,7 @@ private struct Loader {
                 let value = try self.value(of: element)
                 weight += value.weight
                 try self.check(weight, at: position)
-                // As in compose an element that is reset is none.
+                // As in compose, an element with `!reset` is dropped.
                 if value.change != .reset { elements.append(value) }
             }
             value = YAMLValue(elements, at: position)
@@ -107,7 +108,7 @@ private struct Loader {
             if case .sequence(let several) = entry.value.kind { bases += several } else { bases.append(entry.value) }
         }
         guard !bases.isEmpty else { return YAMLValue(own, at: position) }
-        // https://yaml.org/type/merge.html: what is written here wins, then what comes first.
+        // https://yaml.org/type/merge.html: the mapping's own keys win, then those of earlier bases.
         var known = Set(own.map(\.key))
         for base in bases {
             guard case .mapping(let entries) = base.kind else {
@@ -168,7 +169,7 @@ private struct Loader {
 }
 
 extension String {
-    /// By scalars: a '*' with an accent on it is one character, and none of YAML's.
+    /// By Unicode scalars: a '*' with a combining mark is one Character, but not YAML's '*'.
     fileprivate func replacing(_ scalar: Unicode.Scalar, with other: Unicode.Scalar) -> String {
         guard self.unicodeScalars.contains(scalar) else { return self }
         return String(String.UnicodeScalarView(self.unicodeScalars.lazy.map { $0 == scalar ? other : $0 }))

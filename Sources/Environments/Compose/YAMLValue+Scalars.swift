@@ -1,6 +1,6 @@
 extension YAMLValue {
-    /// A plain number or truth value as compose writes it out again where it wants a text: 1.10 is 1.1, 010 is 8, True is true.
-    /// Nil: it is a text.
+    /// How compose writes a plain number or boolean where it needs a string: 1.10 is 1.1, 010 is 8, True is true. Nil: the
+    /// value is text already.
     var writtenAnew: String? {
         guard case .scalar(let text, isPlain: true) = self.kind else { return nil }
         switch text {
@@ -16,7 +16,7 @@ extension YAMLValue {
         return Self.integer(plain) ?? Self.float(plain)
     }
 
-    /// With 0x, 0o, 0b or, as in YAML 1.1, a 0 before it.
+    /// Decimal, or with the prefix 0x, 0o, 0b or, as in YAML 1.1, 0.
     private static func integer(_ text: String) -> String? {
         var digits = text[...]
         let sign = digits.first == "-" || digits.first == "+" ? digits.removeFirst() : "+"
@@ -27,7 +27,7 @@ extension YAMLValue {
             digits = digits.dropFirst(prefix.count)
             break
         }
-        // A second sign would be taken.
+        // `UInt64` would accept a second sign.
         guard digits.first?.isLetter == true || digits.first?.isNumber == true,
             let number = UInt64(digits, radix: radix)
         else { return nil }
@@ -44,7 +44,7 @@ extension YAMLValue {
         return Self.text(of: number)
     }
 
-    /// `5.` and `.5` have both parts here.
+    /// Adds the missing digit of `5.` and `.5`, which `Double` needs.
     private static func complete(_ text: String) -> String {
         var text = text
         if let point = text.firstIndex(of: ".") {
@@ -59,7 +59,7 @@ extension YAMLValue {
         return text
     }
 
-    /// The fewest digits that tell it from others, with an exponent below 1e-4 and from 1e6 on.
+    /// The shortest digits that identify the number, with an exponent below 1e-4 and from 1e6 on.
     private static func text(of number: Double) -> String {
         if number == 0 { return number.sign == .minus ? "-0" : "0" }
         let parts = "\(number.magnitude)".split(separator: "e")

@@ -1,4 +1,4 @@
-/// A value of a YAML file, with its place. Aliases and merge keys (`<<`) are replaced by what they stand for.
+/// A value of a YAML file, with its position. Aliases and merge keys (`<<`) are already replaced by what they refer to.
 struct YAMLValue: Sendable {
     enum Kind: Sendable {
         case scalar(String, isPlain: Bool)
@@ -11,11 +11,11 @@ struct YAMLValue: Sendable {
         var position: Position
         var value: YAMLValue
 
-        /// `!reset`: what was said of it before is no more, and this value isn't meant.
+        /// `!reset`: earlier values for this key are dropped, and this value itself is ignored.
         var isReset: Bool { self.value.change == .reset }
     }
 
-    /// What the tags `!reset` and `!override` do to what a file before this one says in the same place.
+    /// The tags `!reset` and `!override`, which say what happens to an earlier file's value in the same place.
     enum Change: Sendable {
         case reset
         case replace
@@ -24,9 +24,9 @@ struct YAMLValue: Sendable {
     var kind: Kind
     var position: Position
     var change: Change?
-    /// What the value would take if its aliases were written out: about its bytes.
+    /// Roughly the bytes the value would take if its aliases were written out.
     let weight: Int
-    /// How many values lie in one another.
+    /// The depth of nesting.
     let height: Int
 
     init(_ text: String, isPlain: Bool, at position: Position) {

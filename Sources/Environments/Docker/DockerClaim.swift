@@ -1,9 +1,9 @@
 import InterceptProtocol
 
-/// Making one workspace's sidecars for one service.
+/// Creates and replaces one workspace's sidecars for one service.
 ///
-/// The name of the first replica's sidecar is the lock: of all that want to make a container of one name at once, from
-/// whatever machine, the engine lets one. Its labels are the record, and can't be changed.
+/// The name of the first replica's sidecar is the lock: if several machines create a container of the same name at once,
+/// the engine lets one of them succeed. That container's labels are the intercept's record, and can't be changed.
 struct DockerClaim: Sendable {
     private let environment: DockerEnvironment
     private let record: InterceptRecord
@@ -12,10 +12,10 @@ struct DockerClaim: Sendable {
     private var model: DockerModel { self.environment.model }
     private var key: String { self.record.holder.publicKey }
 
-    /// † A container that is just being removed has its name for some tenths of a second.
+    /// † A container that is being removed keeps its name for some tenths of a second.
     private static let tries = 40
     private static let pause = Duration.milliseconds(50)
-    /// † An engine's event and the answer to it take some tenths of a second.
+    /// † Until the old holder's daemon has got the engine's event and has reacted, some tenths of a second pass.
     private static let endWithin = Duration.milliseconds(1_500)
     private static let readyWithin: Int64 = 15_000
 
@@ -28,7 +28,7 @@ struct DockerClaim: Sendable {
     // MARK: The record
 
     func take(force: Bool) async throws -> ClaimResult {
-        // Who has it may have changed a moment ago, and be told later.
+        // The holder may have changed a moment ago, before the event about it arrives.
         var project = try await self.model.project(.now)
         let image = await self.wantedImage()
         var taken: InterceptRecord?
@@ -55,14 +55,14 @@ struct DockerClaim: Sendable {
             do {
                 outcome = try await self.make(wanted)
             } catch {
-                // It stays the other's.
+                // The old holder keeps the service.
                 await self.giveBack(wanted.name, to: renamed)
                 throw error
             }
             switch outcome {
             case .made:
-                // Only now: until here the service was the other's, and never nobody's.
-                // Also the one whose name ours has: while it is there its holder would get connections, too.
+                // Remove the old holder's sidecars only now, so that the service is never without a holder. Include the
+                // renamed one: as long as it runs, it still takes connections.
                 let strays = all.filter { stray in
                     !stray.isNamedAsMade && stray.isAlive && !inTheWay.contains { $0.id == stray.id }
                 }
@@ -85,8 +85,8 @@ struct DockerClaim: Sendable {
         )
     }
 
-    /// Out of the way with whatever of ours, or of who is taken over from, has the name.
-    /// - Returns: what was another's, and has another name now.
+    /// Frees the name: removes our own sidecar that has it, or renames the other holder's.
+    /// - Returns: the other holder's sidecar, if it was renamed.
     private func clear(_ name: String, of sidecars: [DockerSidecar]) async throws -> DockerSidecar? {
         var renamed: DockerSidecar?
         for sidecar in sidecars where sidecar.name == name {
@@ -95,7 +95,7 @@ struct DockerClaim: Sendable {
                 try await self.environment.remove([sidecar])
                 continue
             }
-            // It goes on with what it does until ours is there.
+            // It keeps serving under another name until ours runs.
             let other = "\(name)-taken-\(UInt32.random(in: 0 ... .max))"
             _ = try await self.model.client.run(["rename", sidecar.id, other])
             renamed = sidecar
@@ -104,8 +104,8 @@ struct DockerClaim: Sendable {
         return renamed
     }
 
-    /// Whose they are, their daemon gives the connections up and removes them as soon as it hears of it; else they are
-    /// removed here, which resets what is open.
+    /// Waits until the old holder's daemon has reset its connections and removed the sidecars, which it does as soon as it
+    /// gets the event. Those still there at the limit are removed here, which resets their open connections.
     private func end(_ sidecars: [DockerSidecar]) async throws {
         guard !sidecars.isEmpty else { return }
         let limit = ContinuousClock.now + Self.endWithin
@@ -134,14 +134,14 @@ struct DockerClaim: Sendable {
         InterceptRecord(service: self.record.service, holder: sidecar.holder, since: sidecar.since, ports: [])
     }
 
-    // MARK: Each replica's
+    // MARK: Each replica's sidecar
 
-    /// As the options want them.
+    /// Makes sure that each replica has a sidecar as the options say.
     func prepare(in project: DockerProject) async throws -> [SidecarLocation] {
         try await self.sidecarsForAll(in: project, of: await self.wantedImage())
     }
 
-    /// One for each replica that can have one. The record is ours.
+    /// One for each replica that can have a sidecar. The caller holds the record.
     private func sidecarsForAll(in project: DockerProject, of image: ImageWish) async throws -> [SidecarLocation] {
         let service = try self.environment.find(self.record.service, in: project)
         let all = project.sidecars(of: service.name)
@@ -161,14 +161,16 @@ struct DockerClaim: Sendable {
     private func locations() async throws -> [SidecarLocation] {
         let project = if let known = await self.model.known { known } else { try await self.model.project(.now) }
         let service = project.service(self.record.service)
-        // What is given to one whose container is about to end would be lost with it.
+        // Leave out a sidecar whose target container is about to end: connections given to it would be lost with the
+        // container.
         let own = project.sidecars(of: self.record.service).filter {
             $0.holder.publicKey == self.key && $0.isRunning && $0.isNamedAsMade && !project.ending.contains($0.target)
         }
         return try await self.environment.locations(of: own, service)
     }
 
-    /// Whoever else has its name has lost the race for the record, if the record is still ours.
+    /// Makes a replica's sidecar. If a sidecar has its name already while the record is ours, that one's holder has lost
+    /// the race for the record, and the sidecar is removed.
     private func complete(
         _ replica: DockerService.Replica,
         of service: DockerService,
@@ -206,7 +208,8 @@ struct DockerClaim: Sendable {
         }
         let own = project.sidecars(of: name).filter { $0.holder.publicKey == self.key }
         guard let service = project.service(name) else { return .sidecars([]) }
-        // Those whose replica has gone, or has another network since. One that is paused comes back as it was.
+        // Sidecars whose replica has gone, or is in another network namespace now. The sidecar of a paused replica stays,
+        // since the replica comes back unchanged.
         let present = service.replicas.filter { $0.isUsable || $0.container.status == "paused" }
         let useless = own.filter { sidecar in
             sidecar.isNamedAsMade && !present.contains { self.isUseful(sidecar, for: $0, of: .any) }
@@ -215,7 +218,7 @@ struct DockerClaim: Sendable {
         if !useless.isEmpty, let known = await self.model.known { project = known }
         let left = own.filter { sidecar in !useless.contains { $0.id == sidecar.id } }
         if project.record(of: name) == nil {
-            // Somebody is just taking it over.
+            // Our sidecar has been renamed: another workspace is taking the service over right now.
             if left.contains(where: { !$0.isNamedAsMade && $0.isRunning }) {
                 return .sidecars(try await self.environment.locations(of: left, service))
             }
@@ -224,12 +227,12 @@ struct DockerClaim: Sendable {
             if let known = await self.model.known { project = known }
         }
         do {
-            // What is there keeps the image that it has: another one would end what is open.
+            // A running sidecar keeps its image: replacing it would end its open connections.
             return .sidecars(try await self.sidecarsForAll(in: project, of: .any))
         } catch {
             let holder = try await self.model.project(.now).record(of: name)
             if let holder, holder.holder.publicKey != self.key { return .heldBy(self.record(of: holder)) }
-            // What is there is there; the rest is tried again.
+            // Return the sidecars that run; the missing ones are tried again later.
             let locations = try await self.locations()
             guard !locations.isEmpty else { throw error }
             return .sidecars(locations)
@@ -241,18 +244,19 @@ struct DockerClaim: Sendable {
     private enum ImageWish: Equatable {
         case any
         case of(id: String)
-        /// The engine has none of that name: the attempt to use it says so.
+        /// The engine has no image of that name; creating the container will fail and report it.
         case missing
     }
 
-    /// Compared by id: engines write names of their own for what was asked for, and a name may be another image's by now.
+    /// Images are compared by id: an engine may write a name differently from how it was asked for, and by now the name may
+    /// belong to another image.
     private func wantedImage() async -> ImageWish {
         guard let name = self.options.image else { return .any }
         return await self.model.imageID(of: name).map { .of(id: $0) } ?? .missing
     }
 
-    /// It stands in this replica's network, can divert what is asked, knows from where the machine's probes come, and is of
-    /// the image that is asked for.
+    /// It runs in this replica's network, can divert the requested ports, knows the addresses the machine's health probes
+    /// come from, and has the requested image.
     private func isUseful(
         _ sidecar: DockerSidecar,
         for replica: DockerService.Replica,
@@ -270,7 +274,7 @@ struct DockerClaim: Sendable {
         if let nodes = sidecar.nodes, !nodes.isSuperset(of: replica.container.gateways) { return false }
         switch image {
         case .any: break
-        // One that was just made is of what was asked for.
+        // A sidecar that was just made has no image id yet, and was made from the requested image.
         case .of(let id): if let own = sidecar.imageID, own != id { return false }
         case .missing: return false
         }
@@ -310,7 +314,7 @@ struct DockerClaim: Sendable {
         }
         await self.model.touch()
         if DockerFailure.isNameTaken(result.errors) { return .nameTaken }
-        // What was made and doesn't run has the name.
+        // A container that was created but doesn't run still has the name.
         await self.removeAfterFailure(container)
         throw DockerFailure.error(result, container, self.record.service, self.model.client)
     }
@@ -325,7 +329,7 @@ struct DockerClaim: Sendable {
     }
 }
 
-/// Why a sidecar's container couldn't be made, for people.
+/// Explains to people why a sidecar's container couldn't be made.
 enum DockerFailure {
     static func isNameTaken(_ errors: String) -> Bool {
         errors.contains("is already in use by container") || errors.contains("name is reserved")
@@ -356,7 +360,7 @@ enum DockerFailure {
                 "the sidecar of '\(service)' says nothing, and was removed: \(said). Look at the engine: kl doctor"
             )
         }
-        // 125: the client's own, or the engine's; else it is the sidecar's.
+        // Exit code 125 comes from the client or the engine; any other is the sidecar's own.
         guard result.code == 125 || result.code == nil else {
             let last = said.hasPrefix("kl-sidecar: ") ? String(said.dropFirst("kl-sidecar: ".count)) : said
             let end = last.hasSuffix(".") ? "" : "."

@@ -2,20 +2,20 @@ import HostSupport
 import InterceptProtocol
 import NIOPosix
 
-/// An engine, spoken to by its client program: that one knows every context, certificate and way by ssh.
+/// Talks to an engine through its client program, which handles contexts, certificates and connections over ssh.
 ///
-/// No shell is in between; each question has its time, and each answer its size.
+/// No shell is involved; each question has a time limit, and each answer a size limit.
 struct DockerClient: Sendable {
     let engine: DockerEngine
 
-    /// † An engine that is asked something takes a few hundredths of a second.
+    /// † In milliseconds; an engine answers in a few hundredths of a second.
     static let patience: Int64 = 5_000
-    /// Making a container, which waits for disks.
+    /// In milliseconds; for creating a container, which may wait for disks.
     static let longPatience: Int64 = 30_000
-    /// † Some thousand containers' worth.
+    /// † Enough for some thousand containers.
     static let outputAtMost = 16 * 1_048_576
 
-    /// Each may wait for an engine that hangs.
+    /// Each thread may wait for an engine that hangs.
     private static let pool: NIOThreadPool = {
         let pool = NIOThreadPool(numberOfThreads: 16)
         pool.start()
@@ -24,7 +24,7 @@ struct DockerClient: Sendable {
 
     typealias Result = BoundedCommand.Result
 
-    /// To its end, whatever that is.
+    /// Runs the client to its end and returns the result, even a failure.
     func run(
         _ arguments: [String],
         within milliseconds: Int64 = Self.patience,
@@ -48,7 +48,7 @@ struct DockerClient: Sendable {
         }
     }
 
-    /// What it said, where it succeeded in time.
+    /// The client's output; throws if it failed or took too long.
     func answer(_ arguments: [String], within milliseconds: Int64 = Self.patience) async throws -> String {
         let result = try await self.run(arguments, within: milliseconds)
         guard result.code == 0 else { throw self.error(result, within: milliseconds) }
@@ -68,15 +68,15 @@ struct DockerClient: Sendable {
         do throws(HostError) { return try FilterProcess.program(words) } catch { throw EnvironmentError(error) }
     }
 
-    /// The context that is in force here, with the variables of now.
+    /// The engine of the context that is selected here, with the current variables.
     static func currentEngine(
         environment: [String: String] = Spawn.ownEnvironment,
         within milliseconds: Int64 = Self.patience
     ) async throws -> DockerEngine {
-        // Without words of its own the client asks the variables.
+        // Without arguments that name an engine, the client looks at the variables.
         let configuration = environment["DOCKER_CONFIG"].flatMap { $0.isEmpty ? nil : $0 }
         let asking = DockerClient(engine: DockerEngine(configuration: configuration))
-        // The client asks the engine too, though nobody wants to know.
+        // The client contacts the engine, too, although the answer isn't needed.
         let said = try await asking.answer(["context", "inspect", "--format", "{{json .}}"], within: milliseconds)
         guard let engine = DockerEngine(contextJSON: said, environment: environment) else {
             throw EnvironmentError(
@@ -87,7 +87,7 @@ struct DockerClient: Sendable {
         return engine
     }
 
-    // MARK: What it can't do
+    // MARK: Failures
 
     func error(_ result: Result, within milliseconds: Int64 = Self.patience) -> EnvironmentError {
         if result.isLate {
@@ -131,7 +131,7 @@ struct DockerClient: Sendable {
         return EnvironmentError(.failed, "docker says: \(reason). Mend that, then try again.")
     }
 
-    /// The last thing that it said, as a clause.
+    /// The last line of an error output, as a clause.
     static func reason(_ errors: String) -> String {
         let lines = errors.split(whereSeparator: \.isNewline)
             .map { String($0).printable }
@@ -144,7 +144,7 @@ struct DockerClient: Sendable {
         return last
     }
 
-    /// The engine's answer to what names a thing that isn't there.
+    /// The engine's answer to a command that names a container or object that doesn't exist.
     static func isMissing(_ errors: String) -> Bool {
         let small = errors.lowercased()
         return small.contains("no such container") || small.contains("no such object")

@@ -2,7 +2,8 @@ import FoundationEssentials
 import HostSupport
 import InterceptProtocol
 
-/// A container as the engine tells of it: what of that is of use here. Labels, names and addresses are others' words.
+/// What is used here of the engine's description of a container. Labels, names and addresses come from others: don't trust
+/// them.
 struct DockerContainer: Decodable, Equatable, Sendable {
     struct Network: Decodable, Equatable, Sendable {
         var IPAddress: String?
@@ -20,7 +21,7 @@ struct DockerContainer: Decodable, Equatable, Sendable {
 
     var id: String
     var name: String
-    /// As it was named when the container was made; not each engine writes it as it was typed.
+    /// The name given when the container was made; not every engine writes it as it was typed.
     var image: String?
     var imageID: String?
     var labels: [String: String]?
@@ -33,17 +34,17 @@ struct DockerContainer: Decodable, Equatable, Sendable {
     var started: String?
     /// `starting`, `healthy`, `unhealthy`
     var health: String?
-    /// What asks it to end, and how many seconds it then has: `SIGQUIT`, `15`; empty or nil: SIGTERM, 10.
+    /// The signal that asks it to end, and how many seconds it has then: `SIGQUIT`, `15`; empty or nil: SIGTERM, 10.
     var stopSignal: String?
     var stopTimeout: Int?
-    /// Its first process, as the engine's machine numbers it; 0 where none runs.
+    /// The number of its first process on the engine's machine; 0: none runs.
     var process: Int32?
-    /// Its network's namespace, as a path on the engine's machine.
+    /// The path of its network namespace on the engine's machine.
     var sandbox: String?
     var ports: [String: [Binding]?]?
     var networks: [String: Network]?
 
-    /// The client prints this for each container, on a line of its own: the whole would be long.
+    /// The client prints this for each container, on one line; the complete description would be long.
     static let format = """
         {"id":{{json .ID}},"name":{{json .Name}},"image":{{json .Config.Image}},"imageID":{{json .Image}},"labels":{{json .Config.Labels}},\
         "exposed":{{json .Config.ExposedPorts}},"mode":{{json .HostConfig.NetworkMode}},\
@@ -54,7 +55,7 @@ struct DockerContainer: Decodable, Equatable, Sendable {
         "ports":{{json .NetworkSettings.Ports}},"networks":{{json .NetworkSettings.Networks}}}
         """
 
-    /// What can't be understood is left out: one odd container hides no other.
+    /// Skips lines that can't be parsed, so one odd container hides no other.
     static func parse(_ lines: String) -> [DockerContainer] {
         let decoder = JSONDecoder()
         return lines.split(separator: "\n").compactMap { line in
@@ -70,13 +71,13 @@ struct DockerContainer: Decodable, Equatable, Sendable {
 
     var isRunning: Bool { self.status == "running" }
 
-    /// Exposed or published, in order.
+    /// Exposed or published ports, sorted.
     var servicePorts: [ControlMessage.Port] {
         let names = (self.exposed.map { Array($0.keys) } ?? []) + (self.ports.map { Array($0.keys) } ?? [])
         return Set(names.compactMap(Self.port)).sorted()
     }
 
-    /// `80`, `80/tcp`, `53/udp`; nil for what is neither.
+    /// `80`, `80/tcp`, `53/udp`; nil for any other text.
     static func port(_ text: String) -> ControlMessage.Port? {
         let pieces = text.split(separator: "/", omittingEmptySubsequences: false)
         guard pieces.count <= 2, let transport = pieces.count == 1 ? .tcp : Transport(rawValue: String(pieces[1])),
@@ -85,7 +86,7 @@ struct DockerContainer: Decodable, Equatable, Sendable {
         return ControlMessage.Port(service: port, transport: transport)
     }
 
-    /// Where its ports are published on the engine's machine, IPv4.
+    /// The IPv4 addresses on the engine's machine at which its TCP ports are published.
     var places: [String] {
         var places: [String] = []
         for (name, bindings) in self.ports ?? [:] where Self.port(name)?.transport == .tcp {
@@ -99,7 +100,7 @@ struct DockerContainer: Decodable, Equatable, Sendable {
         return Set(places).sorted()
     }
 
-    /// Under which numbers its ports are published on the engine's machine.
+    /// The port numbers on the engine's machine under which its ports are published.
     var publications: [Service.Publication] {
         let all = (self.ports ?? [:]).flatMap { name, bindings -> [Service.Publication] in
             guard let port = Self.port(name) else { return [] }
@@ -110,17 +111,17 @@ struct DockerContainer: Decodable, Equatable, Sendable {
         return Set(all).sorted { ($0.host, $0.port) < ($1.host, $1.port) }
     }
 
-    /// Networks in the order of their names, as the client has them.
+    /// Sorted by network name, as the client does.
     private var networksInOrder: [Network] { (self.networks ?? [:]).sorted { $0.key < $1.key }.map(\.value) }
 
-    /// The first that it has.
+    /// The container's first IPv4 address, or else its first IPv6 address.
     var address: String? {
         let networks = self.networksInOrder
         return networks.lazy.compactMap { Self.address($0.IPAddress) }.first
             ?? networks.lazy.compactMap { Self.address($0.GlobalIPv6Address) }.first
     }
 
-    /// The engine's machine, as this container sees it: health probes come from there.
+    /// The engine's machine as this container sees it; health probes come from these addresses.
     var gateways: [String] {
         self.networksInOrder.flatMap { [Self.address($0.Gateway), Self.address($0.IPv6Gateway)].compactMap(\.self) }
     }
@@ -132,19 +133,19 @@ struct DockerContainer: Decodable, Equatable, Sendable {
         return text
     }
 
-    /// It has a network that is nobody else's.
+    /// Whether the container has a network namespace of its own.
     var hasOwnNetwork: Bool {
         let mode = self.mode ?? ""
         return mode != "host" && mode != "none" && self.sharedWith == nil && self.sharedNamespace == nil
     }
 
-    /// Whose network it shares.
+    /// The container whose network it shares.
     var sharedWith: String? { self.mode.flatMap { $0.hasPrefix("container:") ? String($0.dropFirst(10)) : nil } }
 
-    /// The path of the namespace that it was given in place of a container.
+    /// The path of the namespace it was given in place of a container's.
     var sharedNamespace: String? { self.mode.flatMap { $0.hasPrefix("ns:/") ? String($0.dropFirst(3)) : nil } }
 
-    /// The path of its own network's namespace, where it can be a word of a command.
+    /// The path of its own network namespace, if it is safe to use as a command argument.
     var namespace: String? {
         guard let sandbox = self.sandbox, sandbox.hasPrefix("/"), sandbox.utf8.count <= 256,
             sandbox.utf8.allSatisfy({ $0.isAlphanumeric || [0x2D, 0x2E, 0x2F, 0x5F].contains($0) })
@@ -152,19 +153,19 @@ struct DockerContainer: Decodable, Equatable, Sendable {
         return sandbox
     }
 
-    /// Engines write an image's id with its algorithm or without.
+    /// Some engines write an image's id with its algorithm, others without.
     static func bareID(_ text: String) -> String {
         text.hasPrefix("sha256:") ? String(text.dropFirst(7)) : text
     }
 
-    /// This machine's process of that number is one of this container's, by the name of its control group. The engine may
-    /// run on another machine, or number processes in another way, also where its socket is a file here.
+    /// Whether this machine's process of that number belongs to the container, by the name of its control group. The engine
+    /// may run on another machine or in another process namespace, also where its socket is a file on this one.
     static func isProcess(_ process: Int32, of container: String) -> Bool {
         guard let groups = (try? SmallFile.read("/proc/\(process)/cgroup")) ?? nil else { return false }
         return container.utf8.count >= 12 && String(decoding: groups, as: UTF8.self).contains(container)
     }
 
-    /// This signal is the one that asks it to end, or the one that doesn't ask.
+    /// Whether this signal ends the container: its stop signal, or SIGKILL.
     func ends(by signal: String) -> Bool {
         let wanted = self.stopSignal.flatMap { $0.isEmpty ? nil : $0 } ?? "SIGTERM"
         guard let sent = StopSignal.number(signal) else { return false }
@@ -173,7 +174,8 @@ struct DockerContainer: Decodable, Equatable, Sendable {
 }
 
 extension DockerContainer {
-    /// It was started after the other. The engine writes times alike, in UTC, but for the fraction's last zeroes.
+    /// Whether it was started after the other. The engine writes all times alike, in UTC, except that it omits trailing
+    /// zeroes of the fraction.
     func wasStarted(after other: DockerContainer) -> Bool {
         guard let own = self.started, let others = other.started else { return false }
         return Self.isLater(own, than: others)

@@ -1,19 +1,19 @@
 import HostSupport
 import InterceptProtocol
 
-/// What a Docker engine has for somebody who wants to connect.
+/// Finds what a user can connect to on a Docker engine.
 public enum DockerDiscovery {
     /// In milliseconds: a list doesn't wait for an engine that hangs.
     private static let patience: Int64 = 1_500
 
-    /// The compose projects of the engine that `docker` reaches here, and those used before: of an engine that doesn't answer
-    /// soon with the reason.
+    /// The compose projects of the engine that `docker` reaches here, and environments used before. Those whose engine
+    /// doesn't answer in time are listed as down, with the reason.
     public static func find(
         known: [EnvironmentReference] = [],
         environment: [String: String] = Spawn.ownEnvironment
     ) async -> [FoundEnvironment] {
         let known = known.compactMap { $0.kind == .docker ? $0.docker : nil }
-        // Without a client nothing is started.
+        // Without a client program, nothing can be asked.
         guard (try? FilterProcess.program(["docker"])) != nil else {
             return known.map { FoundEnvironment($0.reference, .down, reason: "there is no docker program in PATH") }
         }
@@ -22,7 +22,7 @@ public enum DockerDiscovery {
             engines.append(here)
         }
         for place in known where !engines.contains(place.engine) { engines.append(place.engine) }
-        // † More than a person uses.
+        // † More engines than a user has.
         return await withTaskGroup(of: (Int, [FoundEnvironment]).self) { group in
             for (index, engine) in engines.prefix(4).enumerated() {
                 group.addTask { (index, await Self.projects(of: engine, known.filter { $0.engine == engine })) }
@@ -46,7 +46,7 @@ public enum DockerDiscovery {
             }
     }
 
-    /// One that somebody has named, on the engine that `docker` reaches here.
+    /// An environment that the user has named, on the engine that `docker` reaches here.
     public static func look(_ selection: DockerPlace.Selection) async throws -> EnvironmentReference {
         let engine = try await DockerClient.currentEngine()
         let client = DockerClient(engine: engine)
@@ -94,10 +94,10 @@ public enum DockerDiscovery {
         return false
     }
 
-    /// The client's words for the engine of an environment.
+    /// The client's arguments that select an environment's engine.
     public static func clientWords(_ reference: EnvironmentReference) -> [String]? { reference.docker?.engine.words }
 
-    /// For who asked and hasn't got it.
+    /// The error for a user who asked for an image that the engine doesn't have.
     public static func noImage(_ image: String?) -> EnvironmentError {
         EnvironmentError(.failed, DockerFailure.noImage(image ?? SidecarContainer.defaultImage))
     }

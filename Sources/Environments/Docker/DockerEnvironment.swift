@@ -1,12 +1,13 @@
 import InterceptProtocol
 
-/// Services in containers of a Docker engine: each replica that is intercepted has a container with a sidecar in its
-/// network, and the first one's is the record of who has the service. Nothing of the service's own is restarted or changed.
+/// Services in containers of a Docker engine. Each intercepted replica gets a container with a sidecar in its network; the
+/// first replica's sidecar is the record of which workspace holds the service. The service's own containers are neither
+/// restarted nor changed.
 public struct DockerEnvironment: Environment {
     public let reference: EnvironmentReference
     let model: DockerModel
 
-    /// - Throws: what is written down isn't enough to find it.
+    /// - Throws: the stored reference lacks the engine.
     public init(_ reference: EnvironmentReference) throws(EnvironmentError) {
         guard let place = reference.docker else {
             throw EnvironmentError(
@@ -21,7 +22,7 @@ public struct DockerEnvironment: Environment {
 
     public var makesSidecars: Bool { true }
 
-    /// Each sidecar is told one key when it is made, so there is nobody to be introduced to.
+    /// Each sidecar gets its holder's key when it is made, so there is nothing to announce.
     public func join(_ member: Member) async throws {}
 
     public func services() async throws -> [Service] {
@@ -30,7 +31,7 @@ public struct DockerEnvironment: Environment {
         let isHere = self.model.place.engine.isHere
         return project.services.map { service in
             var service = service.service
-            // Another machine's localhost is none of ours.
+            // Addresses of another machine's localhost can't be reached from here.
             if !isHere { service.places = nil }
             return service
         }
@@ -82,7 +83,7 @@ public struct DockerEnvironment: Environment {
         accepting member: Member,
         options: SidecarOptions
     ) async throws -> [SidecarLocation] {
-        // What the claim has read and made is known.
+        // Use what the claim has just read and made.
         let project = if let known = await self.model.known { known } else { try await self.model.project(.now) }
         let since = project.record(of: service).flatMap { $0.holder.publicKey == member.publicKey ? $0.since : nil }
         let record = InterceptRecord(service: service, holder: member, since: since ?? "", ports: [])
@@ -96,7 +97,7 @@ public struct DockerEnvironment: Environment {
     public func release(service: String, publicKey: String) async throws {
         let project = try await self.model.project(.now)
         let own = project.sidecars(of: service).filter { $0.holder.publicKey == publicKey }
-        // They may still carry what they have passed on to the original.
+        // Stopped rather than killed, since they may still relay connections to the original.
         let running = own.filter(\.isRunning)
         if !running.isEmpty {
             let words = ["stop", "-t", "\(Self.drainSeconds)"] + running.map(\.id)
@@ -105,7 +106,7 @@ public struct DockerEnvironment: Environment {
         try await self.remove(own)
     }
 
-    /// A sidecar that is told to end takes 10 s at most; one that hangs is killed then.
+    /// A sidecar that is told to end drains for at most 10 s; one that hangs is then killed.
     private static let drainSeconds = 11
 
     // MARK: Parts
@@ -140,7 +141,7 @@ public struct DockerEnvironment: Environment {
         )
     }
 
-    /// At once, also what hangs.
+    /// By force, so that a hanging container goes, too.
     func remove(_ sidecars: [DockerSidecar]) async throws {
         guard !sidecars.isEmpty else { return }
         let result = try await self.model.client.run(
@@ -153,7 +154,7 @@ public struct DockerEnvironment: Environment {
         guard result.code == 0 || (result.code == 1 && isGoing) else { throw self.model.client.error(result) }
     }
 
-    /// Those that have said where they listen.
+    /// Only sidecars that have reported where they listen are included.
     func locations(of sidecars: [DockerSidecar], _ service: DockerService?) async throws -> [SidecarLocation] {
         try await withThrowingTaskGroup { group in
             for sidecar in sidecars {
@@ -173,7 +174,7 @@ public struct DockerEnvironment: Environment {
         func endpoint(_ port: UInt16) -> String? {
             target?.address.map { Endpoint(host: $0, port: port).description }
         }
-        // By its port, since during a take-over there are two in one network.
+        // Dial by port number, since during a take-over two sidecars share one network.
         let dial = ["exec", "--interactive", sidecar.name, "/kl-sidecar", "dial", "--to", "127.0.0.1:\(words.port)"]
         return SidecarLocation(
             name: service?.sidecarName(sidecar.replica) ?? "\(sidecar.service)-\(sidecar.replica)",
@@ -190,7 +191,8 @@ public struct DockerEnvironment: Environment {
             + Set(said.flatMap { $0.udpPorts ?? [] }).sorted().map { .init(service: $0, transport: .udp, target: "") }
     }
 
-    /// Labels say who and since when, the sidecars which ports, and whether they give them to the holder.
+    /// The labels say who holds the service and since when; the sidecars' output says which ports, and whether they divert
+    /// them to the holder.
     private func record(
         of name: String,
         _ first: DockerSidecar,

@@ -1,7 +1,7 @@
 import FoundationEssentials
 
-/// One line of `docker events`. Engines have words of their own for the same thing, podman's `died` and `remove` are Docker's
-/// `die` and `destroy`: so nothing is asked of the engine's filters, and only what is known to change nothing is left out.
+/// One line of `docker events`. Engines name the same event differently (podman's `died` and `remove` are Docker's `die`
+/// and `destroy`), so the engine's own filters aren't used, and only events known to change nothing are ignored.
 struct DockerEvent: Decodable, Equatable, Sendable {
     struct Actor: Decodable, Equatable, Sendable {
         var ID: String?
@@ -12,52 +12,52 @@ struct DockerEvent: Decodable, Equatable, Sendable {
     var Action: String?
     var Actor: Actor?
 
-    /// Nil: it can't be understood, and may mean anything.
+    /// Nil: the line can't be parsed, and may mean anything.
     init?(line: String) {
         guard let event = try? JSONDecoder().decode(Self.self, from: Data(line.utf8)) else { return nil }
         self = event
     }
 
-    /// What runs beside a container's own program, all the time where there are health checks; what is read or written from
-    /// outside; and how the checks go, which no sidecar depends on.
+    /// Events that change nothing here: programs run inside a container, which health checks do all the time; reading or
+    /// writing from outside; and health results, on which no sidecar depends.
     private static let idle: Set<String> = [
         "exec_create", "exec_start", "exec_die", "exec_detach", "exec", "exec_died", "health_status", "attach",
         "detach", "top", "resize", "export", "copy", "commit", "archive-path", "extract-to-dir", "checkpoint",
         "mount", "unmount", "sync", "prune",
     ]
 
-    /// Without what may follow it: `exec_start: true`.
+    /// The action without a suffix, as in `exec_start: true`.
     private var word: Substring { (self.Action ?? "").prefix { $0 != ":" } }
 
     private var isOfNetwork: Bool { self.Type == "network" }
 
-    /// Whether it may change what an environment is told to be.
+    /// Whether the event may change what the environment reports.
     var mayMatter: Bool {
         if self.isOfNetwork { return ["connect", "disconnect"].contains(self.word) }
         guard self.Type == nil || self.Type == "container" else { return false }
         return !Self.idle.contains(String(self.word))
     }
 
-    /// The id of the container that it tells of.
+    /// The id of the container that the event is about.
     var container: String? {
-        // Docker names the network as what acts, podman the container.
+        // In a network event, Docker names the network as the actor, podman the container.
         self.isOfNetwork ? self.Actor?.Attributes?["container"] ?? self.Actor?.ID : self.Actor?.ID
     }
 
     func attribute(_ name: String) -> String? { self.Actor?.Attributes?[name] }
 
-    /// Which signal a container was sent; nil: none, or the engine doesn't say which.
+    /// The signal that a container was sent; nil: none, or the engine doesn't say which.
     var signal: String? { self.word == "kill" && !self.isOfNetwork ? self.attribute("signal") : nil }
 
     /// The container's program has ended.
     var isDeath: Bool { !self.isOfNetwork && ["die", "died"].contains(self.word) }
 
-    /// It has begun anew.
+    /// The container's program has been started.
     var isStart: Bool { !self.isOfNetwork && self.word == "start" }
 
-    /// The container was told to end, and still runs.
+    /// Whether the container was asked to end and still runs.
     ///
-    /// `restart` is the last word of a restart with Docker, and podman's first one.
+    /// Docker sends `restart` at the end of a restart, podman at its beginning.
     func asksToEnd(_ container: DockerContainer, ofPodman: Bool) -> Bool {
         if ofPodman, !self.isOfNetwork, self.word == "restart" { return true }
         return self.signal.map { container.ends(by: $0) } ?? false

@@ -3,13 +3,13 @@ import HostSupport
 import NIOCore
 import NIOPosix
 
-/// What the engine says of containers while they change, from `docker events`: when that ends it is started again, later
-/// and later.
+/// Follows `docker events`, the engine's report of changes to containers. If the client ends it is started again, with
+/// growing delays.
 final class DockerEvents: Sendable {
     enum News: Sendable {
-        /// It listens, as far as one can tell; what was before isn't known.
+        /// The client is probably listening now; earlier changes may have been missed.
         case began
-        /// A container was started, ended, made or removed, or has another network. Nil: it can't be understood.
+        /// A container was started, ended, made or removed, or its networks have changed. Nil: the event can't be parsed.
         case changed(DockerEvent?)
         case ended
     }
@@ -35,7 +35,7 @@ final class DockerEvents: Sendable {
         }
     }
 
-    /// On the event loop.
+    /// Used on the event loop only.
     fileprivate final class Follower {
         private let words: [String]
         private let eventLoop: any EventLoop
@@ -84,7 +84,8 @@ final class DockerEvents: Sendable {
                         guard !follower.isOver else { return channel.close(promise: nil) }
                         follower.channel = channel
                         follower.tell(.began)
-                        // It takes the client a moment until it listens: what happens meanwhile it doesn't tell.
+                        // The client needs a moment until it listens, and doesn't report what happens before that. So tell
+                        // the listener again later.
                         for delay in [TimeAmount.milliseconds(250), .seconds(2)] {
                             follower.eventLoop.assumeIsolated().scheduleTask(in: delay) {
                                 if follower.channel === channel { follower.tell(.began) }
@@ -111,7 +112,7 @@ final class DockerEvents: Sendable {
     }
 }
 
-/// Lines of at most so many bytes; of a longer one its beginning is told.
+/// Splits into lines. Of a line that is longer than the limit only the beginning is reported.
 private final class EventLines: ChannelInboundHandler {
     typealias InboundIn = ByteBuffer
     private static let lineAtMost = 262_144

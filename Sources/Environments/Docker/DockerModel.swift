@@ -2,16 +2,16 @@ import HostSupport
 import InterceptProtocol
 import Synchronization
 
-/// One Docker environment as this process knows it: what was read last, and whether that still holds.
+/// What this process knows of one Docker environment: what was read last, and whether that is still valid.
 ///
-/// While somebody follows it, `docker events` says when it has to be read anew, and in between nothing is asked.
+/// While a caller follows changes, `docker events` says when to read again, and until then the engine isn't asked.
 actor DockerModel {
     enum Freshness {
-        /// Of now.
+        /// Read now.
         case now
-        /// What the engine's events have left valid; without them, of now.
+        /// The last reading if the engine's events say that nothing has changed since; if they aren't followed, read now.
         case followed
-        /// Also what is a moment old: of a command that asks several things.
+        /// Also a reading that is at most 300 ms old, so that one command with several questions reads once.
         case recent
     }
 
@@ -19,19 +19,19 @@ actor DockerModel {
     let client: DockerClient
     private var project: DockerProject?
     private var readAt = ContinuousClock.now
-    /// Goes up with all that may make `project` untrue.
+    /// Incremented by everything that may make `project` outdated.
     private var version: UInt64 = 0
     private var readVersion: UInt64?
     private var isFollowing = false
     private var events: DockerEvents?
     private var listeners: [UInt64: AsyncStream<EnvironmentChange>.Continuation] = [:]
     private var nextListener: UInt64 = 0
-    /// Containers that were asked to end, and until when they may still do so.
+    /// Containers that were asked to end, and the time until which that may still happen.
     private var ending: [String: ContinuousClock.Instant] = [:]
     /// The first processes of containers that have a sidecar, where they can be seen from here.
     private var processes: [String: (process: Int32, watch: ProcessEndWatch)] = [:]
     private var knowsPodman: Bool?
-    /// What each sidecar says of itself: its key and port stay as they are for as long as it runs.
+    /// What each sidecar has reported; its key and port stay the same as long as it runs.
     private var words: [SidecarIdentity: Said] = [:]
 
     private struct SidecarIdentity: Hashable {
@@ -48,23 +48,23 @@ actor DockerModel {
 
     private struct Said {
         var words: SidecarWords
-        /// When its container was started; nil: not read yet.
+        /// The time at which its container was started; nil: not read yet.
         var started: String?
     }
 
-    /// † What Docker gives a container that is to end, and a little more.
+    /// † Docker's default stop timeout, in seconds; `endsLater` is a margin on top.
     private static let usualStopTimeout = 10
     private static let endsLater = Duration.seconds(2)
-    /// † Changes that a listener hasn't taken yet; the oldest beyond these are forgotten.
+    /// † Changes that a listener hasn't taken yet; older ones are dropped.
     private static let newsAtMost = 64
 
-    /// † Several questions of one command.
+    /// † Long enough for several questions of one command.
     private static let recently = Duration.milliseconds(300)
     private static let containersAtMost = 2_000
 
     private static let all = Mutex<[DockerPlace: DockerModel]>([:])
 
-    /// The same one for all that is asked of an environment in this process.
+    /// All users of an environment in this process share one model.
     static func of(_ place: DockerPlace) -> DockerModel {
         Self.all.withLock { all in
             if let model = all[place] { return model }
@@ -107,7 +107,7 @@ actor DockerModel {
         let version = self.version
         let (containers, rows) = try await self.containers()
         let project = DockerProject(self.place.selection, containers, rows)
-        // One that was read later may be here already.
+        // A reading that began later may have finished earlier; keep that one.
         if version >= self.readVersion ?? 0 {
             self.project = project
             self.readVersion = version
@@ -117,7 +117,7 @@ actor DockerModel {
         return project
     }
 
-    /// What was read is no longer so.
+    /// Marks the last reading as outdated.
     func touch() { self.version += 1 }
 
     private func containers() async throws -> ([DockerContainer], [DockerRows.Row]) {
@@ -132,14 +132,15 @@ actor DockerModel {
             )
         }
         let result = try await self.client.run(["container", "inspect", "--format", DockerContainer.format] + ids)
-        // One that has gone in between is no fault.
+        // A container that was removed in between isn't an error.
         guard result.code == 0 || (result.code == 1 && DockerClient.isMissing(result.errors)) else {
             throw self.client.error(result)
         }
         return (DockerContainer.parse(result.output), rows)
     }
 
-    /// Whether it is podman that answers. It removes no container whose network another one names by `--network container:`.
+    /// Whether the engine is podman, which doesn't remove a container whose network another one has joined by `--network
+    /// container:`.
     func isPodman() async -> Bool {
         if let knowsPodman { return knowsPodman }
         let words = ["version", "--format", "{{range .Server.Components}}{{.Name}}\n{{end}}"]
@@ -149,7 +150,7 @@ actor DockerModel {
         return isPodman
     }
 
-    /// Which image this name is of now; nil: none, or it can't be told.
+    /// The id of the image that has this name now; nil: there is none, or the engine can't tell.
     func imageID(of name: String) async -> String? {
         let result = try? await self.client.run(["image", "inspect", "--format", "{{.Id}}", name])
         guard let result, result.code == 0 else { return nil }
@@ -158,7 +159,7 @@ actor DockerModel {
 
     // MARK: Sidecars
 
-    /// One that was just made, and what it said.
+    /// Adds a sidecar that was just made, with its first report.
     func add(_ sidecar: DockerSidecar, _ words: SidecarWords) {
         self.version += 1
         self.words[SidecarIdentity(sidecar)] = Said(words: words)
@@ -175,16 +176,16 @@ actor DockerModel {
         self.project?.sidecars.removeAll { sidecars.contains($0) }
     }
 
-    /// As it was known without asking; with what this process has done since.
+    /// The last reading without asking the engine, with this process's own changes since.
     var known: DockerProject? { self.project.map { self.withEnding($0) } }
 
-    /// What a sidecar says of itself; asked where it isn't known.
+    /// What a sidecar reports of itself; the engine is asked only if it isn't known yet.
     /// - Parameter patience: in milliseconds, for its first line. Nil: it isn't ready.
     func words(of sidecar: DockerSidecar, within patience: Int64 = 2_000) async throws -> SidecarWords? {
         let identity = SidecarIdentity(sidecar)
         if let said = self.words[identity] {
             if said.started == nil { self.words[identity]?.started = sidecar.started }
-            // Started again it has another key.
+            // A sidecar that was restarted has another key.
             if said.started == nil || sidecar.started == nil || said.started == sidecar.started { return said.words }
         }
         let result = try await self.client.run(
@@ -197,7 +198,7 @@ actor DockerModel {
         return words
     }
 
-    /// What it has said last, of connections too. Nil: nothing, or it has gone.
+    /// The sidecar's last report, including its connection counts. Nil: there is none, or the sidecar has gone.
     func lastWords(of sidecar: DockerSidecar) async throws -> SidecarWords? {
         for tail in ["50", "all"] {
             let result = try await self.client.run(["logs", "--tail", tail, sidecar.id])
@@ -257,7 +258,7 @@ actor DockerModel {
     }
 
     private func concerns(_ event: DockerEvent) -> Bool {
-        // An event of a network has none of the container's labels.
+        // Network events don't carry the container's labels.
         if let id = event.container, self.project?.has(id) ?? false { return true }
         guard case .project(let name) = self.place.selection, event.Type != "network",
             !(event.Actor?.Attributes ?? [:]).isEmpty
@@ -265,8 +266,8 @@ actor DockerModel {
         return event.attribute(DockerService.projectLabel) == name || event.attribute(SidecarLabel.project) == name
     }
 
-    /// The engine takes the network away some hundredths of a second after a container's program has ended: what is open in
-    /// its sidecar has to end before that, or its clients wait for ever.
+    /// The engine removes the network some hundredths of a second after a container's program has ended. The sidecar's open
+    /// connections must end before that, or their clients wait for ever.
     private func noteEnding(_ event: DockerEvent) {
         guard let id = event.container, let (service, replica) = self.project?.replica(id) else { return }
         if event.isDeath || event.isStart { self.ending[id] = nil }
@@ -325,9 +326,9 @@ actor DockerModel {
     }
 }
 
-/// `docker ps`: which containers there are, and whose.
+/// `docker ps`: lists the engine's containers and their projects.
 enum DockerRows {
-    /// Of any container of the engine: which it is, and of which compose project, if of one.
+    /// Any container of the engine: its id, its name, and its compose project if it has one.
     struct Row: Equatable, Sendable {
         var id: String
         var project: String
@@ -348,7 +349,7 @@ enum DockerRows {
             guard let columns = JSONText.strings(line), columns.count == 5, DockerPlace.isSoundName(columns[0]) else {
                 return nil
             }
-            // Where others are linked to it, it has those names too; its own has no slash in it.
+            // A container that others link to has names with a slash for them, too; its own name has no slash.
             let name = columns[4].split(separator: ",").first { !$0.contains("/") } ?? ""
             return Row(
                 id: columns[0],

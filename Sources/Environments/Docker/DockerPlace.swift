@@ -2,7 +2,7 @@ import FoundationEssentials
 import HostSupport
 import InterceptProtocol
 
-/// A part of what a Docker engine runs: a compose project, or the containers of a network.
+/// A part of what a Docker engine runs: a compose project, or the containers in a network.
 public struct DockerPlace: Codable, Hashable, Sendable {
     public enum Selection: Hashable, Sendable {
         case project(String)
@@ -38,7 +38,7 @@ public struct DockerPlace: Codable, Hashable, Sendable {
         return reference
     }
 
-    /// As the engine itself, and compose, limit names; they become parts of arguments and of what is shown.
+    /// The engine and compose have the same rules for names. Names become parts of arguments and of output.
     public static func isSoundName(_ name: String) -> Bool {
         guard let first = name.utf8.first, name.utf8.count <= 128 else { return false }
         return first.isAlphanumeric
@@ -46,15 +46,16 @@ public struct DockerPlace: Codable, Hashable, Sendable {
     }
 }
 
-/// How an engine is reached, as it was when somebody connected to it: the daemon outlives the shell's variables.
+/// How an engine is reached. The settings are stored when the user connects, since the daemon outlives the shell and its
+/// variables.
 public struct DockerEngine: Codable, Hashable, Sendable {
-    /// `unix:///var/run/docker.sock`; nil: the context says it.
+    /// `unix:///var/run/docker.sock`; nil: the context determines it.
     public var host: String?
     /// A context other than the default one.
     public var context: String?
-    /// The folder of the client's configuration, where it isn't the usual one.
+    /// The folder of the client's configuration, if it isn't the default one.
     public var configuration: String?
-    /// What else the client, or the ssh that it starts, reads.
+    /// Other variables that the client, or the ssh it starts, reads.
     public var variables: [String: String]
 
     public init(
@@ -69,14 +70,14 @@ public struct DockerEngine: Codable, Hashable, Sendable {
         self.variables = variables
     }
 
-    /// For people.
+    /// The name that people see.
     public var name: String { self.context.map { "context:\($0)" } ?? self.host ?? "docker" }
 
     private static let kept = [
         "DOCKER_TLS", "DOCKER_TLS_VERIFY", "DOCKER_CERT_PATH", "DOCKER_API_VERSION", "SSH_AUTH_SOCK",
     ]
 
-    /// What `docker context inspect` says of the context that is in force, and the variables.
+    /// From the output of `docker context inspect` for the selected context, and from the variables.
     init?(contextJSON text: String, environment: [String: String]) {
         struct Context: Decodable {
             struct Endpoint: Decodable { var Host: String? }
@@ -90,13 +91,13 @@ public struct DockerEngine: Codable, Hashable, Sendable {
         guard (self.host ?? "").allSatisfy({ !$0.isWhitespace }), self.name == self.name.printable else { return nil }
         for name in Self.kept {
             guard let value = environment[name], !value.isEmpty else { continue }
-            // An agent's socket is of use to ssh alone.
+            // The ssh agent's socket is needed for an ssh host only.
             if name == "SSH_AUTH_SOCK", host?.hasPrefix("ssh:") != true { continue }
             self.variables[name] = value
         }
     }
 
-    /// The client's words before its command.
+    /// The command line up to the client's subcommand.
     var words: [String] {
         var words =
             self.variables.isEmpty ? [] : ["env"] + self.variables.sorted { $0.key < $1.key }.map { "\($0)=\($1)" }
@@ -106,7 +107,7 @@ public struct DockerEngine: Codable, Hashable, Sendable {
         return words
     }
 
-    /// For a program that starts the client by itself.
+    /// Variables for a program that starts the client itself.
     public var clientVariables: [String: String] {
         var result = self.variables
         if let configuration { result["DOCKER_CONFIG"] = configuration }
@@ -114,6 +115,6 @@ public struct DockerEngine: Codable, Hashable, Sendable {
         return result
     }
 
-    /// It runs on this machine, as far as one can tell.
+    /// Whether the engine runs on this machine, as far as its address shows.
     var isHere: Bool { self.host?.hasPrefix("unix:") ?? false }
 }

@@ -1,12 +1,12 @@
 import InterceptProtocol
 
-/// What an engine ran of a project, or in a network, at one moment.
+/// What an engine runs of a project, or in a network, at one moment.
 struct DockerProject: Equatable, Sendable {
     let selection: DockerPlace.Selection
     let services: [DockerService]
-    /// Everybody's, of these services.
+    /// All workspaces' sidecars for these services.
     var sidecars: [DockerSidecar]
-    /// Ids of containers that were asked to end.
+    /// The ids of containers that were asked to end.
     var ending: Set<String> = []
 
     init(_ selection: DockerPlace.Selection, _ containers: [DockerContainer], _ others: [DockerRows.Row] = []) {
@@ -24,7 +24,7 @@ struct DockerProject: Equatable, Sendable {
 
     func service(_ name: String) -> DockerService? { self.services.first { $0.name == name } }
 
-    /// Of which service a container is a replica.
+    /// The service and replica to which a container belongs.
     func replica(_ id: String) -> (DockerService, DockerService.Replica)? {
         for service in self.services {
             if let replica = service.replicas.first(where: { $0.container.id == id }) { return (service, replica) }
@@ -32,10 +32,10 @@ struct DockerProject: Equatable, Sendable {
         return nil
     }
 
-    /// A container of it, a service's or a sidecar's.
+    /// Whether the container is a service's or a sidecar's of this project.
     func has(_ id: String) -> Bool { self.replica(id) != nil || self.sidecars.contains { $0.id == id } }
 
-    /// Of a service that may be gone: its sidecars say of which they are.
+    /// Also for a service that no longer exists: the sidecars' labels name it.
     func sidecars(of name: String) -> [DockerSidecar] {
         guard let service = self.service(name) else { return self.sidecars.filter { $0.service == name } }
         let targets = Set(service.replicas.map(\.container.id))
@@ -44,12 +44,12 @@ struct DockerProject: Equatable, Sendable {
         }
     }
 
-    /// The sidecar that says who has the service: the first replica's.
+    /// The sidecar that says which workspace holds the service: the first replica's.
     func record(of name: String) -> DockerSidecar? {
         self.sidecars(of: name).first { $0.isAlive && $0.isNamedAsMade }
     }
 
-    /// Services that are there, then those of which sidecars are left.
+    /// Existing services first, then services of which only sidecars are left.
     var interceptedServices: [String] {
         let known = self.services.map(\.name).filter { self.record(of: $0) != nil }
         let lost = self.sidecars.filter { sidecar in
@@ -59,29 +59,29 @@ struct DockerProject: Equatable, Sendable {
     }
 }
 
-/// Containers that do the same: the replicas of a compose service, or one container by itself.
+/// The replicas of a compose service, or one container by itself.
 struct DockerService: Equatable, Sendable {
     struct Replica: Equatable, Sendable {
         /// From 1, as compose numbers them.
         var number: Int
         var container: DockerContainer
 
-        /// A sidecar can stand next to it.
+        /// Whether a sidecar can join its network.
         var isUsable: Bool { self.container.isRunning && self.container.hasOwnNetwork }
     }
 
-    /// What people call it.
+    /// The name that people use.
     var name: String
-    /// The labels of its sidecars.
+    /// The values of its sidecars' labels.
     var project: String
     var label: String
     var replicas: [Replica]
-    /// Of those that share another's network: whose.
+    /// If its containers share another container's network: the owner of that network.
     var sharesWith: NetworkOwner?
 
     enum NetworkOwner: Equatable, Sendable {
         case service(String)
-        /// On the engine, and none of this environment's; of a compose project or of none.
+        /// A container of this engine outside of this environment; the project is empty if it has none.
         case container(String, project: String)
         case gone
     }
@@ -130,7 +130,8 @@ struct DockerService: Equatable, Sendable {
         .sorted { $0.name < $1.name }
     }
 
-    /// Nil: it isn't of this environment, runs one command for somebody, or its labels can't be names.
+    /// Nil: the container doesn't belong to this environment, is a one-off command (`compose run`), or has labels that
+    /// can't be names.
     private static func identity(of container: DockerContainer, _ selection: DockerPlace.Selection) -> Identity? {
         guard container.label(Self.oneOffLabel)?.lowercased() != "true" else { return nil }
         let project = container.label(Self.projectLabel).flatMap { DockerPlace.isSoundName($0) ? $0 : nil }
@@ -146,7 +147,7 @@ struct DockerService: Equatable, Sendable {
         }
     }
 
-    /// Each number once, whatever the labels say.
+    /// Assigns each number once, whatever the labels say.
     private static func numbered(_ containers: [DockerContainer]) -> [Replica] {
         var taken: Set<Int> = []
         let wanted = containers.map { container in
@@ -155,7 +156,7 @@ struct DockerService: Equatable, Sendable {
                 container.label(Self.numberLabel).flatMap { Int($0) }.flatMap { (1...99_999).contains($0) ? $0 : nil }
             )
         }
-        // Of two with one number the running one has it.
+        // If two have the same number, the running one keeps it.
         .sorted {
             ($0.1 ?? .max, $0.0.isRunning ? 0 : 1, $0.0.name) < ($1.1 ?? .max, $1.0.isRunning ? 0 : 1, $1.0.name)
         }
@@ -169,7 +170,7 @@ struct DockerService: Equatable, Sendable {
 
     var usable: [Replica] { self.replicas.filter(\.isUsable) }
 
-    /// What a replica's sidecar is called, for people.
+    /// The name of a replica's sidecar, as people see it.
     func sidecarName(_ number: Int) -> String { "\(self.name)-\(number)" }
 
     var ports: [ControlMessage.Port] { Set(self.replicas.flatMap(\.container.servicePorts)).sorted() }
@@ -222,7 +223,7 @@ struct DockerService: Equatable, Sendable {
         return (.running, nil)
     }
 
-    /// Why no sidecar can stand next to it, and what to do.
+    /// Why no sidecar can join its network, and what to do.
     var refusal: String? {
         guard self.usable.isEmpty else { return nil }
         let name = self.name.quoted
@@ -281,7 +282,7 @@ struct DockerService: Equatable, Sendable {
 extension DockerContainer {
     fileprivate var exitText: String { "exited with code \(self.exit ?? 0)" }
 
-    /// Of one that doesn't run, a clause.
+    /// Why it doesn't run, as a clause; nil if it runs.
     fileprivate var whyNot: String? {
         switch self.status {
         case "running": nil

@@ -3,17 +3,17 @@ import FoundationEssentials
 import InterceptProtocol
 import Noise
 
-/// The labels of a sidecar's container. They are the record of who intercepts what: the engine keeps them with the
-/// container, and nobody can change them after it was made.
+/// The labels of a sidecar's container. They are the record of which workspace intercepts which service: the engine keeps
+/// them with the container, and they can't be changed after it was made.
 enum SidecarLabel {
     static let project = "io.kl.project"
     static let service = "io.kl.service"
     static let replica = "io.kl.replica"
-    /// The full id of the container whose network it shares.
+    /// The full id of the container whose network the sidecar shares.
     static let target = "io.kl.target"
-    /// Which ports it can divert: `80,443,53/udp`.
+    /// The ports that it can divert: `80,443,53/udp`.
     static let ports = "io.kl.ports"
-    /// The addresses of the engine's machine that it was told: `10.0.0.1,fd00::1`.
+    /// The engine machine's addresses that the sidecar was given: `10.0.0.1,fd00::1`.
     static let nodes = "io.kl.nodes"
     static let holder = "io.kl.holder"
     static let key = "io.kl.key"
@@ -21,7 +21,7 @@ enum SidecarLabel {
     static let version = "io.kl.version"
 }
 
-/// A container with a sidecar, made by somebody's `kl`.
+/// An existing container with a sidecar, made by this or another workspace's `kl`.
 struct DockerSidecar: Equatable, Sendable {
     var id: String
     var name: String
@@ -30,24 +30,25 @@ struct DockerSidecar: Equatable, Sendable {
     var service: String
     var replica: Int
     var target: String
-    /// The path of the namespace that it stands in, where it was made with that in place of the container.
+    /// The path of the network namespace it joined, if it was made with that in place of the container.
     var namespace: String?
     var ports: [ControlMessage.Port]
-    /// Nil: a version made it that didn't write them down.
+    /// Nil: made by a version that didn't store them.
     var nodes: Set<String>?
     var holder: Member
     var since: String
     var status: String
     var started: String?
 
-    /// Nil: it isn't one, or its labels aren't as `kl` writes them.
+    /// Nil: the container isn't a sidecar, or its labels aren't as `kl` writes them.
     init?(_ container: DockerContainer) {
         guard let project = container.label(SidecarLabel.project), DockerPlace.isSoundName(project),
             let service = container.label(SidecarLabel.service), DockerPlace.isSoundName(service),
             let replica = container.label(SidecarLabel.replica).flatMap({ Int($0) }), replica > 0,
             let target = container.label(SidecarLabel.target), DockerPlace.isSoundName(target),
             let key = container.label(SidecarLabel.key), PublicKey(base64: key) != nil,
-            // An image's labels are its containers' too: what has a network of its own is none, and nobody's to remove.
+            // A container inherits its image's labels. One with a network of its own isn't a sidecar, and must not be
+            // removed.
             container.sharedWith == target || container.sharedNamespace != nil
         else { return nil }
         self.id = container.id
@@ -67,7 +68,7 @@ struct DockerSidecar: Equatable, Sendable {
         self.started = container.started
     }
 
-    /// As it was just made.
+    /// A sidecar that was just made, before the engine lists it.
     init(_ made: SidecarContainer) {
         self.id = made.name
         self.name = made.name
@@ -83,25 +84,25 @@ struct DockerSidecar: Equatable, Sendable {
         self.status = "running"
     }
 
-    /// One that is being taken over has another name for a moment.
+    /// False while it is being taken over: then it has been renamed for a moment.
     var isNamedAsMade: Bool {
         let identity = (project: self.project, service: self.service, replica: self.replica)
         return self.name == SidecarContainer.name(identity) || self.name == SidecarContainer.joined(identity)
     }
 
-    /// It counts for the record: it runs, or is about to.
+    /// It counts for the record: it runs, or is about to run.
     var isAlive: Bool { ["created", "running", "paused", "restarting"].contains(self.status) }
 
     var isRunning: Bool { self.status == "running" }
 }
 
-/// A sidecar's container that is to be made: granted what it needs in the service's network, and nothing else.
+/// A sidecar's container to be made, with the privileges that it needs in the service's network and no others.
 struct SidecarContainer: Equatable, Sendable {
     var project: String
     var service: String
     var replica: Int
     var target: String
-    /// The path of its network's namespace; nil: it is named by the container itself.
+    /// The path of the network namespace to join; nil: the target container is named instead.
     var namespace: String?
     var gateways: [String]
     var image: String
@@ -111,22 +112,23 @@ struct SidecarContainer: Equatable, Sendable {
 
     typealias Identity = (project: String, service: String, replica: Int)
 
-    /// Earlier versions made all their names so.
+    /// The scheme that earlier versions used for all names.
     static func joined(_ identity: Identity) -> String {
         "kl-\(identity.project)-\(identity.service)-\(identity.replica)"
     }
 
-    /// A function of whose it is alone, since the name is the lock. Where the project's name has a dash, service `c` of `a-b`
-    /// and service `b-c` of `a` would have one name: those have something after it that tells the two names apart.
+    /// Depends on project, service and replica only, since the name is the lock. If a project's name has a dash, service
+    /// `c` of project `a-b` and service `b-c` of project `a` would get the same name; so a hash is appended for such
+    /// projects.
     static func name(_ identity: Identity) -> String {
         let name = Self.joined(identity)
         guard identity.project.contains("-") else { return name }
-        // FNV-1a. Of names, against chance alone: who can make containers can take any name anyway.
+        // FNV-1a. It only guards against accidental collisions: a user who may make containers can take any name anyway.
         let hash = "\(identity.project)/\(identity.service)".utf8.reduce(0x811C_9DC5 as UInt32) {
             ($0 ^ UInt32($1)) &* 0x0100_0193
         }
         let digits = String(hash, radix: 16)
-        // Without a dash, so that it can't be another's number.
+        // After a dot, not a dash, so that it can't be mistaken for a replica's number.
         return "\(name).\(String(repeating: "0", count: 8 - digits.count))\(digits)"
     }
 
@@ -149,19 +151,19 @@ struct SidecarContainer: Equatable, Sendable {
         ]
     }
 
-    /// † Buffers of a tunnel are at most 32 MiB, the program and its sockets about as much.
+    /// † A tunnel's buffers take at most 32 MiB, the program and its sockets about as much.
     private static let memory = "256m"
-    /// An event loop's thread for each core, and those that wait for files.
+    /// One event loop thread per core, and threads that wait for files.
     private static let processes = "512"
 
-    /// `docker`'s words. The client stays attached until it is ended, which the container doesn't notice: what the sidecar
-    /// says first, and why it can't run, is read without asking again.
+    /// The client's arguments. The client stays attached until it is ended, which doesn't affect the container; so the
+    /// sidecar's first line, or the reason why it can't run, is read without asking again.
     var arguments: [String] {
         var words = ["run", "--rm", "--sig-proxy=false", "--attach", "stdout", "--attach", "stderr", "--pull", "never"]
         words += ["--name", self.name, "--network", self.namespace.map { "ns:\($0)" } ?? "container:\(self.target)"]
         words += ["--cap-drop", "ALL", "--cap-add", "NET_ADMIN", "--read-only", "--security-opt", "no-new-privileges"]
         words += ["--memory", Self.memory, "--memory-swap", Self.memory, "--pids-limit", Self.processes]
-        // Its first line has its key, and is to be found for as long as it lives.
+        // The sidecar's first line holds its key, and must stay readable as long as it runs.
         words += ["--log-driver", "json-file", "--log-opt", "max-size=10m", "--log-opt", "max-file=2"]
         for (name, value) in self.labels { words += ["--label", "\(name)=\(value)"] }
         words.append(self.image)
@@ -169,14 +171,14 @@ struct SidecarContainer: Equatable, Sendable {
         words += ["--peer", self.holder.publicKey]
         for port in self.ports { words += ["--service-port", "\(port)"] }
         for gateway in self.gateways { words += ["--node-address", gateway] }
-        // Whose the service is, the claim decides.
+        // The claim, not the sidecar, decides which workspace holds the service.
         words += ["--allow-takeover", "--allow-refuse"]
         words += ["--linger", "10m", "--ephemeral", "--announce-intercepts", "--log-format", "text"]
         return words
     }
 }
 
-/// A line of a sidecar's standard output. Each is whole in itself, and the last one counts.
+/// A report line of a sidecar's standard output. Each line is complete by itself; the last one counts.
 struct SidecarWords: Equatable, Sendable {
     struct Intercept: Decodable, Equatable, Sendable {
         var diverting: Bool
@@ -192,9 +194,9 @@ struct SidecarWords: Equatable, Sendable {
     }
 
     var publicKey: String
-    /// Where its tunnel listens, in the service's network.
+    /// The port of its tunnel in the service's network.
     var port: UInt16
-    /// Where it takes datagrams; nil: nowhere.
+    /// The port at which it takes datagrams; nil: it takes none.
     var datagramPort: UInt16?
     var intercept: Intercept?
 
@@ -205,7 +207,7 @@ struct SidecarWords: Equatable, Sendable {
         self.intercept = intercept
     }
 
-    /// † The line names each port and little else.
+    /// † A report names each port, and little else.
     private static let lineAtMost = 1_048_576
 
     private struct Line: Decodable {
@@ -216,7 +218,7 @@ struct SidecarWords: Equatable, Sendable {
         var intercept: Intercept?
     }
 
-    /// Nil: the line is something else.
+    /// Nil: the line isn't a report.
     init?(line: some StringProtocol) {
         guard line.first == "{", line.utf8.count <= Self.lineAtMost,
             let said = try? JSONDecoder().decode(Line.self, from: Data(line.utf8)), said.ready,
@@ -227,16 +229,16 @@ struct SidecarWords: Equatable, Sendable {
         self.init(publicKey: said.publicKey, port: port, datagramPort: datagramPort, intercept: said.intercept)
     }
 
-    /// What stands after the last colon, unless it is 0.
+    /// The port after the last colon; nil if it is 0.
     private static func port(of place: String) -> UInt16? {
         guard let colon = place.lastIndex(of: ":"), let port = UInt16(place[place.index(after: colon)...]), port > 0
         else { return nil }
         return port
     }
 
-    /// The last line of them that is one.
+    /// The last complete report in the text.
     static func last(in text: String) -> SidecarWords? {
-        // What has no end yet isn't whole.
+        // A line without a line feed isn't complete yet.
         let lines = text.split(separator: "\n", omittingEmptySubsequences: false).dropLast()
         return lines.reversed().lazy.compactMap { Self(line: $0) }.first
     }

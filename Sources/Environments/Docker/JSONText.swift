@@ -1,7 +1,7 @@
 import FoundationEssentials
 
 enum JSONText {
-    /// An array of strings on one line.
+    /// Parses an array of strings on one line.
     static func strings(_ line: some StringProtocol) -> [String]? {
         try? JSONDecoder().decode([String].self, from: Data(line.utf8))
     }

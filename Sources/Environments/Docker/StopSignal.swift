@@ -12,7 +12,7 @@ enum StopSignal {
         "HUP": SIGHUP, "INT": SIGINT, "QUIT": SIGQUIT, "ABRT": SIGABRT, "KILL": SIGKILL, "USR1": SIGUSR1,
         "USR2": SIGUSR2, "PIPE": SIGPIPE, "ALRM": SIGALRM, "TERM": SIGTERM, "CONT": SIGCONT, "STOP": SIGSTOP,
         "WINCH": SIGWINCH, "PWR": 30,
-        // As the C library of most images counts them: the kernel's first two are its own.
+        // As the C library of most images counts: it keeps the kernel's first two for itself.
         "RTMIN": 34,
     ]
 

@@ -1,8 +1,8 @@
 import NIOPosix
 
-/// Waits for the disk and for sockets, off the threads that everything async shares.
+/// Runs work that waits for the disk or for sockets, off the threads that all `async` functions share.
 enum Blocking {
-    /// † A wait for the supervisor takes one for seconds; the files of others go on beside it.
+    /// † One thread may wait for the supervisor for seconds; file accesses go on in the others.
     private static let threads = 4
 
     private static let pool: NIOThreadPool = {

@@ -13,15 +13,15 @@ public struct FoundEnvironment: Codable, Equatable, Sendable {
     public enum State: String, Codable, Sendable {
         case up
         case down
-        /// Its file can't be used.
+        /// Its compose file can't be used.
         case broken
     }
 
     public var reference: EnvironmentReference
     public var state: State
-    /// Of what is broken: why, in a sentence.
+    /// Why it is broken, as a sentence.
     public var reason: String?
-    /// It was used before, and its file isn't there any more.
+    /// It was used before, and its file no longer exists.
     public var isGone: Bool
 
     public init(_ reference: EnvironmentReference, _ state: State, reason: String? = nil, isGone: Bool = false) {
@@ -32,21 +32,21 @@ public struct FoundEnvironment: Codable, Equatable, Sendable {
     }
 }
 
-/// Finds the environments that somebody here may mean: the compose files of a folder and of those above it, and what was
-/// connected to before. Reads files, and waits for the disk.
+/// Finds the environments that a user in this folder may mean: the compose files of the folder and of those above it, and
+/// the environments used before. Reads files, and waits for the disk.
 public enum EnvironmentDiscovery {
-    /// In compose's own order: where a folder has several, the first is meant.
+    /// In compose's own order of preference: if a folder has several, the first is used.
     public static let fileNames = ComposeCompanions.fileNames
 
-    /// The name of the file that is laid over a compose file, where there is one beside it.
+    /// The name of the override file beside a compose file, if there is one.
     public static func overrideName(of path: String) -> String? {
         ComposeCompanions(of: path).override?.split(separator: "/").last.map(String.init)
     }
 
-    /// † Folders above one another.
+    /// † How many levels are searched upwards.
     private static let maxFolders = 64
 
-    /// The nearest first, then those known from before; each once.
+    /// The nearest first, then those used before; each once.
     public static func find(
         from folder: String,
         known: [EnvironmentReference] = [],
@@ -56,7 +56,7 @@ public enum EnvironmentDiscovery {
         let others = known.filter { $0.kind == .local }.map { (path: $0.location, name: $0.name as String?) }
         let chosen = Set(others.map(\.path))
         var seen: Set<String> = []
-        // The caller's variable says what is here; with it all would have one name.
+        // COMPOSE_PROJECT_NAME applies to the nearest file only; otherwise all would have the same name.
         let elsewhere = environment.filter { $0.key != ComposeReader.nameVariable }
         return (near + others).compactMap { path, name in
             guard seen.insert(path).inserted else { return nil }
@@ -68,10 +68,10 @@ public enum EnvironmentDiscovery {
         }
     }
 
-    /// Why a file that nobody has named isn't used: its commands would run as this user, and it is another's. Anybody can put
-    /// one into /tmp, above the folder in which somebody works.
+    /// Why a file that the user hasn't named isn't used: it belongs to another user, and its commands would run as this
+    /// one. Any user can put a file into /tmp, above the folder in which this user works.
     ///
-    /// - Returns: nil where it is this user's, root's, or of a folder that is shared with a group of theirs.
+    /// - Returns: nil if the file belongs to this user or root, or lies in a folder shared with a group of this user's.
     public static func refusal(of path: String) -> EnvironmentError? {
         var link = stat()
         var file = stat()
@@ -102,8 +102,8 @@ public enum EnvironmentDiscovery {
         return result
     }
 
-    /// One environment, by its compose file.
-    /// - Parameter name: what it is called if its file doesn't say it.
+    /// The environment of this compose file.
+    /// - Parameter name: its name if the file doesn't give one.
     public static func look(
         at path: String,
         name: String? = nil,
@@ -111,7 +111,7 @@ public enum EnvironmentDiscovery {
     ) -> FoundEnvironment {
         let path = ComposeFile.absolutePath(of: path)
         do throws(EnvironmentError) {
-            // What runs is up, whatever its file says by now.
+            // A running environment is up, whatever its file says by now.
             if let folder = try StateFolder.open(besideFile: path), let state = try EnvironmentState.read(from: folder),
                 state.file == path, state.isAlive
             {

@@ -1,6 +1,6 @@
 public import HostSupport
 
-/// `state.json`: the local environment as its supervisor knows it. Only the supervisor writes it, and replaces it whole.
+/// `state.json`: the local environment as its supervisor knows it. Only the supervisor writes it, each time as a whole.
 public struct EnvironmentState: Codable, Equatable, Sendable {
     public static let currentVersion = 1
 
@@ -12,7 +12,7 @@ public struct EnvironmentState: Codable, Equatable, Sendable {
     /// RFC 3339, UTC.
     public var since: String
     public var services: [ServiceState]
-    /// What of the environment itself doesn't work, in a clause: this file can't be written, say.
+    /// What doesn't work in the environment itself, as a clause: this file can't be written, say.
     public var problem: String?
 
     public init(name: String, file: String, supervisor: ProcessIdentity, since: String, services: [ServiceState]) {
@@ -25,7 +25,7 @@ public struct EnvironmentState: Codable, Equatable, Sendable {
 
     public struct ServiceState: Codable, Equatable, Sendable {
         public var service: Service
-        /// Nil: it doesn't run.
+        /// Nil: the service doesn't run.
         public var process: ProcessIdentity?
         public var restarts: Int
         public var sidecars: [SidecarState]
@@ -49,7 +49,7 @@ public struct EnvironmentState: Codable, Equatable, Sendable {
         /// `api-server-1`
         public var name: String
         public var state: State
-        /// Why it isn't ready, in a clause.
+        /// Why it isn't ready, as a clause.
         public var reason: String?
         public var process: ProcessIdentity?
         /// Nil until it is ready.

@@ -1,15 +1,15 @@
 import HostSupport
 
-/// An environment of processes on this machine: what its folder `.kl/` says, and what its supervisor does.
+/// An environment of processes on this machine. Its state is in the folder `.kl/`; its supervisor runs the processes.
 ///
-/// The supervisor may have died. What it started lives on, and is served from its last words.
+/// The supervisor may have died. The processes it started live on; then its last `state.json` is used.
 public struct LocalEnvironment: Environment {
     public let reference: EnvironmentReference
     private let patience: Duration
 
     public init(_ reference: EnvironmentReference) { self.init(reference, patience: .seconds(10)) }
 
-    /// - Parameter patience: how long a sidecar that isn't ready, or a supervisor that doesn't answer, is waited for.
+    /// - Parameter patience: how long to wait for a sidecar that isn't ready, or for a supervisor that doesn't answer.
     init(_ reference: EnvironmentReference, patience: Duration) {
         self.reference = reference
         self.patience = patience
@@ -23,7 +23,7 @@ public struct LocalEnvironment: Environment {
         }
     }
 
-    /// Whether anything of it runs, if only what a supervisor that is gone has left.
+    /// Whether any process of the environment runs, even if only leftovers of a supervisor that is gone.
     public var isAlive: Bool {
         get throws {
             guard let folder = try StateFolder.open(besideFile: self.reference.location) else { return false }
@@ -31,7 +31,7 @@ public struct LocalEnvironment: Environment {
         }
     }
 
-    /// What of the environment itself doesn't work, in a sentence: its folder can't be written, say.
+    /// What doesn't work in the environment itself, as a sentence: its folder can't be written, say.
     public var problem: String? {
         get async throws {
             try await Blocking.run {
@@ -75,7 +75,7 @@ public struct LocalEnvironment: Environment {
             guard let late = found.sidecars.first(where: { $0.location == nil }) else {
                 return found.sidecars.compactMap(\.location)
             }
-            // Nobody is there who could start another.
+            // Without a supervisor, no other sidecar will be started.
             guard status.isSupervised else { throw status.withoutSidecar(service) }
             guard ContinuousClock.now < deadline else {
                 throw EnvironmentError(
@@ -111,7 +111,7 @@ public struct LocalEnvironment: Environment {
         }
     }
 
-    // MARK: - What waits for files
+    // MARK: - Blocking parts
 
     private func status() throws(EnvironmentError) -> LocalStatus {
         guard let folder = try StateFolder.open(besideFile: self.reference.location),
@@ -120,15 +120,16 @@ public struct LocalEnvironment: Environment {
         return status
     }
 
-    /// Makes sure that the sidecars know the member.
+    /// Makes sure that the sidecars accept the member's key.
     private func introduce(_ member: Member, in status: LocalStatus) throws(EnvironmentError) {
         let record = RecordFile(in: status.folder)
         let isNew = try record.add(member)
-        // Also for a member of old: who added it may have been ended before the sidecars heard of it.
+        // Refresh for a known member, too: the process that added it may have been ended before the sidecars read the new
+        // keys.
         let milliseconds = Int(self.patience / .milliseconds(1))
         let outcome = SupervisorClient(folder: status.folder).refresh(within: isNew ? milliseconds : milliseconds / 5)
         guard isNew, outcome != .refreshed else { return }
-        // Or the next try would take it for known.
+        // Otherwise the next attempt would take the member for known, and wouldn't fail.
         try record.removeMember(publicKey: member.publicKey)
         switch outcome {
         case .silent(let supervisor):
@@ -152,7 +153,7 @@ public struct LocalEnvironment: Environment {
             record.isDiverting = false
             return record
         }
-        // Without a supervisor nobody has written down what the sidecars do.
+        // Without a supervisor, the state file doesn't say what the sidecars do now.
         guard status.isSupervised, let service = status.services.first(where: { $0.service.name == record.service })
         else {
             return record

@@ -1,14 +1,15 @@
 import HostSupport
 
-/// A local environment as it is now: what the supervisor wrote last, less what has died since where nobody would say so.
+/// A local environment's current state: what the supervisor wrote last. If the supervisor is gone, processes that have died
+/// since are taken out.
 struct LocalStatus: Sendable {
     let reference: EnvironmentReference
     let folder: StateFolder
     let isSupervised: Bool
-    /// Sidecars that don't run or aren't ready have no location.
+    /// A sidecar that doesn't run or isn't ready has no location.
     let services: [EnvironmentState.ServiceState]
 
-    /// Nil: nothing of it lives.
+    /// Nil: no process of it lives.
     static func read(
         _ reference: EnvironmentReference,
         in folder: StateFolder
@@ -72,7 +73,7 @@ struct LocalStatus: Sendable {
         self.withoutSupervisor("the sidecar of \(service.quoted) doesn't run")
     }
 
-    /// - Parameter clause: what can't be done without one.
+    /// - Parameter clause: what can't be done without a supervisor.
     func withoutSupervisor(_ clause: String) -> EnvironmentError {
         EnvironmentError(
             .failed,
@@ -83,7 +84,7 @@ struct LocalStatus: Sendable {
 }
 
 extension String {
-    /// As one word of a shell's.
+    /// Quoted as one word for a shell, if it needs quotes.
     var shellQuoted: String {
         let isPlain = !self.isEmpty && self.utf8.allSatisfy { $0.isAlphanumeric || "/._-+,:@%=".utf8.contains($0) }
         return isPlain ? self : "'\(self.replacing("'", with: "'\\''"))'"

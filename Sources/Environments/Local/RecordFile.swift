@@ -3,10 +3,10 @@ import HostSupport
 import InterceptProtocol
 import Noise
 
-/// `record.json`: who may connect to the environment, and who intercepts what.
+/// `record.json`: which workspaces may connect to the environment, and which of them intercepts what.
 ///
-/// Every workspace writes it itself, under the folder's lock and by replacing it whole: of several at once one is first, and
-/// a reader needs no lock. The methods wait for the disk, and for others that change it.
+/// Every workspace writes the file itself, under the folder's lock and by replacing it: concurrent changes happen one after
+/// the other, and a reader needs no lock. The methods wait for the disk, and for other writers.
 public struct RecordFile: Sendable {
     public struct Content: Codable, Equatable, Sendable {
         public static let currentVersion = 1
@@ -18,16 +18,16 @@ public struct RecordFile: Sendable {
         public init() {}
     }
 
-    /// As many as `peers` may have (`PeersFile`).
+    /// The limit of `peers` (`PeersFile`).
     public static let maxMembers = 1_024
-    /// One for each service that a file may have.
+    /// One for each service that a compose file may have.
     public static let maxIntercepts = 1_000
 
     private let folder: StateFolder
 
     public init(in folder: StateFolder) { self.folder = folder }
 
-    /// Empty where nobody has written one.
+    /// Empty if the file doesn't exist.
     public func read() throws(EnvironmentError) -> Content {
         let bytes: [UInt8]?
         do throws(HostError) { bytes = try SmallFile.read(self.folder.record, atMost: Self.maxBytes) } catch {
@@ -50,11 +50,12 @@ public struct RecordFile: Sendable {
         return content
     }
 
-    /// Writes that a service is intercepted, if it isn't by someone else. A claim of the same key is replaced.
+    /// Records that a service is intercepted, unless another key has claimed it and `force` is false. A claim of the same
+    /// key is replaced.
     public func claim(_ record: InterceptRecord, force: Bool) throws(EnvironmentError) -> ClaimResult {
         var record = record
         record.service = record.service.printable
-        // The sidecars say these, when someone asks.
+        // These are asked from the sidecars when needed, and not stored.
         record.isDiverting = nil
         record.connections = nil
         record.holder = try Self.sound(record.holder)
@@ -81,7 +82,7 @@ public struct RecordFile: Sendable {
         }
     }
 
-    /// Takes the claim back if it is this key's.
+    /// Removes the claim if it is this key's.
     /// - Returns: whether it was.
     @discardableResult
     public func release(service: String, publicKey: String) throws(EnvironmentError) -> Bool {
@@ -92,7 +93,7 @@ public struct RecordFile: Sendable {
         }
     }
 
-    /// A key that is there already gets the new label.
+    /// Adds a member. A key that is already there gets the new label.
     /// - Returns: whether the key is new.
     @discardableResult
     public func add(_ member: Member) throws(EnvironmentError) -> Bool {
@@ -126,7 +127,7 @@ public struct RecordFile: Sendable {
 
     // MARK: - The file
 
-    /// More than the caps above come to.
+    /// More than a file within the limits above can take.
     private static let maxBytes = 4 * 1_048_576
 
     private func change<Result>(
@@ -137,7 +138,7 @@ public struct RecordFile: Sendable {
         var content = before
         let result = try body(&content)
         if content != before { try self.write(content) }
-        // Held until here: the compiler may end a value's life after its last use.
+        // The compiler may end a value's life after its last use; hold the lock until here.
         withExtendedLifetime(lock) {}
         return result
     }
@@ -163,7 +164,8 @@ public struct RecordFile: Sendable {
         )
     }
 
-    /// What other users wrote is shown to people, and its keys go into a file that is read by lines.
+    /// Other users may have written the file: its texts are shown to people, and its keys go into a file that is read line
+    /// by line.
     private static func isSound(_ content: Content) -> Bool {
         content.members.count <= Self.maxMembers && content.intercepts.count <= Self.maxIntercepts
             && content.members.allSatisfy { (try? Self.sound($0)) == $0 }

@@ -5,7 +5,7 @@ extension EnvironmentState {
     /// † A thousand services with their sidecars take about 1 MiB.
     private static let maxBytes = 16 * 1_048_576
 
-    /// Nil: there is none, so the environment isn't up.
+    /// Nil: the file doesn't exist, so the environment isn't up.
     public static func read(from folder: StateFolder) throws(EnvironmentError) -> EnvironmentState? {
         let bytes: [UInt8]?
         do throws(HostError) { bytes = try SmallFile.read(folder.state, atMost: Self.maxBytes) } catch {
@@ -31,7 +31,7 @@ extension EnvironmentState {
         return state
     }
 
-    /// Replaces the file whole.
+    /// Replaces the whole file.
     public func write(to folder: StateFolder) throws(EnvironmentError) {
         let encoder = JSONEncoder()
         encoder.outputFormatting = [.sortedKeys, .withoutEscapingSlashes]
@@ -43,14 +43,14 @@ extension EnvironmentState {
         }
     }
 
-    /// Whether anything of it lives: the supervisor, a service, a sidecar.
+    /// Whether any process of it lives: the supervisor, a service, a sidecar.
     public var isAlive: Bool {
         self.supervisor.isAlive || self.services.contains { $0.isAlive }
     }
 }
 
 extension EnvironmentState.ServiceState {
-    /// Whether its process or a sidecar of it lives.
+    /// Whether its process or one of its sidecars lives.
     public var isAlive: Bool {
         self.process?.isAlive == true || self.sidecars.contains { $0.process?.isAlive == true }
     }

@@ -9,15 +9,16 @@ import Darwin
 #endif
 
 extension StateFolder {
-    /// † A change takes milliseconds. Whoever holds the lock this long has been stopped.
+    /// † A change takes milliseconds. A process that holds the lock this long must have been stopped.
     private static let patienceMilliseconds = 10_000
 
-    /// The lock that is held for each change of the record. Waits for others.
+    /// The lock for changes of the record. Waits while another process holds it.
     func acquireLock() throws(EnvironmentError) -> FileLock {
         for _ in 0..<Self.patienceMilliseconds / 2 {
             do throws(HostError) {
                 if let lock = try FileLock.tryToAcquire(self.lock, mode: self.fileMode) {
-                    // open(2) took the mode through the umask. Another's file has been given its mode by them.
+                    // open(2) applied the umask to the mode, so set it again. A file of another user already has its mode
+                    // from that user's kl.
                     fchmod(lock.rawDescriptor, mode_t(self.fileMode))
                     return lock
                 }

@@ -9,11 +9,11 @@ import Darwin
 #endif
 
 extension StateFolder {
-    /// The folder as it is. Nil: there is none, so the environment has never been up.
+    /// The existing folder. Nil: there is none, so the environment has never been up.
     ///
     /// - Parameter file: the compose file.
     public static func open(besideFile file: String) throws(EnvironmentError) -> StateFolder? {
-        // Nil also where the folder above was moved or removed with all that is in it.
+        // Nil also if the parent folder, with everything in it, was moved or removed.
         guard let parent = try Status.of(folderOf: file),
             let folder = try Status.of(parent.path + "/" + Self.name)
         else { return nil }
@@ -21,7 +21,7 @@ extension StateFolder {
         return StateFolder(path: folder.path, isShared: parent.isShared)
     }
 
-    /// The folder, made if it isn't there, with `logs/` in it.
+    /// The folder, which is created if it doesn't exist, with `logs/` in it.
     public static func make(besideFile file: String) throws(EnvironmentError) -> StateFolder {
         guard let parent = try Status.of(folderOf: file) else {
             throw EnvironmentError(HostError("\(SmallFile.parent(of: file)) can't be read", code: ENOENT))
@@ -31,7 +31,7 @@ extension StateFolder {
         try Self.checkGroup(of: parent)
         if mkdir(path, 0o700) == 0 {
             do throws(EnvironmentError) { try folder.share(with: parent) } catch {
-                // Half made it would be refused from now on, and nobody could say why.
+                // A half-made folder would be refused from now on, for no reason that a user could see.
                 rmdir(path)
                 throw error
             }
@@ -42,13 +42,13 @@ extension StateFolder {
                 throw EnvironmentError(HostError("\(path) can't be made", code: code))
             }
             try Self.check(existing, in: parent)
-            // The compose file's folder became the group's later.
+            // The compose file's folder was shared with a group after this folder was made.
             if existing.user == geteuid(), existing.mode & 0o7777 != folder.folderMode {
                 try folder.share(with: parent)
             }
         }
         if mkdir(folder.logs, 0o700) == 0 {
-            // The group comes from the folder above: it is setgid.
+            // The group is inherited from the folder above, which is setgid.
             try Self.setRights(of: folder.logs, mode: folder.folderMode, group: nil)
         } else if errno != EEXIST {
             throw EnvironmentError(HostError("\(folder.logs) can't be made", code: errno))
@@ -62,7 +62,8 @@ extension StateFolder {
         try Self.setRights(of: self.path, mode: self.folderMode, group: self.isShared ? parent.group : nil)
     }
 
-    /// Of the folder itself: others of the group may have put a link to one of this user's in its place by now.
+    /// By descriptor and without following links: another user of the group may have replaced the folder by a link to one
+    /// of this user's.
     private static func setRights(of path: String, mode: UInt32, group: UInt32?) throws(EnvironmentError) {
         let descriptor = systemOpen(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC)
         defer { if descriptor >= 0 { close(descriptor) } }
@@ -78,7 +79,7 @@ extension StateFolder {
         return (try? Self.checkGroup(of: parent)) != nil
     }
 
-    /// A group that isn't this user's is nobody to share with.
+    /// Refuses a folder that is writable by a group to which this user doesn't belong.
     private static func checkGroup(of parent: Status) throws(EnvironmentError) {
         guard parent.isShared, parent.user != geteuid(), !Self.isMember(of: parent.group) else { return }
         throw EnvironmentError(
@@ -95,7 +96,7 @@ extension StateFolder {
         return groups.prefix(Int(max(0, count))).contains(group)
     }
 
-    /// Who could write there could name processes to end and keys to accept.
+    /// A user who can write there could name processes to end and keys to accept.
     private static func check(_ folder: Status, in parent: Status) throws(EnvironmentError) {
         switch folder.mode & UInt32(S_IFMT) {
         case UInt32(S_IFDIR): break
@@ -137,17 +138,17 @@ extension StateFolder {
     }
 }
 
-/// What is at a path, a link itself too.
+/// The status of a path; a symbolic link isn't followed.
 private struct Status {
     var path: String
     var mode: UInt32
     var user: UInt32
     var group: UInt32
 
-    /// Written by its group but not by everybody, as /tmp is.
+    /// Writable by its group but not by everybody, as /tmp is.
     var isShared: Bool { self.mode & 0o022 == 0o020 }
 
-    /// Nil: nothing.
+    /// Nil: nothing is there.
     static func of(_ path: String) throws(EnvironmentError) -> Status? {
         var status = stat()
         guard lstat(path, &status) == 0 else {
@@ -171,5 +172,5 @@ private struct Status {
     }
 }
 
-/// `open` is a method's name above.
+/// In the extension above, `open` would be its own method.
 private func systemOpen(_ path: String, _ flags: CInt) -> CInt { open(path, flags) }

@@ -8,10 +8,10 @@ import Musl
 import Darwin
 #endif
 
-/// `.kl/` beside a compose file: all that a local environment keeps.
+/// `.kl/`: the folder beside a compose file that holds everything a local environment stores.
 ///
-/// It is its owner's alone (0700), unless the compose file's folder may be written by a group: then it is that group's (02770),
-/// so that two developers of one machine meet there.
+/// Only its owner may use it (0700), unless the compose file's folder is writable by a group: then the group may (02770),
+/// so that two developers on one machine can share the environment.
 public struct StateFolder: Equatable, Sendable {
     public static let name = ".kl"
 
@@ -25,13 +25,13 @@ public struct StateFolder: Equatable, Sendable {
     }
 
     public var folderMode: UInt32 { self.isShared ? 0o2770 : 0o700 }
-    /// Of what is written into it, the socket too. `peers` is its owner's in any case.
+    /// The mode of files in it, and of the socket. `peers` is its owner's only, even in a shared folder.
     public var fileMode: UInt32 { self.isShared ? 0o660 : 0o600 }
 
-    /// Held for each change of the record.
+    /// Held during each change of the record.
     public var lock: String { self.path + "/lock" }
     public var record: String { self.path + "/record.json" }
-    /// Held by the supervisor for its life.
+    /// Held by the supervisor as long as it lives.
     public var supervisorLock: String { self.path + "/supervisor.lock" }
     public var supervisorSocket: String { self.path + "/supervisor.sock" }
     public var state: String { self.path + "/state.json" }
@@ -39,6 +39,6 @@ public struct StateFolder: Equatable, Sendable {
     public var logs: String { self.path + "/logs" }
     public var supervisorLog: String { self.logs + "/supervisor.log" }
     public func log(ofService name: String) -> String { self.logs + "/\(name).log" }
-    /// - Parameter name: the sidecar's: `api-server-1`.
+    /// - Parameter name: the sidecar's name: `api-server-1`.
     public func log(ofSidecar name: String) -> String { self.logs + "/\(name).sidecar.log" }
 }

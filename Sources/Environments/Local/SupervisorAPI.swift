@@ -1,8 +1,9 @@
-/// What is asked of a local environment's supervisor at `supervisor.sock`: one JSON object on a line, answered by one or more.
+/// Requests to a local environment's supervisor at `supervisor.sock`: one JSON object per line, answered by one or more
+/// lines.
 public enum SupervisorRequest: Codable, Equatable, Sendable {
     /// Answered by `state`.
     case status
-    /// Reads `record.json` again and writes `peers` anew. Answered by `refreshed` when every sidecar has read them.
+    /// Reads `record.json` again and rewrites `peers`. Answered by `refreshed` once every sidecar has read it.
     case refresh
     /// Ends the environment. Answered by `progress` lines, then `done`.
     case down

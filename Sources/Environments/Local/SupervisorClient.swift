@@ -1,24 +1,24 @@
 import HostSupport
 
-/// Asks a local environment's supervisor, and waits for its answer.
+/// Sends requests to a local environment's supervisor, and waits for the answers.
 struct SupervisorClient {
     let folder: StateFolder
 
     enum Outcome: Equatable, Sendable {
         case refreshed
-        /// Nobody listens: there is no supervisor.
+        /// No process listens: there is no supervisor.
         case absent
-        /// It was stopped, or hangs.
+        /// The supervisor doesn't answer: it was stopped (SIGSTOP), or hangs.
         case silent(SilentSupervisor)
-        /// A clause: "sidecar api-1 hasn't read the keys".
+        /// The reason, as a clause: "sidecar api-1 hasn't read the keys".
         case failed(String)
     }
 
-    /// † One that lives says how it is within milliseconds; while it starts a thousand services, within a second or two.
+    /// † A working supervisor answers within milliseconds, or within a second or two while it starts a thousand services.
     private static let patience = 3_000
 
-    /// What of the environment itself doesn't work, as only its supervisor knows where it can't write that down. Nil: nothing,
-    /// or there is no supervisor.
+    /// What doesn't work in the environment itself. The supervisor is asked, since it may be unable to write that down.
+    /// Nil: there is no problem, or no supervisor.
     var problem: String? {
         guard let client = try? JSONLinesClient(path: self.folder.supervisorSocket, within: 1_500),
             (try? client.send(SupervisorRequest.status)) != nil
@@ -30,12 +30,12 @@ struct SupervisorClient {
         }
     }
 
-    /// Has the accepted keys written anew, and waits until every sidecar has read them.
+    /// Has the supervisor rewrite the accepted keys, and waits until every sidecar has read them.
     func refresh(within milliseconds: Int) -> Outcome {
         do {
             let path = self.folder.supervisorSocket
             guard let client = try JSONLinesClient(path: path, within: Self.patience) else { return .absent }
-            // To have the keys read takes its time. Whether there is anybody who does it is known sooner.
+            // Reading the keys may take a while, so first find out soon whether the supervisor answers at all.
             try client.send(SupervisorRequest.status)
             if case .timedOut = try client.receive(SupervisorReply.self, within: min(milliseconds, Self.patience)) {
                 return .silent(SilentSupervisor(pid: client.peer))
@@ -60,15 +60,15 @@ struct SupervisorClient {
     }
 }
 
-/// A supervisor that is there and says nothing. What it started goes on without it.
+/// A supervisor that runs but doesn't answer. The processes it started go on without it.
 struct SilentSupervisor: Equatable, Sendable {
     /// Nil: the kernel doesn't say.
     let pid: Int32?
 
-    /// A clause.
+    /// As a clause.
     var reason: String { "its supervisor\(self.pid.map { " (pid \($0))" } ?? "") doesn't answer" }
 
-    /// What to do, in a sentence.
+    /// What to do, as a sentence.
     var mend: String {
         "End it\(self.pid.map { " with 'kill -9 \($0)'" } ?? ""), then start another, which takes over what runs: kl env up"
     }

@@ -1,19 +1,19 @@
-/// How long to wait before something that ended is started again: not at all at first, then longer and longer, until it has
-/// lived for a while.
+/// How long to wait before a process that ended is started again. The delays grow, and start over once it has lived for a
+/// while.
 struct Backoff: Equatable, Sendable {
-    /// In milliseconds; the last one stays.
+    /// In milliseconds; the last one is repeated.
     let delays: [Int64]
-    /// Who has lived so long begins anew.
+    /// In milliseconds; after a life of this length the delays start over.
     let resetAfter: Int64 = 10_000
     private var failures = 0
 
     init(_ delays: [Int64]) { self.delays = delays }
 
-    /// A sidecar's clients wait in its socket meanwhile.
+    /// The first restart is immediate, since clients wait in the sidecar's listening sockets meanwhile.
     static let ofSidecar = Backoff([0, 100, 200, 500, 1_000, 2_000, 5_000])
     static let ofService = Backoff([100, 200, 500, 1_000, 2_000, 5_000, 10_000])
 
-    /// - Parameter life: how long it lived this time, in milliseconds.
+    /// - Parameter life: how long the process lived, in milliseconds.
     mutating func next(afterLifeOf life: Int64) -> Int64 {
         if life >= self.resetAfter { self.failures = 0 }
         defer { self.failures += 1 }

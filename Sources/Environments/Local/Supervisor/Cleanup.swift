@@ -8,9 +8,9 @@ import Musl
 import Darwin
 #endif
 
-/// What an environment that has ended doesn't leave behind. Its members stay known, and its logs.
+/// Removes the files of an environment that has ended. Its members and its logs are kept.
 enum Cleanup {
-    /// A sentence if something stays.
+    /// Nil, or a sentence that says what couldn't be removed.
     static func remove(from folder: StateFolder) -> String? {
         var problem: String?
         do throws(EnvironmentError) { try Self.clearIntercepts(in: folder) } catch { problem = error.description }
@@ -22,7 +22,7 @@ enum Cleanup {
         return problem
     }
 
-    /// Whether there is something to remove: the environment is up, or wasn't ended.
+    /// Whether there are files to remove: the environment is up, or wasn't ended properly.
     static func isNeeded(in folder: StateFolder) -> Bool { Self.paths(of: folder).contains { access($0, F_OK) == 0 } }
 
     private static func paths(of folder: StateFolder) -> [String] {
@@ -31,7 +31,7 @@ enum Cleanup {
         ]
     }
 
-    /// Files that a process was writing when it was killed: NAME.PID.RANDOM (`SmallFile.replace`).
+    /// Removes files that a process was writing when it was killed: NAME.PID.RANDOM (`SmallFile.replace`).
     static func removeHalfWritten(in folder: StateFolder) {
         guard let directory = opendir(folder.path) else { return }
         defer { closedir(directory) }
@@ -64,7 +64,7 @@ enum Cleanup {
 extension StateFolder {
     /// The socket to which sidecars report.
     var notificationSocket: String { self.path + "/notify.sock" }
-    /// Where that is too long for an address: holds another name of the socket, so that the next supervisor finds those that
-    /// it adopts.
+    /// If that path is too long for a socket's address, the socket has another name, which this file holds. The next
+    /// supervisor reads it to listen where the sidecars that it adopts report.
     var notificationName: String { self.path + "/notify" }
 }

@@ -1,4 +1,4 @@
-/// In which order services end: each after those that depend on it.
+/// The order in which services end: each after all services that depend on it.
 struct EndingOrder {
     private var waiting: [String]
     private var ending: Set<String> = []
@@ -16,11 +16,11 @@ struct EndingOrder {
 
     var isDone: Bool { self.waiting.isEmpty && self.ending.isEmpty }
 
-    /// Those that may be ended now; each once.
+    /// The services that may be ended now; each is returned once.
     mutating func next() -> [String] {
         let alive = self.ending.union(self.waiting)
         var free = self.waiting.filter { alive.isDisjoint(with: self.dependents[$0] ?? []) }
-        // A circle, which no compose file should have: none of them would ever come first.
+        // Only a circle of dependencies is left, which no compose file should have: end all of them.
         if free.isEmpty, self.ending.isEmpty { free = self.waiting }
         self.waiting.removeAll { free.contains($0) }
         self.ending.formUnion(free)

@@ -9,7 +9,7 @@ import Darwin
 #endif
 
 extension EnvironmentError {
-    /// A service's public port can't be opened.
+    /// The error for a public port that can't be opened.
     static func port(_ port: ComposePort, of service: String, _ error: HostError) -> EnvironmentError {
         let what = "port \(port.publishedPort) of service '\(service)' can't be opened on \(port.hostAddress)"
         switch error.code {

@@ -11,10 +11,10 @@ import Darwin
 
 /// Waits for the first line that a child writes, then closes the pipe.
 enum FirstLine {
-    /// More is no ready line.
+    /// A longer text can't be a ready line.
     private static let bytesAtMost = 65_536
 
-    /// - Parameter descriptor: the pipe's end to read from; it is closed in any case.
+    /// - Parameter descriptor: the pipe's read end, which is closed in any case.
     static func read(from descriptor: CInt, on eventLoop: any EventLoop, _ onLine: @escaping (String) -> Void) {
         let handler = NIOLoopBound(Handler(onLine), eventLoop: eventLoop)
         NIOPipeBootstrap(group: eventLoop)

@@ -6,18 +6,18 @@ import Musl
 import Darwin
 #endif
 
-/// Sees that `.kl/` was moved or removed while the environment is up. Nobody can reach the supervisor then, so nothing but itself
-/// could end what it runs.
+/// Notices that `.kl/` was moved or removed while the environment is up. Clients can't reach the supervisor then, so it has
+/// to end its processes by itself.
 struct FolderWatch {
     enum Finding {
         case there
-        /// There is nothing in its place.
+        /// Nothing is in its place.
         case gone
-        /// There is, and it isn't ours: nothing in it may be touched.
+        /// Another folder is in its place: nothing in it may be touched.
         case replaced
     }
 
-    /// † Not at once: whoever moves a folder may move it back.
+    /// † Several looks, since a user who moves the folder may move it back.
     static let looks = 2
 
     private let path: String
@@ -29,7 +29,7 @@ struct FolderWatch {
         self.first = Self.identity(path)
     }
 
-    /// Looks once; what is found counts when it was found that often, one after the other.
+    /// Looks once. A folder counts as gone or replaced after `looks` such findings in a row.
     mutating func look() -> Finding {
         let finding = self.now
         self.missed = finding == .there ? 0 : self.missed + 1
@@ -39,7 +39,7 @@ struct FolderWatch {
     var now: Finding {
         guard let first = self.first else { return .there }
         if let identity = Self.identity(self.path) { return identity == first ? .there : .replaced }
-        // Whatever else keeps it from being looked at isn't its end.
+        // Any other error (missing rights, say) doesn't mean that the folder is gone.
         return errno == ENOENT ? .gone : .there
     }
 

@@ -9,7 +9,7 @@ import Musl
 import Darwin
 #endif
 
-/// Ends a process and all that it left in its group: asked first, then not asked.
+/// Ends a process and everything it left in its process group: by SIGTERM, and after the grace period by SIGKILL.
 final class GroupEnding {
     private let eventLoop: any EventLoop
     private let process: SupervisedProcess
@@ -24,7 +24,7 @@ final class GroupEnding {
         self.deadline = .now() + grace
         self.onDone = onDone
         process.sendToGroup(SIGTERM)
-        // What is stopped can't hear.
+        // A stopped process can't handle SIGTERM until it is continued.
         process.sendToGroup(SIGCONT)
         self.look()
     }
@@ -32,7 +32,7 @@ final class GroupEnding {
     private func look() {
         self.eventLoop.assumeIsolated().scheduleTask(in: Self.pause) {
             let isLate = NIODeadline.now() >= self.deadline
-            // While the first of them lives, there is no need to look for the others.
+            // While the group's leader lives, the others needn't be looked for.
             if let leader = self.process.identity, leader.isAlive, !isLate { return self.look() }
             let rest = RunningProcesses.inGroup(self.process.pid)
             guard !rest.isEmpty else { return self.onDone() }

@@ -8,19 +8,19 @@ import Musl
 import Darwin
 #endif
 
-/// Ends what a supervisor that is gone has left, and waits for it.
+/// Ends the processes that a supervisor left behind, and waits for their end.
 enum Leftovers {
     /// - Parameters:
-    ///   - groups: leaders of groups; those that don't live any more are nobody's.
-    ///   - others: asked again and again, since one of them may start another.
+    ///   - groups: leaders of process groups. One that no longer lives is skipped: its number may belong to another process.
+    ///   - others: called again and again, since one of these processes may start another.
     ///   - grace: seconds between SIGTERM and SIGKILL.
-    /// - Returns: what couldn't be ended, because it is another user's.
+    /// - Returns: the processes that couldn't be ended because they belong to another user.
     static func end(groups: [ProcessIdentity], others: () -> [ProcessIdentity], grace: Double) -> [ProcessIdentity] {
         let groups = groups.filter(\.isAlive)
         var asked: Set<ProcessIdentity> = []
         var refused: Set<ProcessIdentity> = []
         let deadline = Self.now() + grace
-        // One that SIGKILL doesn't end waits in the kernel for a disk or a network that doesn't answer.
+        // A process that survives SIGKILL waits in the kernel for a disk or network that doesn't answer.
         while Self.now() < deadline + 5 {
             let found = Set(groups.flatMap { RunningProcesses.inGroup($0.pid) } + others()).subtracting(refused)
             guard !found.isEmpty else { break }

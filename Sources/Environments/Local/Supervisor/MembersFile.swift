@@ -9,11 +9,11 @@ import Musl
 import Darwin
 #endif
 
-/// Keeps `peers` as the members of `record.json` are.
+/// Keeps the keys in `peers` in step with the members in `record.json`.
 struct MembersFile {
     let folder: StateFolder
     let log: Logger
-    /// What is wrong, in a clause; nil while it works.
+    /// What is wrong, as a clause; nil while it works.
     private(set) var problem: String?
     private var seen: Stamp?
     private var written: String?
@@ -23,7 +23,7 @@ struct MembersFile {
         self.log = log
     }
 
-    /// The record is replaced, never changed: another file has another number.
+    /// The record is always replaced, never changed in place, so a new version has another inode.
     private struct Stamp: Equatable {
         var inode: UInt64
         var size: Int64
@@ -42,7 +42,7 @@ struct MembersFile {
         }
     }
 
-    /// Writes the keys anew if the record has changed; true if they are others now.
+    /// Writes `peers` again if the record has changed. Returns whether the keys are different now.
     @discardableResult
     mutating func update(_ generation: inout Int) -> Bool {
         let stamp = Stamp.of(self.folder.record)
@@ -56,10 +56,10 @@ struct MembersFile {
             problem = "the accepted keys stay as they were: \(error)"
         }
         var isNew = false
-        // A sidecar doesn't start without the file.
+        // At first `written` is nil, so that even an empty file is written: a sidecar doesn't start without it.
         if text != self.written {
             do throws(HostError) {
-                // Its owner's alone: who may write it decides who gets in.
+                // Writable by its owner only, even in a shared folder: its content decides which workspaces get in.
                 try SmallFile.replace(self.folder.peers, with: Array(text.utf8), mode: 0o600)
                 self.written = text
                 generation += 1

@@ -8,14 +8,14 @@ import Musl
 import Darwin
 #endif
 
-/// Who listens in a network namespace that this process isn't in.
+/// Finds out whether a service listens in a network namespace that isn't this process's own.
 struct NamespacePorts {
-    /// Of the namespace.
+    /// The namespace's path.
     let path: String
     /// The service's process group.
     let group: Int32
 
-    /// The group's leader may have stayed outside, and only its child gone in.
+    /// The group's leader may be outside of the namespace, and only a child of it inside.
     func isListened(on port: UInt16) -> Bool {
         guard let namespace = Self.file(self.path) else { return false }
         let pids = [self.group] + RunningProcesses.inGroup(self.group).map(\.pid)

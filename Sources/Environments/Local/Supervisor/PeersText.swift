@@ -1,15 +1,15 @@
 import InterceptProtocol
 import Noise
 
-/// What `peers` holds: the environment's members' keys, as a sidecar's --peers-file has them.
+/// The content of `peers`: the members' keys in the format of a sidecar's --peers-file.
 ///
-/// A file that a sidecar refuses would leave it with the keys that it had, so that what it refuses isn't written.
+/// A sidecar that refuses the file keeps its previous keys, so nothing that it would refuse is written.
 enum PeersText {
-    /// A sidecar's own bounds (docs/OPERATIONS.md, key files).
+    /// The sidecar's own limits (docs/OPERATIONS.md, key files).
     static let keysAtMost = 1_024
     static let bytesAtMost = 65_536
 
-    /// The newest members, where there are too many.
+    /// If there are too many members, the newest are kept.
     static func make(_ members: [Member]) -> String {
         var known: Set<PublicKey> = []
         var lines: [String] = []
@@ -23,7 +23,7 @@ enum PeersText {
         return lines.reversed().map { $0.prefix { $0 != " " } + "\n" }.joined()
     }
 
-    /// On one line.
+    /// Reduced to one line of at most 64 visible characters.
     private static func label(_ text: String) -> String {
         String(String.UnicodeScalarView(text.unicodeScalars.lazy.filter(\.isVisible).prefix(64)))
     }

@@ -8,23 +8,24 @@ import Musl
 import Darwin
 #endif
 
-/// Which process has a port, as far as this user may know.
+/// Finds the process that has a port, as far as this user may see it.
 enum PortOwner {
     /// `python3 (pid 4711)`, or nil.
     static func describe(_ port: UInt16) -> String? {
         Self.find(Self.listening(on: port)).map(Self.text)
     }
 
-    /// The first process that has one of these sockets; nil where they are others', which nobody but them and root may see.
+    /// The first process that has one of these sockets; nil if they belong to other users' processes, which only those
+    /// users and root can see.
     static func find(_ sockets: Set<String>) -> Int32? {
         sockets.isEmpty ? nil : RunningProcesses.numbers.first { Self.has($0, anyOf: sockets) }
     }
 
     static func text(_ pid: Int32) -> String { "\(RunningProcesses.name(of: pid) ?? "a process") (pid \(pid))" }
 
-    /// The listening sockets' inodes, as links of /proc/PID/fd show them.
+    /// The inodes of the listening sockets, as links of /proc/PID/fd show them.
     ///
-    /// - Parameter process: in whose network namespace; nil: in this one's.
+    /// - Parameter process: a process whose network namespace is meant; nil: this process's own.
     static func listening(on port: UInt16, of process: Int32? = nil) -> Set<String> {
         var result: Set<String> = []
         let folder = process.map { "/proc/\($0)/net" } ?? "/proc/net"
@@ -36,8 +37,8 @@ enum PortOwner {
         return result
     }
 
-    /// A table's first lines. Sockets that listen come before all others, and to list those can take milliseconds: with many
-    /// services this is read often.
+    /// The table's first lines, which are the listening sockets. To read the rest, the other sockets, can take
+    /// milliseconds, and with many services this is done often.
     private static func listeners(in table: String) -> [String] {
         let descriptor = open(table, O_RDONLY | O_CLOEXEC)
         guard descriptor >= 0 else { return [] }
@@ -65,7 +66,7 @@ enum PortOwner {
         }
     }
 
-    /// proc_pid_net(5): number, local address, remote address, state (0A is listening), …; the tenth is the inode.
+    /// proc_pid_net(5): number, local address, remote address, state (0A is listening), …; the tenth field is the inode.
     static func inode(in line: String, listeningOn port: UInt16) -> String? {
         let fields = line.split(separator: " ", omittingEmptySubsequences: true)
         guard fields.count > 9, fields[3] == "0A", let colon = fields[1].lastIndex(of: ":"),

@@ -2,23 +2,23 @@ import HostSupport
 import NIOCore
 import NIOPosix
 
-/// Finds out when a service listens on its ports: by connecting, on 127.0.0.1, then on ::1; in another network namespace by what
-/// the kernel says. Often at first, since most are there soon, then now and then.
+/// Finds out when a service listens on its ports: by connecting to 127.0.0.1, then to ::1; in another network namespace,
+/// from the kernel's tables. Looks often at first, since most services are soon ready, then less often.
 final class PortProbe {
     private let eventLoop: any EventLoop
     private var lacking: [UInt16]
     private let listens: ((UInt16) -> Bool)?
     private let stranger: (UInt16) -> String?
     private let onChange: (_ lacking: [UInt16], _ stranger: String?) -> Void
-    /// Who has the first of those that lack.
+    /// The program that has the first of the lacking ports in the service's place.
     private var found: String?
     private let since = NIODeadline.now()
 
     /// - Parameters:
-    ///   - listens: whether somebody listens where nobody here could connect; nil: by connecting.
-    ///   - stranger: who listens on a port in the service's place; nil: the service does.
-    ///   - onChange: called with the ports on which the service doesn't listen yet, until there is none, and with who has the
-    ///     first of them.
+    ///   - listens: whether a process listens on a port that can't be reached from here; nil: find out by connecting.
+    ///   - stranger: the program that listens on a port in the service's place; nil: it is the service.
+    ///   - onChange: called with the ports on which the service doesn't listen yet, until there are none, and with the program
+    ///     that has the first of them in the service's place.
     init(
         ports: [UInt16],
         on eventLoop: any EventLoop,
@@ -34,10 +34,10 @@ final class PortProbe {
         self.onChange = onChange
     }
 
-    /// It goes on until all listen, or until nobody holds this.
+    /// Goes on until the service listens on all ports, or until this object is released.
     func start() { self.look() }
 
-    /// Milliseconds from one look to the next.
+    /// Milliseconds until the next look.
     static func pause(after elapsed: TimeAmount) -> Int64 {
         switch elapsed.nanoseconds / 1_000_000_000 {
         case ..<3: 50
@@ -56,7 +56,7 @@ final class PortProbe {
                 self.lacking.removeFirst()
                 return self.look()
             }
-            // To find out who has it takes longer than to find out that nobody has.
+            // To find a port's owner takes longer than to find that no process listens, so look less often.
             let pause = self.found == nil ? Self.pause(after: NIODeadline.now() - self.since) : 1_000
             self.eventLoop.assumeIsolated().scheduleTask(in: .milliseconds(pause)) { [weak self] in self?.look() }
         }

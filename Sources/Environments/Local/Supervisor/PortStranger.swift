@@ -8,21 +8,22 @@ import Musl
 import Darwin
 #endif
 
-/// Tells a service that listens on its own port from another program that has the port: to a client both look alike.
+/// Tells whether the service or another program listens on the service's own port: a client can't see the difference.
 struct PortStranger {
-    /// What listened before the service's process was started, by port: nothing of that is the service's.
+    /// The sockets that listened before the service's process was started, by port; none of them is the service's.
     private let before: [UInt16: Set<String>]
     /// The service's process group.
     private let group: Int32
-    /// What each process of the service has among its variables.
+    /// The value of the mark variable in each process of the service.
     private let mark: String
 
-    /// Programs that hold a port in the name of a container, which the service's command may have started.
+    /// Programs that hold a port on behalf of a container, which the service's command may have started.
     private static let forwarders: Set<String> = [
         "docker-proxy", "rootlesskit", "rootlessport", "slirp4netns", "pasta", "conmon",
     ]
 
-    /// - Parameter before: of `listening(on:)`, before the service's process was there; empty where it was there already.
+    /// - Parameter before: the result of `listening(on:)` before the service's process was started; empty for an adopted
+    ///   process.
     init(before: [UInt16: Set<String>], group: Int32, mark: String) {
         self.before = before
         self.group = group
@@ -38,7 +39,7 @@ struct PortStranger {
         return result
     }
 
-    /// Nobody listens on any address. This is quick, and nearly always so.
+    /// Whether no process listens on any address. This check is quick, and nearly always true.
     private static func isFree(_ port: UInt16) -> Bool {
         guard let address = try? SocketAddress(ipAddress: "::", port: Int(port)) else { return false }
         let descriptor = socket(AF_INET6, CInt(SOCK_STREAM.rawValue) | CInt(SOCK_CLOEXEC.rawValue), 0)
@@ -46,13 +47,14 @@ struct PortStranger {
         defer { close(descriptor) }
         var (on, off): (CInt, CInt) = (1, 0)
         let size = socklen_t(MemoryLayout<CInt>.size)
-        // Connections of before that still wait for their end are in nobody's way.
+        // Old connections in TIME_WAIT mustn't count.
         setsockopt(descriptor, SOL_SOCKET, SO_REUSEADDR, &on, size)
         setsockopt(descriptor, CInt(IPPROTO_IPV6), IPV6_V6ONLY, &off, size)
         return address.withSockAddr { bind(descriptor, $0, socklen_t($1)) == 0 }
     }
 
-    /// `python3 (pid 4711)`: who has the port in the service's place. Nil: the service, or nobody can tell.
+    /// `python3 (pid 4711)`: the program that has the port in the service's place. Nil: the service has it, or it can't be
+    /// told.
     func find(on port: UInt16) -> String? {
         let sockets = PortOwner.listening(on: port)
         guard !sockets.isEmpty, !self.isOwn(sockets) else { return nil }
@@ -64,7 +66,7 @@ struct PortStranger {
         return PortOwner.text(pid)
     }
 
-    /// The leader is asked first: with a thousand services nobody wants to look at all processes for each.
+    /// The group's leader is checked first, since a scan of all processes for each of a thousand services would be slow.
     private func isOwn(_ sockets: Set<String>) -> Bool {
         PortOwner.has(self.group, anyOf: sockets)
             || RunningProcesses.inGroup(self.group).contains { PortOwner.has($0.pid, anyOf: sockets) }

@@ -9,9 +9,9 @@ import Musl
 import Darwin
 #endif
 
-/// Tells when processes end: children when the kernel says it, adopted ones by looking, since their parent is another.
+/// Reports when processes end: children after SIGCHLD, adopted processes by polling, since they have another parent.
 ///
-/// Lives on one event loop.
+/// Used on one event loop only.
 final class ProcessWatch {
     private let eventLoop: any EventLoop
     private var children: [Int32: (ProcessEnd) -> Void] = [:]
@@ -23,7 +23,7 @@ final class ProcessWatch {
 
     func watch(child: Int32, onEnd: @escaping (ProcessEnd) -> Void) {
         self.children[child] = onEnd
-        // It may have ended before anybody could be told.
+        // The child may have ended before it was registered here.
         self.eventLoop.assumeIsolated().execute { self.reap() }
     }
 
@@ -32,7 +32,7 @@ final class ProcessWatch {
         self.look()
     }
 
-    /// A child has ended, or several: the signal says neither which nor how many.
+    /// Called after SIGCHLD: the signal says neither which children have ended nor how many.
     func reap() {
         for (pid, onEnd) in self.children {
             var status: Int32 = 0

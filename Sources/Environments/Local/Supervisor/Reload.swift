@@ -6,11 +6,12 @@ import Musl
 import Darwin
 #endif
 
-/// Which version of the accepted keys a sidecar has, as a value.
+/// Tracks which generation of the accepted keys a sidecar has read, as a value.
 ///
-/// It says when it begins to read them; what began before it was asked may have seen the file as it was.
+/// A sidecar reports when it begins to read them. A reading that began before it was asked may have seen the old file, and
+/// doesn't count.
 struct Reload: Equatable, Sendable {
-    /// The version that it has for certain.
+    /// The generation that it has read for certain.
     private(set) var generation = 0
     private var asked: Asked?
     private var isReading = false
@@ -20,17 +21,17 @@ struct Reload: Equatable, Sendable {
         var at: UInt64
     }
 
-    /// The file is read after the process has begun.
+    /// A new process reads the file after it has begun, so it has at least this generation.
     mutating func started(generation: Int) { self = Reload(generation: generation) }
 
     private init(generation: Int) { self.generation = generation }
 
     init() {}
 
-    /// True: it runs, and must be asked.
+    /// Whether a running sidecar must be asked: it has neither read the wanted generation nor been asked for it.
     func ready(wanted: Int) -> Bool { self.generation < wanted && (self.asked?.generation ?? 0) < wanted }
 
-    /// - Parameter time: in microseconds of the clock that sd_notify(3) names.
+    /// - Parameter time: in microseconds of the monotonic clock, as in sd_notify(3).
     mutating func asked(generation: Int, at time: UInt64) {
         self.asked = Asked(generation: generation, at: time)
         self.isReading = false

@@ -10,14 +10,14 @@ import Darwin
 
 /// This machine's processes, as /proc lists them.
 enum RunningProcesses {
-    /// Those of a process group that haven't ended.
+    /// The processes of a group that haven't ended.
     static func inGroup(_ group: Int32) -> [ProcessIdentity] {
         Self.numbers.filter { Self.group(of: $0) == group }.compactMap { ProcessIdentity(of: $0) }
     }
 
-    /// Those whose environment names something that begins so, from their start on, with the rest of it: descendants too, also
-    /// where they left their group. This process isn't among them. Other users' can't be looked at, and some programs write
-    /// over theirs.
+    /// The processes whose initial environment has this variable with a value that begins so, and the rest of the value.
+    /// Descendants inherit it, also those that left their process group. Not found: this process, other users' processes,
+    /// and programs that overwrite their environment.
     static func withEnvironment(_ name: String, prefix: String) -> [(process: ProcessIdentity, rest: String)] {
         let start = Array("\(name)=\(prefix)".utf8)
         return Self.numbers.compactMap { pid in
@@ -30,7 +30,7 @@ enum RunningProcesses {
         }
     }
 
-    /// Its program's name; nil where there is none.
+    /// The program's name; nil if there is no such process.
     static func name(of pid: Int32) -> String? {
         guard let bytes = try? SmallFile.read("/proc/\(pid)/comm") else { return nil }
         return String(decoding: bytes.prefix { $0 != UInt8(ascii: "\n") }, as: UTF8.self)

@@ -1,6 +1,6 @@
 import HostSupport
 
-/// What becomes of a service's process, as a value: what happens goes in, what to do comes out.
+/// The life of a service's process as a value: events go in, the action to take comes out.
 ///
 ///     waiting ──▶ starting ──▶ running
 ///                  ▲    │         │
@@ -17,7 +17,7 @@ struct ServiceLife: Equatable, Sendable {
     }
 
     enum Action: Equatable, Sendable {
-        /// After so many milliseconds.
+        /// After this many milliseconds.
         case restart(after: Int64)
         case leave
     }
@@ -26,7 +26,7 @@ struct ServiceLife: Equatable, Sendable {
     /// Why it isn't running.
     private(set) var reason: String?
     private(set) var restarts = 0
-    /// It did run once, which is what others wait for that depend on it.
+    /// It has run at least once, which is what its dependents wait for.
     private(set) var hasRun = false
     private let policy: ComposeService.RestartPolicy
     private var backoff = Backoff.ofService
@@ -35,10 +35,10 @@ struct ServiceLife: Equatable, Sendable {
 
     static let waitingFor = "waits for"
 
-    /// The number comes from a file, too.
+    /// The count may also come from a file, so it is bounded.
     private static let mostRestarts = 1_000_000_000
 
-    /// What an earlier supervisor has counted.
+    /// Continues the count of an earlier supervisor.
     mutating func goesOn(restarts: Int) { self.restarts = min(max(restarts, 0), Self.mostRestarts) }
 
     mutating func waits(for other: String) {
@@ -54,8 +54,8 @@ struct ServiceLife: Equatable, Sendable {
     static let itsPort = "its port"
 
     /// - Parameters:
-    ///   - lacking: the ports on which it doesn't listen yet; none of them makes it run.
-    ///   - stranger: who has the first of them.
+    ///   - lacking: the ports on which it doesn't listen yet; if there are none, it is running.
+    ///   - stranger: the program that has the first of them.
     mutating func listens(allBut lacking: [UInt16], heldBy stranger: String? = nil) {
         guard self.phase == .starting else { return }
         if lacking.isEmpty {
@@ -69,8 +69,8 @@ struct ServiceLife: Equatable, Sendable {
         }
     }
 
-    /// Its process is gone.
-    /// - Parameter life: for how long there was one, in milliseconds.
+    /// Its process has ended.
+    /// - Parameter life: how long the process lived, in milliseconds.
     mutating func ended(_ end: ProcessEnd, afterLifeOf life: Int64) -> Action {
         let isWanted =
             switch self.policy {
@@ -81,7 +81,7 @@ struct ServiceLife: Equatable, Sendable {
         return self.failed(end.reason, afterLifeOf: life, isTriedAgain: isWanted)
     }
 
-    /// It couldn't be started. The program may be built meanwhile, so that it is tried again.
+    /// It couldn't be started. It is tried again, since the program may be built in the meantime.
     mutating func couldNotStart(_ reason: String) -> Action {
         self.failed(reason, afterLifeOf: 0, isTriedAgain: self.policy != .no)
     }

@@ -11,7 +11,7 @@ import Musl
 import Darwin
 #endif
 
-/// Brings an environment up, or takes over what a supervisor that is gone has left.
+/// Brings an environment up, or takes over the processes of a supervisor that is gone.
 struct Starting: Sendable {
     let file: ComposeFile
     let folder: StateFolder
@@ -19,7 +19,7 @@ struct Starting: Sendable {
     let log: Logger
 
     /// - Precondition: the supervisor's lock is held, and this is called on the event loop.
-    /// - Throws: nothing runs then that didn't run before.
+    /// - Throws: if it fails; then nothing runs that didn't run before.
     func start(on eventLoop: any EventLoop) throws(EnvironmentError) -> Supervisor {
         guard let identity = ProcessIdentity.own else {
             throw EnvironmentError(.failed, "/proc can't be read. Mount it, then try again.")
@@ -58,11 +58,12 @@ struct Starting: Sendable {
         }
     }
 
-    /// What is left of an environment that this file still describes; the rest ends now.
+    /// Ends the leftover processes that the compose file no longer describes, and returns the state of those to adopt.
     ///
-    /// - Throws: it is another user's, whose supervisor is gone: nobody else can end it, or tell it of new keys.
+    /// - Throws: some belong to another user, and their supervisor is gone: only that user can end them or tell them of new
+    ///   keys.
     private func endWhatIsNotAdopted(_ mark: SupervisorMark) throws(EnvironmentError) -> EnvironmentState? {
-        // One that can't be read names nothing; the processes are found by their mark.
+        // A state file that can't be read names no processes; they are still found by their mark.
         var state = (try? EnvironmentState.read(from: self.folder)) ?? nil
         let others = (state?.services ?? []).flatMap { [$0.process] + $0.sidecars.map(\.process) }
             .compactMap { $0 }.filter(\.isOutOfReach)
@@ -98,7 +99,8 @@ struct Starting: Sendable {
 
     // MARK: Notifications
 
-    /// Under the name that adopted sidecars know, if nobody has taken it; else in the folder, where its path fits.
+    /// The socket gets the name that adopted sidecars know, if it is free; otherwise it is made in the folder, if the path
+    /// isn't too long.
     private func openNotifications(adopting: Bool) -> NotificationSocket? {
         if adopting, let bytes = try? SmallFile.read(self.folder.notificationName),
             let socket = try? NotificationSocket(name: String(decoding: bytes, as: UTF8.self))
@@ -128,7 +130,7 @@ struct Starting: Sendable {
         }
     }
 
-    /// Waits in a thread of its own, for as long as the process lives.
+    /// Waits in its own thread, as long as the process lives.
     private func receiveNotifications(
         _ socket: NotificationSocket?,
         for supervisor: Supervisor,
@@ -144,7 +146,7 @@ struct Starting: Sendable {
     }
 }
 
-/// A time that people are told.
+/// A time to show to people.
 struct Moment {
     private let seconds: time_t
 

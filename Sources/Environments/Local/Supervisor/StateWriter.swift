@@ -1,10 +1,10 @@
 import Logging
 
-/// Writes `state.json`, and knows when that doesn't work: a full disk ends no service.
+/// Writes `state.json`, and keeps the failure if that doesn't work: a full disk doesn't end services.
 struct StateWriter {
     private let folder: StateFolder
     private let log: Logger
-    /// What is wrong, in a clause; nil while it works.
+    /// What is wrong, as a clause; nil while it works.
     private(set) var problem: String?
 
     init(folder: StateFolder, log: Logger) {
@@ -14,7 +14,7 @@ struct StateWriter {
 
     mutating func write(_ state: EnvironmentState) {
         var state = state
-        // If it can be written, that is no longer wrong.
+        // If this write succeeds, the previous problem no longer exists.
         if state.problem == self.problem { state.problem = nil }
         do throws(EnvironmentError) {
             try state.write(to: self.folder)

@@ -9,10 +9,10 @@ import Musl
 import Darwin
 #endif
 
-/// A process that leads a session and a group of its own, as each that a supervisor starts does.
+/// A process that leads its own session and process group, as each one that a supervisor starts does.
 struct SupervisedProcess {
     let pid: Int32
-    /// Nil: it ended before it could be looked at.
+    /// Nil: it ended before its identity could be read.
     let identity: ProcessIdentity?
     let isChild: Bool
     private let since = NIODeadline.now()
@@ -32,10 +32,10 @@ struct SupervisedProcess {
     /// In milliseconds.
     var life: Int64 { (NIODeadline.now() - self.since).nanoseconds / 1_000_000 }
 
-    /// - Precondition: a child's end hasn't been reported yet: until then its number is nobody else's.
+    /// - Precondition: a child's end hasn't been reported yet: until it is reaped its number isn't reused.
     func send(_ signal: CInt) { if self.isOurs { kill(self.pid, signal) } }
 
-    /// -1 would be everything that this user runs.
+    /// A process id of 1 would signal every process of this user (`kill(-1)`).
     func sendToGroup(_ signal: CInt) { if self.pid > 1, self.isOurs { kill(-self.pid, signal) } }
 
     private var isOurs: Bool { self.isChild || self.identity?.isAlive ?? false }

@@ -10,7 +10,7 @@ import Musl
 import Darwin
 #endif
 
-/// A service of the compose file: its process, started again when it ends, and the sidecar in front of it.
+/// A service of the compose file: its process, which is restarted when it ends, and the sidecar in front of it.
 final class SupervisedService {
     let service: ComposeService
     let sidecar: SupervisedSidecar?
@@ -21,7 +21,7 @@ final class SupervisedService {
     private var restart: Scheduled<Void>?
     private var isEnding = false
     private var ending: GroupEnding?
-    /// What the last process left in its group.
+    /// Processes that the last one left in its group.
     private var remains: [ProcessIdentity] = []
 
     init(_ service: ComposeService, context: SupervisorContext) {
@@ -31,14 +31,14 @@ final class SupervisedService {
         self.sidecar = service.ports.isEmpty ? nil : SupervisedSidecar(of: service, context: context)
     }
 
-    /// The network namespace in which it is, if that isn't this machine's own.
+    /// The service's network namespace, if it isn't this machine's own.
     private var namespace: String? {
         if case .redirect(let netns) = self.service.diversion { netns } else { nil }
     }
 
     private var role: SupervisorMark.Role { .service(self.service.name) }
 
-    /// As `state.json` has it.
+    /// The service's entry in `state.json`.
     var state: EnvironmentState.ServiceState {
         EnvironmentState.ServiceState(
             service: Service(
@@ -68,7 +68,8 @@ final class SupervisedService {
         if self.life != before { self.context.onChange(true) }
     }
 
-    /// Where the service is to listen for connections. Nobody can see from outside whether a port of UDP is listened on.
+    /// The ports on which the service must be listening. UDP ports are left out: whether a process listens there can't be
+    /// seen from outside.
     private var connectedPorts: [UInt16] {
         self.service.ports.filter { $0.transport == .tcp }.map(\.target)
     }
@@ -117,7 +118,7 @@ final class SupervisedService {
         }
     }
 
-    /// One that an earlier supervisor has started.
+    /// Takes over a process that an earlier supervisor has started; false if it no longer lives.
     func adopt(_ state: EnvironmentState.ServiceState) -> Bool {
         guard let identity = state.process, identity.isAlive else { return false }
         self.life.goesOn(restarts: state.restarts)
@@ -171,7 +172,7 @@ final class SupervisedService {
         self.restart = self.context.after(milliseconds: delay) { self.start() }
     }
 
-    /// Ends the service and its sidecar; new clients are refused from this moment on.
+    /// Ends the service and its sidecar; from now on new clients are refused.
     func end(onDone: @escaping () -> Void) {
         self.isEnding = true
         self.restart?.cancel()
@@ -180,7 +181,7 @@ final class SupervisedService {
         self.sidecar?.stop()
         for process in self.remains { process.send(SIGKILL) }
         let finish = { [self] in
-            // Whoever could answer is gone: what is still open waits for nothing.
+            // The service has ended, so open connections wait for nothing.
             guard let sidecar = self.sidecar else { return onDone() }
             sidecar.end(onDone: onDone)
         }

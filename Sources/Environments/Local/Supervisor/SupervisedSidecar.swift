@@ -13,7 +13,7 @@ import Musl
 import Darwin
 #endif
 
-/// The sidecar in front of a service. Its ports stay open while it is started again.
+/// The sidecar in front of a service. Its listening sockets stay open while it is restarted.
 final class SupervisedSidecar {
     private(set) var state: EnvironmentState.SidecarState
     private let service: ComposeService
@@ -21,9 +21,9 @@ final class SupervisedSidecar {
     private var process: SupervisedProcess?
     private var sockets: [ListeningSocket] = []
     private var tunnel: ListeningSocket?
-    /// Where workspaces have reached it: a new one is put there too, if it can be.
+    /// The tunnel's last port, which workspaces know: a restarted sidecar listens there again, if possible.
     private var tunnelPort: UInt16 = 0
-    /// Where it took datagrams when it last ran: 0, any free one, if it couldn't start there.
+    /// The last UDP port of its tunnel; 0, any free one, if it couldn't start there.
     private var datagramPort: UInt16 = 0
     private var backoff = Backoff.ofSidecar
     private var timer: Scheduled<Void>?
@@ -46,11 +46,11 @@ final class SupervisedSidecar {
 
     // MARK: Starting
 
-    /// Opens the service's public ports. Those of an adopted sidecar are its own until it ends.
+    /// Opens the service's public ports. An adopted sidecar keeps its own sockets until it ends.
     func openPorts() throws(EnvironmentError) {
         guard self.sockets.isEmpty, self.tunnel == nil else { return }
         var sockets: [ListeningSocket] = []
-        // A service whose clients are redirected has its ports itself.
+        // With redirect, the service itself listens on its ports.
         for port in self.service.ports where self.service.diversion == .listen {
             do throws(HostError) {
                 sockets.append(
@@ -65,7 +65,7 @@ final class SupervisedSidecar {
             }
         }
         do throws(HostError) {
-            // Another process may have the port by now.
+            // Another process may have taken the previous port.
             self.tunnel =
                 if let before = try? ListeningSocket(host: "127.0.0.1", port: self.tunnelPort) { before } else {
                     try ListeningSocket(host: "127.0.0.1", port: 0)
@@ -99,7 +99,8 @@ final class SupervisedSidecar {
                 mode: self.context.folder.fileMode
             )
             defer { close(log) }
-            // LISTEN_PID is the sidecar's own number, which is known only once there is a process.
+            // LISTEN_PID must be the sidecar's own process id, which is known only once the process exists; so a shell sets
+            // it, then execs.
             let script = "LISTEN_PID=$$; export LISTEN_PID; exec \"$@\""
             var spawn = Spawn("/bin/sh", ["-c", script, "sh", self.context.sidecar] + self.arguments(tunnel))
             spawn.environment = self.environment
@@ -123,7 +124,7 @@ final class SupervisedSidecar {
         let common = [
             "run", "--listen-tcp", "127.0.0.1:\(tunnel.port)", "--listen-udp", "127.0.0.1:\(self.datagramPort)",
             "--peers-file", self.context.folder.peers,
-            // Whose the service is, the record decides.
+            // The record, not the sidecar, decides which workspace holds the service.
             "--allow-takeover", "--allow-refuse",
         ]
         switch self.service.diversion {
@@ -133,7 +134,7 @@ final class SupervisedSidecar {
         case .redirect(let netns):
             return common + ports.flatMap { ["--service-port", "\($0.publishedPort)"] }
                 + ["--divert", "redirect"]
-                // On this machine itself everybody calls the loopback.
+                // On this machine itself all clients come by the loopback interface.
                 + (netns.map { ["--netns", $0] } ?? ["--loopback", "workspace"])
         }
     }
@@ -146,10 +147,11 @@ final class SupervisedSidecar {
         return result
     }
 
-    /// One that an earlier supervisor has started, and that is known to workspaces.
+    /// Takes over a sidecar that an earlier supervisor has started and whose location is known; false if it no longer
+    /// lives.
     func adopt(_ state: EnvironmentState.SidecarState) -> Bool {
         guard let identity = state.process, let location = state.location, identity.isAlive else { return false }
-        // The file that says so may be another's: the name is part of paths.
+        // Another user may have written the state file, and the name becomes part of paths: keep our own.
         let name = self.state.name
         self.state = state
         self.state.name = name
@@ -211,7 +213,7 @@ final class SupervisedSidecar {
         process.send(SIGKILL)
     }
 
-    // MARK: What it tells
+    // MARK: Reports
 
     func received(_ fields: [String: String]) {
         if let key = fields["X_KL_DIVERTING"] {
@@ -231,7 +233,7 @@ final class SupervisedSidecar {
 
     // MARK: Keys
 
-    /// Whether it has the keys of this version of the file; what doesn't run reads them when it starts.
+    /// Whether it has read this generation of the keys. A sidecar that doesn't run reads them when it starts.
     func hasRead(_ generation: Int) -> Bool { self.process == nil || self.reload.generation >= generation }
 
     func readKeysAgain() {
@@ -239,7 +241,7 @@ final class SupervisedSidecar {
         self.askToReload()
     }
 
-    /// Its answer may be lost.
+    /// Asks once more, since the sidecar's answer may have been lost.
     func isAskedAgain() {
         guard self.state.state == .ready else { return }
         self.askToReload()
@@ -275,7 +277,7 @@ final class SupervisedSidecar {
         self.timer = self.context.after(milliseconds: delay) { self.start() }
     }
 
-    /// Takes no more clients; those that are there may go on.
+    /// Takes no more clients; open connections may go on.
     func stop() {
         self.isEnding = true
         self.timer?.cancel()
@@ -284,7 +286,7 @@ final class SupervisedSidecar {
         self.process?.send(SIGTERM)
     }
 
-    /// After `stop`, and after its service's end: what is still open has a moment.
+    /// Called after `stop` and after the service's end. Open connections get 300 ms more.
     func end(onDone: @escaping () -> Void) { self.end(within: 300, onDone: onDone) }
 
     private func end(within milliseconds: Int64, onDone: @escaping () -> Void) {
@@ -293,13 +295,13 @@ final class SupervisedSidecar {
             self.context.after(milliseconds: 20) { self.end(within: milliseconds - 20, onDone: onDone) }
             return
         }
-        // Told twice, it ends at once.
+        // A second SIGTERM makes the sidecar end at once.
         self.ending = GroupEnding(process, grace: .seconds(1), on: self.context.eventLoop, onDone: onDone)
     }
 }
 
 extension ComposeService {
-    /// Where clients reach it, as people write it.
+    /// The addresses at which clients reach it, as people write them.
     fileprivate var places: [String] {
         guard case .redirect(let netns?) = self.diversion else {
             return self.ports.map { "\(Endpoint(host: $0.hostAddress, port: $0.published))\($0.transport.suffix)" }
@@ -308,7 +310,7 @@ extension ComposeService {
     }
 }
 
-/// A child gets those of its descriptors that it is meant to have, and no other (`Spawn`).
+/// With close-on-exec, so that a child gets only the descriptors that `Spawn` passes to it.
 private func systemPipe(_ ends: inout [CInt]) -> Bool {
     guard pipe(&ends) == 0 else { return false }
     for end in ends { _ = fcntl(end, F_SETFD, FD_CLOEXEC) }

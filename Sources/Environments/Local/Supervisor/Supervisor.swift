@@ -11,10 +11,10 @@ import Musl
 import Darwin
 #endif
 
-/// Keeps a local environment up: holds its public ports, runs its services and a sidecar in front of each, starts again what
-/// ends, and tells in `state.json` how it is.
+/// Keeps a local environment up: holds its public ports, runs its services with a sidecar in front of each, restarts what
+/// ends, and reports the state in `state.json`.
 ///
-/// Lives on one event loop, as does all that it has.
+/// Used on one event loop only, as are all its parts.
 final class Supervisor {
     let context: SupervisorContext
     let file: ComposeFile
@@ -63,9 +63,9 @@ final class Supervisor {
     // MARK: Starting
 
     /// - Parameters:
-    ///   - adopted: what an earlier supervisor has left, as far as it lives.
-    ///   - socket: of `LocalSocket.listen`.
-    /// - Throws: a public port is taken, and nothing is running yet.
+    ///   - adopted: the state that an earlier supervisor has left, with processes that may still live.
+    ///   - socket: from `LocalSocket.listen`.
+    /// - Throws: if a public port is taken and nothing is running yet.
     func start(adopting adopted: EnvironmentState?, servingOn socket: CInt) throws(EnvironmentError) {
         let left = adopted?.services ?? []
         var sidecars: [SupervisedSidecar] = []
@@ -77,7 +77,7 @@ final class Supervisor {
             }
             if !(earlier.map(service.adopt) ?? false) { toStart.append(service) }
         }
-        // With nothing running yet, a port that is taken ends it all; otherwise that sidecar alone waits for its port.
+        // If nothing runs yet, a taken port fails the whole start; otherwise only that sidecar waits for its port.
         if adopted == nil { for sidecar in sidecars { try sidecar.openPorts() } }
         self.members.update(&self.context.peersGeneration)
         for sidecar in sidecars { sidecar.start() }
@@ -85,15 +85,16 @@ final class Supervisor {
         self.startWaiting()
         self.serve(on: socket)
         self.context.onChange = { [weak self] in self?.changed(isUrgent: $0) }
-        // Before anybody is told that it is up.
+        // Before any client is told that the environment is up.
         self.writeState()
         self.everySecond()
     }
 
-    /// Each service after those that it depends on have run once.
+    /// Starts each waiting service once those that it depends on have run.
     private func startWaiting() {
         guard !self.isEnding else { return }
-        // One without ports runs at once, and others may stand before it in the file.
+        // Repeat, since a service without ports runs at once, and services that wait for it may stand before it in the
+        // file.
         var mayGoOn = true
         while mayGoOn {
             mayGoOn = false
@@ -127,7 +128,7 @@ final class Supervisor {
             guard isUrgent, !writing.isUrgent else { return }
             writing.task.cancel()
         }
-        // What changes in one turn is written once, numbers once a second.
+        // Changes within one turn of the event loop are written once; counters are written once a second.
         let task = self.context.after(milliseconds: isUrgent ? 0 : 1_000) {
             self.writing = nil
             self.writeState()
@@ -174,7 +175,7 @@ final class Supervisor {
         let isShared = self.context.folder.isShared
         let server = JSONLinesServer<SupervisorRequest, SupervisorReply>(
             eventLoop: self.context.eventLoop,
-            // In a folder of a group the socket's own mode says who may.
+            // In a folder shared with a group, the socket's mode decides which users may connect.
             mayConnect: { isShared || $0 == geteuid() || $0 == 0 },
             onConnect: { _ in },
             onRequest: { [weak self] request, connection in
@@ -201,7 +202,7 @@ final class Supervisor {
 
     // MARK: Keys
 
-    /// Reasons are clauses: whoever asked says what couldn't be done.
+    /// The reasons of `.failed` are clauses: the client adds what couldn't be done.
     private static let ending = "the environment is being ended"
 
     private func refresh(_ reply: @escaping (SupervisorReply) -> Void) {
@@ -219,8 +220,8 @@ final class Supervisor {
 
     private var isAskingAgain = false
 
-    /// What a sidecar says is lost where many speak at once: the kernel keeps ten datagrams for us. Those that are late are
-    /// asked again, for as long as somebody waits.
+    /// Reports are lost when many sidecars send at once: the kernel queues ten datagrams for our socket. Sidecars that are
+    /// late are asked again, as long as a request waits for them.
     private func askLateSidecars() {
         guard !self.isAskingAgain else { return }
         self.isAskingAgain = true
@@ -254,7 +255,7 @@ final class Supervisor {
 
     // MARK: Ending
 
-    /// Called once all has ended and is removed: the process may.
+    /// Called once everything has ended and is removed, so the process may exit.
     var onEnd: () -> Void = {}
 
     func end() {
@@ -292,9 +293,10 @@ final class Supervisor {
         self.tell(problem.map { .failed($0) } ?? .done)
     }
 
-    /// A sentence if something stays.
+    /// Nil, or a sentence that says what couldn't be removed.
     private func removeRest() -> String? {
-        // Processes and files of another environment by now, which has come to the same place.
+        // If another folder is in the same place, the processes marked with its path and the files in it are another
+        // environment's.
         guard self.folderWatch.now != .replaced else { return nil }
         let mark = self.context.mark
         let rest = Leftovers.end(groups: [], others: { mark.processes() }, grace: 1)

@@ -2,22 +2,22 @@ import HostSupport
 import Logging
 import NIOCore
 
-/// What a supervisor's parts share. It lives on one event loop, as they do.
+/// What a supervisor's parts share. Used on one event loop only, as they are.
 final class SupervisorContext {
     let eventLoop: any EventLoop
     let folder: StateFolder
     let mark: SupervisorMark
     let watch: ProcessWatch
     let log: Logger
-    /// The sidecar's program.
+    /// The path of the sidecar's program.
     let sidecar: String
-    /// What the caller of `kl env up` has, without what is meant for one process alone.
+    /// The environment of the caller of `kl env up`, without variables that are meant for one process only.
     let environment: [String: String]
-    /// Where sidecars tell how they are; nil where that isn't possible.
+    /// The socket to which sidecars report; nil if it couldn't be opened.
     var notifications: NotificationSocket?
-    /// Which version of `peers` is on the disk.
+    /// The generation of `peers` on the disk.
     var peersGeneration = 0
-    /// Called when something that `state.json` tells has changed.
+    /// Called when something that is part of `state.json` has changed.
     var onChange: (_ isUrgent: Bool) -> Void = { _ in }
 
     init(

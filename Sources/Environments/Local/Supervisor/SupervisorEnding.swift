@@ -9,18 +9,19 @@ import Musl
 import Darwin
 #endif
 
-/// Ends a local environment, whether its supervisor lives or not.
+/// Ends a local environment, whether or not its supervisor lives.
 public enum SupervisorEnding {
-    /// Whether `down` would find something: what runs, also where nobody supervises or names it, and what was left on the disk.
+    /// Whether `down` would have something to do: there are running processes, even without a supervisor or an entry in a
+    /// state file, or files left on the disk.
     public static func isNeeded(file: String) throws(EnvironmentError) -> Bool {
         guard let folder = try StateFolder.open(besideFile: ComposeFile.absolutePath(of: file)) else { return false }
         return Cleanup.isNeeded(in: folder) || !SupervisorMark(folder: folder.path).processes().isEmpty
     }
 
-    /// Returns once nothing of it runs. Does nothing where it isn't up.
+    /// Returns once nothing of the environment runs. Does nothing if it isn't up.
     ///
     /// - Parameters:
-    ///   - file: the compose file, which may be gone or broken by now.
+    ///   - file: the compose file, which may be missing or broken by now.
     ///   - progress: called with a line for people whenever something is new.
     /// - Returns: whether there was something to end.
     @discardableResult
@@ -29,7 +30,7 @@ public enum SupervisorEnding {
         guard let folder = try StateFolder.open(besideFile: path) else { return false }
         for _ in 0..<200 {
             if try Self.ask(folder, progress) { return true }
-            // Nobody listens: it is gone, or has just begun.
+            // No supervisor listens: it is gone, or has only just begun.
             do {
                 if let lock = try FileLock.tryToAcquire(folder.supervisorLock, mode: folder.fileMode) {
                     let result = try Self.endLeftovers(of: path, in: folder, progress)
@@ -48,7 +49,7 @@ public enum SupervisorEnding {
         )
     }
 
-    /// False: nobody listens.
+    /// False: no supervisor listens.
     private static func ask(_ folder: StateFolder, _ progress: (String) -> Void) throws(EnvironmentError) -> Bool {
         do {
             guard let client = try JSONLinesClient(path: folder.supervisorSocket) else { return false }
@@ -62,7 +63,7 @@ public enum SupervisorEnding {
                     return true
                 case .message(.failed(let problem)): throw EnvironmentError(.failed, problem)
                 case .message: continue
-                // Killed meanwhile, say: what it has left is looked at again.
+                // The supervisor was killed meanwhile, say: the caller looks for leftovers.
                 case .ended, .timedOut, .interrupted: return false
                 }
             }
@@ -73,7 +74,7 @@ public enum SupervisorEnding {
         }
     }
 
-    /// It has said its last word: all is ended but itself.
+    /// The supervisor has answered `done`: everything but its own process has ended.
     private static func waitForEnd(of supervisor: ProcessIdentity?) {
         for _ in 0..<400 where supervisor?.isAlive == true { usleep(5_000) }
     }

@@ -1,9 +1,9 @@
 import HostSupport
 
-/// What each process of an environment has among its variables: whose it is, and what for.
+/// A variable in the environment of each of an environment's processes: which environment it belongs to, and its role.
 ///
-/// `state.json` can't name a process that was started in the moment in which the supervisor was killed, nor what a service left
-/// behind outside its group; this finds them.
+/// `state.json` lacks a process that was started just when the supervisor was killed, and processes that a service left
+/// outside of its group; they are found by this mark.
 struct SupervisorMark {
     static let variable = "KL_SUPERVISED"
 
@@ -23,7 +23,7 @@ struct SupervisorMark {
 
     func value(for role: Role) -> String { "\(self.folder):\(role.text)" }
 
-    /// All but those of these roles.
+    /// All marked processes, except those with these roles.
     func processes(except roles: Set<Role> = []) -> [ProcessIdentity] {
         let kept = Set(roles.map(\.text))
         return RunningProcesses.withEnvironment(Self.variable, prefix: "\(self.folder):")

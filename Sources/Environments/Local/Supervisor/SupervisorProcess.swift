@@ -14,7 +14,7 @@ import Darwin
 
 /// The process of a local environment's supervisor, from its start to its end: `kl supervise`.
 public enum SupervisorProcess {
-    /// What its starter reads on descriptor 3, on one line.
+    /// One line that the supervisor writes to descriptor 3, for its starter.
     struct Report: Codable, Equatable {
         var ready: Bool?
         var error: String?
@@ -25,9 +25,9 @@ public enum SupervisorProcess {
 
     /// - Parameters:
     ///   - file: the compose file.
-    ///   - version: of this program, for the log.
+    ///   - version: this program's version, for the log.
     public static func run(file: String, version: String, log: Logger) -> Never {
-        // Before any thread starts: they all hold these back, and this one waits for them.
+        // Block the signals before any thread starts, so that all threads inherit that; the main thread waits for them.
         let signals = Self.holdSignals()
         do throws(EnvironmentError) {
             try Self.supervise(file: file, version: version, signals: signals, log: log)
@@ -65,7 +65,8 @@ public enum SupervisorProcess {
                 Result { () throws(EnvironmentError) in
                     let supervisor = try starting.start(on: eventLoop)
                     supervisor.onEnd = {
-                        // Whoever is told that it is done may bring it up again.
+                        // Release the lock before clients are told that all is done: one of them may bring the environment
+                        // up again.
                         held.release()
                         eventLoop.assumeIsolated().scheduleTask(in: .milliseconds(50)) { exit(0) }
                     }
@@ -97,14 +98,14 @@ public enum SupervisorProcess {
         sigemptyset(&signals)
         for number in [SIGCHLD, SIGTERM, SIGINT] { sigaddset(&signals, number) }
         pthread_sigmask(SIG_BLOCK, &signals, nil)
-        // Inherited as ignored, it would leave no status to wait for.
+        // If SIGCHLD was inherited as ignored, ended children would leave no status to wait for.
         signal(SIGCHLD, SIG_DFL)
         return signals
     }
 
     /// Nil: another supervisor runs, and isn't ending.
     private static func takeLock(of folder: StateFolder) throws(EnvironmentError) -> FileLock? {
-        // One that is ending gives its services their time.
+        // Wait for one that is ending, which gives its services their grace period.
         for _ in 0..<1_200 {
             do throws(HostError) {
                 if let lock = try FileLock.tryToAcquire(folder.supervisorLock, mode: folder.fileMode) {
@@ -132,7 +133,7 @@ public enum SupervisorProcess {
         return true
     }
 
-    /// Beside this program, else where a shell would find it.
+    /// Beside this program, or else in PATH.
     private static func findSidecar() throws(EnvironmentError) -> String {
         let beside = SmallFile.parent(of: Spawn.ownExecutable) + "/kl-sidecar"
         if access(beside, X_OK) == 0 { return beside }
@@ -145,7 +146,7 @@ public enum SupervisorProcess {
         )
     }
 
-    /// Nobody may be waiting for it.
+    /// If the descriptor isn't open, there is no starter that waits for the report.
     private static func report(_ report: Report) {
         guard fcntl(Self.reportDescriptor, F_GETFD) >= 0, let data = try? JSONEncoder().encode(report) else { return }
         let bytes = Array(data) + [UInt8(ascii: "\n")]
@@ -154,12 +155,12 @@ public enum SupervisorProcess {
     }
 }
 
-/// The supervisor's lock, let go on its event loop once all has ended.
+/// The supervisor's lock, released on its event loop once everything has ended.
 private final class SharedLock: Sendable {
     private let descriptor: CInt
 
     init(_ lock: consuming FileLock) {
-        // Under a number of its own: the value that held it goes away.
+        // Duplicate the descriptor: `lock` closes its own when it goes out of scope.
         self.descriptor = fcntl(lock.rawDescriptor, F_DUPFD_CLOEXEC, 3)
     }
 

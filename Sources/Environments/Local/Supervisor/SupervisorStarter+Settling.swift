@@ -13,7 +13,7 @@ extension SupervisorStarter {
     /// Starts the environment, and waits until each of its services runs or has failed, at most 30 s.
     ///
     /// - Parameter progress: called with a line for people whenever something is new.
-    /// - Returns: as it is then. A service that failed is no error of the environment's.
+    /// - Returns: the state at that time. A failed service isn't an error of the environment.
     public func up(progress: (String) -> Void) throws(EnvironmentError) -> EnvironmentState {
         try self.start()
         let deadline = Steady.milliseconds + self.settlingMilliseconds
@@ -49,7 +49,7 @@ extension SupervisorStarter {
 }
 
 extension EnvironmentState {
-    /// Nothing will change by waiting: each service runs, has failed, or waits for one that has.
+    /// Whether waiting changes nothing any more: each service runs, has failed, or waits for one that has failed.
     var isSettled: Bool { self.services.allSatisfy(\.isSettled) }
 }
 
@@ -76,7 +76,7 @@ extension EnvironmentState.ServiceState {
     }
 }
 
-/// A clock that nobody sets.
+/// A monotonic clock.
 enum Steady {
     static var milliseconds: Int64 {
         var time = timespec()

@@ -9,16 +9,16 @@ import Musl
 import Darwin
 #endif
 
-/// Brings a local environment up: starts its supervisor as a process that outlives this one, and waits until it stands.
+/// Brings a local environment up: starts its supervisor as a process that outlives this one, and waits until it is ready.
 public struct SupervisorStarter: Sendable {
     /// The compose file's absolute path.
     public var file: String
-    /// The program that has `supervise --file FILE`, and what it is called with.
+    /// The program that has the command `supervise --file FILE`, and its arguments.
     var executable = Spawn.ownExecutable
     var arguments: [String]
-    /// The supervisor waits for one that is just ending, and its services have their time.
+    /// Long enough for a supervisor that is just ending, whose services have their grace period: the new one waits for it.
     var patienceMilliseconds: Int64 = 90_000
-    /// How long services may take until they are told as they are.
+    /// How long to wait for services to run before their state is returned as it is.
     var settlingMilliseconds: Int64 = 30_000
 
     public init(file: String) {
@@ -41,7 +41,7 @@ public struct SupervisorStarter: Sendable {
             spawn.environment = SupervisorContext.inheritable(spawn.environment)
             spawn.descriptors = [nil, log, log, ends[1]]
             let pid = try spawn.start()
-            // From here on only the supervisor holds it: if it ends, that is seen.
+            // From here on only the supervisor has the write end, so its end closes the pipe.
             close(ends[1])
             ends[1] = -1
             let report = self.report(from: ends[0])
@@ -60,7 +60,7 @@ public struct SupervisorStarter: Sendable {
                     "the environment's supervisor says what isn't understood. See \(folder.supervisorLog)."
                 )
             }
-            // It is gone, or is about to go; nobody else waits for it.
+            // The supervisor has exited or is about to, and needn't be waited for.
             if let error = report.error { throw EnvironmentError(report.code ?? .failed, error) }
         case .ended:
             var status: Int32 = 0
@@ -100,7 +100,7 @@ public struct SupervisorStarter: Sendable {
 }
 
 extension Error {
-    /// In a sentence for people.
+    /// As a sentence for people.
     var environmentError: EnvironmentError {
         switch self {
         case let error as EnvironmentError: error
