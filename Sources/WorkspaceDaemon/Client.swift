@@ -1,7 +1,7 @@
 import HostSupport
 import NIOCore
 
-/// One connection of the API: what it has asked for ends with it.
+/// One connection of the API. When it closes, the requests it made are cancelled.
 @DaemonLoop
 final class Client {
     private let connection: Daemon.Server.Connection
@@ -11,7 +11,7 @@ final class Client {
     private var followed: Set<String> = [] { didSet { self.judgeWaiting() } }
     private var isClosed = false
 
-    /// Of one connection. The CLI has one.
+    /// For one connection; the CLI needs one.
     private static let tasksAtMost = 16
 
     init(_ connection: Daemon.Server.Connection, daemon: Daemon) {
@@ -77,17 +77,18 @@ final class Client {
     }
 
     func tell(_ status: InterceptStatus) {
-        // Whoever reads slowly gets the next state, not each.
+        // A client that reads slowly misses intermediate states.
         guard self.followed.contains(status.service), self.connection.isWritable else { return }
         self.connection.send(.changed(status))
     }
 
-    /// There is nothing left to follow.
+    /// The intercept is gone: a client that only followed it is disconnected.
     func ended(_ service: String) {
         if self.followed.remove(service) != nil, self.followed.isEmpty, self.tasks.isEmpty { self.connection.close() }
     }
 
-    /// It asks nothing more, and waits at most for what it asked for to be undone.
+    /// The client has closed its side: its requests are cancelled, and the connection stays open only until they are
+    /// undone.
     func closed() {
         self.isClosed = true
         self.followed = []

@@ -13,20 +13,20 @@ import Musl
 import Darwin
 #endif
 
-/// Makes an environment of what is written down of it.
+/// Creates an environment from its stored reference.
 public typealias EnvironmentMaker = @Sendable (EnvironmentReference) throws -> any Environment
 
-/// Holds a developer's intercepts, and does what the CLI asks of it.
+/// Holds a developer's intercepts, and carries out the CLI's requests.
 @DaemonLoop
 final class Daemon {
-    /// One service's place: what is asked of it is done one after the other.
+    /// A service's intercept; the requests for it are carried out one after the other.
     @DaemonLoop
     final class Slot {
         let turnstile = Turnstile()
         var intercept: Intercept?
-        /// Of a start that isn't done.
+        /// Cancels the start that is under way; nil: there is none.
         var cancelStart: (() -> Void)?
-        /// What the start that this daemon cancelled is told; nil: the client that asked for it has gone.
+        /// Why this daemon cancelled the start; nil: it was cancelled because its client has gone.
         private(set) var cancellation: RequestFailure?
         var waiting = 0
 
@@ -63,7 +63,7 @@ final class Daemon {
 
     private let clientsAtMost: Int
 
-    /// Clients may have a quarter of the descriptors: tunnels and intercepted connections need them too.
+    /// Clients may use a quarter of the descriptors; tunnels and intercepted connections need the others.
     nonisolated static func clientsAtMost(ofDescriptors limit: Int) -> Int { min(max(limit / 4, 4), 64) }
 
     private static let logPause = TimeAmount.seconds(5)
@@ -98,7 +98,7 @@ final class Daemon {
         let server = Server(
             eventLoop: DaemonLoop.eventLoop,
             connectionsAtMost: self.clientsAtMost,
-            // Root may do anyway what this user may.
+            // Root may do anything anyway.
             mayConnect: { [unowned self] user in
                 (user == geteuid() || user == 0) && self.clients.count < self.clientsAtMost && !self.isEnding
             },
@@ -114,7 +114,7 @@ final class Daemon {
         self.judgeIdle()
     }
 
-    /// What the daemon before this one held: left to this one, or lost with it.
+    /// Restores the intercepts of the previous daemon: they were either handed over to this one, or lost in a crash.
     private func restore() {
         let stored: StoredIntercepts
         do {
@@ -145,11 +145,11 @@ final class Daemon {
                 )
             }
         }
-        // Handed over once: a crash from here on is a crash.
+        // The hand-over counts once: if this daemon crashes, the next one must find its intercepts lost.
         if stored.areHandedOver { Task { await self.persist() } }
     }
 
-    /// It may live for weeks.
+    /// The daemon may live for weeks.
     private func cutLogNowAndThen() {
         DaemonLoop.eventLoop.assumeIsolated().scheduleTask(in: Self.logPause) { [weak self] () -> Void in
             guard let self, !self.isEnding else { return }
@@ -163,7 +163,7 @@ final class Daemon {
         }
     }
 
-    /// Gives all services back, and ends.
+    /// Stops all intercepts, so that the originals answer again, and ends.
     func shutDown() async {
         guard self.beginEnding() else { return }
         let held = self.slots.values.compactMap { $0.intercept }.filter { !$0.machine.isAbandoned }
@@ -187,7 +187,7 @@ final class Daemon {
             Task { await intercept.handOver(within: Self.handOverTime) }
         }
         for end in ends { await end.value }
-        // A stop that was under way ends now, too, and is not to write over it.
+        // A stop that was under way ends now, too, and must not overwrite what is stored.
         self.isHandedOver = true
         await self.store.write(stored, log: self.log)
     }
@@ -199,16 +199,16 @@ final class Daemon {
         return true
     }
 
-    /// The socket goes first: whoever finds none waits for the lock, which goes with the process.
+    /// Remove the socket first: a client that finds none waits for the lock, which is released when the process exits.
     func end() {
         unlink(self.home.daemonSocket)
         self.server?.close()
         self.log.info("ended")
-        // What was answered is still to be written.
+        // Replies that were sent must still be written.
         DaemonLoop.eventLoop.assumeIsolated().scheduleTask(in: .milliseconds(20)) { self.onEnd() }
     }
 
-    /// Nothing is held, and nobody asks: after a while there is no need for a daemon.
+    /// A daemon without intercepts, requests and clients ends after a while.
     func judgeIdle() {
         self.idleTimer?.cancel()
         self.idleTimer = nil
@@ -216,7 +216,8 @@ final class Daemon {
         let isBusy = self.slots.values.contains { $0.waiting > 0 || $0.intercept?.isLive ?? false }
         if isBusy || self.wasBusy { self.idleSince = .now() }
         self.wasBusy = isBusy
-        // Who only asks how things are keeps it for as long as that takes, and no longer.
+        // A client that only asks for the status keeps the daemon alive while it is connected, but doesn't restart the idle
+        // time.
         guard !isBusy, self.clients.isEmpty, !self.isEnding else { return }
         let until = max(self.idleSince + self.idleTime, .now())
         self.idleTimer = DaemonLoop.eventLoop.assumeIsolated().scheduleTask(deadline: until) { [weak self] () -> Void in
@@ -327,7 +328,7 @@ final class Daemon {
         }
     }
 
-    /// In the slot's turn. A cancelled start says why this daemon cancelled it.
+    /// Called in the slot's turn. If this daemon cancels the start, the error says why.
     private func start(
         _ request: StartRequest,
         _ targets: LocalTargets,
@@ -358,7 +359,7 @@ final class Daemon {
                 try Task.checkCancellation()
                 try intercept.checkLive()
             } catch {
-                // In a task of its own: this one may be cancelled.
+                // In a task of its own, since the current one may be cancelled.
                 await Task {
                     await intercept.rollBack()
                     if slot.intercept === intercept { slot.intercept = nil }
@@ -384,7 +385,7 @@ final class Daemon {
                 intercept = claimed
                 self.install(intercept, in: slot)
             } else if wasStarting {
-                // It has undone what it did.
+                // The cancelled start has undone its work.
                 progress(.init(.originalAnswers, seconds: 0))
                 let (environment, since) = (request.environment, Moment.now.rfc3339)
                 return InterceptStatus(
@@ -399,7 +400,7 @@ final class Daemon {
                     "'\(request.service)' isn't intercepted by this workspace. See: kl intercept list"
                 )
             }
-            // In a task of its own: whoever asked may be gone, and then too it is finished and its claim given back.
+            // In a task of its own: even if the client has gone, the stop is finished and the claim released.
             return try await Task {
                 var failure: (any Error)?
                 do {
@@ -416,7 +417,7 @@ final class Daemon {
         }
     }
 
-    /// A claim of our key that this daemon knows nothing of: an earlier one crashed.
+    /// A claim of our own key that this daemon doesn't know: an earlier daemon crashed.
     private func claimed(_ request: StopRequest) async throws -> Intercept? {
         let environment = try self.makeEnvironment(request.environment)
         let own = self.identity.member.publicKey
@@ -441,13 +442,13 @@ final class Daemon {
         )
     }
 
-    /// Names are looked up, which may take its time: not on the event loop.
+    /// Looking up host names may take a while, so it is done off the event loop.
     @concurrent
     private nonisolated static func resolve(_ request: StartRequest) async throws -> LocalTargets {
         try LocalTargets(request)
     }
 
-    // MARK: Memory
+    // MARK: Storage
 
     private func stored(areHandedOver: Bool = false) -> StoredIntercepts {
         let kept = self.slots.values.compactMap { $0.intercept }

@@ -1,21 +1,21 @@
 public import Environments
 public import InterceptProtocol
 
-/// What `kl` asks of the daemon: one JSON object on a line of its own, answered by one or more lines.
+/// Requests of `kl` to the daemon: one JSON object per line, answered by one or more lines.
 ///
-/// A connection that is closed before its last line came cancels what it asked for.
+/// If the client closes the connection before the last line, its request is cancelled.
 public enum DaemonRequest: Codable, Equatable, Sendable {
-    /// Answered by `steps` and then `done` or `failed`.
+    /// Answered by `step` lines, then `done` or `failed`.
     case start(StartRequest)
-    /// Answered as `start` is.
+    /// Answered like `start`.
     case stop(StopRequest)
     /// Answered by `intercepts`.
     case status
-    /// Answered by `changed` lines until the connection closes: an intercept as it is now, whenever it changes.
+    /// Answered by `changed` lines until the connection closes: the intercept's current state, whenever it changes.
     case follow(service: String)
     /// Ends the daemon once its intercepts are stopped. Answered by `done`.
     case shutDown
-    /// Leaves its intercepts to the next daemon and ends. Answered by `done`.
+    /// Leaves its intercepts to the next daemon, and ends. Answered by `done`.
     case handOver
 }
 
@@ -31,11 +31,11 @@ public struct StartRequest: Codable, Equatable, Sendable {
     public var force: Bool
     /// `v1` or `v2`; nil: local servers see this machine as the client.
     public var proxyProtocol: String?
-    /// `tcp` or `exec`; nil: whichever leads to the sidecar.
+    /// `udp`, `tcp` or `exec`; nil: whichever reaches the sidecar.
     public var carrier: String?
-    /// HOST:PORT to dial in place of the address that the environment tells.
+    /// HOST:PORT to dial in place of the address that the environment reports.
     public var endpoint: String?
-    /// Of the sidecar's containers, where it has some; nil: the one of this version.
+    /// The image of the sidecars' containers, if the environment makes some; nil: this version's own.
     public var sidecarImage: String?
 
     public struct Mapping: Codable, Hashable, Sendable {
@@ -82,43 +82,43 @@ public struct StopRequest: Codable, Equatable, Sendable {
     }
 }
 
-/// A line of the daemon's. The first on every connection is `hello`.
+/// A line from the daemon. The first one on every connection is `hello`.
 public enum DaemonReply: Codable, Equatable, Sendable {
     case hello(version: String, pid: Int32)
     case step(Step)
     case intercepts([InterceptStatus])
     case changed(InterceptStatus)
-    /// `start` and `stop` tell how the intercept is, or was at its end.
+    /// After `start` and `stop`: the intercept's state, or its last one.
     case done(InterceptStatus?)
     case failed(Failure)
 
-    /// Something that was waited for, and has come.
+    /// Progress of a start or a stop.
     public struct Step: Codable, Equatable, Sendable {
         public enum Name: String, Codable, Sendable {
-            // start
-            /// Not done yet: connections of the intercept before are still open.
+            // Of a start.
+            /// The previous intercept's open connections are still being drained.
             case waitsForDrain
             case sidecarRunning
             case tunnelUp
             case portMapped
             case localServerMissing
-            // stop
+            // Of a stop.
             case originalAnswers
-            /// In its place, where there is no original that could.
+            /// In place of `originalAnswers`, if there is no original that could answer.
             case nothingAnswers
             case drained
         }
 
         public var name: Name
         public var seconds: Double
-        /// Of `portMapped` and `localServerMissing`.
+        /// With `portMapped` and `localServerMissing`.
         public var mapping: StartRequest.Mapping?
-        /// Of `tunnelUp`.
+        /// With `tunnelUp`.
         public var sidecars: [SidecarStatus]
-        /// Of `drained`: how many were open at the stop, and how many of them had to be reset.
+        /// With `drained`: how many connections were open at the stop, and how many of them had to be reset.
         public var connections: UInt64?
         public var reset: UInt64?
-        /// Of `nothingAnswers`: why, in a clause.
+        /// With `nothingAnswers`: why, as a clause.
         public var reason: String?
 
         public init(_ name: Name, seconds: Double) {
@@ -150,7 +150,7 @@ public enum DaemonReply: Codable, Equatable, Sendable {
 public enum Phase: String, Codable, Sendable {
     case pending = "Pending"
     case active = "Active"
-    /// The tunnel is down: the original answers.
+    /// The tunnel is down.
     case degraded = "Degraded"
     case stopping = "Stopping"
     case failed = "Failed"
@@ -161,7 +161,7 @@ public struct InterceptStatus: Codable, Equatable, Sendable {
     public var environment: EnvironmentReference
     public var service: String
     public var phase: Phase
-    /// Of a phase that isn't Active: why, in a clause.
+    /// Why the phase isn't Active, as a clause.
     public var reason: String?
     /// RFC 3339, UTC: when the phase began.
     public var phaseSince: String
@@ -169,11 +169,11 @@ public struct InterceptStatus: Codable, Equatable, Sendable {
     public var since: String
     public var generation: UInt64
     public var mappings: [StartRequest.Mapping]
-    /// Ports of `mappings` behind which nothing listens.
+    /// Service ports of `mappings` whose local server doesn't listen.
     public var missingLocalServers: [UInt16]
-    /// The same, of UDP; nil: none.
+    /// The same for UDP; nil: none.
     public var missingDatagramServers: [UInt16]?
-    /// `original` or `refuse`; nil: a daemon of an earlier version doesn't say.
+    /// `original` or `refuse`; nil: the daemon is of an earlier version and doesn't say.
     public var onUnavailable: String?
     public var open: UInt64
     public var total: UInt64
@@ -201,7 +201,7 @@ public struct InterceptStatus: Codable, Equatable, Sendable {
 }
 
 extension InterceptStatus {
-    /// Nothing listens where the mapping leads.
+    /// Whether nothing listens at the mapping's local address.
     public func isMissing(_ mapping: StartRequest.Mapping) -> Bool {
         switch mapping.servicePort.transport {
         case .tcp: self.missingLocalServers.contains(mapping.service)
@@ -209,7 +209,7 @@ extension InterceptStatus {
         }
     }
 
-    /// Clients of a port behind which nothing listens get no answer from the original either.
+    /// Whether clients of a port whose local server doesn't listen are refused, rather than given to the original.
     public var isRefusing: Bool { self.onUnavailable == OnUnavailable.refuse.rawValue }
 }
 
@@ -227,9 +227,9 @@ public struct SidecarStatus: Codable, Equatable, Sendable {
     public var handshakeAgeSeconds: Double?
     public var messagesSent: UInt64
     public var messagesLost: UInt64
-    /// Bytes of UDP payload in the greatest message that the path takes; left out on `tcp` and `exec`.
+    /// The largest message that the path carries, in bytes of UDP payload; absent on `tcp` and `exec`.
     public var mtu: Int?
-    /// How often the tunnel went on by another way.
+    /// How often the tunnel has moved to another carrier.
     public var carrierChanges: UInt64?
 
     public init(

@@ -1,8 +1,8 @@
 import NIOCore
 import NIOPosix
 
-/// The daemon's one event loop, as an actor: tunnels, local sockets, the API and every decision share it, and `async`
-/// functions that are isolated to it come back to it.
+/// The daemon's only event loop, as an actor: tunnels, local sockets, the API and every decision run on it, and isolated
+/// `async` functions return to it.
 @globalActor
 actor DaemonLoop {
     static let shared = DaemonLoop()
@@ -12,7 +12,7 @@ actor DaemonLoop {
     nonisolated var unownedExecutor: UnownedSerialExecutor { Self.executor.asUnownedSerialExecutor() }
 }
 
-/// Something that is waited for by whoever looks again each time that it may have come.
+/// A condition variable: each waiter checks its condition again whenever `happened` is called.
 @DaemonLoop
 final class Changes {
     private var waiting: [UInt64: CheckedContinuation<Void, Never>] = [:]
@@ -24,10 +24,11 @@ final class Changes {
         for continuation in waiting.values { continuation.resume() }
     }
 
-    /// Until the condition holds, or the task is cancelled, or the time is over. Returns whether it holds.
+    /// Waits until the condition holds, the task is cancelled, or the time limit has passed. Returns whether the condition
+    /// holds.
     func wait(within limit: TimeAmount? = nil, until condition: () -> Bool) async -> Bool {
         let until = limit.map { NIODeadline.now() + $0 }
-        // At that very moment and not before: nothing else would wake it again.
+        // Not before the deadline: the loop below would wait again, and no other timer would wake it.
         let timer = until.map { until in
             DaemonLoop.eventLoop.assumeIsolated().scheduleTask(deadline: until) { [weak self] () -> Void in
                 self?.happened()
@@ -56,13 +57,13 @@ final class Changes {
     }
 }
 
-/// One at a time.
+/// Lets one task in at a time.
 @DaemonLoop
 final class Turnstile {
     private var isTaken = false
     private let changes = Changes()
 
-    /// False: the task was cancelled while it waited; then it isn't its turn, and nothing is to be left.
+    /// False: the task was cancelled while it waited. Then it hasn't entered, and must not call `leave`.
     func enter() async -> Bool {
         if await self.changes.wait(until: { !self.isTaken }) {
             self.isTaken = true

@@ -11,13 +11,13 @@ import Musl
 import Darwin
 #endif
 
-/// The daemon as a process: what `kl daemon` runs, and nobody types.
+/// The daemon's process: what `kl daemon` runs, which `kl` starts by itself.
 public struct DaemonProcess: Sendable {
     public var home: WorkspaceHome
     public var version: String
-    /// The lock that the starter has handed down; nil: it is taken here.
+    /// The descriptor of the lock that the starter has passed on; nil: the lock is taken here.
     public var lockDescriptor: CInt?
-    /// Where one byte says that it listens.
+    /// The descriptor to which one byte is written once the daemon listens.
     public var readyDescriptor: CInt?
     public var makeEnvironment: EnvironmentMaker
 
@@ -37,14 +37,14 @@ public struct DaemonProcess: Sendable {
         self.makeEnvironment = makeEnvironment
     }
 
-    /// Until it is told to end, or has had nothing to do for a while.
+    /// Runs until the daemon is told to end, or has been idle for a while.
     public func run() throws -> Never {
         Process.holdEndSignals()
         Process.forbidCoreDumps()
         let descriptors = Process.raiseDescriptorLimit()
         Process.keepFreedMemory()
         let lock = try self.takeLock()
-        // Programs that an environment starts must not hold them.
+        // Programs that an environment starts must not inherit them.
         for descriptor in [self.lockDescriptor, self.readyDescriptor].compactMap(\.self) {
             _ = fcntl(descriptor, F_SETFD, FD_CLOEXEC)
         }
@@ -80,7 +80,7 @@ public struct DaemonProcess: Sendable {
         }
         _ = Process.nextEndSignal()
         Task { @DaemonLoop in await daemon.shutDown() }
-        // Asked again: at once. What it holds is known to the next one.
+        // A second signal ends the process at once. The next daemon finds its intercepts stored.
         _ = Process.nextEndSignal()
         withExtendedLifetime(lock) {}
         Ending(name: "kl", saying: nil, code: Ending.interrupted).exit()

@@ -9,30 +9,31 @@ import Musl
 import Darwin
 #endif
 
-/// Connects to this workspace's daemon, and starts it where none runs.
+/// Connects to this workspace's daemon, and starts one if none runs.
 ///
 /// ```
-///   connect ── somebody listens ──▶ hello ── our version ──▶ done
-///      ▲              │                 ├── none for 5 s ──▶ SilentDaemon
-///      ▲              │                 └── another ──▶ handOver, and again ──┐
-///      │              nobody                                                 │
-///      │              ▼                                                      │
-///      ├── held ◀── daemon.lock ── ours ──▶ spawn, wait for its ready byte ──┤
-///      └─────────────────────────────────────────────────────────────────────┘
+///   connect ── it is accepted ──▶ hello ── our version ──▶ done
+///      ▲              │              ├── none for 5 s ──▶ SilentDaemon
+///      ▲              │              └── another ──▶ handOver, and again ─────┐
+///      │           nobody listens                                             │
+///      │              ▼                                                       │
+///      ├── held ◀── daemon.lock ── ours ──▶ spawn, wait for its ready byte ───┤
+///      └──────────────────────────────────────────────────────────────────────┘
 /// ```
 ///
-/// The lock is held by whoever starts the daemon, and from then on by the daemon: it gets the descriptor. While it is held
-/// and nobody listens, one is about to listen, or to end; so that is tried again.
+/// The process that starts the daemon takes the lock, and passes its descriptor on to the daemon, which holds the lock from
+/// then on. If the lock is held and no process listens, a daemon is about to listen or to end; so connecting is tried
+/// again.
 public struct DaemonStarter: Sendable {
     public var home: WorkspaceHome
     public var version: String
-    /// The program whose hidden command `daemon` is the daemon.
+    /// The program whose hidden command `daemon` runs the daemon.
     public var executable: String
 
     private static let giveUpAfter: Int64 = 15_000
     private static let readyWithin: CInt = 10_000
     private static let helloWithin = 5_000
-    /// A daemon that leaves its intercepts to another lets short connections end first.
+    /// In milliseconds. A daemon that hands over its intercepts lets short connections end first.
     private static let handOverWithin = 10_000
     private static let pause: UInt32 = 20_000
 
@@ -46,12 +47,13 @@ public struct DaemonStarter: Sendable {
         self.executable = executable
     }
 
-    /// A daemon of this version that has said hello. It ends by itself some time after the last intercept has.
+    /// Returns a connection to a daemon of this version that has said hello. The daemon ends by itself some time after its
+    /// last intercept.
     public static func connect(home: WorkspaceHome) throws -> JSONLinesClient {
         try DaemonStarter(home: home).connect()
     }
 
-    /// The same where a daemon runs, or one has left intercepts behind; else nil, and nothing is started.
+    /// The same if a daemon runs, or if one has left intercepts behind. Otherwise returns nil and starts nothing.
     public static func connectIfThereIsAny(home: WorkspaceHome) throws -> JSONLinesClient? {
         try home.check()
         let left = (try? StoredIntercepts.read(home.intercepts))?.intercepts ?? []
@@ -59,9 +61,9 @@ public struct DaemonStarter: Sendable {
         return try Self.connect(home: home)
     }
 
-    /// A daemon of whatever version that runs and has said hello; nil: none runs.
+    /// A running daemon of any version that has said hello; nil: none runs.
     ///
-    /// - Parameter milliseconds: from when on it is a `SilentDaemon`.
+    /// - Parameter milliseconds: how long to wait before the daemon counts as a `SilentDaemon`.
     public static func running(
         home: WorkspaceHome,
         within milliseconds: Int
@@ -72,7 +74,7 @@ public struct DaemonStarter: Sendable {
             case .message(.hello(let version, _)): return (client, version)
             case .timedOut: throw SilentDaemon(pid: client.peer, home: home)
             default:
-                // It is just ending, or serves as many as it can.
+                // The daemon closed the connection: it is ending, or has as many clients as it can serve.
                 guard Self.now() < until else { throw SilentDaemon(pid: client.peer, home: home) }
                 usleep(Self.pause)
             }
@@ -102,10 +104,11 @@ public struct DaemonStarter: Sendable {
         }
     }
 
-    /// False: it is another version's, or about to end. Then there will be a place for ours.
+    /// False: the daemon had another version and has handed over, or is about to end. Then one of our version can start.
     private func greets(_ client: JSONLinesClient) throws -> Bool {
         let received = try? client.receive(DaemonReply.self, within: Self.helloWithin)
-        // One that is about to end closes; this one would be found again and again.
+        // A daemon that is about to end closes the connection. One that stays silent would only be found again at each
+        // attempt.
         if case .timedOut? = received { throw SilentDaemon(pid: client.peer, home: self.home) }
         guard case .message(.hello(let version, let pid))? = received else { return false }
         if version == self.version { return true }
@@ -129,7 +132,7 @@ public struct DaemonStarter: Sendable {
         var ends: [CInt] = [-1, -1]
         guard pipe(&ends) == 0 else { throw HostError("a pipe can't be made", code: errno) }
         let ready = (read: ends[0], write: ends[1])
-        // Spawn hands down what it is told to, and nothing else.
+        // The pipe needs no close-on-exec flag: `Spawn` passes on only the descriptors that it is given.
         defer { close(ready.read) }
         var spawn = Spawn(
             self.executable,
@@ -142,7 +145,7 @@ public struct DaemonStarter: Sendable {
         close(ready.write)
         let pid = try started.get()
         guard self.isReady(ready.read) else {
-            // It ends by itself where it can't begin; it isn't to live on where it only took too long.
+            // A daemon that can't start ends by itself. One that only took too long must not go on running.
             kill(pid, SIGKILL)
             waitpid(pid, nil, 0)
             throw WorkspaceError(
@@ -164,7 +167,7 @@ public struct DaemonStarter: Sendable {
         return log
     }
 
-    /// One byte says that it listens; the pipe's end, that it never will.
+    /// The daemon writes one byte once it listens; if the pipe ends without it, the daemon never will.
     private func isReady(_ pipe: CInt) -> Bool {
         let until = Self.now() + Int64(Self.readyWithin)
         while true {
@@ -179,7 +182,7 @@ public struct DaemonStarter: Sendable {
         }
     }
 
-    /// The last line that it wrote, without what the log's form puts before it.
+    /// The last line that the daemon has logged, without the log's prefix.
     private func lastWords(since start: off_t) -> String? {
         guard let bytes = try? SmallFile.read(self.home.daemonLog, atMost: 4 * Int(WorkspaceHome.logAtMost)) else {
             return nil

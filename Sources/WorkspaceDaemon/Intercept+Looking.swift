@@ -1,28 +1,28 @@
 import Environments
 import NIOCore
 
-/// Where the sidecars are: read again when one is lost, since its address and key may be new, and now and then for those
-/// that come later.
+/// Keeps track of the sidecars' locations: reads them again when a tunnel is lost, since the sidecar's address and key may
+/// be new, and now and then to find sidecars that were added later.
 extension Intercept {
     struct Look {
         fileprivate var timer: Scheduled<Void>?
-        /// When the timer looks.
+        /// The timer's deadline.
         fileprivate var due: NIODeadline?
         fileprivate var isUnderWay = false
         fileprivate var isWantedAgain = false
         fileprivate var following: Task<Void, Never>?
         fileprivate var lastError: String?
 
-        /// How often it was looked since something was found to lack.
+        /// How many looks in a row have found the intercept incomplete.
         fileprivate var attempts = 0
 
         static let resting = TimeAmount.seconds(5)
-        /// A sidecar that died is there again after some hundredths of a second. †
+        /// † A sidecar that died is back after some hundredths of a second.
         private static let steps: [TimeAmount] = [
             .milliseconds(50), .milliseconds(100), .milliseconds(200), .milliseconds(400),
         ]
 
-        /// Five looks† in a row have found the intercept incomplete. The environment's news may have left something out, so it is
+        /// † Five looks in a row have found the intercept incomplete. The environment may have missed a change, so it must
         /// read anew.
         fileprivate var isDoubtful: Bool { self.attempts > 0 && self.attempts.isMultiple(of: 5) }
 
@@ -40,7 +40,7 @@ extension Intercept {
         }
     }
 
-    /// Where the environment says by itself that something has changed, that is looked at at once.
+    /// Looks at once whenever the environment reports a change.
     func followEnvironment() {
         guard self.environment.makesSidecars, self.look.following == nil, self.isLive else { return }
         let environment = self.environment
@@ -56,7 +56,7 @@ extension Intercept {
         }
     }
 
-    /// Its network is about to go: what is open is reset while that can still be told.
+    /// The replica's network is about to go, so open connections are reset while their clients can still be told.
     private func giveUp(_ sidecar: String) {
         guard self.isLive, let replica = self.replicas.first(where: { $0.location.name == sidecar }) else { return }
         self.log.info("the replica is being ended: its connections are reset", metadata: ["sidecar": "\(sidecar)"])
@@ -64,13 +64,13 @@ extension Intercept {
         self.refresh()
     }
 
-    /// Who makes sidecars isn't to make one behind the back of who removes them.
+    /// Waits for a running look, which could otherwise make a sidecar while the caller removes them.
     func lookEnded() async {
         self.look.stop()
         _ = await self.changes.wait(within: .seconds(30)) { !self.look.isUnderWay }
     }
 
-    /// At the latest: what is to be looked at sooner, since something has changed, stays so.
+    /// Looks after this delay at the latest: an earlier look that is already planned stays.
     func lookAgain(in delay: TimeAmount) {
         guard self.isLive else { return }
         if self.look.isUnderWay, delay == .zero {
@@ -132,7 +132,8 @@ extension Intercept {
         case ended
     }
 
-    /// While all is well only where the sidecars are; whoever was away also has to know whether the service is still its own.
+    /// While the intercept is Active, only the sidecars' locations are read. Otherwise the record is read, too: the service
+    /// may be another workspace's by now.
     private func readEnvironment() async -> Result<Found, any Error> {
         if self.machine.phase != .active, self.look.isDoubtful { await self.environment.doubt() }
         do {
@@ -158,8 +159,8 @@ extension Intercept {
     }
 
     private func adopt(_ locations: [SidecarLocation]) {
-        // One that isn't named is perhaps about to come back; where others are named instead, or where it would have been
-        // made anew, it isn't.
+        // A sidecar that isn't listed may be about to come back, so keep it, unless the environment lists others or would
+        // have made it anew by itself.
         if !locations.isEmpty || self.environment.makesSidecars {
             for replica in self.replicas where !locations.contains(where: { $0.name == replica.location.name }) {
                 self.remove(replica)

@@ -5,7 +5,7 @@ import WorkspaceAgent
 
 typealias Progress = @DaemonLoop (DaemonReply.Step) -> Void
 
-/// Why something that was asked for isn't done, for whoever asked.
+/// Why a request failed, as its client is told.
 struct RequestFailure: Error {
     var failure: DaemonReply.Failure
 
@@ -31,7 +31,7 @@ struct RequestFailure: Error {
     }
 }
 
-/// How long each step took.
+/// Measures how long each step takes.
 struct Stopwatch {
     private var last = NIODeadline.now()
 
@@ -44,11 +44,11 @@ struct Stopwatch {
 }
 
 extension Intercept {
-    /// From nothing to Active, or an error, after which `rollBack` leaves nothing.
+    /// Brings the intercept from nothing to Active. After an error, `rollBack` undoes everything.
     func begin(_ progress: Progress) async throws {
         var watch = Stopwatch()
         let member = self.identity.member
-        // First: whoever makes sidecars makes them for the one who has the service.
+        // Claim first: an environment that makes sidecars makes them for the holder of the service.
         self.mayBeClaimed = true
         let options = self.request.sidecarOptions
         let claim = try await self.environment.claim(self.record, options: options, force: self.request.force)
@@ -89,7 +89,7 @@ extension Intercept {
         self.handle(.probed)
     }
 
-    /// What was asked for by --carrier and --endpoint can be had.
+    /// Checks that --carrier and --endpoint can be used with these sidecars.
     private func checkWays(to locations: [SidecarLocation], _ request: StartRequest) throws {
         if request.endpoint != nil, locations.count > 1 {
             throw RequestFailure(
@@ -118,7 +118,7 @@ extension Intercept {
         )
     }
 
-    /// Each sidecar has said that this generation is in force.
+    /// Waits until each sidecar has said that this generation is in force.
     func waitUntilAcknowledged() async throws {
         _ = await self.changes.wait {
             self.replicas.contains { $0.outcome != nil }
@@ -139,7 +139,7 @@ extension Intercept {
         }
     }
 
-    /// Of none of them all is true.
+    /// `allSatisfy` is true for an empty list, so having no sidecar left is checked separately.
     private func checkReplicas() throws {
         try self.checkLive()
         guard self.replicas.isEmpty else { return }
@@ -149,7 +149,7 @@ extension Intercept {
         )
     }
 
-    /// It hasn't ended meanwhile, with its environment.
+    /// Throws if the intercept has meanwhile ended with its environment.
     func checkLive() throws {
         guard self.machine.phase == .stopping else { return }
         throw RequestFailure(
@@ -158,7 +158,8 @@ extension Intercept {
         )
     }
 
-    /// A connection from each sidecar to each local server and back. That none listens there is no failure.
+    /// Has each sidecar open a test connection through the tunnel to each mapped port. A local server that doesn't listen
+    /// isn't a failure.
     func probe() async throws {
         try self.checkReplicas()
         var results: [WorkspaceAgent.ProbeResult] = []
@@ -201,11 +202,11 @@ extension Intercept {
         }
     }
 
-    /// What a start that failed, or that nobody waits for, has done is undone.
+    /// Undoes a start that failed or was cancelled.
     func rollBack() async {
         self.onChange = nil
         self.onGone = nil
-        // It may have been Active already: then nobody is to look for what ends here.
+        // Stop first: the intercept may have been Active already, and must not look for the sidecars that are ended here.
         self.handle(.stop)
         for replica in self.replicas where replica.outcome == nil { replica.agent.shutDown() }
         _ = await self.changes.wait(within: .seconds(2)) {
@@ -219,16 +220,16 @@ extension Intercept {
                 self.log.warning("the claim can't be taken back: \(error)", metadata: ["service": "\(self.service)"])
             }
         }
-        // What is open has its drain time, which nobody waits for.
+        // Open connections get their drain time, for which this method doesn't wait.
         Task { _ = await self.changes.wait { self.replicas.allSatisfy { $0.outcome != nil } } }
     }
 
-    // MARK: Asked for again
+    // MARK: Start of a running intercept
 
-    /// The same, or with other ports: all of them or, after an error, those before.
+    /// Starts a running intercept again, perhaps with other ports. After an error, the previous ports stay in force.
     func adjust(to request: StartRequest, targets: LocalTargets, _ progress: Progress) async throws {
         var watch = Stopwatch()
-        // Another image would be another sidecar, and so the end of what is open.
+        // Another image would need another sidecar, which would end the open connections.
         var request = request
         request.sidecarImage = self.request.sidecarImage
         if self.machine.phase != .active {
@@ -269,7 +270,8 @@ extension Intercept {
             try Task.checkCancellation()
             if let reason = self.replicas.lazy.compactMap({ $0.refusal }).first(where: { $0.generation == generation })
             {
-                // Where it was made for this, another one could be: that would end what is open.
+                // Where sidecars are made for the intercept, a new one could have the ports; but that would end the open
+                // connections.
                 let mend =
                     self.environment.makesSidecars
                     ? " To have others, stop it first: kl intercept stop \(self.service)" : ""
@@ -291,7 +293,7 @@ extension Intercept {
             try self.checkLive()
         } catch {
             self.ask(for: before.request, before.targets)
-            // Also where nobody waits any more: the list before is to be in force again.
+            // Even if the client has gone, wait until the previous ports are in force again.
             let generation = self.generation
             await Task {
                 _ = await self.changes.wait(within: .seconds(5)) {
@@ -326,7 +328,7 @@ extension Intercept {
 }
 
 extension StartRequest {
-    /// Asks for nothing else, in whatever order.
+    /// Whether both requests ask for the same, in whatever order of ports.
     func isSame(as other: StartRequest) -> Bool {
         self.onUnavailable == other.onUnavailable && self.probes == other.probes
             && self.drainSeconds == other.drainSeconds && self.proxyProtocol == other.proxyProtocol
@@ -336,6 +338,6 @@ extension StartRequest {
 }
 
 extension String {
-    /// An agent's sentence, to stand after "kl: ".
+    /// A sentence of the agent's, to follow "kl: ".
     var startingSmall: String { self.prefix(1).lowercased() + self.dropFirst() }
 }

@@ -3,7 +3,7 @@ import NIOCore
 import WorkspaceAgent
 
 extension Intercept {
-    /// Gives the service back: new connections at once, then what is open within the drain time, then the claim.
+    /// Gives the service back: first new connections, then, within the drain time, open ones, then the claim.
     func stop(drainSeconds: Int?, _ progress: Progress) async throws {
         var watch = Stopwatch()
         let hasTunnels = !self.machine.isAbandoned && self.replicas.contains { $0.outcome == nil }
@@ -15,7 +15,7 @@ extension Intercept {
         }
         let letting = self.environment.makesSidecars ? Task { await self.letGoneSidecarsBe() } : nil
         defer { letting?.cancel() }
-        // Their own time limits see to the end of each wait here.
+        // The agents' own time limits end each of these waits.
         _ = await self.changes.wait { self.replicas.allSatisfy { $0.isWithdrawn || $0.outcome != nil } }
         progress(await self.whoAnswersNow(&watch))
         _ = await self.changes.wait { self.replicas.allSatisfy { $0.outcome != nil } }
@@ -28,8 +28,8 @@ extension Intercept {
         try await self.releaseClaim()
     }
 
-    /// A sidecar that has said so gives new connections to the original. Of one that said nothing only the environment knows
-    /// whether it is there at all.
+    /// A sidecar that has confirmed the withdrawal gives new connections to the original. If one hasn't, only the
+    /// environment knows whether there is an original that runs.
     private func whoAnswersNow(_ watch: inout Stopwatch) async -> DaemonReply.Step {
         let isConfirmed = !self.replicas.isEmpty && self.replicas.allSatisfy(\.isWithdrawn)
         guard !isConfirmed, let reason = await self.whyNothingAnswers() else {
@@ -40,7 +40,7 @@ extension Intercept {
         return step
     }
 
-    /// Nil: something does, or nobody can tell.
+    /// Nil: the original answers, or it can't be told.
     private func whyNothingAnswers() async -> String? {
         do {
             let services = try await self.environment.services()
@@ -55,7 +55,7 @@ extension Intercept {
         }
     }
 
-    /// Of a sidecar that went with its service's container no answer is waited for.
+    /// Gives up on sidecars that went with their service's containers, so that their answers aren't waited for.
     private func letGoneSidecarsBe() async {
         while (try? await Task.sleep(for: .seconds(1))) != nil {
             guard let there = try? await self.environment.sidecars(of: self.service), !Task.isCancelled else {
@@ -73,12 +73,12 @@ extension Intercept {
             if let drainSeconds, drainSeconds != self.request.drainSeconds {
                 replica.agent.update { $0.drainSeconds = drainSeconds }
             }
-            // One that is just being dialled again is told by the next carrier.
+            // An agent that is just redialling has 1 s to get a carrier and tell its sidecar.
             replica.agent.shutDown(patience: .seconds(1))
         }
     }
 
-    /// After a crash: what the sidecars still hold for this key is given up, wherever they can be reached.
+    /// After a crash: tells all sidecars that can be reached to give up what they still hold for this key.
     private func releaseSidecars() async {
         for replica in self.replicas { self.remove(replica) }
         let locations = (try? await self.environment.sidecars(of: self.service)) ?? []
@@ -91,7 +91,7 @@ extension Intercept {
         do {
             try await self.environment.release(service: self.service, publicKey: self.identity.member.publicKey)
         } catch let error as EnvironmentError where error.code == .notUp || error.code == .noSuchService {
-            // With the environment its record is gone.
+            // The record went with the environment.
         } catch let error as EnvironmentError {
             throw EnvironmentError(
                 error.code,
@@ -100,7 +100,7 @@ extension Intercept {
         }
     }
 
-    /// Another daemon goes on with it: what is open has a little time, and the claim stays.
+    /// Leaves the intercept to the next daemon: open connections get a little time, and the claim stays.
     func handOver(within limit: TimeAmount) async {
         self.handle(.stop)
         self.onChange = nil

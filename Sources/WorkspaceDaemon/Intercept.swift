@@ -7,9 +7,10 @@ import NIOCore
 import Tunnel
 import WorkspaceAgent
 
-/// One service that this workspace intercepts: the state machine, the agents for its sidecars, and who is told.
+/// One service that this workspace intercepts: the state machine, the agents for its sidecars, and the callbacks for
+/// changes.
 ///
-/// How it is started, changed, watched and stopped is in extensions of its own.
+/// Starting, changing, watching and stopping it are in extensions.
 @DaemonLoop
 final class Intercept {
     struct Key: Hashable, Sendable {
@@ -27,7 +28,7 @@ final class Intercept {
     let environment: any Environment
     let identity: WorkspaceIdentity
     let log: Logger
-    /// As it was last asked for and granted.
+    /// The last request that was granted, or is being tried.
     var request: StartRequest
     var targets: LocalTargets
     var generation: UInt64
@@ -35,12 +36,12 @@ final class Intercept {
     private(set) var phaseSince: String
     private(set) var machine: InterceptMachine
     var replicas: [Replica] = []
-    /// What agents counted that are no more.
+    /// Counts of agents that were removed.
     var earlier = WorkspaceAgent.Counts()
-    /// The record may say that it is ours.
+    /// Whether the record may say that the service is ours.
     var mayBeClaimed = false
     let changes = Changes()
-    /// Something in the status is another now.
+    /// The status may have changed.
     var onChange: (() -> Void)?
     /// The environment has ended, and the intercept with it.
     var onGone: (() -> Void)?
@@ -64,17 +65,17 @@ final class Intercept {
         self.generation = generation
         self.since = since
         self.phaseSince = since
-        // A sidecar may change its mind as often as it likes.
+        // Limited, since a sidecar may change its state, and so cause log lines, as often as it likes.
         self.log = log.limited(by: LogShare())
     }
 
     var service: String { self.request.service }
     var key: Key { Key(self.request.environment, self.service) }
 
-    /// It has tunnels, or will have.
+    /// Whether it has tunnels, or will have some.
     var isLive: Bool { !self.machine.isOver }
 
-    // MARK: What happens
+    // MARK: Events
 
     func handle(_ event: InterceptMachine.Event) {
         let before = self.machine
@@ -97,7 +98,7 @@ final class Intercept {
         self.tell()
     }
 
-    /// After anything that its sidecars' states may follow from.
+    /// Called after every change that may affect the sidecars' states.
     func refresh() {
         let states = self.replicas.map { ($0.location.name, $0.state(self.generation)) }
         self.handle(.replicas(Dictionary(states, uniquingKeysWith: { first, _ in first })))
@@ -121,7 +122,7 @@ final class Intercept {
     }
 
     private func replicaEnded(_ replica: Replica) {
-        // A start sees it by itself, and says it as its error.
+        // During a start, `waitUntilAcknowledged` sees the outcome itself, and throws it as the start's error.
         if self.isLive, self.machine.phase != .pending, case .failed(let sentence, let isBusy) = replica.outcome {
             if isBusy, let holder = replica.agent.holder {
                 self.handle(.takenOver(by: holder.name))
@@ -136,10 +137,10 @@ final class Intercept {
     // MARK: Agents
 
     private static let descriptorLimit = Process.raiseDescriptorLimit()
-    /// Of all intercepts, so that none takes what others need.
+    /// Shared by all intercepts, so that none takes descriptors that the others need.
     private static let localDescriptors = LocalDescriptors(limit: Intercept.descriptorLimit)
 
-    /// An agent for a sidecar, which dials it from now on. Nil: what the environment says of it can't be read.
+    /// Makes an agent for a sidecar, which dials it from now on. Nil: the sidecar's key or address can't be read.
     func connect(_ location: SidecarLocation, takesOver: Bool = false, onlyReleases: Bool = false) -> Replica? {
         let made = Replica(location, self.addresses(of: location)) { key, addresses in
             var configuration = WorkspaceAgent.Configuration(
@@ -156,7 +157,7 @@ final class Intercept {
             configuration.generation = self.generation
             configuration.takesOver = takesOver
             configuration.onlyReleases = onlyReleases
-            // Later on it is tried for as long as the intercept is wanted.
+            // After the start, the agent dials as long as the intercept is wanted.
             if self.machine.phase != .pending { configuration.givesUpAfter = nil }
             if onlyReleases {
                 configuration.givesUpAfter = .seconds(3)
@@ -177,14 +178,14 @@ final class Intercept {
         configuration.proxyProtocol = request.proxyProtocol.flatMap(ProxyProtocol.init(rawValue:))
     }
 
-    /// Where it is dialled. A replica that came later isn't where the first one is.
+    /// The addresses to dial. --endpoint is the first replica's address only, not that of a replica that came later.
     func addresses(of location: SidecarLocation) -> [TunnelClient.Address] {
         var request = self.request
         if self.replicas.contains(where: { $0.location.name != location.name }) { request.endpoint = nil }
         return location.addresses(for: request)
     }
 
-    /// Its counts stay.
+    /// The replica's counts are kept.
     func remove(_ replica: Replica) {
         self.replicas.removeAll { $0 === replica }
         replica.agent.abandon()
@@ -193,7 +194,7 @@ final class Intercept {
         self.earlier = self.earlier + counts
     }
 
-    /// Failed: sidecars that still give their connections to this workspace stop doing so.
+    /// After a failure: tells sidecars that still give their connections to this workspace to stop, and releases the claim.
     private func letGo() {
         for replica in self.replicas where replica.outcome == nil { replica.agent.shutDown() }
         guard self.mayBeClaimed else { return }
@@ -206,8 +207,8 @@ final class Intercept {
         }
     }
 
-    /// Nothing of it is needed any more. An agent that is abandoned comes to no outcome: whoever still waits for its replica's
-    /// (a stop that was asked for while the environment ended) finds that there is none.
+    /// Releases everything. An abandoned agent comes to no outcome, so the replicas are removed: a stop that still waits
+    /// for their outcomes, because it was asked for while the environment ended, finds that there are none.
     func dispose() {
         self.onChange = nil
         self.onGone = nil
@@ -218,7 +219,7 @@ final class Intercept {
 
     // MARK: Local servers
 
-    /// Ports behind which nothing took the last connection.
+    /// Service ports whose local server didn't take the last connection.
     var missingServers: Set<ControlMessage.Port> {
         self.replicas.reduce(into: Set()) { $0.formUnion($1.agent.snapshot.missingServers) }
     }

@@ -1,4 +1,4 @@
-/// What is true of one intercept, and what follows from what happens to it.
+/// The state of one intercept.
 ///
 /// ```
 ///   Pending ── all acknowledged, and probed ──▶ Active ── a tunnel is down, no sidecar ──▶ Degraded
@@ -8,13 +8,13 @@
 ///   any ── stop ──▶ Stopping
 /// ```
 ///
-/// A value: the events go in, and what is to be done comes out.
+/// A value: events go in, the action to take comes out.
 struct InterceptMachine: Equatable {
-    /// One sidecar's half of it.
+    /// The state of one sidecar.
     enum Replica: Equatable {
-        /// Why it can't be reached, in a clause.
+        /// It can't be reached; why, as a clause.
         case down(String)
-        /// It is asked, and hasn't answered for this generation.
+        /// It has been asked for this generation, and hasn't answered yet.
         case asked
         /// This generation is in force there.
         case acknowledged
@@ -23,50 +23,53 @@ struct InterceptMachine: Equatable {
     enum Event: Equatable {
         /// All sidecars of the service, by their names.
         case replicas([String: Replica])
-        /// A connection came through from each of them.
+        /// A test connection came through from each sidecar.
         case probed
-        /// Another generation is asked for, and will be decided on as a whole.
+        /// A new generation is being asked for. Until `raised`, sidecars that haven't acknowledged it don't make the
+        /// intercept Degraded.
         case raising
         case raised
         case takenOver(by: String)
-        /// By whom doesn't matter: it can't go on, for this reason.
+        /// A sidecar has turned the workspace away, so the intercept can't go on, for this reason. It doesn't matter which
+        /// one.
         case turnedAway(String)
         case stop
     }
 
     enum Action: Equatable {
         case nothing
-        /// The phase or its reason is another now; and nothing else.
+        /// The phase or its reason has changed: only report it.
         case tell
-        /// Look often for where the sidecars are.
+        /// Look often for the sidecars' locations.
         case watch
-        /// They are all there: now and then is enough.
+        /// All sidecars are there: looking now and then is enough.
         case rest
-        /// Let all sidecars go.
+        /// Stop looking for sidecars.
         case leave
     }
 
     private(set) var phase: Phase
-    /// Of a phase that isn't Active: why, in a clause.
+    /// Why the phase isn't Active, as a clause.
     private(set) var reason: String?
     private var replicas: [String: Replica] = [:]
     private var isProbed: Bool
     private var isRaising = false
-    /// Nothing is asked of any sidecar until a person says what is to become of it.
+    /// Found after a crash: sidecars aren't asked for anything until the user starts or stops it.
     private(set) var isAbandoned = false
 
     static let noSidecar = "no sidecar is there"
     static let foundAfterCrash = "the workspace daemon was ended while it held this: start it again, or stop it"
 
-    /// One that is being started: it is Active once a probe has come back.
+    /// An intercept that is being started. It becomes Active once the sidecars have acknowledged it and the probe has
+    /// succeeded.
     static var starting: InterceptMachine { InterceptMachine(phase: .pending, reason: nil, isProbed: false) }
 
-    /// One that an earlier daemon has left to this one.
+    /// An intercept that the previous daemon has handed over.
     static var resuming: InterceptMachine {
         InterceptMachine(phase: .degraded, reason: "the workspace daemon was replaced", isProbed: true)
     }
 
-    /// One whose daemon was ended, with its tunnels: the original answers.
+    /// An intercept whose daemon was ended, and its tunnels with it: the original answers.
     static var abandoned: InterceptMachine {
         var machine = InterceptMachine(phase: .degraded, reason: Self.foundAfterCrash, isProbed: false)
         machine.isAbandoned = true
@@ -79,7 +82,7 @@ struct InterceptMachine: Equatable {
         self.isProbed = isProbed
     }
 
-    /// Nothing happens any more but by a person's wish.
+    /// Whether only a request of the user's can still change it.
     var isOver: Bool { self.phase == .stopping || self.phase == .failed || self.isAbandoned }
 
     mutating func handle(_ event: Event) -> Action {
@@ -117,11 +120,11 @@ struct InterceptMachine: Equatable {
         self.reason = reason
     }
 
-    /// What the sidecars' states come to.
+    /// Derives the phase from the sidecars' states.
     private mutating func judge() -> Action {
         let before = (self.phase, self.reason)
         if let reason = self.whatLacks {
-            // A start that isn't done has its own errors.
+            // Until a start is done, it reports its own errors.
             guard self.phase != .pending else { return .nothing }
             self.become(.degraded, reason)
             return before == (self.phase, self.reason) ? .nothing : before.0 == .degraded ? .tell : .watch

@@ -1,13 +1,13 @@
 import Logging
 
-/// Writes `intercepts.json`, away from the event loop: a disk takes its time.
+/// Writes `intercepts.json` off the event loop, since a disk may be slow.
 actor InterceptStore {
     private let path: String
     private var written: StoredIntercepts?
 
     init(path: String) { self.path = path }
 
-    /// A disk that can't be written costs what a crash would need, and nothing else.
+    /// If the disk can't be written, only what a daemon needs after a crash is missing.
     func write(_ stored: StoredIntercepts, log: Logger) {
         guard stored != self.written else { return }
         do {

@@ -6,7 +6,7 @@ import Musl
 import Darwin
 #endif
 
-/// A moment that people are told, in whole seconds.
+/// A time to show to people, in whole seconds.
 struct Moment: Equatable {
     private let seconds: time_t
 
@@ -14,7 +14,7 @@ struct Moment: Equatable {
 
     private init(seconds: time_t) { self.seconds = seconds }
 
-    /// Of what `rfc3339` gives; of no other form.
+    /// Parses the form that `rfc3339` has, and no other.
     init?(rfc3339 text: String) {
         // 2026-11-22T21:40:03Z
         let marks: [Int: UInt8] = [4: 45, 7: 45, 10: 84, 13: 58, 16: 58, 19: 90]
@@ -34,7 +34,7 @@ struct Moment: Equatable {
     /// UTC.
     var rfc3339: String { Self.format(self.seconds, "%Y-%m-%dT%H:%M:%SZ", gmtime_r) }
 
-    /// In local time, with the day where it isn't today.
+    /// In local time; with the date unless it is today.
     var forPeople: String {
         let day = Self.format(self.seconds, "%Y-%m-%d", localtime_r)
         let isToday = day == Self.format(time(nil), "%Y-%m-%d", localtime_r)

@@ -13,22 +13,23 @@ final class Replica {
     private var firstAddress: TunnelClient.Address
     let agent: WorkspaceAgent
     let since = NIODeadline.now()
-    /// The agent is done.
+    /// Set once the agent has ended.
     private(set) var outcome: WorkspaceAgent.Outcome?
-    /// The last list of ports that it refused, and why.
+    /// The last generation (list of ports) that the sidecar refused, and why.
     private(set) var refusal: (generation: UInt64, reason: String)?
-    /// New connections reach the original, as was asked.
+    /// The sidecar has confirmed that new connections reach the original.
     private(set) var isWithdrawn = false
 
     enum Change: Equatable {
         case any
-        /// It may be found elsewhere, or under another key.
+        /// The carrier is lost: the sidecar may have another address or key now.
         case lost
         case takenOver(by: String)
         case ended
     }
 
-    /// - Parameter location: as the environment has it; nil if its key or address can't be read.
+    /// Nil if the sidecar's key or address can't be read.
+    /// - Parameter location: as the environment reports it.
     init?(
         _ location: SidecarLocation,
         _ addresses: [TunnelClient.Address],
@@ -69,7 +70,8 @@ final class Replica {
             && self.location.command == location.command
     }
 
-    /// The same sidecar under other addresses: the tunnel goes on there, and what is open with it. False: it is another one.
+    /// If it is the same sidecar under other addresses, its tunnel moves there and open connections go on. False: it is
+    /// another sidecar.
     func move(to location: SidecarLocation, _ addresses: [TunnelClient.Address]) -> Bool {
         guard self.location.publicKey == location.publicKey, let first = addresses.first else { return false }
         self.location = location
@@ -78,7 +80,7 @@ final class Replica {
         return true
     }
 
-    /// As the intercept's state machine knows it.
+    /// Its state for the intercept's state machine.
     func state(_ generation: UInt64) -> InterceptMachine.Replica {
         if self.outcome != nil { return .down("the tunnel has ended") }
         let snapshot = self.agent.snapshot
@@ -116,11 +118,12 @@ final class Replica {
 }
 
 extension SidecarLocation {
-    /// The ways to it that a request allows, in order of preference.
+    /// The addresses that a request allows, in order of preference.
     func addresses(for request: StartRequest) -> [TunnelClient.Address] {
         var addresses: [TunnelClient.Address] = []
         let choice = request.carrierChoice
-        // Who names an address by --endpoint names one for TCP: what leads to it leads to nothing else.
+        // With `auto`, an address given by --endpoint is taken as a TCP address: a forwarded port, for example, leads
+        // nowhere over UDP.
         if choice == .auto || choice == .udp, request.endpoint == nil || choice == .udp,
             let endpoint = (request.endpoint ?? self.udp).flatMap({ try? Flags.endpoint($0) })
         {
@@ -137,7 +140,7 @@ extension SidecarLocation {
 }
 
 extension SidecarStatus {
-    /// The address on a line with others.
+    /// The address, shortened to fit on a line with others.
     public var shortAddress: String {
         self.carrier == "exec" ? TunnelClient.Address.abbreviated(command: self.address) : self.address
     }

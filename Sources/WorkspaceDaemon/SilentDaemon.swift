@@ -8,9 +8,10 @@ import Musl
 import Darwin
 #endif
 
-/// The workspace daemon is there and says nothing: it was stopped, or it hangs. Only a person can tell whether it may be ended.
+/// A workspace daemon that runs but doesn't answer: it was stopped (SIGSTOP), or hangs. Only the user can decide whether to
+/// end it.
 public struct SilentDaemon: Error, Equatable, CustomStringConvertible, Sendable {
-    /// Nil: it doesn't even let anybody in.
+    /// Nil: the daemon doesn't even accept connections.
     public let pid: Int32?
     private let lock: String
 
@@ -19,15 +20,15 @@ public struct SilentDaemon: Error, Equatable, CustomStringConvertible, Sendable 
         self.lock = home.daemonLock
     }
 
-    /// A clause.
+    /// As a clause.
     public var reason: String { "the workspace daemon\(self.pid.map { " (pid \($0))" } ?? "") doesn't answer" }
 
-    /// The command that ends it. What it holds is known to the next one.
+    /// The command that ends it. The next daemon finds its intercepts stored.
     public var mend: String { self.pid.map { "kill -9 \($0)" } ?? "fuser -k \"\(self.lock)\"" }
 
     public var description: String { "\(self.reason). End it with '\(self.mend)', then try again." }
 
-    /// A connection to the daemon; nil: none runs.
+    /// A connection to the daemon; nil: no daemon runs.
     static func client(_ home: WorkspaceHome, within milliseconds: Int) throws -> JSONLinesClient? {
         do throws(HostError) {
             return try JSONLinesClient(path: home.daemonSocket, within: milliseconds)

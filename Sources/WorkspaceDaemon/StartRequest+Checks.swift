@@ -3,7 +3,7 @@ import InterceptProtocol
 import WorkspaceAgent
 
 extension StartRequest {
-    /// What the CLI has checked as well; but this comes from a socket.
+    /// The CLI has checked the same, but a request on the socket may come from any program of this user.
     func check() throws {
         guard !self.service.isEmpty, self.service.utf8.count <= 256 else {
             throw RequestFailure(.failed, "a service's name has 1 to 256 bytes. Name one that is there.")
@@ -39,7 +39,7 @@ extension StartRequest {
         }
     }
 
-    /// It becomes a word of a command, where one that begins with a dash would be a flag.
+    /// The image becomes an argument of a command, where a leading dash would make it a flag.
     private static func isImage(_ text: String) -> Bool {
         guard let first = text.utf8.first, text.utf8.count <= 512 else { return false }
         let others = "._-/:@".utf8
@@ -49,7 +49,7 @@ extension StartRequest {
         return isWord(first) && text.utf8.allSatisfy { isWord($0) || others.contains($0) }
     }
 
-    /// How sidecars are to be, where they are made for it.
+    /// Options for the sidecars, if the environment makes some for this intercept.
     var sidecarOptions: SidecarOptions {
         func ports(_ transport: Transport) -> [UInt16] {
             self.mappings.map(\.servicePort).filter { $0.transport == transport }.map(\.service)

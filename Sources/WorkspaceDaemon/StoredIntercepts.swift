@@ -1,23 +1,23 @@
 import FoundationEssentials
 import HostSupport
 
-/// `intercepts.json`: what the daemon holds, for the one after it.
+/// `intercepts.json`: the daemon's intercepts, for the next daemon.
 struct StoredIntercepts: Codable, Equatable, Sendable {
     struct Intercept: Codable, Equatable, Sendable {
         var request: StartRequest
         var generation: UInt64
         /// RFC 3339, UTC.
         var since: String
-        /// Its daemon had ended before; the next one doesn't go on with it either.
+        /// It was already lost when this was written: the next daemon doesn't resume it either.
         var wasLost: Bool?
     }
 
     var version = 1
-    /// Whoever wrote it ended so that another daemon goes on with them; otherwise it was ended while it held them.
+    /// True: the daemon that wrote this ended in order to hand its intercepts over. False: it was ended while it held them.
     var areHandedOver = false
     var intercepts: [Intercept] = []
 
-    /// Nothing is read from a file of a later version: what it means isn't known here.
+    /// Throws for a file of a later version, whose meaning isn't known here.
     static func read(_ path: String) throws -> StoredIntercepts {
         guard let bytes = try SmallFile.read(path) else { return StoredIntercepts() }
         do {

@@ -8,15 +8,16 @@ import Musl
 import Darwin
 #endif
 
-/// Where a workspace keeps what it knows: its key, its environment, its daemon.
+/// Where a workspace stores its key, its environments and its daemon's files.
 ///
-/// `KL_HOME` holds all of it. Without that, the XDG base directories do: configuration in one, what changes in another.
+/// `KL_HOME` is one folder for everything. Without it the XDG base directories are used: one for configuration, another for
+/// state.
 public struct WorkspaceHome: Hashable, Sendable {
-    /// The key, and which environment is connected.
+    /// The folder of the key, and of the environments that are connected and known.
     public let configuration: String
-    /// The daemon's.
+    /// The folder of the daemon's files.
     public let state: String
-    /// By `KL_HOME`, and not where a user's home is by default.
+    /// Whether the folder was named, by `KL_HOME` or by the caller, rather than found by default.
     private let isNamed: Bool
 
     public var privateKey: String { "\(self.configuration)/private.key" }
@@ -25,16 +26,16 @@ public struct WorkspaceHome: Hashable, Sendable {
     public var daemonLock: String { "\(self.state)/daemon.lock" }
     public var daemonSocket: String { "\(self.state)/daemon.sock" }
     public var daemonLog: String { "\(self.state)/daemon.log" }
-    /// Of the daemon's log, and once more of its end in `daemon.log.1`.
+    /// For the daemon's log, and the same again for its older part, `daemon.log.1`.
     static let logAtMost: Int64 = 1_048_576
     public var intercepts: String { "\(self.state)/intercepts.json" }
-    /// The last timestamps that the key has sent: a file for each sidecar.
+    /// The last timestamps sent with the key: a folder with a file for each sidecar.
     var timestamps: String { "\(self.state)/timestamps" }
 
-    /// As the environment's variables have it. Nothing is made yet.
+    /// From environment variables. No folder is made yet.
     public init(variables: [String: String] = Spawn.ownEnvironment) throws(WorkspaceError) {
         func folder(_ name: String) -> String? {
-            // The specification of XDG: a path that isn't absolute is to be ignored.
+            // The XDG specification: a path that isn't absolute must be ignored.
             variables[name].flatMap { $0.hasPrefix("/") ? $0 : nil }
         }
         if let home = variables["KL_HOME"], !home.isEmpty {
@@ -55,7 +56,7 @@ public struct WorkspaceHome: Hashable, Sendable {
         self.isNamed = false
     }
 
-    /// All in one folder.
+    /// Everything in one folder.
     public init(folder: String) {
         self.configuration = folder
         self.state = folder
@@ -66,7 +67,8 @@ public struct WorkspaceHome: Hashable, Sendable {
         self.configuration == self.state ? [self.state] : [self.configuration, self.state]
     }
 
-    /// The folders are there, and are this user's alone. For commands that write there; those that only read `check()`.
+    /// Makes the folders if they don't exist, and checks that only this user may use them. For commands that write there;
+    /// others call `check()`.
     public func prepare() throws(WorkspaceError) {
         for folder in self.folders {
             if let refusal = self.refusal(toMake: folder) { throw refusal }
@@ -79,7 +81,8 @@ public struct WorkspaceHome: Hashable, Sendable {
         }
     }
 
-    /// The same, and something can be written there: before what is done can't be written down.
+    /// The same, and checks that the folders can be written, so that a command fails before it has done something that it
+    /// can't record.
     public func prepareToWrite() throws(WorkspaceError) {
         try self.prepare()
         for folder in self.folders where access(folder, W_OK) != 0 {
@@ -92,18 +95,18 @@ public struct WorkspaceHome: Hashable, Sendable {
         }
     }
 
-    /// As far as they are there, the folders are this user's alone. What lies in them decides where traffic goes. Nothing is
-    /// made, so that a command that only reads leaves nothing behind, and works where nothing can be written.
+    /// Checks that the folders, if they exist, are this user's only: their content decides where traffic goes. Nothing is
+    /// made, so a command that only reads leaves nothing behind, and works even if nothing can be written.
     public func check() throws(WorkspaceError) {
         for folder in self.folders {
-            // Below what is no folder there is none either.
+            // ENOTDIR: a part of the path isn't a folder, so the folder doesn't exist either.
             if access(folder, F_OK) != 0, errno == ENOENT || errno == ENOTDIR { continue }
             try Self.checkFolder(folder)
         }
     }
 
-    /// Why a folder that lacks isn't made: `sudo` may keep the user's HOME, and what root made there that user couldn't use
-    /// afterwards. Nil: it is there, or may be made.
+    /// Why a missing folder isn't made: `sudo` may keep the user's HOME, and that user couldn't use what root makes there.
+    /// Nil: the folder exists, or may be made.
     public func refusal(toMake folder: String) -> WorkspaceError? {
         guard !self.isNamed, geteuid() == 0 else { return nil }
         var (above, status) = (folder, stat())
@@ -139,7 +142,7 @@ public struct WorkspaceHome: Hashable, Sendable {
         }
     }
 
-    /// The variables that make a child see the same home, whatever its working directory.
+    /// Variables that give a child process the same home, whatever its working directory.
     var variables: [String: String] {
         var variables = Spawn.ownEnvironment
         if self.configuration == self.state { variables["KL_HOME"] = self.state }
@@ -163,7 +166,7 @@ public struct WorkspaceHome: Hashable, Sendable {
     }
 }
 
-/// What is wrong with this workspace, in one sentence, and what to do in another.
+/// What is wrong with this workspace, in one sentence, and what to do, in another.
 public struct WorkspaceError: Error, Equatable, CustomStringConvertible, Sendable {
     public let description: String
 

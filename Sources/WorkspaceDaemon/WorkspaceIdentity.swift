@@ -12,17 +12,17 @@ import Musl
 import Darwin
 #endif
 
-/// Who this workspace is: a key, which has the rights, and a name for people.
+/// This workspace's identity: a key, to which sidecars grant access, and a name for people.
 public struct WorkspaceIdentity: Sendable {
     public let staticKey: StaticKeyPair
     /// user@host
     public let label: String
-    /// Where it is kept what the key has sent last to each sidecar.
+    /// The folder for the timestamps that were last sent to each sidecar.
     let timestamps: String
 
     public var member: Member { Member(label: self.label, publicKey: self.staticKey.publicKey.base64) }
 
-    /// Reads the key, and makes it where there is none yet. Of several at once that make one, one does.
+    /// Reads the key, and makes one if there is none. If several processes do so at once, one key results.
     public init(home: WorkspaceHome) throws {
         try home.prepare()
         if let existing = try WorkspaceIdentity(ifAnyIn: home) {
@@ -40,7 +40,7 @@ public struct WorkspaceIdentity: Sendable {
         withExtendedLifetime(lock) {}
     }
 
-    /// Reads the key; nil where there is none. Nothing is written, and there is nothing to wait for: a key comes whole.
+    /// Reads the key; nil if there is none. Nothing is written, and no lock is needed, since a key file appears as a whole.
     public init?(ifAnyIn home: WorkspaceHome) throws {
         guard Self.hasKey(home) else { return nil }
         try self.init(reading: home)
@@ -52,12 +52,12 @@ public struct WorkspaceIdentity: Sendable {
         self.timestamps = home.timestamps
     }
 
-    /// What can't be looked at is there: reading it says why it can't be read.
+    /// A file that can't be looked at counts as present: reading it says why it can't be read.
     private static func hasKey(_ home: WorkspaceHome) -> Bool {
         access(home.privateKey, F_OK) == 0 || (errno != ENOENT && errno != ENOTDIR)
     }
 
-    /// Written whole under another name first: whoever dies in the middle leaves no half of a key.
+    /// Written under another name, then renamed, so that a process that dies meanwhile leaves no partial key.
     private static func makeKey(at path: String) throws {
         let other = "\(path).new"
         unlink(other)
