@@ -2,7 +2,7 @@ import ArgumentParser
 import Environments
 import WorkspaceDaemon
 
-/// What `DaemonStarter` starts. Nobody types it.
+/// The daemon, which `DaemonStarter` starts; users don't type this command.
 struct DaemonCommand: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "daemon",

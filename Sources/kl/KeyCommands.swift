@@ -48,7 +48,7 @@ struct ShowPublicKey: ParsableCommand {
     }
 }
 
-/// Straight from locked memory to the descriptor: `print` would leave copies in strings and in the output's buffer.
+/// Writes from locked memory directly to the descriptor: `print` would leave copies in strings and in the output's buffer.
 private func printSecret(_ line: consuming LockedBytes) throws {
     if KeyStream.isOpenToOthers(STDOUT_FILENO) {
         let warning =

@@ -9,7 +9,7 @@ import Musl
 import Darwin
 #endif
 
-/// Takes a developer's connections out of an environment and back.
+/// Brings a developer's connections from an environment to this machine, and back.
 @main
 struct Kl: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
@@ -28,7 +28,7 @@ struct Kl: AsyncParsableCommand {
     )
 
     static func main() {
-        // Whoever stops reading what a command says doesn't stop what it does.
+        // If the reader of a command's output goes away, the command still finishes its work.
         signal(SIGPIPE, SIG_IGN)
         Self.runAsProgram { MistypedCommand.hint($0) }
     }

@@ -3,7 +3,7 @@ import ArgumentParser
 import Environments
 import Logging
 
-/// The process behind a local environment. Nobody types this: `kl env up` starts it.
+/// The supervisor of a local environment, which `kl env up` starts; users don't type this command.
 struct Supervise: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "supervise",

@@ -1,20 +1,20 @@
 import InterceptProtocol
 
-/// One thing that `kl doctor` looked at: how it is, and what mends it. A value, made of facts that were gathered before.
+/// One finding of `kl doctor`: a state, and what to do about it. A value, made of facts that were gathered before.
 struct Check: Codable, Equatable {
     enum State: String, Codable {
         case ok
-        /// Something doesn't work that not everybody needs.
+        /// Something doesn't work that only some users need.
         case warning
-        /// `kl` doesn't work until this is mended.
+        /// `kl` doesn't work until this is fixed.
         case failed
     }
 
     var name: String
     var state: State
-    /// How it is, in a clause.
+    /// What was found, as a clause.
     var text: String
-    /// What to do, in a sentence.
+    /// What to do, as a sentence.
     var mend: String?
 
     static func ok(_ name: String, _ text: String) -> Check { Check(name: name, state: .ok, text: text) }
@@ -27,7 +27,7 @@ struct Check: Codable, Equatable {
         Check(name: name, state: .failed, text: text, mend: mend)
     }
 
-    /// Of an error that is one sentence of what is wrong and one of what to do.
+    /// From an error text whose first sentence says what is wrong, and the rest what to do.
     static func failed(_ name: String, _ sentences: String) -> Check {
         guard let end = sentences.firstRange(of: ". ") else {
             return .failed(name, sentences.hasSuffix(".") ? String(sentences.dropLast()) : sentences, "Mend that.")
@@ -36,7 +36,7 @@ struct Check: Codable, Equatable {
     }
 }
 
-/// What `kl doctor` prints.
+/// The output of `kl doctor`.
 struct DoctorView: Codable {
     /// Nothing has failed.
     var isUsable: Bool
@@ -52,7 +52,7 @@ struct DoctorView: Codable {
         return self.checks.map { check in
             let name = check.name + String(repeating: " ", count: width - check.name.count)
             let sentence = check.text + (check.mend.map { ". \($0)" } ?? "")
-            // Paths and words of other programs are in it, and it is one line.
+            // The text may contain paths and other programs' output; keep it on one line.
             let line = String.UnicodeScalarView(sentence.unicodeScalars.map { $0.isVisible ? $0 : " " })
             return "\(marks[check.state]) \(name)\(String(line))\n"
         }

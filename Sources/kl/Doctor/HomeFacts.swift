@@ -13,15 +13,15 @@ import Musl
 import Darwin
 #endif
 
-/// The folders of this workspace, and what lies in them.
+/// This workspace's folders and their content.
 struct HomeFacts {
-    /// Nil: there is none, and `problem` says why.
+    /// Nil: there is none; `problem` says why.
     var home: WorkspaceHome?
     /// In two sentences.
     var problem: String?
-    /// Where a folder will be made.
+    /// Whether a folder is still missing and will be made.
     var isNew = false
-    /// Bytes that may still be written there; nil: not known.
+    /// Bytes that can still be written there; nil: not known.
     var room: UInt64?
     var key = Key.none
 
@@ -32,7 +32,7 @@ struct HomeFacts {
         case refused(String)
     }
 
-    /// What fits into a socket's address (unix(7)).
+    /// The longest path in a socket's address (unix(7)).
     private static let addressBytes = 107
     private static let leastRoom: UInt64 = 1_048_576
 
@@ -76,14 +76,14 @@ struct HomeFacts {
         return try? JSONDecoder().decode(EnvironmentReference.self, from: Data(bytes))
     }
 
-    /// What `kl` has written there.
+    /// The files that `kl` writes there.
     var files: [String] {
         self.home.map { [$0.privateKey, $0.connected, $0.environments, $0.intercepts, $0.daemonLog] } ?? []
     }
 }
 
 extension HomeFacts {
-    /// As they are here.
+    /// The facts of this machine.
     static var here: HomeFacts {
         var facts = HomeFacts()
         do throws(WorkspaceError) {
@@ -103,12 +103,12 @@ extension HomeFacts {
         return facts
     }
 
-    /// Or can't be looked at, which is said when it is used.
+    /// Also true if the path can't be looked at: using it will say why.
     private static func isThere(_ path: String) -> Bool {
         access(path, F_OK) == 0 || (errno != ENOENT && errno != ENOTDIR)
     }
 
-    /// Nothing is made here.
+    /// Why the folder couldn't be made; nil if it could. Nothing is made here.
     private static func problem(toMake folder: String) -> String? {
         let above = Self.existing(above: folder)
         guard access(above, W_OK | X_OK) != 0 else { return nil }
@@ -123,7 +123,7 @@ extension HomeFacts {
 
     private static func room(above path: String) -> UInt64? {
         var status = statvfs()
-        // Of what is no disk there are no blocks.
+        // Some file systems aren't on a disk and report no blocks.
         guard statvfs(Self.existing(above: path), &status) == 0, status.f_blocks > 0 else { return nil }
         return UInt64(status.f_bavail) &* UInt64(status.f_frsize)
     }
@@ -167,7 +167,7 @@ struct DaemonFacts {
         }
     }
 
-    /// As it is here.
+    /// The state of this home's daemon.
     static func of(_ home: WorkspaceHome?) -> DaemonFacts {
         guard let home else { return DaemonFacts(daemon: .none) }
         do {

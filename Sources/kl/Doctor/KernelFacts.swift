@@ -8,16 +8,16 @@ import Musl
 import Darwin
 #endif
 
-/// What the kernel can do for a sidecar that is started here. In a container it is the host's kernel all the same.
+/// What the kernel offers to a sidecar that is started here. A container shares the host's kernel.
 struct KernelFacts {
     var release: String
-    /// Nil: nobody but root may know.
+    /// Nil: only root can find out.
     var hasTables: Bool?
     var endsConnections: Bool?
-    /// CAP_NET_ADMIN, in this user's namespace.
+    /// CAP_NET_ADMIN in this process's user namespace.
     var isNetworkAdmin: Bool
 
-    /// Tables that go with the process that made them (`flags owner`).
+    /// The first version in which a table can be tied to the process that made it, and goes with it (`flags owner`).
     private static let firstWithOwners = (5, 12)
 
     var checks: [Check] { [self.kernel, self.tables, self.destroy, self.diversion] }
@@ -52,7 +52,7 @@ struct KernelFacts {
         case true?: .ok("sock_diag", "ends connections (INET_DIAG_DESTROY)")
         case nil: .ok("sock_diag", "not known")
         case false?:
-            // The agent has another way.
+            // No warning, since the sidecar's agent can end connections in another way.
             .ok(
                 "sock_diag",
                 "can't end connections (no INET_DIAG_DESTROY): a reset rule does, at the client's next packet"
@@ -72,7 +72,7 @@ struct KernelFacts {
 }
 
 extension KernelFacts {
-    /// As they are here.
+    /// The facts of this machine.
     static var here: KernelFacts {
         let release = Self.text("/proc/sys/kernel/osrelease")
         return KernelFacts(
@@ -88,7 +88,7 @@ extension KernelFacts {
         return String(decoding: bytes, as: UTF8.self).trimmingBlanks
     }
 
-    /// capabilities(7), by its number, in /proc/self/status.
+    /// Looks up a capability of capabilities(7), by its number, in the text of /proc/self/status.
     static func hasCapability(_ number: Int, in status: String) -> Bool {
         let line = status.split(separator: "\n").first { $0.hasPrefix("CapEff:") }
         guard let mask = line.flatMap({ UInt64($0.dropFirst("CapEff:".count).trimmingBlanks, radix: 16) }) else {
@@ -97,7 +97,8 @@ extension KernelFacts {
         return mask & (1 << number) != 0
     }
 
-    /// Of modules that are loaded, built in or on the disk. Nil: there is no list of them, as in containers.
+    /// Whether nf_tables is among the modules that are loaded, built in or on the disk. Nil: there are no lists of modules,
+    /// as in containers.
     private static func namesTables(_ release: String) -> Bool? {
         if Self.text("/proc/modules").split(separator: "\n").contains(where: { $0.hasPrefix("nf_tables ") }) {
             return true

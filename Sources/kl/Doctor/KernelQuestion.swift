@@ -6,9 +6,9 @@ import Musl
 import Darwin
 #endif
 
-/// Asks the kernel by netlink(7), in messages that change nothing.
+/// Asks the kernel through netlink(7), by messages that change nothing.
 enum KernelQuestion {
-    /// Whether there is nf_tables: asked for the number of its generation. Nil: only who has NET_ADMIN may ask.
+    /// Whether the kernel has nf_tables, by asking for its generation number. Nil: only a process with NET_ADMIN may ask.
     static var hasTables: Bool? {
         // nfgenmsg: any family, version 0.
         let body: [UInt8] = [0, 0, 0, 0]
@@ -20,7 +20,7 @@ enum KernelQuestion {
         }
     }
 
-    /// Whether SOCK_DESTROY is there: asked to end the connection between port 0 and port 0, which can't be.
+    /// Whether the kernel has SOCK_DESTROY, by asking it to end a connection between port 0 and port 0, which can't exist.
     static var endsConnections: Bool? {
         // inet_diag_req_v2: IPv4, TCP, every state; then addresses and ports of zeros, and the cookie that means "any".
         var body: [UInt8] = [2, 6, 0, 0] + [255, 255, 255, 255]
@@ -35,7 +35,7 @@ enum KernelQuestion {
 
     private enum Answer {
         case message
-        /// errno; 0 is an acknowledgement.
+        /// An errno; 0 is an acknowledgement.
         case error(CInt)
     }
 
@@ -48,7 +48,7 @@ enum KernelQuestion {
         defer { close(descriptor) }
         var patience = timeval(tv_sec: 1, tv_usec: 0)
         setsockopt(descriptor, SOL_SOCKET, SO_RCVTIMEO, &patience, socklen_t(MemoryLayout<timeval>.size))
-        // nlmsghdr: length, type, flags, number, sender.
+        // nlmsghdr: length, type, flags, sequence number, sender.
         var message: [UInt8] = []
         withUnsafeBytes(of: UInt32(16 + body.count)) { message += $0 }
         withUnsafeBytes(of: type) { message += $0 }

@@ -6,12 +6,12 @@ import Musl
 import Darwin
 #endif
 
-/// How many files and sockets a process may have. Agents raise their own limit to the hard one.
+/// How many descriptors (files and sockets) a process may have. Agents raise their soft limit to the hard one.
 struct LimitFacts {
     var soft: UInt64
     var hard: UInt64
 
-    /// † A tunnel's connection takes one, one that is passed on two, and each agent a few dozen.
+    /// † A tunnelled connection takes one, a connection passed on to the original two, and each agent a few dozen.
     private static let enough: UInt64 = 4_096
     private static let least: UInt64 = 128
 
@@ -27,7 +27,7 @@ struct LimitFacts {
 }
 
 extension LimitFacts {
-    /// Of this process.
+    /// The limits of this process.
     static var here: LimitFacts {
         var limit = rlimit()
         #if canImport(Glibc)
@@ -39,16 +39,16 @@ extension LimitFacts {
     }
 }
 
-/// The clock on the wall. Each handshake carries its time, and a sidecar takes none that is older than the last.
+/// The wall clock. Each handshake carries its time, and a sidecar rejects one that is older than the last.
 struct ClockFacts {
     /// Seconds since 1970.
     var now: Int64
-    /// Seconds since the machine was started, sleep included.
+    /// Seconds since the machine was started, including sleep.
     var uptime: Int64
-    /// Of kl's files: the time of the latest change; nil: there are none.
+    /// When one of kl's files was last changed; nil: there are none.
     var latestChange: Int64?
 
-    /// This version is of a later time.
+    /// 2025-01-01, before this version was made: an earlier time is wrong.
     private static let earliest: Int64 = 1_735_689_600
     private static let tolerance: Int64 = 60
 
@@ -89,7 +89,7 @@ struct ClockFacts {
 }
 
 extension ClockFacts {
-    /// - Parameter files: that `kl` writes.
+    /// - Parameter files: files that `kl` writes.
     static func here(files: [String]) -> ClockFacts {
         var wall = timespec()
         clock_gettime(CLOCK_REALTIME, &wall)

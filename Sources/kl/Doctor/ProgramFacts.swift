@@ -3,11 +3,11 @@ import Environments
 import FoundationEssentials
 import HostSupport
 
-/// The sidecar's program, which local environments start.
+/// The sidecar program, which local environments start.
 struct SidecarProgramFacts {
-    /// Nil: neither beside `kl` nor in PATH.
+    /// Nil: it is neither beside `kl` nor in PATH.
     var path: String?
-    /// What its --version says; nil: nothing in time.
+    /// The output of --version; nil: none in time.
     var version: String?
     var expected = Version.text
 
@@ -32,7 +32,7 @@ struct SidecarProgramFacts {
         return [.ok("sidecar", "\(path), of this version")]
     }
 
-    /// As it is here.
+    /// The program of this machine.
     static var here: SidecarProgramFacts {
         let beside = SmallFile.parent(of: Spawn.ownExecutable) + "/kl-sidecar"
         let path = Spawn.find(beside, path: nil) ?? Spawn.find("kl-sidecar", path: Spawn.ownEnvironment["PATH"])
@@ -41,27 +41,27 @@ struct SidecarProgramFacts {
     }
 }
 
-/// Docker's client and engine, and the sidecar's image. Nobody needs them but for environments of containers.
+/// Docker's client and engine, and the sidecar's image. Only environments of containers need them.
 struct DockerFacts {
     enum Engine: Equatable {
         case answers(version: String)
         case denied
         case silent
-        /// What the client said.
+        /// The client's error.
         case failed(String)
     }
 
-    /// Nil: no client.
+    /// Nil: there is no client.
     var client: String?
     var engine = Engine.silent
     /// Nil: it can't be told.
     var hasImage: Bool?
     var image = "kl-sidecar:\(Version.number)"
-    /// The connected environment is one of containers.
+    /// Whether the connected environment is one of containers.
     var isNeeded = false
 
     var checks: [Check] {
-        // What not everybody needs has to be mended by who does.
+        // A warning becomes a failure if the connected environment needs Docker.
         self.findings.map { check in
             var check = check
             if self.isNeeded, check.state == .warning { check.state = .failed }
@@ -114,11 +114,11 @@ struct DockerFacts {
 }
 
 extension DockerFacts {
-    /// In milliseconds, for each question.
+    /// In milliseconds, for each call of the client.
     private static let patience: Int64 = 2_000
 
-    /// As they are here.
-    /// - Parameter connected: the environment whose engine is asked, where it has one.
+    /// The facts of this machine.
+    /// - Parameter connected: the connected environment, whose engine is asked if it has one.
     static func here(connected: EnvironmentReference?) -> DockerFacts {
         var facts = DockerFacts()
         facts.client = Spawn.find("docker", path: Spawn.ownEnvironment["PATH"])
@@ -158,7 +158,7 @@ extension DockerFacts {
         }
         let reason = lines.last { !$0.hasPrefix("{") }.map { $0.trimmingBlanks } ?? "its client says nothing"
         if reason.lowercased().contains("permission denied") { return .denied }
-        // Its first sentence; what to do is said here.
+        // Only the first sentence of the client's error: the check says itself what to do.
         let first = reason.firstRange(of: ". ").map { reason[..<$0.lowerBound] } ?? reason[...]
         return .failed(String((first.hasSuffix(".") ? first.dropLast() : first).prefix(200)))
     }

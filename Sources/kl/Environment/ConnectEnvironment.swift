@@ -53,7 +53,7 @@ struct ConnectEnvironment: AsyncParsableCommand {
             let environment = try found.named(name)
             guard environment.reference.kind == .local else { return environment.reference }
             try Found.check(environment.reference.location, workspace)
-            // Its mistakes and oddities are worth telling each time.
+            // Read the file again, to report its errors and warnings.
             return try Found.file(environment.reference.location, self.output)
         }
         let chosen = try Asking(self.output).environment(of: found.all)
@@ -62,7 +62,7 @@ struct ConnectEnvironment: AsyncParsableCommand {
         return chosen
     }
 
-    /// Intercepts belong to the environment that they were started in.
+    /// Throws if this workspace still has intercepts in another environment, which it would leave.
     private func leavePrevious(for reference: EnvironmentReference, _ workspace: Workspace) async throws {
         guard let previous = try workspace.connectedReference(), previous.location != reference.location else { return }
         let own = try workspace.ownIntercepts().filter { $0.environment.location == previous.location }

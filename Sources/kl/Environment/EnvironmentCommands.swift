@@ -13,7 +13,7 @@ struct EnvironmentCommands: AsyncParsableCommand {
     )
 }
 
-/// Which environment of a Docker engine is meant.
+/// Selects an environment on a Docker engine.
 struct DockerOptions: ParsableArguments {
     @Option(
         help: ArgumentHelp("A compose project, on the engine that docker reaches here.", valueName: "project")
@@ -30,7 +30,7 @@ struct DockerOptions: ParsableArguments {
     }
 }
 
-/// Which local environment is meant.
+/// Selects a local environment.
 struct FileOption: ParsableArguments {
     @Option(
         name: .joinedShortAndLong("f"),

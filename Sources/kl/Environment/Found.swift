@@ -10,14 +10,14 @@ import Musl
 import Darwin
 #endif
 
-/// The environments that there are to choose from: those in this folder and above it, those used before, and what a Docker
+/// The environments to choose from: compose files in this folder and above it, environments used before, and what a Docker
 /// engine runs.
 struct Found {
     let all: [FoundEnvironment]
 
     init(_ all: [FoundEnvironment]) { self.all = all }
 
-    /// Those of files alone: no other program is asked.
+    /// Only the environments of compose files: no other program is asked.
     init(filesOf workspace: Workspace) throws {
         self.all = EnvironmentDiscovery.find(from: Self.workingFolder, known: try workspace.knownReferences())
     }
@@ -35,9 +35,8 @@ struct Found {
         return String(cString: path)
     }
 
-    /// The one of that name. A file that can't be used is meant only where nothing else has the name, one that is gone only
-    /// where no file has it either, and what is down only where nothing of the name is up: a project that Docker runs has the
-    /// name of the folder with its compose file.
+    /// The environment of that name. One that is up comes before one that is down, then one whose file can't be used, then
+    /// one whose file is gone: a project that Docker runs often has the same name as the folder with its compose file.
     func named(_ name: String) throws -> FoundEnvironment {
         let all = self.all.filter { $0.reference.name == name }
         let ranks: [(FoundEnvironment) -> Bool] = [
@@ -64,9 +63,9 @@ struct Found {
         return first
     }
 
-    /// By its file. What is wrong in the file is thrown, what is odd is told.
+    /// The environment of this file. Errors in the file are thrown, warnings are printed.
     static func file(_ path: String, _ output: OutputOptions) throws -> EnvironmentReference {
-        // What runs has its name, and can be ended, whatever its file says by now.
+        // A running environment keeps its name, and can be ended, whatever its file says by now.
         let found = EnvironmentDiscovery.look(at: path)
         if found.state == .up { return found.reference }
         let compose: ComposeFile
@@ -80,7 +79,7 @@ struct Found {
         return EnvironmentReference(kind: .local, name: compose.name, location: compose.path)
     }
 
-    /// What somebody else has started isn't kl's to start or end.
+    /// The error for an environment that kl can't start or end, because Docker does.
     private static func othersStart(_ reference: EnvironmentReference, flagOf command: String) -> CommandFailure {
         let words = command == "up" ? "up --detach" : "down"
         let project = reference.docker?.project.map { "docker compose --project-name \($0) \(words)" } ?? "docker"
@@ -91,13 +90,13 @@ struct Found {
         )
     }
 
-    /// Only what somebody has named before may be another user's.
+    /// Refuses a file of another user's, unless this user has named it before.
     static func check(_ path: String, _ workspace: Workspace) throws {
         if try workspace.knownReferences().contains(where: { $0.location == path }) { return }
         if let refusal = EnvironmentDiscovery.refusal(of: path) { throw refusal }
     }
 
-    /// What `up` and `down` mean without a flag: this folder's, else the connected one.
+    /// The environment for `up` and `down`: the one of `file`; without that this folder's, or else the connected one.
     static func implied(_ file: String?, _ workspace: Workspace, flagOf command: String) throws -> EnvironmentReference
     {
         if let file { return try Self.file(file, workspace.output) }

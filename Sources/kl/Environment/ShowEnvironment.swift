@@ -40,7 +40,7 @@ struct DisconnectEnvironment: AsyncParsableCommand {
             guard let reference = try workspace.connectedReference() else { throw CommandFailure.notConnected }
             try workspace.prepare()
             let report = StepReport(isOn: self.output.isText && !self.output.quiet)
-            // Of an environment that is gone nothing can be asked; what the daemon holds of it is stopped all the same.
+            // An environment that is gone can't be asked; the daemon's intercepts in it are stopped anyway.
             var names = Set(
                 try workspace.ownIntercepts().filter { $0.environment.location == reference.location }.map(\.service)
             )
@@ -63,7 +63,7 @@ struct DisconnectEnvironment: AsyncParsableCommand {
 }
 
 extension EnvironmentStatus {
-    /// As it is now; an environment that is down, or whose file is broken, has that to tell.
+    /// The environment's current status, also if it is down or its file is broken.
     init(_ reference: EnvironmentReference, _ workspace: Workspace) async throws {
         let isConnected = try workspace.connectedReference()?.location == reference.location
         self.init(isConnected: isConnected, services: [], intercepts: [])
@@ -103,7 +103,7 @@ extension EnvironmentStatus {
     }
 }
 
-/// The same flags with nothing printed: of a command that runs another one's work.
+/// The same options with nothing printed, for a command that runs a part of another one.
 enum QuietOutput {
     static func of(_ output: OutputOptions) -> OutputOptions {
         var quiet = output

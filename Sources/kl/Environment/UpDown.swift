@@ -53,7 +53,7 @@ struct TakeDown: AsyncParsableCommand {
             do {
                 own = try workspace.ownIntercepts().filter { $0.environment.location == reference.location }
             } catch let error as SilentDaemon {
-                // They end with the environment all the same.
+                // The intercepts end with the environment anyway.
                 self.output.warn(error.description)
             }
             if !own.isEmpty {
@@ -75,7 +75,7 @@ struct TakeDown: AsyncParsableCommand {
     }
 }
 
-/// Brings an environment up and tells of each service.
+/// Brings an environment up and reports on each service.
 enum Up {
     static func bring(_ reference: EnvironmentReference, _ report: StepReport) throws {
         let override = EnvironmentDiscovery.overrideName(of: reference.location).map { " and \($0.printable)" } ?? ""

@@ -58,7 +58,7 @@ struct ShowIntercept: AsyncParsableCommand {
     }
 }
 
-/// A name for which there is no intercept: of a service, or of nothing.
+/// The error for a name without an intercept, which may be a service's or unknown.
 enum NoSuchIntercept {
     static func failure(
         _ name: String,

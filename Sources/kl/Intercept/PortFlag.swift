@@ -2,7 +2,8 @@ import Environments
 import InterceptProtocol
 import WorkspaceDaemon
 
-/// A `--port` as it was typed: `8080:3000`, `8080`, `http`, `http:3000`, `8080:HOST:3000`, with `/tcp` or `/udp` after it.
+/// A `--port` flag as it was typed: `8080:3000`, `8080`, `http`, `http:3000`, `8080:HOST:3000`, each optionally followed by
+/// `/tcp` or `/udp`.
 struct PortFlag {
     /// The service's port: a number or a name.
     enum Service: Equatable {
@@ -12,9 +13,9 @@ struct PortFlag {
 
     let text: String
     let service: Service
-    /// Nil: TCP for a number; for a name, its port's own.
+    /// Nil: TCP for a number, the named port's own transport for a name.
     let transport: Transport?
-    /// Nil: the service's own number, on this machine.
+    /// Nil: the same port number, on this machine.
     let target: Endpoint?
 
     init(_ text: String) throws {
@@ -44,7 +45,7 @@ struct PortFlag {
         FlagError("'\(text)' isn't a port mapping. Write SERVICE_PORT:LOCAL_PORT, such as 8080:3000.")
     }
 
-    /// With the service at hand: names become numbers, and what the service doesn't have is said.
+    /// Resolves the flag for a service: turns a name into a number, and throws if the service has no such port.
     func mapping(for service: Environments.Service) throws(CommandFailure) -> StartRequest.Mapping {
         var port: Environments.Service.Port?
         switch self.service {
@@ -75,8 +76,8 @@ struct PortFlag {
         )
     }
 
-    /// A container may listen on what nobody has declared; but the number under which a port is published isn't the
-    /// container's, where nobody would come.
+    /// A container may listen on ports that it doesn't declare, so any number is accepted, except one at which the engine's
+    /// machine publishes a port: that isn't a port of the container, and no client connects to it there.
     private func unknownPort(
         of service: Environments.Service
     ) throws(CommandFailure) -> Environments.Service.Port? {
@@ -87,7 +88,8 @@ struct PortFlag {
             }.map(\.port)
         ).sorted()
         if let first = published.first {
-            // The same number here may be where clients reach the service, where the engine's machine is this one.
+            // A local target of the same number may be the place where clients reach the service, if the engine runs on
+            // this machine; so don't suggest it.
             let target = self.target.flatMap { $0.host == "127.0.0.1" && $0.port == number ? nil : $0 }
             let local = target.map { $0.host == "127.0.0.1" ? "\($0.port)" : "\($0)" } ?? "3000"
             let other = "\(first.service):\(local)\(first.transport.suffix)"
@@ -102,7 +104,7 @@ struct PortFlag {
     }
 }
 
-/// Several `--port` flags together: all or none.
+/// Resolves several `--port` flags together.
 enum PortFlags {
     static func noPorts(_ service: Environments.Service) -> CommandFailure {
         CommandFailure(
@@ -111,7 +113,7 @@ enum PortFlags {
         )
     }
 
-    /// None that are declared.
+    /// The error for a service that declares no ports.
     static func unknownPorts(_ service: Environments.Service) -> CommandFailure {
         guard service.mayHaveOtherPorts == true else { return Self.noPorts(service) }
         return CommandFailure(
@@ -120,7 +122,8 @@ enum PortFlags {
         )
     }
 
-    /// A warning for each port that the service doesn't declare: it may be one, or a mistake.
+    /// A warning for each port that the service doesn't declare: the service may listen there, or the number may be a
+    /// mistake.
     static func undeclared(_ mappings: [StartRequest.Mapping], of service: Environments.Service) -> [String] {
         let declared = service.ports.map {
             ControlMessage.Port(service: $0.published, transport: $0.transport ?? .tcp)
@@ -153,7 +156,7 @@ enum PortFlags {
         return result
     }
 
-    /// On one machine a service's own public port as the target would send each connection round in a circle.
+    /// If the target is the place where clients reach the service itself, each connection would come back in a circle.
     static func loop(_ mapping: StartRequest.Mapping, listeningOn places: [ListeningPlace]) -> String? {
         let isLoop = places.contains { place in
             guard place.endpoint.port == mapping.port, place.transport == mapping.servicePort.transport else {
@@ -170,7 +173,7 @@ enum PortFlags {
     }
 }
 
-/// Where clients reach a service: `127.0.0.1:8080`, `127.0.0.1:53/udp`.
+/// An address at which clients reach a service: `127.0.0.1:8080`, `127.0.0.1:53/udp`.
 struct ListeningPlace {
     var endpoint: Endpoint
     var transport: Transport

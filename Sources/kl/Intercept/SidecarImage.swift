@@ -11,9 +11,9 @@ import Musl
 import Darwin
 #endif
 
-/// The image of which sidecars in containers are made. It is built here, and never pulled unasked.
+/// The image of the sidecars' containers. It is built on this machine, and never pulled without being asked for.
 enum SidecarImage {
-    /// On a terminal, somebody who lacks it is offered to have it made. Elsewhere the start itself says what lacks.
+    /// On a terminal, offers to build a missing image. Elsewhere the start itself fails and says so.
     static func offer(_ request: StartRequest, _ output: OutputOptions) async throws {
         let reference = request.environment
         guard reference.kind == .docker, output.isText, Terminal.isInteractive() else { return }
@@ -41,7 +41,7 @@ enum SidecarImage {
         }
     }
 
-    /// `agent/image` of the folder of sources in which this program was built.
+    /// `agent/image` in the source folder in which this program was built.
     private static var builder: String? {
         var folder = SmallFile.parent(of: Spawn.ownExecutable)
         while folder != "/", folder != "." {
@@ -56,7 +56,8 @@ enum SidecarImage {
         var environment = Spawn.ownEnvironment
         for (name, value) in reference.docker?.engine.clientVariables ?? [:] { environment[name] = value }
         var spawn = Spawn(builder, arguments, environment: environment)
-        // What it tells is no output of this command; and Ctrl-C at the terminal is for it too.
+        // The builder's output isn't this command's result, so it goes to standard error. And it stays in this session, so
+        // that Ctrl-C at the terminal reaches it.
         spawn.descriptors = [nil, STDERR_FILENO, STDERR_FILENO]
         spawn.makesSession = false
         let pid = try spawn.start()

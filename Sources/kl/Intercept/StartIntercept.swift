@@ -137,12 +137,12 @@ struct StartIntercept: AsyncParsableCommand {
         }
     }
 
-    /// `KL_SIDECAR_IMAGE`, of who always has another.
+    /// `KL_SIDECAR_IMAGE`, for users who always use another image.
     private static var imageOfVariable: String? {
         Spawn.ownEnvironment["KL_SIDECAR_IMAGE"].flatMap { $0.isEmpty ? nil : $0 }
     }
 
-    // MARK: What is asked for
+    // MARK: Choices
 
     private func chosenService(
         of services: [Environments.Service],
@@ -168,7 +168,7 @@ struct StartIntercept: AsyncParsableCommand {
         for service: Environments.Service,
         in environment: any Environments.Environment
     ) async throws -> [StartRequest.Mapping] {
-        // Where clients reach it, as far as its sidecars are up: a target there would be a circle.
+        // Where clients reach the service, as far as its sidecars are up: a local target there would make a circle.
         let places = ((try? await environment.sidecars(of: service.name)) ?? [])
             .flatMap(\.listens)
             .appending(service.places ?? [])
@@ -219,7 +219,7 @@ struct StartIntercept: AsyncParsableCommand {
                         request.onUnavailable == OnUnavailable.refuse.rawValue
                         ? "clients are refused" : "the original service answers"
                     let warning = "nothing is listening on \(mapping.target) yet: until it does, \(consequence)."
-                    // Several ports may lead to one.
+                    // Several service ports may lead to the same local one.
                     if !warnings.contains(warning) { warnings.append(warning) }
                 case .waitsForDrain, .originalAnswers, .nothingAnswers, .drained: break
                 }
@@ -237,7 +237,7 @@ struct StartIntercept: AsyncParsableCommand {
         if !self.foreground { report.line("Stop with: kl intercept stop \(request.service)") }
     }
 
-    /// Until Ctrl-C: what changes.
+    /// Prints changes until Ctrl-C or the intercept's end.
     private func stay(_ request: StartRequest, _ workspace: Workspace) throws {
         let report = StepReport(isOn: !self.output.quiet)
         report.line("Stop with Ctrl-C.")
@@ -258,7 +258,7 @@ struct StartIntercept: AsyncParsableCommand {
     }
 }
 
-/// What a person who stays in front of an intercept is told.
+/// The lines for a user who keeps an intercept in the foreground.
 enum ForegroundNews {
     static func lines(from old: InterceptStatus?, to new: InterceptStatus) -> [String] {
         guard let old else { return [] }

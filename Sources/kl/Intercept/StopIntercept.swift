@@ -43,7 +43,7 @@ struct StopIntercept: AsyncParsableCommand {
             var services: [String]
             let held = try self.service.map { try Self.holding($0, in: environment.reference, workspace) }
             if case .daemon = held, let service = self.service {
-                // To ask the environment first would cost the clients time.
+                // Don't ask the environment first: that would delay the stop, while clients still come here.
                 services = [service]
             } else {
                 let silent: SilentDaemon? = if case .unknown(let silent) = held { silent } else { nil }
@@ -72,7 +72,7 @@ struct StopIntercept: AsyncParsableCommand {
     }
 
     private enum Holding {
-        /// This workspace's has it in force, or is about to.
+        /// This workspace's daemon has the intercept, in force or being started.
         case daemon
         case others
         case unknown(SilentDaemon)
@@ -98,7 +98,7 @@ struct StopIntercept: AsyncParsableCommand {
         in environment: any Environments.Environment,
         _ list: InterceptList
     ) async throws {
-        // After a take-over there are two: the new holder's, and what is left of one's own.
+        // After a take-over there may be two: the new holder's, and the remains of this workspace's.
         let found = list.intercepts.filter { $0.service == service }
         guard let intercept = found.first(where: \.isOwn) ?? found.first else {
             throw try await NoSuchIntercept.failure(service, in: environment, of: list)
@@ -112,7 +112,7 @@ struct StopIntercept: AsyncParsableCommand {
         }
     }
 
-    /// One after the other; of several the first failure is thrown once all were tried.
+    /// Stops one after the other. If several fail, the first failure is thrown after all have been tried.
     static func stop(_ requests: [StopRequest], _ workspace: Workspace, _ output: OutputOptions) throws {
         var stopped: [StopView.Stopped] = []
         var failure: CommandFailure?

@@ -3,14 +3,14 @@ import Interactive
 import InterceptProtocol
 import WorkspaceDaemon
 
-/// What a person on a terminal is asked when it wasn't given. Elsewhere what is missing is an error that names the flag.
+/// Asks the user at a terminal for what the command line lacks. Elsewhere, what is missing is an error that names the flag.
 struct Asking {
     private let isOn: Bool
     private let mayAsk = Interview(TerminalRespondent())
 
     init(_ output: OutputOptions) { self.isOn = output.isText && Terminal.isInteractive() }
 
-    /// For one conversation; or the error of who can't be asked.
+    /// For one conversation. Throws the error if the user can't be asked.
     private func interview(else missing: String) throws -> Interview<TerminalRespondent> {
         guard self.isOn else { throw CommandFailure(.usage, missing) }
         return self.mayAsk

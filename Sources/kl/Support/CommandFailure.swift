@@ -3,8 +3,7 @@ import Environments
 import InterceptProtocol
 import WorkspaceDaemon
 
-/// Why a command couldn't do what it was asked: one sentence of what is wrong, one of what to do, and an exit code that
-/// scripts tell apart.
+/// Why a command failed: one sentence for what is wrong, one for what to do, and an exit code for scripts.
 struct CommandFailure: Error, CustomStringConvertible, ExitCoded {
     enum Code: String {
         case failed
@@ -32,7 +31,7 @@ struct CommandFailure: Error, CustomStringConvertible, ExitCoded {
 
     init(_ code: Code, _ description: String) {
         self.code = code
-        // Paths and names of others are in it: an error is one line, and nothing else for the terminal.
+        // The text may contain paths and names from others: keep it on one line, without control characters.
         self.description = String(String.UnicodeScalarView(description.unicodeScalars.map { $0.isVisible ? $0 : "?" }))
     }
 
@@ -43,7 +42,7 @@ struct CommandFailure: Error, CustomStringConvertible, ExitCoded {
         "not connected to an environment. Connect first: kl env connect"
     )
 
-    /// What another part threw, with the code that scripts expect of it.
+    /// Turns any error into one with the exit code that scripts expect.
     init(_ error: any Error) {
         switch error {
         case let failure as CommandFailure: self = failure

@@ -11,10 +11,10 @@ import Musl
 import Darwin
 #endif
 
-/// Names that a shell completes, read from what is at hand: never from the network, and without a word when there is nothing.
+/// Names that a shell completes. Nothing is printed if there are none, or if they can't be read.
 enum Completion {
-    /// Bash expands what it is offered as it expands a word that was typed, and others write the record in which intercepts
-    /// stand: only names of letters, digits and what stands between them are offered.
+    /// Bash expands completions as it expands typed words, and other users can write the record of intercepts. So only
+    /// names of letters, digits, `.`, `_` and `-` are offered.
     static func plain(_ names: [String]) -> [String] {
         names.filter { name in
             !name.isEmpty

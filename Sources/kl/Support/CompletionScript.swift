@@ -1,10 +1,10 @@
 import ArgumentParser
 
-/// A shell's completion script: the argument parser's, and around it what that leaves out.
+/// A shell's completion script: the argument parser's, with additions for what it lacks.
 ///
-/// The parser's script knows no aliases. In bash it also counts words as bash does, which parts them at ':' and '=', so that
-/// `80:80` is three; and it says of all that it offers that they are files, so that a service with the name of a folder gets
-/// a '/' behind it.
+/// The parser's script doesn't know aliases. In bash it also splits words as bash does, at ':' and '=', so that `80:80` is
+/// three words; and it declares all completions to be file names, so that a service named like a folder gets a '/'
+/// appended.
 struct CompletionScript: CustomStringConvertible {
     let description: String
 
@@ -22,7 +22,7 @@ struct CompletionScript: CustomStringConvertible {
     }
 
     private struct Aliases {
-        /// The words before it: `kl intercept`.
+        /// The words before the alias: `kl intercept`.
         var path: String
         /// `start`
         var command: String
@@ -131,7 +131,7 @@ struct CompletionScript: CustomStringConvertible {
 
     // MARK: zsh
 
-    /// The parser's main function gets another name, and one of ours its old name: it changes the words, then calls the other.
+    /// The parser's main function is renamed, and ours gets its name: it changes the words, then calls the renamed one.
     private static func zsh(_ made: String, _ program: String, _ aliases: [Aliases]) -> String {
         let own = """
             functions[__\(program)_by_first_names]="${functions[_\(program)]}"
@@ -159,14 +159,14 @@ struct CompletionScript: CustomStringConvertible {
 
 
             """
-        // Its last lines call it when the file is loaded by name.
+        // The script's last lines call the function when zsh loads the file by name, so ours must come before them.
         guard let end = made.ranges(of: "if [[ \"${funcstack[1]}\" =").last else { return made }
         return made[..<end.lowerBound] + "zmodload -i zsh/parameter\n" + own + made[end.lowerBound...]
     }
 
     // MARK: fish
 
-    /// All functions of the parser's script ask `__kl_tokens` for the words: ours takes its place.
+    /// All functions of the parser's script get the words from `__kl_tokens`, which ours replaces.
     private static func fish(_ program: String, _ aliases: [Aliases]) -> String {
         let cases = aliases.map { alias in
             let patterns = alias.names.map { "'\(alias.path) \($0)'" }.joined(separator: " ")

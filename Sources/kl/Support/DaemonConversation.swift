@@ -2,7 +2,7 @@ import Environments
 import HostSupport
 import WorkspaceDaemon
 
-/// One question to the daemon, and its answers.
+/// A request to the daemon, and its replies.
 struct DaemonConversation {
     private let client: JSONLinesClient
     private let home: WorkspaceHome
@@ -12,7 +12,7 @@ struct DaemonConversation {
         self.home = home
     }
 
-    /// How long an answer that needs no network may take.
+    /// In milliseconds, for a reply that needs no network.
     private static let patience = 30_000
 
     func intercepts(within milliseconds: Int = Self.patience) throws -> [InterceptStatus] {
@@ -28,9 +28,9 @@ struct DaemonConversation {
         }
     }
 
-    /// Asks for something that takes its steps; a Ctrl-C meanwhile takes it back.
+    /// Sends a request that takes several steps. Ctrl-C ends the conversation.
     ///
-    /// - Parameter isCancellable: whether the end of the conversation undoes what was asked.
+    /// - Parameter isCancellable: whether the end of the conversation cancels the request.
     func perform(
         _ request: DaemonRequest,
         interrupted: String,
@@ -53,13 +53,13 @@ struct DaemonConversation {
         }
     }
 
-    /// Until the daemon has taken back what was begun, and closes.
+    /// Cancels the request, and waits until the daemon has undone it and closes the connection.
     private func cancel() {
         self.client.endSending()
         while case .message? = try? self.client.receive(DaemonReply.self, within: 15_000) {}
     }
 
-    /// Calls for each change, until Ctrl-C or until the body says that it is enough.
+    /// Calls `onChange` for each change, until Ctrl-C or until it returns false.
     func follow(_ service: String, onChange: (InterceptStatus) -> Bool) throws {
         try self.client.send(DaemonRequest.follow(service: service))
         while true {
@@ -73,7 +73,7 @@ struct DaemonConversation {
         }
     }
 
-    /// Ends the daemon if it holds nothing any more.
+    /// Ends the daemon if it has no intercepts any more.
     func shutDownIfIdle() throws {
         guard try self.intercepts().isEmpty else { return }
         try self.client.send(DaemonRequest.shutDown)

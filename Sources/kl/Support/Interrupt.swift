@@ -8,9 +8,9 @@ import Musl
 import Darwin
 #endif
 
-/// Ctrl-C and SIGTERM as something to wait for, so that what was begun can be taken back before the program ends.
+/// Makes Ctrl-C, SIGTERM and SIGHUP something to wait for, so that what was begun can be undone before the program ends.
 enum Interrupt {
-    /// Readable once one of them has come. Made once, by the first who asks.
+    /// Readable once one of the signals has come. The handlers are installed at its first use.
     static let descriptor: CInt = {
         var ends: [CInt] = [-1, -1]
         guard pipe(&ends) == 0 else { return -1 }
@@ -25,13 +25,13 @@ enum Interrupt {
         return ends[0]
     }()
 
-    /// In a signal's handler: nothing but write(2).
+    /// Runs in a signal handler, so it only calls write(2).
     private static func note() {
         var byte: UInt8 = 1
         _ = write(writeEnd.load(ordering: .relaxed), &byte, 1)
     }
 
-    /// One that came has been dealt with: from here on the next one counts.
+    /// Clears signals that have been dealt with, so that only the next one counts.
     static func forget() {
         var bytes: [UInt8] = [0, 0, 0, 0, 0, 0, 0, 0]
         while read(self.descriptor, &bytes, bytes.count) > 0 {}

@@ -1,7 +1,7 @@
 import ArgumentParser
 import Environments
 
-/// "Did you mean 'kl intercept'?", for a command that isn't there.
+/// "Did you mean 'kl intercept'?", for a command that doesn't exist.
 enum MistypedCommand {
     static func hint(_ words: [String], in root: any ParsableCommand.Type = Kl.self) -> String? {
         var (command, path) = (root, root._commandName)
@@ -20,7 +20,7 @@ enum MistypedCommand {
 
     private static func nearest(to word: String, in command: any ParsableCommand.Type) -> String? {
         let shown = command.configuration.subcommands.filter { $0.configuration.shouldDisplay }
-        // Aliases of one letter are near to everything that is short.
+        // Short aliases are near to every short word.
         let names = shown.flatMap { [$0._commandName] + $0.configuration.aliases.filter { $0.count > 2 } }
         guard let nearest = Suggestion.nearest(to: word, among: names) else { return nil }
         return shown.first { $0.configuration.aliases.contains(nearest) }?._commandName ?? nearest

@@ -17,7 +17,7 @@ enum OutputFormat: String, ExpressibleByArgument, CaseIterable {
     case yaml
 }
 
-/// Flags of every command that prints data.
+/// The flags of every command that prints data.
 struct OutputOptions: ParsableArguments {
     @Option(name: .joinedShortAndLong("o"), help: "How to print: text, json or yaml. Their keys are in docs/CLI.md.")
     var output: OutputFormat = .text
@@ -30,7 +30,7 @@ struct OutputOptions: ParsableArguments {
 
     var isText: Bool { self.output == .text }
 
-    /// The result, in the format that was asked for.
+    /// Prints the result in the requested format.
     func print(_ value: some Encodable, text: @autoclosure () -> String) throws {
         switch self.output {
         case .text: Console.write(text(), to: STDOUT_FILENO)
@@ -41,7 +41,7 @@ struct OutputOptions: ParsableArguments {
             Console.write(String(decoding: data, as: UTF8.self) + "\n", to: STDOUT_FILENO)
         case .yaml:
             let encoder = YAMLEncoder()
-            // A line for each value, however long.
+            // No limit, so that each value is on one line.
             encoder.options.width = -1
             Console.write(PlainNumbers.text(of: try encoder.encode(value)), to: STDOUT_FILENO)
         }
@@ -51,12 +51,13 @@ struct OutputOptions: ParsableArguments {
         if self.verbose { Console.write("kl: \(text())\n", to: STDERR_FILENO) }
     }
 
-    /// Something that a person should know and that stops nothing.
+    /// Prints a warning.
     func warn(_ text: String) {
         if !self.quiet { Console.write("! \(text)\n", to: STDERR_FILENO) }
     }
 
-    /// For programs that read standard output: the error as an object, beside the sentence on standard error.
+    /// For programs that read standard output: with json or yaml, an error is also printed there, as an object, in addition
+    /// to the sentence on standard error.
     func reporting<Result>(_ body: () async throws -> Result) async throws -> Result {
         do {
             return try await body()

@@ -1,5 +1,5 @@
-/// YAML as people and small parsers read it: the encoder writes 0.984 as 9.84e-1. A text that looks so stands in quotes, so what
-/// stands without is a number.
+/// Writes numbers in YAML without exponents, for people and small parsers: the encoder writes 0.984 as 9.84e-1. A string
+/// that looks like a number is in quotes, so an unquoted value is a number.
 enum PlainNumbers {
     static func text(of yaml: String) -> String {
         yaml.split(separator: "\n", omittingEmptySubsequences: false).map { line in
@@ -11,7 +11,7 @@ enum PlainNumbers {
         .joined(separator: "\n")
     }
 
-    /// "9.84e-1" as "0.984", digit for digit; nil: it isn't of that form.
+    /// "9.84e-1" as "0.984", with the same digits; nil: it isn't of that form.
     static func plain(_ text: Substring) -> String? {
         let parts = text.lowercased().split(separator: "e", omittingEmptySubsequences: false)
         guard parts.count == 2, let exponent = Int(parts[1]), abs(exponent) < 400 else { return nil }

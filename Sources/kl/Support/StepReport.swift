@@ -9,7 +9,7 @@ import Musl
 import Darwin
 #endif
 
-/// Steps as a person sees them come, on standard output: what is waited for while it is, and a line once it is there.
+/// Reports steps to a person on standard output: the current wait while it lasts, and a line for each finished step.
 struct StepReport {
     private let isOn: Bool
     private let progress: Progress
@@ -28,7 +28,7 @@ struct StepReport {
         Console.noteOutputFailure(self.progress.failure)
     }
 
-    /// Takes what is waited for off the screen, however it ends.
+    /// Runs the body, then takes the current wait off the screen, even if the body throws.
     func ending<Result>(_ body: () throws -> Result) rethrows -> Result {
         defer { self.progress.end() }
         return try body()

@@ -6,7 +6,7 @@ struct Table {
 
     mutating func add(_ row: [String]) { self.rows.append(row) }
 
-    /// A line under the last row, outside the columns.
+    /// Lines that stand under a row, outside of the columns.
     private var notes: [Int: String] = [:]
 
     mutating func note(_ text: String) { self.notes[self.rows.count - 1] = text }

@@ -8,7 +8,7 @@ import Musl
 import Darwin
 #endif
 
-/// Times as people read them.
+/// Formats times and numbers for people.
 enum Times {
     /// "0.04 s", "1.2 s"
     static func seconds(_ value: Double) -> String {
@@ -27,7 +27,7 @@ enum Times {
         return whole + "." + String(repeating: "0", count: decimals - rest.count) + rest
     }
 
-    /// "2m", "3h", "4d": how long ago a time of RFC 3339, UTC, was.
+    /// "2m", "3h", "4d": the time since an RFC 3339 time in UTC.
     static func age(of text: String) -> String {
         guard let then = Self.unixSeconds(text) else { return "?" }
         let seconds = max(0, Int(time(nil)) - then)
@@ -45,7 +45,7 @@ enum Times {
         return Self.date(parts) + " " + Self.clock(parts) + ":" + Self.two(parts.tm_sec)
     }
 
-    /// "21:40" if that was today, else with the date.
+    /// "21:40" if it is today, otherwise with the date.
     static func short(_ text: String) -> String {
         guard let parts = Self.localParts(text) else { return text.printable }
         var now = time(nil)
@@ -70,7 +70,7 @@ enum Times {
 
     private static func two(_ value: CInt) -> String { value < 10 ? "0\(value)" : "\(value)" }
 
-    /// RFC 3339 in UTC, with or without fractions of a second.
+    /// Parses RFC 3339 in UTC, with or without fractions of a second.
     static func unixSeconds(_ text: String) -> Int? {
         let bytes = Array(text.utf8)
         func number(_ range: Range<Int>) -> Int? {

@@ -12,7 +12,7 @@ import Musl
 import Darwin
 #endif
 
-/// What a command knows of this developer: their files, the environment that they are connected to, and their daemon.
+/// A developer's workspace as commands use it: its files, the connected environment, and the daemon.
 struct Workspace {
     let home: WorkspaceHome
     let output: OutputOptions
@@ -24,12 +24,12 @@ struct Workspace {
         output.note("configuration in \(self.home.configuration), state in \(self.home.state)")
     }
 
-    // MARK: Who
+    // MARK: Identity
 
-    /// Makes the key that it is known by, if there is none yet.
+    /// Makes the workspace's key if there is none yet.
     func member() throws -> Member { try WorkspaceIdentity(home: self.home).member }
 
-    /// Before a command begins what it will have to write down: the folders, as they have to be.
+    /// Checks the folders before a command begins something that it has to record there.
     func prepare() throws { try self.home.prepareToWrite() }
 
     // MARK: The connected environment
@@ -38,7 +38,7 @@ struct Workspace {
         try Self.read(EnvironmentReference.self, self.home.connected)
     }
 
-    /// Or the error that says how to connect.
+    /// Throws the error that says how to connect, if no environment is connected.
     func environment() throws -> any Environments.Environment {
         guard let reference = try self.connectedReference() else { throw CommandFailure.notConnected }
         self.output.note("environment \(reference.name): \(reference.location)")
@@ -91,35 +91,35 @@ struct Workspace {
 
     // MARK: The daemon
 
-    /// Starts it if it isn't there.
+    /// Starts the daemon if it doesn't run.
     func daemon() throws -> DaemonConversation {
         DaemonConversation(try DaemonStarter.connect(home: self.home), home: self.home)
     }
 
-    /// In milliseconds: for a list, and for what changes something. It takes some hundredths of a second, and on a machine that
-    /// is very busy a second.
+    /// In milliseconds, for a command that lists, and for one that changes something. The daemon takes some hundredths of a
+    /// second, on a very busy machine a second.
     static let listPatience = 1_500
     static let changePatience = 5_000
 
-    /// Nil: none runs.
+    /// Nil: no daemon runs.
     func runningDaemon(within milliseconds: Int = Self.changePatience) throws -> DaemonConversation? {
         guard let (client, version) = try DaemonStarter.running(home: self.home, within: milliseconds) else {
             return nil
         }
-        // Of another version: ours takes its place, and its intercepts.
+        // A daemon of another version is replaced, and hands over its intercepts.
         guard version == Version.number else { return try self.daemon() }
         return DaemonConversation(client, home: self.home)
     }
 
-    /// This workspace's intercepts as the daemon knows them; none if it doesn't run.
+    /// This workspace's intercepts as its daemon knows them; none if it doesn't run.
     func ownIntercepts(within milliseconds: Int = Self.changePatience) throws -> [InterceptStatus] {
         guard let daemon = try self.runningDaemon(within: milliseconds) else { return [] }
         return try daemon.intercepts(within: milliseconds)
     }
 
-    /// Everybody's in this environment.
+    /// All workspaces' intercepts in this environment.
     ///
-    /// - Parameter silent: the daemon was waited for already, in vain.
+    /// - Parameter silent: set if the daemon has already failed to answer, so that it isn't asked again.
     func intercepts(
         in environment: any Environments.Environment,
         silent known: SilentDaemon? = nil
@@ -134,7 +134,7 @@ struct Workspace {
         } catch let error as SilentDaemon {
             silent = error
         }
-        // Without a key nothing is this workspace's, and only looking makes none.
+        // Without a key, no intercept is this workspace's; and a command that only reads makes no key.
         let member = try own.isEmpty ? WorkspaceIdentity(ifAnyIn: self.home)?.member : self.member()
         var views: [InterceptView] = []
         var records: [InterceptRecord] = []
@@ -142,7 +142,7 @@ struct Workspace {
             records = try await environment.intercepts()
         } catch {
             guard !own.isEmpty else { throw silent ?? error }
-            // Its folder was moved away, say: what is one's own can be stopped all the same.
+            // The environment's folder was moved away, say: this workspace's own intercepts can still be stopped.
             self.output.warn(CommandFailure(error).description)
         }
         for record in records {
@@ -150,7 +150,7 @@ struct Workspace {
             if isOwn, own.contains(where: { $0.service == record.service }) { continue }
             views.append(InterceptView(record, environment: environment.reference, isOwn: isOwn, silent))
         }
-        // Said with each of one's own, else here.
+        // If there are own intercepts, each of them says so as its reason.
         if let silent, !views.contains(where: \.isOwn) { self.output.warn(silent.description) }
         if let member { views += own.map { InterceptView($0, holder: member) } }
         if silent == nil { await self.tellWhereNothingAnswers(&views, environment) }
@@ -158,7 +158,8 @@ struct Workspace {
         return InterceptList(environment: environment.reference.name, intercepts: views)
     }
 
-    /// An intercept that isn't in force leaves the service to the original, if there is one.
+    /// A degraded intercept leaves its service to the original. If the original doesn't run, the view must say that nothing
+    /// answers.
     private func tellWhereNothingAnswers(
         _ views: inout [InterceptView],
         _ environment: any Environments.Environment

@@ -1,7 +1,7 @@
 import Environments
 import WorkspaceDaemon
 
-/// What `kl intercept start` did.
+/// The output of `kl intercept start`.
 struct StartView: Codable {
     var intercept: InterceptView
     var steps: [StepView]
@@ -13,16 +13,17 @@ struct StepView: Codable {
     var seconds: Double
 }
 
-/// What `kl intercept stop` did.
+/// The output of `kl intercept stop`.
 struct StopView: Codable {
     struct Stopped: Codable {
         var service: String
-        /// Why nothing answers there now, where nothing does.
+        /// If nothing answers for the service now: why.
         var reason: String?
-        /// Connections since its start: those that went to the workspace, and those that came back to the original.
+        /// Connections since the intercept's start: those that went to the workspace, and those that were passed on to the
+        /// original.
         var total: UInt64
         var passed: UInt64
-        /// Open at the stop, and those of them that were reset when the drain time was over.
+        /// Connections that were open at the stop, and how many of them were reset at the end of the drain time.
         var drained: UInt64
         var reset: UInt64
         var bytesIn: UInt64

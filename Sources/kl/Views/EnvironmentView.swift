@@ -8,7 +8,7 @@ struct EnvironmentList: Codable {
         var kind: String
         /// `up`, `down` or `broken`.
         var state: String
-        /// Of a broken one: why.
+        /// If it is broken: why.
         var reason: String?
         var location: String
         var isConnected: Bool
@@ -31,7 +31,7 @@ struct EnvironmentList: Codable {
     }
 }
 
-/// `kl env status`, and what `up` and `connect` came to.
+/// The output of `kl env status`, and of `up` and `connect`.
 struct EnvironmentStatus: Codable {
     struct Service: Codable {
         struct Port: Codable {
@@ -51,7 +51,7 @@ struct EnvironmentStatus: Codable {
         var reason: String?
         var replicas: Int
         var ports: [Port]
-        /// Who intercepts it.
+        /// The workspace that intercepts it.
         var interceptedBy: String?
     }
 

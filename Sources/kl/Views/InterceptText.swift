@@ -2,7 +2,7 @@ import Environments
 import InterceptProtocol
 import WorkspaceDaemon
 
-/// The words of `kl intercept list` and `status`.
+/// The texts of `kl intercept list` and `status`.
 extension InterceptList {
     var text: String {
         guard !self.intercepts.isEmpty else {
@@ -13,7 +13,7 @@ extension InterceptList {
             table.add([
                 intercept.service,
                 intercept.phase.rawValue,
-                // Others' sidecars name none while nothing listens behind theirs.
+                // Another workspace's sidecars list no ports while no local server listens there.
                 intercept.ports.isEmpty ? "-" : intercept.ports.map(\.arrow).joined(separator: ", "),
                 intercept.workspace.printable,
                 Times.age(of: intercept.since),
@@ -30,17 +30,17 @@ extension InterceptView.Port {
     /// "8080", "53/udp"
     var number: String { "\(self.service)\(self.transport == "udp" ? "/udp" : "")" }
 
-    /// "8080 → 3000"; another machine's in full.
+    /// "8080 → 3000"; an address on another machine in full.
     var arrow: String {
         let target =
             self.target.hasPrefix("localhost:") ? String(self.target.dropFirst("localhost:".count)) : self.target
-        // Others' environments don't always say where it goes.
+        // For another workspace's intercept, the environment may not know the target.
         return target.isEmpty ? self.number : "\(self.number) → \(target.printable)"
     }
 }
 
 extension InterceptView {
-    /// "tcp 0.3 ms", of the first sidecar that has one.
+    /// "tcp 0.3 ms", of the first active sidecar, or else of the first one.
     var tunnelText: String? {
         guard let first = self.sidecars?.first(where: { $0.phase == .active }) ?? self.sidecars?.first else {
             return nil

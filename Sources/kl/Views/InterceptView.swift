@@ -1,13 +1,13 @@
 import Environments
 import WorkspaceDaemon
 
-/// An intercept as the CLI prints it, from what the environment has on record and what this workspace's daemon knows.
+/// An intercept as the CLI prints it, from the environment's record or from this workspace's daemon.
 struct InterceptView: Codable {
     struct Port: Codable {
         var service: UInt16
         var transport = "tcp"
         var target: String
-        /// False: nothing listens there. Nil: not known here.
+        /// False: nothing listens there. Nil: it isn't known here.
         var isListening: Bool?
     }
 
@@ -29,7 +29,7 @@ struct InterceptView: Codable {
     var phaseSince: String?
     var workspace: String
     var publicKey: String
-    /// Whether it is this workspace's.
+    /// Whether it is this workspace's own.
     var isOwn: Bool
     var since: String
     var generation: UInt64?
@@ -38,18 +38,18 @@ struct InterceptView: Codable {
     var traffic: Traffic?
     /// What clients get when the workspace can't answer: `original` or `refuse`.
     var onUnavailable: String?
-    /// Known of this workspace's own alone.
+    /// Only known for this workspace's own intercepts.
     var sidecars: [SidecarStatus]?
 
     private static let daemonIsGone = "the workspace daemon isn't running"
 
-    /// What becomes of clients meanwhile. A sidecar refuses them for as long as it waits for a workspace: ten minutes.
+    /// What happens to clients in the meantime. A sidecar refuses them as long as it waits for a workspace: ten minutes.
     private static func clients(of record: InterceptRecord) -> String {
         record.refuses == true ? "clients are refused, for 10 min at most" : "the original answers"
     }
 
-    /// One that the environment has on record.
-    /// - Parameter silent: this workspace's daemon, which knows more, and doesn't answer.
+    /// From the environment's record.
+    /// - Parameter silent: set if this workspace's daemon, which knows more, doesn't answer.
     init(
         _ record: InterceptRecord,
         environment: EnvironmentReference,
@@ -84,14 +84,14 @@ struct InterceptView: Codable {
         }
     }
 
-    /// One that isn't in force, of a service that isn't there either.
-    /// - Parameter reason: why nothing answers, in a clause.
+    /// Adds that the service's original doesn't answer either.
+    /// - Parameter reason: why nothing answers, as a clause.
     mutating func nothingAnswers(because reason: String) {
         let isDaemonGone = self.reason?.hasPrefix(Self.daemonIsGone) == true
         self.reason = (isDaemonGone ? "\(Self.daemonIsGone), and " : "") + "nothing answers: \(reason)"
     }
 
-    /// One that this workspace's daemon holds.
+    /// From this workspace's daemon.
     init(_ status: InterceptStatus, holder: Member) {
         self.environment = status.environment.name
         self.service = status.service
@@ -117,7 +117,7 @@ struct InterceptView: Codable {
         self.sidecars = status.sidecars
     }
 
-    /// Of UDP that is known only where it isn't so.
+    /// For UDP, only the absence of a server can be known.
     private static func isListening(_ mapping: StartRequest.Mapping, _ status: InterceptStatus) -> Bool? {
         guard status.phase == .active else { return nil }
         if status.isMissing(mapping) { return false }
@@ -130,7 +130,7 @@ struct InterceptView: Codable {
 }
 
 extension StartRequest.Mapping {
-    /// As people are told it.
+    /// The form that people see.
     var target: String {
         if self.host == "127.0.0.1" { return "localhost:\(self.port)" }
         return self.host.contains(":") ? "[\(self.host)]:\(self.port)" : "\(self.host):\(self.port)"
