@@ -1,36 +1,37 @@
-/// Makes of each screen the bytes that change a terminal from the one before. The screen stands in the shell's own buffer,
-/// below what was there, and nothing of it stays.
+/// Produces the bytes that change a terminal from one screen to the next. The screen is drawn in the terminal's normal
+/// buffer, below the previous output, and is removed at the end.
 ///
-/// The terminal's cursor rests, unseen, at the start of the first row; the place where typing goes is drawn. Whatever a
-/// terminal does with long rows when it is resized, it keeps the cursor at the character that it was on, so "from the
-/// cursor to the end" is always exactly what was drawn.
+/// The terminal's cursor stays hidden at the start of the first row; the place where typing goes is drawn. However a
+/// terminal rewraps long rows when it is resized, it keeps the cursor at the same character, so "from the cursor to the
+/// end" is always exactly what was drawn.
 public struct ANSIRenderer: Sendable {
     private let usesColors: Bool
     private var shown: Screen?
 
-    /// - Parameter colors: Without them, styles differ by weight and underline only (no-color.org).
+    /// - Parameter colors: without them, styles differ by weight and underline only (no-color.org).
     public init(colors: Bool) {
         self.usesColors = colors
     }
 
-    /// Before the first screen: the cursor hides, and what is pasted is marked as such.
+    /// Written before the first screen: hides the cursor, and asks for bracketed paste.
     public static let beginning = "\u{1B}[?25l\u{1B}[?2004h"
 
-    /// After the last one, also where drawing stopped anywhere: the screen vanishes, all is as before.
+    /// Written after the last screen, even if drawing stopped halfway: removes the screen and restores the terminal's
+    /// modes.
     public static let ending = "\(wraps)\u{1B}[0m\r\u{1B}[J\u{1B}[?2004l\u{1B}[?25h"
 
     private static let wraps = "\u{1B}[?7h"
     private static let wrapsNot = "\u{1B}[?7l"
 
-    /// What was drawn isn't there any more, or isn't as it was; the next screen is drawn whole. After a resize, and after
-    /// the process was stopped.
+    /// What was drawn may be gone or changed, after a resize or after the process was stopped: the next screen is drawn
+    /// completely.
     public mutating func forget() {
         self.shown = nil
     }
 
     public mutating func draw(_ screen: Screen) -> [UInt8] {
         guard screen != self.shown else { return [] }
-        // Terminals disagree on the width of some characters. A row that is too wide must not become two.
+        // Terminals disagree on the width of some characters. Without wrapping, a row that is too wide stays one row.
         var bytes = Self.wrapsNot
         let before = self.shown ?? Screen(width: screen.width)
         if self.shown == nil { bytes += "\r\u{1B}[J" }
@@ -38,14 +39,14 @@ public struct ANSIRenderer: Sendable {
         for index in screen.lines.indices {
             let isNew = index >= before.lines.count
             guard isNew || Self.differ(before, screen, row: index) else { continue }
-            // A line feed makes room where there is none below; on rows that are there it only goes down.
+            // On the terminal's last row a line feed scrolls to make room; above it, it only moves down.
             if index > row { bytes += String(repeating: "\n", count: index - row) }
             row = index
             bytes += "\r"
             bytes += self.text(of: screen, row: index)
         }
         if before.lines.count > screen.lines.count {
-            // What was below vanishes.
+            // Erase the rows that the new screen no longer has.
             bytes += String(repeating: "\n", count: screen.lines.count - row)
             row = screen.lines.count
             bytes += "\r\u{1B}[J"
@@ -66,12 +67,13 @@ public struct ANSIRenderer: Sendable {
         let line = screen.lines[row]
         let cursor = screen.cursor.flatMap { $0.row == row ? $0.column : nil }
         var text = ""
-        // Erasing at the end of a full row would take its last character (xterm, "pending wrap").
+        // At the end of a full row, erasing would remove its last character (xterm, "pending wrap"); so erase the row
+        // first.
         let isFull = max(line.width, cursor.map { $0 + 1 } ?? 0) >= screen.width
         if isFull { text += "\u{1B}[2K" }
         var column = 0
         for span in line.spans {
-            // All of it at once, but for the character at the cursor.
+            // Collect the text of one style, except for the character at the cursor.
             var plain = ""
             for cell in DisplayText(span.text).cells {
                 if let cursor, (column..<column + cell.width).contains(cursor) {

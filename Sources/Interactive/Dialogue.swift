@@ -1,10 +1,10 @@
-/// What a key led to.
+/// The effect of a key press.
 public enum DialogueAction<Choice: Equatable & Sendable>: Equatable, Sendable {
     case `continue`
     case chosen(Choice)
-    /// Esc: the person doesn't want to choose.
+    /// Esc: the user doesn't want to choose.
     case cancelled
-    /// Ctrl-C: the person wants the program to end.
+    /// Ctrl-C: the user wants to end the program.
     case interrupted
 }
 
@@ -15,8 +15,8 @@ public enum DialogueResult<Choice: Equatable & Sendable>: Equatable, Sendable {
     case interrupted
 }
 
-/// Something that is asked, as a value: keys go in, screens come out. `Terminal` joins it to a terminal, a test to whatever
-/// it likes.
+/// A question to the user, as a value: keys go in, screens come out. `Terminal` connects it to a terminal; tests call it
+/// directly.
 protocol Dialogue {
     associatedtype Choice: Equatable & Sendable
 
@@ -27,6 +27,6 @@ protocol Dialogue {
     /// At most `height` rows, none wider than `width`.
     func screen(width: Int, height: Int) -> Screen
 
-    /// What stays on the terminal once it is answered.
+    /// The line that stays on the terminal after the answer.
     func record(of choice: Choice) -> String?
 }

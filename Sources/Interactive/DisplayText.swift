@@ -1,19 +1,19 @@
-/// Text as a terminal shows it: a cell for each character, with the columns that it takes.
+/// Text as a terminal shows it: a cell for each character, with its width in columns.
 ///
-/// Names come from files that others wrote. Whatever would move the cursor or change the order of what is read (control
-/// characters, escapes, marks of direction) is shown as `?`, so no name can do anything to a terminal. What has no width
-/// and joins others (joiners, variation selectors) is left out: terminals disagree on the width of what it joins.
+/// Names come from files that others wrote. Whatever would move the cursor or change the reading order (control characters,
+/// escapes, direction marks) is shown as `?`, so that no name can affect the terminal. Characters without a width that join
+/// others (joiners, variation selectors) are left out: terminals disagree on the width of the result.
 struct DisplayText: Equatable, Sendable {
     struct Cell: Equatable, Sendable {
         var text: String
         var width: Int
     }
 
-    /// As many as the text has characters; some may be empty.
+    /// One for each character of the text; some may be empty.
     let cells: [Cell]
 
     init(_ text: String) {
-        // No line of any terminal is that long.
+        // Cut the text: no terminal's row is that long.
         self.cells = String(text.unicodeScalars.prefix(Self.longest)).map { Self.cell(of: $0) }
     }
 
@@ -28,8 +28,7 @@ struct DisplayText: Equatable, Sendable {
 
     var text: String { self.cells.reduce(into: "") { $0 += $1.text } }
 
-    /// Marks on one character, and columns of one character, beyond which nothing is shown: a character may have any
-    /// number of either.
+    /// The limits for one character, which may have any number of combining marks and columns; what is beyond isn't shown.
     private static let mostMarks = 3
     private static let widestCell = 8
 
@@ -48,7 +47,7 @@ struct DisplayText: Equatable, Sendable {
                     marks += 1
                 }
             case .modifier(let width):
-                // The colour of an emoji: on its own it is a picture of a colour.
+                // An emoji's skin colour. After an emoji it is left out; by itself it is shown.
                 guard cell.width == 0 else { continue }
                 cell.text.unicodeScalars.append(scalar)
                 cell.width += width
@@ -73,9 +72,9 @@ struct DisplayText: Equatable, Sendable {
 private enum DisplayedScalar {
     case shown(width: Int)
     case modifier(width: Int)
-    /// Half of a flag: terminals show two of them in anything from two to four columns.
+    /// Half of a flag: terminals show a pair of them in two to four columns, so it is shown as a letter.
     case letter(Unicode.Scalar)
-    /// On the character before it.
+    /// A combining mark, shown on the character before it.
     case mark
     case replaced
     case dropped
@@ -109,7 +108,7 @@ private enum DisplayedScalar {
         }
     }
 
-    /// The vowels and final consonants of Hangul, which stand in the cell of the consonant before them.
+    /// Hangul vowels and final consonants, which share the cell of the consonant before them.
     private static func isConjoiningJamo(_ scalar: Unicode.Scalar) -> Bool {
         (0x1160...0x11FF).contains(scalar.value) || (0xD7B0...0xD7FF).contains(scalar.value)
     }

@@ -1,5 +1,4 @@
-/// What is searched for: words, all of which must be found. A word with a capital is searched as it is written, any other
-/// in any case.
+/// A search: words that must all be found. A word with a capital letter is case-sensitive, any other isn't.
 public struct FuzzyQuery: Equatable, Sendable {
     struct Word: Equatable, Sendable {
         let characters: [Character]
@@ -21,11 +20,11 @@ public struct FuzzyQuery: Equatable, Sendable {
     public var isEmpty: Bool { self.words.isEmpty }
 }
 
-/// A text in which every word of a query was found, its characters in their order, others between them or not.
+/// A text that contains every word of a query: the word's characters in order, possibly with others between them.
 public struct FuzzyMatch: Equatable, Sendable {
     /// The higher, the better.
     public let score: Int
-    /// Of the characters that were found, ascending, each once.
+    /// The positions of the characters that were found, ascending, each once.
     public let positions: [Int]
 
     /// Nil: a word isn't in the text.
@@ -41,20 +40,20 @@ public struct FuzzyMatch: Equatable, Sendable {
     }
 }
 
-/// The best of all ways to find a word's characters in a text: dynamic programming over (character of the word, place in
-/// the text), as for the alignment of sequences with affine gaps (Gotoh 1982).
+/// The best way to find a word's characters in a text: dynamic programming over (character of the word, place in the text),
+/// as in sequence alignment with affine gaps (Gotoh 1982).
 ///
-/// Time and room are the word's length times the text's, 300 × 500 at most.
+/// Time and space are the word's length times the text's, at most 300 × 500.
 private struct Alignment {
     let score: Int
     let positions: [Int]
 
-    /// The best way in which one character of the word is found exactly here.
+    /// The best score if a character of the word is matched at exactly this place.
     private struct Cell {
         var score: Int
-        /// Where the character before it was found; -1 for the first.
+        /// Where the previous character of the word was matched; -1 for the first.
         var previous: Int
-        /// What the place is worth where the run of neighbours began that this one continues.
+        /// The bonus at the place where the current run of adjacent matches began.
         var bonusOfRun: Int
     }
 
@@ -66,7 +65,7 @@ private struct Alignment {
         let width = places.count
         var table: [Cell?] = Array(repeating: nil, count: pattern.count * width)
         for row in pattern.indices {
-            // The best end of the characters before, with at least one other between, and what the gap has cost.
+            // The best match of the previous characters that ends at least one place before, with the gap's cost so far.
             var gap: (score: Int, place: Int)?
             for place in row..<width {
                 if row > 0 {
@@ -88,7 +87,8 @@ private struct Alignment {
                         best = Cell(score: score, previous: gap.place, bonusOfRun: bonus)
                     }
                     if let before = place > 0 ? table[(row - 1) * width + place - 1] : nil {
-                        // A run is worth as much as its start, so that "api" in "api-server" beats letters here and there.
+                        // Each match in a run gets at least the bonus of the run's start, so that "api" in "api-server"
+                        // beats scattered letters.
                         let startsWord = bonus >= FuzzyText.bonusAtBoundary && bonus > before.bonusOfRun
                         let worth = startsWord ? bonus : max(bonus, FuzzyText.bonusInRun, before.bonusOfRun)
                         let score = before.score + FuzzyText.scoreOfMatch + worth
@@ -122,8 +122,8 @@ private struct Alignment {
         self.positions = positions.reversed()
     }
 
-    /// From the first place where the first character may be to the last where the last may be; nil when the characters
-    /// aren't there in this order.
+    /// From the first place where the word's first character can be matched, to the last place where its last one can; nil
+    /// if the characters don't occur in this order.
     private static func places(of pattern: [Character], in characters: [Character]) -> Range<Int>? {
         var next = 0
         var first = 0

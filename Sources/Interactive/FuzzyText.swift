@@ -1,16 +1,16 @@
-/// Text that is searched, made ready once, so that each key that is typed costs little.
+/// A text prepared for searching once, so that each typed key costs little.
 public struct FuzzyText: Sendable {
-    /// As typed, and as compared when case doesn't count.
+    /// The characters as written, and as compared when case doesn't matter.
     let characters: [Character]
     let folded: [Character]
-    /// What a match at each character is worth beyond being one: more where words start.
+    /// The bonus for a match at each character: higher where words start.
     let bonuses: [Int]
 
-    /// In characters. What is beyond isn't searched; a row of a terminal shows far less.
+    /// In characters. The rest isn't searched; a terminal's row shows far less.
     public static let longest = 500
 
     public init(_ text: String) {
-        // A single character can be of any length too.
+        // A single character can have any number of scalars, so limit those first.
         let characters = Array(String(text.unicodeScalars.prefix(DisplayText.longest)).prefix(Self.longest))
         self.characters = characters
         self.folded = characters.map(Self.fold)
@@ -28,7 +28,7 @@ public struct FuzzyText: Sendable {
         return lower.count == 1 ? lower.first ?? character : character
     }
 
-    // The weights are fzf's (src/algo/algo.go): found by its author for names of files, and what fingers are used to.
+    // The weights are those of fzf (src/algo/algo.go), which its author found for file names, and which users know.
     static let scoreOfMatch = 16
     static let scoreOfGapStart = -3
     static let scoreOfGapExtension = -1
@@ -37,7 +37,7 @@ public struct FuzzyText: Sendable {
     static let bonusAfterBlank = 10
     static let bonusInCamelCase = 7
     static let bonusInRun = 4
-    /// How much more the place of the first character counts.
+    /// The weight of the bonus of the word's first character.
     static let firstCharacterFactor = 2
 
     private static func bonus(from previous: CharacterClass, to current: CharacterClass) -> Int {
@@ -59,7 +59,7 @@ private enum CharacterClass {
     case lower
     case upper
     case digit
-    /// Other signs; `-` and `.` of names of services are among them.
+    /// Other signs, including the `-` and `.` in services' names.
     case other
 
     init(_ character: Character) {

@@ -1,11 +1,11 @@
-/// Someone who can be asked: the person at the terminal, or a test.
+/// Answers questions: the user at the terminal, or a test.
 public protocol Respondent {
     mutating func pick(_ picker: Picker) throws -> PickerResult
     mutating func ask(_ prompt: LinePrompt) throws -> PromptResult
     mutating func hear(_ line: String)
 }
 
-/// The person at the terminal.
+/// The user at the terminal.
 public struct TerminalRespondent: Respondent {
     public init() {}
 
@@ -14,7 +14,7 @@ public struct TerminalRespondent: Respondent {
     public func hear(_ line: String) { Terminal.say(line) }
 }
 
-/// The questions of a command, one after the other.
+/// Asks a command's questions, one after the other.
 public struct Interview<Person: Respondent> {
     public var person: Person
 
@@ -34,9 +34,10 @@ public struct Interview<Person: Respondent> {
         try self.one(of: offers, Questions.intercept(offers))
     }
 
-    /// Which ports, and for each where it goes. At least one, unless the service has none: then the person hears why.
+    /// Asks which ports to intercept, and the local port for each. At least one is chosen, unless the service has none:
+    /// then the user is told why.
     ///
-    /// - Parameter refusal: why a service's port can't go to a port of this machine.
+    /// - Parameter refusal: why a service's port can't be mapped to a local port; nil if it can.
     public mutating func ports(
         of service: String,
         _ offers: [PortOffer],

@@ -1,10 +1,10 @@
-/// A key that was pressed, as a picker or a prompt understands it.
+/// A key press, as a picker or a prompt understands it.
 public enum Key: Hashable, Sendable {
-    /// What was typed or pasted. A combining mark may come by itself, after the character that it belongs to.
+    /// A typed or pasted character. A combining mark may come by itself, after the character that it belongs to.
     case character(Character)
     case enter
     case tab
-    /// Shift and Tab.
+    /// Shift-Tab.
     case backTab
     case escape
     case backspace
@@ -17,6 +17,6 @@ public enum Key: Hashable, Sendable {
     case home
     case end
     case delete
-    /// Ctrl and a letter: `.control("c")`.
+    /// Ctrl with a letter: `.control("c")`.
     case control(Character)
 }

@@ -1,4 +1,4 @@
-/// Makes keys of what a terminal sends. Bytes come in pieces of any size; what isn't understood is swallowed.
+/// Decodes a terminal's input into keys. Bytes come in pieces of any size; what isn't understood is dropped.
 ///
 ///                   ┌───────────────────────────────┐
 ///                   │            ground             │◄── end of a sequence, or a byte that can't belong to it
@@ -10,14 +10,14 @@
 ///                                  ├── "]PX^_" ──► string (OSC, DCS, SOS, PM, APC), until BEL or ST
 ///                                  └── expire() ──► the key Esc
 ///
-/// A lone ESC can't be told from the start of a sequence but by time: while `isWaiting`, the driver calls `expire()` once
-/// nothing has come for `KeyDecoder.patience`.
+/// Only time can tell a lone ESC from the start of a sequence: while `isWaiting`, the driver calls `expire()` after
+/// `KeyDecoder.patience` without input.
 public struct KeyDecoder: Sendable {
     private enum State: Equatable {
         case ground
         case character(value: UInt32, missing: Int, least: UInt32)
         case escape
-        /// The parameters so far; nil once they are longer than any that is understood.
+        /// The parameters so far; nil once they are longer than those of any known sequence.
         case sequence([UInt8]?)
         /// The Linux console's function keys: ESC [ [ and a letter.
         case consoleKey
@@ -25,17 +25,17 @@ public struct KeyDecoder: Sendable {
         case string(length: Int, sawEscape: Bool)
     }
 
-    /// In milliseconds. Sequences come in one piece; over a slow line the pieces are rarely further apart.
+    /// In milliseconds. Sequences come in one piece; over a slow line their pieces are rarely further apart.
     public static let patience: CInt = 50
 
-    /// No sequence that is understood is longer.
+    /// No known sequence has more bytes of parameters.
     private static let longestParameters = 32
-    /// What is pasted, and strings that terminals send, end by themselves; these bounds are for those that don't.
+    /// Pastes and terminals' strings have an end of their own; these limits are for those whose end never comes.
     private static let longestString = 4_096
     private static let longestPaste = 65_536
 
     private var state = State.ground
-    /// Bytes of a bracketed paste that may still come; nil outside of one.
+    /// The bytes that a bracketed paste may still have; nil outside of one.
     private var pasteLeft: Int?
 
     public init() {}
@@ -54,7 +54,7 @@ public struct KeyDecoder: Sendable {
         return keys
     }
 
-    /// Nothing has come for a while: an ESC that stands alone is the key.
+    /// Called after a time without input: a lone ESC is the key Esc.
     public mutating func expire() -> [Key] {
         guard self.isWaiting else { return [] }
         let wasEscape = self.state == .escape
@@ -74,9 +74,9 @@ public struct KeyDecoder: Sendable {
                 self.state = .character(value: value, missing: missing - 1, least: least)
             } else {
                 self.state = .ground
-                // Shorter forms exist, or it is half of a pair of UTF-16, or beyond Unicode.
+                // Not UTF-8: an overlong form, a surrogate, or a value beyond Unicode.
                 guard value >= least, let scalar = Unicode.Scalar(value) else { return }
-                // C1 controls are no text.
+                // C1 controls (U+0080 to U+009F) aren't text.
                 if scalar.value >= 0xA0 { keys.append(.character(Character(scalar))) }
             }
         case .escape:
@@ -110,11 +110,11 @@ public struct KeyDecoder: Sendable {
         case 0x80...0xFF: break
         default:
             if byte == 0x03 {
-                // Always heard, also should the end of a paste never come.
+                // Ctrl-C always works, even if the end of a paste never comes.
                 self.pasteLeft = nil
                 keys.append(.control("c"))
             } else if self.pasteLeft != nil {
-                // A line break in what is pasted answers nothing.
+                // A pasted line break must not answer the question.
                 keys.append(.character(" "))
             } else if let key = Self.key(ofControl: byte) {
                 keys.append(key)
@@ -129,10 +129,10 @@ public struct KeyDecoder: Sendable {
         case UInt8(ascii: "O"): self.state = .singleShift
         case UInt8(ascii: "]"), UInt8(ascii: "P"), UInt8(ascii: "X"), UInt8(ascii: "^"), UInt8(ascii: "_"):
             self.state = .string(length: 0, sawEscape: false)
-        // Alt and a letter has no meaning here.
+        // Alt with a letter has no meaning here.
         case 0x20...0x7E: self.state = .ground
         case 0x7F, 0x08:
-            // Alt and Backspace takes a word.
+            // Alt-Backspace deletes a word.
             self.state = .ground
             if self.pasteLeft == nil { keys.append(.control("w")) }
         default: self.startAnew(with: byte, into: &keys)
@@ -176,13 +176,13 @@ public struct KeyDecoder: Sendable {
         _ sawEscape: Bool,
         into keys: inout [Key]
     ) {
-        // BEL ends it; Ctrl-C always means Ctrl-C.
+        // BEL ends the string; Ctrl-C works even here.
         if byte == 0x07 {
             self.state = .ground
         } else if byte == 0x03 {
             self.startAnew(with: byte, into: &keys)
         } else if sawEscape {
-            // ESC \ ends it; anything else after ESC is a sequence of its own.
+            // ESC \ ends the string; any other byte after ESC begins a sequence.
             self.state = byte == UInt8(ascii: "\\") ? .ground : .escape
             if self.state == .escape { self.takeAfterEscape(byte, into: &keys) }
         } else if length >= Self.longestString {
@@ -210,7 +210,8 @@ extension KeyDecoder {
         return self.key(ofSequence: byte, nil)
     }
 
-    /// ECMA-48's cursor keys as xterm sends them, and VT220's and rxvt's numbers. Modifiers (`1;5A`) are ignored.
+    /// The cursor keys of ECMA-48 as xterm sends them, and the numbered keys of the VT220 and of rxvt. Modifiers (`1;5A`)
+    /// are ignored.
     private static func key(ofSequence last: UInt8, _ number: Int?) -> Key? {
         switch (last, number) {
         case (UInt8(ascii: "A"), _): .up

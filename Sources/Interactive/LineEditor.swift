@@ -1,10 +1,10 @@
-/// One line that is being typed, and the place in it where typing goes.
+/// A line that is being edited, with its cursor.
 struct LineEditor: Equatable, Sendable {
     private(set) var characters: [Character] = []
-    /// The character before which typing goes; `characters.count` is the end.
+    /// The index of the character before which typing inserts; `characters.count` is the end.
     private(set) var cursor = 0
 
-    /// No name or address is longer (DNS: 253).
+    /// In characters. No name or address is longer (DNS: 253).
     static let longest = 300
 
     init(_ text: String = "") {
@@ -17,7 +17,7 @@ struct LineEditor: Equatable, Sendable {
 
     mutating func clear() { self = LineEditor() }
 
-    /// False: the key isn't one that edits a line.
+    /// False: the key doesn't edit a line.
     mutating func handle(_ key: Key) -> Bool {
         switch key {
         case .character(let character): self.insert(character)
@@ -37,7 +37,7 @@ struct LineEditor: Equatable, Sendable {
 
     private mutating func insert(_ character: Character) {
         if self.cursor > 0 {
-            // A mark belongs to the character that was typed before it.
+            // A combining mark joins the character before the cursor.
             let joined = String(self.characters[self.cursor - 1]) + String(character)
             if joined.count == 1, let whole = joined.first {
                 if joined.unicodeScalars.count <= Self.longestCharacter { self.characters[self.cursor - 1] = whole }
@@ -49,7 +49,7 @@ struct LineEditor: Equatable, Sendable {
         self.cursor += 1
     }
 
-    /// In Unicode scalars: families of emoji have up to ten.
+    /// In Unicode scalars: emoji of families have up to ten.
     private static let longestCharacter = 16
 
     private mutating func removeBefore(from start: Int) {
@@ -67,10 +67,10 @@ struct LineEditor: Equatable, Sendable {
 }
 
 extension LineEditor {
-    /// A row with a prompt and what is typed, of which the part around the cursor is shown where not all fits. The prompt
-    /// gives way for it, up to half of the row.
+    /// A row with the prompt and the typed text. If not everything fits, only the part of the text around the cursor is
+    /// shown, and the prompt is shortened to leave at least half of the row.
     func row(prompt: String, width: Int, ellipsis: String) -> (line: ScreenLine, cursor: Int) {
-        // The cursor may stand behind the last character.
+        // One column is kept free for a cursor after the last character.
         let available = max(0, width - 1)
         let cells = DisplayText(self.characters).cells
         let typed = cells.reduce(0) { $0 + $1.width }

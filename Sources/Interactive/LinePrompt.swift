@@ -1,7 +1,8 @@
 public typealias PromptAction = DialogueAction<String>
 public typealias PromptResult = DialogueResult<String>
 
-/// A question that is answered with a line. A mistake is named, and the question asked again.
+/// A question that is answered by a line of text. If the answer is invalid, the reason is shown and the question asked
+/// again.
 public struct LinePrompt: Dialogue, Sendable {
     let prompt: String
     let defaultAnswer: String?
@@ -10,13 +11,13 @@ public struct LinePrompt: Dialogue, Sendable {
     public var symbols = Symbols.unicode
 
     private(set) var answer = LineEditor()
-    /// What was wrong with the answer before.
+    /// What was wrong with the previous answer.
     private(set) var complaint: String?
 
     /// - Parameters:
     ///   - prompt: `Service port 8080 → Workspace port [8080]: `
-    ///   - defaultAnswer: What Enter alone means.
-    ///   - mistake: A sentence on what is wrong with an answer, nil where nothing is. Asked about the default too.
+    ///   - defaultAnswer: the answer if only Enter is pressed.
+    ///   - mistake: says in a sentence what is wrong with an answer; nil if it is valid. Also called for the default.
     public init(prompt: String, defaultAnswer: String?, mistake: @escaping @Sendable (String) -> String?) {
         self.prompt = prompt
         self.defaultAnswer = defaultAnswer
@@ -28,7 +29,7 @@ public struct LinePrompt: Dialogue, Sendable {
         case .control("c"): return .interrupted
         case .escape, .control("g"): return .cancelled
         case .control("d") where self.answer.isEmpty: return .cancelled
-        // What is pasted by a terminal that doesn't mark it ends its lines with either.
+        // A terminal without bracketed paste ends pasted lines with either key.
         case .enter, .control("j"): return self.finish()
         default:
             _ = self.answer.handle(key)
@@ -64,7 +65,7 @@ public struct LinePrompt: Dialogue, Sendable {
         return screen
     }
 
-    /// Question and answer stay, as after any prompt.
+    /// The question and the answer stay on the terminal, as after any prompt.
     func record(of choice: String) -> String? {
         DisplayText(self.prompt).text + DisplayText(choice).text
     }

@@ -1,10 +1,10 @@
-/// An environment that one can connect to, as a person chooses it.
+/// An environment that the user can connect to.
 public struct EnvironmentOffer: Equatable, Sendable {
     public var name: String
     /// `local`, `docker`, `kubernetes`
     public var kind: String
     public var state: String
-    /// Where it is: the compose file, the context and namespace.
+    /// Its location: the compose file, the context and namespace.
     public var place: String?
 
     public init(name: String, kind: String, state: String, place: String? = nil) {
@@ -20,7 +20,7 @@ public struct EnvironmentOffer: Equatable, Sendable {
     }
 }
 
-/// A service that can be intercepted, or can't for a reason.
+/// A service that can be intercepted, or that can't for the reason in `refusal`.
 public struct ServiceOffer: Equatable, Sendable {
     public var name: String
     public var state: String
@@ -78,10 +78,10 @@ public struct InterceptOffer: Equatable, Sendable {
     public var line: String { "\(self.service) (\(self.phase))" + (self.ports.map { " - \($0)" } ?? "") }
 }
 
-/// Where a service's port goes.
+/// The user's answer: the local port for a service's port.
 public struct PortAnswer: Equatable, Sendable {
     public var service: PortOffer
-    /// On the developer's machine.
+    /// The port on the developer's machine.
     public var workspace: UInt16
 
     public init(service: PortOffer, workspace: UInt16) {

@@ -1,19 +1,19 @@
 extension Picker {
-    /// More rows than that would push away what the person was looking at.
+    /// More rows would scroll away what the user was looking at.
     public static let mostRows = 15
 
     /// ```
-    /// Service 'api-server' has 2 ports. …      the header, where there is room
+    /// Service 'api-server' has 2 ports. …      the header, if there is room
     /// Select ports (TAB to toggle): 80          the prompt
-    ///   1/2 · 1 selected                        how many are left of how many; why a key did nothing
-    /// ▌ ● 8080                                  the list, scrolled so that the current row is in it
+    ///   1/2 · 1 selected                        how many of all rows match; why a key did nothing
+    /// ▌ ● 8080                                  the list, scrolled so that it shows the current row
     /// ```
     public func screen(width: Int, height: Int) -> Screen {
         var screen = Screen(width: max(0, width))
         let rows = min(height, Self.mostRows)
         guard rows > 0, width > 0 else { return screen }
 
-        // The prompt first, then a row of the list, then the count, then the header.
+        // If there are few rows, the prompt comes first, then a row of the list, then the count, then the header.
         let headerRows = max(0, min(3, rows - 4))
         if let header, headerRows > 0 {
             screen.lines += LineBuilder.wrapped(

@@ -1,8 +1,8 @@
-/// A row to choose.
+/// A row of the list.
 public struct PickerItem: Equatable, Sendable {
     /// `api-server (running) - ports: 8080, 9090`
     public var text: String
-    /// Why it can't be chosen, for a row that is shown all the same.
+    /// Why the row is shown but can't be chosen.
     public var disabledReason: String?
 
     public init(_ text: String, disabledReason: String? = nil) {
@@ -15,7 +15,7 @@ public struct PickerItem: Equatable, Sendable {
 public typealias PickerAction = DialogueAction<[Int]>
 public typealias PickerResult = DialogueResult<[Int]>
 
-/// A list in which one types to search. Keys are fzf's, so that fingers know them.
+/// A list that is searched by typing. The keys are those of fzf, which users know.
 public struct Picker: Dialogue, Sendable {
     let prompt: String
     let header: String?
@@ -26,9 +26,9 @@ public struct Picker: Dialogue, Sendable {
 
     private let texts: [FuzzyText]
     private(set) var query = LineEditor()
-    /// What the search left, the best first.
+    /// The rows that match the search, the best first.
     private(set) var matches: [Match]
-    /// In `matches`.
+    /// An index in `matches`.
     private(set) var current = 0
     private(set) var toggled: Set<Int> = []
     /// Why the last key did nothing.
@@ -39,7 +39,7 @@ public struct Picker: Dialogue, Sendable {
         var positions: [Int]
     }
 
-    /// Rows that PageUp and PageDown go.
+    /// The number of rows that PageUp and PageDown move.
     private static let page = 10
 
     public init(prompt: String, header: String?, items: [PickerItem], multiple: Bool) {
@@ -103,7 +103,7 @@ public struct Picker: Dialogue, Sendable {
             self.matches = self.items.indices.map { Match(item: $0, positions: []) }
             return
         }
-        // Of two that fit alike, the shorter one is more likely meant; then the order is the one they came in.
+        // Of two with the same score the shorter one comes first, then the one that was listed first.
         self.matches = self.texts.enumerated()
             .compactMap { index, text in FuzzyMatch.find(query, in: text).map { (index, $0) } }
             .sorted {
@@ -113,6 +113,6 @@ public struct Picker: Dialogue, Sendable {
             .map { Match(item: $0.0, positions: $0.1.positions) }
     }
 
-    /// The picker vanishes; who asked says what was chosen.
+    /// The picker leaves no line; the caller prints what was chosen.
     func record(of choice: [Int]) -> String? { nil }
 }

@@ -6,20 +6,20 @@ import Musl
 import Darwin
 #endif
 
-/// The steps of something that takes a while:
+/// Shows the steps of something that takes a while:
 ///
 ///       ⠹ waiting for the tunnel  1.4 s
 ///       ✓ sidecar running next to api-server                       0.2 s
 ///       ✗ the tunnel didn't come up
 ///
-/// On a terminal the running step turns. Elsewhere only finished steps are lines, and a step that lasts.
+/// On a terminal the running step has a spinner. Elsewhere each finished step is a line, and so is a step that lasts long.
 public final class Progress {
     public enum Form: Equatable, Sendable {
         case turning
         case lines
         case silent
 
-        /// What suits where it goes.
+        /// The form that suits the descriptor: a terminal, or a file or pipe.
         public static func suited(to descriptor: CInt) -> Form {
             Terminal.canDraw(on: descriptor) ? .turning : .lines
         }
@@ -32,12 +32,13 @@ public final class Progress {
     private var spinner: Spinner?
     private var running: String?
     private var began = 0.0
-    /// Why a line of a finished step isn't there (errno); 0 while all of them are.
+    /// Why a finished step's line couldn't be written (errno); 0 while all could.
     public private(set) var failure: CInt = 0
 
-    /// In columns: where the seconds stand, unless the text is longer.
+    /// The column of the seconds, unless the text is longer.
     private static let columnOfSeconds = 61
-    /// Milliseconds for each picture; and how long a step lasts before it is a line where nothing can turn.
+    /// In milliseconds: the time of each picture of the spinner, and the time after which a running step gets a line where
+    /// there is no spinner.
     private static let turn: CInt = 80
     private static let longStep: CInt = 1_000
 
@@ -48,7 +49,7 @@ public final class Progress {
         self.usesColors = Terminal.usesColors && self.form == .turning
     }
 
-    /// A step begins. One that was running is over without a word.
+    /// Begins a step. A step that was running ends without a line.
     public func begin(_ text: String) {
         self.end()
         self.running = text
@@ -56,8 +57,8 @@ public final class Progress {
         self.startSpinner()
     }
 
-    /// It is done. Without a text of its own it is called what it was called at its beginning.
-    /// - Parameter seconds: How long it took; without it nothing is said of that.
+    /// Ends the step as done. Without a text, the text of its beginning is used.
+    /// - Parameter seconds: how long it took; nil: not shown.
     public func succeed(_ text: String? = nil, seconds: Double? = nil) {
         let text = text ?? self.running ?? ""
         self.end()
@@ -73,13 +74,13 @@ public final class Progress {
     /// Seconds since the step began.
     public var elapsed: Double { SystemCalls.seconds() - self.began }
 
-    /// The running step is over, and leaves nothing.
+    /// Ends the running step without a line.
     public func end() {
         self.stopSpinner()
         self.running = nil
     }
 
-    /// A line between the steps; the running one goes on below it.
+    /// Prints a line between the steps; the running step goes on below it.
     public func note(_ line: String) {
         self.stopSpinner()
         if self.form != .silent { SystemCalls.writeAll(DisplayText(line).text + "\n", to: self.descriptor) }
@@ -125,7 +126,7 @@ public final class Progress {
                     let seconds = SystemCalls.seconds() - began
                     let rest = seconds < 1 ? text : "\(text)  \(Self.text(ofSeconds: seconds))"
                     let width = SystemCalls.sizeOfTerminal(descriptor).width
-                    // One row, or the next picture stands below it.
+                    // Cut to one row: otherwise the next picture would be drawn below it.
                     let row = LineBuilder(rest).line(width: width - 5, ellipsis: symbols.ellipsis).plainText
                     SystemCalls.writeAll("\r  \(accent.0)\(sign)\(accent.1) \(row)\u{1B}[J\r", to: descriptor)
                     turns += 1

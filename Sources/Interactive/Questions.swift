@@ -1,4 +1,4 @@
-/// What `kl` asks, word by word.
+/// The exact texts of `kl`'s questions.
 public enum Questions {
     public static func environment(_ offers: [EnvironmentOffer]) -> Picker {
         Picker(
@@ -14,7 +14,7 @@ public enum Questions {
             prompt: "Select service to intercept: ",
             header: nil,
             items: offers.map { offer in
-                // Nothing of it can be intercepted.
+                // A service without ports can't be intercepted.
                 let refusal = offer.refusal ?? (offer.ports.isEmpty ? "nothing to intercept" : nil)
                 return PickerItem(offer.line, disabledReason: refusal)
             },
@@ -22,7 +22,7 @@ public enum Questions {
         )
     }
 
-    /// Which of a service's ports: a question only where there are several.
+    /// The question for a service's ports, which is only asked if there are several.
     public enum Ports: Sendable {
         case none(sentence: String)
         case only(PortOffer, line: String)
@@ -49,10 +49,10 @@ public enum Questions {
         )
     }
 
-    /// Above the prompts of `workspacePort`.
+    /// Printed above the prompts of `workspacePort`.
     public static let mapping = "Map selected ports to workspace ports:"
 
-    /// - Parameter refusal: why a port that is one can't be had all the same.
+    /// - Parameter refusal: why a valid port number still can't be used.
     public static func workspacePort(
         for port: PortOffer,
         refusal: @escaping @Sendable (UInt16) -> String? = { _ in nil }

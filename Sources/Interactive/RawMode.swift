@@ -8,10 +8,10 @@ import Musl
 import Darwin
 #endif
 
-/// The terminal while it hands over each key as it is pressed.
+/// Raw mode: the terminal passes on each key when it is pressed.
 ///
-/// How it was before is kept for the whole process, so that the end of the process, from whatever thread, brings it back
-/// too. A process has one terminal, hence one of these.
+/// The previous settings are kept in a global, so that the process's end, on any thread, restores them, too. A process has
+/// only one terminal.
 enum RawMode {
     private struct Saved: Sendable {
         var input: CInt
@@ -20,7 +20,7 @@ enum RawMode {
     }
 
     private static let saved = Mutex<Saved?>(nil)
-    /// Whoever calls `exit` while a question is open leaves no terminal behind that doesn't echo.
+    /// If the process calls `exit` while a question is open, the terminal must not stay without echo.
     private static let leavesAtExit: CInt = atexit { RawMode.leave() }
 
     static func enter(input: CInt, output: CInt) throws(TerminalError) {
@@ -39,7 +39,7 @@ enum RawMode {
         if let failure { throw failure }
     }
 
-    /// A shell has set the terminal to its own liking, since this process was stopped meanwhile.
+    /// Sets raw mode again: while this process was stopped, the shell has changed the terminal's settings.
     static func renew() {
         self.saved.withLock { saved in
             guard let saved else { return }
@@ -60,9 +60,9 @@ enum RawMode {
     private static func apply(_ settings: termios, to input: CInt) -> Bool {
         var raw = settings
         cfmakeraw(&raw)
-        // Line feeds of other threads' output go on to start a line.
+        // Keep output processing, so that line feeds in other threads' output still return to the start of the line.
         raw.c_oflag = settings.c_oflag
-        // What was typed ahead stays.
+        // TCSADRAIN keeps input that was typed ahead.
         while tcsetattr(input, TCSADRAIN, &raw) != 0 {
             if errno != EINTR { return false }
         }

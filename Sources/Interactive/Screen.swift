@@ -1,15 +1,15 @@
-/// How a piece of text looks. What that is in a terminal, `ANSIRenderer` knows.
+/// How text looks. `ANSIRenderer` translates it for a terminal.
 public enum Style: Hashable, Sendable, CaseIterable {
     case plain
     case dim
     case bold
     case accent
     case error
-    /// Characters that were searched for.
+    /// Characters that match the search.
     case match
 }
 
-/// Text of one style. It holds nothing that could act on a terminal: only `ScreenLine` makes it, of `DisplayText`.
+/// Text of one style. It contains nothing that could affect a terminal: only `ScreenLine` makes it, from `DisplayText`.
 public struct Span: Equatable, Sendable {
     public let text: String
     public let style: Style
@@ -17,7 +17,7 @@ public struct Span: Equatable, Sendable {
     public let width: Int
 }
 
-/// One row. Never wider than its screen.
+/// One row, never wider than its screen.
 public struct ScreenLine: Equatable, Sendable {
     public private(set) var spans: [Span] = []
     public private(set) var width = 0
@@ -43,30 +43,30 @@ public struct ScreenLine: Equatable, Sendable {
     }
 }
 
-/// What is to be seen, apart from any terminal.
+/// A screen's content, independent of any terminal.
 public struct Screen: Equatable, Sendable {
     public struct Position: Equatable, Sendable {
         public var row: Int
         public var column: Int
     }
 
-    /// The terminal's, in columns.
+    /// The terminal's width, in columns.
     public let width: Int
     public internal(set) var lines: [ScreenLine] = []
-    /// Where typing goes.
+    /// The place where typing goes.
     public internal(set) var cursor: Position?
 
     init(width: Int) {
         self.width = width
     }
 
-    /// The rows without their styles and without blanks at their ends.
+    /// The rows without styles and trailing blanks.
     public var plainText: String {
         self.lines.map(\.plainText).joined(separator: "\n")
     }
 }
 
-/// Collects a row's text, and cuts it where the row ends.
+/// Collects a row's text, and cuts it at the row's end.
 struct LineBuilder {
     private var cells: [(cell: DisplayText.Cell, style: Style)] = []
     private(set) var width = 0
@@ -86,7 +86,7 @@ struct LineBuilder {
         self.width += cell.width
     }
 
-    /// What doesn't fit ends with an ellipsis.
+    /// A text that doesn't fit ends with an ellipsis.
     func line(width limit: Int, ellipsis: String) -> ScreenLine {
         var line = ScreenLine()
         guard limit > 0 else { return line }
@@ -107,7 +107,7 @@ struct LineBuilder {
         return line
     }
 
-    /// A sentence over several rows, broken at blanks; at most `rows`, the last of which is cut if need be.
+    /// A sentence wrapped at blanks to at most `rows` rows; the last one is cut if need be.
     static func wrapped(_ text: String, _ style: Style, width: Int, rows: Int, ellipsis: String) -> [ScreenLine] {
         guard width > 0, rows > 0 else { return [] }
         var lines: [ScreenLine] = []
@@ -115,7 +115,7 @@ struct LineBuilder {
         for (index, word) in text.split(separator: " ", omittingEmptySubsequences: true).enumerated() {
             let word = DisplayText(String(word))
             if index > 0 {
-                // A last row takes all that is left.
+                // The last row takes all the remaining words.
                 if current.width + 1 + word.width > width, lines.count < rows - 1 {
                     lines.append(current.line(width: width, ellipsis: ellipsis))
                     current = LineBuilder()

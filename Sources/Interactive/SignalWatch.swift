@@ -8,15 +8,15 @@ import Musl
 import Darwin
 #endif
 
-/// Where handlers write the number of the signal that came; -1: nobody watches.
+/// The descriptor to which the handlers write the number of a signal; -1: no `SignalWatch` exists.
 private let watchedPipe = Atomic<CInt>(-1)
 
-/// Signals as bytes of a pipe, so that one `poll` waits for keys and for them. As long as this value lives; then they do
-/// what they did before.
+/// Turns signals into bytes of a pipe, so that one `poll` waits for keys and signals. When this value ends, the signals get
+/// their previous handlers back.
 struct SignalWatch: ~Copyable {
     private static let watched = [SIGWINCH, SIGCONT, SIGTSTP, SIGINT, SIGTERM, SIGHUP, SIGQUIT]
 
-    /// Readable when a signal came.
+    /// Readable once a signal has come.
     let descriptor: CInt
     private let writeEnd: CInt
     private var before: [(number: CInt, action: sigaction)] = []
@@ -41,7 +41,7 @@ struct SignalWatch: ~Copyable {
         close(self.writeEnd)
     }
 
-    /// The signal that came first of those not yet asked for.
+    /// The earliest signal that hasn't been returned yet.
     func next() -> CInt? {
         var number: UInt8 = 0
         return read(self.descriptor, &number, 1) == 1 ? CInt(number) : nil
@@ -51,7 +51,7 @@ struct SignalWatch: ~Copyable {
         for number in Self.watched {
             var old = sigaction()
             guard sigaction(number, nil, &old) == 0 else { continue }
-            // nohup, and shells that start something in the background, mean it.
+            // A signal that is ignored stays so: nohup, and shells that start a program in the background, want it.
             if old.ignores { continue }
             var new = sigaction(handler: { note($0) })
             if sigaction(number, &new, nil) == 0 { self.before.append((number, old)) }
@@ -70,23 +70,23 @@ struct SignalWatch: ~Copyable {
         }
     }
 
-    /// Stops the process group as the terminal's own Ctrl-Z does, and returns once it goes on.
+    /// Stops the process group as Ctrl-Z does in a terminal, and returns once it is continued.
     static func stopGroup() {
         var before = sigaction()
-        // A shell without job control lets nobody stop: nobody would continue it.
+        // A shell without job control ignores SIGTSTP: it could never continue the process.
         guard sigaction(SIGTSTP, nil, &before) == 0, !before.ignores else { return }
         var ignoring = sigaction(handler: SIG_IGN)
         _ = sigaction(SIGTSTP, &ignoring, nil)
         kill(0, SIGTSTP)
         var stopping = sigaction(handler: SIG_DFL)
         _ = sigaction(SIGTSTP, &stopping, nil)
-        // To this thread: it doesn't get further before the process goes on.
+        // To this thread, so that it goes no further until the process is continued.
         raise(SIGTSTP)
         _ = sigaction(SIGTSTP, &before, nil)
     }
 }
 
-/// Runs between any two instructions of any thread: nothing but what signal-safety(7) allows.
+/// A signal handler: only what signal-safety(7) allows.
 private func note(_ number: CInt) {
     let code = errno
     let descriptor = watchedPipe.load(ordering: .relaxed)
@@ -95,7 +95,7 @@ private func note(_ number: CInt) {
     errno = code
 }
 
-// The handler is in a union, which each system's header names in its own way.
+// The handler is in a union, whose name is different in each C library.
 extension sigaction {
     fileprivate typealias Handler = @convention(c) (CInt) -> Void
 

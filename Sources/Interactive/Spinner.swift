@@ -6,15 +6,15 @@ import Musl
 import Darwin
 #endif
 
-/// Says that something lasts, from a thread of its own. What the thread needs is handed to it at its start and never
-/// changes; while it lives, nobody else writes. So there is nothing to lock.
+/// Shows on a thread of its own that something takes a while. The thread gets everything at its start, and nothing of that
+/// changes; while it lives, no other thread writes to the terminal. So no lock is needed.
 struct Spinner: ~Copyable {
     private let thread: pthread_t
-    /// Closed: the thread ends.
+    /// Closed to end the thread.
     private let stopEnd: CInt
     private let waitEnd: CInt
 
-    /// Nil where the system gives no thread: then there is no spinner, and nothing else is missing.
+    /// Nil if no thread can be made: then there is just no spinner.
     init?(_ body: @escaping @Sendable (_ stop: CInt) -> Void) {
         var ends: [CInt] = [-1, -1]
         guard pipe(&ends) == 0 else { return nil }
@@ -22,7 +22,7 @@ struct Spinner: ~Copyable {
         let waitEnd = ends[0]
         let work = Unmanaged.passRetained(Work { body(waitEnd) })
 
-        // Signals are for the threads that expect them.
+        // Block all signals in the new thread: they are for the threads that expect them.
         var all = sigset_t()
         var before = sigset_t()
         sigfillset(&all)
@@ -53,14 +53,14 @@ struct Spinner: ~Copyable {
         self.waitEnd = waitEnd
     }
 
-    /// What it drew last is still there.
+    /// Ends the thread. What it drew last stays.
     deinit {
         close(self.stopEnd)
         pthread_join(self.thread, nil)
         close(self.waitEnd)
     }
 
-    /// For the thread: false once it shall end.
+    /// Called on the thread: false once it must end.
     static func pause(milliseconds: CInt, unless stop: CInt) -> Bool {
         let until = SystemCalls.seconds() + Double(milliseconds) / 1_000
         while true {

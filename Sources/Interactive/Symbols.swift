@@ -1,14 +1,14 @@
-/// The signs beside the text.
+/// The signs used beside text.
 public struct Symbols: Equatable, Sendable {
-    /// Before the row that Enter takes.
+    /// Marks the row that Enter chooses.
     public var current: String
-    /// Before a row that was chosen with Tab.
+    /// Marks a row that was chosen with Tab.
     public var toggled: String
-    /// Where text was cut.
+    /// Marks where text was cut.
     public var ellipsis: String
     public var done: String
     public var failed: String
-    /// Shown one after the other while something lasts.
+    /// The pictures of the spinner.
     public var turning: [String]
 
     public static let unicode = Symbols(
@@ -29,8 +29,8 @@ public struct Symbols: Equatable, Sendable {
         turning: ["|", "/", "-", "\\"]
     )
 
-    /// Terminals show UTF-8 today, whether the locale says so or says nothing. Not so the Linux console, whose fonts lack
-    /// most of it, and where the locale names another character set.
+    /// Terminals show UTF-8 today, even if the locale doesn't say so. Exceptions are the Linux console, whose fonts lack
+    /// most of it, and locales that name another character set.
     public init(environment: [String: String]) {
         let locale = ["LC_ALL", "LC_CTYPE", "LANG"].lazy.compactMap { environment[$0] }.first { !$0.isEmpty } ?? ""
         let set = locale.split(separator: ".").dropFirst().first?.split(separator: "@").first?.lowercased() ?? "utf-8"

@@ -8,8 +8,8 @@ import Darwin
 
 /// The few calls that dialogues and progress lines share.
 enum SystemCalls {
-    /// Writes all of it, or as much as anyone takes.
-    /// - Returns: 0, or why nobody takes the rest (errno).
+    /// Writes everything, or as much as possible.
+    /// - Returns: 0, or why the rest can't be written (errno).
     @discardableResult
     static func writeAll(_ bytes: [UInt8], to descriptor: CInt) -> CInt {
         var rest = bytes[...]
@@ -18,7 +18,7 @@ enum SystemCalls {
             if count > 0 {
                 rest.removeFirst(count)
             } else if count < 0, errno == EAGAIN {
-                // Someone shares this terminal and doesn't want to wait for it.
+                // Another program that shares this terminal has made it non-blocking: wait until it can be written.
                 var waiting = pollfd(fd: descriptor, events: Int16(POLLOUT), revents: 0)
                 _ = poll(&waiting, 1, -1)
             } else if count == 0 || errno != EINTR {
@@ -33,7 +33,7 @@ enum SystemCalls {
         self.writeAll(Array(text.utf8), to: descriptor)
     }
 
-    /// Columns and rows; what is usual where the terminal doesn't know.
+    /// Columns and rows; 80 × 24 if the terminal doesn't know.
     static func sizeOfTerminal(_ descriptor: CInt) -> (width: Int, height: Int) {
         var size = winsize()
         let isKnown = ioctl(descriptor, UInt(TIOCGWINSZ), &size) == 0
@@ -51,7 +51,7 @@ enum SystemCalls {
         names.reduce(into: [:]) { $0[$1] = self.environment($1) }
     }
 
-    /// Of a clock that nobody sets.
+    /// From a monotonic clock.
     static func seconds() -> Double {
         var time = timespec()
         clock_gettime(CLOCK_MONOTONIC, &time)

@@ -6,15 +6,15 @@ import Musl
 import Darwin
 #endif
 
-/// Asks the person at the terminal. Keys come from standard input, screens go to standard error: standard output stays for
-/// what the program prints.
+/// Asks the user at the terminal. Keys come from standard input, screens go to standard error, so that standard output is
+/// left for the program's result.
 public enum Terminal {
-    /// Whether anyone can be asked.
+    /// Whether there is a terminal to ask at.
     public static func isInteractive(input: CInt = STDIN_FILENO, output: CInt = STDERR_FILENO) -> Bool {
         isatty(input) == 1 && self.canDraw(on: output)
     }
 
-    /// Whether rows can be drawn anew there.
+    /// Whether rows can be redrawn there.
     static func canDraw(on descriptor: CInt) -> Bool {
         isatty(descriptor) == 1 && !["", "dumb"].contains(SystemCalls.environment("TERM") ?? "")
     }
@@ -27,7 +27,7 @@ public enum Terminal {
         try self.run(prompt)
     }
 
-    /// A line of its own on the same terminal.
+    /// Prints a line on the same terminal.
     public static func say(_ line: String) {
         SystemCalls.writeAll(DisplayText(line).text + "\n", to: STDERR_FILENO)
     }

@@ -6,7 +6,7 @@ import Musl
 import Darwin
 #endif
 
-/// Joins a dialogue to a terminal, which is raw as long as this value lives.
+/// Connects a dialogue to a terminal, which is in raw mode as long as this value lives.
 struct TerminalDriver: ~Copyable {
     private let input: CInt
     private let output: CInt
@@ -14,14 +14,14 @@ struct TerminalDriver: ~Copyable {
     private var renderer: ANSIRenderer
     private var signals: SignalWatch
 
-    /// Keys that may wait to be shown while more of them come.
+    /// The most keys that are handled before the screen is drawn.
     private static let mostUnseen = 256
 
     init(input: CInt, output: CInt, colors: Bool) throws(TerminalError) {
         self.input = input
         self.output = output
         self.renderer = ANSIRenderer(colors: colors)
-        // Before the terminal changes: whatever comes then is heard.
+        // Before the terminal changes, so that no signal is missed from then on.
         let signals = try SignalWatch()
         try RawMode.enter(input: input, output: output)
         self.signals = signals
@@ -40,7 +40,7 @@ struct TerminalDriver: ~Copyable {
     mutating func run<D: Dialogue>(_ dialogue: inout D) throws(TerminalError) -> DialogueResult<D.Choice> {
         var unseen = 1
         while true {
-            // As long as keys are there, they are taken first: one picture for all of them.
+            // Handle all available keys before drawing once.
             if unseen > 0, unseen >= Self.mostUnseen || !self.hasInput {
                 self.draw(dialogue)
                 unseen = 0
@@ -96,7 +96,7 @@ struct TerminalDriver: ~Copyable {
             if count == 0 { return .nothing }
             if let number = self.signals.next() { return .signal(number) }
             if ready[1].revents == 0 { continue }
-            // One at a time: what comes after the last key of this question belongs to the next one, or to the shell.
+            // One byte at a time: input after the last key of this question belongs to the next question, or to the shell.
             var byte: UInt8 = 0
             switch read(self.input, &byte, 1) {
             case 1: return .byte(byte)
@@ -121,14 +121,14 @@ struct TerminalDriver: ~Copyable {
             do { try self.suspend() } catch { return true }
             return false
         case SIGCONT:
-            // Stopped by what nobody can handle (SIGSTOP).
+            // The process was stopped by SIGSTOP, which can't be handled, and goes on now.
             RawMode.renew()
             self.renderer.forget()
             return false
         case SIGINT:
             return true
         default:
-            // The terminal first, then what the signal would have done without the question.
+            // Restore the terminal, then let the signal do what it would do without the question.
             RawMode.leave()
             self.signals.stop()
             raise(number)
@@ -136,7 +136,7 @@ struct TerminalDriver: ~Copyable {
         }
     }
 
-    /// Ctrl-Z: the shell gets its terminal as it was; the question is there again after `fg`.
+    /// Ctrl-Z: the shell gets its terminal back as it was; after `fg` the question is drawn again.
     private mutating func suspend() throws(TerminalError) {
         RawMode.leave()
         self.signals.stop()

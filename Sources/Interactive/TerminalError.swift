@@ -10,9 +10,9 @@ import Darwin
 public enum TerminalError: Error, Equatable, CustomStringConvertible, Sendable {
     /// Standard input or error isn't a terminal.
     case notATerminal
-    /// It went away while something was asked.
+    /// The terminal went away during a question.
     case closed
-    /// Something is being asked already.
+    /// Another question is already open.
     case busy
     case system(what: String, code: CInt)
 

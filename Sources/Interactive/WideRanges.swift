@@ -1,5 +1,5 @@
 /// Characters that take two columns of a terminal: those with East_Asian_Width W or F (UAX #11, EastAsianWidth.txt 18.0).
-/// The standard library knows much of Unicode, but not this property.
+/// The standard library doesn't offer this property.
 enum WideRanges {
     static func contains(_ scalar: Unicode.Scalar) -> Bool {
         let value = scalar.value
@@ -20,7 +20,7 @@ enum WideRanges {
         return false
     }
 
-    /// Ascending, and no two touch.
+    /// Ascending, and not adjacent to each other.
     static let ranges: [ClosedRange<UInt32>] = [
         0x1100...0x115F, 0x231A...0x231B, 0x2329...0x232A, 0x23E9...0x23EC, 0x23F0...0x23F0, 0x23F3...0x23F3,
         0x25FD...0x25FE, 0x2614...0x2615, 0x2630...0x2637, 0x2648...0x2653, 0x267F...0x267F, 0x268A...0x268F,
