@@ -36,24 +36,25 @@ let package = Package(
         .target(name: "CNetlink"),
         .target(name: "CDatagrams"),
         .target(name: "CMemory"),
+        .target(name: "Libc", swiftSettings: strict),
         .target(name: "Noise", dependencies: ["CSodium"], swiftSettings: strict),
-        .target(name: "KeyFiles", dependencies: ["Noise"], swiftSettings: strict),
+        .target(name: "KeyFiles", dependencies: ["Libc", "Noise"], swiftSettings: strict),
         .target(name: "Tunnel", dependencies: ["Noise", nioCore], swiftSettings: strict),
         .target(
             name: "Carriers",
-            dependencies: ["CDatagrams", "CNetlink", "HostSupport", "Noise", "Tunnel", nioCore, nioPosix],
+            dependencies: ["CDatagrams", "CNetlink", "HostSupport", "Libc", "Noise", "Tunnel", nioCore, nioPosix],
             swiftSettings: strict
         ),
         .target(name: "InterceptProtocol", dependencies: [logging, nioCore], swiftSettings: strict),
         .target(
             name: "Diversion",
-            dependencies: ["CNetlink", logging, nioCore, nioPosix],
+            dependencies: ["CNetlink", "Libc", logging, nioCore, nioPosix],
             swiftSettings: strict
         ),
         .target(
             name: "SidecarAgent",
             dependencies: [
-                "Carriers", "Diversion", "InterceptProtocol", "Noise", "Tunnel", logging, nioCore, nioPosix,
+                "Carriers", "Diversion", "InterceptProtocol", "Libc", "Noise", "Tunnel", logging, nioCore, nioPosix,
             ],
             swiftSettings: strict
         ),
@@ -65,43 +66,43 @@ let package = Package(
         .target(
             name: "AgentSupport",
             dependencies: [
-                "CMemory", "HostSupport", "InterceptProtocol", "KeyFiles", "Noise", argumentParser, logging, nioCore,
-                nioHTTP1, nioPosix,
+                "CMemory", "HostSupport", "InterceptProtocol", "KeyFiles", "Libc", "Noise", argumentParser, logging,
+                nioCore, nioHTTP1, nioPosix,
             ],
             swiftSettings: strict
         ),
         .target(name: "CSpawn"),
-        .target(name: "HostSupport", dependencies: ["CSpawn", nioCore, nioPosix], swiftSettings: strict),
+        .target(name: "HostSupport", dependencies: ["CSpawn", "Libc", nioCore, nioPosix], swiftSettings: strict),
         .target(
             name: "Environments",
             dependencies: [
-                "AgentSupport", "HostSupport", "InterceptProtocol", "KeyFiles", "Noise", logging, nioCore, nioPosix,
-                yams,
+                "AgentSupport", "HostSupport", "InterceptProtocol", "KeyFiles", "Libc", "Noise", logging, nioCore,
+                nioPosix, yams,
             ],
             swiftSettings: strict
         ),
         .target(
             name: "WorkspaceDaemon",
             dependencies: [
-                "AgentSupport", "Carriers", "Environments", "HostSupport", "InterceptProtocol", "KeyFiles", "Noise",
-                "Tunnel", "WorkspaceAgent", logging, nioCore, nioPosix,
+                "AgentSupport", "Carriers", "Environments", "HostSupport", "InterceptProtocol", "KeyFiles", "Libc",
+                "Noise", "Tunnel", "WorkspaceAgent", logging, nioCore, nioPosix,
             ],
             swiftSettings: strict
         ),
-        .target(name: "Interactive", swiftSettings: strict),
+        .target(name: "Interactive", dependencies: ["Libc"], swiftSettings: strict),
         .executableTarget(
             name: "kl",
             dependencies: [
-                "AgentSupport", "Environments", "HostSupport", "Interactive", "InterceptProtocol", "KeyFiles", "Noise",
-                "WorkspaceDaemon", argumentParser, logging, nioCore, nioPosix, yams,
+                "AgentSupport", "Environments", "HostSupport", "Interactive", "InterceptProtocol", "KeyFiles", "Libc",
+                "Noise", "WorkspaceDaemon", argumentParser, logging, nioCore, nioPosix, yams,
             ],
             swiftSettings: strict
         ),
         .executableTarget(
             name: "kl-sidecar",
             dependencies: [
-                "AgentSupport", "Carriers", "Diversion", "HostSupport", "InterceptProtocol", "KeyFiles", "Noise",
-                "SidecarAgent", "Tunnel", argumentParser, logging, nioCore, nioPosix,
+                "AgentSupport", "Carriers", "Diversion", "HostSupport", "InterceptProtocol", "KeyFiles", "Libc",
+                "Noise", "SidecarAgent", "Tunnel", argumentParser, logging, nioCore, nioPosix,
             ],
             swiftSettings: strict
         ),
@@ -122,12 +123,12 @@ let package = Package(
         // Not installed: the end-to-end tests run it in a terminal.
         .executableTarget(
             name: "picker-trial",
-            dependencies: ["Interactive"],
+            dependencies: ["Interactive", "Libc"],
             path: "Tests/picker-trial",
             swiftSettings: strict
         ),
         .testTarget(name: "NoiseTests", dependencies: ["Noise"], swiftSettings: strict),
-        .testTarget(name: "KeyFilesTests", dependencies: ["KeyFiles", "Noise"], swiftSettings: strict),
+        .testTarget(name: "KeyFilesTests", dependencies: ["KeyFiles", "Libc", "Noise"], swiftSettings: strict),
         .testTarget(
             name: "TunnelTests",
             dependencies: ["Noise", "Tunnel", "TunnelSimulator", nioCore],
@@ -140,20 +141,24 @@ let package = Package(
         ),
         .testTarget(
             name: "CarriersTests",
-            dependencies: ["Carriers", "HostSupport", "Noise", "Tunnel", nioCore, nioPosix],
+            dependencies: ["Carriers", "HostSupport", "Libc", "Noise", "Tunnel", nioCore, nioPosix],
             swiftSettings: strict
         ),
         .testTarget(
             name: "DiversionTests",
             dependencies: [
-                "CNetlink", "Diversion", nioCore, .product(name: "NIOEmbedded", package: "swift-nio"),
+                "CNetlink", "Diversion", "Libc", nioCore, .product(name: "NIOEmbedded", package: "swift-nio"),
             ],
             swiftSettings: strict
         ),
-        .testTarget(name: "HostSupportTests", dependencies: ["HostSupport", nioCore, nioPosix], swiftSettings: strict),
+        .testTarget(
+            name: "HostSupportTests",
+            dependencies: ["HostSupport", "Libc", nioCore, nioPosix],
+            swiftSettings: strict
+        ),
         .testTarget(
             name: "EnvironmentsTests",
-            dependencies: ["Environments", "HostSupport", "InterceptProtocol", "Noise", nioCore, nioPosix],
+            dependencies: ["Environments", "HostSupport", "InterceptProtocol", "Libc", "Noise", nioCore, nioPosix],
             swiftSettings: strict
         ),
         .testTarget(
@@ -169,14 +174,14 @@ let package = Package(
         .testTarget(
             name: "WorkspaceDaemonTests",
             dependencies: [
-                "AgentSupport", "Carriers", "Environments", "HostSupport", "InterceptProtocol", "KeyFiles", "Noise",
-                "SidecarAgent", "Tunnel", "WorkspaceAgent", "WorkspaceDaemon", logging, nioCore, nioPosix,
+                "AgentSupport", "Carriers", "Environments", "HostSupport", "InterceptProtocol", "KeyFiles", "Libc",
+                "Noise", "SidecarAgent", "Tunnel", "WorkspaceAgent", "WorkspaceDaemon", logging, nioCore, nioPosix,
             ],
             swiftSettings: strict
         ),
         .testTarget(
             name: "InteractiveTests",
-            dependencies: ["Interactive", "picker-trial"],
+            dependencies: ["Interactive", "Libc", "picker-trial"],
             exclude: ["Screens"],
             swiftSettings: strict
         ),
@@ -187,7 +192,7 @@ let package = Package(
         ),
         .testTarget(
             name: "AgentSupportTests",
-            dependencies: ["AgentSupport", "InterceptProtocol", argumentParser, logging, nioCore, nioPosix],
+            dependencies: ["AgentSupport", "InterceptProtocol", "Libc", argumentParser, logging, nioCore, nioPosix],
             swiftSettings: strict
         ),
     ]

@@ -1,10 +1,4 @@
-#if canImport(Glibc)
-import Glibc
-#elseif canImport(Musl)
-import Musl
-#else
-import Darwin
-#endif
+import Libc
 
 /// Listening sockets that a supervisor opened for this program (sd_listen_fds(3)).
 ///
@@ -48,7 +42,7 @@ public struct ActivatedSockets: Sendable {
                 guard flags >= 0, fcntl(descriptor, F_SETFD, flags | FD_CLOEXEC) == 0 else { return nil }
                 let port = localPort(of: descriptor)
                 if isListening(descriptor) { return Socket(descriptor: descriptor, name: name, port: port) }
-                guard type(of: descriptor) == datagram, let port, port > 0 else { return nil }
+                guard type(of: descriptor) == SocketType.datagram, let port, port > 0 else { return nil }
                 return Socket(descriptor: descriptor, name: name, port: port, isUDP: true)
             }
         )
@@ -85,7 +79,7 @@ private func isListening(_ descriptor: CInt) -> Bool {
     var value: CInt = 0
     var size = socklen_t(MemoryLayout<CInt>.size)
     guard getsockopt(descriptor, SOL_SOCKET, SO_ACCEPTCONN, &value, &size) == 0, value != 0 else { return false }
-    return type(of: descriptor) == stream
+    return type(of: descriptor) == SocketType.stream
 }
 
 private func type(of descriptor: CInt) -> CInt? {
@@ -104,11 +98,3 @@ private func localPort(of descriptor: CInt) -> UInt16? {
     // Both address families have the port at the same place.
     return withUnsafeBytes(of: &address) { UInt16(bigEndian: $0.loadUnaligned(fromByteOffset: 2, as: UInt16.self)) }
 }
-
-#if canImport(Glibc)
-private let stream = CInt(SOCK_STREAM.rawValue)
-private let datagram = CInt(SOCK_DGRAM.rawValue)
-#else
-private let stream = CInt(SOCK_STREAM)
-private let datagram = CInt(SOCK_DGRAM)
-#endif

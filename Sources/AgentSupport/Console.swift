@@ -1,13 +1,6 @@
 public import HostSupport
+import Libc
 import Synchronization
-
-#if canImport(Glibc)
-import Glibc
-#elseif canImport(Musl)
-import Musl
-#else
-import Darwin
-#endif
 
 /// Writes text for people, unbuffered, to standard output or error. If the reader has closed it, that isn't an error.
 public enum Console {

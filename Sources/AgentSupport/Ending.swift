@@ -1,13 +1,6 @@
 public import ArgumentParser
 import InterceptProtocol
-
-#if canImport(Glibc)
-import Glibc
-#elseif canImport(Musl)
-import Musl
-#else
-import Darwin
-#endif
+import Libc
 
 /// How a program ends: its last message, where that goes, and the exit code. Scripts rely on the codes: 0 done, 1 failed, 2
 /// wrong usage, 5 intercepted by another workspace, 130 interrupted.

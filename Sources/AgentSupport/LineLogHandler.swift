@@ -1,12 +1,5 @@
+import Libc
 public import Logging
-
-#if canImport(Glibc)
-import Glibc
-#elseif canImport(Musl)
-import Musl
-#else
-import Darwin
-#endif
 
 /// Writes one line a record to standard error: as text for a person, or as JSON for a program.
 public struct LineLogHandler: LogHandler {

@@ -1,12 +1,5 @@
 import CMemory
-
-#if canImport(Glibc)
-import Glibc
-#elseif canImport(Musl)
-import Musl
-#else
-import Darwin
-#endif
+import Libc
 
 /// Process settings for long-running programs.
 public enum Process {
@@ -14,10 +7,10 @@ public enum Process {
     @discardableResult
     public static func raiseDescriptorLimit() -> Int {
         var limit = rlimit()
-        guard getrlimit(openFiles, &limit) == 0 else { return 1_024 }
+        guard getrlimit(ResourceLimit.openFiles, &limit) == 0 else { return 1_024 }
         let hard = limit.rlim_max
         limit.rlim_cur = hard
-        if setrlimit(openFiles, &limit) != 0 { getrlimit(openFiles, &limit) }
+        if setrlimit(ResourceLimit.openFiles, &limit) != 0 { getrlimit(ResourceLimit.openFiles, &limit) }
         return Int(clamping: limit.rlim_cur)
     }
 
@@ -42,14 +35,14 @@ public enum Process {
     /// either (core(5), fs/coredump.c).
     public static func forbidCoreDumps() {
         var limit = rlimit()
-        guard getrlimit(coreFile, &limit) == 0 else { return }
+        guard getrlimit(ResourceLimit.coreFile, &limit) == 0 else { return }
         #if os(Linux)
         let size = min(1, limit.rlim_max)
         #else
         let size: rlim_t = 0
         #endif
         limit = rlimit(rlim_cur: size, rlim_max: size)
-        setrlimit(coreFile, &limit)
+        setrlimit(ResourceLimit.coreFile, &limit)
     }
 
     /// Call it before any thread starts. SIGTERM and SIGINT then wait for `nextEndSignal`, and SIGPIPE is ignored.
@@ -96,12 +89,3 @@ public enum Process {
         return signals
     }
 }
-
-// glibc's functions take a different type than its constants have.
-#if canImport(Glibc)
-private let openFiles = __rlimit_resource_t(RLIMIT_NOFILE.rawValue)
-private let coreFile = __rlimit_resource_t(RLIMIT_CORE.rawValue)
-#else
-private let openFiles = RLIMIT_NOFILE
-private let coreFile = RLIMIT_CORE
-#endif

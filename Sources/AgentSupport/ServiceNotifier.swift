@@ -1,10 +1,4 @@
-#if canImport(Glibc)
-import Glibc
-#elseif canImport(Musl)
-import Musl
-#else
-import Darwin
-#endif
+import Libc
 
 /// Reports this program's status to its supervisor, in sd_notify(3) datagrams.
 ///
@@ -25,12 +19,7 @@ public struct ServiceNotifier: Sendable {
     /// - Parameter address: a path, or `@` and an abstract name; anything else gives nil.
     init?(to address: String) {
         guard let name = Self.socketName(address) else { return nil }
-        #if canImport(Glibc)
-        let type = CInt(SOCK_DGRAM.rawValue)
-        #else
-        let type = CInt(SOCK_DGRAM)
-        #endif
-        let descriptor = socket(AF_UNIX, type, 0)
+        let descriptor = socket(AF_UNIX, SocketType.datagram, 0)
         guard descriptor >= 0 else { return nil }
         _ = fcntl(descriptor, F_SETFD, FD_CLOEXEC)
         self.descriptor = descriptor

@@ -1,10 +1,4 @@
-#if canImport(Glibc)
-import Glibc
-#elseif canImport(Musl)
-import Musl
-#else
-import Darwin
-#endif
+import Libc
 
 /// UTC with milliseconds, RFC 3339: `2026-11-22T21:40:03.123Z`.
 struct Timestamp: CustomStringConvertible {

@@ -1,12 +1,5 @@
+import Libc
 import NIOCore
-
-#if canImport(Glibc)
-import Glibc
-#elseif canImport(Musl)
-import Musl
-#else
-import Darwin
-#endif
 
 /// All addresses of a name, in the order of RFC 6724. The first one may be unreachable from this network.
 enum AddressLookup {
@@ -16,11 +9,7 @@ enum AddressLookup {
         var hints = addrinfo()
         hints.ai_family = AF_UNSPEC
         // Asks for one entry for each address, rather than one for each kind of socket.
-        #if canImport(Glibc)
-        hints.ai_socktype = CInt(SOCK_DGRAM.rawValue)
-        #else
-        hints.ai_socktype = SOCK_DGRAM
-        #endif
+        hints.ai_socktype = SocketType.datagram
         var first: UnsafeMutablePointer<addrinfo>?
         guard getaddrinfo(host, String(port), &hints, &first) == 0 else { return try Self.firstOnly(host, port) }
         defer { freeaddrinfo(first) }

@@ -1,14 +1,7 @@
 import HostSupport
+import Libc
 public import NIOCore
 import NIOPosix
-
-#if canImport(Glibc)
-import Glibc
-#elseif canImport(Musl)
-import Musl
-#else
-import Darwin
-#endif
 
 /// Options of every socket that is tied to a stream or to another socket, set before it is used.
 ///

@@ -1,13 +1,6 @@
+import Libc
 public import NIOCore
 import NIOPosix
-
-#if canImport(Glibc)
-import Glibc
-#elseif canImport(Musl)
-import Musl
-#else
-import Darwin
-#endif
 
 extension Channel {
     /// Closes by a TCP reset (SO_LINGER with time 0), so that the other side sees that this was no proper end. Unsent bytes

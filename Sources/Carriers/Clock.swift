@@ -1,12 +1,5 @@
+import Libc
 import Tunnel
-
-#if canImport(Glibc)
-import Glibc
-#elseif canImport(Musl)
-import Musl
-#else
-import Darwin
-#endif
 
 /// The clocks for the tunnel core, which reads none itself.
 enum Clock {

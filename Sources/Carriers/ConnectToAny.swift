@@ -1,12 +1,7 @@
 import HostSupport
+import Libc
 public import NIOCore
 import NIOPosix
-
-#if canImport(Glibc)
-import Glibc
-#elseif canImport(Musl)
-import Musl
-#endif
 
 /// The addresses of a server, which are tried in turn.
 public struct DialTarget: Sendable {

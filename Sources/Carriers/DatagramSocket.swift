@@ -1,12 +1,7 @@
 import HostSupport
+import Libc
 public import NIOCore
 import NIOPosix
-
-#if canImport(Glibc)
-import Glibc
-#elseif canImport(Musl)
-import Musl
-#endif
 
 /// A UDP socket to one server, for one client's flow: everything is sent from one port, and replies are handed on.
 ///

@@ -1,14 +1,7 @@
 public import HostSupport
+import Libc
 import NIOCore
 import NIOPosix
-
-#if canImport(Glibc)
-import Glibc
-#elseif canImport(Musl)
-import Musl
-#else
-import Darwin
-#endif
 
 /// Lets a program in the sidecar's network namespace find the sidecar: an abstract Unix socket whose name holds the address
 /// of the tunnel's listener.

@@ -1,13 +1,8 @@
+import Libc
 public import NIOCore
 
 #if os(Linux)
 import CNetlink
-
-#if canImport(Glibc)
-import Glibc
-#elseif canImport(Musl)
-import Musl
-#endif
 
 /// Finds out whether a server listens for TCP at an address of this machine's loopback, from the kernel's list of sockets
 /// (sock_diag(7)), which needs no rights. Unlike with a connection, the server doesn't notice.

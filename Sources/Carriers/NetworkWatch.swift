@@ -1,13 +1,8 @@
 import CDatagrams
+import Libc
 import NIOCore
 import NIOPosix
 import Tunnel
-
-#if canImport(Glibc)
-import Glibc
-#elseif canImport(Musl)
-import Musl
-#endif
 
 /// Reports when this machine's addresses have changed, or it has slept: existing carriers may no longer work.
 final class NetworkWatch {
@@ -116,7 +111,8 @@ final class NetworkWatch {
     /// documentation (RFC 5737, RFC 3849), so the route to them is the default route.
     private static func source(towards place: String) -> String? {
         guard let there = try? SocketAddress(ipAddress: place, port: 9) else { return nil }
-        let descriptor = socket(there.protocol == .inet6 ? AF_INET6 : AF_INET, datagramSocketType, 0)
+        let family = there.protocol == .inet6 ? AF_INET6 : AF_INET
+        let descriptor = socket(family, SocketType.datagram | SocketType.closedByExec, 0)
         guard descriptor >= 0 else { return nil }
         defer { close(descriptor) }
         guard there.withSockAddr({ connect(descriptor, $0, socklen_t($1)) }) == 0 else { return nil }
@@ -132,16 +128,6 @@ final class NetworkWatch {
             return bytes[family].map { String($0, radix: 16) }.joined(separator: ".")
         }
     }
-
-    private static let datagramSocketType: CInt = {
-        #if canImport(Glibc)
-        CInt(SOCK_DGRAM.rawValue) | CInt(SOCK_CLOEXEC.rawValue)
-        #elseif canImport(Musl)
-        SOCK_DGRAM | SOCK_CLOEXEC
-        #else
-        SOCK_DGRAM
-        #endif
-    }()
 
     private final class Handler: ChannelInboundHandler {
         typealias InboundIn = ByteBuffer

@@ -1,13 +1,6 @@
+import Libc
 public import Noise
 public import Tunnel
-
-#if canImport(Glibc)
-import Glibc
-#elseif canImport(Musl)
-import Musl
-#else
-import Darwin
-#endif
 
 /// The last timestamp that a key has sent to one responder, stored for later programs with the same key (PROTOCOL, payloads):
 /// a responder drops initiations that aren't newer, even if the clock was set back.

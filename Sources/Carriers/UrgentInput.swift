@@ -1,13 +1,6 @@
+import Libc
 public import NIOCore
 public import Tunnel
-
-#if canImport(Glibc)
-import Glibc
-#elseif canImport(Musl)
-import Musl
-#else
-import Darwin
-#endif
 
 /// Finds TCP's urgent bytes in what a socket reads, and records their offsets, so that handlers that keep the bytes can find
 /// them later.

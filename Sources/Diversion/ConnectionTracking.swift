@@ -1,11 +1,6 @@
 #if os(Linux)
+import Libc
 import CNetlink
-
-#if canImport(Glibc)
-import Glibc
-#elseif canImport(Musl)
-import Musl
-#endif
 
 /// The kernel's table of tracked UDP flows in this network namespace, through ctnetlink
 /// (linux/netfilter/nfnetlink_conntrack.h).

@@ -1,11 +1,6 @@
 #if os(Linux)
+import Libc
 import CNetlink
-
-#if canImport(Glibc)
-import Glibc
-#elseif canImport(Musl)
-import Musl
-#endif
 
 /// Reads and writes the attributes of ctnetlink messages (linux/netfilter/nfnetlink_conntrack.h).
 enum ConntrackMessage {

@@ -1,16 +1,9 @@
+import Libc
 public import NIOCore
 import NIOPosix
 
 #if os(Linux)
 import CNetlink
-#endif
-
-#if canImport(Glibc)
-import Glibc
-#elseif canImport(Musl)
-import Musl
-#else
-import Darwin
 #endif
 
 /// A UDP socket to which clients of a service send.

@@ -1,10 +1,4 @@
-#if canImport(Glibc)
-import Glibc
-#elseif canImport(Musl)
-import Musl
-#else
-import Darwin
-#endif
+import Libc
 
 /// A socket on a free port for redirected clients, for both IPv4 and IPv6 if the namespace has both.
 enum DiversionSocket {

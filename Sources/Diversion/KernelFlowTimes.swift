@@ -1,12 +1,5 @@
+import Libc
 public import NIOCore
-
-#if canImport(Glibc)
-import Glibc
-#elseif canImport(Musl)
-import Musl
-#else
-import Darwin
-#endif
 
 /// How long the kernel remembers UDP flows in this network namespace.
 public enum KernelFlowTimes {

@@ -1,12 +1,5 @@
+import Libc
 import NIOCore
-
-#if canImport(Glibc)
-import Glibc
-#elseif canImport(Musl)
-import Musl
-#else
-import Darwin
-#endif
 
 /// A link-local address (fe80::/10) can be used only together with its interface, which the kernel doesn't always report with it.
 extension SocketAddress {

@@ -1,12 +1,5 @@
+import Libc
 public import NIOCore
-
-#if canImport(Glibc)
-import Glibc
-#elseif canImport(Musl)
-import Musl
-#else
-import Darwin
-#endif
 
 /// Notices when a network namespace is abandoned: a container's interfaces go away with it, while a sidecar that shares its
 /// namespace stays there alone.

@@ -1,13 +1,6 @@
+import Libc
 public import NIOCore
 import NIOPosix
-
-#if canImport(Glibc)
-import Glibc
-#elseif canImport(Musl)
-import Musl
-#else
-import Darwin
-#endif
 
 /// Diversion without privileges: the sidecar owns the public port from the start, and the service listens on another one.
 ///

@@ -1,11 +1,6 @@
 #if os(Linux)
+import Libc
 import CNetlink
-
-#if canImport(Glibc)
-import Glibc
-#elseif canImport(Musl)
-import Musl
-#endif
 
 /// The netlink socket that owns the diversion's table. A process has one, for its whole life.
 ///

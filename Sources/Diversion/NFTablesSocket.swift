@@ -1,11 +1,6 @@
 #if os(Linux)
+import Libc
 import CNetlink
-
-#if canImport(Glibc)
-import Glibc
-#elseif canImport(Musl)
-import Musl
-#endif
 
 /// A netlink socket for nf_tables (nfnetlink). It owns the tables that it creates with `flags owner`.
 final class NFTablesSocket {

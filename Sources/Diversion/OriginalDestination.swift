@@ -1,10 +1,5 @@
+import Libc
 import NIOCore
-
-#if canImport(Glibc)
-import Glibc
-#elseif canImport(Musl)
-import Musl
-#endif
 
 extension RedirectDiversion {
     /// The address that the client of a redirected connection called; nil if the connection wasn't redirected.

@@ -1,11 +1,6 @@
 import CNetlink
+import Libc
 public import NIOCore
-
-#if canImport(Glibc)
-import Glibc
-#elseif canImport(Musl)
-import Musl
-#endif
 
 /// Tells clients of a UDP service that no server takes what they sent, as the kernel does for a closed port: by ICMP "port
 /// unreachable" (RFC 792; RFC 4443 §3.1). A client's connected socket then gets ECONNREFUSED.
@@ -99,7 +94,7 @@ public final class PortUnreachable {
         case .unopened: break
         }
         // IPPROTO_RAW: the socket takes whole packets, and receives none (raw(7)).
-        let type = CInt(SOCK_RAW.rawValue) | CInt(SOCK_CLOEXEC.rawValue)
+        let type = CInt(SOCK_RAW.rawValue) | SocketType.closedByExec
         let descriptor = socket(isIPv6 ? AF_INET6 : AF_INET, type, CInt(IPPROTO_RAW))
         // Other errors may be temporary, such as no free descriptor.
         guard descriptor >= 0 || errno == EPERM || errno == EACCES else { return nil }

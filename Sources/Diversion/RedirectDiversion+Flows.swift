@@ -1,12 +1,7 @@
 #if os(Linux)
+import Libc
 public import NIOCore
 import NIOPosix
-
-#if canImport(Glibc)
-import Glibc
-#elseif canImport(Musl)
-import Musl
-#endif
 
 /// UDP: the kernel sends all packets of a flow where the first went, for as long as it remembers the flow.
 extension RedirectDiversion {

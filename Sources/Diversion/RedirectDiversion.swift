@@ -1,13 +1,6 @@
+import Libc
 public import Logging
 public import NIOCore
-
-#if canImport(Glibc)
-import Glibc
-#elseif canImport(Musl)
-import Musl
-#else
-import Darwin
-#endif
 
 /// Diversion in the kernel, by nftables in the process's network namespace: the service keeps its port and isn't aware of it.
 ///

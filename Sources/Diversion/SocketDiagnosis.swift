@@ -1,11 +1,6 @@
 #if os(Linux)
+import Libc
 import CNetlink
-
-#if canImport(Glibc)
-import Glibc
-#elseif canImport(Musl)
-import Musl
-#endif
 
 /// Lists and ends TCP sockets of this network namespace through sock_diag(7).
 struct SocketDiagnosis: ~Copyable {

@@ -1,10 +1,4 @@
-#if canImport(Glibc)
-import Glibc
-#elseif canImport(Musl)
-import Musl
-#else
-import Darwin
-#endif
+import Libc
 
 /// Unix sockets with a name instead of a path (unix(7), abstract): they need no writable file system, belong to a network
 /// namespace, and vanish with the listening process.
@@ -59,7 +53,7 @@ public enum AbstractSocket {
     private static func shown(_ name: String) -> String { "@\(name.visibleText)" }
 
     private static func make(_ name: String) throws(HostError) -> CInt {
-        let descriptor = socket(AF_UNIX, CInt(SOCK_STREAM.rawValue) | CInt(SOCK_CLOEXEC.rawValue), 0)
+        let descriptor = socket(AF_UNIX, SocketType.stream | SocketType.closedByExec, 0)
         guard descriptor >= 0 else { throw .last(Self.shown(name), "can't be reached") }
         return descriptor
     }

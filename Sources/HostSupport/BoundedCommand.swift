@@ -1,10 +1,4 @@
-#if canImport(Glibc)
-import Glibc
-#elseif canImport(Musl)
-import Musl
-#else
-import Darwin
-#endif
+import Libc
 
 /// Runs a program with limits on its time and output. Whatever it has started by then is ended with it.
 public struct BoundedCommand {

@@ -1,10 +1,4 @@
-#if canImport(Glibc)
-import Glibc
-#elseif canImport(Musl)
-import Musl
-#else
-import Darwin
-#endif
+import Libc
 
 /// A lock on a file, held by one process at a time for as long as this value lives. The kernel releases it when the process
 /// ends, for whatever reason (flock(2)).

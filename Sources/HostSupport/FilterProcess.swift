@@ -1,13 +1,6 @@
+import Libc
 public import NIOCore
 import NIOPosix
-
-#if canImport(Glibc)
-import Glibc
-#elseif canImport(Musl)
-import Musl
-#else
-import Darwin
-#endif
 
 /// A child program whose standard input and output are one socket. It doesn't outlive this process.
 ///
@@ -57,7 +50,7 @@ public final class FilterProcess {
         eventLoop.preconditionInEventLoop()
         var spawn = Spawn(try Self.program(words), Array(words.dropFirst()))
         var pair: [CInt] = [-1, -1]
-        let type = CInt(SOCK_STREAM.rawValue) | CInt(SOCK_CLOEXEC.rawValue)
+        let type = SocketType.stream | SocketType.closedByExec
         guard socketpair(AF_UNIX, type, 0, &pair) == 0 else { throw .last(spawn.executable, "can't be talked to") }
         defer { close(pair[1]) }
         var pipes: [CInt] = [-1, -1]

@@ -1,10 +1,4 @@
-#if canImport(Glibc)
-import Glibc
-#elseif canImport(Musl)
-import Musl
-#else
-import Darwin
-#endif
+import Libc
 
 /// A failed system call: what was attempted, on what, and the system's reason.
 public struct HostError: Error, Equatable, CustomStringConvertible, Sendable {

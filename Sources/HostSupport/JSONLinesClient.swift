@@ -1,12 +1,5 @@
 import FoundationEssentials
-
-#if canImport(Glibc)
-import Glibc
-#elseif canImport(Musl)
-import Musl
-#else
-import Darwin
-#endif
+import Libc
 
 /// The client's end of a conversation in JSON lines over a Unix socket. Its calls block, which suits the CLI.
 public final class JSONLinesClient {

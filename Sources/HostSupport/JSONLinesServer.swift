@@ -1,14 +1,7 @@
 import FoundationEssentials
+import Libc
 public import NIOCore
 import NIOPosix
-
-#if canImport(Glibc)
-import Glibc
-#elseif canImport(Musl)
-import Musl
-#else
-import Darwin
-#endif
 
 /// The server's end: on an event loop, with a callback for each line.
 public final class JSONLinesServer<Request: Decodable & SendableMetatype, Reply: Encodable & SendableMetatype> {

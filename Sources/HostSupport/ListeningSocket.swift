@@ -1,12 +1,5 @@
+import Libc
 import NIOCore
-
-#if canImport(Glibc)
-import Glibc
-#elseif canImport(Musl)
-import Musl
-#else
-import Darwin
-#endif
 
 /// Holds a port open, whichever process accepts or reads from it: connections or datagrams meanwhile wait in it.
 public final class ListeningSocket {
@@ -24,7 +17,7 @@ public final class ListeningSocket {
         }
         let family = address.protocol == .inet6 ? AF_INET6 : AF_INET
         let kind = isUDP ? SOCK_DGRAM : SOCK_STREAM
-        let type = CInt(kind.rawValue) | CInt(SOCK_CLOEXEC.rawValue) | CInt(SOCK_NONBLOCK.rawValue)
+        let type = CInt(kind.rawValue) | SocketType.closedByExec | CInt(SOCK_NONBLOCK.rawValue)
         let descriptor = socket(family, type, 0)
         guard descriptor >= 0 else { throw HostError(what, code: errno) }
         var on: CInt = 1

@@ -1,10 +1,4 @@
-#if canImport(Glibc)
-import Glibc
-#elseif canImport(Musl)
-import Musl
-#else
-import Darwin
-#endif
+import Libc
 
 /// Unix sockets with a path of any length.
 ///
@@ -86,7 +80,7 @@ public enum LocalSocket {
     private static let path: CInt = 0o10000000
 
     private static func make(_ path: String) throws(HostError) -> CInt {
-        let descriptor = socket(AF_UNIX, CInt(SOCK_STREAM.rawValue) | CInt(SOCK_CLOEXEC.rawValue), 0)
+        let descriptor = socket(AF_UNIX, SocketType.stream | SocketType.closedByExec, 0)
         guard descriptor >= 0 else { throw .last(path, "can't be reached") }
         return descriptor
     }

@@ -1,12 +1,5 @@
 import CSpawn
-
-#if canImport(Glibc)
-import Glibc
-#elseif canImport(Musl)
-import Musl
-#else
-import Darwin
-#endif
+import Libc
 
 /// Receives children's status as sd_notify(3) datagrams. The socket is either in a folder, where only its user can send to
 /// it, or has an abstract name, which fits however long a folder's path is; but to that any process can send, and fill it
@@ -45,7 +38,7 @@ public final class NotificationSocket: Sendable {
 
     /// nil if the name is taken.
     private static func bound(to bytes: [UInt8], _ name: String) throws(HostError) -> CInt? {
-        let descriptor = socket(AF_UNIX, CInt(SOCK_DGRAM.rawValue) | CInt(SOCK_CLOEXEC.rawValue), 0)
+        let descriptor = socket(AF_UNIX, SocketType.datagram | SocketType.closedByExec, 0)
         guard descriptor >= 0 else { throw .last(name, "can't be listened on") }
         var on: CInt = 1
         setsockopt(descriptor, SOL_SOCKET, SO_PASSCRED, &on, socklen_t(MemoryLayout<CInt>.size))

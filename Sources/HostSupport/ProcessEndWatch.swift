@@ -1,14 +1,7 @@
 import CSpawn
+import Libc
 import NIOPosix
 import Synchronization
-
-#if canImport(Glibc)
-import Glibc
-#elseif canImport(Musl)
-import Musl
-#else
-import Darwin
-#endif
 
 /// Tells at once when a process has ended that isn't this one's child. Whoever may see the process may do so.
 public final class ProcessEndWatch: Sendable {

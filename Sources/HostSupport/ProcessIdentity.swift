@@ -1,10 +1,4 @@
-#if canImport(Glibc)
-import Glibc
-#elseif canImport(Musl)
-import Musl
-#else
-import Darwin
-#endif
+import Libc
 
 /// Identifies a process durably, for storing: a process number alone may be reused.
 public struct ProcessIdentity: Codable, Hashable, Sendable {

@@ -1,13 +1,6 @@
+import Libc
 public import NIOCore
 import NIOPosix
-
-#if canImport(Glibc)
-import Glibc
-#elseif canImport(Musl)
-import Musl
-#else
-import Darwin
-#endif
 
 /// Sockets that are connected to themselves.
 ///

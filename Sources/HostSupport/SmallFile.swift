@@ -1,10 +1,4 @@
-#if canImport(Glibc)
-import Glibc
-#elseif canImport(Musl)
-import Musl
-#else
-import Darwin
-#endif
+import Libc
 
 /// Small state files: read as a whole and replaced as a whole, so that a reader sees the old content or the new.
 public enum SmallFile {

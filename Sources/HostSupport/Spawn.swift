@@ -1,12 +1,5 @@
 import CSpawn
-
-#if canImport(Glibc)
-import Glibc
-#elseif canImport(Musl)
-import Musl
-#else
-import Darwin
-#endif
+import Libc
 
 /// Starts a program that may outlive this one. It inherits only the descriptors named here.
 public struct Spawn: Sendable {

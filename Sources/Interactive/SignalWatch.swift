@@ -1,12 +1,5 @@
+import Libc
 import Synchronization
-
-#if canImport(Glibc)
-import Glibc
-#elseif canImport(Musl)
-import Musl
-#else
-import Darwin
-#endif
 
 /// The descriptor to which the handlers write the number of a signal; -1: no `SignalWatch` exists.
 private let watchedPipe = Atomic<CInt>(-1)

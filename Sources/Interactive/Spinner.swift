@@ -1,10 +1,4 @@
-#if canImport(Glibc)
-import Glibc
-#elseif canImport(Musl)
-import Musl
-#else
-import Darwin
-#endif
+import Libc
 
 /// Shows on a thread of its own that something takes a while. The thread gets everything at its start, and nothing of that
 /// changes; while it lives, no other thread writes to the terminal. So no lock is needed.

@@ -1,10 +1,4 @@
-#if canImport(Glibc)
-import Glibc
-#elseif canImport(Musl)
-import Musl
-#else
-import Darwin
-#endif
+import Libc
 
 /// Asks the user at the terminal. Keys come from standard input, screens go to standard error, so that standard output is
 /// left for the program's result.

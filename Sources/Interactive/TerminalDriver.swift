@@ -1,10 +1,4 @@
-#if canImport(Glibc)
-import Glibc
-#elseif canImport(Musl)
-import Musl
-#else
-import Darwin
-#endif
+import Libc
 
 /// Connects a dialogue to a terminal, which is in raw mode as long as this value lives.
 struct TerminalDriver: ~Copyable {

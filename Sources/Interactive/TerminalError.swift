@@ -1,10 +1,4 @@
-#if canImport(Glibc)
-import Glibc
-#elseif canImport(Musl)
-import Musl
-#else
-import Darwin
-#endif
+import Libc
 
 /// Why nothing could be asked.
 public enum TerminalError: Error, Equatable, CustomStringConvertible, Sendable {

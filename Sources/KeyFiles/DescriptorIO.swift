@@ -1,10 +1,4 @@
-#if canImport(Glibc)
-import Glibc
-#elseif canImport(Musl)
-import Musl
-#else
-import Darwin
-#endif
+import Libc
 
 /// Complete read(2) and write(2), directly from and to memory that the caller provides.
 enum DescriptorIO {

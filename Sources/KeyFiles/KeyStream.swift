@@ -1,12 +1,5 @@
+import Libc
 import Noise
-
-#if canImport(Glibc)
-import Glibc
-#elseif canImport(Musl)
-import Musl
-#else
-import Darwin
-#endif
 
 /// Keys on standard input and output, as in `wg genkey | wg pubkey`.
 public enum KeyStream {

@@ -1,12 +1,5 @@
+import Libc
 import Noise
-
-#if canImport(Glibc)
-import Glibc
-#elseif canImport(Musl)
-import Musl
-#else
-import Darwin
-#endif
 
 /// Writes a secret to a new file, so that no other process can have it open or have chosen its mode.
 enum NewFile {

@@ -1,10 +1,4 @@
-#if canImport(Glibc)
-import Glibc
-#elseif canImport(Musl)
-import Musl
-#else
-import Darwin
-#endif
+import Libc
 
 /// An error code of a failed system call.
 public struct SystemError: Error, Equatable, Sendable, CustomStringConvertible {

@@ -1,17 +1,10 @@
 import AgentSupport
 public import Environments
 import HostSupport
+import Libc
 import Logging
 import NIOCore
 import WorkspaceAgent
-
-#if canImport(Glibc)
-import Glibc
-#elseif canImport(Musl)
-import Musl
-#else
-import Darwin
-#endif
 
 /// Creates an environment from its stored reference.
 public typealias EnvironmentMaker = @Sendable (EnvironmentReference) throws -> any Environment

@@ -1,15 +1,8 @@
 import AgentSupport
 import HostSupport
+import Libc
 import Logging
 import NIOCore
-
-#if canImport(Glibc)
-import Glibc
-#elseif canImport(Musl)
-import Musl
-#else
-import Darwin
-#endif
 
 /// The daemon's process: what `kl daemon` runs, which `kl` starts by itself.
 public struct DaemonProcess: Sendable {

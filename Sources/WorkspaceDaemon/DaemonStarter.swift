@@ -1,13 +1,6 @@
 import AgentSupport
 public import HostSupport
-
-#if canImport(Glibc)
-import Glibc
-#elseif canImport(Musl)
-import Musl
-#else
-import Darwin
-#endif
+import Libc
 
 /// Connects to this workspace's daemon, and starts one if none runs.
 ///

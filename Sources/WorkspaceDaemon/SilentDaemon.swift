@@ -1,12 +1,5 @@
 import HostSupport
-
-#if canImport(Glibc)
-import Glibc
-#elseif canImport(Musl)
-import Musl
-#else
-import Darwin
-#endif
+import Libc
 
 /// A workspace daemon that runs but doesn't answer: it was stopped (SIGSTOP), or hangs. Only the user can decide whether to
 /// end it.

@@ -2,15 +2,8 @@ import AgentSupport
 public import Environments
 import HostSupport
 import KeyFiles
+import Libc
 public import Noise
-
-#if canImport(Glibc)
-import Glibc
-#elseif canImport(Musl)
-import Musl
-#else
-import Darwin
-#endif
 
 /// This workspace's identity: a key, to which sidecars grant access, and a name for people.
 public struct WorkspaceIdentity: Sendable {

@@ -3,15 +3,8 @@ import ArgumentParser
 import Carriers
 import HostSupport
 import InterceptProtocol
+import Libc
 import NIOCore
-
-#if canImport(Glibc)
-import Glibc
-#elseif canImport(Musl)
-import Musl
-#else
-import Darwin
-#endif
 
 struct DialSidecar: ParsableCommand {
     static let configuration = CommandConfiguration(
@@ -93,7 +86,7 @@ private enum TCPConnection {
             throw DialError("\(endpoint) can't be reached: \(Failure.describe(error)). Check --to.")
         }
         let family = if case .v6 = address { AF_INET6 } else { AF_INET }
-        let descriptor = socket(family, CInt(SOCK_STREAM.rawValue) | CInt(SOCK_CLOEXEC.rawValue), 0)
+        let descriptor = socket(family, SocketType.stream | SocketType.closedByExec, 0)
         guard descriptor >= 0 else { throw Self.failure(endpoint) }
         Self.limitSending(descriptor, Self.patience)
         let isConnected = address.withSockAddr { address, size in connect(descriptor, address, socklen_t(size)) == 0 }

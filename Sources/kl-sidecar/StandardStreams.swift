@@ -1,13 +1,6 @@
 import HostSupport
+import Libc
 import Synchronization
-
-#if canImport(Glibc)
-import Glibc
-#elseif canImport(Musl)
-import Musl
-#else
-import Darwin
-#endif
 
 /// Copies standard input to a socket, and the socket to standard output.
 ///

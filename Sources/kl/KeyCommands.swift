@@ -1,15 +1,8 @@
 import AgentSupport
 import ArgumentParser
 import KeyFiles
+import Libc
 import Noise
-
-#if canImport(Glibc)
-import Glibc
-#elseif canImport(Musl)
-import Musl
-#else
-import Darwin
-#endif
 
 struct GenerateKey: ParsableCommand {
     static let configuration = CommandConfiguration(

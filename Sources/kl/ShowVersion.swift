@@ -1,13 +1,6 @@
 import AgentSupport
 import ArgumentParser
-
-#if canImport(Glibc)
-import Glibc
-#elseif canImport(Musl)
-import Musl
-#else
-import Darwin
-#endif
+import Libc
 
 struct ShowVersion: ParsableCommand {
     static let configuration = CommandConfiguration(

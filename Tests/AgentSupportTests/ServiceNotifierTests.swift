@@ -1,14 +1,7 @@
+import Libc
 import Testing
 
 @testable import AgentSupport
-
-#if canImport(Glibc)
-import Glibc
-#elseif canImport(Musl)
-import Musl
-#else
-import Darwin
-#endif
 
 @Suite struct ServiceNotifierTests {
     @Test func `a message is a line for each field`() {
@@ -31,7 +24,7 @@ import Darwin
     #if os(Linux)
     @Test func `a datagram arrives at an abstract name`() throws {
         let name = "kl-test-\(UInt64.random(in: .min ... .max))"
-        let receiver = socket(AF_UNIX, CInt(SOCK_DGRAM.rawValue), 0)
+        let receiver = socket(AF_UNIX, SocketType.datagram, 0)
         defer { close(receiver) }
         var address = sockaddr_un()
         address.sun_family = sa_family_t(AF_UNIX)

@@ -1,14 +1,9 @@
+import Libc
 import NIOCore
 import Testing
 import Tunnel
 
 @testable import Carriers
-
-#if canImport(Glibc)
-import Glibc
-#elseif canImport(Musl)
-import Musl
-#endif
 
 /// Between two sockets of this machine.
 @Suite struct DatagramBatchTests {

@@ -1,14 +1,9 @@
 #if os(Linux)
+import Libc
 import NIOCore
 import Testing
 
 @testable import Carriers
-
-#if canImport(Glibc)
-import Glibc
-#elseif canImport(Musl)
-import Musl
-#endif
 
 @Suite struct LocalListenersTests {
     /// A socket that is bound to a port of its own, and listens.
@@ -19,7 +14,7 @@ import Musl
         init(_ host: String, port: Int = 0, listens: Bool = true, isForIPv6Alone: Bool = false) throws {
             let address = try SocketAddress(ipAddress: host, port: port)
             let family = address.protocol == .inet ? AF_INET : AF_INET6
-            let descriptor = socket(family, CInt(SOCK_STREAM.rawValue), 0)
+            let descriptor = socket(family, SocketType.stream, 0)
             self.descriptor = descriptor
             var only: CInt = isForIPv6Alone ? 1 : 0
             if family == AF_INET6 {

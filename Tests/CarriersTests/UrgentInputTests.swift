@@ -1,14 +1,9 @@
+import Libc
 import NIOCore
 import NIOPosix
 import Testing
 
 @testable import Carriers
-
-#if canImport(Glibc)
-import Glibc
-#elseif canImport(Musl)
-import Musl
-#endif
 
 /// Urgent bytes of a real socket, found by their places.
 @Suite struct UrgentInputTests {
@@ -117,7 +112,7 @@ private func sendAll(_ socket: CInt, _ text: String, _ flags: Int = 0) -> Bool {
 
 /// On a port of 127.0.0.1 that the kernel chose.
 private func listeningSocket() -> (descriptor: CInt, port: Int)? {
-    let descriptor = socket(AF_INET, CInt(SOCK_STREAM.rawValue), 0)
+    let descriptor = socket(AF_INET, SocketType.stream, 0)
     var address = sockaddr_in()
     address.sin_family = sa_family_t(AF_INET)
     address.sin_addr.s_addr = UInt32(0x7f00_0001).bigEndian

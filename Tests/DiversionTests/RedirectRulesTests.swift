@@ -1,6 +1,6 @@
 #if os(Linux)
 import CNetlink
-import Glibc
+import Libc
 import Testing
 
 @testable import Diversion

@@ -1,14 +1,7 @@
+import Libc
 import Testing
 
 @testable import Environments
-
-#if canImport(Glibc)
-import Glibc
-#elseif canImport(Musl)
-import Musl
-#else
-import Darwin
-#endif
 
 /// The file that is laid over a compose file, `!reset` and `!override`, and what an environment is called.
 struct ComposeOverrideTests {

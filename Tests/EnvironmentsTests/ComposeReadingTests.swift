@@ -1,14 +1,7 @@
+import Libc
 import Testing
 
 @testable import Environments
-
-#if canImport(Glibc)
-import Glibc
-#elseif canImport(Musl)
-import Musl
-#else
-import Darwin
-#endif
 
 /// What Compose reads, written down: of `.env` and `env_file`, of variables in values, of numbers, and of keys that stand twice.
 struct ComposeReadingTests {

@@ -1,14 +1,7 @@
+import Libc
 import Testing
 
 @testable import Environments
-
-#if canImport(Glibc)
-import Glibc
-#elseif canImport(Musl)
-import Musl
-#else
-import Darwin
-#endif
 
 struct DockerEventTests {
     private func event(

@@ -1,15 +1,8 @@
 import HostSupport
+import Libc
 import Testing
 
 @testable import Environments
-
-#if canImport(Glibc)
-import Glibc
-#elseif canImport(Musl)
-import Musl
-#else
-import Darwin
-#endif
 
 struct StateFolderTests {
     let room: Room

@@ -1,16 +1,9 @@
 import HostSupport
+import Libc
 import NIOCore
 import Testing
 
 @testable import Environments
-
-#if canImport(Glibc)
-import Glibc
-#elseif canImport(Musl)
-import Musl
-#else
-import Darwin
-#endif
 
 @Suite struct BackoffTests {
     @Test func `longer and longer, and no longer than the last`() {

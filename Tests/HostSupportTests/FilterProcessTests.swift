@@ -1,16 +1,9 @@
+import Libc
 import NIOCore
 import NIOPosix
 import Testing
 
 @testable import HostSupport
-
-#if canImport(Glibc)
-import Glibc
-#elseif canImport(Musl)
-import Musl
-#else
-import Darwin
-#endif
 
 struct FilterProcessTests {
     private let eventLoop = MultiThreadedEventLoopGroup.singleton.next()

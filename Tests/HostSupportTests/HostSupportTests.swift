@@ -1,14 +1,7 @@
+import Libc
 import Testing
 
 @testable import HostSupport
-
-#if canImport(Glibc)
-import Glibc
-#elseif canImport(Musl)
-import Musl
-#else
-import Darwin
-#endif
 
 /// A folder of one test, gone afterwards.
 final class Scratch {

@@ -1,16 +1,9 @@
+import Libc
 import NIOCore
 import NIOPosix
 import Testing
 
 @testable import HostSupport
-
-#if canImport(Glibc)
-import Glibc
-#elseif canImport(Musl)
-import Musl
-#else
-import Darwin
-#endif
 
 /// What bind(2) takes off by the umask comes back, and a link in its place is left alone.
 @Test func aSocketHasTheModeThatWasAsked() throws {

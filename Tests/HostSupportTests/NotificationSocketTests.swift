@@ -1,14 +1,7 @@
+import Libc
 import Testing
 
 @testable import HostSupport
-
-#if canImport(Glibc)
-import Glibc
-#elseif canImport(Musl)
-import Musl
-#else
-import Darwin
-#endif
 
 @Suite struct NotificationSocketTests {
     private let name = "kl-test-\(UInt64.random(in: .min ... .max))"
@@ -59,7 +52,7 @@ import Darwin
     }
 
     private func send(_ text: String, to name: String) throws {
-        let sender = socket(AF_UNIX, CInt(SOCK_DGRAM.rawValue), 0)
+        let sender = socket(AF_UNIX, SocketType.datagram, 0)
         defer { close(sender) }
         var address = sockaddr_un()
         address.sun_family = sa_family_t(AF_UNIX)

@@ -1,14 +1,7 @@
 import HostSupport
+import Libc
 import Synchronization
 import Testing
-
-#if canImport(Glibc)
-import Glibc
-#elseif canImport(Musl)
-import Musl
-#else
-import Darwin
-#endif
 
 struct ProcessEndWatchTests {
     /// A process that does nothing until it is killed.

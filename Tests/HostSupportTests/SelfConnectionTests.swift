@@ -1,20 +1,13 @@
 import HostSupport
+import Libc
 import NIOCore
 import NIOPosix
 import Testing
 
-#if canImport(Glibc)
-import Glibc
-#elseif canImport(Musl)
-import Musl
-#else
-import Darwin
-#endif
-
 /// Forced: a socket is bound to a port, then connected to it.
 @Suite struct SelfConnectionTests {
-    private static let stream = CInt(SOCK_STREAM.rawValue)
-    private static let datagrams = CInt(SOCK_DGRAM.rawValue)
+    private static let stream = SocketType.stream
+    private static let datagrams = SocketType.datagram
 
     /// Bound there, without SO_REUSEADDR; nil: that can't be.
     private static func bound(_ host: String, _ port: Int, _ type: CInt) throws -> CInt? {

@@ -1,14 +1,7 @@
+import Libc
 import Testing
 
 @testable import Interactive
-
-#if canImport(Glibc)
-import Glibc
-#elseif canImport(Musl)
-import Musl
-#else
-import Darwin
-#endif
 
 @Suite struct ProgressTests {
     /// What is written to a pipe meanwhile.

@@ -1,14 +1,7 @@
+import Libc
 import Testing
 
 @testable import Interactive
-
-#if canImport(Glibc)
-import Glibc
-#elseif canImport(Musl)
-import Musl
-#else
-import Darwin
-#endif
 
 /// What needs no terminal; the rest is in `Tests/EndToEnd/test_interactive.py`.
 @Suite struct TerminalTests {

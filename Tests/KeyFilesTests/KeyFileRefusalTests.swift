@@ -1,13 +1,6 @@
 import KeyFiles
+import Libc
 import Testing
-
-#if canImport(Glibc)
-import Glibc
-#elseif canImport(Musl)
-import Musl
-#else
-import Darwin
-#endif
 
 @Suite struct KeyFileRefusalTests {
     private let key = KeyFileTests.privateKey
@@ -64,7 +57,7 @@ import Darwin
     }
 
     @Test func `a socket`() throws {
-        let listener = socket(AF_UNIX, streamType, 0)
+        let listener = socket(AF_UNIX, SocketType.stream, 0)
         try #require(listener >= 0)
         defer { close(listener) }
         var address = sockaddr_un()
@@ -149,9 +142,3 @@ import Darwin
         )
     }
 }
-
-#if canImport(Glibc)
-private let streamType = CInt(SOCK_STREAM.rawValue)
-#else
-private let streamType = SOCK_STREAM
-#endif

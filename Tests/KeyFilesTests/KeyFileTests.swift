@@ -1,14 +1,7 @@
 import KeyFiles
+import Libc
 import Noise
 import Testing
-
-#if canImport(Glibc)
-import Glibc
-#elseif canImport(Musl)
-import Musl
-#else
-import Darwin
-#endif
 
 @Suite struct KeyFileTests {
     /// Made by `wg genkey` and `wg pubkey`.

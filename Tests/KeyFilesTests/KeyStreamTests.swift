@@ -1,14 +1,7 @@
 import KeyFiles
+import Libc
 import Noise
 import Testing
-
-#if canImport(Glibc)
-import Glibc
-#elseif canImport(Musl)
-import Musl
-#else
-import Darwin
-#endif
 
 @Suite struct KeyStreamTests {
     /// Reads a key out of a pipe in which `chunks` lie, written one by one.

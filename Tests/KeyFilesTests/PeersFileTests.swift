@@ -1,15 +1,8 @@
+import Libc
 import Noise
 import Testing
 
 @testable import KeyFiles
-
-#if canImport(Glibc)
-import Glibc
-#elseif canImport(Musl)
-import Musl
-#else
-import Darwin
-#endif
 
 @Suite struct PeersFileTests {
     private let room: Room

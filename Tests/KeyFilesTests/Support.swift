@@ -1,13 +1,6 @@
+import Libc
 import Noise
 import Testing
-
-#if canImport(Glibc)
-import Glibc
-#elseif canImport(Musl)
-import Musl
-#else
-import Darwin
-#endif
 
 typealias Bytes = [UInt8]
 

@@ -2,6 +2,7 @@ import AgentSupport
 import Environments
 import HostSupport
 import InterceptProtocol
+import Libc
 import Logging
 import NIOCore
 import NIOPosix
@@ -11,12 +12,6 @@ import Synchronization
 import Testing
 
 @testable import WorkspaceDaemon
-
-#if canImport(Glibc)
-import Glibc
-#elseif canImport(Musl)
-import Musl
-#endif
 
 /// A server that says its name to whoever connects, and closes.
 final class NamedServer: Sendable {
@@ -46,7 +41,7 @@ final class HeldPort {
     private let descriptor: CInt
 
     init() throws {
-        let descriptor = socket(AF_INET, CInt(SOCK_STREAM.rawValue), 0)
+        let descriptor = socket(AF_INET, SocketType.stream, 0)
         var on: CInt = 1
         setsockopt(descriptor, SOL_SOCKET, SO_REUSEADDR, &on, socklen_t(MemoryLayout<CInt>.size))
         let any = try SocketAddress(ipAddress: "127.0.0.1", port: 0)

@@ -1,12 +1,5 @@
 import HostSupport
-
-#if canImport(Glibc)
-import Glibc
-#elseif canImport(Musl)
-import Musl
-#else
-import Darwin
-#endif
+import Libc
 
 /// A folder that goes with the value.
 final class TemporaryFolder: Sendable {

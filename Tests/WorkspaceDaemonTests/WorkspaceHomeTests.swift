@@ -1,15 +1,8 @@
 import HostSupport
+import Libc
 import Testing
 
 @testable import WorkspaceDaemon
-
-#if canImport(Glibc)
-import Glibc
-#elseif canImport(Musl)
-import Musl
-#else
-import Darwin
-#endif
 
 @Suite struct WorkspaceHomeTests {
     @Test(arguments: [

@@ -1,12 +1,5 @@
 import Interactive
-
-#if canImport(Glibc)
-import Glibc
-#elseif canImport(Musl)
-import Musl
-#else
-import Darwin
-#endif
+import Libc
 
 /// Shows the dialogues of `Interactive` in a real terminal, for the tests: `picker-trial services 200`. What was chosen is
 /// a line on standard output; the exit code is 0, 1 for Esc, 130 for Ctrl-C, 2 where there is no terminal.

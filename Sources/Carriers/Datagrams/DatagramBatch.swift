@@ -1,12 +1,7 @@
 import CDatagrams
+import Libc
 import NIOCore
 import Tunnel
-
-#if canImport(Glibc)
-import Glibc
-#elseif canImport(Musl)
-import Musl
-#endif
 
 /// Messages that are sent together, in one buffer that is reused: a run of messages of one size to one peer is one GSO send,
 /// and all sends go into one `sendmmsg`.

@@ -1,12 +1,7 @@
 import CDatagrams
+import Libc
 import NIOCore
 import Tunnel
-
-#if canImport(Glibc)
-import Glibc
-#elseif canImport(Musl)
-import Musl
-#endif
 
 extension PathAddress {
     /// nil: not an IP address.

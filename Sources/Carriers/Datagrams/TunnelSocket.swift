@@ -1,14 +1,9 @@
 import CDatagrams
 import HostSupport
+import Libc
 import NIOCore
 import NIOPosix
 import Tunnel
-
-#if canImport(Glibc)
-import Glibc
-#elseif canImport(Musl)
-import Musl
-#endif
 
 /// A UDP socket as a tunnel needs it: many messages in a system call both ways, the don't-fragment bit, and errors that cost
 /// a message but never the socket.

@@ -1,12 +1,5 @@
 import HostSupport
-
-#if canImport(Glibc)
-import Glibc
-#elseif canImport(Musl)
-import Musl
-#else
-import Darwin
-#endif
+import Libc
 
 /// The files that belong to a compose file and stand beside it: the override file, which is laid over it, and `.env`.
 struct ComposeCompanions {

@@ -1,12 +1,5 @@
 import HostSupport
-
-#if canImport(Glibc)
-import Glibc
-#elseif canImport(Musl)
-import Musl
-#else
-import Darwin
-#endif
+import Libc
 
 extension ComposeFile {
     /// Reads the file, the override file beside it, and `.env` there for variables that the caller hasn't set.

@@ -1,12 +1,5 @@
 import HostSupport
-
-#if canImport(Glibc)
-import Glibc
-#elseif canImport(Musl)
-import Musl
-#else
-import Darwin
-#endif
+import Libc
 
 extension ComposeReader {
     /// A mapping, or a list of NAME=VALUE. A name without a value takes the caller's; if the caller has none, the variable

@@ -1,12 +1,5 @@
 import InterceptProtocol
-
-#if canImport(Glibc)
-import Glibc
-#elseif canImport(Musl)
-import Musl
-#else
-import Darwin
-#endif
+import Libc
 
 /// Parses ports and addresses of a compose file. A failure's text says what is wrong and how to fix it; the caller adds the
 /// position.

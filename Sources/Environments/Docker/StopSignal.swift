@@ -1,10 +1,4 @@
-#if canImport(Glibc)
-import Glibc
-#elseif canImport(Musl)
-import Musl
-#else
-import Darwin
-#endif
+import Libc
 
 /// A signal as engines write it: `15`, `SIGTERM`, `TERM`, `RTMIN+3`.
 enum StopSignal {

@@ -1,12 +1,5 @@
 import HostSupport
-
-#if canImport(Glibc)
-import Glibc
-#elseif canImport(Musl)
-import Musl
-#else
-import Darwin
-#endif
+import Libc
 
 /// An environment that can be connected to, or the reason why not.
 public struct FoundEnvironment: Codable, Equatable, Sendable {

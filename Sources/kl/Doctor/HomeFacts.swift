@@ -3,15 +3,8 @@ import Environments
 import FoundationEssentials
 import HostSupport
 import KeyFiles
+import Libc
 import WorkspaceDaemon
-
-#if canImport(Glibc)
-import Glibc
-#elseif canImport(Musl)
-import Musl
-#else
-import Darwin
-#endif
 
 /// This workspace's folders and their content.
 struct HomeFacts {

@@ -1,12 +1,5 @@
 import HostSupport
-
-#if canImport(Glibc)
-import Glibc
-#elseif canImport(Musl)
-import Musl
-#else
-import Darwin
-#endif
+import Libc
 
 /// What the kernel offers to a sidecar that is started here. A container shares the host's kernel.
 struct KernelFacts {

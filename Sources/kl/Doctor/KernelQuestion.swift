@@ -1,10 +1,4 @@
-#if canImport(Glibc)
-import Glibc
-#elseif canImport(Musl)
-import Musl
-#else
-import Darwin
-#endif
+import Libc
 
 /// Asks the kernel through netlink(7), by messages that change nothing.
 enum KernelQuestion {
@@ -43,7 +37,7 @@ enum KernelQuestion {
     private static func ask(protocol number: CInt, type: UInt16, flags: UInt16, _ body: [UInt8]) -> Answer? {
         #if os(Linux)
         let family: CInt = 16  // AF_NETLINK
-        let descriptor = socket(family, CInt(SOCK_RAW.rawValue) | CInt(SOCK_CLOEXEC.rawValue), number)
+        let descriptor = socket(family, CInt(SOCK_RAW.rawValue) | SocketType.closedByExec, number)
         guard descriptor >= 0 else { return nil }
         defer { close(descriptor) }
         var patience = timeval(tv_sec: 1, tv_usec: 0)

@@ -1,10 +1,4 @@
-#if canImport(Glibc)
-import Glibc
-#elseif canImport(Musl)
-import Musl
-#else
-import Darwin
-#endif
+import Libc
 
 /// How many descriptors (files and sockets) a process may have. Agents raise their soft limit to the hard one.
 struct LimitFacts {
@@ -30,11 +24,7 @@ extension LimitFacts {
     /// The limits of this process.
     static var here: LimitFacts {
         var limit = rlimit()
-        #if canImport(Glibc)
-        getrlimit(__rlimit_resource_t(RLIMIT_NOFILE.rawValue), &limit)
-        #else
-        getrlimit(RLIMIT_NOFILE, &limit)
-        #endif
+        getrlimit(ResourceLimit.openFiles, &limit)
         return LimitFacts(soft: UInt64(limit.rlim_cur), hard: UInt64(limit.rlim_max))
     }
 }

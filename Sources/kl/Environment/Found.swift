@@ -1,14 +1,7 @@
 import Environments
 import HostSupport
+import Libc
 import WorkspaceDaemon
-
-#if canImport(Glibc)
-import Glibc
-#elseif canImport(Musl)
-import Musl
-#else
-import Darwin
-#endif
 
 /// The environments to choose from: compose files in this folder and above it, environments used before, and what a Docker
 /// engine runs.

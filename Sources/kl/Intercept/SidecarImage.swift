@@ -1,15 +1,8 @@
 import Environments
 import HostSupport
 import Interactive
+import Libc
 import WorkspaceDaemon
-
-#if canImport(Glibc)
-import Glibc
-#elseif canImport(Musl)
-import Musl
-#else
-import Darwin
-#endif
 
 /// The image of the sidecars' containers. It is built on this machine, and never pulled without being asked for.
 enum SidecarImage {

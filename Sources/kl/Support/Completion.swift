@@ -1,15 +1,8 @@
 import AgentSupport
 import ArgumentParser
 import Environments
+import Libc
 import WorkspaceDaemon
-
-#if canImport(Glibc)
-import Glibc
-#elseif canImport(Musl)
-import Musl
-#else
-import Darwin
-#endif
 
 /// Names that a shell completes. Nothing is printed if there are none, or if they can't be read.
 enum Completion {

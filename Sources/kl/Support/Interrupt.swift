@@ -1,12 +1,5 @@
+import Libc
 import Synchronization
-
-#if canImport(Glibc)
-import Glibc
-#elseif canImport(Musl)
-import Musl
-#else
-import Darwin
-#endif
 
 /// Makes Ctrl-C, SIGTERM and SIGHUP something to wait for, so that what was begun can be undone before the program ends.
 enum Interrupt {

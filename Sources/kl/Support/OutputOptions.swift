@@ -1,15 +1,8 @@
 import AgentSupport
 import ArgumentParser
 import FoundationEssentials
+import Libc
 import Yams
-
-#if canImport(Glibc)
-import Glibc
-#elseif canImport(Musl)
-import Musl
-#else
-import Darwin
-#endif
 
 enum OutputFormat: String, ExpressibleByArgument, CaseIterable {
     case text

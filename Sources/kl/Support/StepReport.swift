@@ -1,13 +1,6 @@
 import AgentSupport
 import Interactive
-
-#if canImport(Glibc)
-import Glibc
-#elseif canImport(Musl)
-import Musl
-#else
-import Darwin
-#endif
+import Libc
 
 /// Reports steps to a person on standard output: the current wait while it lasts, and a line for each finished step.
 struct StepReport {

@@ -1,12 +1,5 @@
 import InterceptProtocol
-
-#if canImport(Glibc)
-import Glibc
-#elseif canImport(Musl)
-import Musl
-#else
-import Darwin
-#endif
+import Libc
 
 /// Formats times and numbers for people.
 enum Times {

@@ -2,15 +2,8 @@ import AgentSupport
 import Environments
 import FoundationEssentials
 import HostSupport
+import Libc
 import WorkspaceDaemon
-
-#if canImport(Glibc)
-import Glibc
-#elseif canImport(Musl)
-import Musl
-#else
-import Darwin
-#endif
 
 /// A developer's workspace as commands use it: its files, the connected environment, and the daemon.
 struct Workspace {

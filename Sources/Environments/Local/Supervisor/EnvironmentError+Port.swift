@@ -1,12 +1,5 @@
 import HostSupport
-
-#if canImport(Glibc)
-import Glibc
-#elseif canImport(Musl)
-import Musl
-#else
-import Darwin
-#endif
+import Libc
 
 extension EnvironmentError {
     /// The error for a public port that can't be opened.

@@ -1,10 +1,4 @@
-#if canImport(Glibc)
-import Glibc
-#elseif canImport(Musl)
-import Musl
-#else
-import Darwin
-#endif
+import Libc
 
 /// Notices that `.kl/` was moved or removed while the environment is up. Clients can't reach the supervisor then, so it has
 /// to end its processes by itself.

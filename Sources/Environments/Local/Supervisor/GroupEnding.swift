@@ -1,13 +1,6 @@
 import HostSupport
+import Libc
 import NIOCore
-
-#if canImport(Glibc)
-import Glibc
-#elseif canImport(Musl)
-import Musl
-#else
-import Darwin
-#endif
 
 /// Ends a process and everything it left in its process group: by SIGTERM, and after the grace period by SIGKILL.
 final class GroupEnding {

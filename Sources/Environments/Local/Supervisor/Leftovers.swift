@@ -1,12 +1,5 @@
 import HostSupport
-
-#if canImport(Glibc)
-import Glibc
-#elseif canImport(Musl)
-import Musl
-#else
-import Darwin
-#endif
+import Libc
 
 /// Ends the processes that a supervisor left behind, and waits for their end.
 enum Leftovers {

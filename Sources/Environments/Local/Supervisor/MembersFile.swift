@@ -1,13 +1,6 @@
 import HostSupport
+import Libc
 import Logging
-
-#if canImport(Glibc)
-import Glibc
-#elseif canImport(Musl)
-import Musl
-#else
-import Darwin
-#endif
 
 /// Keeps the keys in `peers` in step with the members in `record.json`.
 struct MembersFile {

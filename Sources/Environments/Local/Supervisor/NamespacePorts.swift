@@ -1,12 +1,5 @@
 import HostSupport
-
-#if canImport(Glibc)
-import Glibc
-#elseif canImport(Musl)
-import Musl
-#else
-import Darwin
-#endif
+import Libc
 
 /// Finds out whether a service listens in a network namespace that isn't this process's own.
 struct NamespacePorts {

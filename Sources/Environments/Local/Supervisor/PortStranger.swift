@@ -1,12 +1,5 @@
+import Libc
 import NIOCore
-
-#if canImport(Glibc)
-import Glibc
-#elseif canImport(Musl)
-import Musl
-#else
-import Darwin
-#endif
 
 /// Tells whether the service or another program listens on the service's own port: a client can't see the difference.
 struct PortStranger {
@@ -42,7 +35,7 @@ struct PortStranger {
     /// Whether no process listens on any address. This check is quick, and nearly always true.
     private static func isFree(_ port: UInt16) -> Bool {
         guard let address = try? SocketAddress(ipAddress: "::", port: Int(port)) else { return false }
-        let descriptor = socket(AF_INET6, CInt(SOCK_STREAM.rawValue) | CInt(SOCK_CLOEXEC.rawValue), 0)
+        let descriptor = socket(AF_INET6, SocketType.stream | SocketType.closedByExec, 0)
         guard descriptor >= 0 else { return false }
         defer { close(descriptor) }
         var (on, off): (CInt, CInt) = (1, 0)

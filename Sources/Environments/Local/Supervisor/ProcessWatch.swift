@@ -1,13 +1,6 @@
 import HostSupport
+import Libc
 import NIOCore
-
-#if canImport(Glibc)
-import Glibc
-#elseif canImport(Musl)
-import Musl
-#else
-import Darwin
-#endif
 
 /// Reports when processes end: children after SIGCHLD, adopted processes by polling, since they have another parent.
 ///

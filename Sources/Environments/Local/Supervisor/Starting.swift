@@ -1,15 +1,8 @@
 import HostSupport
+import Libc
 import Logging
 import NIOCore
 import NIOPosix
-
-#if canImport(Glibc)
-import Glibc
-#elseif canImport(Musl)
-import Musl
-#else
-import Darwin
-#endif
 
 /// Brings an environment up, or takes over the processes of a supervisor that is gone.
 struct Starting: Sendable {

@@ -1,13 +1,6 @@
 import HostSupport
+import Libc
 import NIOCore
-
-#if canImport(Glibc)
-import Glibc
-#elseif canImport(Musl)
-import Musl
-#else
-import Darwin
-#endif
 
 /// A process that leads its own session and process group, as each one that a supervisor starts does.
 struct SupervisedProcess {

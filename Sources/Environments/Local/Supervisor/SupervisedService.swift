@@ -1,14 +1,7 @@
 import HostSupport
+import Libc
 import Logging
 import NIOCore
-
-#if canImport(Glibc)
-import Glibc
-#elseif canImport(Musl)
-import Musl
-#else
-import Darwin
-#endif
 
 /// A service of the compose file: its process, which is restarted when it ends, and the sidecar in front of it.
 final class SupervisedService {

@@ -1,17 +1,10 @@
 import FoundationEssentials
 import HostSupport
 import InterceptProtocol
+import Libc
 import Logging
 import NIOCore
 import NIOPosix
-
-#if canImport(Glibc)
-import Glibc
-#elseif canImport(Musl)
-import Musl
-#else
-import Darwin
-#endif
 
 /// The sidecar in front of a service. Its listening sockets stay open while it is restarted.
 final class SupervisedSidecar {

@@ -1,15 +1,8 @@
 import FoundationEssentials
 import HostSupport
+import Libc
 import Logging
 import NIOCore
-
-#if canImport(Glibc)
-import Glibc
-#elseif canImport(Musl)
-import Musl
-#else
-import Darwin
-#endif
 
 /// Keeps a local environment up: holds its public ports, runs its services with a sidecar in front of each, restarts what
 /// ends, and reports the state in `state.json`.

@@ -1,13 +1,6 @@
 import FoundationEssentials
 import HostSupport
-
-#if canImport(Glibc)
-import Glibc
-#elseif canImport(Musl)
-import Musl
-#else
-import Darwin
-#endif
+import Libc
 
 /// Ends a local environment, whether or not its supervisor lives.
 public enum SupervisorEnding {

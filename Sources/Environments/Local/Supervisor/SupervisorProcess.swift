@@ -1,16 +1,9 @@
 import FoundationEssentials
 import HostSupport
+import Libc
 public import Logging
 import NIOCore
 import NIOPosix
-
-#if canImport(Glibc)
-import Glibc
-#elseif canImport(Musl)
-import Musl
-#else
-import Darwin
-#endif
 
 /// The process of a local environment's supervisor, from its start to its end: `kl supervise`.
 public enum SupervisorProcess {

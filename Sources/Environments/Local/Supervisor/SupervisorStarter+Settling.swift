@@ -1,13 +1,6 @@
 import FoundationEssentials
 import HostSupport
-
-#if canImport(Glibc)
-import Glibc
-#elseif canImport(Musl)
-import Musl
-#else
-import Darwin
-#endif
+import Libc
 
 extension SupervisorStarter {
     /// Starts the environment, and waits until each of its services runs or has failed, at most 30 s.

@@ -1,13 +1,6 @@
 import FoundationEssentials
 import HostSupport
-
-#if canImport(Glibc)
-import Glibc
-#elseif canImport(Musl)
-import Musl
-#else
-import Darwin
-#endif
+import Libc
 
 /// Brings a local environment up: starts its supervisor as a process that outlives this one, and waits until it is ready.
 public struct SupervisorStarter: Sendable {
