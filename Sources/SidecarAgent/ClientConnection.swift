@@ -72,8 +72,8 @@ final class ClientConnection: ChannelInboundHandler, RemovableChannelHandler {
     }
 
     func channelReadComplete(context: ChannelHandlerContext) {
-        guard self.keptBytes < Self.keptAtMost, self.link.agent.keptBytes < Self.keptByAll else { return }
-        if self.isWaiting, !self.inputIsClosed { context.read() }
+        guard self.isWaiting, !self.inputIsClosed else { return }
+        if self.keptBytes < Self.keptAtMost, self.link.agent.keptBytes < Self.keptByAll { context.read() }
     }
 
     func userInboundEventTriggered(context: ChannelHandlerContext, event: Any) {
