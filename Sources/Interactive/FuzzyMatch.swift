@@ -65,7 +65,8 @@ private struct Alignment {
         let width = places.count
         var table: [Cell?] = Array(repeating: nil, count: pattern.count * width)
         for row in pattern.indices {
-            // The best match of the previous characters that ends at least one place before, with the gap's cost so far.
+            // The best match of the previous characters with at least one other character between it and this place,
+            // including the gap's cost.
             var gap: (score: Int, place: Int)?
             for place in row..<width {
                 if row > 0 {

@@ -1,5 +1,5 @@
-/// Parses a file of variables (`.env`, `env_file`) as compose does: `NAME=VALUE` or `NAME: VALUE`, with or without `export
-/// ` before it, a NAME alone, `#` comments, and values in quotes, which may span several lines.
+/// Parses a file of variables (`.env`, `env_file`) as compose does: `NAME=VALUE` or `NAME: VALUE`, optionally after the
+/// word `export`, a NAME alone, `#` comments, and values in quotes, which may span several lines.
 struct EnvironmentFile {
     struct Line: Equatable {
         var name: String

@@ -139,8 +139,8 @@ actor DockerModel {
         return (DockerContainer.parse(result.output), rows)
     }
 
-    /// Whether the engine is podman, which doesn't remove a container whose network another one has joined by `--network
-    /// container:`.
+    /// Whether the engine is podman, which doesn't remove a container whose network another container has joined by
+    /// `--network container:`.
     func isPodman() async -> Bool {
         if let knowsPodman { return knowsPodman }
         let words = ["version", "--format", "{{range .Server.Components}}{{.Name}}\n{{end}}"]
