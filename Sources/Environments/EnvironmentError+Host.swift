@@ -13,7 +13,7 @@ extension EnvironmentError {
             case EFBIG: "Nothing of kl's is that large: look what it is, and move it away."
             case ENAMETOOLONG: "Move the compose file to a folder with a shorter path."
             case ENOTDIR, EISDIR, ELOOP, ENOTSUP: "Look what is there, and move it away."
-            default: "Mend that, then try again."
+            default: "Fix that, then try again."
             }
         self.init(.failed, "\(error.description). \(mend)")
     }

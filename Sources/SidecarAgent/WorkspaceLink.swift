@@ -216,7 +216,7 @@ final class WorkspaceLink {
             return self.send(.failed(failure))
         }
         if start.onUnavailable == .refuse, !self.agent.configuration.allowsRefuse {
-            let reason = "this sidecar has nobody's clients refused: it was started without --allow-refuse"
+            let reason = "this sidecar refuses no clients: it was started without --allow-refuse"
             return self.fail(start.generation, .unsupported, reason)
         }
         if let holder = self.agent.holder, holder !== self {

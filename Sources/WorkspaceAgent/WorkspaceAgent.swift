@@ -230,7 +230,7 @@ public final class WorkspaceAgent {
                 "The preshared keys differ: give both sides the same --preshared-key-file, or neither of them one."
             )
         } else if self.sidecarIsBusy {
-            self.fail("The sidecar is there, and has more to do than it can. Try again.")
+            self.fail("The sidecar is overloaded. Try again.")
         } else if let lastDialFailure = self.lastDialFailure,
             !lastDialFailure.hasSuffix(TunnelClient.silenceOverDatagrams)
         {

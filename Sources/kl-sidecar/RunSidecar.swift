@@ -149,7 +149,7 @@ struct RunSidecar: ParsableCommand {
     func validate() throws {
         if self.peer.isEmpty, self.peersFile == nil {
             throw ValidationError(
-                "Nobody could connect. Name a workspace's public key by --peer, or a file of them by --peers-file."
+                "No workspace could connect. Name a workspace's public key by --peer, or a file of them by --peers-file."
             )
         }
         if self.deadAfter < .seconds(1) { throw ValidationError("--dead-after must be at least 1s.") }

@@ -44,7 +44,7 @@ struct RunWorkspace: ParsableCommand {
         }
     }
 
-    @Flag(help: "Take the service over from whoever intercepts it.")
+    @Flag(help: "Take the service over from the workspace that intercepts it.")
     var takeover = false
 
     @Option(

@@ -1,4 +1,4 @@
-"""`kl doctor`: one line for each thing that is needed, with what mends it; nothing is changed, and nothing hangs."""
+"""`kl doctor`: one line for each thing that is needed, with how to fix it; nothing is changed, and nothing hangs."""
 
 import os
 import signal

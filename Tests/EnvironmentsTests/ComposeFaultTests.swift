@@ -7,10 +7,10 @@ struct ComposeFaultTests {
     static let documents: [(String, String)] = [
         ("", "1:1: the file is empty. Write 'services:' and at least one service."),
         ("# nothing\n", "1:1: the file is empty. Write 'services:' and at least one service."),
-        ("- a\n", "1:1: a compose file takes a mapping, and this is a list. Mend the file."),
+        ("- a\n", "1:1: a compose file takes a mapping, and this is a list. Correct the file."),
         ("name: x\n", "1:1: there is no 'services' in it. Write at least one service with a command."),
         ("name: x\nservices:\n", "2:1: 'services' is empty. Write at least one service with a command."),
-        ("services: [a]\n", "1:11: 'services' takes a mapping, and this is a list. Mend the file."),
+        ("services: [a]\n", "1:11: 'services' takes a mapping, and this is a list. Correct the file."),
         (
             "services:\n  a:\n    command: x\n  a:\n    command: y\n",
             "4:3: the key 'a' is there already (line 2). Keep one of them."
@@ -18,14 +18,14 @@ struct ComposeFaultTests {
         ("services:\n\ta: 1\n", "2:1: there is a tab where YAML takes blanks only. Indent with blanks."),
         (
             "services: {a: {command: x}\n",
-            "2:1: this isn't YAML: did not find expected ',' or '}' while parsing a flow mapping that began at line 1. Mend the file there."
+            "2:1: this isn't YAML: did not find expected ',' or '}' while parsing a flow mapping that began at line 1. Correct the file there."
         ),
         (
             "a: \"x\n",
-            "2:1: this isn't YAML: found unexpected end of stream while scanning a quoted scalar that began at line 1. Mend the file there."
+            "2:1: this isn't YAML: found unexpected end of stream while scanning a quoted scalar that began at line 1. Correct the file there."
         ),
         ("a: 1\n---\nb: 2\n", "2:1: a second document begins here. Keep one in the file."),
-        ("a: \u{1}\n", "1:4: this isn't text: control characters are not allowed. Mend the file there."),
+        ("a: \u{1}\n", "1:4: this isn't text: control characters are not allowed. Correct the file there."),
         (
             "name: Big\nservices: {a: {command: x}}",
             "1:7: 'Big' can't be an environment's name. Write small letters, digits, '-' and '_', at most 63, a letter or digit first."
@@ -46,8 +46,8 @@ struct ComposeFaultTests {
             "services:\n  a: {command: x}\n  b: */5 *\n",
             "3:6: '*/5 *' begins with '*', which is an alias in YAML. Put it in quotes."
         ),
-        ("? [a]\n: b\n", "1:3: a list or a mapping can't be a key. Mend the file."),
-        ("services:\n  <<: 1\n", "2:7: '<<' takes mappings, and this is '1'. Mend the file."),
+        ("? [a]\n: b\n", "1:3: a list or a mapping can't be a key. Correct the file."),
+        ("services:\n  <<: 1\n", "2:7: '<<' takes mappings, and this is '1'. Correct the file."),
     ]
 
     static let services: [(String, String)] = [
@@ -57,9 +57,9 @@ struct ComposeFaultTests {
             "2:3: service 'a' has no command, and its image isn't used: it is a process of this machine. Write what is run, as in 'command: ./server --port 21090'; or connect to what Docker runs: kl env connect --docker demo"
         ),
         ("command: ''", "2:3: service 'a' has no command. Write what is run, as in 'command: ./server --port 21090'."),
-        ("command: {x: y}", "2:16: 'command' takes a text, and this is a mapping. Mend the file."),
-        ("command: [x, [y]]", "2:20: an element of 'command' takes a text, and this is a list. Mend the file."),
-        ("command: [x, ~]", "2:20: an element of 'command' takes a text, and this is nothing. Mend the file."),
+        ("command: {x: y}", "2:16: 'command' takes a text, and this is a mapping. Correct the file."),
+        ("command: [x, [y]]", "2:20: an element of 'command' takes a text, and this is a list. Correct the file."),
+        ("command: [x, ~]", "2:20: an element of 'command' takes a text, and this is nothing. Correct the file."),
         ("command: \"x 'y\"", "2:16: a quote (') in 'command' isn't closed. Close it, or write a list."),
         ("command: 'x \\'", "2:16: 'command' ends with a backslash. Leave it out, or write a list."),
         ("command: \"x\\0y\"", "2:16: 'command' holds a zero character. Leave it out."),
@@ -73,7 +73,7 @@ struct ComposeFaultTests {
             "2:16: the variable 'A' isn't set: the key of it. Set it, then try again."
         ),
         ("command: 'x ${A?}'", "2:16: the variable 'A' isn't set. Set it, then try again."),
-        ("command: x, ports: 80", "2:26: 'ports' takes a list, and this is '80'. Mend the file."),
+        ("command: x, ports: 80", "2:26: 'ports' takes a list, and this is '80'. Correct the file."),
         (
             "command: x, restart: never",
             "2:28: 'never' isn't a restart policy. Write no, always, on-failure or unless-stopped."
@@ -88,7 +88,7 @@ struct ComposeFaultTests {
         ),
         (
             "command: x, environment: {A: [1]}",
-            "2:36: the variable 'A' takes a text, and this is a list. Mend the file."
+            "2:36: the variable 'A' takes a text, and this is a list. Correct the file."
         ),
         (
             "command: x, x-kl: {divert: tproxy}",
@@ -110,7 +110,7 @@ struct ComposeFaultTests {
             "command: x, x-kl: {netns: /n}, ports: ['80:80', '80:80']",
             "2:55: port 80 is there twice. Take one of them out."
         ),
-        ("command: x, x-kl: 1", "2:25: 'x-kl' takes a mapping, and this is '1'. Mend the file."),
+        ("command: x, x-kl: 1", "2:25: 'x-kl' takes a mapping, and this is '1'. Correct the file."),
         (
             "command: x, depends_on: [a]",
             "2:32: services wait for each other in a circle: a → a. Take one of them out of 'depends_on'."
@@ -211,7 +211,7 @@ struct ComposeFaultTests {
         )
         #expect(
             failure("services:\n  api-server: {command: x}\n  b: {command: x, depends_on: [api-sever]}\n")
-                == "3:32: 'b' depends on 'api-sever', which isn't in the file. Did you mean 'api-server'? Mend the name, or take it out."
+                == "3:32: 'b' depends on 'api-sever', which isn't in the file. Did you mean 'api-server'? Correct the name, or take it out."
         )
     }
 

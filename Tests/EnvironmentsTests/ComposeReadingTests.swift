@@ -220,7 +220,7 @@ struct ComposeReadingTests {
     @Test func neither() {
         #expect(
             failure("services: {a: {command: x, env_file: [{path: none, required: 0}]}}")
-                == "1:62: 'required' takes true or false, and this is '0'. Mend the file."
+                == "1:62: 'required' takes true or false, and this is '0'. Correct the file."
         )
     }
 }

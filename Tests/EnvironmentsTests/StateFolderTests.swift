@@ -145,7 +145,7 @@ struct StateFolderTests {
         #expect(
             throws: EnvironmentError(
                 .failed,
-                "\(self.room("none")) can't be read: no such file or directory. Mend that, then try again."
+                "\(self.room("none")) can't be read: no such file or directory. Fix that, then try again."
             )
         ) { try StateFolder.make(besideFile: self.room("none/compose.yaml")) }
     }

@@ -116,7 +116,7 @@ struct ComposeChecks {
                 let suggestion = Suggestion.sentence(for: name, among: names.filter { $0 != service.service.name })
                 throw Fault(
                     position,
-                    "\(service.service.name.quoted) depends on \(name.quoted), which isn't in the file.\(suggestion) Mend the name, or take it out."
+                    "\(service.service.name.quoted) depends on \(name.quoted), which isn't in the file.\(suggestion) Correct the name, or take it out."
                 )
             }
         }

@@ -54,7 +54,7 @@ struct ComposeReader {
     /// - Parameter what: what the value is for, as messages name it: "'working_dir'".
     mutating func text(_ value: YAMLValue, _ what: String) throws(Fault) -> String {
         guard case .scalar(let text, _) = value.kind, !value.isNull else {
-            throw Fault(value.position, "\(what) takes a text, and this is \(value.whatItIs). Mend the file.")
+            throw Fault(value.position, "\(what) takes a text, and this is \(value.whatItIs). Correct the file.")
         }
         let expanded = try self.interpolation.expand(text, at: value.position)
         // Arguments, paths and variables are C strings, which end at the first zero byte.
@@ -70,20 +70,21 @@ struct ComposeReader {
         switch text.lowercased() {
         case "true", "yes", "on", "y": return true
         case "false", "no", "off", "n": return false
-        default: throw Fault(value.position, "\(what) takes true or false, and this is \(text.quoted). Mend the file.")
+        default:
+            throw Fault(value.position, "\(what) takes true or false, and this is \(text.quoted). Correct the file.")
         }
     }
 
     func entries(_ value: YAMLValue, _ what: String) throws(Fault) -> [YAMLValue.Entry] {
         guard case .mapping(let entries) = value.kind else {
-            throw Fault(value.position, "\(what) takes a mapping, and this is \(value.whatItIs). Mend the file.")
+            throw Fault(value.position, "\(what) takes a mapping, and this is \(value.whatItIs). Correct the file.")
         }
         return entries
     }
 
     func elements(_ value: YAMLValue, _ what: String) throws(Fault) -> [YAMLValue] {
         guard case .sequence(let elements) = value.kind else {
-            throw Fault(value.position, "\(what) takes a list, and this is \(value.whatItIs). Mend the file.")
+            throw Fault(value.position, "\(what) takes a list, and this is \(value.whatItIs). Correct the file.")
         }
         return elements
     }

@@ -26,7 +26,7 @@ struct Interpolation {
 
     private mutating func expand(_ text: ArraySlice<UInt8>, at position: Position, depth: Int) throws(Fault) -> String {
         guard depth <= Self.maxDepth else {
-            throw Fault(position, "defaults lie in one another more than \(Self.maxDepth) deep. Mend the file.")
+            throw Fault(position, "defaults lie in one another more than \(Self.maxDepth) deep. Correct the file.")
         }
         var result: [UInt8] = []
         var text = text

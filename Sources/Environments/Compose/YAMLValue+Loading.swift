@@ -12,7 +12,7 @@ extension YAMLValue {
         // aliases would keep it busy for ever, or overflow the stack. So Yams never sees an alias: each '*' of the text is
         // replaced by a character that the text doesn't contain, and a plain scalar that begins with it is resolved here.
         guard let marker = Self.privateUse.first(where: { !text.unicodeScalars.contains($0) }) else {
-            throw Fault(begin, "the file is full of private-use characters. Mend the file.")
+            throw Fault(begin, "the file is full of private-use characters. Correct the file.")
         }
         let marked = text.replacing("*", with: marker)
         var loader = Loader(marker: marker, file: file)
@@ -30,7 +30,7 @@ extension YAMLValue {
             fault.position.file = file
             throw fault
         } catch {
-            throw Fault(begin, "the file can't be read as YAML. Mend the file.")
+            throw Fault(begin, "the file can't be read as YAML. Correct the file.")
         }
     }
 
@@ -82,7 +82,7 @@ private struct Loader {
         case .alias: throw Fault(position, "an alias can't be used here. Write out what it stands for.")
         }
         guard value.height <= Self.maxHeight else {
-            throw Fault(position, "more than \(Self.maxHeight) values lie in one another here. Mend the file.")
+            throw Fault(position, "more than \(Self.maxHeight) values lie in one another here. Correct the file.")
         }
         if let change = Self.change(node) { value.change = change }
         if let anchor = node.anchor { self.anchors[self.restored(anchor.rawValue)] = value }
@@ -96,7 +96,7 @@ private struct Loader {
         for (key, value) in mapping {
             let keyPosition = self.position(key.mark)
             guard case .scalar(let text, let isPlain) = try self.value(of: key, isKey: true).kind else {
-                throw Fault(keyPosition, "a list or a mapping can't be a key. Mend the file.")
+                throw Fault(keyPosition, "a list or a mapping can't be a key. Correct the file.")
             }
             let entry = YAMLValue.Entry(key: text, position: keyPosition, value: try self.value(of: value))
             weight += entry.weight
@@ -112,7 +112,7 @@ private struct Loader {
         var known = Set(own.map(\.key))
         for base in bases {
             guard case .mapping(let entries) = base.kind else {
-                throw Fault(base.position, "'<<' takes mappings, and this is \(base.whatItIs). Mend the file.")
+                throw Fault(base.position, "'<<' takes mappings, and this is \(base.whatItIs). Correct the file.")
             }
             self.merged += entries.count
             guard self.merged <= Self.maxMerged else { throw self.tooMuch(at: position) }
@@ -209,17 +209,17 @@ extension Fault {
                 return
             }
             let context = context.map { " \($0.text) that began at line \($0.mark.line)" } ?? ""
-            self.init(Position(mark), "this isn't YAML: \(problem)\(context). Mend the file there.")
+            self.init(Position(mark), "this isn't YAML: \(problem)\(context). Correct the file there.")
         case .composer(_, let problem, let mark, _):
             let isSecond = problem == "but found another document"
             self.init(
                 Position(mark),
                 isSecond
                     ? "a second document begins here. Keep one in the file."
-                    : "this isn't YAML: \(problem). Mend the file there."
+                    : "this isn't YAML: \(problem). Correct the file there."
             )
         case .reader(let problem, let offset, _, let text):
-            self.init(Position(offset, in: text), "this isn't text: \(problem). Mend the file there.")
+            self.init(Position(offset, in: text), "this isn't text: \(problem). Correct the file there.")
         case .duplicatedKeysInMapping(let duplicates, let context):
             let marked = duplicates.first ?? ""
             let key = restoring(marked).quoted
@@ -231,7 +231,7 @@ extension Fault {
             let place = second.line == first.line ? "column \(first.column)" : "line \(first.line)"
             self.init(second, "the key \(key) is there already (\(place)). Keep one of them.")
         default:
-            self.init(Position(line: 1, column: 1), "the file can't be read as YAML. Mend the file.")
+            self.init(Position(line: 1, column: 1), "the file can't be read as YAML. Correct the file.")
         }
     }
 

@@ -184,7 +184,7 @@ struct DockerClaim: Sendable {
             try await Task.sleep(for: Self.pause)
             let project = try await self.model.project(.now)
             guard let record = project.record(of: service.name), record.holder.publicKey == self.key else {
-                let holder = project.record(of: service.name)?.holder.label ?? "somebody else"
+                let holder = project.record(of: service.name)?.holder.label ?? "another developer"
                 throw EnvironmentError(
                     .busy,
                     "'\(service.name)' was just taken over by \(holder). Ask them to stop it, or take it back with --force."
@@ -351,7 +351,7 @@ enum DockerFailure {
         {
             return EnvironmentError(
                 .failed,
-                "'\(service)' ended while its sidecar was made. Look how it is, then try again: kl env status"
+                "'\(service)' ended while its sidecar was made. Check it, then try again: kl env status"
             )
         }
         if result.isLate {

@@ -94,7 +94,7 @@ struct DockerClient: Sendable {
             return EnvironmentError(
                 .failed,
                 "the Docker engine at \(self.engine.name.printable) doesn't answer within \(milliseconds / 1_000) s."
-                    + " Look how it is: kl doctor"
+                    + " Check it: kl doctor"
             )
         }
         if result.isTooLong {
@@ -128,7 +128,7 @@ struct DockerClient: Sendable {
                     + " another DOCKER_HOST or DOCKER_CONTEXT."
             )
         }
-        return EnvironmentError(.failed, "docker says: \(reason). Mend that, then try again.")
+        return EnvironmentError(.failed, "docker says: \(reason). Fix that, then try again.")
     }
 
     /// The last line of an error output, as a clause.

@@ -128,7 +128,7 @@ actor DockerModel {
             throw EnvironmentError(
                 .failed,
                 "environment \(self.place.reference.name.quoted) has \(ids.count) containers, and at most"
-                    + " \(Self.containersAtMost) are looked at. Remove those that nobody needs: docker container prune"
+                    + " \(Self.containersAtMost) are looked at. Remove those that aren't needed: docker container prune"
             )
         }
         let result = try await self.client.run(["container", "inspect", "--format", DockerContainer.format] + ids)

@@ -235,8 +235,8 @@ struct DockerService: Equatable, Sendable {
                     "\(name) uses the network of the engine's machine (network_mode: host), where its ports aren't its own."
                     + " Give it a network of the project, then start its container again."
             case "none":
-                return "\(name) has no network (network_mode: none), so nobody connects to it. Give it a network of the"
-                    + " project, then start its container again."
+                return "\(name) has no network (network_mode: none), so no client connects to it. Give it a network of"
+                    + " the project, then start its container again."
             default: return self.sharedNetworkRefusal
             }
         }
@@ -270,7 +270,7 @@ struct DockerService: Equatable, Sendable {
             return "\(name) shares the network of container \(other.quoted) (network_mode), which is of no project."
                 + " Connect to a network that it is attached to: kl env connect --docker-network NETWORK"
         case .gone:
-            return "\(name) shares the network of a container that is gone (network_mode), so nobody reaches it."
+            return "\(name) shares the network of a container that is gone (network_mode), so no client reaches it."
                 + " Make its own anew: docker compose up --detach --force-recreate \(self.label.shellQuoted)"
         case nil:
             return "\(name) was given a network namespace by its path (network_mode), which may be others' too."

@@ -30,7 +30,7 @@ struct Check: Codable, Equatable {
     /// From an error text whose first sentence says what is wrong, and the rest what to do.
     static func failed(_ name: String, _ sentences: String) -> Check {
         guard let end = sentences.firstRange(of: ". ") else {
-            return .failed(name, sentences.hasSuffix(".") ? String(sentences.dropLast()) : sentences, "Mend that.")
+            return .failed(name, sentences.hasSuffix(".") ? String(sentences.dropLast()) : sentences, "Fix that.")
         }
         return .failed(name, String(sentences[..<end.lowerBound]), String(sentences[end.upperBound...]))
     }

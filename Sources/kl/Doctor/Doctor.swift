@@ -5,7 +5,7 @@ import Interactive
 struct Doctor: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "doctor",
-        abstract: "Check what is needed, one line each, and say what mends it.",
+        abstract: "Check what is needed, one line each, and say how to fix it.",
         discussion: "✓ is well, ! is something that not everybody needs, ✗ has to be mended. Nothing is changed."
     )
 

@@ -91,7 +91,7 @@ struct DockerFacts {
             ]
         case .silent:
             return [
-                .warning("docker", "the engine doesn't answer within 2 s", "Look how it is: systemctl status docker")
+                .warning("docker", "the engine doesn't answer within 2 s", "Check it: systemctl status docker")
             ]
         case .failed(let reason):
             return [

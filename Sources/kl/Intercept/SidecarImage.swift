@@ -60,7 +60,7 @@ enum SidecarImage {
         guard end.isSuccess else {
             throw CommandFailure(
                 .failed,
-                "the sidecar's image wasn't built: \(builder) \(end.reason). What it said stands above; mend that, then try again."
+                "the sidecar's image wasn't built: \(builder) \(end.reason). What it said stands above; fix that, then try again."
             )
         }
     }

@@ -82,7 +82,7 @@ struct StartIntercept: AsyncParsableCommand {
     )
     var sidecarImage: String?
 
-    @Flag(help: "Take the service over from whoever intercepts it.")
+    @Flag(help: "Take the service over from the workspace that intercepts it.")
     var force = false
 
     @Flag(help: "Stay, say what changes, and stop the intercept on Ctrl-C.")
