@@ -163,7 +163,9 @@ let package = Package(
         ),
         .testTarget(
             name: "WorkspaceAgentTests",
-            dependencies: ["InterceptProtocol", "WorkspaceAgent", nioCore],
+            dependencies: [
+                "InterceptProtocol", "WorkspaceAgent", nioCore, .product(name: "NIOEmbedded", package: "swift-nio"),
+            ],
             swiftSettings: strict
         ),
         .testTarget(

@@ -12,6 +12,8 @@ public final class TunnelClient {
     public protocol Delegate: AnyObject {
         /// Called on the event loop, never from within a call that the delegate makes.
         func tunnelClient(_ client: TunnelClient, did event: Initiator.Event)
+        /// All events that there were have been told.
+        func tunnelClientHasToldAll(_ client: TunnelClient)
         /// The attempt has failed: no address could be reached, or none answered. The next attempt begins after `delay`.
         func tunnelClient(_ client: TunnelClient, dialFailed reason: String, retryIn delay: TimeAmount)
         /// The last carrier has closed. Another one is being dialled, or will be.
@@ -381,7 +383,9 @@ public final class TunnelClient {
         guard !self.isDelivering else { return }
         self.isDelivering = true
         defer { self.isDelivering = false }
+        var someWereTold = false
         while let event = self.initiator.nextEvent() {
+            someWereTold = true
             switch event {
             case .closeCarrier(let id):
                 let carrier = self.carriers.first { $0.id == id }
@@ -397,6 +401,7 @@ public final class TunnelClient {
             }
             self.delegate?.tunnelClient(self, did: event)
         }
+        if someWereTold { self.delegate?.tunnelClientHasToldAll(self) }
     }
 
     /// A byte stream is needed now: dial at once instead of waiting for the pause after the last failure.

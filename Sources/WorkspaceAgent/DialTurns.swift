@@ -6,26 +6,28 @@ import NIOCore
 final class DialTurns {
     private let eventLoop: any EventLoop
     private var waiting = CircularBuffer<() -> Void>()
-    private var turn = Turn()
-    private var madeAt = NIODeadline.now()
+    /// Made in this turn. Counted, not timed: what a count costs can't be measured, and a look at the clock for each can.
+    private var made = 0
     private var isResting = false
 
-    /// A socket costs about as much time as this many frames. †
-    private static let work = 16
-    /// A request that comes this long after the last one begins a new burst. †
-    private static let gap = TimeAmount.microseconds(100)
+    /// About a millisecond's. †
+    static let atOnce = 16
 
     init(on eventLoop: any EventLoop) { self.eventLoop = eventLoop }
 
     /// Calls `socket` now, or after the requests that are waiting.
     func make(_ socket: @escaping () -> Void) {
-        guard !self.isResting else { return self.waiting.append(socket) }
-        let now = NIODeadline.now()
-        if now - self.madeAt > Self.gap { self.turn = Turn(at: now) }
+        if self.isResting { return self.waiting.append(socket) }
+        guard self.made < Self.atOnce else {
+            self.waiting.append(socket)
+            return self.rest()
+        }
+        self.made += 1
         socket()
-        self.madeAt = .now()
-        if self.turn.isOver(after: Self.work) { self.rest() }
     }
+
+    /// The sidecar's tunnel has told all that there was: what comes next comes in another turn.
+    func turnIsOver() { if !self.isResting { self.made = 0 } }
 
     private func rest() {
         self.isResting = true
@@ -33,12 +35,12 @@ final class DialTurns {
     }
 
     private func goOn() {
-        self.turn = Turn()
+        self.made = 0
         while let socket = self.waiting.popFirst() {
             socket()
-            if self.turn.isOver(after: Self.work) { return self.rest() }
+            self.made += 1
+            if self.made == Self.atOnce { return self.rest() }
         }
         self.isResting = false
-        self.madeAt = .now()
     }
 }

@@ -5,6 +5,8 @@ public import NIOCore
 public import Tunnel
 
 extension WorkspaceAgent: TunnelClient.Delegate {
+    public func tunnelClientHasToldAll(_ client: TunnelClient) { self.dialTurns.turnIsOver() }
+
     public func tunnelClient(_ client: TunnelClient, did event: Initiator.Event) {
         switch event {
         case .established:
