@@ -3,13 +3,13 @@ import Libc
 public import NIOCore
 import NIOPosix
 
-/// Options of every socket that is tied to a stream or to another socket, set before it is used.
+/// Options of every socket that is tied to a stream or to another socket; all but keepalive are set before it is used.
 ///
 /// - SO_LINGER with time 0: whatever closes the socket, even a `kill -9`, sends a reset, so that an aborted connection never
 ///   looks like a proper end. Only `closeOutputWhenWritten` and `closeProperly` undo this.
 /// - SO_OOBINLINE: see `UrgentInput`.
-/// - Keepalive: it detects a peer that has vanished, and keeps a silent connection in the connection tracking of a kernel
-///   that translates it.
+/// - Keepalive, set by `KeepAliveRounds`: it detects a peer that has vanished, and keeps a silent connection in the
+///   connection tracking of a kernel that translates it.
 public enum BridgedSocket {
     /// The first probe goes out after `idle` seconds of silence, then one every `interval` seconds. After `count` unanswered
     /// probes the connection ends: never in less than two and a half minutes. †
@@ -34,6 +34,20 @@ public enum BridgedSocket {
         var none = linger(l_onoff: 1, l_linger: 0)
         setsockopt(socket, SOL_SOCKET, SO_LINGER, &none, socklen_t(MemoryLayout<linger>.size))
         Self.set(socket, SOL_SOCKET, SO_OOBINLINE, 1)
+    }
+
+    /// The channel's own options, which `StreamBridge` and `ChannelRelay` need. Set one after the other on the channel's loop:
+    /// a bootstrap makes a future for each option of each connection, which was a seventh of all that a short one costs.
+    @Sendable public static func setUp(_ channel: any Channel) throws {
+        guard let options = channel.syncOptions else { return }
+        try options.setOption(.autoRead, value: false)
+        try options.setOption(.allowRemoteHalfClosure, value: true)
+        try options.setOption(.maxMessagesPerRead, value: 1)
+        try options.setOption(.writeBufferWaterMark, value: .init(low: 64 * 1_024, high: 256 * 1_024))
+    }
+
+    static func keepAlive(_ channel: any Channel) {
+        guard let socket = channel.descriptor else { return }
         Self.set(socket, SOL_SOCKET, SO_KEEPALIVE, 1)
         #if os(Linux)
         let keepAlive = Self.keepAlive
@@ -49,7 +63,7 @@ public enum BridgedSocket {
     }
 
     /// Read from the network namespace in which the process first uses it.
-    private static let keepAlive: KeepAlive = {
+    static let keepAlive: KeepAlive = {
         let folder = "/proc/sys/net/netfilter/nf_conntrack_tcp_timeout_"
         let times = ["established", "close_wait", "fin_wait"].compactMap { name -> Int? in
             guard let bytes = try? SmallFile.read(folder + name, atMost: 32) else { return nil }

@@ -13,6 +13,7 @@ public final class ChannelRelay: ChannelInboundHandler, RemovableChannelHandler 
     private let channel: any Channel
     private let memory: RelayMemory
     private let input: UrgentInput
+    private let rounds: KeepAliveRounds
     /// Created with the first urgent byte for this socket.
     private var urgentOutput: UrgentOutput?
     private var partner: ChannelRelay?
@@ -41,6 +42,7 @@ public final class ChannelRelay: ChannelInboundHandler, RemovableChannelHandler 
     public init(
         client: any Channel,
         memory: RelayMemory,
+        keepAlive rounds: KeepAliveRounds,
         input: UrgentInput? = nil,
         firstBytes: [ByteBuffer] = [],
         inputIsClosed: Bool = false,
@@ -48,6 +50,7 @@ public final class ChannelRelay: ChannelInboundHandler, RemovableChannelHandler 
     ) {
         self.channel = client
         self.memory = memory
+        self.rounds = rounds
         self.input = input ?? UrgentInput(client)
         self.early = firstBytes
         self.inputIsClosed = inputIsClosed
@@ -56,18 +59,23 @@ public final class ChannelRelay: ChannelInboundHandler, RemovableChannelHandler 
         for bytes in firstBytes { self.keep(bytes.storageCapacity) }
     }
 
-    private init(server: any Channel, memory: RelayMemory) {
+    private init(server: any Channel, memory: RelayMemory, keepAlive rounds: KeepAliveRounds) {
         self.channel = server
         self.memory = memory
+        self.rounds = rounds
         self.input = UrgentInput(server)
         self.early = []
         self.inputIsClosed = false
         self.isDialling = false
     }
 
+    public func handlerAdded(context: ChannelHandlerContext) { self.rounds.add(self.channel) }
+
+    public func handlerRemoved(context: ChannelHandlerContext) { self.rounds.remove(self.channel) }
+
     /// The other socket is connected.
     public func join(_ server: any Channel) {
-        let back = ChannelRelay(server: server, memory: self.memory)
+        let back = ChannelRelay(server: server, memory: self.memory, keepAlive: self.rounds)
         let isUseful = !self.isOver || !self.early.isEmpty
         guard isUseful, (try? server.pipeline.syncOperations.addHandler(back)) != nil else {
             server.closeWithReset()

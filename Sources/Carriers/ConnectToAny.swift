@@ -45,13 +45,9 @@ public struct DialTarget: Sendable {
         }
         let attempt = self.bootstrap(on: eventLoop, mark: mark)
             .connectTimeout(timeout)
-            .channelOption(.autoRead, value: false)
-            .channelOption(.allowRemoteHalfClosure, value: true)
-            .channelOption(.maxMessagesPerRead, value: 1)
-            .channelOption(.writeBufferWaterMark, value: .init(low: 64 * 1_024, high: 256 * 1_024))
             .channelInitializer { channel in
                 BridgedSocket.prepare(channel)
-                return channel.eventLoop.makeSucceededVoidFuture()
+                return channel.eventLoop.makeCompletedFuture { try BridgedSocket.setUp(channel) }
             }
             .connect(to: self.addresses[index])
             .refusingItself()

@@ -19,6 +19,7 @@ public final class StreamBridge<Access: ConnectionAccess>: ChannelInboundHandler
     private let stream: StreamID
     private let channel: any Channel
     private let input: UrgentInput
+    private let rounds: KeepAliveRounds
     /// Created with the first urgent byte for the socket.
     private var urgentOutput: UrgentOutput?
     private var inputIsClosed: Bool
@@ -46,6 +47,7 @@ public final class StreamBridge<Access: ConnectionAccess>: ChannelInboundHandler
         _ access: Access,
         stream: StreamID,
         channel: any Channel,
+        keepAlive rounds: KeepAliveRounds,
         input: UrgentInput? = nil,
         inputIsClosed: Bool = false,
         onDone: @escaping (StreamBridge) -> Void
@@ -53,10 +55,15 @@ public final class StreamBridge<Access: ConnectionAccess>: ChannelInboundHandler
         self.access = access
         self.stream = stream
         self.channel = channel
+        self.rounds = rounds
         self.input = input ?? UrgentInput(channel)
         self.inputIsClosed = inputIsClosed
         self.onDone = onDone
     }
+
+    public func handlerAdded(context: ChannelHandlerContext) { self.rounds.add(self.channel) }
+
+    public func handlerRemoved(context: ChannelHandlerContext) { self.rounds.remove(self.channel) }
 
     /// Starts passing bytes; called once the handler is in the pipeline.
     public func start() {

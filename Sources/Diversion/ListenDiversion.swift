@@ -12,11 +12,19 @@ public final class ListenDiversion {
     private var datagramListeners: [DatagramListener] = []
     private var isPaused = false
     private let prepare: @Sendable (any Channel) -> Void
+    private let setUp: @Sendable (any Channel) throws -> Void
 
-    /// - Parameter prepare: sets options on a listening socket, which accepted sockets inherit.
-    public init(eventLoop: any EventLoop, prepare: @escaping @Sendable (any Channel) -> Void) {
+    /// - Parameters:
+    ///   - prepare: sets options on a listening socket, which accepted sockets inherit.
+    ///   - setUp: sets the channel options of what was accepted, before anything is read.
+    public init(
+        eventLoop: any EventLoop,
+        prepare: @escaping @Sendable (any Channel) -> Void,
+        setUp: @escaping @Sendable (any Channel) throws -> Void
+    ) {
         self.eventLoop = eventLoop
         self.prepare = prepare
+        self.setUp = setUp
     }
 
     /// Where to listen for a service port.
@@ -33,7 +41,7 @@ public final class ListenDiversion {
     ) -> EventLoopFuture<SocketAddress?> {
         let accepting = NIOLoopBound(accept, eventLoop: self.eventLoop)
         let this = NIOLoopBound(self, eventLoop: self.eventLoop)
-        let prepare = self.prepare
+        let (prepare, setUp) = (self.prepare, self.setUp)
         let bootstrap = ServerBootstrap(group: self.eventLoop)
             .serverChannelInitializer { channel in
                 prepare(channel)
@@ -41,14 +49,11 @@ public final class ListenDiversion {
             }
             .serverChannelOption(.backlog, value: Self.backlog)
             .serverChannelOption(.socketOption(.so_reuseaddr), value: 1)
-            .childChannelOption(.autoRead, value: false)
-            .childChannelOption(.allowRemoteHalfClosure, value: true)
-            .childChannelOption(.maxMessagesPerRead, value: 1)
-            .childChannelOption(.writeBufferWaterMark, value: .init(low: 64 * 1_024, high: 256 * 1_024))
             .childChannelInitializer { channel in
                 // Connections queued on the socket before it was handed over have inherited no options.
                 if case .socket = source { prepare(channel) }
                 return channel.eventLoop.makeCompletedFuture {
+                    try setUp(channel)
                     try channel.pipeline.syncOperations.addHandler(AcceptHandler(accepting.value))
                 }
             }

@@ -61,15 +61,18 @@ public final class RedirectDiversion {
     /// How often to check whether the last redirected connection has ended. †
     private static let removeEvery = TimeAmount.milliseconds(250)
 
-    /// - Parameter prepare: as for `ListenDiversion`.
+    /// - Parameters:
+    ///   - prepare: as for `ListenDiversion`.
+    ///   - setUp: the same.
     public init(
         _ configuration: Configuration,
         eventLoop: any EventLoop,
-        prepare: @escaping @Sendable (any Channel) -> Void
+        prepare: @escaping @Sendable (any Channel) -> Void,
+        setUp: @escaping @Sendable (any Channel) throws -> Void
     ) {
         self.configuration = configuration
         self.eventLoop = eventLoop
-        self.listening = ListenDiversion(eventLoop: eventLoop, prepare: prepare)
+        self.listening = ListenDiversion(eventLoop: eventLoop, prepare: prepare, setUp: setUp)
     }
 
     public func pause(_ paused: Bool) { self.listening.pause(paused) }

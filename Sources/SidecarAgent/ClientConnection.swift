@@ -115,6 +115,7 @@ final class ClientConnection: ChannelInboundHandler, RemovableChannelHandler {
             link.access,
             stream: stream,
             channel: self.channel,
+            keepAlive: link.agent.keepAlive,
             input: self.client.input,
             inputIsClosed: self.inputIsClosed
         ) { bridge in

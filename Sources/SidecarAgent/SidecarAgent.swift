@@ -126,6 +126,7 @@ public final class SidecarAgent {
     /// Bytes kept for all clients that wait for the workspace's answer.
     var keptBytes = 0
     private let relayMemory = RelayMemory()
+    let keepAlive: KeepAliveRounds
     var clients = 0
     private let clientsAtMost: Int
     /// Descriptors reserved for everything else: unauthenticated peers may have 64 byte streams in total, an accepted key 16. †
@@ -144,6 +145,7 @@ public final class SidecarAgent {
     public init(_ configuration: Configuration, eventLoop: any EventLoop) {
         self.configuration = configuration
         self.eventLoop = eventLoop
+        self.keepAlive = KeepAliveRounds(on: eventLoop)
         self.log = configuration.log
         let changeLog = configuration.log.limited(by: LogShare())
         self.changeLog = changeLog
@@ -156,12 +158,21 @@ public final class SidecarAgent {
                 log: changeLog
             )
             diverting.ownerDescriptor = configuration.ownerDescriptor
-            let redirect = RedirectDiversion(diverting, eventLoop: eventLoop, prepare: BridgedSocket.prepare)
+            let redirect = RedirectDiversion(
+                diverting,
+                eventLoop: eventLoop,
+                prepare: BridgedSocket.prepare,
+                setUp: BridgedSocket.setUp
+            )
             self.redirect = redirect
             self.diversion = redirect
         } else {
             self.redirect = nil
-            self.diversion = ListenDiversion(eventLoop: eventLoop, prepare: BridgedSocket.prepare)
+            self.diversion = ListenDiversion(
+                eventLoop: eventLoop,
+                prepare: BridgedSocket.prepare,
+                setUp: BridgedSocket.setUp
+            )
         }
         // Each accepted client may need a second descriptor, towards the original; some are reserved for everything else.
         let hasDatagrams = configuration.servicePorts.contains { $0.transport == .udp }
@@ -268,6 +279,7 @@ public final class SidecarAgent {
         let relay = ChannelRelay(
             client: channel,
             memory: self.relayMemory,
+            keepAlive: self.keepAlive,
             input: client.input,
             firstBytes: firstBytes,
             inputIsClosed: inputIsClosed

@@ -107,7 +107,9 @@ struct AskedPorts {
     /// Whether a UDP server is there can't be checked.
     private func canBeWatched(_ port: Port) -> Bool { port.transport == .tcp && self.ports.contains(port) }
 
-    mutating func answered(_ port: Port) { self.watches[port] = nil }
+    /// - Returns: whether it was thought to be away.
+    @discardableResult
+    mutating func answered(_ port: Port) -> Bool { self.watches.removeValue(forKey: port) != nil }
 
     /// The result of a check.
     mutating func saw(_ finding: Finding, at port: Port, _ now: NIODeadline) {

@@ -129,7 +129,10 @@ final class LocalConnection {
             self.leave(channel)
             return self.answer(.connected)
         }
-        let bridge = StreamBridge(client, stream: self.stream, channel: channel) { [weak self] _ in self?.done() }
+        let rounds = self.agent.keepAlive
+        let bridge = StreamBridge(client, stream: self.stream, channel: channel, keepAlive: rounds) { [weak self] _ in
+            self?.done()
+        }
         guard (try? channel.pipeline.syncOperations.addHandler(bridge)) != nil else {
             channel.closeWithReset()
             return self.answer(.other)

@@ -26,8 +26,7 @@ extension WorkspaceAgent {
 
     /// The port's server accepted a connection, sent a datagram, or was found listening.
     func localServerAnswered(_ port: ControlMessage.Port) {
-        self.askedPorts.answered(port)
-        self.lookAtServersInTime()
+        if self.askedPorts.answered(port) { self.lookAtServersInTime() }
         if self.missingServers.remove(port) != nil { self.tell(.changed) }
         if self.missingServersNews.mayTellItWent() { self.peerLog.info("the local server answers now") }
     }

@@ -107,6 +107,7 @@ public final class WorkspaceAgent {
     private(set) lazy var flows = LocalFlows(agent: self)
     let descriptors: DescriptorShare
     let dialTurns: DialTurns
+    let keepAlive: KeepAliveRounds
     var decoder = ControlMessageDecoder()
     var controlPause: Scheduled<Void>?
     /// The sidecar has sent `started` at least once.
@@ -158,6 +159,7 @@ public final class WorkspaceAgent {
         self.configuration = configuration
         self.descriptors = DescriptorShare(of: descriptors)
         self.dialTurns = DialTurns(on: eventLoop)
+        self.keepAlive = KeepAliveRounds(on: eventLoop)
         self.eventLoop = eventLoop
         self.log = configuration.log
         self.askedPorts = configuration.askedPorts(doubted: [])
