@@ -76,8 +76,7 @@ let package = Package(
         .target(
             name: "Environments",
             dependencies: [
-                "AgentSupport", "HostSupport", "InterceptProtocol", "KeyFiles", "Libc", "Noise", logging, nioCore,
-                nioPosix, yams,
+                "AgentSupport", "HostSupport", "InterceptProtocol", "Libc", "Noise", logging, nioCore, nioPosix, yams,
             ],
             swiftSettings: strict
         ),
@@ -94,7 +93,7 @@ let package = Package(
             name: "kl",
             dependencies: [
                 "AgentSupport", "Environments", "HostSupport", "Interactive", "InterceptProtocol", "KeyFiles", "Libc",
-                "Noise", "WorkspaceDaemon", argumentParser, logging, nioCore, nioPosix, yams,
+                "Noise", "WorkspaceDaemon", argumentParser, logging, nioCore, yams,
             ],
             swiftSettings: strict
         ),
@@ -141,7 +140,7 @@ let package = Package(
         ),
         .testTarget(
             name: "CarriersTests",
-            dependencies: ["Carriers", "HostSupport", "Libc", "Noise", "Tunnel", nioCore, nioPosix],
+            dependencies: ["Carriers", "Libc", "Noise", "Tunnel", nioCore, nioPosix],
             swiftSettings: strict
         ),
         .testTarget(
@@ -176,8 +175,8 @@ let package = Package(
         .testTarget(
             name: "WorkspaceDaemonTests",
             dependencies: [
-                "AgentSupport", "Carriers", "Environments", "HostSupport", "InterceptProtocol", "KeyFiles", "Libc",
-                "Noise", "SidecarAgent", "Tunnel", "WorkspaceAgent", "WorkspaceDaemon", logging, nioCore, nioPosix,
+                "AgentSupport", "Carriers", "Environments", "HostSupport", "InterceptProtocol", "Libc", "Noise",
+                "SidecarAgent", "WorkspaceAgent", "WorkspaceDaemon", logging, nioCore, nioPosix,
             ],
             swiftSettings: strict
         ),

@@ -40,28 +40,10 @@ public final class TunnelClient {
     private var order: DialOrder
     /// The address of the carrier that was answered last.
     private var answeredAddress: Address?
-    private var dialAttempts = 0
-    /// How many connections in a row ended with an error; and when the current one began.
-    private(set) var badEndings = 0
-    private var establishedAt = Instant(nanoseconds: 0)
+    private(set) var pauses = DialPauses()
     private var redial: Scheduled<Void>?
     private var pumpIsScheduled = false
     private var isDelivering = false
-
-    /// PROTOCOL, retries. The short steps are for a carrier that breaks during the handshake: the sidecar waits a second for
-    /// the next one before it passes new connections to the original service.
-    private static let backoff: [TimeAmount] =
-        [.zero] + [100, 200, 400, 1_000, 2_000, 4_000, 5_000].map { TimeAmount.milliseconds($0) }
-    /// Jitter: up to a third of the step, at most 333 ms.
-    private static let jitterShare = 3
-    private static let jitter = TimeAmount.milliseconds(333)
-    /// If a carrier lived less than this, the next one will probably be cut as well: pause before dialling again.
-    private static let shortLife = TimeAmount.milliseconds(250)
-    private static let shortLifePause = TimeAmount.milliseconds(50)
-    /// Pauses after connections that ended with an error: 1, 2, 4, 8, then 15 s, starting over after one that lasted this
-    /// long.
-    private static let endingBackoff: [TimeAmount] = [.seconds(1), .seconds(2), .seconds(4), .seconds(8), .seconds(15)]
-    private static let heldLongEnough = TimeAmount.seconds(60)
 
     /// - Parameter timestamps: where the last timestamp sent is stored; nil: it isn't stored.
     /// - Precondition: called on the event loop, as every method here.
@@ -119,7 +101,7 @@ public final class TunnelClient {
         guard !self.isDialling, self.carriers.count < Self.streamsAtOnce else { return }
         self.redial?.cancel()
         self.redial = nil
-        self.dialAttempts = 0
+        self.pauses.startOver()
         self.dial(beside: true)
     }
 
@@ -142,7 +124,7 @@ public final class TunnelClient {
         guard self.isWanted else { return }
         self.redial?.cancel()
         self.redial = nil
-        self.dialAttempts = 0
+        self.pauses.startOver()
         for carrier in self.carriers { self.drop(carrier.id) }
         self.dial()
     }
@@ -298,20 +280,14 @@ public final class TunnelClient {
         // `dial(instead:)` has discarded the attempt for new addresses.
         guard let attempt = self.attempt else { return self.dial() }
         self.attempt = nil
-        // A first carrier that was closed without an answer says little: the sidecar may have been busy. Try again soon,
-        // without a report.
-        if self.dialAttempts == 0, attempt.isSilent {
-            self.dialAttempts = 1
-            return self.dial(in: Self.shortLifePause)
+        switch self.pauses.afterFailure(isSilent: attempt.isSilent, random: self.random) {
+        case .soon(let pause): self.dial(in: pause)
+        case .later(let pause, let step):
+            self.dial(in: pause)
+            // While datagrams carry the tunnel, a byte stream is still dialled, as a standby, but its failure isn't reported.
+            guard !self.isConnected else { return }
+            self.delegate?.tunnelClient(self, dialFailed: attempt.reason, retryIn: step)
         }
-        let step = Self.backoff[min(self.dialAttempts, Self.backoff.count - 1)]
-        self.dialAttempts = min(self.dialAttempts + 1, Self.backoff.count)
-        let most = min(Self.jitter.nanoseconds, step.nanoseconds / Int64(Self.jitterShare))
-        let jitter = most > 0 ? Int64(self.random.next() % UInt64(most)) : 0
-        self.dial(in: step + .nanoseconds(jitter))
-        // While datagrams carry the tunnel, a byte stream is still dialled, as a standby, but its failure isn't reported.
-        guard !self.isConnected else { return }
-        self.delegate?.tunnelClient(self, dialFailed: attempt.reason, retryIn: step)
     }
 
     /// Limits the wait for an answer on this carrier, so that the remaining addresses get their turn.
@@ -336,7 +312,7 @@ public final class TunnelClient {
     private func answered(_ id: CarrierID) {
         self.datagrams?.answered(id)
         guard let carrier = self.carriers.first(where: { $0.id == id }) else { return }
-        self.dialAttempts = 0
+        self.pauses.startOver()
         self.attempt = nil
         guard let address = carrier.address else { return }
         self.answeredAddress = address
@@ -393,7 +369,7 @@ public final class TunnelClient {
                 self.drop(id)
                 self.datagrams?.closed(id)
             case .answered(let id): self.answered(id)
-            case .established: self.establishedAt = Clock.now()
+            case .established: self.pauses.connectionBegan(at: Clock.now())
             case .moved: self.carrierChanges += 1
             case .datagramsAreLost: self.redialNow()
             case .connection(.ended(let end)): self.connectionEnded(end)
@@ -408,7 +384,7 @@ public final class TunnelClient {
     private func redialNow() {
         guard self.redial != nil else { return }
         self.redial?.cancel()
-        self.dialAttempts = 0
+        self.pauses.startOver()
         self.dial()
     }
 
@@ -416,8 +392,7 @@ public final class TunnelClient {
     private func connectionEnded(_ end: ConnectionEnd) {
         guard end.origin == .peer || end.origin == .local else { return }
         if end.origin == .peer, [.replaced, .revoked, .done].contains(end.code) { self.isWanted = false }
-        if Clock.now() - self.establishedAt >= Self.heldLongEnough { self.badEndings = 0 }
-        self.badEndings = min(self.badEndings + 1, Self.endingBackoff.count)
+        self.pauses.connectionEndedBadly(at: Clock.now())
     }
 
     private func drop(_ id: CarrierID) {
@@ -487,14 +462,13 @@ extension TunnelClient: StreamCarrierHandler.Owner {
             carrier.command?.end()
             return
         }
-        if self.badEndings > 0, self.initiator.connection == nil {
+        if let pause = self.pauses.afterEnding, self.initiator.connection == nil {
             self.attempt = nil
             carrier.command?.end()
-            return self.dial(in: self.pauseAfterEnding)
+            return self.dial(in: pause)
         }
         guard !wasAnswered, let address = carrier.address else {
-            self.dialAttempts = max(1, self.dialAttempts)
-            return self.dial(in: now - carrier.openedAt < Self.shortLife ? Self.shortLifePause : .zero)
+            return self.dial(in: self.pauses.afterCarrier(thatLived: now - carrier.openedAt))
         }
         self.ledNowhere(carrier, address)
     }
@@ -510,11 +484,6 @@ extension TunnelClient: StreamCarrierHandler.Owner {
             let what = carrier.fault ?? ending.reason
             self?.failed(address, .unreachable, "'\(address.abbreviated)' \(what)")
         }
-    }
-
-    /// The pause after a connection that ended with an error.
-    var pauseAfterEnding: TimeAmount {
-        self.badEndings > 0 ? Self.endingBackoff[min(self.badEndings, Self.endingBackoff.count) - 1] : .zero
     }
 
     /// How long a command whose output has ended may take to exit by itself: its exit code and last words say why it failed.

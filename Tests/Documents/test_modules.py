@@ -9,15 +9,6 @@ from modules import SOURCES, UNDECLARED, in_sources, reachable, targets
 
 README = ROOT / "README.md"
 
-# Declared, and imported nowhere. Each is to go with the next build that shows that nothing else needs it.
-UNUSED = {
-    ("Environments", "KeyFiles"): "a comment alone names PeersFile",
-    ("kl", "NIOPosix"): "its event loops are the daemon's and the environments'",
-    ("CarriersTests", "HostSupport"): "no test has use for it",
-    ("WorkspaceDaemonTests", "KeyFiles"): "its keys are WorkspaceIdentity's",
-    ("WorkspaceDaemonTests", "Tunnel"): "its tunnels are the agents'",
-}
-
 
 def imported(name):
     """The project's own modules that a target imports."""
@@ -48,9 +39,7 @@ def test_what_is_imported_is_declared(name):
 def test_what_is_declared_is_imported(name):
     target = targets()[name]
     idle = {d for d in target.dependencies if d.replace("-", "_") not in target.imports}
-    known = {dependency for who, dependency in UNUSED if who == name}
-    assert idle <= known, f"Package.swift gives {name} what it never imports: {sorted(idle - known)}"
-    assert known <= idle, f"no exception any more, take them out of UNUSED: {sorted(known - idle)}"
+    assert not idle, f"Package.swift gives {name} what it never imports: {sorted(idle)}"
 
 
 def test_every_folder_of_sources_is_a_target():

@@ -184,7 +184,7 @@ final class DatagramDialler {
         carrier.socket.close()
         guard self.carriers.isEmpty else { return }
         let hasRested = self.openedAt.map { Clock.now() - $0 >= Self.pause } ?? true
-        self.openLater(in: max(self.client.pauseAfterEnding, hasRested ? .zero : Self.pause))
+        self.openLater(in: max(self.client.pauses.afterEnding ?? .zero, hasRested ? .zero : Self.pause))
     }
 
     private func forget(_ id: CarrierID) {
