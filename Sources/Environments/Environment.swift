@@ -24,7 +24,7 @@ public protocol Environment: Sendable {
     func intercepts() async throws -> [InterceptRecord]
 
     /// Records that this service is intercepted, unless another key has claimed it and `force` is false. Of several claims
-    /// at once one wins. A claim of the same key is replaced.
+    /// at once one wins. A claim of the same key is replaced, as far as the record can be changed: a container's labels can't.
     func claim(_ record: InterceptRecord, force: Bool) async throws -> ClaimResult
 
     /// Removes the claim if it is this key's; otherwise does nothing.
@@ -277,7 +277,7 @@ public struct Member: Codable, Hashable, Sendable {
     }
 }
 
-/// Says which workspace intercepts a service.
+/// Says which workspace intercepts a service. Others see no more of an intercept than this; its holder's own daemon knows more.
 public struct InterceptRecord: Codable, Equatable, Sendable {
     public struct Port: Codable, Equatable, Hashable, Sendable {
         /// The service's port.

@@ -1,10 +1,10 @@
 /// An environment that the user can connect to.
 public struct EnvironmentOffer: Equatable, Sendable {
     public var name: String
-    /// `local`, `docker`, `kubernetes`
+    /// `local`, `docker`
     public var kind: String
     public var state: String
-    /// Its location: the compose file, the context and namespace.
+    /// Its location: the compose file, or Docker's project or network with its engine.
     public var place: String?
 
     public init(name: String, kind: String, state: String, place: String? = nil) {

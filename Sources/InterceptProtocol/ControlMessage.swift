@@ -1,4 +1,4 @@
-/// The messages between the two agents on stream 0 (PROTOCOL, control messages).
+/// The messages between the two agents on stream 0 (PROTOCOL, the control stream).
 public enum ControlMessage: Equatable, Sendable {
     // Workspace to sidecar
     case start(Start)

@@ -2,7 +2,7 @@ import InterceptProtocol
 import NIOCore
 
 /// The sidecar's control messages to one workspace, in the order of its requests, even if an answer has to wait for the
-/// kernel's rules.
+/// kernel's rules. Those that nobody asked for wait behind such an answer, too.
 struct ControlAnswers {
     /// nil marks an answer that isn't known yet.
     private var said = CircularBuffer<ControlMessage?>()

@@ -250,7 +250,7 @@ public final class SidecarAgent {
         return seen.map { self.configuration.nodeAddresses.contains($0) } ?? false
     }
 
-    /// Passes the client to the workspace or to the original.
+    /// Passes the client to the workspace or to the original, which may still get it later: see `ClientConnection`.
     private func decide(_ client: Client) {
         guard let holder = self.holder, holder.wants(.init(service: client.port)) else {
             return self.passOn(client, countedFor: nil)
@@ -357,7 +357,7 @@ public final class SidecarAgent {
         self.originalsDrain?.cancel()
         self.changeRulesNow()
         if let redirect = self.redirect {
-            // Connections that were redirected but not yet accepted still arrive here, and are passed on to the original.
+            // Connections that were redirected but not yet accepted still arrive here, and are decided as before.
             self.diverted = DivertedPorts()
             do throws(DiversionError) { try redirect.divert(DivertedPorts()) } catch {
                 self.log.error("the diversion can't be withdrawn: \(error)")

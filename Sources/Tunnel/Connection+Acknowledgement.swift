@@ -101,6 +101,7 @@ extension Connection {
         self.requeue(message, self.sent.takeMore(of: message))
     }
 
+    /// Queues the frames alone: also for a probe, whose message isn't lost. A DATAGRAM frame goes out only once.
     mutating func requeue(_ message: SentMessage, _ more: [SentFrame]) {
         self.pendingControl.formUnion(message.control)
         if let chunk = message.chunk { self.lose(chunk) }

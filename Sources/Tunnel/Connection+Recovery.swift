@@ -58,6 +58,7 @@ extension Connection {
         guard let carrier = self.carrier, let largest = self.recovery?.largestAcknowledged else { return 0 }
         let delay = self.lossDelay
         var lost: [SentMessage] = []
+        // The longest time over which all was lost, for persistent congestion (RFC 9002 §7.6.2).
         var run: (first: Instant, last: Instant)?
         var longest = TimeAmount.zero
         let waiting = self.sent.settleLate(on: carrier, before: largest, sentBy: now + .nanoseconds(-delay.nanoseconds))

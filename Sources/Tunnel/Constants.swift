@@ -20,7 +20,7 @@ enum Constants {
     /// Frames are padded to a multiple of this, as WireGuard pads packets: the length of a message tells less.
     static let paddingUnit = 16
 
-    // MARK: Sessions (WireGuard's paper, §6.1, and PROTOCOL, sessions and keys)
+    // MARK: Sessions (WireGuard's paper, §6.1, and PROTOCOL, sessions)
 
     static let rekeyAfterTime = TimeAmount.seconds(120)
     static let rekeyAfterMessages: UInt64 = 1 << 60

@@ -160,6 +160,10 @@ struct SentMessages: ~Copyable {
 
     /// RFC 9002 §6.1: messages that are `packetThreshold` numbers below an acknowledged one, or were sent at `limit` or
     /// earlier, are lost. Returns when the oldest of the remaining ones was sent.
+    ///
+    /// - Parameters:
+    ///   - body: gets each lost message, by rising number.
+    ///   - afterAcknowledged: called, in the same order, for each acknowledged one that is remembered: a row of losses ends there.
     mutating func settleLate(
         on carrier: CarrierID,
         before largest: UInt64,

@@ -328,7 +328,8 @@ extension Intercept {
 }
 
 extension StartRequest {
-    /// Whether both requests ask for the same, in whatever order of ports.
+    /// Whether both requests ask for the same, in whatever order of ports. `force` and `sidecarImage` change nothing of a running
+    /// intercept.
     func isSame(as other: StartRequest) -> Bool {
         self.onUnavailable == other.onUnavailable && self.probes == other.probes
             && self.drainSeconds == other.drainSeconds && self.proxyProtocol == other.proxyProtocol
