@@ -252,7 +252,8 @@ public final class SidecarAgent {
 
     /// Passes the client to the workspace or to the original, which may still get it later: see `ClientConnection`.
     private func decide(_ client: Client) {
-        guard let holder = self.holder, holder.wants(.init(service: client.port)) else {
+        // What the workspace gets while the sidecar ends would be reset with the rest when the drain time is over.
+        guard !self.isEnding, let holder = self.holder, holder.wants(.init(service: client.port)) else {
             return self.passOn(client, countedFor: nil)
         }
         if holder.isDiverting, holder.open(client) {
@@ -357,7 +358,7 @@ public final class SidecarAgent {
         self.originalsDrain?.cancel()
         self.changeRulesNow()
         if let redirect = self.redirect {
-            // Connections that were redirected but not yet accepted still arrive here, and are decided as before.
+            // Connections that were redirected but not yet accepted still arrive, and are passed on.
             self.diverted = DivertedPorts()
             do throws(DiversionError) { try redirect.divert(DivertedPorts()) } catch {
                 self.log.error("the diversion can't be withdrawn: \(error)")

@@ -19,9 +19,13 @@ extension WorkspaceAgent {
         guard self.missingServersNews.mayTellItCame(at: now) else { return }
         let target = self.configuration.targets.mappings.first { $0.service == port }?.target
         self.peerLog.warning(
-            "the local server can't be reached: until it can, the original answers",
+            "the local server can't be reached: until it can, \(self.whatClientsGet)",
             metadata: ["target": "\(target.map { "\($0)" } ?? "?")", "error": "\(Failure.describe(error))"]
         )
+    }
+
+    private var whatClientsGet: Logger.Message {
+        self.configuration.onUnavailable == .refuse ? "clients are refused" : "the original answers"
     }
 
     /// The port's server accepted a connection, sent a datagram, or was found listening.

@@ -112,14 +112,17 @@ def test_it_keeps_nothing_of_what_is_over(demo, closing):
         for _ in range(count):
             ada.ok(*START, f"{project.port()}:{mine.address[1]}", "-q")
             ada.ok("intercept", "stop", "api-server", "-q")
+        daemon = pathlib.Path(f"/proc/{ada.daemon()}")
         resident = next(line for line in (daemon / "status").read_text().splitlines() if line.startswith("VmRSS"))
         return int(resident.split()[1])
 
-    daemon = pathlib.Path(f"/proc/{ada.daemon()}")
+    def descriptors():
+        return len(os.listdir(f"/proc/{ada.daemon()}/fd"))
+
     resident = cycles(50)
-    descriptors = len(os.listdir(daemon / "fd"))
+    before = descriptors()
     later_resident = cycles(100)
-    closed = lambda: len(os.listdir(daemon / "fd")) <= descriptors + 3
+    closed = lambda: descriptors() <= before + 3
     eventually("the daemon has closed what the last commands opened", closed, 1)
     # An API connection that was kept cost 16 KiB a cycle.
     assert later_resident - resident < 1_000, (resident, later_resident)
