@@ -167,7 +167,6 @@ def test_datagrams_of_one_key_beside_another(tmp_path, processes, flood):
         beside = milliseconds(lambda: get(setup.front), 2)
         assert loud.is_running, loud.log()
         assert loud.stop(30) == 0, loud.log()
-        eventually("it has said what it sent", lambda: len(loud.lines) > 1, 1)
         said, drops = json.loads(loud.lines[-1]), dropped()
         print(f"a request takes {alone:.1f} ms, and {beside:.1f} ms beside {said}; dropped: {drops}")
         # What was dropped, was dropped for its share; and the good one is still there.

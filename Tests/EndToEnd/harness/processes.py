@@ -122,9 +122,13 @@ class Process:
             raise NotSeen(f"{self.name}: still runs after {deadline:g} s.\n{self.log()}") from None
 
     def stop(self, deadline=30):
-        """Asks it to end (SIGTERM), and returns its exit code."""
+        """Asks it to end (SIGTERM), and returns its exit code. All that it has printed is in `lines` then."""
         self.signal(signal.SIGTERM)
-        return self.wait(deadline)
+        code = self.wait(deadline)
+        with self._changed:
+            # One that it has started may keep its output open.
+            self._changed.wait_for(lambda: self._ended_output, 2)
+        return code
 
     def kill(self):
         """SIGKILL, and waits until the kernel has closed all that it had open."""
