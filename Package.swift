@@ -45,7 +45,9 @@ let package = Package(
             dependencies: ["CDatagrams", "CNetlink", "HostSupport", "Libc", "Noise", "Tunnel", nioCore, nioPosix],
             swiftSettings: strict
         ),
-        .target(name: "InterceptProtocol", dependencies: [logging, nioCore], swiftSettings: strict),
+        .target(name: "InterceptModel", dependencies: ["Libc"], swiftSettings: strict),
+        .target(name: "CommandText", dependencies: ["InterceptModel"], swiftSettings: strict),
+        .target(name: "InterceptProtocol", dependencies: ["InterceptModel", logging, nioCore], swiftSettings: strict),
         .target(
             name: "Diversion",
             dependencies: ["CNetlink", "Libc", logging, nioCore, nioPosix],
@@ -54,20 +56,23 @@ let package = Package(
         .target(
             name: "SidecarAgent",
             dependencies: [
-                "Carriers", "Diversion", "InterceptProtocol", "Libc", "Noise", "Tunnel", logging, nioCore, nioPosix,
+                "Carriers", "Diversion", "InterceptModel", "InterceptProtocol", "Noise", "Tunnel", logging,
+                nioCore, nioPosix,
             ],
             swiftSettings: strict
         ),
         .target(
             name: "WorkspaceAgent",
-            dependencies: ["Carriers", "InterceptProtocol", "Noise", "Tunnel", logging, nioCore, nioPosix],
+            dependencies: [
+                "Carriers", "InterceptModel", "InterceptProtocol", "Noise", "Tunnel", logging, nioCore, nioPosix,
+            ],
             swiftSettings: strict
         ),
         .target(
             name: "AgentSupport",
             dependencies: [
-                "CMemory", "HostSupport", "InterceptProtocol", "KeyFiles", "Libc", "Noise", argumentParser, logging,
-                nioCore, nioHTTP1, nioPosix,
+                "CMemory", "CommandText", "HostSupport", "InterceptModel", "InterceptProtocol", "KeyFiles", "Libc",
+                "Noise", argumentParser, logging, nioCore, nioHTTP1, nioPosix,
             ],
             swiftSettings: strict
         ),
@@ -76,15 +81,17 @@ let package = Package(
         .target(
             name: "Environments",
             dependencies: [
-                "AgentSupport", "HostSupport", "InterceptProtocol", "Libc", "Noise", logging, nioCore, nioPosix, yams,
+                "AgentSupport", "CommandText", "HostSupport", "InterceptModel", "InterceptProtocol", "Libc", "Noise",
+                logging, nioCore, nioPosix, yams,
             ],
             swiftSettings: strict
         ),
         .target(
             name: "WorkspaceDaemon",
             dependencies: [
-                "AgentSupport", "Carriers", "Environments", "HostSupport", "InterceptProtocol", "KeyFiles", "Libc",
-                "Noise", "Tunnel", "WorkspaceAgent", logging, nioCore, nioPosix,
+                "AgentSupport", "Carriers", "CommandText", "Environments", "HostSupport", "InterceptModel",
+                "InterceptProtocol", "KeyFiles", "Libc", "Noise", "Tunnel", "WorkspaceAgent", logging, nioCore,
+                nioPosix,
             ],
             swiftSettings: strict
         ),
@@ -92,24 +99,26 @@ let package = Package(
         .executableTarget(
             name: "kl",
             dependencies: [
-                "AgentSupport", "Environments", "HostSupport", "Interactive", "InterceptProtocol", "KeyFiles", "Libc",
-                "Noise", "WorkspaceDaemon", argumentParser, logging, nioCore, yams,
+                "AgentSupport", "CommandText", "Environments", "HostSupport", "Interactive", "InterceptModel",
+                "InterceptProtocol", "KeyFiles", "Libc", "Noise", "WorkspaceDaemon", argumentParser, logging, nioCore,
+                yams,
             ],
             swiftSettings: strict
         ),
         .executableTarget(
             name: "kl-sidecar",
             dependencies: [
-                "AgentSupport", "Carriers", "Diversion", "HostSupport", "InterceptProtocol", "KeyFiles", "Libc",
-                "Noise", "SidecarAgent", "Tunnel", argumentParser, logging, nioCore, nioPosix,
+                "AgentSupport", "Carriers", "CommandText", "Diversion", "HostSupport", "InterceptModel",
+                "InterceptProtocol", "KeyFiles", "Libc", "Noise", "SidecarAgent", "Tunnel", argumentParser, logging,
+                nioCore, nioPosix,
             ],
             swiftSettings: strict
         ),
         .executableTarget(
             name: "kl-workspace",
             dependencies: [
-                "AgentSupport", "Carriers", "HostSupport", "InterceptProtocol", "Noise", "Tunnel", "WorkspaceAgent",
-                argumentParser, logging, nioCore, nioPosix,
+                "AgentSupport", "Carriers", "CommandText", "HostSupport", "InterceptModel", "InterceptProtocol",
+                "Noise", "Tunnel", "WorkspaceAgent", argumentParser, logging, nioCore, nioPosix,
             ],
             swiftSettings: strict
         ),
@@ -133,9 +142,11 @@ let package = Package(
             dependencies: ["Noise", "Tunnel", "TunnelSimulator", nioCore],
             swiftSettings: strict
         ),
+        .testTarget(name: "InterceptModelTests", dependencies: ["InterceptModel"], swiftSettings: strict),
+        .testTarget(name: "CommandTextTests", dependencies: ["CommandText", "InterceptModel"], swiftSettings: strict),
         .testTarget(
             name: "InterceptProtocolTests",
-            dependencies: ["InterceptProtocol", logging, nioCore],
+            dependencies: ["InterceptModel", "InterceptProtocol", logging, nioCore],
             swiftSettings: strict
         ),
         .testTarget(
@@ -157,13 +168,16 @@ let package = Package(
         ),
         .testTarget(
             name: "EnvironmentsTests",
-            dependencies: ["Environments", "HostSupport", "InterceptProtocol", "Libc", "Noise", nioCore, nioPosix],
+            dependencies: [
+                "CommandText", "Environments", "HostSupport", "InterceptProtocol", "Libc", "Noise", nioCore, nioPosix,
+            ],
             swiftSettings: strict
         ),
         .testTarget(
             name: "WorkspaceAgentTests",
             dependencies: [
-                "InterceptProtocol", "WorkspaceAgent", nioCore, .product(name: "NIOEmbedded", package: "swift-nio"),
+                "InterceptModel", "InterceptProtocol", "WorkspaceAgent", nioCore,
+                .product(name: "NIOEmbedded", package: "swift-nio"),
             ],
             swiftSettings: strict
         ),
@@ -175,8 +189,9 @@ let package = Package(
         .testTarget(
             name: "WorkspaceDaemonTests",
             dependencies: [
-                "AgentSupport", "Carriers", "Environments", "HostSupport", "InterceptProtocol", "Libc", "Noise",
-                "SidecarAgent", "WorkspaceAgent", "WorkspaceDaemon", logging, nioCore, nioPosix,
+                "AgentSupport", "Carriers", "CommandText", "Environments", "HostSupport", "InterceptModel",
+                "InterceptProtocol", "Libc", "Noise", "SidecarAgent", "WorkspaceAgent", "WorkspaceDaemon", logging,
+                nioCore, nioPosix,
             ],
             swiftSettings: strict
         ),
@@ -188,12 +203,17 @@ let package = Package(
         ),
         .testTarget(
             name: "KlTests",
-            dependencies: ["kl", "Environments", "HostSupport", "InterceptProtocol", "WorkspaceDaemon"],
+            dependencies: [
+                "Environments", "HostSupport", "InterceptModel", "InterceptProtocol", "WorkspaceDaemon", "kl",
+            ],
             swiftSettings: strict
         ),
         .testTarget(
             name: "AgentSupportTests",
-            dependencies: ["AgentSupport", "InterceptProtocol", "Libc", argumentParser, logging, nioCore, nioPosix],
+            dependencies: [
+                "AgentSupport", "CommandText", "InterceptModel", "InterceptProtocol", "Libc", argumentParser, logging,
+                nioCore, nioPosix,
+            ],
             swiftSettings: strict
         ),
     ]

@@ -1,5 +1,7 @@
 public import ArgumentParser
-public import InterceptProtocol
+import CommandText
+public import InterceptModel
+import InterceptProtocol
 import KeyFiles
 public import Logging
 public import NIOCore

@@ -1,4 +1,5 @@
 public import ArgumentParser
+import CommandText
 import InterceptProtocol
 import Libc
 

@@ -1,3 +1,4 @@
+import InterceptModel
 import Libc
 public import Logging
 
@@ -33,18 +34,19 @@ public struct LineLogHandler: LogHandler {
         level: Logger.Level,
         _ message: String,
         _ metadata: Logger.Metadata,
-        at time: Timestamp
+        at time: UTCTime
     ) -> String {
         let pairs = self.metadata.merging(metadata) { $1 }
             .sorted { $0.key < $1.key }
             .map { ($0.key, "\($0.value)") }
         switch self.format {
         case .text:
-            let start = "\(time) \(Self.padded(level)) \(self.label): \(Self.oneLine(message))"
+            let start = "\(time.rfc3339WithMilliseconds) \(Self.padded(level)) \(self.label): \(Self.oneLine(message))"
             return pairs.reduce(into: start) { $0 += " \($1.0)=\(Self.quotedIfNeeded($1.1))" }
         case .json:
             let own = [
-                ("time", "\(time)"), ("level", level.rawValue), ("program", self.label), ("message", message),
+                ("time", time.rfc3339WithMilliseconds), ("level", level.rawValue), ("program", self.label),
+                ("message", message),
             ]
             // A key must not occur twice in an object.
             let others = pairs.map { pair in (own.contains { $0.0 == pair.0 } ? pair.0 + "_" : pair.0, pair.1) }

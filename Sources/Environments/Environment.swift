@@ -1,4 +1,5 @@
-public import InterceptProtocol
+public import InterceptModel
+import InterceptProtocol
 
 /// The place where services run, as the CLI and the daemon see it, independent of its kind.
 ///
@@ -104,9 +105,9 @@ public struct SidecarOptions: Codable, Hashable, Sendable {
     }
 
     /// All ports of both transports.
-    var servicePorts: [ControlMessage.Port] {
-        self.ports.map { .init(service: $0) }
-            + (self.datagramPorts ?? []).map { .init(service: $0, transport: .udp) }
+    var servicePorts: [ServicePort] {
+        self.ports.map { .init($0) }
+            + (self.datagramPorts ?? []).map { .init($0, .udp) }
     }
 }
 
@@ -205,14 +206,14 @@ public struct Service: Codable, Equatable, Sendable {
         private var target: UInt16
         private var transport: Transport
 
-        public init(host: UInt16, port: ControlMessage.Port) {
+        public init(host: UInt16, port: ServicePort) {
             self.host = host
-            self.target = port.service
+            self.target = port.number
             self.transport = port.transport
         }
 
         /// The service's own port.
-        public var port: ControlMessage.Port { .init(service: self.target, transport: self.transport) }
+        public var port: ServicePort { .init(self.target, self.transport) }
     }
 
     public init(name: String, state: State, reason: String? = nil, ports: [Port], replicas: Int = 1) {

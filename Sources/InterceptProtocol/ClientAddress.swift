@@ -1,3 +1,4 @@
+import InterceptModel
 public import NIOCore
 
 /// A client's address and port as raw bits: it is only sent through the tunnel, and no socket is opened to it.

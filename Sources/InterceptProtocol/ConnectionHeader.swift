@@ -1,3 +1,4 @@
+public import InterceptModel
 public import NIOCore
 
 /// The beginning of an intercepted connection's stream: which port a client called, and the client's address.

@@ -1,3 +1,4 @@
+import InterceptModel
 import NIOCore
 
 #if canImport(FoundationEssentials)
@@ -127,23 +128,23 @@ extension DecodedControlMessage: Decodable {
                 let transport = Transport(rawValue: raw.port.transport ?? Transport.tcp.rawValue),
                 let answer = UInt8(exactly: raw.answer).flatMap(Answer.init)
             else { continue }
-            probed.answers[ControlMessage.Port(service: number, transport: transport)] = answer
+            probed.answers[ServicePort(number, transport)] = answer
         }
         return probed
     }
 
-    private static func ports(_ raw: [RawPort]) throws(RefusedValue) -> [ControlMessage.Port] {
-        guard raw.count <= ControlMessage.Start.maxPortCount else {
-            throw RefusedValue("at most \(ControlMessage.Start.maxPortCount) ports can be intercepted")
+    private static func ports(_ raw: [RawPort]) throws(RefusedValue) -> [ServicePort] {
+        guard raw.count <= ServicePort.maxCount else {
+            throw RefusedValue("at most \(ServicePort.maxCount) ports can be intercepted")
         }
-        var ports: [ControlMessage.Port] = []
+        var ports: [ServicePort] = []
         ports.reserveCapacity(raw.count)
         for port in raw {
             guard let number = UInt16(exactly: port.service), number > 0 else {
                 throw RefusedValue("port \(port.service) can't be intercepted: ports are 1 to 65535")
             }
             let transport = try Self.choice(port.transport, .transport) ?? Transport.tcp
-            ports.append(ControlMessage.Port(service: number, transport: transport))
+            ports.append(ServicePort(number, transport))
         }
         return ports
     }

@@ -1,3 +1,4 @@
+import InterceptModel
 public import NIOCore
 
 #if canImport(FoundationEssentials)
@@ -79,7 +80,7 @@ private struct Wire: Encodable {
         case .probed(let probed):
             try write("probed", (.id, probed.id))
             let answers = probed.answers.sorted {
-                ($0.key.service, $0.key.transport.rawValue) < ($1.key.service, $1.key.transport.rawValue)
+                ($0.key.number, $0.key.transport.rawValue) < ($1.key.number, $1.key.transport.rawValue)
             }
             try values.encode(answers.map { WirePort(port: $0.key, answer: $0.value) }, forKey: .answers)
         case .unknown(let type, let generation): try write(type, (.generation, generation))
@@ -88,19 +89,19 @@ private struct Wire: Encodable {
 }
 
 private struct WirePort: Encodable {
-    let port: ControlMessage.Port
+    let port: ServicePort
     let answer: Answer?
 
-    init(port: ControlMessage.Port) { self.init(port: port, answer: nil) }
+    init(port: ServicePort) { self.init(port: port, answer: nil) }
 
-    init(port: ControlMessage.Port, answer: Answer?) {
+    init(port: ServicePort, answer: Answer?) {
         self.port = port
         self.answer = answer
     }
 
     func encode(to encoder: any Encoder) throws {
         var values = encoder.container(keyedBy: ControlMessage.Key.self)
-        try values.encode(self.port.service, forKey: .service)
+        try values.encode(self.port.number, forKey: .service)
         try values.encode(self.port.transport.rawValue, forKey: .transport)
         try values.encodeIfPresent(self.answer?.rawValue, forKey: .answer)
     }

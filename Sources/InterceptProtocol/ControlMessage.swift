@@ -1,3 +1,5 @@
+public import InterceptModel
+
 /// The messages between the two agents on stream 0 (PROTOCOL, the control stream).
 public enum ControlMessage: Equatable, Sendable {
     // Workspace to sidecar
@@ -18,7 +20,7 @@ public enum ControlMessage: Equatable, Sendable {
     public struct Start: Equatable, Sendable {
         public var generation: UInt64
         public var workspace: String
-        public var ports: [Port]
+        public var ports: [ServicePort]
         public var onUnavailable: OnUnavailable = .original
         /// 0 to 600.
         public var drainSeconds = 10
@@ -26,23 +28,10 @@ public enum ControlMessage: Equatable, Sendable {
         public var proxyProtocol: ProxyProtocol?
         public var takeover = false
 
-        /// This many fit into a message, and it is far more than a service has.
-        public static let maxPortCount = 1_024
-
-        public init(generation: UInt64, workspace: String, ports: [Port]) {
+        public init(generation: UInt64, workspace: String, ports: [ServicePort]) {
             self.generation = generation
             self.workspace = workspace
             self.ports = ports
-        }
-    }
-
-    public struct Port: Hashable, Sendable {
-        public var service: UInt16
-        public var transport: Transport
-
-        public init(service: UInt16, transport: Transport = .tcp) {
-            self.service = service
-            self.transport = transport
         }
     }
 
@@ -50,9 +39,9 @@ public enum ControlMessage: Equatable, Sendable {
     public struct Probe: Equatable, Sendable {
         /// Chosen by the workspace, and repeated in the answer.
         public var id: UInt64
-        public var ports: [Port]
+        public var ports: [ServicePort]
 
-        public init(id: UInt64, ports: [Port]) {
+        public init(id: UInt64, ports: [ServicePort]) {
             self.id = id
             self.ports = ports
         }
@@ -61,9 +50,9 @@ public enum ControlMessage: Equatable, Sendable {
     public struct Probed: Equatable, Sendable {
         public var id: UInt64
         /// Ports without an answer are left out.
-        public var answers: [Port: Answer]
+        public var answers: [ServicePort: Answer]
 
-        public init(id: UInt64, answers: [Port: Answer]) {
+        public init(id: UInt64, answers: [ServicePort: Answer]) {
             self.id = id
             self.answers = answers
         }
@@ -120,42 +109,6 @@ public enum ControlMessage: Equatable, Sendable {
             self.bytesOut = bytesOut
         }
     }
-}
-
-public enum Transport: String, Codable, Sendable, CaseIterable {
-    case tcp
-    case udp
-
-    /// The text after a port's number: empty for TCP.
-    public var suffix: String { self == .udp ? "/udp" : "" }
-}
-
-/// `8080`, `53/udp`
-extension ControlMessage.Port: CustomStringConvertible {
-    public var description: String { "\(self.service)\(self.transport.suffix)" }
-}
-
-extension ControlMessage.Port: Comparable {
-    public static func < (left: Self, right: Self) -> Bool {
-        (left.service, left.transport.rawValue) < (right.service, right.transport.rawValue)
-    }
-}
-
-/// What clients get while the workspace can't serve them.
-public enum OnUnavailable: String, Sendable, CaseIterable {
-    case original
-    case refuse
-}
-
-/// Which side answers health probes.
-public enum Probes: String, Sendable, CaseIterable {
-    case original
-    case workspace
-}
-
-public enum ProxyProtocol: String, Sendable, CaseIterable {
-    case v1
-    case v2
 }
 
 /// The bytes on stream 0 aren't a valid control message: the connection is closed with CONTROL_ERROR.

@@ -1,3 +1,4 @@
+public import InterceptModel
 public import NIOCore
 
 /// The header of HAProxy's PROXY protocol, sent before a connection's bytes: it tells a server the client's address and the

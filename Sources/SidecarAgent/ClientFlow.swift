@@ -1,5 +1,6 @@
 import Carriers
 import Diversion
+import InterceptModel
 import InterceptProtocol
 import NIOCore
 

@@ -1,3 +1,4 @@
+import InterceptModel
 import InterceptProtocol
 import NIOCore
 import Tunnel
@@ -14,11 +15,11 @@ final class Probe {
     let id: UInt64
     private unowned let link: WorkspaceLink
     /// The streams that are still open, with their ports.
-    private var streams: [StreamID: ControlMessage.Port] = [:]
-    private var answers: [ControlMessage.Port: Answer] = [:]
-    private var awaited: Set<ControlMessage.Port> = []
+    private var streams: [StreamID: ServicePort] = [:]
+    private var answers: [ServicePort: Answer] = [:]
+    private var awaited: Set<ServicePort> = []
     private var timeout: Scheduled<Void>?
-    private var onAnswers: (([ControlMessage.Port: Answer]) -> Void)?
+    private var onAnswers: (([ServicePort: Answer]) -> Void)?
 
     /// The workspace allows 5 s for a connect.
     private static let within = TimeAmount.seconds(8)
@@ -27,7 +28,7 @@ final class Probe {
     init(
         _ probe: ControlMessage.Probe,
         link: WorkspaceLink,
-        onAnswers: @escaping ([ControlMessage.Port: Answer]) -> Void
+        onAnswers: @escaping ([ServicePort: Answer]) -> Void
     ) {
         self.id = probe.id
         self.link = link
@@ -38,8 +39,8 @@ final class Probe {
         }
     }
 
-    private func open(_ port: ControlMessage.Port) {
-        let header = ConnectionHeader(transport: port.transport, servicePort: port.service, client: .unspecified)
+    private func open(_ port: ServicePort) {
+        let header = ConnectionHeader(transport: port.transport, servicePort: port.number, client: .unspecified)
         var bytes = ByteBuffer()
         header.write(into: &bytes)
         let opened = self.link.withConnection { connection -> StreamID? in

@@ -58,7 +58,7 @@ final class ServiceFlows {
         _ listener: DatagramListener,
         _ arrival: DatagramListener.Arrival
     ) -> ClientFlow? {
-        guard let upstream = self.agent.upstream(of: .init(service: key.port, transport: .udp)) else { return nil }
+        guard let upstream = self.agent.upstream(of: .init(key.port, .udp)) else { return nil }
         var called: SocketAddress?
         #if os(Linux)
         if let redirect = self.agent.redirect {
@@ -77,7 +77,7 @@ final class ServiceFlows {
     /// Sends the payload to the workspace or to the original.
     private func send(_ payload: ByteBuffer, of flow: ClientFlow, at now: NIODeadline) {
         let holder = self.agent.holder
-        let isWanted = holder?.wants(.init(service: flow.key.port, transport: .udp)) ?? false
+        let isWanted = holder?.wants(.init(flow.key.port, .udp)) ?? false
         guard let holder, isWanted else { return self.passOn(payload, of: flow, countedFor: nil) }
         if holder.isDiverting, flow.route.mayTryWorkspace(at: now) {
             if flow.link !== holder || flow.route.way == .original {

@@ -1,5 +1,6 @@
 import Diversion
-public import InterceptProtocol
+public import InterceptModel
+import InterceptProtocol
 import Logging
 import NIOCore
 public import Noise
@@ -154,7 +155,7 @@ extension SidecarAgent {
         /// RFC 3339, UTC.
         public var since: String
         public var generation: UInt64
-        public var ports: [ControlMessage.Port]
+        public var ports: [ServicePort]
     }
 
     public var intercept: Intercept {

@@ -1,5 +1,6 @@
 import Carriers
 import Diversion
+import InterceptModel
 import InterceptProtocol
 public import NIOCore
 import NIOPosix
@@ -68,9 +69,9 @@ extension SidecarAgent {
         }
     }
 
-    private func listenForClients() -> EventLoopFuture<[ControlMessage.Port: SocketAddress]> {
+    private func listenForClients() -> EventLoopFuture<[ServicePort: SocketAddress]> {
         do throws(StartError) {
-            for servicePort in self.configuration.servicePorts { try self.lookUp(servicePort.upstream) }
+            for served in self.configuration.servedPorts { try self.lookUp(served.upstream) }
         } catch {
             return self.eventLoop.makeFailedFuture(error)
         }
@@ -85,10 +86,10 @@ extension SidecarAgent {
             ).map { [:] }
         }
         guard let listen = self.diversion as? ListenDiversion else { return self.eventLoop.makeSucceededFuture([:]) }
-        let futures = self.configuration.servicePorts.flatMap {
-            servicePort -> [EventLoopFuture<(ControlMessage.Port, SocketAddress?)>] in
-            let port = servicePort.service
-            guard let endpoint = self.configuration.divert.endpoint(of: port.service) else { return [] }
+        let futures = self.configuration.servedPorts.flatMap {
+            served -> [EventLoopFuture<(ServicePort, SocketAddress?)>] in
+            let port = served.port
+            guard let endpoint = self.configuration.divert.endpoint(of: port.number) else { return [] }
             let sockets = self.configuration.sockets.services[port] ?? []
             let sources: [ListenDiversion.Source] =
                 sockets.isEmpty
@@ -110,16 +111,16 @@ extension SidecarAgent {
     private func listen(
         _ diversion: ListenDiversion,
         on source: ListenDiversion.Source,
-        for port: ControlMessage.Port
+        for port: ServicePort
     ) -> EventLoopFuture<SocketAddress?> {
         switch port.transport {
         case .tcp:
             diversion.listen(on: source) { [weak self] in
-                self?.accepted($0, port: port.service, called: $0.localAddress)
+                self?.accepted($0, port: port.number, called: $0.localAddress)
             }
         case .udp:
             diversion.listenForDatagrams(on: source) { [weak self] listener, arrival in
-                self?.flows.take(arrival, on: listener, port: port.service)
+                self?.flows.take(arrival, on: listener, port: port.number)
             }
         }
     }
@@ -137,13 +138,13 @@ extension SidecarAgent {
     }
 
     /// A sidecar configured as its own original would connect to itself until it runs out of descriptors.
-    private func refuseLoops(_ listeners: [(port: ControlMessage.Port, address: SocketAddress)]) throws {
+    private func refuseLoops(_ listeners: [(port: ServicePort, address: SocketAddress)]) throws {
         let own = Set((try? System.enumerateDevices())?.compactMap { $0.address?.ipAddress } ?? [])
-        for servicePort in self.configuration.servicePorts {
-            let upstream = servicePort.upstream
+        for served in self.configuration.servedPorts {
+            let upstream = served.upstream
             for address in self.upstreams[upstream]?.addresses ?? [] {
                 let isOwn = listeners.contains { port, listener in
-                    guard port.transport == servicePort.transport, listener.port == address.port,
+                    guard port.transport == served.port.transport, listener.port == address.port,
                         let here = listener.ipAddress, let there = address.ipAddress
                     else { return false }
                     return here == there || (["0.0.0.0", "::"].contains(here) && own.contains(there))
@@ -153,7 +154,7 @@ extension SidecarAgent {
                     """
                     The original's address \(upstream) is where this sidecar itself listens. Let the service listen on \
                     another port, and name it: \
-                    --service-port \(upstream.port):127.0.0.1:OTHER_PORT\(servicePort.transport.suffix).
+                    --service-port \(upstream.port):127.0.0.1:OTHER_PORT\(served.port.transport.suffix).
                     """
                 )
             }

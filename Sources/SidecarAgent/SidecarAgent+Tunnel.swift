@@ -1,4 +1,5 @@
 public import Carriers
+import InterceptModel
 import InterceptProtocol
 import Logging
 public import NIOCore

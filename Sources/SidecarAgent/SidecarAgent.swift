@@ -1,6 +1,7 @@
 import Carriers
 public import Diversion
-public import InterceptProtocol
+public import InterceptModel
+import InterceptProtocol
 public import Logging
 public import NIOCore
 import NIOPosix
@@ -19,7 +20,7 @@ public final class SidecarAgent {
         public var tunnelAddress: Endpoint
         /// Where workspaces' datagrams are received; nil: datagrams aren't used.
         public var datagramAddress: Endpoint?
-        public var servicePorts: [ServicePort]
+        public var servedPorts: [ServedPort]
         /// How clients reach this agent in place of the service.
         public var divert: Divert
         /// See `RedirectDiversion.Configuration`.
@@ -42,14 +43,14 @@ public final class SidecarAgent {
             staticKey: StaticKeyPair,
             peers: [PublicKey],
             tunnelAddress: Endpoint,
-            servicePorts: [ServicePort],
+            servedPorts: [ServedPort],
             divert: Divert,
             log: Logger
         ) {
             self.staticKey = staticKey
             self.peers = peers
             self.tunnelAddress = tunnelAddress
-            self.servicePorts = servicePorts
+            self.servedPorts = servedPorts
             self.divert = divert
             self.log = log
         }
@@ -80,7 +81,7 @@ public final class SidecarAgent {
         /// The socket of a `DialSocket`; nil: one is opened once the tunnel's address is known.
         public var dial: CInt?
         /// By service port; several if the port is listened on at several addresses.
-        public var services: [ControlMessage.Port: [CInt]] = [:]
+        public var services: [ServicePort: [CInt]] = [:]
 
         public init() {}
     }
@@ -90,7 +91,7 @@ public final class SidecarAgent {
         public var tunnel: SocketAddress?
         /// Where datagrams are received.
         public var datagrams: Endpoint?
-        public var services: [ControlMessage.Port: SocketAddress]
+        public var services: [ServicePort: SocketAddress]
     }
 
     public let eventLoop: any EventLoop
@@ -150,10 +151,10 @@ public final class SidecarAgent {
         let changeLog = configuration.log.limited(by: LogShare())
         self.changeLog = changeLog
         if case .redirect(let loopback) = configuration.divert {
-            let ports = configuration.servicePorts
+            let ports = configuration.servedPorts.map(\.port)
             var diverting = RedirectDiversion.Configuration(
-                ports: ports.filter { $0.transport == .tcp }.map(\.port),
-                datagramPorts: ports.filter { $0.transport == .udp }.map(\.port),
+                ports: ports.filter { $0.transport == .tcp }.map(\.number),
+                datagramPorts: ports.filter { $0.transport == .udp }.map(\.number),
                 loopback: loopback,
                 log: changeLog
             )
@@ -175,7 +176,7 @@ public final class SidecarAgent {
             )
         }
         // Each accepted client may need a second descriptor, towards the original; some are reserved for everything else.
-        let hasDatagrams = configuration.servicePorts.contains { $0.transport == .udp }
+        let hasDatagrams = configuration.servedPorts.contains { $0.port.transport == .udp }
         self.flowsAtMost = hasDatagrams ? FlowLimits.flows(ofDescriptors: configuration.descriptorLimit) : 0
         self.clientsAtMost = max(16, (configuration.descriptorLimit - Self.keptBack - self.flowsAtMost) / 2)
     }
@@ -202,14 +203,14 @@ public final class SidecarAgent {
 
     // MARK: Clients
 
-    func serves(_ port: ControlMessage.Port) -> Bool { self.servedPorts.contains(port) }
+    func serves(_ port: ServicePort) -> Bool { self.servicePorts.contains(port) }
 
-    var servedPorts: [ControlMessage.Port] { self.configuration.servicePorts.map(\.service) }
+    var servicePorts: [ServicePort] { self.configuration.servedPorts.map(\.port) }
 
     func accepted(_ channel: any Channel, port: UInt16, called: SocketAddress?) {
         self.clients += 1
         self.diversion.pause(self.clients >= self.clientsAtMost)
-        guard let servicePort = self.configuration.servicePorts.first(where: { $0.service == .init(service: port) })
+        guard let served = self.configuration.servedPorts.first(where: { $0.port == .init(port) })
         else {
             channel.close(promise: nil)
             return self.clientIsDone()
@@ -219,9 +220,9 @@ public final class SidecarAgent {
             input: UrgentInput(channel),
             port: port,
             called: called,
-            upstream: servicePort.upstream
+            upstream: served.upstream
         )
-        guard let holder = self.holder, holder.wants(.init(service: port)), self.mayBeProbe(client, for: holder) else {
+        guard let holder = self.holder, holder.wants(.init(port)), self.mayBeProbe(client, for: holder) else {
             return self.decide(client)
         }
         let detector = ProbeDetector(channel: channel) { [weak self] finding in
@@ -253,7 +254,7 @@ public final class SidecarAgent {
     /// Passes the client to the workspace or to the original, which may still get it later: see `ClientConnection`.
     private func decide(_ client: Client) {
         // What the workspace gets while the sidecar ends would be reset with the rest when the drain time is over.
-        guard !self.isEnding, let holder = self.holder, holder.wants(.init(service: client.port)) else {
+        guard !self.isEnding, let holder = self.holder, holder.wants(.init(client.port)) else {
             return self.passOn(client, countedFor: nil)
         }
         if holder.isDiverting, holder.open(client) {
@@ -324,8 +325,8 @@ public final class SidecarAgent {
 
     // MARK: Flows of UDP clients
 
-    func upstream(of port: ControlMessage.Port) -> Endpoint? {
-        self.configuration.servicePorts.first { $0.service == port }?.upstream
+    func upstream(of port: ServicePort) -> Endpoint? {
+        self.configuration.servedPorts.first { $0.port == port }?.upstream
     }
 
     func flowWasIntercepted() { self.interceptedTotal += 1 }

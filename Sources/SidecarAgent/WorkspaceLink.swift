@@ -1,5 +1,6 @@
 import Carriers
 import Diversion
+import InterceptModel
 import InterceptProtocol
 import Logging
 import NIOCore
@@ -32,7 +33,7 @@ final class WorkspaceLink {
 
     /// The intercept in force, or the last one in force before the workspace was lost.
     private(set) var intercept: ControlMessage.Start?
-    private(set) var since: WallTime?
+    private(set) var since: UTCTime?
     /// The number of `start`s that wait for the kernel's rules, and the state before the first of them, which is restored
     /// if the kernel refuses.
     private var waitingStarts = 0
@@ -46,7 +47,7 @@ final class WorkspaceLink {
             return DivertedPorts()
         }
         func ports(_ transport: Transport) -> Set<UInt16> {
-            Set(intercept.ports.filter { $0.transport == transport }.map(\.service))
+            Set(intercept.ports.filter { $0.transport == transport }.map(\.number))
         }
         return DivertedPorts(tcp: ports(.tcp), udp: ports(.udp))
     }
@@ -287,7 +288,7 @@ final class WorkspaceLink {
 
     /// Why the sidecar refuses these ports; nil if it doesn't.
     private func refusal(
-        of ports: [ControlMessage.Port],
+        of ports: [ServicePort],
         generation: UInt64? = nil,
         id: UInt64? = nil
     ) -> ControlMessage.Failure? {
@@ -297,7 +298,7 @@ final class WorkspaceLink {
                 return .init(generation: generation, code: .unsupported, reason: reason, id: id)
             }
             if !self.agent.serves(port) {
-                let served = self.agent.servedPorts.map { "\($0)" }.joined(separator: ", ")
+                let served = self.agent.servicePorts.map { "\($0)" }.joined(separator: ", ")
                 let reason = "port \(port) isn't the service's; it has \(served)"
                 return .init(generation: generation, code: .port, reason: reason, id: id)
             }
@@ -421,7 +422,7 @@ final class WorkspaceLink {
 
     // MARK: Clients
 
-    func wants(_ port: ControlMessage.Port) -> Bool { self.intercept?.ports.contains(port) ?? false }
+    func wants(_ port: ServicePort) -> Bool { self.intercept?.ports.contains(port) ?? false }
 
     /// Opens a stream to the workspace for the client. False if none can be opened now.
     func open(_ client: Client) -> Bool {

@@ -1,3 +1,4 @@
+import InterceptModel
 import InterceptProtocol
 import NIOCore
 
@@ -14,7 +15,7 @@ import NIOCore
 ///
 /// A value type: events go in with their time, and due actions come out.
 struct AskedPorts {
-    typealias Port = ControlMessage.Port
+    typealias Port = ServicePort
 
     /// A check, due now, whether a port's server is there; its result goes to `saw`.
     struct Look: Equatable {

@@ -1,4 +1,5 @@
 import Carriers
+import InterceptModel
 import InterceptProtocol
 import NIOCore
 import Tunnel
@@ -33,7 +34,7 @@ final class LocalConnection {
     /// The client was reset, but the bytes that it sent before still wait for the local server.
     private var isReset = false
     private var descriptor: HeldDescriptor?
-    private var port = ControlMessage.Port(service: 0)
+    private var port = ServicePort(0)
 
     private static let connectTimeout = TimeAmount.seconds(5)  // †
     private static let headerWithin = TimeAmount.seconds(10)
@@ -77,7 +78,7 @@ final class LocalConnection {
     private func connect(_ header: ConnectionHeader) {
         self.headerTimeout?.cancel()
         self.isProbe = header.client.isUnspecified
-        self.port = ControlMessage.Port(service: header.servicePort, transport: header.transport)
+        self.port = ServicePort(header.servicePort, header.transport)
         guard let target = self.agent.target(for: header) else { return self.answer(.unmapped) }
         if header.transport == .udp {
             // A missing UDP server shows only when something is sent to it, and a probe sends nothing.

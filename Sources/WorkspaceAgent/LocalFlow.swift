@@ -1,4 +1,5 @@
 import Carriers
+import InterceptModel
 import InterceptProtocol
 import NIOCore
 import Tunnel
@@ -21,7 +22,7 @@ final class LocalFlow {
         self.descriptor = descriptor
     }
 
-    var port: ControlMessage.Port { ControlMessage.Port(service: self.header.servicePort, transport: .udp) }
+    var port: ServicePort { ServicePort(self.header.servicePort, .udp) }
 }
 
 /// All flows of UDP clients that the sidecar sends here: by client, and by number if they have one.

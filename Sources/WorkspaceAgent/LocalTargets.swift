@@ -1,24 +1,25 @@
 import Carriers
-public import InterceptProtocol
+public import InterceptModel
+import InterceptProtocol
 
 /// The local address for each port of the service, with host names resolved.
 public struct LocalTargets: Sendable {
     public let mappings: [PortMapping]
-    private let targets: [ControlMessage.Port: DialTarget]
+    private let targets: [ServicePort: DialTarget]
 
     /// Resolves host names, which blocks.
     ///
     /// - Parameter flag: the flag that gave the mappings, for the error message.
     public init(_ mappings: [PortMapping], flag: String = "--map") throws(StartError) {
         self.mappings = mappings
-        var targets: [ControlMessage.Port: DialTarget] = [:]
+        var targets: [ServicePort: DialTarget] = [:]
         for mapping in mappings {
             let target = mapping.target
             if target.host == "127.0.0.1" || target.host == "localhost" {
-                targets[mapping.service] = DialTarget(loopbackPort: Int(target.port))
+                targets[mapping.port] = DialTarget(loopbackPort: Int(target.port))
             } else {
                 do {
-                    targets[mapping.service] = try DialTarget(host: target.host, port: Int(target.port))
+                    targets[mapping.port] = try DialTarget(host: target.host, port: Int(target.port))
                 } catch {
                     throw StartError("'\(target)' can't be reached: \(Failure.describe(error)). Check the \(flag).")
                 }
@@ -27,9 +28,9 @@ public struct LocalTargets: Sendable {
         self.targets = targets
     }
 
-    public subscript(_ port: ControlMessage.Port) -> DialTarget? { self.targets[port] }
+    public subscript(_ port: ServicePort) -> DialTarget? { self.targets[port] }
 
-    var ports: [ControlMessage.Port] { self.mappings.map(\.service) }
+    var ports: [ServicePort] { self.mappings.map(\.port) }
 }
 
 /// The agent can't start: what is wrong, and what to do.

@@ -1,4 +1,5 @@
 import Carriers
+import InterceptModel
 import InterceptProtocol
 import Logging
 import NIOCore
@@ -6,7 +7,7 @@ import NIOCore
 /// Tracks whether the local servers are there, and which ports the sidecar is asked for accordingly.
 extension WorkspaceAgent {
     /// A connection to the port's server failed, or a datagram was refused.
-    func localServerFailed(_ port: ControlMessage.Port, _ error: any Error) {
+    func localServerFailed(_ port: ServicePort, _ error: any Error) {
         let isNew = self.missingServers.insert(port).inserted
         let now = NIODeadline.now()
         if Failure.isRefusal(error) {
@@ -17,7 +18,7 @@ extension WorkspaceAgent {
         self.lookAtServersInTime()
         if isNew { self.tell(.changed) }
         guard self.missingServersNews.mayTellItCame(at: now) else { return }
-        let target = self.configuration.targets.mappings.first { $0.service == port }?.target
+        let target = self.configuration.targets.mappings.first { $0.port == port }?.target
         self.peerLog.warning(
             "the local server can't be reached: until it can, \(self.whatClientsGet)",
             metadata: ["target": "\(target.map { "\($0)" } ?? "?")", "error": "\(Failure.describe(error))"]
@@ -29,7 +30,7 @@ extension WorkspaceAgent {
     }
 
     /// The port's server accepted a connection, sent a datagram, or was found listening.
-    func localServerAnswered(_ port: ControlMessage.Port) {
+    func localServerAnswered(_ port: ServicePort) {
         if self.askedPorts.answered(port) { self.lookAtServersInTime() }
         if self.missingServers.remove(port) != nil { self.tell(.changed) }
         if self.missingServersNews.mayTellItWent() { self.peerLog.info("the local server answers now") }
@@ -92,7 +93,7 @@ extension WorkspaceAgent {
     }
 
     /// The timeout is the shortest time until the next test connection.
-    private func connect(_ port: ControlMessage.Port) {
+    private func connect(_ port: ServicePort) {
         guard let target = self.configuration.targets[port] else { return }
         let mappings = self.configuration.targets.mappings
         target.connect(on: self.eventLoop, timeout: AskedPorts.firstPause).assumeIsolated().whenComplete {
@@ -117,7 +118,7 @@ extension WorkspaceAgent {
             && self.newHolder == nil && !self.isEnding && !self.isOver
     }
 
-    private func ask(for ports: [ControlMessage.Port]) {
+    private func ask(for ports: [ServicePort]) {
         let left = self.configuration.targets.ports.filter { !ports.contains($0) }
         // At debug level: missing servers are logged elsewhere, and less often.
         self.log.debug(
@@ -140,7 +141,7 @@ extension WorkspaceAgent {
 }
 
 extension WorkspaceAgent.Configuration {
-    func askedPorts(doubted: Set<ControlMessage.Port>) -> AskedPorts {
+    func askedPorts(doubted: Set<ServicePort>) -> AskedPorts {
         AskedPorts(
             self.targets.ports,
             leavesToOriginal: self.onUnavailable == .original,

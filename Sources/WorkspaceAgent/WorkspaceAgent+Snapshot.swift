@@ -1,5 +1,6 @@
 public import Carriers
-public import InterceptProtocol
+public import InterceptModel
+import InterceptProtocol
 public import NIOCore
 public import Tunnel
 
@@ -26,7 +27,7 @@ extension WorkspaceAgent {
         /// Why there is no connection, as a clause, if known.
         public var problem: String?
         /// The service's ports whose local server failed at the last attempt.
-        public var missingServers: Set<ControlMessage.Port>
+        public var missingServers: Set<ServicePort>
 
         /// Whether new connections reach this workspace.
         public func isInForce(_ generation: UInt64) -> Bool {

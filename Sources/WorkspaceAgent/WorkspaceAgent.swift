@@ -1,4 +1,5 @@
 public import Carriers
+public import InterceptModel
 public import InterceptProtocol
 public import Logging
 public import NIOCore
@@ -88,7 +89,7 @@ public final class WorkspaceAgent {
 
     public enum ProbeResult: Equatable, Sendable {
         /// Ports without an answer are left out.
-        case answered([ControlMessage.Port: Answer])
+        case answered([ServicePort: Answer])
         /// The sidecar doesn't know probes.
         case unsupported
         case failed(String)
@@ -135,7 +136,7 @@ public final class WorkspaceAgent {
     var counts = Counts()
     /// The counts of connections that have ended.
     var earlier = Counts()
-    var missingServers: Set<ControlMessage.Port> = []
+    var missingServers: Set<ServicePort> = []
     var missingServersNews = RareNews()
     var askedPorts: AskedPorts
     /// The generation of the list sent last. Lists sent because a local server came or went raise it, too.
@@ -329,7 +330,7 @@ public final class WorkspaceAgent {
         if before != now { self.flows.endAll() }
         self.client?.dial(instead: self.configuration.sidecar)
         // Ports with a new target haven't been tried yet.
-        let kept = before.intersection(now).map(\.service)
+        let kept = before.intersection(now).map(\.port)
         self.missingServers.formIntersection(kept)
         self.askedPorts = self.configuration.askedPorts(doubted: self.askedPorts.refusing.intersection(kept))
         self.sentGeneration = max(self.sentGeneration + 1, self.configuration.generation)
@@ -358,7 +359,7 @@ public final class WorkspaceAgent {
     // MARK: Intercepted connections
 
     func target(for header: ConnectionHeader) -> DialTarget? {
-        self.configuration.targets[ControlMessage.Port(service: header.servicePort, transport: header.transport)]
+        self.configuration.targets[ServicePort(header.servicePort, header.transport)]
     }
 
     func streamIsDone(_ stream: StreamID) {

@@ -1,6 +1,7 @@
 import AgentSupport
 public import Environments
 import HostSupport
+import InterceptModel
 import Libc
 import Logging
 import NIOCore
@@ -380,7 +381,7 @@ final class Daemon {
             } else if wasStarting {
                 // The cancelled start has undone its work.
                 progress(.init(.originalAnswers, seconds: 0))
-                let (environment, since) = (request.environment, Moment.now.rfc3339)
+                let (environment, since) = (request.environment, UTCTime.now.rfc3339)
                 return InterceptStatus(
                     environment: environment,
                     service: request.service,

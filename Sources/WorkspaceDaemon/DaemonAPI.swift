@@ -1,5 +1,6 @@
 public import Environments
-public import InterceptProtocol
+public import InterceptModel
+import InterceptProtocol
 
 /// Requests of `kl` to the daemon: one JSON object per line, answered by one or more lines.
 ///
@@ -46,8 +47,8 @@ public struct StartRequest: Codable, Equatable, Sendable {
         public var port: UInt16
 
         /// The service's port, as everything below the daemon names it.
-        public var servicePort: ControlMessage.Port {
-            ControlMessage.Port(service: self.service, transport: self.transport ?? .tcp)
+        public var servicePort: ServicePort {
+            ServicePort(self.service, self.transport ?? .tcp)
         }
 
         public init(service: UInt16, transport: Transport = .tcp, host: String, port: UInt16) {

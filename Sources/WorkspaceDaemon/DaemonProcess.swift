@@ -1,5 +1,6 @@
 import AgentSupport
 import HostSupport
+import InterceptModel
 import Libc
 import Logging
 import NIOCore

@@ -1,5 +1,6 @@
 import AgentSupport
 public import HostSupport
+public import InterceptModel
 import Libc
 
 /// Connects to this workspace's daemon, and starts one if none runs.

@@ -1,4 +1,5 @@
 import Environments
+import InterceptModel
 import InterceptProtocol
 import NIOCore
 import WorkspaceAgent
@@ -111,7 +112,7 @@ extension Intercept {
     }
 
     static func busy(_ service: String, holder: String, since: String?) -> RequestFailure {
-        let since = since.map { " since \(Moment(rfc3339: $0)?.forPeople ?? $0)" } ?? ""
+        let since = since.map { " since \(UTCTime(rfc3339: $0)?.shortLocal ?? $0)" } ?? ""
         return RequestFailure(
             .busy,
             "'\(service)' is intercepted by \(holder)\(since). Ask them to stop it, or take it over with --force."
@@ -178,11 +179,11 @@ extension Intercept {
             case .failed(let reason):
                 throw RequestFailure(.failed, "no connection came through the tunnel: \(reason). Try again.")
             case .answered(let answers):
-                let silent = self.targets.mappings.first { answers[$0.service] == nil }
+                let silent = self.targets.mappings.first { answers[$0.port] == nil }
                 guard let silent else { continue }
                 throw RequestFailure(
                     .failed,
-                    "no connection came through the tunnel to port \(silent.service). Try again."
+                    "no connection came through the tunnel to port \(silent.port). Try again."
                 )
             }
         }

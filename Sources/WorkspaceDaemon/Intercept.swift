@@ -1,6 +1,7 @@
 import AgentSupport
 import Carriers
 import Environments
+import InterceptModel
 import InterceptProtocol
 import Logging
 import NIOCore
@@ -54,7 +55,7 @@ final class Intercept {
         identity: WorkspaceIdentity,
         machine: InterceptMachine = .starting,
         generation: UInt64 = 1,
-        since: String = Moment.now.rfc3339,
+        since: String = UTCTime.now.rfc3339,
         log: Logger
     ) {
         self.request = request
@@ -81,7 +82,7 @@ final class Intercept {
         let before = self.machine
         let action = self.machine.handle(event)
         if self.machine.phase != before.phase {
-            self.phaseSince = Moment.now.rfc3339
+            self.phaseSince = UTCTime.now.rfc3339
             var metadata: Logger.Metadata = ["service": "\(self.service)"]
             if let reason = self.machine.reason { metadata["reason"] = "\(reason)" }
             self.log.info("\(self.machine.phase.rawValue)", metadata: metadata)
@@ -220,7 +221,7 @@ final class Intercept {
     // MARK: Local servers
 
     /// Service ports whose local server didn't take the last connection.
-    var missingServers: Set<ControlMessage.Port> {
+    var missingServers: Set<ServicePort> {
         self.replicas.reduce(into: Set()) { $0.formUnion($1.agent.snapshot.missingServers) }
     }
 
@@ -242,8 +243,8 @@ final class Intercept {
         status.generation = self.generation
         status.mappings = self.request.mappings
         let missing = self.missingServers.sorted()
-        status.missingLocalServers = missing.filter { $0.transport == .tcp }.map(\.service)
-        let datagrams = missing.filter { $0.transport == .udp }.map(\.service)
+        status.missingLocalServers = missing.filter { $0.transport == .tcp }.map(\.number)
+        let datagrams = missing.filter { $0.transport == .udp }.map(\.number)
         status.missingDatagramServers = datagrams.isEmpty ? nil : datagrams
         status.onUnavailable = self.request.onUnavailable
         let counts = self.counts

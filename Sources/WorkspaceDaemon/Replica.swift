@@ -1,4 +1,5 @@
 import Carriers
+import CommandText
 import Environments
 import InterceptProtocol
 import NIOCore

@@ -1,4 +1,6 @@
+import CommandText
 import Environments
+import InterceptModel
 import InterceptProtocol
 import WorkspaceAgent
 
@@ -52,7 +54,7 @@ extension StartRequest {
     /// Options for the sidecars, if the environment makes some for this intercept.
     var sidecarOptions: SidecarOptions {
         func ports(_ transport: Transport) -> [UInt16] {
-            self.mappings.map(\.servicePort).filter { $0.transport == transport }.map(\.service)
+            self.mappings.map(\.servicePort).filter { $0.transport == transport }.map(\.number)
         }
         return SidecarOptions(image: self.sidecarImage, ports: ports(.tcp), datagramPorts: ports(.udp))
     }
@@ -60,7 +62,7 @@ extension StartRequest {
     var carrierChoice: CarrierChoice { self.carrier.flatMap(CarrierChoice.init(rawValue:)) ?? .auto }
 
     var portMappings: [PortMapping] {
-        self.mappings.map { PortMapping(service: $0.servicePort, host: $0.host, port: $0.port) }
+        self.mappings.map { PortMapping($0.servicePort, to: Endpoint(host: $0.host, port: $0.port)) }
     }
 }
 

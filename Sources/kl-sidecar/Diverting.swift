@@ -1,5 +1,7 @@
 import ArgumentParser
+import CommandText
 import Diversion
+import InterceptModel
 import InterceptProtocol
 import SidecarAgent
 

@@ -1,8 +1,10 @@
 import AgentSupport
 import ArgumentParser
 import Carriers
+import CommandText
 import Diversion
 import HostSupport
+import InterceptModel
 import InterceptProtocol
 import KeyFiles
 import Logging
@@ -57,9 +59,9 @@ struct RunSidecar: ParsableCommand {
             "A port of the service, and where the original answers, with /udp after it for UDP; may be repeated.",
             valueName: "port[:host:port][/udp]"
         ),
-        transform: { try ServicePort($0) }
+        transform: { try ServedPort($0) }
     )
-    var servicePort: [ServicePort]
+    var servicePort: [ServedPort]
 
     @Option(
         help: ArgumentHelp(
@@ -186,7 +188,7 @@ struct RunSidecar: ParsableCommand {
             staticKey: try self.agent.staticKey(),
             peers: self.peer,
             tunnelAddress: self.listenTcp,
-            servicePorts: self.servicePort,
+            servedPorts: self.servicePort,
             divert: self.divert.resolved(loopback: self.loopback ?? self.usualLoopback),
             log: log
         )
@@ -280,10 +282,10 @@ struct RunSidecar: ParsableCommand {
     private func take(_ sockets: inout ActivatedSockets) -> SidecarAgent.Sockets {
         var result = SidecarAgent.Sockets()
         result.tunnel = sockets.take(named: "tunnel")
-        for servicePort in self.servicePort {
-            guard let endpoint = self.divert.endpoint(of: servicePort.port) else { continue }
-            let taken = sockets.take(port: endpoint.port, isUDP: servicePort.transport == .udp)
-            if !taken.isEmpty { result.services[servicePort.service] = taken }
+        for port in self.servicePort.map(\.port) {
+            guard let endpoint = self.divert.endpoint(of: port.number) else { continue }
+            let taken = sockets.take(port: endpoint.port, isUDP: port.transport == .udp)
+            if !taken.isEmpty { result.services[port] = taken }
         }
         return result
     }

@@ -1,5 +1,6 @@
 import AgentSupport
 import Diversion
+import InterceptModel
 import InterceptProtocol
 import KeyFiles
 import Logging
@@ -226,8 +227,8 @@ struct SidecarProgram: Sendable {
             Console.write(JSONLine.object(fields) + "\n", to: 1)
         }
 
-        private static func numbers(_ ports: [ControlMessage.Port], _ transport: Transport) -> JSONLine.Value {
-            .array(ports.filter { $0.transport == transport }.map { .integer(UInt64($0.service)) })
+        private static func numbers(_ ports: [ServicePort], _ transport: Transport) -> JSONLine.Value {
+            .array(ports.filter { $0.transport == transport }.map { .integer(UInt64($0.number)) })
         }
 
         /// Checks every second, since changes of the counts cause no event.

@@ -1,5 +1,6 @@
 import AgentSupport
 import ArgumentParser
+import InterceptModel
 
 /// The workspace agent as a program of its own, for use in scripts.
 @main

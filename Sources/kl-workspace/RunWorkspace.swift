@@ -1,7 +1,9 @@
 import AgentSupport
 import ArgumentParser
 import Carriers
+import CommandText
 import HostSupport
+import InterceptModel
 import InterceptProtocol
 import Logging
 import NIOCore

@@ -1,5 +1,6 @@
 import AgentSupport
 import ArgumentParser
+import InterceptModel
 import Libc
 
 /// Brings a developer's connections from an environment to this machine, and back.

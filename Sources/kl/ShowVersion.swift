@@ -1,5 +1,6 @@
 import AgentSupport
 import ArgumentParser
+import InterceptModel
 import Libc
 
 struct ShowVersion: ParsableCommand {

@@ -1,6 +1,7 @@
 import AgentSupport
 import ArgumentParser
 import Environments
+import InterceptModel
 import Logging
 
 /// The supervisor of a local environment, which `kl env up` starts; users don't type this command.

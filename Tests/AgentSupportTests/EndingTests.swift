@@ -1,4 +1,6 @@
 import ArgumentParser
+import CommandText
+import InterceptModel
 import InterceptProtocol
 import Testing
 
@@ -16,7 +18,7 @@ import Testing
         func run() {}
 
         func validate() throws {
-            if self.map.service.service == 1 { throw ValidationError("Not 1.") }
+            if self.map.port.number == 1 { throw ValidationError("Not 1.") }
         }
     }
 

@@ -74,7 +74,7 @@ struct DockerContainerTests {
         #expect(found.name == "shop-web-1")
         #expect(found.servicePorts.map { "\($0)" } == ["53/udp", "80", "9090"])
         #expect(found.places == ["0.0.0.0:8080"])
-        #expect(found.publications == [.init(host: 8080, port: .init(service: 80))])
+        #expect(found.publications == [.init(host: 8080, port: .init(80))])
         #expect(found.address == "10.0.0.2")
         #expect(found.gateways == ["10.0.0.1", "fd00::1"])
         #expect(found.hasOwnNetwork)
@@ -289,7 +289,7 @@ struct DockerArgumentsTests {
         target: id,
         gateways: ["10.0.0.1", "fd00::1"],
         image: "kl-sidecar:1",
-        ports: [.init(service: 80), .init(service: 443), .init(service: 53, transport: .udp)],
+        ports: [.init(80), .init(443), .init(53, .udp)],
         holder: Member(label: "ada@thinkpad\n--privileged", publicKey: key),
         since: "2026-11-23T17:00:00Z"
     )
@@ -450,7 +450,7 @@ struct DockerErrorTests {
             target: id,
             gateways: [],
             image: "kl-e2e-nothing:1",
-            ports: [.init(service: 80)],
+            ports: [.init(80)],
             holder: Member(label: "ada", publicKey: key),
             since: ""
         )

@@ -1,3 +1,4 @@
+import CommandText
 import InterceptProtocol
 import Testing
 

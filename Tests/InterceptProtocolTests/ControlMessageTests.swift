@@ -1,3 +1,4 @@
+import InterceptModel
 import InterceptProtocol
 import NIOCore
 import Testing
@@ -7,7 +8,7 @@ import Testing
         var start = ControlMessage.Start(
             generation: 9_007_199_254_740_991,
             workspace: "ada@thinkpad",
-            ports: [.init(service: 1), .init(service: 65_535, transport: .udp)]
+            ports: [.init(1), .init(65_535, .udp)]
         )
         start.onUnavailable = .refuse
         start.drainSeconds = 600
@@ -33,10 +34,10 @@ import Testing
         .stopped(total: 128, passed: 2),
         .status(.init(open: 3, total: 128, passed: 2, bytesIn: 13_002_342, bytesOut: 102_865_121)),
         .probe(.init(id: 0, ports: [])),
-        .probe(.init(id: 7, ports: [.init(service: 8_080), .init(service: 53, transport: .udp)])),
+        .probe(.init(id: 7, ports: [.init(8_080), .init(53, .udp)])),
         .probed(.init(id: 7, answers: [:])),
         .probed(
-            .init(id: 7, answers: [.init(service: 8_080): .connected, .init(service: 53, transport: .udp): .other])
+            .init(id: 7, answers: [.init(8_080): .connected, .init(53, .udp): .other])
         ),
         .failed(.init(generation: nil, code: .port, reason: "port 9999 is not served here", id: 7)),
         .unknown(type: "later", generation: nil),
@@ -61,17 +62,17 @@ import Testing
         #expect(json(.stop) == #"{"type":"stop"}"#)
         #expect(json(.started(generation: 1)) == #"{"generation":1,"type":"started"}"#)
         #expect(
-            json(.probe(.init(id: 7, ports: [.init(service: 8_080)])))
+            json(.probe(.init(id: 7, ports: [.init(8_080)])))
                 == #"{"id":7,"ports":[{"service":8080,"transport":"tcp"}],"type":"probe"}"#
         )
         #expect(
-            json(.probed(.init(id: 7, answers: [.init(service: 9_090): .refused, .init(service: 8_080): .connected])))
+            json(.probed(.init(id: 7, answers: [.init(9_090): .refused, .init(8_080): .connected])))
                 == #"{"answers":[{"answer":0,"service":8080,"transport":"tcp"},"#
                 + #"{"answer":1,"service":9090,"transport":"tcp"}],"id":7,"type":"probed"}"#
         )
         #expect(json(.withdrawn(holder: "a/b")) == #"{"holder":"a/b","type":"withdrawn"}"#)
         #expect(
-            json(.start(.init(generation: 1, workspace: "ada@thinkpad", ports: [.init(service: 8_080)])))
+            json(.start(.init(generation: 1, workspace: "ada@thinkpad", ports: [.init(8_080)])))
                 == #"{"drainSeconds":10,"generation":1,"onUnavailable":"original","#
                 + #""ports":[{"service":8080,"transport":"tcp"}],"probes":"original","type":"start","#
                 + #""workspace":"ada@thinkpad"}"#
@@ -79,7 +80,7 @@ import Testing
     }
 
     @Test func `defaults, and keys that nobody knows`() throws {
-        let least = ControlMessage.start(.init(generation: 1, workspace: "", ports: [.init(service: 8_080)]))
+        let least = ControlMessage.start(.init(generation: 1, workspace: "", ports: [.init(8_080)]))
         #expect(try decode(#"{"type":"start","generation":1,"ports":[{"service":8080}]}"#) == .message(least))
         #expect(
             try decode(
@@ -88,7 +89,7 @@ import Testing
         )
         #expect(
             try decode(#"{"type":"probe","id":7,"ports":[{"service":1}]}"#)
-                == .message(.probe(.init(id: 7, ports: [.init(service: 1)])))
+                == .message(.probe(.init(id: 7, ports: [.init(1)])))
         )
         // Answers that mean nothing here are as good as none.
         #expect(
@@ -96,7 +97,7 @@ import Testing
                 #"{"type":"probed","id":7,"answers":[{"service":1,"answer":5},{"service":2,"answer":300},"#
                     + #"{"service":0,"answer":0},{"service":65536,"answer":0},{"service":3,"answer":4},"#
                     + #"{"service":4,"transport":"sctp","answer":0}]}"#
-            ) == .message(.probed(.init(id: 7, answers: [.init(service: 3): .other])))
+            ) == .message(.probed(.init(id: 7, answers: [.init(3): .other])))
         )
         #expect(try decode(#"{"type":"stopped"}"#) == .message(.stopped(total: 0, passed: 0)))
         #expect(
@@ -216,15 +217,15 @@ import Testing
                 .init(
                     generation: 9_007_199_254_740_991,
                     workspace: String(repeating: "\"", count: 300),
-                    ports: (0..<count).map { .init(service: UInt16(65_535 - $0), transport: .udp) }
+                    ports: (0..<count).map { .init(UInt16(65_535 - $0), .udp) }
                 )
             )
         }
         var decoder = ControlMessageDecoder()
-        decoder.append(.control(start(ControlMessage.Start.maxPortCount)))
+        decoder.append(.control(start(ServicePort.maxCount)))
         guard case .message(.start(let most)) = try decoder.next() else { throw CancellationError() }
-        #expect(most.ports.count == ControlMessage.Start.maxPortCount)
-        decoder.append(.control(start(ControlMessage.Start.maxPortCount + 1)))
+        #expect(most.ports.count == ServicePort.maxCount)
+        decoder.append(.control(start(ServicePort.maxCount + 1)))
         guard case .refused(let failure) = try decoder.next() else { throw CancellationError() }
         #expect(failure.reason == "at most 1024 ports can be intercepted")
 

@@ -1,4 +1,5 @@
 import HostSupport
+import InterceptModel
 import Testing
 import WorkspaceDaemon
 

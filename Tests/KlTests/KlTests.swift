@@ -1,4 +1,5 @@
 import Environments
+import InterceptModel
 import InterceptProtocol
 import Testing
 import WorkspaceDaemon
@@ -53,7 +54,7 @@ struct PortFlagTests {
         )
         service.mayHaveOtherPorts = true
         service.publications = [
-            .init(host: 8080, port: .init(service: 80)), .init(host: 5353, port: .init(service: 53, transport: .udp)),
+            .init(host: 8080, port: .init(80)), .init(host: 5353, port: .init(53, .udp)),
         ]
         return service
     }
@@ -139,14 +140,7 @@ struct TextTests {
     )
     func bytes(_ value: UInt64, _ text: String) { #expect(Times.bytes(value) == text) }
 
-    @Test func timesOfRFC3339() {
-        #expect(Times.unixSeconds("1970-01-01T00:00:00Z") == 0)
-        #expect(Times.unixSeconds("2026-11-22T21:40:03.123Z") == 1_795_383_603)
-        for text in ["", "now", "2026-11-22", "2026-11-22T21:40:03+01:00", "２０２６-11-22T21:40:03Z"] {
-            #expect(Times.unixSeconds(text) == nil)
-            #expect(Times.age(of: text) == "?")
-        }
-    }
+    @Test func ageOfNoTime() { #expect(Times.age(of: "now") == "?") }
 
     @Test func columnsAreAsWideAsTheirWidestCell() {
         var table = Table(["A", "LONGER", "C"])

@@ -1,3 +1,4 @@
+import InterceptModel
 import InterceptProtocol
 import NIOCore
 import Testing
@@ -5,9 +6,9 @@ import Testing
 @testable import WorkspaceAgent
 
 @Suite struct AskedPortsTests {
-    static let web = ControlMessage.Port(service: 8080)
-    static let admin = ControlMessage.Port(service: 9090)
-    static let names = ControlMessage.Port(service: 53, transport: .udp)
+    static let web = ServicePort(8080)
+    static let admin = ServicePort(9090)
+    static let names = ServicePort(53, .udp)
     static let all = [web, names, admin]
 
     /// The ports, their servers as the kernel shows them and as they take connections, and what the sidecar is sent.
@@ -16,17 +17,17 @@ import Testing
         var now = NIODeadline.uptimeNanoseconds(0)
         var start = NIODeadline.uptimeNanoseconds(0)
         /// Listening, as far as the kernel tells.
-        var listening: Set<ControlMessage.Port> = []
+        var listening: Set<ServicePort> = []
         /// Taking connections, though the kernel shows none; and giving no answer to them.
-        var hidden: Set<ControlMessage.Port> = []
-        var silent: Set<ControlMessage.Port> = []
+        var hidden: Set<ServicePort> = []
+        var silent: Set<ServicePort> = []
         /// What can be seen without connecting.
         var canLook = true
         var mayAsk = true
-        var lists: [(at: Int64, ports: [ControlMessage.Port])] = []
-        var connects: [(at: Int64, port: ControlMessage.Port)] = []
+        var lists: [(at: Int64, ports: [ServicePort])] = []
+        var connects: [(at: Int64, port: ServicePort)] = []
 
-        init(_ asked: [ControlMessage.Port] = AskedPortsTests.all, leavesToOriginal: Bool = true) {
+        init(_ asked: [ServicePort] = AskedPortsTests.all, leavesToOriginal: Bool = true) {
             self.ports = AskedPorts(asked, leavesToOriginal: leavesToOriginal, at: .uptimeNanoseconds(0))
         }
 
@@ -59,7 +60,7 @@ import Testing
             self.ports.saw(isTaken ? .listens : .refuses, at: look.port, self.now)
         }
 
-        mutating func refuse(_ port: ControlMessage.Port) { self.ports.refused(port, at: self.now) }
+        mutating func refuse(_ port: ServicePort) { self.ports.refused(port, at: self.now) }
     }
 
     @Test func aPortThatIsServedIsNeverLookedAt() {
@@ -196,7 +197,7 @@ import Testing
     @Test func datagramServersAndOtherPortsAreLeftAlone() {
         var world = World()
         world.refuse(Self.names)
-        world.refuse(.init(service: 1))
+        world.refuse(.init(1))
         world.ports.failed(Self.names, at: world.now)
         #expect(world.ports.nextDeadline(mayAsk: true) == nil)
     }

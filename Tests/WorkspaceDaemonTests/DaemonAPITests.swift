@@ -114,14 +114,6 @@ import WorkspaceAgent
         #expect(!one.isSame(as: other))
     }
 
-    @Test func `moments`() {
-        #expect(Moment(rfc3339: "2026-11-22T21:40:03Z")?.rfc3339 == "2026-11-22T21:40:03Z")
-        #expect(Moment(rfc3339: "2026-11-22T21:40:03Z")?.forPeople.hasSuffix("40") == true)
-        for text in ["", "now", "2026-11-22 21:40:03Z", "2026-11-22T21:40:03+0", "2026-11-2xT21:40:03Z"] {
-            #expect(Moment(rfc3339: text) == nil)
-        }
-    }
-
     @Test func `what is stored`() throws {
         let folder = try TemporaryFolder()
         let path = "\(folder.path)/intercepts.json"

@@ -1,6 +1,8 @@
 import AgentSupport
+import CommandText
 import Environments
 import HostSupport
+import InterceptModel
 import InterceptProtocol
 import Libc
 import Logging
@@ -143,7 +145,7 @@ final class Stage: Environment {
         let served = ports ?? self.ports
         let peers = self.state.withLock { $0.members.compactMap { PublicKey(base64: $0) } }
         // Each at a port of its own: they are all found by the environment.
-        let servicePorts = try served.map { try ServicePort("\($0):127.0.0.1:\(original)") }
+        let servedPorts = try served.map { try ServedPort("\($0):127.0.0.1:\(original)") }
         let agent = try await loop.submit {
             var log = Logger(label: "sidecar") { _ in SwiftLogNoOpLogHandler() }
             log.logLevel = .critical
@@ -151,7 +153,7 @@ final class Stage: Environment {
                 staticKey: key,
                 peers: peers,
                 tunnelAddress: Endpoint(host: "127.0.0.1", port: 0),
-                servicePorts: servicePorts,
+                servedPorts: servedPorts,
                 divert: .listen(Endpoint(host: "127.0.0.1", port: 0)),
                 log: log
             )
@@ -161,7 +163,7 @@ final class Stage: Environment {
         }.get()
         let ready = try await loop.flatSubmit { agent.value.start() }.get()
         let listening = Dictionary(
-            uniqueKeysWithValues: ready.services.map { ($0.key.service, UInt16($0.value.port ?? 0)) }
+            uniqueKeysWithValues: ready.services.map { ($0.key.number, UInt16($0.value.port ?? 0)) }
         )
         let location = SidecarLocation(
             name: name,

@@ -1,3 +1,4 @@
+import InterceptModel
 import InterceptProtocol
 
 /// Checks between services, after each has been read by itself: colliding ports on one machine, and circular dependencies.
@@ -18,8 +19,8 @@ struct ComposeChecks {
 
     private func checkPorts() throws(Fault) {
         // TCP port 53 and UDP port 53, say, are two different ports.
-        var published: [ControlMessage.Port: Use] = [:]
-        var targets: [ControlMessage.Port: Use] = [:]
+        var published: [ServicePort: Use] = [:]
+        var targets: [ServicePort: Use] = [:]
         for service in self.services {
             let name = service.service.name
             if case .redirect(let netns) = service.service.diversion {
@@ -64,7 +65,7 @@ struct ComposeChecks {
 
     /// With redirect, clients connect to the port on which the service itself listens, so both numbers must be the same.
     private static func checkRedirected(_ service: ComposeReader.Draft) throws(Fault) {
-        var known: Set<ControlMessage.Port> = []
+        var known: Set<ServicePort> = []
         for (port, position) in service.ports {
             if port.published != port.target {
                 throw Fault(
@@ -164,6 +165,6 @@ extension ComposeService {
 }
 
 extension ComposePort {
-    var publishedPort: ControlMessage.Port { ControlMessage.Port(service: self.published, transport: self.transport) }
-    var targetPort: ControlMessage.Port { ControlMessage.Port(service: self.target, transport: self.transport) }
+    var publishedPort: ServicePort { ServicePort(self.published, self.transport) }
+    var targetPort: ServicePort { ServicePort(self.target, self.transport) }
 }

@@ -1,4 +1,5 @@
-public import InterceptProtocol
+public import InterceptModel
+import InterceptProtocol
 
 /// What a compose file says about a local environment: the part of the format that makes sense for processes of this
 /// machine.

@@ -1,3 +1,4 @@
+import InterceptModel
 import InterceptProtocol
 
 /// A place in a file, counted from 1.

@@ -1,3 +1,4 @@
+import InterceptModel
 import InterceptProtocol
 
 /// Creates and replaces one workspace's sidecars for one service.

@@ -1,5 +1,6 @@
 import FoundationEssentials
 import HostSupport
+import InterceptModel
 import InterceptProtocol
 
 /// What is used here of the engine's description of a container. Labels, names and addresses come from others: don't trust
@@ -72,18 +73,18 @@ struct DockerContainer: Decodable, Equatable, Sendable {
     var isRunning: Bool { self.status == "running" }
 
     /// Exposed or published ports, sorted.
-    var servicePorts: [ControlMessage.Port] {
+    var servicePorts: [ServicePort] {
         let names = (self.exposed.map { Array($0.keys) } ?? []) + (self.ports.map { Array($0.keys) } ?? [])
         return Set(names.compactMap(Self.port)).sorted()
     }
 
     /// `80`, `80/tcp`, `53/udp`; nil for any other text.
-    static func port(_ text: String) -> ControlMessage.Port? {
+    static func port(_ text: String) -> ServicePort? {
         let pieces = text.split(separator: "/", omittingEmptySubsequences: false)
         guard pieces.count <= 2, let transport = pieces.count == 1 ? .tcp : Transport(rawValue: String(pieces[1])),
             let port = UInt16(pieces[0]), port > 0
         else { return nil }
-        return ControlMessage.Port(service: port, transport: transport)
+        return ServicePort(port, transport)
     }
 
     /// The IPv4 addresses on the engine's machine at which its TCP ports are published.

@@ -1,4 +1,5 @@
 import HostSupport
+import InterceptModel
 import InterceptProtocol
 
 /// Finds what a user can connect to on a Docker engine.

@@ -1,3 +1,4 @@
+import InterceptModel
 import InterceptProtocol
 
 /// Services in containers of a Docker engine. Each intercepted replica gets a container with a sidecar in its network; the
@@ -182,7 +183,7 @@ public struct DockerEnvironment: Environment {
             tcp: endpoint(words.port) ?? "",
             udp: words.datagramPort.flatMap { endpoint($0) },
             command: self.model.place.engine.words + dial,
-            listens: sidecar.ports.compactMap { port in endpoint(port.service).map { $0 + port.transport.suffix } }
+            listens: sidecar.ports.compactMap { port in endpoint(port.number).map { $0 + port.transport.suffix } }
         )
     }
 

@@ -1,5 +1,6 @@
 import FoundationEssentials
 import HostSupport
+import InterceptModel
 import InterceptProtocol
 
 /// A part of what a Docker engine runs: a compose project, or the containers in a network.

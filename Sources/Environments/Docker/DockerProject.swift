@@ -1,3 +1,4 @@
+import InterceptModel
 import InterceptProtocol
 
 /// What an engine runs of a project, or in a network, at one moment.
@@ -173,7 +174,7 @@ struct DockerService: Equatable, Sendable {
     /// The name of a replica's sidecar, as people see it.
     func sidecarName(_ number: Int) -> String { "\(self.name)-\(number)" }
 
-    var ports: [ControlMessage.Port] { Set(self.replicas.flatMap(\.container.servicePorts)).sorted() }
+    var ports: [ServicePort] { Set(self.replicas.flatMap(\.container.servicePorts)).sorted() }
 
     // MARK: As people see it
 
@@ -184,7 +185,7 @@ struct DockerService: Equatable, Sendable {
             state: state,
             reason: reason,
             ports: self.ports.map {
-                .init(published: $0.service, target: $0.service, transport: $0.transport)
+                .init(published: $0.number, target: $0.number, transport: $0.transport)
             },
             replicas: self.replicas.count
         )

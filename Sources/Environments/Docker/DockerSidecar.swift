@@ -1,5 +1,6 @@
 import AgentSupport
 import FoundationEssentials
+import InterceptModel
 import InterceptProtocol
 import Noise
 
@@ -32,7 +33,7 @@ struct DockerSidecar: Equatable, Sendable {
     var target: String
     /// The path of the network namespace it joined, if it was made with that in place of the container.
     var namespace: String?
-    var ports: [ControlMessage.Port]
+    var ports: [ServicePort]
     /// Nil: made by a version that didn't store them.
     var nodes: Set<String>?
     var holder: Member
@@ -106,7 +107,7 @@ struct SidecarContainer: Equatable, Sendable {
     var namespace: String?
     var gateways: [String]
     var image: String
-    var ports: [ControlMessage.Port]
+    var ports: [ServicePort]
     var holder: Member
     var since: String
 

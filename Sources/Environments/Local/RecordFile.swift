@@ -1,5 +1,6 @@
 import FoundationEssentials
 import HostSupport
+import InterceptModel
 import InterceptProtocol
 import Noise
 

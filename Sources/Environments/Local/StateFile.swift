@@ -1,5 +1,6 @@
 import FoundationEssentials
 import HostSupport
+import InterceptModel
 
 extension EnvironmentState {
     /// † A thousand services with their sidecars take about 1 MiB.

@@ -1,3 +1,4 @@
+import InterceptModel
 import InterceptProtocol
 
 /// One finding of `kl doctor`: a state, and what to do about it. A value, made of facts that were gathered before.

@@ -1,3 +1,4 @@
+import InterceptModel
 import Libc
 
 /// How many descriptors (files and sockets) a process may have. Agents raise their soft limit to the hard one.
@@ -69,12 +70,7 @@ struct ClockFacts {
     }
 
     private static func date(_ seconds: Int64) -> String {
-        var seconds = time_t(seconds)
-        var parts = tm()
-        guard gmtime_r(&seconds, &parts) != nil else { return "?" }
-        func two(_ value: CInt) -> String { value < 10 ? "0\(value)" : "\(value)" }
-        let day = "\(parts.tm_year + 1900)-\(two(parts.tm_mon + 1))-\(two(parts.tm_mday))"
-        return "\(day) \(two(parts.tm_hour)):\(two(parts.tm_min)):\(two(parts.tm_sec)) UTC"
+        UTCTime(seconds: Int(seconds)).rfc3339.split(separator: "T").joined(separator: " ").dropLast() + " UTC"
     }
 }
 

@@ -1,5 +1,6 @@
 import ArgumentParser
 import Environments
+import InterceptModel
 import InterceptProtocol
 import WorkspaceDaemon
 

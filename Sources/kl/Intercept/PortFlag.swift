@@ -1,4 +1,6 @@
+import CommandText
 import Environments
+import InterceptModel
 import InterceptProtocol
 import WorkspaceDaemon
 
@@ -92,7 +94,7 @@ struct PortFlag {
             // this machine; so don't suggest it.
             let target = self.target.flatMap { $0.host == "127.0.0.1" && $0.port == number ? nil : $0 }
             let local = target.map { $0.host == "127.0.0.1" ? "\($0.port)" : "\($0)" } ?? "3000"
-            let other = "\(first.service):\(local)\(first.transport.suffix)"
+            let other = "\(first.number):\(local)\(first.transport.suffix)"
             throw CommandFailure(
                 .usage,
                 "\(number) is where the engine's machine publishes port \(published.map { "\($0)" }.joined(separator: " and "))"
@@ -126,7 +128,7 @@ enum PortFlags {
     /// mistake.
     static func undeclared(_ mappings: [StartRequest.Mapping], of service: Environments.Service) -> [String] {
         let declared = service.ports.map {
-            ControlMessage.Port(service: $0.published, transport: $0.transport ?? .tcp)
+            ServicePort($0.published, $0.transport ?? .tcp)
         }
         let list = service.ports.map(\.text).joined(separator: ", ")
         return mappings.map(\.servicePort).filter { !declared.contains($0) }.map { port in
@@ -141,7 +143,7 @@ enum PortFlags {
         listeningOn places: [ListeningPlace]
     ) throws(CommandFailure) -> [StartRequest.Mapping] {
         var result: [StartRequest.Mapping] = []
-        var seen: [ControlMessage.Port: String] = [:]
+        var seen: [ServicePort: String] = [:]
         for flag in flags {
             let mapping = try flag.mapping(for: service)
             if let other = seen.updateValue(flag.text, forKey: mapping.servicePort) {

@@ -1,7 +1,9 @@
 import AgentSupport
 import ArgumentParser
+import CommandText
 import Environments
 import HostSupport
+import InterceptModel
 import InterceptProtocol
 import NIOCore
 import WorkspaceDaemon

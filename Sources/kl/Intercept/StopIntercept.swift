@@ -1,6 +1,7 @@
 import AgentSupport
 import ArgumentParser
 import Environments
+import InterceptModel
 import InterceptProtocol
 import NIOCore
 import WorkspaceDaemon

@@ -1,5 +1,7 @@
 import AgentSupport
+import CommandText
 import Environments
+import InterceptModel
 import InterceptProtocol
 import WorkspaceDaemon
 

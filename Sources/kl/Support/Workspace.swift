@@ -2,6 +2,7 @@ import AgentSupport
 import Environments
 import FoundationEssentials
 import HostSupport
+import InterceptModel
 import Libc
 import WorkspaceDaemon
 

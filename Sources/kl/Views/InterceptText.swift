@@ -1,4 +1,5 @@
 import Environments
+import InterceptModel
 import InterceptProtocol
 import WorkspaceDaemon
 

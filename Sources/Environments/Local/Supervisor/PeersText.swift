@@ -1,3 +1,4 @@
+import InterceptModel
 import InterceptProtocol
 import Noise
 

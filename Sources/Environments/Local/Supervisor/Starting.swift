@@ -1,4 +1,5 @@
 import HostSupport
+import InterceptModel
 import Libc
 import Logging
 import NIOCore
@@ -31,7 +32,7 @@ struct Starting: Sendable {
             self.file,
             context: context,
             identity: identity,
-            since: adopted?.since ?? Moment.now.rfc3339
+            since: adopted?.since ?? UTCTime.now.rfc3339
         )
         do throws(EnvironmentError) {
             try supervisor.start(adopting: adopted, servingOn: try self.listen())
@@ -136,22 +137,5 @@ struct Starting: Sendable {
         threads.submit { _ in
             while let datagram = socket.next() { eventLoop.execute { receiver.value.received(datagram) } }
         }
-    }
-}
-
-/// A time to show to people.
-struct Moment {
-    private let seconds: time_t
-
-    static var now: Moment { Moment(seconds: time(nil)) }
-
-    /// UTC, RFC 3339.
-    var rfc3339: String {
-        var seconds = self.seconds
-        var parts = tm()
-        gmtime_r(&seconds, &parts)
-        func two(_ value: CInt) -> String { value < 10 ? "0\(value)" : "\(value)" }
-        let date = "\(parts.tm_year + 1900)-\(two(parts.tm_mon + 1))-\(two(parts.tm_mday))"
-        return "\(date)T\(two(parts.tm_hour)):\(two(parts.tm_min)):\(two(parts.tm_sec))Z"
     }
 }

@@ -1,5 +1,7 @@
+import CommandText
 import FoundationEssentials
 import HostSupport
+import InterceptModel
 import InterceptProtocol
 import Libc
 import Logging
@@ -112,7 +114,7 @@ final class SupervisedSidecar {
     }
 
     private func arguments(_ tunnel: ListeningSocket) -> [String] {
-        var known: Set<ControlMessage.Port> = []
+        var known: Set<ServicePort> = []
         let ports = self.service.ports.filter { known.insert($0.publishedPort).inserted }
         let common = [
             "run", "--listen-tcp", "127.0.0.1:\(tunnel.port)", "--listen-udp", "127.0.0.1:\(self.datagramPort)",

@@ -1,4 +1,5 @@
-import InterceptProtocol
+import CommandText
+import InterceptModel
 import Testing
 
 @Suite struct PortMappingTests {
@@ -13,7 +14,7 @@ import Testing
         let mapping = try PortMapping(text)
         #expect(mapping.description == full)
         #expect(try PortMapping(full) == mapping)
-        #expect(mapping.service.transport == (text.hasSuffix("/udp") ? .udp : .tcp))
+        #expect(mapping.port.transport == (text.hasSuffix("/udp") ? .udp : .tcp))
     }
 
     @Test(arguments: [
@@ -62,9 +63,9 @@ import Testing
         ("80:127.0.0.1:81/tcp", "80:127.0.0.1:81"),
     ])
     func `a service port`(text: String, full: String) throws {
-        let port = try ServicePort(text)
+        let port = try ServedPort(text)
         #expect(port.description == full)
-        #expect(try ServicePort(full) == port)
+        #expect(try ServedPort(full) == port)
     }
 
     @Test(arguments: [
@@ -74,7 +75,7 @@ import Testing
     ])
     func `no service port`(text: String) {
         do {
-            _ = try ServicePort(text)
+            _ = try ServedPort(text)
             Issue.record("'\(text)' was taken")
         } catch {
             expectSentences(error, about: text)
@@ -82,10 +83,10 @@ import Testing
     }
 
     @Test func `two for the same port`() throws {
-        try Flags.checkDistinct([try ServicePort("80"), try ServicePort("81:127.0.0.1:80")])
-        try Flags.checkDistinct([try ServicePort("80"), try ServicePort("80/udp")])
+        try Flags.checkDistinct([try ServedPort("80"), try ServedPort("81:127.0.0.1:80")])
+        try Flags.checkDistinct([try ServedPort("80"), try ServedPort("80/udp")])
         #expect(throws: FlagError.self) {
-            try Flags.checkDistinct([try ServicePort("80"), try ServicePort("80:127.0.0.1:81")])
+            try Flags.checkDistinct([try ServedPort("80"), try ServedPort("80:127.0.0.1:81")])
         }
     }
 }

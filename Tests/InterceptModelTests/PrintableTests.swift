@@ -1,4 +1,4 @@
-import InterceptProtocol
+import InterceptModel
 import Testing
 
 @Suite struct PrintableTests {
