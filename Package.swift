@@ -56,8 +56,8 @@ let package = Package(
         .target(
             name: "SidecarAgent",
             dependencies: [
-                "Carriers", "Diversion", "InterceptModel", "InterceptProtocol", "Noise", "Tunnel", logging,
-                nioCore, nioPosix,
+                "Carriers", "Diversion", "InterceptModel", "InterceptProtocol", "Noise", "Tunnel", logging, nioCore,
+                nioPosix,
             ],
             swiftSettings: strict
         ),
@@ -69,29 +69,32 @@ let package = Package(
             swiftSettings: strict
         ),
         .target(
-            name: "AgentSupport",
+            name: "ProgramSupport",
             dependencies: [
-                "CMemory", "CommandText", "HostSupport", "InterceptModel", "InterceptProtocol", "KeyFiles", "Libc",
-                "Noise", argumentParser, logging, nioCore, nioHTTP1, nioPosix,
+                "CommandText", "HostSupport", "InterceptModel", "InterceptProtocol", "KeyFiles", "Libc", "Noise",
+                argumentParser, logging, nioCore, nioHTTP1, nioPosix,
             ],
             swiftSettings: strict
         ),
         .target(name: "CSpawn"),
-        .target(name: "HostSupport", dependencies: ["CSpawn", "Libc", nioCore, nioPosix], swiftSettings: strict),
+        .target(
+            name: "HostSupport",
+            dependencies: ["CMemory", "CSpawn", "InterceptModel", "Libc", logging, nioCore, nioPosix],
+            swiftSettings: strict
+        ),
         .target(
             name: "Environments",
             dependencies: [
-                "AgentSupport", "CommandText", "HostSupport", "InterceptModel", "InterceptProtocol", "Libc", "Noise",
-                logging, nioCore, nioPosix, yams,
+                "CommandText", "HostSupport", "InterceptModel", "InterceptProtocol", "Libc", "Noise", logging, nioCore,
+                nioPosix, yams,
             ],
             swiftSettings: strict
         ),
         .target(
             name: "WorkspaceDaemon",
             dependencies: [
-                "AgentSupport", "Carriers", "CommandText", "Environments", "HostSupport", "InterceptModel",
-                "InterceptProtocol", "KeyFiles", "Libc", "Noise", "Tunnel", "WorkspaceAgent", logging, nioCore,
-                nioPosix,
+                "Carriers", "CommandText", "Environments", "HostSupport", "InterceptModel", "InterceptProtocol",
+                "KeyFiles", "Libc", "Noise", "Tunnel", "WorkspaceAgent", logging, nioCore, nioPosix,
             ],
             swiftSettings: strict
         ),
@@ -99,8 +102,8 @@ let package = Package(
         .executableTarget(
             name: "kl",
             dependencies: [
-                "AgentSupport", "CommandText", "Environments", "HostSupport", "Interactive", "InterceptModel",
-                "InterceptProtocol", "KeyFiles", "Libc", "Noise", "WorkspaceDaemon", argumentParser, logging, nioCore,
+                "CommandText", "Environments", "HostSupport", "Interactive", "InterceptModel", "InterceptProtocol",
+                "KeyFiles", "Libc", "Noise", "ProgramSupport", "WorkspaceDaemon", argumentParser, logging, nioCore,
                 yams,
             ],
             swiftSettings: strict
@@ -108,8 +111,8 @@ let package = Package(
         .executableTarget(
             name: "kl-sidecar",
             dependencies: [
-                "AgentSupport", "Carriers", "CommandText", "Diversion", "HostSupport", "InterceptModel",
-                "InterceptProtocol", "KeyFiles", "Libc", "Noise", "SidecarAgent", "Tunnel", argumentParser, logging,
+                "Carriers", "CommandText", "Diversion", "HostSupport", "InterceptModel", "InterceptProtocol",
+                "KeyFiles", "Libc", "Noise", "ProgramSupport", "SidecarAgent", "Tunnel", argumentParser, logging,
                 nioCore, nioPosix,
             ],
             swiftSettings: strict
@@ -117,8 +120,8 @@ let package = Package(
         .executableTarget(
             name: "kl-workspace",
             dependencies: [
-                "AgentSupport", "Carriers", "CommandText", "HostSupport", "InterceptModel", "InterceptProtocol",
-                "Noise", "Tunnel", "WorkspaceAgent", argumentParser, logging, nioCore, nioPosix,
+                "Carriers", "CommandText", "HostSupport", "InterceptModel", "InterceptProtocol", "Noise",
+                "ProgramSupport", "Tunnel", "WorkspaceAgent", argumentParser, logging, nioCore, nioPosix,
             ],
             swiftSettings: strict
         ),
@@ -163,7 +166,7 @@ let package = Package(
         ),
         .testTarget(
             name: "HostSupportTests",
-            dependencies: ["HostSupport", "Libc", nioCore, nioPosix],
+            dependencies: ["HostSupport", "InterceptModel", "Libc", nioCore, nioPosix, logging],
             swiftSettings: strict
         ),
         .testTarget(
@@ -189,9 +192,8 @@ let package = Package(
         .testTarget(
             name: "WorkspaceDaemonTests",
             dependencies: [
-                "AgentSupport", "Carriers", "CommandText", "Environments", "HostSupport", "InterceptModel",
-                "InterceptProtocol", "Libc", "Noise", "SidecarAgent", "WorkspaceAgent", "WorkspaceDaemon", logging,
-                nioCore, nioPosix,
+                "Carriers", "CommandText", "Environments", "HostSupport", "InterceptModel", "InterceptProtocol", "Libc",
+                "Noise", "SidecarAgent", "WorkspaceAgent", "WorkspaceDaemon", logging, nioCore, nioPosix,
             ],
             swiftSettings: strict
         ),
@@ -209,10 +211,10 @@ let package = Package(
             swiftSettings: strict
         ),
         .testTarget(
-            name: "AgentSupportTests",
+            name: "ProgramSupportTests",
             dependencies: [
-                "AgentSupport", "CommandText", "InterceptModel", "InterceptProtocol", "Libc", argumentParser, logging,
-                nioCore, nioPosix,
+                "CommandText", "HostSupport", "InterceptModel", "InterceptProtocol", "Libc", "ProgramSupport",
+                argumentParser, nioCore, nioPosix,
             ],
             swiftSettings: strict
         ),

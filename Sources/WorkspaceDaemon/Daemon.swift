@@ -1,4 +1,3 @@
-import AgentSupport
 public import Environments
 import HostSupport
 import InterceptModel

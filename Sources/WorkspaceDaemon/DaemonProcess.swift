@@ -1,4 +1,3 @@
-import AgentSupport
 import HostSupport
 import InterceptModel
 import Libc

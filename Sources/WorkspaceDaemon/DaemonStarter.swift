@@ -1,4 +1,3 @@
-import AgentSupport
 public import HostSupport
 public import InterceptModel
 import Libc

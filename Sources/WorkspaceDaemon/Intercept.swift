@@ -1,6 +1,6 @@
-import AgentSupport
 import Carriers
 import Environments
+import HostSupport
 import InterceptModel
 import InterceptProtocol
 import Logging

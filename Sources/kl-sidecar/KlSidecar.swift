@@ -1,6 +1,6 @@
-import AgentSupport
 import ArgumentParser
 import InterceptModel
+import ProgramSupport
 
 /// The sidecar agent: runs next to a service, and passes its clients to a workspace or to the original.
 @main

@@ -1,4 +1,3 @@
-import AgentSupport
 import ArgumentParser
 import Carriers
 import CommandText
@@ -11,6 +10,7 @@ import Logging
 import NIOCore
 import NIOPosix
 import Noise
+import ProgramSupport
 import SidecarAgent
 import Tunnel
 
@@ -175,13 +175,13 @@ struct RunSidecar: ParsableCommand {
     }
 
     func run() throws {
-        AgentSupport.Process.fillStandardInput()
-        AgentSupport.Process.holdEndAndReloadSignals()
+        HostSupport.Process.fillStandardInput()
+        HostSupport.Process.holdEndAndReloadSignals()
         var sockets = ActivatedSockets.inherited()
         let notifier = ServiceNotifier.inherited()
-        AgentSupport.Process.forbidCoreDumps()
-        let descriptors = AgentSupport.Process.raiseDescriptorLimit()
-        AgentSupport.Process.keepFreedMemory()
+        HostSupport.Process.forbidCoreDumps()
+        let descriptors = HostSupport.Process.raiseDescriptorLimit()
+        HostSupport.Process.keepFreedMemory()
         let log = self.agent.logger("kl-sidecar")
 
         var configuration = SidecarAgent.Configuration(
@@ -250,10 +250,10 @@ struct RunSidecar: ParsableCommand {
         eventLoop.execute { bound.value.start() }
         defer { withExtendedLifetime(opened) {} }
 
-        while AgentSupport.Process.nextSignal() == .reload { eventLoop.execute { bound.value.reload() } }
+        while HostSupport.Process.nextSignal() == .reload { eventLoop.execute { bound.value.reload() } }
         eventLoop.execute { bound.value.shutDown() }
         // A second signal ends the program at once.
-        _ = AgentSupport.Process.nextEndSignal()
+        _ = HostSupport.Process.nextEndSignal()
         Ending(name: "kl-sidecar", saying: nil, code: Ending.interrupted).exit()
     }
 

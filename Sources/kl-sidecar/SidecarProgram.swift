@@ -1,11 +1,12 @@
-import AgentSupport
 import Diversion
+import HostSupport
 import InterceptModel
 import InterceptProtocol
 import KeyFiles
 import Logging
 import NIOCore
 import Noise
+import ProgramSupport
 import SidecarAgent
 
 /// Where metrics are served, and a socket that already listens there, if it had to be opened before entering the namespace.

@@ -1,6 +1,6 @@
-import AgentSupport
 import ArgumentParser
 import InterceptModel
+import ProgramSupport
 
 /// The workspace agent as a program of its own, for use in scripts.
 @main

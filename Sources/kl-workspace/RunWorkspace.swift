@@ -1,4 +1,3 @@
-import AgentSupport
 import ArgumentParser
 import Carriers
 import CommandText
@@ -9,6 +8,7 @@ import Logging
 import NIOCore
 import NIOPosix
 import Noise
+import ProgramSupport
 import Tunnel
 import WorkspaceAgent
 
@@ -107,10 +107,10 @@ struct RunWorkspace: ParsableCommand {
     }
 
     func run() throws {
-        AgentSupport.Process.holdEndSignals()
-        AgentSupport.Process.forbidCoreDumps()
-        let descriptors = AgentSupport.Process.raiseDescriptorLimit()
-        AgentSupport.Process.keepFreedMemory()
+        HostSupport.Process.holdEndSignals()
+        HostSupport.Process.forbidCoreDumps()
+        let descriptors = HostSupport.Process.raiseDescriptorLimit()
+        HostSupport.Process.keepFreedMemory()
         let log = self.agent.logger("kl-workspace")
 
         let addresses = try self.addresses(log)
@@ -152,10 +152,10 @@ struct RunWorkspace: ParsableCommand {
             agent.value.start { [agent = agent.value] in Self.handle($0, publicKey: publicKey, of: agent) }
         }
 
-        _ = AgentSupport.Process.nextEndSignal()
+        _ = HostSupport.Process.nextEndSignal()
         eventLoop.execute { agent.value.shutDown() }
         // A second signal ends the program at once.
-        _ = AgentSupport.Process.nextEndSignal()
+        _ = HostSupport.Process.nextEndSignal()
         Ending(name: "kl-workspace", saying: nil, code: Ending.interrupted).exit()
     }
 

@@ -1,5 +1,5 @@
-import AgentSupport
 import ArgumentParser
+import HostSupport
 import KeyFiles
 import Libc
 import Noise

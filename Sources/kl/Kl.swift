@@ -1,7 +1,7 @@
-import AgentSupport
 import ArgumentParser
 import InterceptModel
 import Libc
+import ProgramSupport
 
 /// Brings a developer's connections from an environment to this machine, and back.
 @main

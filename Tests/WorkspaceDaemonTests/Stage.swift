@@ -1,4 +1,3 @@
-import AgentSupport
 import CommandText
 import Environments
 import HostSupport

@@ -1,4 +1,3 @@
-import AgentSupport
 import FoundationEssentials
 import InterceptModel
 import InterceptProtocol

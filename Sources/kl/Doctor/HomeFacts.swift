@@ -1,4 +1,3 @@
-import AgentSupport
 import Environments
 import FoundationEssentials
 import HostSupport

@@ -1,4 +1,3 @@
-import AgentSupport
 import ArgumentParser
 import Environments
 import InterceptModel

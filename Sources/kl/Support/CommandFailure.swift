@@ -1,6 +1,6 @@
-import AgentSupport
 import CommandText
 import Environments
+import HostSupport
 import InterceptModel
 import InterceptProtocol
 import WorkspaceDaemon

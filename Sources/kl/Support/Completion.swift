@@ -1,6 +1,6 @@
-import AgentSupport
 import ArgumentParser
 import Environments
+import HostSupport
 import Libc
 import WorkspaceDaemon
 

@@ -1,6 +1,6 @@
-import AgentSupport
 import ArgumentParser
 import FoundationEssentials
+import HostSupport
 import Libc
 import Yams
 

@@ -1,4 +1,4 @@
-import AgentSupport
+import HostSupport
 import Interactive
 import Libc
 

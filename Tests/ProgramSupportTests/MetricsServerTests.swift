@@ -2,7 +2,7 @@ import NIOCore
 import NIOPosix
 import Testing
 
-@testable import AgentSupport
+@testable import ProgramSupport
 
 @Suite(.timeLimit(.minutes(10))) struct MetricsServerTests {
     private let group = MultiThreadedEventLoopGroup.singleton

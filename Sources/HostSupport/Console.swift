@@ -1,4 +1,3 @@
-public import HostSupport
 import Libc
 import Synchronization
 

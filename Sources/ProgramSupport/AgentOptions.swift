@@ -1,5 +1,6 @@
 public import ArgumentParser
 import CommandText
+import HostSupport
 public import InterceptModel
 import InterceptProtocol
 import KeyFiles

@@ -1,6 +1,6 @@
 import Testing
 
-@testable import AgentSupport
+@testable import ProgramSupport
 
 @Suite struct ActivatedSocketsTests {
     @Test func `descriptors from 3 on, with their names`() {

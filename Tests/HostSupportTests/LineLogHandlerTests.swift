@@ -2,7 +2,7 @@ import InterceptModel
 import Logging
 import Testing
 
-@testable import AgentSupport
+@testable import HostSupport
 
 @Suite struct LineLogHandlerTests {
     private static let time = UTCTime(seconds: 1_795_383_603, milliseconds: 123)

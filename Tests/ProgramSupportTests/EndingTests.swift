@@ -1,10 +1,11 @@
 import ArgumentParser
 import CommandText
+import HostSupport
 import InterceptModel
 import InterceptProtocol
 import Testing
 
-@testable import AgentSupport
+@testable import ProgramSupport
 
 /// Scripts rely on the codes, and people on one sentence.
 @Suite struct EndingTests {

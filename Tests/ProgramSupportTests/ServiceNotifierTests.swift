@@ -1,7 +1,7 @@
 import Libc
 import Testing
 
-@testable import AgentSupport
+@testable import ProgramSupport
 
 @Suite struct ServiceNotifierTests {
     @Test func `a message is a line for each field`() {

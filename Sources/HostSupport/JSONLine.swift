@@ -1,5 +1,4 @@
 import InterceptModel
-import InterceptProtocol
 
 /// One JSON object on one line, its keys in the order given: for ready lines and log records.
 public enum JSONLine {

@@ -1,4 +1,4 @@
-import AgentSupport
+import ProgramSupport
 import Testing
 
 @Suite struct MetricTests {
