@@ -131,6 +131,7 @@ let package = Package(
             path: "Tests/TunnelSimulator",
             swiftSettings: strict
         ),
+        .target(name: "GoldenFiles", path: "Tests/GoldenFiles", swiftSettings: strict),
         // Not installed: the end-to-end tests run it in a terminal.
         .executableTarget(
             name: "picker-trial",
@@ -149,7 +150,8 @@ let package = Package(
         .testTarget(name: "CommandTextTests", dependencies: ["CommandText", "InterceptModel"], swiftSettings: strict),
         .testTarget(
             name: "InterceptProtocolTests",
-            dependencies: ["InterceptModel", "InterceptProtocol", logging, nioCore],
+            dependencies: ["GoldenFiles", "InterceptModel", "InterceptProtocol", logging, nioCore],
+            exclude: ["Golden"],
             swiftSettings: strict
         ),
         .testTarget(
@@ -172,8 +174,10 @@ let package = Package(
         .testTarget(
             name: "EnvironmentsTests",
             dependencies: [
-                "CommandText", "Environments", "HostSupport", "InterceptProtocol", "Libc", "Noise", nioCore, nioPosix,
+                "CommandText", "Environments", "GoldenFiles", "HostSupport", "InterceptModel", "InterceptProtocol",
+                "Libc", "Noise", nioCore, nioPosix,
             ],
+            exclude: ["Golden"],
             swiftSettings: strict
         ),
         .testTarget(
@@ -192,9 +196,11 @@ let package = Package(
         .testTarget(
             name: "WorkspaceDaemonTests",
             dependencies: [
-                "Carriers", "CommandText", "Environments", "HostSupport", "InterceptModel", "InterceptProtocol", "Libc",
-                "Noise", "SidecarAgent", "WorkspaceAgent", "WorkspaceDaemon", logging, nioCore, nioPosix,
+                "Carriers", "CommandText", "Environments", "GoldenFiles", "HostSupport", "InterceptModel",
+                "InterceptProtocol", "Libc", "Noise", "SidecarAgent", "WorkspaceAgent", "WorkspaceDaemon", logging,
+                nioCore, nioPosix,
             ],
+            exclude: ["Golden"],
             swiftSettings: strict
         ),
         .testTarget(
@@ -206,8 +212,10 @@ let package = Package(
         .testTarget(
             name: "KlTests",
             dependencies: [
-                "Environments", "HostSupport", "InterceptModel", "InterceptProtocol", "WorkspaceDaemon", "kl",
+                "Environments", "GoldenFiles", "HostSupport", "InterceptModel", "InterceptProtocol", "Libc",
+                "WorkspaceDaemon", "kl",
             ],
+            exclude: ["Golden"],
             swiftSettings: strict
         ),
         .testTarget(

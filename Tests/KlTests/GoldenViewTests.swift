@@ -1,0 +1,222 @@
+import Environments
+import Foundation
+import GoldenFiles
+import InterceptModel
+import Testing
+import WorkspaceDaemon
+
+@testable import kl
+
+/// What kl prints: with `-o json` for programs, and for people.
+@Suite struct GoldenViewTests {
+    static let local = EnvironmentReference(kind: .local, name: "demo", location: "/srv/demo/compose.yaml")
+    static let docker: EnvironmentReference =
+        DockerPlace(.project("shop"), engine: DockerEngine(host: "unix:///var/run/docker.sock")).reference
+    static let holder = Member(label: "ada@thinkpad", publicKey: "9f3cAAAAAAAAAAAAYk=")
+    /// Ages and local times depend on when and where the test runs, so these times can't be read.
+    static let since = "long ago"
+
+    static let mappings: [StartRequest.Mapping] = [
+        .init(service: 8_080, host: "127.0.0.1", port: 3_000),
+        .init(service: 53, transport: .udp, host: "::1", port: 5_353),
+        .init(service: 9_090, host: "192.0.2.1", port: 9_090),
+    ]
+
+    static let sidecars: [SidecarStatus] = {
+        let first = SidecarStatus(
+            name: "api-1",
+            phase: .pending,
+            publicKey: "9f3cYk=",
+            address: "127.0.0.1:51820",
+            listens: ["127.0.0.1:8080"]
+        )
+        var second = SidecarStatus(
+            name: "api-2",
+            phase: .active,
+            publicKey: "3Jx5AAAAAAAAAA4Q=",
+            carrier: "udp",
+            address: "[::1]:51820",
+            listens: ["127.0.0.1:8080", "127.0.0.1:53/udp"]
+        )
+        second.rttMs = 0.312
+        second.handshakeAgeSeconds = 12.5
+        second.messagesSent = 10_211
+        second.messagesLost = 3
+        second.mtu = 1_452
+        second.carrierChanges = 2
+        var third = second
+        third.name = "api-3"
+        third.phase = .degraded
+        third.reason = "the tunnel is down\u{1B}[2J"
+        var fourth = second
+        fourth.carrier = "exec"
+        fourth.address = "docker exec --interactive 0123456789abcdef0123456789abcdef kl-sidecar dial --verbose"
+        fourth.carrierChanges = 1
+        return [first, second, third, fourth]
+    }()
+
+    static func status(_ phase: Phase, _ change: (inout InterceptStatus) -> Void = { _ in }) -> InterceptStatus {
+        var status = InterceptStatus(environment: Self.local, service: "api", phase: phase, since: Self.since)
+        status.mappings = Self.mappings
+        status.generation = 7
+        (status.open, status.total, status.passed) = (1, 10_211, 3)
+        (status.bytesIn, status.bytesOut) = (13_002_342, 999)
+        status.sidecars = Self.sidecars
+        change(&status)
+        return status
+    }
+
+    static var views: [(String, InterceptView)] {
+        let active = Self.status(.active) {
+            $0.missingLocalServers = [8_080]
+            $0.missingDatagramServers = [53]
+            $0.onUnavailable = "original"
+        }
+        let refusing = Self.status(.active) {
+            $0.missingLocalServers = [8_080]
+            $0.onUnavailable = "refuse"
+            $0.sidecars = [Self.sidecars[3]]
+        }
+        var views = [
+            ("active", InterceptView(active, holder: Self.holder)),
+            ("refusing", InterceptView(refusing, holder: Self.holder)),
+            ("without sidecars", InterceptView(Self.status(.pending) { $0.sidecars = [] }, holder: Self.holder)),
+            ("failed", InterceptView(Self.status(.failed) { $0.reason = "taken over by eve" }, holder: Self.holder)),
+        ]
+        var record = InterceptRecord(
+            service: "api",
+            holder: Self.holder,
+            since: Self.since,
+            ports: [
+                .init(service: 8_080, target: "127.0.0.1:3000"),
+                .init(service: 53, transport: .udp, target: "[::1]:5353"), .init(service: 1, target: ""),
+            ]
+        )
+        let home = WorkspaceHome(folder: "/home/ada/.kl")
+        for refuses in [nil, true] {
+            record.refuses = refuses
+            for isDiverting in [nil, true, false] {
+                record.isDiverting = isDiverting
+                record.connections = isDiverting.map { _ in .init(open: 1, total: 2_000, passed: 3) }
+                let name = "\(refuses == nil ? "" : "refusing ")\(isDiverting.map { "\($0)" } ?? "unknown")"
+                func add(_ name: String, _ view: InterceptView) {
+                    views.append((name, view))
+                    guard view.phase == .degraded else { return }
+                    var silent = view
+                    silent.nothingAnswers(because: "exited with code 1")
+                    views.append((name + ", nothing answers", silent))
+                }
+                add("record, \(name)", InterceptView(record, environment: Self.docker, isOwn: false))
+                add("own record, \(name)", InterceptView(record, environment: Self.docker, isOwn: true))
+                for pid in [nil, 77] as [Int32?] {
+                    let daemon = SilentDaemon(pid: pid, home: home)
+                    let view = InterceptView(record, environment: Self.docker, isOwn: true, daemon)
+                    add("own record, \(name), silent daemon \(pid ?? 0)", view)
+                }
+            }
+        }
+        var daemons = InterceptView(Self.status(.degraded) { $0.reason = "no sidecar is there" }, holder: Self.holder)
+        views.append(("degraded", daemons))
+        daemons.nothingAnswers(because: Self.local.notUpReason)
+        views.append(("degraded, nothing answers", daemons))
+        return views
+    }
+
+    @Test func `intercepts`() throws {
+        var json = GoldenFile("intercepts-json")
+        var text = GoldenFile("intercepts-text")
+        for (name, view) in Self.views { text.add(name, view.text) }
+        let all = InterceptList(environment: "demo", intercepts: Self.views.map(\.1))
+        for list in [all, InterceptList(environment: "demo", intercepts: [])] {
+            json.add("list of \(list.intercepts.count)", try GoldenFile.json(list, pretty: true))
+            text.add("list of \(list.intercepts.count)", list.text)
+        }
+        #expect(try json.differences() == [])
+        #expect(try text.differences() == [])
+    }
+
+    @Test func `changes`() throws {
+        var golden = GoldenFile("changes")
+        let steps = [StepView(name: "tunnelUp", seconds: 0.984), StepView(name: "portMapped", seconds: 0)]
+        let view = InterceptView(Self.status(.active), holder: Self.holder)
+        let start = StartView(intercept: view, steps: steps, warnings: ["a warning."])
+        golden.add("start", try GoldenFile.json(start, pretty: true))
+        let stopped = StopView.Stopped(
+            service: "api",
+            reason: "exited with code 1",
+            total: 1,
+            passed: 2,
+            drained: 3,
+            reset: 4,
+            bytesIn: 5,
+            bytesOut: 6,
+            steps: steps
+        )
+        golden.add("stop", try GoldenFile.json(StopView(environment: "demo", stopped: [stopped]), pretty: true))
+        golden.add(
+            "error",
+            try GoldenFile.json(ErrorView(error: .init(code: "busy", message: "it is so.")), pretty: true)
+        )
+        let states = [
+            Self.status(.active), Self.status(.degraded) { $0.reason = "the tunnel is down\u{7}" },
+            Self.status(.active) { ($0.missingLocalServers, $0.missingDatagramServers) = ([8_080, 9_090], [53]) },
+            Self.status(.failed) {
+                $0.onUnavailable = "refuse"
+                $0.reason = "taken over by eve"
+            },
+        ]
+        for (number, old) in states.enumerated() {
+            for (other, new) in states.enumerated() where number != other {
+                let lines = ForegroundNews.lines(from: old, to: new)
+                golden.add("news from \(number) to \(other)", lines.joined(separator: "\n"))
+            }
+        }
+        #expect(try golden.differences() == [])
+    }
+
+    @Test func `environments`() throws {
+        var golden = GoldenFile("environments")
+        let none = EnvironmentList(environments: [])
+        let list = EnvironmentList(environments: [
+            .init(name: "demo", kind: "local", state: "up", location: "/srv/demo/compose.yaml", isConnected: true),
+            .init(
+                name: "bad\u{1B}",
+                kind: "docker",
+                state: "broken",
+                reason: "why",
+                location: "x@y",
+                isConnected: false
+            ),
+        ])
+        var status = EnvironmentStatus.notConnected
+        golden.add("not connected", status.text)
+        golden.add("not connected, json", try GoldenFile.json(status, pretty: true))
+        status.environment = "demo"
+        status.state = "down"
+        golden.add("down", status.text)
+        status.isConnected = true
+        status.kind = "local"
+        status.state = "up"
+        status.reason = "a problem"
+        status.location = "/srv/demo/compose.yaml"
+        status.services = [
+            .init(
+                name: "api",
+                state: "running",
+                replicas: 2,
+                ports: [
+                    .init(port: 8_080, target: 21_090, name: "http"), .init(port: 53, target: 53, transport: "udp"),
+                ],
+                interceptedBy: "ada@thinkpad"
+            ), .init(name: "web", state: "restarting", reason: "exited with code 1", replicas: 1, ports: []),
+        ]
+        status.intercepts = [Self.views[0].1, Self.views[5].1]
+        for (name, list) in [("none", none), ("list", list)] {
+            golden.add(name, list.text)
+            golden.add("\(name), json", try GoldenFile.json(list, pretty: true))
+        }
+        golden.add("status", status.text)
+        golden.add("status, json", try GoldenFile.json(status, pretty: true))
+        #expect(try golden.differences() == [])
+    }
+}

@@ -1,0 +1,223 @@
+import Environments
+import FoundationEssentials
+import GoldenFiles
+import InterceptModel
+import Testing
+
+@testable import WorkspaceDaemon
+
+/// What goes over the daemon's socket and into its file, as other versions of kl know it.
+@Suite struct GoldenAPITests {
+    static let local = EnvironmentReference(kind: .local, name: "demo", location: "/srv/demo/compose.yaml")
+    static let docker: EnvironmentReference = {
+        let engine = DockerEngine(
+            host: "unix:///var/run/docker.sock",
+            configuration: "/home/ada/.docker",
+            variables: ["DOCKER_API_VERSION": "1.41"]
+        )
+        return DockerPlace(.project("shop"), engine: engine).reference
+    }()
+    static let tcp = StartRequest.Mapping(service: 8_080, host: "127.0.0.1", port: 3_000)
+    static let udp = StartRequest.Mapping(service: 53, transport: .udp, host: "::1", port: 5_353)
+
+    static let plain = StartRequest(environment: local, service: "api", mappings: [tcp])
+    static let full: StartRequest = {
+        var request = StartRequest(environment: docker, service: "api", mappings: [tcp, udp])
+        request.onUnavailable = "refuse"
+        request.probes = "workspace"
+        request.drainSeconds = 600
+        request.force = true
+        request.proxyProtocol = "v2"
+        request.carrier = "udp"
+        request.endpoint = "[::1]:51820"
+        request.sidecarImage = "registry.example/kl-sidecar:0.1.0"
+        return request
+    }()
+
+    static func requests(_ name: String, _ change: (inout StartRequest) -> Void) -> (String, DaemonRequest) {
+        var request = Self.plain
+        change(&request)
+        return (name, .start(request))
+    }
+
+    static let sidecar = SidecarStatus(
+        name: "api-1",
+        phase: .pending,
+        publicKey: "9f3cYk=",
+        address: "127.0.0.1:51820",
+        listens: ["127.0.0.1:8080"]
+    )
+    static let fullSidecar: SidecarStatus = {
+        var status = SidecarStatus(
+            name: "api-2",
+            phase: .active,
+            publicKey: "3Jx54Q=",
+            carrier: "udp",
+            address: "[::1]:51820",
+            listens: ["127.0.0.1:8080", "127.0.0.1:53/udp"]
+        )
+        status.reason = "the tunnel is down"
+        status.rttMs = 0.312
+        status.handshakeAgeSeconds = 12.5
+        status.messagesSent = 10_211
+        status.messagesLost = 3
+        status.mtu = 1_452
+        status.carrierChanges = 2
+        return status
+    }()
+
+    static let status = InterceptStatus(
+        environment: local,
+        service: "api",
+        phase: .pending,
+        since: "2026-03-01T09:30:00Z"
+    )
+    static let fullStatus: InterceptStatus = {
+        var status = InterceptStatus(
+            environment: docker,
+            service: "api",
+            phase: .degraded,
+            since: "2026-03-01T09:30:00Z"
+        )
+        status.reason = "connection refused"
+        status.phaseSince = "2026-03-01T09:31:00Z"
+        status.generation = 7
+        status.mappings = [Self.tcp, Self.udp]
+        status.missingLocalServers = [8_080]
+        status.missingDatagramServers = [53]
+        status.onUnavailable = "refuse"
+        status.open = 1
+        status.total = 2
+        status.passed = 3
+        status.bytesIn = 4
+        status.bytesOut = 5
+        status.sidecars = [Self.sidecar, Self.fullSidecar]
+        return status
+    }()
+
+    static var steps: [(String, DaemonReply.Step)] {
+        func step(
+            _ name: DaemonReply.Step.Name,
+            _ seconds: Double,
+            _ set: (inout DaemonReply.Step) -> Void = { _ in }
+        )
+            -> (String, DaemonReply.Step)
+        {
+            var step = DaemonReply.Step(name, seconds: seconds)
+            set(&step)
+            return (name.rawValue, step)
+        }
+        return [
+            step(.waitsForDrain, 0), step(.sidecarRunning, 0.25),
+            step(.tunnelUp, 0.5) { $0.sidecars = [Self.sidecar, Self.fullSidecar] },
+            step(.portMapped, 0.125) { $0.mapping = Self.tcp },
+            step(.localServerMissing, 0) { $0.mapping = Self.udp }, step(.originalAnswers, 1.5),
+            step(.nothingAnswers, 2) { $0.reason = "exited with code 1" },
+            step(.drained, 10) { ($0.connections, $0.reset) = (3, 1) },
+        ]
+    }
+
+    @Test func `requests`() throws {
+        var golden = GoldenFile("requests")
+        let requests: [(String, DaemonRequest)] = [
+            ("start", .start(Self.plain)), ("start with all", .start(Self.full)),
+            Self.requests("start over tcp") { $0.carrier = "tcp" },
+            Self.requests("start over a command") { $0.carrier = "exec" },
+            Self.requests("start with PROXY v1") { $0.proxyProtocol = "v1" },
+            Self.requests("start with an endpoint") { $0.endpoint = "sidecar.example:51820" },
+            ("stop", .stop(StopRequest(environment: Self.local, service: "api"))),
+            ("stop with a time", .stop(StopRequest(environment: Self.docker, service: "api", drainSeconds: 3))),
+            ("status", .status), ("follow", .follow(service: "api")), ("shutDown", .shutDown),
+            ("handOver", .handOver),
+        ]
+        for (name, request) in requests { try golden.add(name, json: request) }
+        #expect(try golden.differences() == [])
+    }
+
+    @Test func `replies`() throws {
+        var golden = GoldenFile("replies")
+        try golden.add("hello", json: DaemonReply.hello(version: "0.1.0", pid: 7))
+        for (name, step) in Self.steps { try golden.add(name, json: DaemonReply.step(step)) }
+        try golden.add("no intercepts", json: DaemonReply.intercepts([]))
+        try golden.add("intercepts", json: DaemonReply.intercepts([Self.status, Self.fullStatus]))
+        for phase in [Phase.active, .stopping, .failed] {
+            var status = Self.status
+            status.phase = phase
+            try golden.add("changed to \(phase.rawValue)", json: DaemonReply.changed(status))
+        }
+        try golden.add("done", json: DaemonReply.done(nil))
+        try golden.add("done with a status", json: DaemonReply.done(Self.fullStatus))
+        for code in [DaemonReply.Failure.Code.failed, .notUp, .noSuchService, .noSuchIntercept, .busy] {
+            let failure = DaemonReply.Failure(code: code, message: "\"quoted\" ü / \\ it is so. Do this.")
+            try golden.add("failed: \(code.rawValue)", json: DaemonReply.failed(failure))
+        }
+        #expect(try golden.differences() == [])
+    }
+
+    @Test func `what is stored`() throws {
+        var golden = GoldenFile("intercepts.json")
+        var stored = StoredIntercepts()
+        try golden.add("none", json: stored)
+        stored.areHandedOver = true
+        stored.intercepts = [
+            .init(request: Self.full, generation: 7, since: "2026-03-01T09:30:00Z", wasLost: true),
+            .init(request: Self.plain, generation: 1, since: "2026-03-01T09:30:00Z"),
+        ]
+        try golden.add("two", json: stored)
+        #expect(try golden.differences() == [])
+        let folder = try TemporaryFolder()
+        let path = "\(folder.path)/intercepts.json"
+        try stored.write(to: path)
+        let written = try String(contentsOf: URL(filePath: path), encoding: .utf8)
+        #expect(written == (try GoldenFile.json(stored)))
+    }
+
+    /// Requests that no kl of this version makes, but another version or another program may: what the daemon says to them.
+    @Test func `what is said to requests of others`() throws {
+        let environment = #""environment":{"kind":"local","location":"/srv/demo/compose.yaml","name":"demo"}"#
+        let mappings = #""mappings":[{"host":"127.0.0.1","port":3000,"service":8080}]"#
+        let rest = #""drainSeconds":10,"force":false,"onUnavailable":"original","probes":"original","service":"api""#
+        let lines = [
+            "{\(environment),\(mappings),\(rest)}",
+            "{\(environment),\(mappings),\(rest),\"later\":{\"unknown\":[1]}}",
+            "{\(environment),\(mappings),\(rest),\"carrier\":\"auto\"}",
+            "{\(environment),\(mappings),\(rest),\"carrier\":\"pigeon\"}",
+            "{\(environment),\(mappings),\(rest),\"carrier\":\"exec\",\"endpoint\":\"127.0.0.1:1\"}",
+            "{\(environment),\(mappings),\(rest),\"endpoint\":\"nowhere\"}",
+            "{\(environment),\(mappings),\(rest),\"endpoint\":\"127.0.0.1:0\"}",
+            "{\(environment),\(mappings),\(rest),\"endpoint\":\"localhost:1\"}",
+            "{\(environment),\(mappings),\(rest),\"proxyProtocol\":\"v3\"}",
+            "{\(environment),\(mappings),\(rest),\"sidecarImage\":\"-x\"}",
+            "{\(environment),\(mappings),\(rest),\"sidecarImage\":\"\"}",
+            "{\(environment),\"mappings\":[],\(rest)}",
+            "{\(environment),\(mappings.replacing("3000", with: "0")),\(rest)}",
+            "{\(environment),\(mappings.replacing("8080", with: "0")),\(rest)}",
+            "{\(environment),\(mappings.replacing("127.0.0.1", with: "")),\(rest)}",
+            "{\(environment),\(mappings.replacing("]", with: #",{"host":"::1","port":1,"service":8080}]"#)),\(rest)}",
+            "{\(environment),\(mappings.replacing("8080", with: #"8080,"transport":"tcp""#)),\(rest)}",
+            "{\(environment),\(mappings.replacing("8080", with: #"8080,"transport":"sctp""#)),\(rest)}",
+            "{\(environment),\(mappings),\(rest.replacing("10", with: "601"))}",
+            "{\(environment),\(mappings),\(rest.replacing("10", with: "-1"))}",
+            "{\(environment),\(mappings),\(rest.replacing("\"api\"", with: "\"\""))}",
+            "{\(environment),\(mappings),\(rest.replacing("original", with: "never"))}",
+            "{\(environment),\(mappings),\(rest.replacing("\"probes\":\"original\"", with: "\"probes\":\"\""))}",
+            "{\(environment),\(mappings),\(rest.replacing("\"force\":false,", with: ""))}",
+        ]
+        var golden = GoldenFile("requests-of-others")
+        for line in lines { golden.add("{\"start\":{\"_0\":\(line)}}", Self.answer(line)) }
+        #expect(try golden.differences() == [])
+    }
+
+    private static func answer(_ line: String) -> String {
+        let text = "{\"start\":{\"_0\":\(line)}}"
+        guard case .start(let request)? = try? JSONDecoder().decode(DaemonRequest.self, from: Data(text.utf8)) else {
+            return "isn't understood"
+        }
+        do {
+            try request.check()
+            return "is granted"
+        } catch {
+            return (try? GoldenFile.json(DaemonReply.failed(RequestFailure(error).failure))) ?? ""
+        }
+    }
+}
