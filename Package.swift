@@ -91,10 +91,17 @@ let package = Package(
             swiftSettings: strict
         ),
         .target(
+            name: "WorkspaceAPI",
+            dependencies: [
+                "Environments", "HostSupport", "InterceptModel", "InterceptProtocol", "KeyFiles", "Libc", "Noise",
+            ],
+            swiftSettings: strict
+        ),
+        .target(
             name: "WorkspaceDaemon",
             dependencies: [
-                "Carriers", "CommandText", "Environments", "HostSupport", "InterceptModel", "InterceptProtocol",
-                "KeyFiles", "Libc", "Noise", "Tunnel", "WorkspaceAgent", logging, nioCore, nioPosix,
+                "Carriers", "CommandText", "Environments", "HostSupport", "InterceptModel", "InterceptProtocol", "Libc",
+                "Noise", "Tunnel", "WorkspaceAPI", "WorkspaceAgent", logging, nioCore, nioPosix,
             ],
             swiftSettings: strict
         ),
@@ -103,8 +110,8 @@ let package = Package(
             name: "kl",
             dependencies: [
                 "CommandText", "Environments", "HostSupport", "Interactive", "InterceptModel", "InterceptProtocol",
-                "KeyFiles", "Libc", "Noise", "ProgramSupport", "WorkspaceDaemon", argumentParser, logging, nioCore,
-                yams,
+                "KeyFiles", "Libc", "Noise", "ProgramSupport", "WorkspaceAPI", "WorkspaceDaemon", argumentParser,
+                logging, nioCore, yams,
             ],
             swiftSettings: strict
         ),
@@ -197,8 +204,8 @@ let package = Package(
             name: "WorkspaceDaemonTests",
             dependencies: [
                 "Carriers", "CommandText", "Environments", "GoldenFiles", "HostSupport", "InterceptModel",
-                "InterceptProtocol", "Libc", "Noise", "SidecarAgent", "WorkspaceAgent", "WorkspaceDaemon", logging,
-                nioCore, nioPosix,
+                "InterceptProtocol", "Libc", "Noise", "SidecarAgent", "WorkspaceAPI", "WorkspaceAgent",
+                "WorkspaceDaemon", logging, nioCore, nioPosix,
             ],
             exclude: ["Golden"],
             swiftSettings: strict
@@ -213,7 +220,7 @@ let package = Package(
             name: "KlTests",
             dependencies: [
                 "Environments", "GoldenFiles", "HostSupport", "InterceptModel", "InterceptProtocol", "Libc",
-                "WorkspaceDaemon", "kl",
+                "WorkspaceAPI", "kl",
             ],
             exclude: ["Golden"],
             swiftSettings: strict

@@ -32,21 +32,8 @@ extension TunnelClient.Address: CustomStringConvertible {
     /// The same, with a long command shortened at a blank.
     public var abbreviated: String {
         guard case .command = self else { return self.description }
-        return Self.abbreviated(command: self.description)
+        return self.description.abbreviatedCommand
     }
-
-    public static func abbreviated(command whole: String) -> String {
-        guard whole.count > Self.commandAtMost else { return whole }
-        var text = ""
-        for word in whole.split(separator: " ") {
-            guard text.isEmpty || text.count + word.count < Self.commandAtMost else { break }
-            text += text.isEmpty ? String(word.prefix(Self.commandAtMost)) : " \(word)"
-        }
-        return text + " …"
-    }
-
-    /// A bit longer than a TCP address can be.
-    private static let commandAtMost = 48
 
     private static func quoted(_ word: String) -> String {
         let isPlain = !word.isEmpty && word.allSatisfy { $0.isLetter || $0.isNumber || "-_./:=@,+%~".contains($0) }

@@ -1,5 +1,6 @@
 import HostSupport
 import NIOCore
+import WorkspaceAPI
 
 /// One connection of the API. When it closes, the requests it made are cancelled.
 @DaemonLoop

@@ -4,6 +4,7 @@ import InterceptModel
 import Libc
 import Logging
 import NIOCore
+import WorkspaceAPI
 import WorkspaceAgent
 
 /// Creates an environment from its stored reference.

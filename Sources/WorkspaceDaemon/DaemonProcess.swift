@@ -3,6 +3,7 @@ import InterceptModel
 import Libc
 import Logging
 import NIOCore
+public import WorkspaceAPI
 
 /// The daemon's process: what `kl daemon` runs, which `kl` starts by itself.
 public struct DaemonProcess: Sendable {

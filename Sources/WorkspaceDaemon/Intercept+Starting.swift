@@ -2,6 +2,7 @@ import Environments
 import InterceptModel
 import InterceptProtocol
 import NIOCore
+import WorkspaceAPI
 import WorkspaceAgent
 
 typealias Progress = @DaemonLoop (DaemonReply.Step) -> Void

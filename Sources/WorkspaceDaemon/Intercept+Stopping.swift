@@ -1,5 +1,6 @@
 import Environments
 import NIOCore
+import WorkspaceAPI
 import WorkspaceAgent
 
 extension Intercept {

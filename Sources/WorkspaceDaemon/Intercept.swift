@@ -6,6 +6,7 @@ import InterceptProtocol
 import Logging
 import NIOCore
 import Tunnel
+import WorkspaceAPI
 import WorkspaceAgent
 
 /// One service that this workspace intercepts: the state machine, the agents for its sidecars, and the callbacks for

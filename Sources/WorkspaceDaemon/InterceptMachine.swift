@@ -1,3 +1,5 @@
+import WorkspaceAPI
+
 /// The state of one intercept.
 ///
 /// ```

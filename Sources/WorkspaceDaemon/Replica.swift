@@ -5,6 +5,7 @@ import InterceptProtocol
 import NIOCore
 import Noise
 import Tunnel
+import WorkspaceAPI
 import WorkspaceAgent
 
 /// One sidecar of an intercepted service, and this workspace's agent for it.
@@ -137,12 +138,5 @@ extension SidecarLocation {
             addresses.append(.command(command))
         }
         return addresses
-    }
-}
-
-extension SidecarStatus {
-    /// The address, shortened to fit on a line with others.
-    public var shortAddress: String {
-        self.carrier == "exec" ? TunnelClient.Address.abbreviated(command: self.address) : self.address
     }
 }

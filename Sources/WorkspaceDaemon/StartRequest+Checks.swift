@@ -2,6 +2,7 @@ import CommandText
 import Environments
 import InterceptModel
 import InterceptProtocol
+import WorkspaceAPI
 import WorkspaceAgent
 
 extension StartRequest {

@@ -1,5 +1,6 @@
 import FoundationEssentials
 import HostSupport
+import WorkspaceAPI
 
 /// `intercepts.json`: the daemon's intercepts, for the next daemon.
 struct StoredIntercepts: Codable, Equatable, Sendable {

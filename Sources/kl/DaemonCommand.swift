@@ -1,5 +1,6 @@
 import ArgumentParser
 import Environments
+import WorkspaceAPI
 import WorkspaceDaemon
 
 /// The daemon, which `DaemonStarter` starts; users don't type this command.

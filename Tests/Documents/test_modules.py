@@ -138,8 +138,15 @@ def test_kl_holds_no_tunnel():
     assert imported("kl").isdisjoint({"Carriers", "Diversion", "SidecarAgent", "Tunnel", "WorkspaceAgent"})
 
 
-def test_environments_know_no_tunnel():
-    below = reachable(graph(), "Environments")
+def test_only_the_daemons_command_has_the_daemon():
+    """Everything else in kl speaks to it, as any other program does."""
+    found = [path.name for path, text in targets()["kl"].files.items() if re.search(r"import WorkspaceDaemon\b", text)]
+    assert found == ["DaemonCommand.swift"]
+
+
+@pytest.mark.parametrize("name", ("Environments", "WorkspaceAPI"))
+def test_environments_and_the_api_know_no_tunnel(name):
+    below = reachable(graph(), name)
     assert below.isdisjoint({"Carriers", "Diversion", "SidecarAgent", "Tunnel", "WorkspaceAgent", "WorkspaceDaemon"})
 
 

@@ -1,7 +1,7 @@
 import HostSupport
 import InterceptModel
 import Testing
-import WorkspaceDaemon
+import WorkspaceAPI
 
 @testable import kl
 

@@ -5,7 +5,7 @@ import HostSupport
 import InterceptModel
 import Libc
 import Testing
-import WorkspaceDaemon
+import WorkspaceAPI
 
 @testable import kl
 

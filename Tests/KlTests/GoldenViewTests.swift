@@ -3,7 +3,7 @@ import Foundation
 import GoldenFiles
 import InterceptModel
 import Testing
-import WorkspaceDaemon
+import WorkspaceAPI
 
 @testable import kl
 

@@ -2,7 +2,7 @@ import Environments
 import InterceptModel
 import InterceptProtocol
 import Testing
-import WorkspaceDaemon
+import WorkspaceAPI
 
 @testable import kl
 

@@ -1,6 +1,7 @@
 import Environments
 import FoundationEssentials
 import Testing
+import WorkspaceAPI
 import WorkspaceAgent
 
 @testable import WorkspaceDaemon

@@ -4,6 +4,7 @@ import HostSupport
 import Logging
 import NIOCore
 import Testing
+import WorkspaceAPI
 
 @testable import WorkspaceAgent
 @testable import WorkspaceDaemon

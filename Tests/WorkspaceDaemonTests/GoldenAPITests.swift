@@ -3,6 +3,7 @@ import FoundationEssentials
 import GoldenFiles
 import InterceptModel
 import Testing
+import WorkspaceAPI
 
 @testable import WorkspaceDaemon
 

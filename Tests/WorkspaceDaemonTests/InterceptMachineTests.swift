@@ -1,4 +1,5 @@
 import Testing
+import WorkspaceAPI
 
 @testable import WorkspaceDaemon
 

@@ -11,6 +11,7 @@ import Noise
 import SidecarAgent
 import Synchronization
 import Testing
+import WorkspaceAPI
 
 @testable import WorkspaceDaemon
 

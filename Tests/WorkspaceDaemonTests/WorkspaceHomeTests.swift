@@ -1,6 +1,7 @@
 import HostSupport
 import Libc
 import Testing
+import WorkspaceAPI
 
 @testable import WorkspaceDaemon
 

@@ -4,7 +4,7 @@ import HostSupport
 import InterceptModel
 import KeyFiles
 import Libc
-import WorkspaceDaemon
+import WorkspaceAPI
 
 /// This workspace's folders and their content.
 struct HomeFacts {

@@ -1,7 +1,7 @@
 import Environments
 import HostSupport
 import Libc
-import WorkspaceDaemon
+import WorkspaceAPI
 
 /// The environments to choose from: compose files in this folder and above it, environments used before, and what a Docker
 /// engine runs.

@@ -2,7 +2,7 @@ import ArgumentParser
 import Environments
 import InterceptModel
 import InterceptProtocol
-import WorkspaceDaemon
+import WorkspaceAPI
 
 struct BringUp: AsyncParsableCommand {
     static let configuration = CommandConfiguration(

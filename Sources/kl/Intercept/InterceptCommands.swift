@@ -1,6 +1,6 @@
 import ArgumentParser
 import Environments
-import WorkspaceDaemon
+import WorkspaceAPI
 
 struct InterceptCommands: AsyncParsableCommand {
     static let configuration = CommandConfiguration(

@@ -2,7 +2,7 @@ import CommandText
 import Environments
 import InterceptModel
 import InterceptProtocol
-import WorkspaceDaemon
+import WorkspaceAPI
 
 /// A `--port` flag as it was typed: `8080:3000`, `8080`, `http`, `http:3000`, `8080:HOST:3000`, each optionally followed by
 /// `/tcp` or `/udp`.

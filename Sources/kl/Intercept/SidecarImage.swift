@@ -2,7 +2,7 @@ import Environments
 import HostSupport
 import Interactive
 import Libc
-import WorkspaceDaemon
+import WorkspaceAPI
 
 /// The image of the sidecars' containers. It is built on this machine, and never pulled without being asked for.
 enum SidecarImage {

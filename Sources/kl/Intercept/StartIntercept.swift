@@ -5,7 +5,7 @@ import HostSupport
 import InterceptModel
 import InterceptProtocol
 import NIOCore
-import WorkspaceDaemon
+import WorkspaceAPI
 
 struct StartIntercept: AsyncParsableCommand {
     static let configuration = CommandConfiguration(

@@ -3,7 +3,7 @@ import Environments
 import InterceptModel
 import InterceptProtocol
 import NIOCore
-import WorkspaceDaemon
+import WorkspaceAPI
 
 struct StopIntercept: AsyncParsableCommand {
     static let configuration = CommandConfiguration(

@@ -1,7 +1,7 @@
 import Environments
 import Interactive
 import InterceptProtocol
-import WorkspaceDaemon
+import WorkspaceAPI
 
 /// Asks the user at a terminal for what the command line lacks. Elsewhere, what is missing is an error that names the flag.
 struct Asking {

@@ -3,7 +3,7 @@ import Environments
 import HostSupport
 import InterceptModel
 import InterceptProtocol
-import WorkspaceDaemon
+import WorkspaceAPI
 
 /// Why a command failed: one sentence for what is wrong, one for what to do, and an exit code for scripts.
 struct CommandFailure: Error, CustomStringConvertible, ExitCoded {

@@ -2,7 +2,7 @@ import ArgumentParser
 import Environments
 import HostSupport
 import Libc
-import WorkspaceDaemon
+import WorkspaceAPI
 
 /// Names that a shell completes. Nothing is printed if there are none, or if they can't be read.
 enum Completion {

@@ -1,6 +1,6 @@
 import Environments
 import HostSupport
-import WorkspaceDaemon
+import WorkspaceAPI
 
 /// A request to the daemon, and its replies.
 struct DaemonConversation {

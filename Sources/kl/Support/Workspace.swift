@@ -3,7 +3,7 @@ import FoundationEssentials
 import HostSupport
 import InterceptModel
 import Libc
-import WorkspaceDaemon
+import WorkspaceAPI
 
 /// A developer's workspace as commands use it: its files, the connected environment, and the daemon.
 struct Workspace {

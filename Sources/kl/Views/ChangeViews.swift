@@ -1,5 +1,5 @@
 import Environments
-import WorkspaceDaemon
+import WorkspaceAPI
 
 /// The output of `kl intercept start`.
 struct StartView: Codable {

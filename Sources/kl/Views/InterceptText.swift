@@ -1,7 +1,8 @@
 import Environments
+import HostSupport
 import InterceptModel
 import InterceptProtocol
-import WorkspaceDaemon
+import WorkspaceAPI
 
 /// The texts of `kl intercept list` and `status`.
 extension InterceptList {
@@ -109,6 +110,9 @@ extension InterceptView {
 }
 
 extension SidecarStatus {
+    /// The address, shortened to fit on a line with others.
+    var shortAddress: String { self.carrier == "exec" ? self.address.abbreviatedCommand : self.address }
+
     var tunnelText: String {
         guard self.phase == .active, let rtt = self.rttMs else { return self.phase == .active ? self.carrier : "-" }
         return "\(self.carrier) \(Times.fixed(rtt, 1)) ms"

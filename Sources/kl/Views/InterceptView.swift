@@ -1,5 +1,5 @@
 import Environments
-import WorkspaceDaemon
+import WorkspaceAPI
 
 /// An intercept as the CLI prints it, from the environment's record or from this workspace's daemon.
 struct InterceptView: Codable {

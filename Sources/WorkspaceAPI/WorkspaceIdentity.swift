@@ -10,7 +10,7 @@ public struct WorkspaceIdentity: Sendable {
     /// user@host
     public let label: String
     /// The folder for the timestamps that were last sent to each sidecar.
-    let timestamps: String
+    package let timestamps: String
 
     public var member: Member { Member(label: self.label, publicKey: self.staticKey.publicKey.base64) }
 

@@ -20,7 +20,7 @@ public struct WorkspaceHome: Hashable, Sendable {
     public var daemonSocket: String { "\(self.state)/daemon.sock" }
     public var daemonLog: String { "\(self.state)/daemon.log" }
     /// For the daemon's log, and the same again for its older part, `daemon.log.1`.
-    static let logAtMost: Int64 = 1_048_576
+    package static let logAtMost: Int64 = 1_048_576
     public var intercepts: String { "\(self.state)/intercepts.json" }
     /// The last timestamps sent with the key: a folder with a file for each sidecar.
     var timestamps: String { "\(self.state)/timestamps" }

@@ -46,14 +46,6 @@ public struct DaemonStarter: Sendable {
         try DaemonStarter(home: home).connect()
     }
 
-    /// The same if a daemon runs, or if one has left intercepts behind. Otherwise returns nil and starts nothing.
-    public static func connectIfThereIsAny(home: WorkspaceHome) throws -> JSONLinesClient? {
-        try home.check()
-        let left = (try? StoredIntercepts.read(home.intercepts))?.intercepts ?? []
-        if left.isEmpty, try SilentDaemon.client(home, within: Self.helloWithin) == nil { return nil }
-        return try Self.connect(home: home)
-    }
-
     /// A running daemon of any version that has said hello; nil: none runs.
     ///
     /// - Parameter milliseconds: how long to wait before the daemon counts as a `SilentDaemon`.
