@@ -146,6 +146,8 @@ let package = Package(
             path: "Tests/picker-trial",
             swiftSettings: strict
         ),
+        // Test support, as TunnelSimulator.
+        .target(name: "RawSockets", dependencies: ["Libc"], path: "Tests/RawSockets", swiftSettings: strict),
         .testTarget(name: "NoiseTests", dependencies: ["Noise"], swiftSettings: strict),
         .testTarget(name: "KeyFilesTests", dependencies: ["KeyFiles", "Libc", "Noise"], swiftSettings: strict),
         .testTarget(
@@ -163,7 +165,7 @@ let package = Package(
         ),
         .testTarget(
             name: "CarriersTests",
-            dependencies: ["Carriers", "Libc", "Noise", "Tunnel", nioCore, nioPosix],
+            dependencies: ["Carriers", "Libc", "Noise", "RawSockets", "Tunnel", nioCore, nioPosix],
             swiftSettings: strict
         ),
         .testTarget(
@@ -190,14 +192,17 @@ let package = Package(
         .testTarget(
             name: "WorkspaceAgentTests",
             dependencies: [
-                "InterceptModel", "InterceptProtocol", "WorkspaceAgent", nioCore,
-                .product(name: "NIOEmbedded", package: "swift-nio"),
+                "Carriers", "InterceptModel", "InterceptProtocol", "Noise", "RawSockets", "Tunnel", "WorkspaceAgent",
+                logging, nioCore, nioPosix, .product(name: "NIOEmbedded", package: "swift-nio"),
             ],
             swiftSettings: strict
         ),
         .testTarget(
             name: "SidecarAgentTests",
-            dependencies: ["InterceptProtocol", "SidecarAgent", nioCore],
+            dependencies: [
+                "Carriers", "InterceptModel", "InterceptProtocol", "Noise", "RawSockets", "SidecarAgent", "Tunnel",
+                logging, nioCore, nioPosix,
+            ],
             swiftSettings: strict
         ),
         .testTarget(

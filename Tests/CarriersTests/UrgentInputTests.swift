@@ -1,6 +1,7 @@
 import Libc
 import NIOCore
 import NIOPosix
+import RawSockets
 import Testing
 
 @testable import Carriers
@@ -55,8 +56,7 @@ import Testing
     }
 
     private static func collect(on loop: any EventLoop, _ kept: Weak) async throws -> String {
-        let listener = try #require(listeningSocket())
-        defer { _ = close(listener.descriptor) }
+        let listener = try #require(RawListener())
         let target = try DialTarget(host: "127.0.0.1", port: listener.port)
         let ended = loop.makePromise(of: String.self)
         try await target.connect(on: loop, timeout: .seconds(10)).flatMapThrowing { channel in
@@ -65,10 +65,12 @@ import Testing
             try channel.pipeline.syncOperations.addHandler(Collector(input, ended))
             channel.read()
         }.get()
-        let peer = systemAccept(listener.descriptor)
-        #expect(sendAll(peer, "ab") && sendAll(peer, "u", MSG_OOB) && sendAll(peer, "cd"))
+        let peer = await listener.accept()
+        #expect(await peer.say("ab"))
+        #expect(await peer.say("u", CInt(MSG_OOB)))
+        #expect(await peer.say("cd"))
         #expect(kept.input != nil)
-        #expect(close(peer) == 0)
+        peer.finish()
         return try await ended.futureResult.get()
     }
 
@@ -83,8 +85,7 @@ import Testing
 
     /// The other way: where the socket has gone, whoever writes behind an urgent byte is told so, too.
     @Test func nothingWaitsForASocketThatHasGone() async throws {
-        let listener = try #require(listeningSocket())
-        defer { _ = close(listener.descriptor) }
+        let listener = try #require(RawListener())
         let target = try DialTarget(host: "127.0.0.1", port: listener.port)
         let loop = MultiThreadedEventLoopGroup.singleton.next()
         let told = try await target.connect(on: loop, timeout: .seconds(10)).flatMap { channel in
@@ -101,26 +102,4 @@ import Testing
         }.get()
         #expect(told == ["failed"])
     }
-}
-
-private func systemAccept(_ listener: CInt) -> CInt { accept(listener, nil, nil) }
-
-private func sendAll(_ socket: CInt, _ text: String, _ flags: Int = 0) -> Bool {
-    var text = text
-    return text.withUTF8 { send(socket, $0.baseAddress, $0.count, CInt(flags)) == $0.count }
-}
-
-/// On a port of 127.0.0.1 that the kernel chose.
-private func listeningSocket() -> (descriptor: CInt, port: Int)? {
-    let descriptor = socket(AF_INET, SocketType.stream, 0)
-    var address = sockaddr_in()
-    address.sin_family = sa_family_t(AF_INET)
-    address.sin_addr.s_addr = UInt32(0x7f00_0001).bigEndian
-    var size = socklen_t(MemoryLayout<sockaddr_in>.size)
-    let isBound = withUnsafeMutablePointer(to: &address) {
-        $0.withMemoryRebound(to: sockaddr.self, capacity: 1) {
-            bind(descriptor, $0, size) == 0 && listen(descriptor, 1) == 0 && getsockname(descriptor, $0, &size) == 0
-        }
-    }
-    return isBound ? (descriptor, Int(UInt16(bigEndian: address.sin_port))) : nil
 }

@@ -1,0 +1,152 @@
+import NIOCore
+import NIOPosix
+import RawSockets
+import Testing
+
+@testable import Carriers
+@testable import Tunnel
+
+/// A real socket tied to a stream of a connection that has no peer: what comes on the stream is put there by the test.
+@Suite struct StreamBridgeTests {
+    /// Sendable, since futures carry it. Unchecked is safe: it is used on the event loop alone.
+    private final class Stage: ConnectionAccess, @unchecked Sendable {
+        private var connection: Connection
+        let id: StreamID
+        var bridge: StreamBridge<Stage>?
+        var timesDone = 0
+
+        init() {
+            var peer = TransportParameters(connectionID: ConnectionID(rawValue: 7))
+            peer.initialMaxData = 1 << 24
+            peer.initialMaxStreamData = 1 << 24
+            peer.initialMaxStreams = 100
+            peer.takesUrgent = true
+            self.connection = Connection(
+                role: .responder,
+                id: ConnectionID(rawValue: 7),
+                configuration: TunnelConfiguration(),
+                peerParameters: peer,
+                random: .system,
+                at: Clock.now()
+            )
+            self.id = self.connection.openStream() ?? .control
+        }
+
+        func withConnection<Result>(_ body: (inout Connection) -> Result) -> Result? { body(&self.connection) }
+
+        var stream: StreamState? { self.connection.streams.peek(self.id) }
+
+        /// As if it had come from the peer.
+        func comes(_ text: String, at offset: UInt64 = 0, fin: Bool = false) {
+            #expect(throws: Never.self) {
+                try self.connection.receiveStream(self.id, offset: offset, data: ByteBuffer(string: text), fin: fin)
+            }
+            self.bridge?.streamIsReadable()
+        }
+
+        /// What the socket has said so far, in order.
+        var said: UInt64 { self.stream?.sendBuffer.end ?? 0 }
+    }
+
+    private let loop = MultiThreadedEventLoopGroup.singleton.next()
+
+    private func start(receiveBuffer: CInt? = nil) async throws -> (Stage, RawSocket) {
+        let listener = try #require(RawListener(receiveBuffer: receiveBuffer))
+        let loop = self.loop
+        let stage = try await DialTarget(host: "127.0.0.1", port: listener.port)
+            .connect(on: loop, timeout: .seconds(10))
+            .flatMapThrowing { channel in
+                let stage = Stage()
+                let rounds = KeepAliveRounds(on: loop)
+                let bridge = StreamBridge(stage, stream: stage.id, channel: channel, keepAlive: rounds) { _ in
+                    stage.timesDone += 1
+                }
+                stage.bridge = bridge
+                try channel.pipeline.syncOperations.addHandler(bridge)
+                bridge.start()
+                return stage
+            }.get()
+        return (stage, await listener.accept())
+    }
+
+    private func on(_ stage: Stage, _ body: @escaping @Sendable (Stage) -> Void) async throws {
+        try await self.loop.submit { body(stage) }.get()
+    }
+
+    /// Looks until it is so, for ten seconds at most.
+    private func becomes(_ stage: Stage, _ isSo: @escaping @Sendable (Stage) -> Bool) async throws -> Bool {
+        for _ in 0..<2_000 {
+            if try await self.loop.submit({ isSo(stage) }).get() { return true }
+            try await Task.sleep(for: .milliseconds(5))
+        }
+        return false
+    }
+
+    @Test func bytesAndEndsPassBothWays() async throws {
+        let (stage, peer) = try await self.start()
+        try await self.on(stage) { $0.comes("hello", fin: true) }
+        #expect(await peer.hearAll() == ["hello", "end"])
+        #expect(await peer.say("answer"))
+        #expect(try await self.becomes(stage) { $0.said == 6 })
+        try await self.on(stage) { #expect($0.timesDone == 0) }
+        peer.finish()
+        #expect(try await self.becomes(stage) { $0.timesDone == 1 })
+        try await self.on(stage) { #expect($0.stream?.finIsQueued ?? false) }
+    }
+
+    @Test func theSocketsEndAloneEndsNothingElse() async throws {
+        let (stage, peer) = try await self.start()
+        peer.finish()
+        #expect(try await self.becomes(stage) { $0.stream?.finIsQueued ?? false })
+        try await self.on(stage) { $0.comes("still", fin: false) }
+        #expect(await peer.hear(5) == "still")
+        try await self.on(stage) { #expect($0.timesDone == 0) }
+        try await self.on(stage) { $0.comes("", at: 5, fin: true) }
+        #expect(await peer.hearAll() == ["", "end"])
+        #expect(try await self.becomes(stage) { $0.timesDone == 1 })
+    }
+
+    @Test func aResetOfTheOtherSidesSocketComesBehindItsBytes() async throws {
+        let (stage, peer) = try await self.start(receiveBuffer: 4_096)
+        try await self.on(stage) {
+            $0.comes(String(repeating: "x", count: 100_000))
+            $0.bridge?.streamWasReset(.tcpReset)
+        }
+        let heard = await peer.hearAll()
+        #expect(heard[0].utf8.count == 100_000 && heard[1] == "reset")
+        #expect(try await self.becomes(stage) { $0.timesDone == 1 && $0.stream?.resetSent?.code == 0 })
+    }
+
+    @Test(arguments: [StreamErrorCode.shuttingDown, .timedOut])
+    func anyOtherResetIsOneAtOnce(_ code: StreamErrorCode) async throws {
+        let (stage, peer) = try await self.start()
+        try await self.on(stage) { $0.bridge?.streamWasReset(code) }
+        #expect(await peer.hearAll() == ["", "reset"])
+        try await self.on(stage) { #expect($0.timesDone == 1) }
+    }
+
+    @Test func aResetOfTheSocketWaitsForWhatItHasSaid() async throws {
+        let (stage, peer) = try await self.start()
+        #expect(await peer.say("last words"))
+        #expect(try await self.becomes(stage) { $0.said == 10 })
+        peer.reset()
+        #expect(try await self.becomes(stage) { $0.timesDone == 1 })
+        try await self.on(stage) { stage in
+            #expect(stage.stream?.resetSent == nil && stage.stream?.held.contains(.resetStream) ?? false)
+        }
+    }
+
+    @Test func whatIsGivenUpIsResetAtBothEnds() async throws {
+        let (stage, peer) = try await self.start()
+        try await self.on(stage) { $0.bridge?.abandon(.shuttingDown) }
+        #expect(await peer.hearAll() == ["", "reset"])
+        try await self.on(stage) { stage in
+            #expect(stage.stream?.resetSent?.code == StreamErrorCode.shuttingDown.rawValue)
+            #expect(stage.stream?.stopRequested == StreamErrorCode.shuttingDown.rawValue)
+            // What still comes of it is heard by nobody.
+            stage.bridge?.streamEnded()
+            stage.bridge?.streamWasReset(.tcpReset)
+            #expect(stage.timesDone == 1)
+        }
+    }
+}
