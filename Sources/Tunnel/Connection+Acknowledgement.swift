@@ -3,7 +3,7 @@ import NIOCore
 extension Connection {
     /// Handles an ACK frame: RFC 9002 §3 and appendix A.7. On a byte stream, losses are found by PROTOCOL §11.1 instead.
     mutating func receiveAck(_ ack: AckFrame, at now: Instant) throws(TransportError) {
-        guard ack.largest < self.nextNumber else {
+        guard ack.largest < self.numbers.next else {
             throw TransportError(.protocolViolation, "an acknowledgement of what was not sent")
         }
         var skipped = false

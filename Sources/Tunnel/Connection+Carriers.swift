@@ -50,9 +50,7 @@ extension Connection {
     /// Whether this message number is higher than all that the connection has received, and remembers it if so. False once
     /// the connection has ended.
     mutating func isNewest(_ number: UInt64) -> Bool {
-        guard self.isActive, self.highestReceived.map({ number > $0 }) ?? true else { return false }
-        self.highestReceived = number
-        return true
+        self.isActive && self.numbers.isNewest(number)
     }
 
     private func makeRecovery(_ session: Session) -> DatagramRecovery {

@@ -45,8 +45,7 @@ extension Connection {
     /// Writes a PING for the standby byte stream: it tells the initiator that our datagrams stay unacknowledged (PROTOCOL
     /// §8.2).
     mutating func writeNudge(into buffer: inout ByteBuffer, at now: Instant) -> Bool {
-        guard let session, self.isActive, !session.isExpired(at: now), !session.isWornOut,
-            self.nextNumber < Constants.greatestCounter - 2 * Constants.skipInterval
+        guard let session, self.isActive, !session.isExpired(at: now), !session.isWornOut, !self.numbers.areUsedUp
         else { return false }
         self.sealUntracked(into: &buffer, with: session, size: Constants.dataOverhead) {
             $0.writeVarInt(FrameType.ping)
@@ -75,9 +74,9 @@ extension Connection {
         with session: Session,
         at now: Instant
     ) -> Bool {
-        guard self.isActive, !session.isExpired(at: now), !session.isWornOut,
-            self.nextNumber < Constants.greatestCounter - 2 * Constants.skipInterval
-        else { return false }
+        guard self.isActive, !session.isExpired(at: now), !session.isWornOut, !self.numbers.areUsedUp else {
+            return false
+        }
         self.sealUntracked(into: &buffer, with: session, size: size) { body in
             body.writeVarInt(FrameType.pathChallenge)
             body.writeInteger(data)
@@ -88,9 +87,9 @@ extension Connection {
     /// Writes a message without frames: it shows that a carrier belongs to this connection, and doesn't move the connection
     /// to it.
     mutating func writeEmpty(into buffer: inout ByteBuffer, with session: Session, at now: Instant) -> Bool {
-        guard self.isActive, !session.isExpired(at: now), !session.isWornOut,
-            self.nextNumber < Constants.greatestCounter - 2 * Constants.skipInterval
-        else { return false }
+        guard self.isActive, !session.isExpired(at: now), !session.isWornOut, !self.numbers.areUsedUp else {
+            return false
+        }
         self.sealUntracked(into: &buffer, with: session, size: Constants.dataOverhead) { _ in }
         return true
     }

@@ -24,8 +24,7 @@ extension Connection {
             }
         case .active: break
         }
-        // The last numbers are reserved for CONNECTION_CLOSE and its repetitions.
-        if self.nextNumber >= Constants.greatestCounter - 2 * Constants.skipInterval {
+        if self.numbers.areUsedUp {
             self.end(ConnectionEnd(code: .internalError, origin: .local, reason: "all numbers are used"), at: now)
             return nil
         }
@@ -208,13 +207,9 @@ extension Connection {
     }
 
     mutating func takeNumber() -> UInt64 {
-        if self.nextNumber == self.nextSkip {
-            self.sent.noteSkipped(self.nextNumber)
-            self.nextNumber += 1
-            self.nextSkip = self.drawSkip(after: self.nextNumber)
-        }
-        defer { self.nextNumber += 1 }
-        return self.nextNumber
+        let (number, skipped) = self.numbers.take(self.random)
+        if let skipped { self.sent.noteSkipped(skipped) }
+        return number
     }
 
     /// `mutating` for the same reason as `hasEvents`.

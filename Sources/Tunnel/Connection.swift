@@ -30,9 +30,7 @@ public struct Connection: ~Copyable {
     var deadAfter: TimeAmount
 
     // Numbers
-    var nextNumber: UInt64 = 0
-    var nextSkip: UInt64 = 0
-    var highestReceived: UInt64?
+    var numbers: MessageNumbers
     var sent = SentMessages()
     var received = ReceivedNumbers()
     /// The messages that an ACK frame settles: an array that is reused from one frame to the next.
@@ -134,7 +132,7 @@ public struct Connection: ~Copyable {
         self.aliveAt = now
         self.elicitedAt = now
         self.unusedSince = now
-        self.nextSkip = self.drawSkip(after: 0)
+        self.numbers = MessageNumbers(random: random)
         self.memory = memory.map { StreamMemoryPart(of: $0, configuration) }
     }
 
@@ -260,12 +258,6 @@ public struct Connection: ~Copyable {
         self.sendBuffered = 0
         self.gapCount = 0
         self.receiveWindow.consume(self.receiveWindow.buffered)
-    }
-
-    /// The next number to skip: about one in 512, chosen at random, so that the peer can't tell which numbers were never
-    /// sent.
-    mutating func drawSkip(after number: UInt64) -> UInt64 {
-        number + 1 + self.random.next() % (2 * Constants.skipInterval)
     }
 }
 

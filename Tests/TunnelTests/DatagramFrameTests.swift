@@ -197,7 +197,7 @@ import Testing
             sent.number = number
             connection.sent.append(sent)
         }
-        connection.nextNumber = 2
+        connection.numbers = MessageNumbers(from: 2, random: .system)
         var ack = ByteBuffer()
         for value in [0x02, 1, 0, 0, 0] as [UInt64] { ack.writeVarInt(value) }
         connection.receive(frames: ack, number: 0, bytes: 5, at: Self.now)

@@ -179,11 +179,14 @@ import Testing
         let pair = DatagramPair()
         pair.shakeHands()
         let carrier = try #require(pair.responding { $0.carrier } ?? nil)
-        let first = try #require(pair.responding { $0.nextNumber })
+        let first = try #require(pair.responding { $0.numbers.next })
         for number in 0..<UInt64(Constants.unacknowledgedMessages) {
             pair.link?.connection.sent.append(SentMessage(number: first + number, time: pair.now, carrier: carrier))
         }
-        pair.link?.connection.nextNumber = first + UInt64(Constants.unacknowledgedMessages)
+        pair.link?.connection.numbers = MessageNumbers(
+            from: first + UInt64(Constants.unacknowledgedMessages),
+            random: .system
+        )
         #expect(pair.down(isLost: true).isEmpty)
         pair.link?.connection.sendProbes()
         #expect(pair.down(isLost: true).count == Constants.probesAfterTimeout)

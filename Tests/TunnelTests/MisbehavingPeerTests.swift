@@ -122,7 +122,7 @@ import Testing
 
     @Test func acknowledgingALeftOutNumberCloses() {
         var connection = Self.connection(.initiator)
-        connection.nextNumber = 10
+        connection.numbers = MessageNumbers(from: 10, random: .system)
         connection.sent.noteSkipped(3)
         var frames = ByteBuffer()
         frames.integers(0x02, 9, 0, 0, 9)
@@ -133,7 +133,7 @@ import Testing
 
     @Test func aSecondAckInAMessageCloses() {
         var connection = Self.connection(.initiator)
-        connection.nextNumber = 10
+        connection.numbers = MessageNumbers(from: 10, random: .system)
         var frames = ByteBuffer()
         frames.integers(0x02, 8, 0, 0, 0)
         connection.receive(frames: frames, number: 0, bytes: 5, at: Instant(nanoseconds: 0))

@@ -43,9 +43,8 @@ import Testing
     /// One message's frames of streams, and the message.
     private static func message(_ connection: inout Connection, room: Int = 1_000) -> (pieces: [Piece], SentMessage) {
         var body = ByteBuffer()
-        var message = SentMessage(number: connection.nextNumber, time: Self.now, carrier: Self.carrier)
+        var message = SentMessage(number: connection.takeNumber(), time: Self.now, carrier: Self.carrier)
         _ = connection.writeFrames(into: &body, room: room, message: &message, at: Self.now)
-        connection.nextNumber += 1
         connection.sent.append(message)
         var pieces: [Piece] = []
         while body.readableBytes > 0, let frame = try? Frame(reading: &body) {
@@ -101,7 +100,7 @@ import Testing
         let again = Self.all(&connection)
         expect(again, is: [Piece(offset: 0, text: "ab!", isUrgent: true), Piece(offset: 3, text: "cd")])
         var acknowledgement = ByteBuffer()
-        for value in [0x02, connection.nextNumber - 1, 0, 0, connection.nextNumber - 1] {
+        for value in [0x02, connection.numbers.next - 1, 0, 0, connection.numbers.next - 1] {
             acknowledgement.writeVarInt(value)
         }
         connection.receive(frames: acknowledgement, number: 0, bytes: 5, at: Self.now)
@@ -162,8 +161,8 @@ import Testing
     private static func receive(_ connection: inout Connection, _ frames: [ByteBuffer]) {
         var message = ByteBuffer()
         for frame in frames { message.writeImmutableBuffer(frame) }
-        let number = connection.highestReceived.map { $0 + 1 } ?? 0
-        connection.highestReceived = number
+        let number = connection.numbers.highestReceived.map { $0 + 1 } ?? 0
+        _ = connection.numbers.isNewest(number)
         connection.receive(frames: message, number: number, bytes: message.readableBytes, at: Self.now)
     }
 
