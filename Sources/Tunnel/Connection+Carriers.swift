@@ -34,8 +34,7 @@ extension Connection {
         self.roundTripTime = RoundTripTime()
         if kind == .datagrams, let roundTrip { self.roundTripTime.expect(roundTrip) }
         self.loseAll(exceptOn: carrier)
-        self.usesDatagrams = kind == .datagrams
-        self.recovery = self.usesDatagrams ? self.makeRecovery(session) : nil
+        self.recovery = kind == .datagrams ? self.makeRecovery(session) : nil
         self.received.isPrompt = kind == .datagrams
         self.pathResponses.removeAll()
         self.signWantedAt = nil
@@ -68,7 +67,6 @@ extension Connection {
             self.carrier = nil
             self.unusedSince = now
             self.loseAll(exceptOn: nil)
-            self.usesDatagrams = false
             self.recovery = nil
             if case .closing = self.state { self.wipe() }
         }

@@ -8,9 +8,6 @@ extension Connection {
         return max(.nanoseconds(slower.nanoseconds / 8 * 9), Constants.granularity)
     }
 
-    /// How long a message that was declared lost is remembered, in case it was only late.
-    private var lateness: TimeAmount { .nanoseconds(3 * self.roundTripTime.probeTimeout.nanoseconds) }
-
     /// Updates loss detection and congestion control from an ACK frame, after its round trip was measured.
     mutating func recover(
         acknowledged: [SentMessage],
@@ -18,17 +15,15 @@ extension Connection {
         isSpurious: Bool,
         at now: Instant
     ) {
-        guard let carrier = self.carrier, let inFlightBefore = self.recovery?.inFlight else { return }
-        if self.recovery?.firstSampleAt == nil, self.roundTripTime.latest != nil { self.recovery?.firstSampleAt = now }
-        let bytes = self.recovery?.acknowledged(acknowledged, on: carrier, at: now) ?? 0
-        let largest = max(newest.number, self.recovery?.largestAcknowledged ?? 0)
-        self.recovery?.largestAcknowledged = largest
-        if isSpurious { self.recovery?.congestion.didFindSpuriousLoss(at: now) }
+        guard let carrier, let recovery else { return }
+        let inFlightBefore = recovery.inFlight
+        if recovery.firstSampleAt == nil, self.roundTripTime.latest != nil { recovery.firstSampleAt = now }
+        let bytes = recovery.acknowledged(acknowledged, on: carrier, at: now)
+        recovery.largestAcknowledged = max(newest.number, recovery.largestAcknowledged ?? 0)
+        if isSpurious { recovery.congestion.didFindSpuriousLoss(at: now) }
         let lostBytes = self.detectLoss(at: now)
-        guard let sample = self.recovery?.sampler.sample(at: now), let inFlight = self.recovery?.inFlight else {
-            return
-        }
-        self.recovery?.congestion.didAcknowledge(
+        let rate = recovery.sampler.sample(at: now)
+        recovery.congestion.didAcknowledge(
             AckNews(
                 now: now,
                 bytes: bytes,
@@ -37,25 +32,18 @@ extension Connection {
                 smoothed: self.roundTripTime.smoothed,
                 minimum: self.roundTripTime.minimum,
                 inFlightBefore: inFlightBefore,
-                inFlight: inFlight,
+                inFlight: recovery.inFlight,
                 lostBytes: lostBytes,
-                rate: sample
+                rate: rate
             )
         )
-        self.updatePacer(at: now)
-    }
-
-    private mutating func updatePacer(at now: Instant) {
-        guard let window = self.recovery?.congestion.window, let size = self.recovery?.mtu.current else { return }
-        let smoothed = max(1e-6, Double(self.roundTripTime.smoothed.nanoseconds) / 1e9)
-        let rate = self.recovery?.congestion.pacingRate ?? 1.25 * Double(window) / smoothed
-        self.recovery?.pacer.update(rate: rate, messageSize: size, at: now)
+        recovery.updatePacer(smoothed: self.roundTripTime.smoothed, at: now)
     }
 
     /// RFC 9002, appendix A.10. Returns how many bytes were lost.
     @discardableResult
     mutating func detectLoss(at now: Instant) -> Int {
-        guard let carrier = self.carrier, let largest = self.recovery?.largestAcknowledged else { return 0 }
+        guard let carrier, let recovery, let largest = recovery.largestAcknowledged else { return 0 }
         let delay = self.lossDelay
         var lost: [SentMessage] = []
         // The longest time over which all was lost, for persistent congestion (RFC 9002 §7.6.2).
@@ -72,51 +60,27 @@ extension Connection {
         } afterAcknowledged: {
             run = nil
         }
-        self.recovery?.lossTime = waiting.map { $0 + delay }
+        recovery.lossTime = waiting.map { $0 + delay }
         guard !lost.isEmpty else { return 0 }
-        let hasFallen = self.countLost(lost, at: now)
+        let hasFallen = recovery.lost(lost, probeTimeout: self.roundTripTime.probeTimeout, at: now)
         let congested = lost.filter { !$0.isSizeProbe }
-        if let newest = congested.last, let inFlight = self.recovery?.inFlight {
+        if let newest = congested.last {
             let span = self.roundTripTime.probeTimeout.nanoseconds * Constants.persistentCongestionThreshold
-            let since = self.recovery?.firstSampleAt
+            let since = recovery.firstSampleAt
             let isPersistent = longest.nanoseconds > span && since.map { congested.first?.time ?? $0 >= $0 } ?? false
             // Messages that were too large for the path are no sign of congestion.
             if !hasFallen {
-                self.recovery?.congestion.didLose(
+                recovery.congestion.didLose(
                     bytes: congested.reduce(0) { $0 + $1.size },
                     largestLostSentAt: newest.time,
                     isPersistent: isPersistent,
-                    inFlight: inFlight,
+                    inFlight: recovery.inFlight,
                     at: now
                 )
             }
         }
         for message in lost { self.lose(message) }
         return congested.reduce(0) { $0 + $1.size }
-    }
-
-    private mutating func countLost(_ lost: [SentMessage], at now: Instant) -> Bool {
-        var hasFallen = false
-        let lateness = self.lateness
-        let patience = TimeAmount.nanoseconds(2 * self.roundTripTime.probeTimeout.nanoseconds)
-        for message in lost {
-            self.recovery?.inFlight -= message.size
-            if message.isSizeProbe {
-                self.recovery?.mtu.probeLost(message.size, isAmongOthers: lost.count > 1, at: now)
-                continue
-            }
-            self.recovery?.lateNumbers.append(message.number, at: now, remembered: lateness)
-            let fell = self.recovery?.mtu.lost(
-                message.size,
-                number: message.number,
-                sentAt: message.time,
-                patience: patience,
-                at: now
-            )
-            hasFallen = hasFallen || fell ?? false
-        }
-        if hasFallen { self.recovery?.sizeChanged() }
-        return hasFallen
     }
 
     /// RFC 9002 §6.2.4: after a probe timeout the frames of the oldest messages are sent again, since the peer may wait for
@@ -131,7 +95,6 @@ extension Connection {
 
     /// The kernel refused to send a message of this size on this path.
     mutating func messageTooLong(_ size: Int, at now: Instant) {
-        guard self.usesDatagrams else { return }
         self.recovery?.mtu.tooLong(size, at: now)
         self.recovery?.sizeChanged()
     }

@@ -55,8 +55,8 @@ extension Connection {
         with session: Session,
         at now: Instant
     ) -> CarrierID? {
-        guard let (greatest, sizeProbe, probesAreDue) = self.recovery?.beginMessage(at: now) else { return nil }
-        var size = greatest
+        guard let recovery else { return nil }
+        var (size, sizeProbe, probesAreDue) = recovery.beginMessage(at: now)
         if let sizeProbe, self.mayElicit(sizeProbe, at: now) {
             return self.writeSizeProbe(sizeProbe, into: &buffer, on: carrier, with: session, at: now)
         }
@@ -78,10 +78,8 @@ extension Connection {
                 return carrier
             }
         } else {
-            if self.recovery?.hasRoom(for: size) ?? false, let inFlight = self.recovery?.inFlight {
-                self.recovery?.sampler.noteAppLimited(inFlight: inFlight)
-            }
-            if let probe = self.recovery?.mtu.probeSize(at: now), self.mayElicit(probe, at: now) {
+            if recovery.hasRoom(for: size) { recovery.sampler.noteAppLimited(inFlight: recovery.inFlight) }
+            if let probe = recovery.mtu.probeSize(at: now), self.mayElicit(probe, at: now) {
                 return self.writeSizeProbe(probe, into: &buffer, on: carrier, with: session, at: now)
             }
         }

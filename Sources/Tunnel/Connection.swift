@@ -38,8 +38,7 @@ public struct Connection: ~Copyable {
     var roundTripTime = RoundTripTime()
     /// Loss recovery and congestion control of the datagram path; nil on a byte stream.
     var recovery: DatagramRecovery?
-    /// Cached `recovery != nil`: testing the optional copies the whole struct, and this is checked for every message.
-    var usesDatagrams = false
+    var usesDatagrams: Bool { self.recovery != nil }
     /// ACK-only messages that were sent since a PING was last added to one.
     var acksAlone = 0
     var pathResponses = CircularBuffer<UInt64>()

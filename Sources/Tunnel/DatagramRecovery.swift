@@ -1,37 +1,39 @@
 import NIOCore
 
 /// RFC 9002's state for the one datagram path in use. A connection on a byte stream has none.
-struct DatagramRecovery {
-    var congestion: Congestion
-    var sampler = DeliveryRateSampler()
-    var pacer: Pacer
-    var mtu: PathMTU
+///
+/// A class, so that it is changed in place: a connection has it as an optional. Exclusivity checks are off, as in
+/// `StreamState`: it never leaves its connection.
+final class DatagramRecovery {
+    @exclusivity(unchecked) var congestion: Congestion
+    @exclusivity(unchecked) var sampler = DeliveryRateSampler()
+    @exclusivity(unchecked) var pacer: Pacer
+    @exclusivity(unchecked) var mtu: PathMTU
     /// Bytes of messages neither acknowledged nor declared lost.
-    var inFlight = 0
-    var largestAcknowledged: UInt64?
+    @exclusivity(unchecked) var inFlight = 0
+    @exclusivity(unchecked) var largestAcknowledged: UInt64?
     /// When the next message counts as lost by the time threshold (RFC 9002 §6.1.2).
-    var lossTime: Instant?
+    @exclusivity(unchecked) var lossTime: Instant?
     /// Probes that may still go out past the congestion window: RFC 9002 §6.2.4.
-    var probesDue = 0
+    @exclusivity(unchecked) var probesDue = 0
     /// When the pacer lets the next message go; nil unless it held one back.
-    var pacedUntil: Instant?
-    var lateNumbers = LateNumbers()
+    @exclusivity(unchecked) var pacedUntil: Instant?
+    @exclusivity(unchecked) var lateNumbers = LateNumbers()
     /// When the first round trip was measured: losses before it show no persistent congestion (RFC 9002 §7.6.2).
-    var firstSampleAt: Instant?
+    @exclusivity(unchecked) var firstSampleAt: Instant?
 
     init(algorithm: CongestionAlgorithm, greatestMessage: Int, random seed: UInt64) {
-        self.mtu = PathMTU(greatest: greatestMessage)
-        self.congestion = Congestion(algorithm, messageSize: self.mtu.current, random: seed)
-        self.pacer = Pacer(messageSize: self.mtu.current)
+        let mtu = PathMTU(greatest: greatestMessage)
+        self.mtu = mtu
+        self.congestion = Congestion(algorithm, messageSize: mtu.current, random: seed)
+        self.pacer = Pacer(messageSize: mtu.current)
     }
 
     func hasRoom(for size: Int) -> Bool { self.inFlight + size <= self.congestion.window }
 
-    // Each of the following does several steps in one call, since each access through an optional costs time.
-
     /// Returns the next message's size, the size of an MTU probe if one should go first (under constant load there is no idle
     /// moment for it), and whether probes are due (RFC 9002 §6.2.4).
-    mutating func beginMessage(at now: Instant) -> (size: Int, sizeProbe: Int?, probesAreDue: Bool) {
+    func beginMessage(at now: Instant) -> (size: Int, sizeProbe: Int?, probesAreDue: Bool) {
         self.pacedUntil = nil
         let size = self.mtu.current
         let isBusy = self.congestion.window >= Constants.windowForSizeProbes * size
@@ -40,7 +42,7 @@ struct DatagramRecovery {
 
     /// Whether congestion window and pacer let a message of this size go. If only the pacer doesn't, `pacedUntil` says when
     /// it will.
-    mutating func admits(_ size: Int, at now: Instant) -> Bool {
+    func admits(_ size: Int, at now: Instant) -> Bool {
         guard self.hasRoom(for: size) else { return false }
         guard let at = self.pacer.nextSendTime(for: size, at: now) else { return true }
         self.pacedUntil = at
@@ -48,7 +50,7 @@ struct DatagramRecovery {
     }
 
     /// Counts a message that was sent as in flight.
-    mutating func sent(_ size: Int, at now: Instant) -> DeliveryStamp {
+    func sent(_ size: Int, at now: Instant) -> DeliveryStamp {
         let stamp = self.sampler.stamp(sending: size, inFlightBefore: self.inFlight, at: now)
         self.inFlight += size
         self.pacer.sent(size, at: now)
@@ -57,7 +59,7 @@ struct DatagramRecovery {
     }
 
     /// Counts those of the messages that were sent on this carrier as delivered. Returns their bytes.
-    mutating func acknowledged(_ messages: [SentMessage], on carrier: CarrierID, at now: Instant) -> Int {
+    func acknowledged(_ messages: [SentMessage], on carrier: CarrierID, at now: Instant) -> Int {
         var bytes = 0
         let sizeBefore = self.mtu.current
         for message in messages where message.carrier == carrier {
@@ -70,8 +72,40 @@ struct DatagramRecovery {
         return bytes
     }
 
+    /// Counts messages that were declared lost. True: the path's MTU has fallen below the size of some.
+    func lost(_ messages: [SentMessage], probeTimeout: TimeAmount, at now: Instant) -> Bool {
+        var hasFallen = false
+        // How long a message is remembered, in case it was only late.
+        let lateness = TimeAmount.nanoseconds(3 * probeTimeout.nanoseconds)
+        let patience = TimeAmount.nanoseconds(2 * probeTimeout.nanoseconds)
+        for message in messages {
+            self.inFlight -= message.size
+            if message.isSizeProbe {
+                self.mtu.probeLost(message.size, isAmongOthers: messages.count > 1, at: now)
+                continue
+            }
+            self.lateNumbers.append(message.number, at: now, remembered: lateness)
+            let fell = self.mtu.lost(
+                message.size,
+                number: message.number,
+                sentAt: message.time,
+                patience: patience,
+                at: now
+            )
+            hasFallen = hasFallen || fell
+        }
+        if hasFallen { self.sizeChanged() }
+        return hasFallen
+    }
+
+    func updatePacer(smoothed: TimeAmount, at now: Instant) {
+        let seconds = max(1e-6, Double(smoothed.nanoseconds) / 1e9)
+        let rate = self.congestion.pacingRate ?? 1.25 * Double(self.congestion.window) / seconds
+        self.pacer.update(rate: rate, messageSize: self.mtu.current, at: now)
+    }
+
     /// Tells the congestion controller that the path's MTU has changed.
-    mutating func sizeChanged() { self.congestion.messageSizeChanged(to: self.mtu.current) }
+    func sizeChanged() { self.congestion.messageSizeChanged(to: self.mtu.current) }
 }
 
 /// The numbers that were declared lost a while ago. If all of them arrive after all, the network was only late, and the
