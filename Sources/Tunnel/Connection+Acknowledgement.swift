@@ -103,14 +103,14 @@ extension Connection {
 
     /// Queues the frames alone: also for a probe, whose message isn't lost. A DATAGRAM frame goes out only once.
     mutating func requeue(_ message: SentMessage, _ more: [SentFrame]) {
-        self.pendingControl.formUnion(message.control)
+        self.queues.add(message.control)
         if let chunk = message.chunk { self.lose(chunk) }
         for frame in more {
             if case .chunk(let chunk) = frame { self.lose(chunk) }
             guard case .control(let id, let frames) = frame, let stream = self.streams[id] else { continue }
-            if frames.contains(.resetStream), !stream.resetIsAcknowledged { self.queueControl(stream, .resetStream) }
-            if frames.contains(.stopSending), !stream.isReceivingDone { self.queueControl(stream, .stopSending) }
-            if frames.contains(.maxStreamData), stream.finalSize == nil { self.queueControl(stream, .maxStreamData) }
+            if frames.contains(.resetStream), !stream.resetIsAcknowledged { self.queues.add(.resetStream, of: stream) }
+            if frames.contains(.stopSending), !stream.isReceivingDone { self.queues.add(.stopSending, of: stream) }
+            if frames.contains(.maxStreamData), stream.finalSize == nil { self.queues.add(.maxStreamData, of: stream) }
         }
     }
 
@@ -118,8 +118,8 @@ extension Connection {
         guard let stream = self.streams[chunk.stream], stream.resetSent == nil else { return }
         stream.sendBuffer.lose(chunk.range)
         if chunk.fin, !stream.finIsAcknowledged { stream.finIsSent = false }
-        self.queueLost(stream)
-        self.queueFresh(stream)
+        self.queues.addLost(stream)
+        self.queues.addFresh(stream)
     }
 
     /// Declares lost every unacknowledged message on carriers other than this one: their frames are sent again.

@@ -18,7 +18,7 @@ extension Connection {
             self.statistics.sessions += 1
             self.deadAfter = min(self.configuration.deadAfter, session.peerParameters.deadAfter)
             // Sent at once, a PING confirms the session to the responder (PROTOCOL §7.2).
-            if self.role == .initiator { self.pingIsPending = true }
+            if self.role == .initiator { self.queues.addPing() }
             // Only a session newer than all before is a sign of life: a peer that alternates between its sessions shows
             // nothing new.
             if self.newestSessionAt.map({ session.createdAt > $0 }) ?? true {
@@ -39,7 +39,7 @@ extension Connection {
         self.pathResponses.removeAll()
         self.signWantedAt = nil
         self.received.ackSoon()
-        self.pingIsPending = true
+        self.queues.addPing()
         self.probeCount = 0
         self.noteAlive(at: now)
         // Probe timeout and keep-alive count from now on.
@@ -78,7 +78,7 @@ extension Connection {
     mutating func streamEndedBesides(at now: Instant) {
         guard self.isActive, self.usesDatagrams, self.signWantedAt == nil else { return }
         self.signWantedAt = now
-        self.pingIsPending = true
+        self.queues.addPing()
         // While the peer is suspected, a new stream carries its header alone, so that its connection can still be handed over
         // (PROTOCOL, waiting).
         self.setPresence(.suspected)
@@ -189,12 +189,12 @@ extension Connection {
         } else if let probe = self.probeDeadline, now >= probe {
             self.probeCount += 1
             // On a byte stream, a probe timeout sends a PING and nothing else.
-            if !self.usesDatagrams { self.pingIsPending = true } else { self.sendProbes() }
+            if !self.usesDatagrams { self.queues.addPing() } else { self.sendProbes() }
             // The next probe timeout counts from here, whether or not this probe could be sent.
             self.elicitedAt = now
         }
         if now >= self.elicitedAt + self.keepAliveInterval {
-            self.pingIsPending = true
+            self.queues.addPing()
             self.elicitedAt = now
         }
     }

@@ -40,7 +40,7 @@ extension Connection {
         if frames.contains(.resetStream), stream.resetSent == nil, !stream.isSendingDone {
             self.resetSending(of: stream, code: StreamErrorCode.tcpReset.rawValue)
         }
-        if frames.contains(.stopSending), !stream.isReceivingDone { self.queueControl(stream, .stopSending) }
+        if frames.contains(.stopSending), !stream.isReceivingDone { self.queues.add(.stopSending, of: stream) }
     }
 
     var heldDeadline: Instant? {

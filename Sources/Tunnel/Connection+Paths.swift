@@ -56,7 +56,7 @@ extension Connection {
     /// Frames on the standby byte stream say that the responder's datagrams stay unacknowledged. Unless messages of ours
     /// already wait for an acknowledgement, a PING over datagrams finds out whether they get through.
     mutating func askPeer() {
-        if self.usesDatagrams, self.sent.isEmpty { self.pingIsPending = true }
+        if self.usesDatagrams, self.sent.isEmpty { self.queues.addPing() }
     }
 
     mutating func takePathResponses() -> [UInt64] {

@@ -76,10 +76,10 @@ extension Connection {
             try self.receiveReset(id, code: code, finalSize: finalSize)
         case .stopSending(let id, let code): try self.receiveStopSending(id, code: code)
         case .maxData(let limit):
-            if self.sendCredit.raise(to: limit) { self.queueBlocked() }
+            if self.sendCredit.raise(to: limit) { self.queues.unblock() }
         case .maxStreamData(let id, let limit):
             guard let stream = try self.stream(addressedByPeer: id) else { return }
-            if stream.sendCredit.raise(to: limit) { self.queueFresh(stream) }
+            if stream.sendCredit.raise(to: limit) { self.queues.addFresh(stream) }
         case .maxStreams(let limit): self.localStreamLimit = max(self.localStreamLimit, limit)
         case .connectionClose(let code, var reason):
             let text = reason.readString(length: min(reason.readableBytes, 256)) ?? ""
@@ -144,7 +144,7 @@ extension Connection {
         if stream.receiveBuffer.gapCount > 0, !stream.isReadable, stream.finalSize == nil,
             stream.receiveWindow.growPastGaps(windowAtMost: self.streamWindowAtMost(stream))
         {
-            self.queueControl(stream, .maxStreamData)
+            self.queues.add(.maxStreamData, of: stream)
         }
         self.signalReadable(stream)
     }
@@ -172,7 +172,7 @@ extension Connection {
         guard self.memory != nil, window < most, self.receiveWindow.unused < window - window / 4,
             self.windowAtMost >= min(most, window + window / 4)
         else { return }
-        self.pendingControl.insert(.maxData)
+        self.queues.add(.maxData)
     }
 
     /// RFC 9000 §4.5: a stream's final size never changes, and is not below what was received.
@@ -237,10 +237,10 @@ extension Connection {
         if stream.countsAgainstConnection {
             self.receiveWindow.consume(count)
             self.memory?.promise(self.receiveWindow.promised)
-            if self.receiveWindow.wantsUpdate { self.pendingControl.insert(.maxData) }
+            if self.receiveWindow.wantsUpdate { self.queues.add(.maxData) }
         }
         // The stream's own credit is renewed even while its bytes are discarded, or the sender could never finish the stream.
-        if stream.receiveWindow.wantsUpdate, stream.finalSize == nil { self.queueControl(stream, .maxStreamData) }
+        if stream.receiveWindow.wantsUpdate, stream.finalSize == nil { self.queues.add(.maxStreamData, of: stream) }
     }
 
     private mutating func signalReadable(_ stream: StreamState) {

@@ -90,7 +90,7 @@ extension Connection {
         for message in self.sent.oldest(Constants.probesAfterTimeout) {
             self.requeue(message, self.sent.more(of: message))
         }
-        self.pingIsPending = true
+        self.queues.addPing()
     }
 
     /// The kernel refused to send a message of this size on this path.

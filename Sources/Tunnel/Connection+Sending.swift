@@ -88,7 +88,7 @@ extension Connection {
         self.acksAlone += 1
         if self.acksAlone >= Constants.acksAloneAtMost, self.mayElicit(Constants.baseDatagramSize, at: now) {
             self.acksAlone = 0
-            self.pingIsPending = true
+            self.queues.addPing()
             _ = self.writeFrames(into: &buffer, on: carrier, with: session, size: size, at: now)
             return carrier
         }
@@ -215,9 +215,7 @@ extension Connection {
         mutating get {
             if self.sent.isFull { return false }
             if let control = self.controlStream, control.hasLostToSend || control.hasFreshToSend { return true }
-            return self.pingIsPending || !self.pendingControl.isEmpty || !self.controlQueue.isEmpty
-                || !self.lostQueue.isEmpty || !self.freshQueue.isEmpty || !self.pathResponses.isEmpty
-                || !self.datagrams.outgoing.isEmpty
+            return !self.queues.isEmpty || !self.pathResponses.isEmpty || !self.datagrams.outgoing.isEmpty
         }
     }
 
@@ -237,15 +235,15 @@ extension Connection {
         }
         let afterAck = body.writerIndex
         if !self.sent.isFull {
-            if !self.pendingControl.isEmpty || !self.controlQueue.isEmpty || !self.pathResponses.isEmpty {
+            if self.queues.hasControl || !self.pathResponses.isEmpty {
                 self.writeControl(into: &body, end: end, message: &message, at: now)
             }
             self.writeStreams(into: &body, end: end, message: &message)
             eliciting = body.writerIndex > afterAck
-            if self.pingIsPending, body.writerIndex < end {
+            if self.queues.pingIsPending, body.writerIndex < end {
                 if !eliciting { body.writeVarInt(FrameType.ping) }
                 eliciting = true
-                self.pingIsPending = false
+                self.queues.removePing()
             }
         }
         // A message with only an ACK is not recorded in `sent`.
@@ -272,28 +270,24 @@ extension Connection {
             body.writeVarInt(FrameType.pathResponse)
             body.writeInteger(data)
         }
-        if self.pendingControl.contains(.maxData), end - body.writerIndex >= 16 {
+        if self.queues.controlFrames.contains(.maxData), end - body.writerIndex >= 16 {
             let limit = self.receiveWindow.follow(self.windowAtMost)
             self.memory?.promise(self.receiveWindow.promised)
             body.writeVarInt(FrameType.maxData)
             body.writeVarInt(limit)
             message.control.insert(.maxData)
         }
-        if self.pendingControl.contains(.maxStreams), end - body.writerIndex >= 16 {
+        if self.queues.controlFrames.contains(.maxStreams), end - body.writerIndex >= 16 {
             body.writeVarInt(FrameType.maxStreams)
             body.writeVarInt(self.peerStreamLimit)
             message.control.insert(.maxStreams)
         }
-        self.pendingControl.subtract(message.control)
+        self.queues.remove(message.control)
         // Room for all three control frames that a stream can have.
-        while end - body.writerIndex >= 80, let id = self.controlQueue.popFirst() {
-            guard let stream = self.streams[id] else { continue }
-            stream.isInControlQueue = false
-            let frames = stream.pendingControl
-            stream.pendingControl = []
+        while end - body.writerIndex >= 80, let (stream, frames) = self.queues.nextControl(in: &self.streams) {
             if !frames.isEmpty {
                 self.write(frames, of: stream, into: &body, at: now)
-                self.sent.collect(.control(id, frames), for: &message)
+                self.sent.collect(.control(stream.id, frames), for: &message)
             }
         }
     }
@@ -341,30 +335,24 @@ extension Connection {
         if let control = self.controlStream, control.hasLostToSend || control.hasFreshToSend {
             self.writeStream(control, into: &body, end: end, message: &message)
         }
-        let streamsWait = !self.lostQueue.isEmpty || !self.freshQueue.isEmpty
-        self.writeDatagrams(into: &body, end: end, message: &message, streamsWait: streamsWait)
+        self.writeDatagrams(into: &body, end: end, message: &message, streamsWait: self.queues.hasStreams)
         defer { self.writeDatagrams(into: &body, end: end, message: &message, streamsWait: false) }
         // A STREAM frame's header takes at most 21 bytes; less room than 64 bytes is not worth one.
-        while end - body.writerIndex >= 64, let id = self.lostQueue.popFirst() {
-            guard let stream = self.streams[id] else { continue }
-            stream.isInLostQueue = false
-            guard stream.hasLostToSend else { continue }
+        while end - body.writerIndex >= 64, let stream = self.queues.nextLost(in: &self.streams) {
             self.writeStream(stream, into: &body, end: end, message: &message)
-            self.queueLost(stream)
+            self.queues.addLost(stream)
         }
         // Each stream has at most one turn in a message.
-        var turns = self.freshQueue.count
-        while turns > 0, end - body.writerIndex >= 64, let id = self.freshQueue.popFirst() {
-            turns -= 1
-            guard let stream = self.streams[id] else { continue }
-            if stream.needsConnectionCredit, self.sendCredit.available == 0 {
-                self.blockedQueue.append(id)
-                continue
-            }
-            stream.isInFreshQueue = false
-            guard stream.hasFreshToSend else { continue }
+        var turns = self.queues.freshCount
+        while end - body.writerIndex >= 64,
+            let stream = self.queues.nextFresh(
+                in: &self.streams,
+                turns: &turns,
+                hasCredit: self.sendCredit.available > 0
+            )
+        {
             self.writeStream(stream, into: &body, end: end, message: &message)
-            self.queueFresh(stream)
+            self.queues.addFresh(stream)
         }
     }
 
@@ -414,32 +402,5 @@ extension Connection {
         if fin { stream.finIsSent = true }
         let chunk = StreamChunk(stream: stream.id, range: range, fin: fin)
         if message.chunk == nil { message.chunk = chunk } else { self.sent.collect(.chunk(chunk), for: &message) }
-    }
-
-    // MARK: Queues
-
-    mutating func queueControl(_ stream: StreamState, _ frames: StreamControlFrames) {
-        stream.pendingControl.formUnion(frames)
-        guard !stream.isInControlQueue else { return }
-        stream.isInControlQueue = true
-        self.controlQueue.append(stream.id)
-    }
-
-    mutating func queueLost(_ stream: StreamState) {
-        // The control stream is always written first and needs no queue.
-        guard stream.hasLostToSend, !stream.isInLostQueue, stream.id != .control else { return }
-        stream.isInLostQueue = true
-        self.lostQueue.append(stream.id)
-    }
-
-    /// A stream is in `freshQueue`, in `blockedQueue`, or in neither, never in both.
-    mutating func queueFresh(_ stream: StreamState) {
-        guard stream.hasFreshToSend, !stream.isInFreshQueue, stream.id != .control else { return }
-        stream.isInFreshQueue = true
-        self.freshQueue.append(stream.id)
-    }
-
-    mutating func queueBlocked() {
-        while let id = self.blockedQueue.popFirst() { self.freshQueue.append(id) }
     }
 }

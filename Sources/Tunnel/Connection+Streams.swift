@@ -52,7 +52,7 @@ extension Connection {
         guard let stream = self.streams[id], stream.mayBeWritten else { return true }
         stream.sendBuffer.append(bytes)
         self.sendBuffered += bytes.readableBytes
-        self.queueFresh(stream)
+        self.queues.addFresh(stream)
         if self.room(for: stream) > 0 { return true }
         stream.wantsWritable = true
         if stream.sendBuffer.unsent == 0 { self.someWaitForRoom = true }
@@ -63,7 +63,7 @@ extension Connection {
     public mutating func finish(_ id: StreamID) {
         guard let stream = self.streams[id], stream.mayBeWritten else { return }
         stream.finIsQueued = true
-        self.queueFresh(stream)
+        self.queues.addFresh(stream)
     }
 
     /// Resets our direction. With `tcpReset`, bytes written before still go out, and the reset follows them; with any other
@@ -77,7 +77,7 @@ extension Connection {
     mutating func resetSending(of stream: StreamState, code: UInt64) {
         stream.resetSent = (code, stream.sendBuffer.sentEnd)
         self.sendBuffered -= stream.sendBuffer.discard()
-        self.queueControl(stream, .resetStream)
+        self.queues.add(.resetStream, of: stream)
         stream.wantsWritable = false
         self.releaseHeld(stream)
     }
@@ -96,7 +96,7 @@ extension Connection {
             if self.resetMustWait(stream, code) {
                 self.hold(stream, .stopSending)
             } else {
-                self.queueControl(stream, .stopSending)
+                self.queues.add(.stopSending, of: stream)
             }
         }
         self.forgetIfDone(stream)
@@ -148,7 +148,7 @@ extension Connection {
         // MAX_STREAMS goes out in steps of an eighth, not for each stream.
         if limit >= self.peerStreamLimit + max(1, self.configuration.maxStreamsFromPeer / 8) {
             self.peerStreamLimit = limit
-            self.pendingControl.insert(.maxStreams)
+            self.queues.add(.maxStreams)
         }
     }
 

@@ -72,17 +72,10 @@ public struct Connection: ~Copyable {
     var peerStreamsDone: UInt64 = 0
 
     // Queued for sending
-    var pendingControl: ControlFrames = []
-    var pingIsPending = false
-    var controlQueue = CircularBuffer<StreamID>()
-    var lostQueue = CircularBuffer<StreamID>()
-    var freshQueue = CircularBuffer<StreamID>()
+    var queues = SendQueues()
     /// Streams that hold a TCP reset back until the peer has the bytes before it, and when their progress is checked next.
     var heldStreams: [StreamID] = []
     var heldCheckAt: Instant?
-    /// Streams that have data to send and wait for the connection's credit. They move to `freshQueue` when MAX_DATA raises
-    /// it.
-    var blockedQueue = CircularBuffer<StreamID>()
     var datagrams = DatagramFrames()
     var closeIsPending = false
     var closeSentAt: Instant?
@@ -245,10 +238,7 @@ public struct Connection: ~Copyable {
     private mutating func dropStreams() {
         self.streams.removeAll()
         self.controlStream = nil
-        self.controlQueue.removeAll()
-        self.lostQueue.removeAll()
-        self.freshQueue.removeAll()
-        self.blockedQueue.removeAll()
+        self.queues.removeStreams()
         self.datagrams.removeAll()
         self.sent.settleAll(where: { _ in true }, { _ in })
         self.sent.forgetMore()

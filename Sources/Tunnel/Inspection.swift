@@ -59,8 +59,7 @@ extension Connection {
                 )
             },
             pathResponses: max(self.pathResponses.count, self.pathResponsesReceived.count),
-            queued: self.controlQueue.count + self.lostQueue.count + self.freshQueue.count
-                + self.blockedQueue.count,
+            queued: self.queues.counts.reduce(0, +),
             datagramBytes: max(self.datagrams.outgoing.byteCount, self.datagrams.incoming.byteCount),
             events: self.events.count,
             streams: self.streams.values.map { stream in
@@ -106,12 +105,9 @@ extension Connection {
         hasher.combine(self.localStreamLimit)
         hasher.combine(self.peerNextIndex)
         hasher.combine(self.peerStreamLimit)
-        hasher.combine(self.pendingControl.rawValue)
-        hasher.combine(self.pingIsPending)
-        hasher.combine(self.controlQueue.count)
-        hasher.combine(self.lostQueue.count)
-        hasher.combine(self.freshQueue.count)
-        hasher.combine(self.blockedQueue.count)
+        hasher.combine(self.queues.controlFrames.rawValue)
+        hasher.combine(self.queues.pingIsPending)
+        hasher.combine(self.queues.counts)
         hasher.combine(self.datagrams.outgoing.count)
         hasher.combine(self.datagrams.incoming.count)
         hasher.combine(self.presence)
@@ -168,7 +164,7 @@ extension StreamState {
         hasher.combine(self.resetReceived)
         hasher.combine(self.stopRequested)
         hasher.combine(self.endIsTaken)
-        hasher.combine(self.pendingControl.rawValue)
+        hasher.combine(self.queueMarks.controlFrames.rawValue)
         hasher.combine(self.readableIsSignalled)
         hasher.combine(self.wantsWritable)
         return hasher.finalize()

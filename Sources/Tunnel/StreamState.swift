@@ -44,11 +44,7 @@ final class StreamState {
     @exclusivity(unchecked) var urgentToRead = UrgentMarks()
 
     // Queues and signals
-    @exclusivity(unchecked) var pendingControl: StreamControlFrames = []
-    @exclusivity(unchecked) var isInControlQueue = false
-    @exclusivity(unchecked) var isInLostQueue = false
-    /// Also true while the stream is in `blockedQueue`.
-    @exclusivity(unchecked) var isInFreshQueue = false
+    @exclusivity(unchecked) var queueMarks = SendQueues.Marks()
     @exclusivity(unchecked) var readableIsSignalled = false
     @exclusivity(unchecked) var wantsWritable = false
     @exclusivity(unchecked) var isReleased = false

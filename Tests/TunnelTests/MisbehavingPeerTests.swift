@@ -156,7 +156,7 @@ import Testing
             for value in frame { frames.writeVarInt(value) }
             connection.receive(frames: frames, number: number, bytes: 3, at: Instant(nanoseconds: 0))
         }
-        let (isActive, events, queued) = (connection.isActive, connection.events.count, connection.controlQueue.count)
+        let (isActive, events, queued) = (connection.isActive, connection.events.count, connection.queues.counts[0])
         let ranges = connection.received.rangeCount
         #expect(isActive)
         #expect(events <= 4)
