@@ -36,7 +36,7 @@ extension Connection {
         self.loseAll(exceptOn: carrier)
         self.recovery = kind == .datagrams ? self.makeRecovery(session) : nil
         self.received.isPrompt = kind == .datagrams
-        self.pathResponses.removeAll()
+        self.pathValidation.carrierChanged()
         self.signWantedAt = nil
         self.received.ackSoon()
         self.queues.addPing()

@@ -6,16 +6,13 @@ extension Connection {
         switch frame {
         case .pathChallenge(let data):
             guard self.usesDatagrams else { return }
-            if self.pathResponses.count >= Constants.pathResponsesKept { self.pathResponses.removeFirst() }
-            self.pathResponses.append(data)
+            self.pathValidation.challenged(data)
             // A new path is being validated, so the peer may be reachable again: the backoff of the probe timeout ends, and
             // what the peer has missed is sent again soon.
             self.probeCount = 0
         case .pathResponse(let data):
-            guard self.role == .responder, self.pathResponsesReceived.count < Constants.pathResponsesReadAtOnce else {
-                return
-            }
-            self.pathResponsesReceived.append(data)
+            // An initiator sends no challenges.
+            if self.role == .responder { self.pathValidation.answered(data) }
         default: break
         }
     }
@@ -32,10 +29,8 @@ extension Connection {
     /// Writes a message with PATH_RESPONSE frames only. Neither the congestion window nor the pacer holds it back, so it has
     /// to be small.
     mutating func writePathResponses(into buffer: inout ByteBuffer, with session: Session) {
-        let answers = self.pathResponses
-        self.pathResponses.removeAll()
-        self.sealUntracked(into: &buffer, with: session, size: Constants.dataOverhead) { body in
-            for data in answers {
+        self.sealUntracked(into: &buffer, with: session, size: Constants.dataOverhead) { connection, body in
+            while let data = connection.pathValidation.nextChallenge() {
                 body.writeVarInt(FrameType.pathResponse)
                 body.writeInteger(data)
             }
@@ -47,8 +42,8 @@ extension Connection {
     mutating func writeNudge(into buffer: inout ByteBuffer, at now: Instant) -> Bool {
         guard let session, self.isActive, !session.isExpired(at: now), !session.isWornOut, !self.numbers.areUsedUp
         else { return false }
-        self.sealUntracked(into: &buffer, with: session, size: Constants.dataOverhead) {
-            $0.writeVarInt(FrameType.ping)
+        self.sealUntracked(into: &buffer, with: session, size: Constants.dataOverhead) { _, body in
+            body.writeVarInt(FrameType.ping)
         }
         return true
     }
@@ -57,11 +52,6 @@ extension Connection {
     /// already wait for an acknowledgement, a PING over datagrams finds out whether they get through.
     mutating func askPeer() {
         if self.usesDatagrams, self.sent.isEmpty { self.queues.addPing() }
-    }
-
-    mutating func takePathResponses() -> [UInt64] {
-        defer { self.pathResponsesReceived.removeAll() }
-        return self.pathResponsesReceived
     }
 
     /// Writes a message for an address other than the path's: PATH_CHALLENGE, padded to `size`.
@@ -77,7 +67,7 @@ extension Connection {
         guard self.isActive, !session.isExpired(at: now), !session.isWornOut, !self.numbers.areUsedUp else {
             return false
         }
-        self.sealUntracked(into: &buffer, with: session, size: size) { body in
+        self.sealUntracked(into: &buffer, with: session, size: size) { _, body in
             body.writeVarInt(FrameType.pathChallenge)
             body.writeInteger(data)
         }
@@ -90,7 +80,7 @@ extension Connection {
         guard self.isActive, !session.isExpired(at: now), !session.isWornOut, !self.numbers.areUsedUp else {
             return false
         }
-        self.sealUntracked(into: &buffer, with: session, size: Constants.dataOverhead) { _ in }
+        self.sealUntracked(into: &buffer, with: session, size: Constants.dataOverhead) { _, _ in }
         return true
     }
 
@@ -98,11 +88,11 @@ extension Connection {
         into buffer: inout ByteBuffer,
         with session: Session,
         size: Int,
-        _ write: (inout ByteBuffer) -> Void
+        _ write: (inout Self, inout ByteBuffer) -> Void
     ) {
         let start = buffer.writerIndex
         buffer.writeRepeatingByte(0, count: Constants.dataHeaderSize)
-        write(&buffer)
+        write(&self, &buffer)
         let written = buffer.writerIndex - start - Constants.dataHeaderSize
         let wanted = max(written, size - Constants.dataOverhead)
         let padded = (wanted + Constants.paddingUnit - 1) & ~(Constants.paddingUnit - 1)

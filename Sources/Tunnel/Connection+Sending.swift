@@ -62,7 +62,7 @@ extension Connection {
         }
         if probesAreDue, self.writeProbe(into: &buffer, on: carrier, with: session, at: now) { return carrier }
         if self.hasFramesToSend {
-            if !self.pathResponses.isEmpty {
+            if self.pathValidation.hasChallenge {
                 // The base size gets through even if the path's MTU has fallen.
                 size = Constants.baseDatagramSize
                 // The peer may be blocked with a full window until it gets this response, so send it at once, alone, past the
@@ -84,10 +84,8 @@ extension Connection {
             }
         }
         guard self.received.isDue(at: now) else { return nil }
-        // ACK-only messages are never acknowledged, so the ranges that they name would grow for ever: RFC 9000 §13.2.4.
-        self.acksAlone += 1
-        if self.acksAlone >= Constants.acksAloneAtMost, self.mayElicit(Constants.baseDatagramSize, at: now) {
-            self.acksAlone = 0
+        if self.received.countAckAlone(), self.mayElicit(Constants.baseDatagramSize, at: now) {
+            self.received.pingGoesWithAck()
             self.queues.addPing()
             _ = self.writeFrames(into: &buffer, on: carrier, with: session, size: size, at: now)
             return carrier
@@ -215,7 +213,7 @@ extension Connection {
         mutating get {
             if self.sent.isFull { return false }
             if let control = self.controlStream, control.hasLostToSend || control.hasFreshToSend { return true }
-            return !self.queues.isEmpty || !self.pathResponses.isEmpty || !self.datagrams.outgoing.isEmpty
+            return !self.queues.isEmpty || self.pathValidation.hasChallenge || !self.datagrams.outgoing.isEmpty
         }
     }
 
@@ -235,7 +233,7 @@ extension Connection {
         }
         let afterAck = body.writerIndex
         if !self.sent.isFull {
-            if self.queues.hasControl || !self.pathResponses.isEmpty {
+            if self.queues.hasControl || self.pathValidation.hasChallenge {
                 self.writeControl(into: &body, end: end, message: &message, at: now)
             }
             self.writeStreams(into: &body, end: end, message: &message)
@@ -266,7 +264,7 @@ extension Connection {
         message: inout SentMessage,
         at now: Instant
     ) {
-        while end - body.writerIndex >= 16, let data = self.pathResponses.popFirst() {
+        while end - body.writerIndex >= 16, let data = self.pathValidation.nextChallenge() {
             body.writeVarInt(FrameType.pathResponse)
             body.writeInteger(data)
         }

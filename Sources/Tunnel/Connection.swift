@@ -39,11 +39,7 @@ public struct Connection: ~Copyable {
     /// Loss recovery and congestion control of the datagram path; nil on a byte stream.
     var recovery: DatagramRecovery?
     var usesDatagrams: Bool { self.recovery != nil }
-    /// ACK-only messages that were sent since a PING was last added to one.
-    var acksAlone = 0
-    var pathResponses = CircularBuffer<UInt64>()
-    /// Data of the PATH_RESPONSE frames that came since `takePathResponses` was last called.
-    var pathResponsesReceived: [UInt64] = []
+    var pathValidation = PathValidation()
 
     // Flow control
     var sendCredit: SendCredit

@@ -58,7 +58,7 @@ extension Connection {
                     recovery.mtu.current
                 )
             },
-            pathResponses: max(self.pathResponses.count, self.pathResponsesReceived.count),
+            pathResponses: self.pathValidation.counts.max() ?? 0,
             queued: self.queues.counts.reduce(0, +),
             datagramBytes: max(self.datagrams.outgoing.byteCount, self.datagrams.incoming.byteCount),
             events: self.events.count,
@@ -117,8 +117,7 @@ extension Connection {
         hasher.combine(self.carrierLostAt)
         hasher.combine(self.unusedSince)
         hasher.combine(self.signWantedAt)
-        hasher.combine(self.pathResponses.count)
-        hasher.combine(self.pathResponsesReceived.count)
+        hasher.combine(self.pathValidation.counts)
         if let recovery = self.recovery {
             hasher.combine(recovery.inFlight)
             hasher.combine(recovery.largestAcknowledged)

@@ -16,6 +16,8 @@ struct ReceivedNumbers {
     /// On datagrams, every second ack-eliciting message is acknowledged at once, and also any after a gap (RFC 9000 §13.2.1,
     /// §13.2.2). A byte stream has no gaps, and needs few ACKs.
     var isPrompt = false
+    /// ACK-only messages that were sent since a PING last went with one.
+    private var acksAlone = 0
 
     mutating func receive(_ number: UInt64, ackEliciting: Bool, bytes: Int, at now: Instant) {
         self.numbers.insert(number..<number + 1)
@@ -92,6 +94,15 @@ struct ReceivedNumbers {
         self.numbers.remove(below: min(number + 1, self.smallestUnnamed ?? .max))
         if self.numbers.isEmpty { self.nothingIsOwed() }
     }
+
+    /// Counts a message with only an ACK. True: a PING should go with it. Such messages are never acknowledged themselves, so
+    /// the ranges that they name would grow for ever (RFC 9000 §13.2.4).
+    mutating func countAckAlone() -> Bool {
+        self.acksAlone += 1
+        return self.acksAlone >= Constants.acksAloneAtMost
+    }
+
+    mutating func pingGoesWithAck() { self.acksAlone = 0 }
 
     private mutating func nothingIsOwed() {
         self.hasUnacknowledged = false

@@ -154,7 +154,7 @@ extension Responder {
 
     /// Completes path validation: if the candidate's 8 bytes came back, its address becomes the path.
     private mutating func believe(_ link: Link, at now: Instant) {
-        let answers = link.connection.takePathResponses()
+        let answers = link.connection.pathValidation.takeAnswers()
         guard let candidate = link.candidate, answers.contains(candidate.data), link.connection.isActive else { return }
         let session = link.connection.session ?? candidate.session
         link.candidate = nil
