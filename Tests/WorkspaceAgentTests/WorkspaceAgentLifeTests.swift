@@ -1,0 +1,283 @@
+import InterceptModel
+import Carriers
+import InterceptProtocol
+import NIOCore
+import NIOPosix
+import Noise
+import Testing
+import Tunnel
+
+@testable import WorkspaceAgent
+
+/// One agent from its first dial to its outcome, with a sidecar that says what each test has it say.
+@Suite struct WorkspaceAgentLifeTests {
+    private typealias Sidecar = ScriptedSidecar
+
+    private func failed(_ text: String, isBusy: Bool = false) -> WorkspaceAgent.Outcome {
+        .failed(text, isBusy: isBusy)
+    }
+
+    // MARK: Asking
+
+    @Test func theFirstListInForceMakesItReady() async throws {
+        let sidecar = try await Sidecar.start { $0.takesOver = true }
+        try await sidecar.wait { !$0.heard.isEmpty }
+        try await Sidecar.on {
+            var start = ControlMessage.Start(generation: 1, workspace: "ada@thinkpad", ports: [.init(service: 80)])
+            start.takeover = true
+            start.drainSeconds = 0
+            #expect(sidecar.heard == [.start(start)])
+            #expect(sidecar.agent?.snapshot.acknowledged == nil)
+            // The answer to another list says nothing about this one.
+            sidecar.say(.started(generation: 7))
+            sidecar.say(.started(generation: 1))
+        }
+        guard case .ready? = try await sidecar.outcome() else { return #expect(Bool(false)) }
+        try await Sidecar.on {
+            #expect(sidecar.agent?.snapshot.acknowledged == 1)
+            #expect(sidecar.events.filter { $0 != .changed } == [.started(generation: 1)])
+        }
+        try await sidecar.end()
+    }
+
+    @Test func anotherListIsAskedForAndMayBeRefused() async throws {
+        let sidecar = try await Sidecar.start { $0.takesOver = true }
+        try await sidecar.begin()
+        try await Sidecar.on {
+            sidecar.agent?.update { $0.generation = 5 }
+            #expect(sidecar.agent?.snapshot.acknowledged == nil)
+        }
+        try await sidecar.wait { $0.heard.count == 2 }
+        let failure = ControlMessage.Failure(generation: 5, code: .port, reason: "no such port")
+        try await Sidecar.on {
+            guard case .start(let start) = sidecar.heard[1] else { return #expect(Bool(false)) }
+            #expect(start.generation == 5)
+            // Only the first list takes a service over.
+            #expect(!start.takeover)
+            sidecar.say(.failed(failure))
+        }
+        try await sidecar.wait { $0.events.contains(.refused(generation: 5, failure)) }
+        try await Sidecar.on { #expect(sidecar.outcomes.count == 1) }
+        try await sidecar.end()
+    }
+
+    @Test(arguments: [
+        (false, "Ask them to stop it, or take it over with --takeover."),
+        (true, "Ask them to stop it: this sidecar was started without --allow-takeover."),
+    ])
+    func aServiceThatAnotherHasIsBusy(takesOver: Bool, way: String) async throws {
+        let sidecar = try await Sidecar.start { $0.takesOver = takesOver }
+        try await sidecar.wait { !$0.heard.isEmpty }
+        try await Sidecar.on {
+            sidecar.say(
+                .failed(.init(generation: 1, code: .busy, reason: "", holder: "bo@desk", since: "2026-01-01T00:00:00Z"))
+            )
+        }
+        let text = "The service is intercepted by bo@desk since 2026-01-01T00:00:00Z. \(way)"
+        #expect(try await sidecar.outcome() == self.failed(text, isBusy: true))
+        try await Sidecar.on {
+            #expect(sidecar.agent?.holder?.name == "bo@desk")
+            #expect(sidecar.agent?.holder?.since == "2026-01-01T00:00:00Z")
+        }
+        try await sidecar.end()
+    }
+
+    @Test func aFirstListThatIsRefusedIsTheEnd() async throws {
+        let sidecar = try await Sidecar.start()
+        try await sidecar.wait { !$0.heard.isEmpty }
+        try await Sidecar.on { sidecar.say(.failed(.init(generation: 1, code: .port, reason: "port 80 isn't one"))) }
+        #expect(try await sidecar.outcome() == self.failed("The sidecar refused: port 80 isn't one."))
+        try await sidecar.end()
+    }
+
+    @Test func aSidecarThatLostTheListIsAskedAgain() async throws {
+        let sidecar = try await Sidecar.start()
+        try await sidecar.begin()
+        try await Sidecar.on { sidecar.say(.withdrawn(holder: nil)) }
+        try await sidecar.wait { $0.agent?.snapshot.acknowledged == nil }
+        try await sidecar.wait { $0.heard.count == 2 }
+        try await Sidecar.on { sidecar.say(.started(generation: 1)) }
+        try await sidecar.wait { $0.agent?.snapshot.acknowledged == 1 }
+        try await Sidecar.on { #expect(sidecar.outcomes.count == 1) }
+        try await sidecar.end()
+    }
+
+    @Test func probesAreAnsweredOneAtATime() async throws {
+        let sidecar = try await Sidecar.start()
+        try await sidecar.begin()
+        let results = Results()
+        try await Sidecar.on {
+            sidecar.agent?.probe { results.all.append($0) }
+            sidecar.agent?.probe { results.all.append($0) }
+            #expect(results.all == [.failed("another probe was begun")])
+        }
+        let ports = [ServicePort(80)]
+        try await sidecar.wait { $0.heard.contains(.probe(.init(id: 2, ports: ports))) }
+        try await Sidecar.on {
+            sidecar.say(.probed(.init(id: 1, answers: [:])))
+            sidecar.say(.probed(.init(id: 2, answers: [ports[0]: .connected])))
+        }
+        try await sidecar.wait { _ in results.all.count == 2 }
+        try await Sidecar.on {
+            #expect(results.all.last == .answered([ports[0]: .connected]))
+            sidecar.agent?.probe { results.all.append($0) }
+            sidecar.say(.failed(.init(generation: nil, code: .unsupported, reason: "")))
+        }
+        try await sidecar.wait { _ in results.all.count == 3 }
+        try await Sidecar.on { #expect(results.all.last == .unsupported) }
+        try await sidecar.end()
+    }
+
+    /// Used on the event loop alone.
+    private final class Results: @unchecked Sendable {
+        var all: [WorkspaceAgent.ProbeResult] = []
+    }
+
+    // MARK: No connection
+
+    @Test func anAddressThatRefusesIsNamed() async throws {
+        let sidecar = try await Sidecar.start(isThere: false) { $0.givesUpAfter = .milliseconds(200) }
+        let reason = "127.0.0.1:1 can't be reached: connection refused"
+        let outcome = try await sidecar.outcome()
+        #expect(outcome == self.failed("\(reason). Check the address, and that the sidecar runs."))
+        try await Sidecar.on { #expect(sidecar.agent?.snapshot.problem == reason) }
+        try await sidecar.end()
+    }
+
+    /// Silence over UDP has many causes, which are all named.
+    @Test func silenceOverUDPIsNoAnswer() async throws {
+        let socket = try await DatagramBootstrap(group: Sidecar.loop).bind(host: "127.0.0.1", port: 0).get()
+        let port = try #require(socket.localAddress?.port)
+        let sidecar = try await Sidecar.start(isThere: false) {
+            $0.sidecar = [.udp(host: "127.0.0.1", port: port), .udp(host: "localhost", port: port)]
+            $0.givesUpAfter = .seconds(6)
+        }
+        try await sidecar.wait { $0.agent?.snapshot.problem != nil }
+        let outcome = try await sidecar.outcome()
+        guard case .failed(let text, isBusy: false)? = outcome else { return #expect(Bool(false)) }
+        let begin = "No answer from the sidecar at 127.0.0.1:\(port) and localhost:\(port) for 6 s. Either the address"
+        #expect(text.hasPrefix(begin))
+        #expect(text.hasSuffix("clock is wrong, or the network drops UDP, or it speaks another version."))
+        try await Sidecar.on {
+            #expect(sidecar.agent?.snapshot.problem?.hasSuffix("host:\(port) gives no answer over UDP") == true)
+        }
+        try await sidecar.end()
+        try await socket.close()
+    }
+
+    @Test func presharedKeysThatDifferAreNamed() async throws {
+        let key = try #require(
+            PresharedKey(filling: { key in
+                key.storeBytes(of: 7, as: UInt8.self)
+                return true
+            })
+        )
+        let sidecar = try await Sidecar.start(presharedKey: key) { $0.givesUpAfter = .milliseconds(700) }
+        try await sidecar.wait { $0.agent?.snapshot.problem == "the preshared keys differ" }
+        let text = "The preshared keys differ: give both sides the same --preshared-key-file, or neither of them one."
+        #expect(try await sidecar.outcome() == self.failed(text))
+        try await sidecar.end()
+    }
+
+    @Test func aKeyThatIsRevokedIsTheEnd() async throws {
+        let sidecar = try await Sidecar.start()
+        try await sidecar.begin()
+        try await Sidecar.on { sidecar.revoke() }
+        #expect(try await sidecar.outcome(2) == self.failed("The sidecar no longer accepts this key."))
+        try await sidecar.end()
+    }
+
+    // MARK: Taken over
+
+    @Test func aTakeoverIsTheEndOnceNothingIsOpen() async throws {
+        let listener = try await ServerBootstrap(group: Sidecar.loop).bind(host: "127.0.0.1", port: 0).get()
+        let port = UInt16(try #require(listener.localAddress?.port))
+        let sidecar = try await Sidecar.start(targetPort: port)
+        try await sidecar.begin()
+        let stream = try #require(await Sidecar.on { sidecar.open() })
+        try await sidecar.wait { $0.withConnection { $0.hasBytes(stream) } ?? false }
+        try await Sidecar.on { sidecar.say(.withdrawn(holder: "bo@desk")) }
+        try await sidecar.wait { $0.events.contains(.takenOver(by: "bo@desk")) }
+        try await Sidecar.on {
+            #expect(sidecar.outcomes.count == 1)
+            #expect(sidecar.agent?.snapshot.acknowledged == nil)
+            // Not asked for again: it is another's now.
+            #expect(sidecar.heard.count == 1)
+            _ = sidecar.withConnection {
+                $0.reset(stream, .tcpReset)
+                $0.stopSending(stream, .tcpReset)
+            }
+        }
+        let text = "The intercept was taken over by bo@desk."
+        #expect(try await sidecar.outcome(2) == self.failed(text, isBusy: true))
+        try await sidecar.end()
+        try await listener.close()
+    }
+
+    // MARK: Ending
+
+    @Test func beforeItIsReadyItEndsAtOnce() async throws {
+        let sidecar = try await Sidecar.start(isThere: false)
+        try await Sidecar.on { sidecar.agent?.shutDown() }
+        #expect(try await sidecar.outcome() == .ended)
+        try await sidecar.end()
+    }
+
+    @Test func theSidecarsConfirmationHasTheCounts() async throws {
+        let listener = try await ServerBootstrap(group: Sidecar.loop).bind(host: "127.0.0.1", port: 0).get()
+        let port = UInt16(try #require(listener.localAddress?.port))
+        let sidecar = try await Sidecar.start(targetPort: port) { $0.drainSeconds = 10 }
+        try await sidecar.begin()
+        let streams = try await Sidecar.on { [sidecar.open(), sidecar.open()] }
+        let one = try #require(streams[0])
+        let two = try #require(streams[1])
+        try await sidecar.wait { $0.withConnection { $0.hasBytes(one) && $0.hasBytes(two) } ?? false }
+        try await Sidecar.on { sidecar.agent?.shutDown() }
+        try await sidecar.wait { $0.heard.last == .stop }
+        try await Sidecar.on {
+            sidecar.say(.withdrawn(holder: nil))
+            // Both directions: the stream counts once.
+            _ = sidecar.withConnection {
+                $0.reset(one, .shuttingDown)
+                $0.stopSending(one, .shuttingDown)
+            }
+            sidecar.say(.stopped(total: 5, passed: 1))
+        }
+        #expect(try await sidecar.outcome(2) == .stopped(.init(total: 5, passed: 1, open: 2, reset: 1)))
+        try await Sidecar.on { #expect(sidecar.events.contains(.withdrawn)) }
+        try await sidecar.end()
+        try await listener.close()
+    }
+
+    @Test func withoutAConfirmationItEndsThreeSecondsAfterTheDrain() async throws {
+        let sidecar = try await Sidecar.start { $0.drainSeconds = 0 }
+        try await sidecar.begin()
+        let begun = NIODeadline.now()
+        try await Sidecar.on { sidecar.agent?.shutDown() }
+        #expect(try await sidecar.outcome(2) == .ended)
+        #expect(NIODeadline.now() - begun >= .seconds(3))
+        try await sidecar.end()
+    }
+
+    @Test func afterACrashItOnlyReleases() async throws {
+        let sidecar = try await Sidecar.start { $0.onlyReleases = true }
+        try await sidecar.wait { $0.heard == [.stop] }
+        try await Sidecar.on { sidecar.say(.stopped(total: 0, passed: 0)) }
+        #expect(try await sidecar.outcome() == .stopped(.init(total: 0, passed: 0, open: 0, reset: 0)))
+        try await sidecar.end()
+    }
+
+    @Test func anAgentThatIsAbandonedTellsNothing() async throws {
+        let sidecar = try await Sidecar.start()
+        try await sidecar.begin()
+        try await Sidecar.on {
+            let count = sidecar.events.count
+            sidecar.agent?.abandon()
+            sidecar.agent?.shutDown()
+            #expect(sidecar.events.count == count)
+        }
+        try await Task.sleep(for: .milliseconds(100))
+        try await Sidecar.on { #expect(sidecar.outcomes.count == 1) }
+        try await sidecar.end()
+    }
+}
