@@ -41,11 +41,6 @@ extension TunnelClient.Address: CustomStringConvertible {
     }
 }
 
-extension TunnelClient {
-    /// The end of the failure's reason when datagrams are sent and none comes back, which can have many causes.
-    public static let silenceOverDatagrams = "gives no answer over UDP"
-}
-
 extension TunnelClient.Address {
     public var isDatagrams: Bool { if case .udp = self { true } else { false } }
 }

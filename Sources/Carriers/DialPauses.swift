@@ -13,9 +13,6 @@ struct DialPauses {
 
     /// Rounds through all addresses that have failed since a carrier was answered last.
     private var failures = 0
-    /// Connections in a row that ended with an error; and when the current one began.
-    private var badEndings = 0
-    private var establishedAt = Instant(nanoseconds: 0)
 
     /// The short steps are for a carrier that breaks during the handshake: the sidecar waits a second for the next one before
     /// it passes new connections to the original service.
@@ -27,20 +24,16 @@ struct DialPauses {
     /// If a carrier lived less than this, the next one will probably be cut as well: pause before dialling again.
     private static let shortLife = TimeAmount.milliseconds(250)
     private static let shortLifePause = TimeAmount.milliseconds(50)
-    /// Pauses after connections that ended with an error: 1, 2, 4, 8, then 15 s, starting over after one that lasted this
-    /// long.
-    private static let endingSteps: [TimeAmount] = [.seconds(1), .seconds(2), .seconds(4), .seconds(8), .seconds(15)]
-    private static let heldLongEnough = TimeAmount.seconds(60)
 
     /// A carrier was answered, or there is a reason to dial at once.
     mutating func startOver() { self.failures = 0 }
 
     /// No address could be reached, or none answered.
     ///
-    /// - Parameter isSilent: all that went wrong was a carrier that was closed without an answer.
-    mutating func afterFailure(isSilent: Bool, random: RandomSource) -> AfterFailure {
+    /// - Parameter saysLittle: all that went wrong was a carrier that was closed without an answer.
+    mutating func afterFailure(saysLittle: Bool, random: RandomSource) -> AfterFailure {
         // The sidecar may have been busy.
-        if self.failures == 0, isSilent {
+        if self.failures == 0, saysLittle {
             self.failures = 1
             return .soon(Self.shortLifePause)
         }
@@ -56,14 +49,25 @@ struct DialPauses {
         self.failures = max(1, self.failures)
         return life < Self.shortLife ? Self.shortLifePause : .zero
     }
+}
+
+/// How long a workspace dials nothing after a connection that ended with an error: 1, 2, 4, 8, then 15 s, starting over after a
+/// connection that lasted a minute.
+struct ErrorPauses {
+    /// Connections in a row that ended with an error; and when the current one began.
+    private var endings = 0
+    private var establishedAt = Instant(nanoseconds: 0)
+
+    private static let steps: [TimeAmount] = [.seconds(1), .seconds(2), .seconds(4), .seconds(8), .seconds(15)]
+    private static let heldLongEnough = TimeAmount.seconds(60)
 
     mutating func connectionBegan(at now: Instant) { self.establishedAt = now }
 
     mutating func connectionEndedBadly(at now: Instant) {
-        if now - self.establishedAt >= Self.heldLongEnough { self.badEndings = 0 }
-        self.badEndings = min(self.badEndings + 1, Self.endingSteps.count)
+        if now - self.establishedAt >= Self.heldLongEnough { self.endings = 0 }
+        self.endings = min(self.endings + 1, Self.steps.count)
     }
 
-    /// The pause after a connection that ended with an error; nil: the last one didn't.
-    var afterEnding: TimeAmount? { self.badEndings > 0 ? Self.endingSteps[self.badEndings - 1] : nil }
+    /// nil: no connection has ended with an error.
+    var current: TimeAmount? { self.endings > 0 ? Self.steps[self.endings - 1] : nil }
 }

@@ -8,13 +8,12 @@ import Tunnel
 final class StreamCarrier {
     let id: CarrierID
     let channel: any Channel
-    let openedAt: Instant
     var framer: MessageFramer
     /// At the workspace: the address that was dialled, and the command behind it, if any.
     let address: TunnelClient.Address?
     let command: FilterProcess?
-    /// Why this side closes the carrier, as the rest of a sentence that begins with the address.
-    var fault: String?
+    /// Why this side closes the carrier.
+    var fault: DialFailure?
     /// The carrier's turn is over: further messages stay in the framer, and nothing is read, until its next turn.
     fileprivate(set) var waitsForTurn = false
     /// The stream has ended. What came before its end may still wait for a turn.
@@ -30,15 +29,13 @@ final class StreamCarrier {
         channel: any Channel,
         framer: consuming MessageFramer,
         address: TunnelClient.Address? = nil,
-        command: FilterProcess? = nil,
-        at now: Instant
+        command: FilterProcess? = nil
     ) {
         self.id = id
         self.channel = channel
         self.framer = framer
         self.address = address
         self.command = command
-        self.openedAt = now
     }
 
     /// Writes messages while the channel is writable. The closure appends the next one, or returns false if there is none.

@@ -158,8 +158,7 @@ public final class TunnelServer {
         let carrier = StreamCarrier(
             id: CarrierID(self.nextCarrier),
             channel: channel,
-            framer: MessageFramer(role: .responder, maxMessageSize: self.maxMessageSize),
-            at: Clock.now()
+            framer: MessageFramer(role: .responder, maxMessageSize: self.maxMessageSize)
         )
         self.nextCarrier += 1
         try channel.pipeline.syncOperations.addHandler(StreamCarrierHandler(carrier: carrier, owner: self))

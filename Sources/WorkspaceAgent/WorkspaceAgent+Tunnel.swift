@@ -11,7 +11,7 @@ extension WorkspaceAgent: TunnelClient.Delegate {
     public func tunnelClient(_ client: TunnelClient, did event: Initiator.Event) {
         switch event {
         case .established:
-            self.lastDialFailure = nil
+            self.dialFailures = []
             self.keysDiffer = false
             self.sidecarIsBusy = false
             self.presence = .live
@@ -47,13 +47,13 @@ extension WorkspaceAgent: TunnelClient.Delegate {
         }
     }
 
-    public func tunnelClient(_ client: TunnelClient, dialFailed reason: String, retryIn delay: TimeAmount) {
+    public func tunnelClient(_ client: TunnelClient, dialFailed failures: [DialFailure], retryIn delay: TimeAmount) {
         let now = NIODeadline.now()
-        if self.lastDialFailure != reason || now - self.dialFailureSaidAt >= .minutes(1) {
-            self.peerLog.warning("\(reason); trying again")
+        if self.dialFailures != failures || now - self.dialFailureSaidAt >= .minutes(1) {
+            self.peerLog.warning("\(failures.text); trying again")
             self.dialFailureSaidAt = now
         }
-        self.lastDialFailure = reason
+        self.dialFailures = failures
         self.tell(.changed)
     }
 

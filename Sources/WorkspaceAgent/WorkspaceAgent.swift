@@ -128,7 +128,8 @@ public final class WorkspaceAgent {
     private var endTimeout: Scheduled<Void>?
     /// The kind of carrier at the last change.
     var lastCarrier: String?
-    var lastDialFailure: String?
+    /// Of the last round through the sidecar's addresses, until a connection is there.
+    var dialFailures: [DialFailure] = []
     var dialFailureSaidAt = NIODeadline.now()
     var keysDiffer = false
     var sidecarIsBusy = false
@@ -234,10 +235,8 @@ public final class WorkspaceAgent {
             )
         } else if self.sidecarIsBusy {
             self.fail("The sidecar is overloaded. Try again.")
-        } else if let lastDialFailure = self.lastDialFailure,
-            !lastDialFailure.hasSuffix(TunnelClient.silenceOverDatagrams)
-        {
-            self.fail("\(lastDialFailure). Check the address, and that the sidecar runs.")
+        } else if let last = self.dialFailures.last, !last.isSilenceOverDatagrams {
+            self.fail("\(self.dialFailures.text). Check the address, and that the sidecar runs.")
         } else {
             self.fail(self.silence)
         }
@@ -246,7 +245,8 @@ public final class WorkspaceAgent {
     /// Why there is no connection, as a clause, if known.
     var problem: String? {
         if self.client?.withConnection({ $0.hasCarrier }) ?? false { return nil }
-        return self.keysDiffer ? "the preshared keys differ" : self.lastDialFailure
+        if self.keysDiffer { return "the preshared keys differ" }
+        return self.dialFailures.isEmpty ? nil : self.dialFailures.text
     }
 
     private var silence: String {

@@ -33,15 +33,57 @@ struct DialOrderTests {
     @Test func anAttemptGoesThroughAllOnce() {
         var attempt = DialAttempt([self.two, self.one])
         #expect(attempt.next() == self.two)
-        #expect(!attempt.isLast)
-        attempt.failed(.silent, "one")
-        #expect(attempt.isSilent)
+        // The last address may take its time, since no other one waits.
+        #expect(attempt.connectTimeout == .seconds(1))
+        #expect(attempt.answerTimeout(for: self.two) == .seconds(8))
+        #expect(attempt.answerTimeout(for: self.one) == .seconds(2))
+        attempt.failed(.closed(self.two))
+        #expect(attempt.saysLittle)
         #expect(attempt.next() == self.one)
-        #expect(attempt.isLast)
-        attempt.failed(.unreachable, "two")
+        #expect(attempt.connectTimeout == .seconds(5))
+        #expect(attempt.answerTimeout(for: self.one) == nil)
+        attempt.failed(.unreachable(self.one, why: "no answer"))
         #expect(attempt.next() == nil)
-        #expect(!attempt.isSilent)
-        #expect(attempt.reason == "one; two")
+        #expect(!attempt.saysLittle)
+        #expect(
+            attempt.failures.text
+                == "'two' closed the connection without an answer; 127.0.0.1:1 can't be reached: no answer"
+        )
+    }
+}
+
+struct DatagramDialOrderTests {
+    private let one = TunnelClient.Address.udp(host: "one", port: 1)
+    private let two = TunnelClient.Address.udp(host: "two", port: 2)
+
+    @Test func eachRoundTakesANamesNextPlace() {
+        var order = DatagramDialOrder([.tcp(host: "one", port: 1), self.one, self.two])
+        var tried: [String] = []
+        for _ in 0..<6 {
+            tried.append("\(order.address.map { "\($0)" } ?? "none") \(order.place(of: ["a", "b"])) \(order.isLast)")
+            order.next()
+        }
+        #expect(
+            tried == [
+                "one:1 a false", "two:2 a false", "one:1 b false", "two:2 b true", "one:1 a false", "two:2 a false",
+            ]
+        )
+    }
+
+    @Test func theFirstRoundIsQuickWhereThereIsAnother() {
+        var order = DatagramDialOrder([self.one, self.two])
+        _ = order.place(of: ["a"])
+        #expect(order.timeout == .milliseconds(1_500))
+        order.next()
+        #expect(order.timeout == .milliseconds(1_500))
+        order.next()
+        #expect(order.timeout == .seconds(5))
+        var alone = DatagramDialOrder([self.one])
+        _ = alone.place(of: ["a"])
+        #expect(alone.timeout == .seconds(5))
+        #expect(!alone.hasOthers)
+        #expect(alone.isLast)
+        #expect(DatagramDialOrder([]).address == nil)
     }
 }
 

@@ -13,7 +13,7 @@ import Tunnel
 
     private static func steps(_ pauses: inout DialPauses, _ count: Int) -> [Int64] {
         (0..<count).map { _ in
-            guard case .later(let pause, let step) = pauses.afterFailure(isSilent: false, random: Self.still),
+            guard case .later(let pause, let step) = pauses.afterFailure(saysLittle: false, random: Self.still),
                 pause == step
             else { return -1 }
             return step.nanoseconds / 1_000_000
@@ -30,7 +30,7 @@ import Tunnel
     @Test func jitterIsAThirdAtMost() {
         var pauses = DialPauses()
         for _ in 0..<100 {
-            guard case .later(let pause, let step) = pauses.afterFailure(isSilent: false, random: .system) else {
+            guard case .later(let pause, let step) = pauses.afterFailure(saysLittle: false, random: .system) else {
                 Issue.record("a failure that is no silence")
                 continue
             }
@@ -41,9 +41,9 @@ import Tunnel
     /// The sidecar may have been busy: one silence is tried again soon, and not reported.
     @Test func oneSilenceSaysLittle() {
         var pauses = DialPauses()
-        #expect(pauses.afterFailure(isSilent: true, random: Self.still) == .soon(.milliseconds(50)))
+        #expect(pauses.afterFailure(saysLittle: true, random: Self.still) == .soon(.milliseconds(50)))
         #expect(
-            pauses.afterFailure(isSilent: true, random: Self.still)
+            pauses.afterFailure(saysLittle: true, random: Self.still)
                 == .later(pause: .milliseconds(100), step: .milliseconds(100))
         )
     }
@@ -57,17 +57,17 @@ import Tunnel
     }
 
     @Test func connectionsThatEndWithErrorsAreBegunLater() {
-        var pauses = DialPauses()
-        #expect(pauses.afterEnding == nil)
+        var pauses = ErrorPauses()
+        #expect(pauses.current == nil)
         var seconds: [Int64] = []
         for number in 0..<7 as Range<Int64> {
             pauses.connectionBegan(at: Self.start + .seconds(number))
             pauses.connectionEndedBadly(at: Self.start + .seconds(number + 59))
-            seconds.append((pauses.afterEnding ?? .zero).nanoseconds / 1_000_000_000)
+            seconds.append((pauses.current ?? .zero).nanoseconds / 1_000_000_000)
         }
         #expect(seconds == [1, 2, 4, 8, 15, 15, 15])
         pauses.connectionBegan(at: Self.start)
         pauses.connectionEndedBadly(at: Self.start + .seconds(60))
-        #expect(pauses.afterEnding == .seconds(1))
+        #expect(pauses.current == .seconds(1))
     }
 }

@@ -43,8 +43,8 @@ import Tunnel
 
         func tunnelClientHasToldAll(_ client: TunnelClient) {}
 
-        func tunnelClient(_ client: TunnelClient, dialFailed reason: String, retryIn delay: TimeAmount) {
-            self.reports.append(Report(text: reason, retryIn: delay))
+        func tunnelClient(_ client: TunnelClient, dialFailed failures: [DialFailure], retryIn delay: TimeAmount) {
+            self.reports.append(Report(text: failures.text, retryIn: delay))
         }
 
         func tunnelClientLostItsCarrier(_ client: TunnelClient) { self.lost += 1 }
