@@ -192,8 +192,8 @@ let package = Package(
         .testTarget(
             name: "WorkspaceAgentTests",
             dependencies: [
-                "Carriers", "InterceptModel", "InterceptProtocol", "Noise", "RawSockets", "Tunnel", "WorkspaceAgent",
-                logging, nioCore, nioPosix, .product(name: "NIOEmbedded", package: "swift-nio"),
+                "Carriers", "HostSupport", "InterceptModel", "InterceptProtocol", "Noise", "RawSockets", "Tunnel",
+                "WorkspaceAgent", logging, nioCore, nioPosix, .product(name: "NIOEmbedded", package: "swift-nio"),
             ],
             swiftSettings: strict
         ),

@@ -194,7 +194,7 @@ final class LocalConnection {
     private func noteCut(_ code: StreamErrorCode) {
         guard code == .shuttingDown, self.agent.isEnding, !self.wasCut else { return }
         self.wasCut = true
-        self.agent.cutAtEnd += 1
+        self.agent.streamWasCut()
     }
 
     private func endFlow(_ stream: LocalFlowStream) {

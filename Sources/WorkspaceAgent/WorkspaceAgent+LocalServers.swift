@@ -4,24 +4,54 @@ import InterceptProtocol
 import Logging
 import NIOCore
 
-/// Tracks whether the local servers are there, and which ports the sidecar is asked for accordingly.
+/// Whether the local servers are there, and which ports the sidecar is asked for accordingly.
+struct LocalServers {
+    /// The service's ports whose local server failed at the last attempt.
+    private(set) var missing: Set<ServicePort> = []
+    private var news = RareNews()
+    var asked: AskedPorts
+    /// The next check or list of ports.
+    fileprivate var next: (due: NIODeadline, timer: Scheduled<Void>)?
+
+    init(_ asked: AskedPorts) { self.asked = asked }
+
+    /// - Returns: whether the port wasn't missing before, and whether to log it.
+    fileprivate mutating func failed(
+        _ port: ServicePort,
+        isRefusal: Bool,
+        at now: NIODeadline
+    ) -> (isNew: Bool, mayTell: Bool) {
+        if isRefusal { self.asked.refused(port, at: now) } else { self.asked.failed(port, at: now) }
+        return (self.missing.insert(port).inserted, self.news.mayTellItCame(at: now))
+    }
+
+    /// - Returns: whether the port was missing, whether its watch has ended, and whether to log it.
+    fileprivate mutating func answered(
+        _ port: ServicePort
+    ) -> (wasMissing: Bool, wasWatched: Bool, mayTell: Bool) {
+        (self.missing.remove(port) != nil, self.asked.answered(port), self.news.mayTellItWent())
+    }
+
+    /// The developer asks for another list. Ports with a new target haven't been tried yet.
+    ///
+    /// - Parameter kept: those whose target is the same.
+    mutating func changed(_ configuration: WorkspaceAgent.Configuration, kept: [ServicePort]) {
+        self.missing.formIntersection(kept)
+        self.asked = configuration.askedPorts(doubted: self.asked.refusing.intersection(kept))
+    }
+}
+
 extension WorkspaceAgent {
     /// A connection to the port's server failed, or a datagram was refused.
     func localServerFailed(_ port: ServicePort, _ error: any Error) {
-        let isNew = self.missingServers.insert(port).inserted
-        let now = NIODeadline.now()
-        if Failure.isRefusal(error) {
-            self.askedPorts.refused(port, at: now)
-        } else {
-            self.askedPorts.failed(port, at: now)
-        }
+        let (isNew, mayTell) = self.servers.failed(port, isRefusal: Carriers.Failure.isRefusal(error), at: .now())
         self.lookAtServersInTime()
         if isNew { self.tell(.changed) }
-        guard self.missingServersNews.mayTellItCame(at: now) else { return }
+        guard mayTell else { return }
         let target = self.configuration.targets.mappings.first { $0.port == port }?.target
         self.peerLog.warning(
             "the local server can't be reached: until it can, \(self.whatClientsGet)",
-            metadata: ["target": "\(target.map { "\($0)" } ?? "?")", "error": "\(Failure.describe(error))"]
+            metadata: ["target": "\(target.map { "\($0)" } ?? "?")", "error": "\(Carriers.Failure.describe(error))"]
         )
     }
 
@@ -31,42 +61,43 @@ extension WorkspaceAgent {
 
     /// The port's server accepted a connection, sent a datagram, or was found listening.
     func localServerAnswered(_ port: ServicePort) {
-        if self.askedPorts.answered(port) { self.lookAtServersInTime() }
-        if self.missingServers.remove(port) != nil { self.tell(.changed) }
-        if self.missingServersNews.mayTellItWent() { self.peerLog.info("the local server answers now") }
+        let (wasMissing, wasWatched, mayTell) = self.servers.answered(port)
+        if wasWatched { self.lookAtServersInTime() }
+        if wasMissing { self.tell(.changed) }
+        if mayTell { self.peerLog.info("the local server answers now") }
     }
 
     // MARK: Checking
 
     /// Schedules the next check or list of ports.
     func lookAtServersInTime() {
-        guard !self.isOver, let due = self.askedPorts.nextDeadline(mayAsk: self.mayAskForOthers) else {
+        guard !self.isOver, let due = self.servers.asked.nextDeadline(mayAsk: self.mayAskForOthers) else {
             return self.endServerLooks()
         }
-        if let look = self.serverLook {
+        if let look = self.servers.next {
             guard due != look.due else { return }
             look.timer.cancel()
         }
         let timer = self.eventLoop.assumeIsolated().scheduleTask(deadline: due) { [weak self] () -> Void in
             self?.lookAtServers()
         }
-        self.serverLook = (due, timer)
+        self.servers.next = (due, timer)
     }
 
     func endServerLooks() {
-        self.serverLook?.timer.cancel()
-        self.serverLook = nil
+        self.servers.next?.timer.cancel()
+        self.servers.next = nil
     }
 
     private func lookAtServers() {
-        self.serverLook = nil
+        self.servers.next = nil
         let now = NIODeadline.now()
-        let looks = self.askedPorts.looksDue(at: now)
+        let looks = self.servers.asked.looksDue(at: now)
         if !looks.isEmpty {
             let listeners = LocalListeners()
             for look in looks { self.follow(look, self.finding(look, listeners), at: now) }
         }
-        if self.mayAskForOthers, let ports = self.askedPorts.listDue(at: now) { self.ask(for: ports) }
+        if self.mayAskForOthers, let ports = self.servers.asked.listDue(at: now) { self.ask(for: ports) }
         self.lookAtServersInTime()
     }
 
@@ -86,7 +117,7 @@ extension WorkspaceAgent {
     private func follow(_ look: AskedPorts.Look, _ finding: AskedPorts.Finding, at now: NIODeadline) {
         switch finding {
         case .listens: self.localServerAnswered(look.port)
-        case .refuses where !look.byConnecting: self.askedPorts.saw(.refuses, at: look.port, now)
+        case .refuses where !look.byConnecting: self.servers.asked.saw(.refuses, at: look.port, now)
         case .unknown where !look.byConnecting: break
         case .refuses, .unknown: self.connect(look.port)
         }
@@ -104,7 +135,7 @@ extension WorkspaceAgent {
             switch result {
             case .success: self.localServerAnswered(port)
             case .failure(let error):
-                self.askedPorts.saw(Failure.isRefusal(error) ? .refuses : .unknown, at: port, .now())
+                self.servers.asked.saw(Carriers.Failure.isRefusal(error) ? .refuses : .unknown, at: port, .now())
                 self.lookAtServersInTime()
             }
         }
@@ -113,10 +144,7 @@ extension WorkspaceAgent {
     // MARK: Asking
 
     /// The sidecar has answered the last list on this connection, and no other workspace has taken the service over.
-    private var mayAskForOthers: Bool {
-        self.acknowledged != nil && self.acknowledged == self.configuration.generation && !self.awaitsOwnList
-            && self.newHolder == nil && !self.isEnding && !self.isOver
-    }
+    private var mayAskForOthers: Bool { if case .intercepting = self.life { self.lists.mayAskOwn } else { false } }
 
     private func ask(for ports: [ServicePort]) {
         let left = self.configuration.targets.ports.filter { !ports.contains($0) }
@@ -125,17 +153,14 @@ extension WorkspaceAgent {
             "asking for the ports that are served here",
             metadata: ["left_to_original": "\(left.map { "\($0)" }.joined(separator: ","))"]
         )
-        self.sentGeneration += 1
-        self.awaitsOwnList = true
+        self.lists.askedOwn()
         self.sendStart()
     }
 
     /// The previous list is still in force.
     func ownListWasRefused(_ failure: ControlMessage.Failure) {
         self.peerLog.warning("the sidecar refuses another list of ports: \(failure.reason)")
-        self.awaitsOwnList = false
-        self.askedPorts.wasRefused(at: .now())
-        self.sentGeneration += 1
+        self.servers.asked.wasRefused(at: .now())
         self.lookAtServersInTime()
     }
 }

@@ -67,10 +67,10 @@ extension WorkspaceAgent {
             (connection.hasCarrier, connection.measuredRoundTripTime, connection.statistics, connection.pathMTU)
         }
         return Snapshot(
-            acknowledged: self.acknowledged,
+            acknowledged: self.lists.inForce,
             isConnected: now?.0 ?? false,
             presence: self.presence,
-            counts: self.earlier + self.counts,
+            counts: self.counters.sum,
             address: client?.address,
             roundTripTime: now?.1,
             handshakeAge: client?.handshakeAge,
@@ -79,14 +79,41 @@ extension WorkspaceAgent {
             pathMTU: now?.3,
             carrierChanges: client?.carrierChanges ?? 0,
             problem: self.problem,
-            missingServers: self.missingServers
+            missingServers: self.servers.missing
         )
     }
 
-    /// The connection has ended: its counts are added to those of earlier ones.
-    func keepCounts() {
-        self.counts.open = 0
-        self.earlier = self.earlier + self.counts
-        self.counts = Counts()
+    /// Why there is no connection, as a clause, if known.
+    private var problem: String? {
+        self.client?.withConnection { $0.hasCarrier } ?? false ? nil : self.trouble.clause
+    }
+
+    /// What the sidecar has counted, over all connections.
+    struct Counters {
+        private var current = Counts()
+        /// Of connections that have ended.
+        private var earlier = Counts()
+
+        var sum: Counts { self.earlier + self.current }
+
+        mutating func received(_ status: ControlMessage.Status) {
+            self.current.open = status.open
+            self.current.total = status.total
+            self.current.passed = status.passed
+            self.current.bytesIn = status.bytesIn
+            self.current.bytesOut = status.bytesOut
+        }
+
+        mutating func stopped(total: UInt64, passed: UInt64) {
+            self.current.total = total
+            self.current.passed = passed
+            self.current.open = 0
+        }
+
+        mutating func connectionEnded() {
+            self.current.open = 0
+            self.earlier = self.sum
+            self.current = Counts()
+        }
     }
 }

@@ -11,24 +11,22 @@ extension WorkspaceAgent: TunnelClient.Delegate {
     public func tunnelClient(_ client: TunnelClient, did event: Initiator.Event) {
         switch event {
         case .established:
-            self.dialFailures = []
-            self.keysDiffer = false
-            self.sidecarIsBusy = false
+            self.trouble = DialTrouble()
             self.presence = .live
-            self.acknowledged = nil
             self.lastCarrier = client.address?.carrier
-            self.askedPorts.beginAnew(at: .now())
-            self.awaitsOwnList = false
+            self.servers.asked.beginAnew(at: .now())
+            self.lists.beginAnew()
             self.begin()
             self.tell(.changed)
         case .resumed:
             self.logCarrier("the tunnel is back on a new carrier", of: client)
-            self.acknowledged = nil
+            self.lists.wereLost()
             if self.newHolder == nil { self.startIsWanted() }
             self.tell(.changed)
         case .presharedKeysDiffer:
-            if !self.keysDiffer { self.peerLog.warning("a response that doesn't open: the preshared keys differ") }
-            self.keysDiffer = true
+            if self.trouble.presharedKeysDiffered() {
+                self.peerLog.warning("a response that doesn't open: the preshared keys differ")
+            }
             self.tell(.changed)
         case .moved:
             // A change of this machine's network can lead to a new carrier of the same kind.
@@ -39,8 +37,9 @@ extension WorkspaceAgent: TunnelClient.Delegate {
             )
             self.tell(.changed)
         case .sidecarIsBusy:
-            if !self.sidecarIsBusy { self.peerLog.notice("the sidecar has much to do, and answers the next try") }
-            self.sidecarIsBusy = true
+            if self.trouble.sidecarWasBusy() {
+                self.peerLog.notice("the sidecar has much to do, and answers the next try")
+            }
         case .datagramsAreLost: self.peerLog.notice("nothing gets through over UDP any more")
         case .answered, .closeCarrier: break
         case .connection(let event): self.handle(event)
@@ -48,12 +47,7 @@ extension WorkspaceAgent: TunnelClient.Delegate {
     }
 
     public func tunnelClient(_ client: TunnelClient, dialFailed failures: [DialFailure], retryIn delay: TimeAmount) {
-        let now = NIODeadline.now()
-        if self.dialFailures != failures || now - self.dialFailureSaidAt >= .minutes(1) {
-            self.peerLog.warning("\(failures.text); trying again")
-            self.dialFailureSaidAt = now
-        }
-        self.dialFailures = failures
+        if self.trouble.failed(failures, at: .now()) { self.peerLog.warning("\(failures.text); trying again") }
         self.tell(.changed)
     }
 
@@ -90,22 +84,15 @@ extension WorkspaceAgent: TunnelClient.Delegate {
         self.flows.endAll()
         for connection in self.connections.values { connection.streamEnded() }
         self.connections.removeAll()
-        self.keepCounts()
-        self.acknowledged = nil
-        self.awaitsOwnList = false
+        self.counters.connectionEnded()
+        self.lists.beginAnew()
         self.endProbe(.failed("the tunnel ended"))
         self.forgetOwed()
         defer { self.tell(.changed) }
         guard end.origin == .peer else { return }
         switch end.code {
-        case .replaced:
-            self.finish(
-                .failed(
-                    "Another program with the same key has taken this one's place. Give each its own key.",
-                    isBusy: false
-                )
-            )
-        case .revoked: self.finish(.failed("The sidecar no longer accepts this key.", isBusy: false))
+        case .replaced: self.finish(.failed(.replaced))
+        case .revoked: self.finish(.failed(.revoked))
         case .done: self.finish(.ended)
         default:
             if self.isEnding { return self.finish(.ended) }

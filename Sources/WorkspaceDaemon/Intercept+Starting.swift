@@ -130,10 +130,10 @@ extension Intercept {
         try self.checkReplicas()
         for replica in self.replicas {
             switch replica.outcome {
-            case .failed(_, isBusy: true):
-                let holder = replica.agent.holder
-                throw Self.busy(self.service, holder: holder?.name ?? "someone else", since: holder?.since)
-            case .failed(let sentence, isBusy: false): throw RequestFailure(.failed, sentence.startingSmall)
+            case .failed(.busy(let holder, let since, _)):
+                throw Self.busy(self.service, holder: holder ?? "someone else", since: since)
+            case .failed(.takenOver): throw Self.busy(self.service, holder: "someone else", since: nil)
+            case .failed(let failure): throw RequestFailure(.failed, "\(failure)".startingSmall)
             case .stopped, .ended:
                 throw RequestFailure(.failed, "the sidecar \(replica.location.name) ended the tunnel. Try again.")
             case .ready, .none: break

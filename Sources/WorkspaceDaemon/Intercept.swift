@@ -125,11 +125,11 @@ final class Intercept {
 
     private func replicaEnded(_ replica: Replica) {
         // During a start, `waitUntilAcknowledged` sees the outcome itself, and throws it as the start's error.
-        if self.isLive, self.machine.phase != .pending, case .failed(let sentence, let isBusy) = replica.outcome {
-            if isBusy, let holder = replica.agent.holder {
-                self.handle(.takenOver(by: holder.name))
+        if self.isLive, self.machine.phase != .pending, case .failed(let failure) = replica.outcome {
+            if case .busy(let holder, _, _) = failure {
+                self.handle(.takenOver(by: holder ?? "someone else"))
             } else {
-                self.handle(.turnedAway(sentence))
+                self.handle(.turnedAway("\(failure)"))
             }
         }
         self.refresh()

@@ -187,8 +187,9 @@ struct RunWorkspace: ParsableCommand {
                 fields.append(("rttMs", .number(max(1, microseconds) / 1_000)))
             }
             Console.write(JSONLine.object(fields) + "\n", to: 1)
-        case .failed(let sentence, let isBusy):
-            Ending(name: "kl-workspace", saying: sentence, code: isBusy ? Ending.busy : Ending.failed).exit()
+        case .failed(let failure):
+            Ending(name: "kl-workspace", saying: "\(failure)", code: failure.isBusy ? Ending.busy : Ending.failed)
+                .exit()
         case .stopped, .ended: Ending(name: "kl-workspace", saying: nil, code: Ending.done).exit()
         }
     }
