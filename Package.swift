@@ -84,10 +84,30 @@ let package = Package(
         ),
         .target(
             name: "Environments",
+            dependencies: ["HostSupport", "InterceptModel", "Libc"],
+            swiftSettings: strict
+        ),
+        .target(
+            name: "ComposeFiles",
+            dependencies: ["CommandText", "Environments", "HostSupport", "InterceptModel", "Libc", yams],
+            swiftSettings: strict
+        ),
+        .target(
+            name: "LocalEnvironment",
             dependencies: [
-                "CommandText", "HostSupport", "InterceptModel", "InterceptProtocol", "Libc", "Noise", logging, nioCore,
-                nioPosix, yams,
+                "CommandText", "ComposeFiles", "Environments", "HostSupport", "InterceptModel", "Libc", "Noise",
+                logging, nioCore, nioPosix,
             ],
+            swiftSettings: strict
+        ),
+        .target(
+            name: "DockerEnvironment",
+            dependencies: ["Environments", "HostSupport", "InterceptModel", "Libc", "Noise", nioCore, nioPosix],
+            swiftSettings: strict
+        ),
+        .target(
+            name: "EnvironmentCatalog",
+            dependencies: ["DockerEnvironment", "Environments", "LocalEnvironment"],
             swiftSettings: strict
         ),
         .target(
@@ -109,9 +129,9 @@ let package = Package(
         .executableTarget(
             name: "kl",
             dependencies: [
-                "CommandText", "Environments", "HostSupport", "Interactive", "InterceptModel", "InterceptProtocol",
-                "KeyFiles", "Libc", "Noise", "ProgramSupport", "WorkspaceAPI", "WorkspaceDaemon", argumentParser,
-                logging, nioCore, yams,
+                "CommandText", "ComposeFiles", "DockerEnvironment", "EnvironmentCatalog", "Environments", "HostSupport",
+                "Interactive", "InterceptModel", "InterceptProtocol", "KeyFiles", "Libc", "LocalEnvironment", "Noise",
+                "ProgramSupport", "WorkspaceAPI", "WorkspaceDaemon", argumentParser, logging, nioCore, yams,
             ],
             swiftSettings: strict
         ),
@@ -136,6 +156,12 @@ let package = Package(
             name: "TunnelSimulator",
             dependencies: ["Noise", "Tunnel", nioCore],
             path: "Tests/TunnelSimulator",
+            swiftSettings: strict
+        ),
+        .target(
+            name: "TestSupport",
+            dependencies: ["HostSupport", "Libc"],
+            path: "Tests/TestSupport",
             swiftSettings: strict
         ),
         .target(name: "GoldenFiles", path: "Tests/GoldenFiles", swiftSettings: strict),
@@ -182,9 +208,32 @@ let package = Package(
         ),
         .testTarget(
             name: "EnvironmentsTests",
+            dependencies: ["CommandText", "Environments", "InterceptProtocol"],
+            swiftSettings: strict
+        ),
+        .testTarget(
+            name: "ComposeFilesTests",
+            dependencies: ["ComposeFiles", "Environments", "Libc", "LocalEnvironment", "TestSupport"],
+            swiftSettings: strict
+        ),
+        .testTarget(
+            name: "LocalEnvironmentTests",
             dependencies: [
-                "CommandText", "Environments", "GoldenFiles", "HostSupport", "InterceptModel", "InterceptProtocol",
-                "Libc", "Noise", nioCore, nioPosix,
+                "ComposeFiles", "Environments", "HostSupport", "Libc", "LocalEnvironment", "TestSupport", nioCore,
+                nioPosix,
+            ],
+            swiftSettings: strict
+        ),
+        .testTarget(
+            name: "DockerEnvironmentTests",
+            dependencies: ["DockerEnvironment", "Environments", "HostSupport", "Libc", "Noise"],
+            swiftSettings: strict
+        ),
+        .testTarget(
+            name: "EnvironmentCatalogTests",
+            dependencies: [
+                "DockerEnvironment", "Environments", "GoldenFiles", "HostSupport", "InterceptModel", "LocalEnvironment",
+                "TestSupport",
             ],
             exclude: ["Golden"],
             swiftSettings: strict

@@ -1,5 +1,4 @@
 public import InterceptModel
-import InterceptProtocol
 
 /// The place where services run, as the CLI and the daemon see it, independent of its kind.
 ///
@@ -105,7 +104,7 @@ public struct SidecarOptions: Codable, Hashable, Sendable {
     }
 
     /// All ports of both transports.
-    var servicePorts: [ServicePort] {
+    package var servicePorts: [ServicePort] {
         self.ports.map { .init($0) }
             + (self.datagramPorts ?? []).map { .init($0, .udp) }
     }

@@ -3,7 +3,7 @@ import Libc
 
 extension EnvironmentError {
     /// Says what the system refused, with advice that fits the reason.
-    init(_ error: HostError) {
+    package init(_ error: HostError) {
         let mend =
             switch error.code {
             case ENOSPC, EDQUOT: "Make room on that disk, then try again."
@@ -16,5 +16,16 @@ extension EnvironmentError {
             default: "Fix that, then try again."
             }
         self.init(.failed, "\(error.description). \(mend)")
+    }
+}
+
+extension Error {
+    /// As a sentence for people.
+    package var environmentError: EnvironmentError {
+        switch self {
+        case let error as EnvironmentError: error
+        case let error as HostError: EnvironmentError(error)
+        default: EnvironmentError(.failed, "\(self)")
+        }
     }
 }

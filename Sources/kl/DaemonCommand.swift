@@ -1,4 +1,5 @@
 import ArgumentParser
+import EnvironmentCatalog
 import Environments
 import WorkspaceAPI
 import WorkspaceDaemon
@@ -22,7 +23,7 @@ struct DaemonCommand: ParsableCommand {
             home: WorkspaceHome(),
             lockDescriptor: self.lockDescriptor,
             readyDescriptor: self.readyDescriptor,
-            makeEnvironment: { try Workspace.environment($0) }
+            makeEnvironment: { try EnvironmentCatalog.environment($0) }
         ).run()
     }
 }

@@ -2,6 +2,7 @@ import ArgumentParser
 import Environments
 import HostSupport
 import InterceptModel
+import LocalEnvironment
 import Logging
 
 /// The supervisor of a local environment, which `kl env up` starts; users don't type this command.

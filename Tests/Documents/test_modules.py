@@ -144,22 +144,29 @@ def test_only_the_daemons_command_has_the_daemon():
     assert found == ["DaemonCommand.swift"]
 
 
-@pytest.mark.parametrize("name", ("Environments", "WorkspaceAPI"))
+@pytest.mark.parametrize("name", ("EnvironmentCatalog", "WorkspaceAPI"))
 def test_environments_and_the_api_know_no_tunnel(name):
     below = reachable(graph(), name)
     assert below.isdisjoint({"Carriers", "Diversion", "SidecarAgent", "Tunnel", "WorkspaceAgent", "WorkspaceDaemon"})
 
 
+KINDS = {"LocalEnvironment", "DockerEnvironment"}
+
+
 def test_the_daemon_knows_no_kind_of_environment():
-    """It imports the module that has the protocol and all that conforms to it: so the names are looked for."""
-    kinds = set()
-    for path, text in targets()["Environments"].files.items():
-        if path.parent != SOURCES / "Environments":
-            kinds |= set(re.findall(r"^public (?:final )?(?:struct|class|enum|actor) (\w+)", text, re.MULTILINE))
-    assert {"LocalEnvironment", "DockerEnvironment"} <= kinds
-    for path, text in targets()["WorkspaceDaemon"].files.items():
-        found = kinds & set(re.findall(r"\w+", text))
-        assert not found, f"{path.relative_to(ROOT)} names {sorted(found)}"
+    assert imported("WorkspaceDaemon").isdisjoint(KINDS | {"ComposeFiles", "EnvironmentCatalog"})
+
+
+def test_each_kind_of_environment_stands_alone():
+    imports = graph()
+    for name in KINDS:
+        assert reachable(imports, name).isdisjoint(KINDS - {name})
+
+
+def test_only_kl_and_the_catalogue_know_a_kind_of_environment():
+    for name in in_sources():
+        knows = imported(name) & (KINDS | {"EnvironmentCatalog"})
+        assert not knows or name in ("kl", "EnvironmentCatalog"), f"{name} imports {sorted(knows)}"
 
 
 @pytest.mark.parametrize("name", in_sources())

@@ -1,7 +1,10 @@
 import ArgumentParser
+import DockerEnvironment
+import EnvironmentCatalog
 import Environments
 import InterceptModel
 import InterceptProtocol
+import LocalEnvironment
 
 struct ConnectEnvironment: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
@@ -36,7 +39,7 @@ struct ConnectEnvironment: AsyncParsableCommand {
             if reference.kind == .local, try !LocalEnvironment(reference).isSupervised {
                 try Up.bring(reference, report)
             }
-            let environment = try Workspace.environment(reference)
+            let environment = try EnvironmentCatalog.environment(reference)
             try await environment.join(try workspace.member())
             try workspace.connect(to: reference)
             let status = try await EnvironmentStatus(reference, workspace)

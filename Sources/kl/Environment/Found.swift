@@ -1,6 +1,9 @@
+import ComposeFiles
+import EnvironmentCatalog
 import Environments
 import HostSupport
 import Libc
+import LocalEnvironment
 import WorkspaceAPI
 
 /// The environments to choose from: compose files in this folder and above it, environments used before, and what a Docker
@@ -16,10 +19,7 @@ struct Found {
     }
 
     init(_ workspace: Workspace) async throws {
-        let known = try workspace.knownReferences()
-        async let docker = DockerDiscovery.find(known: known)
-        let files = EnvironmentDiscovery.find(from: Self.workingFolder, known: known)
-        self.all = files + (await docker)
+        self.all = await EnvironmentCatalog.find(from: Self.workingFolder, known: try workspace.knownReferences())
     }
 
     static var workingFolder: String {

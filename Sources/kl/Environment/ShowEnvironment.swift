@@ -1,7 +1,9 @@
 import ArgumentParser
+import EnvironmentCatalog
 import Environments
 import InterceptModel
 import InterceptProtocol
+import LocalEnvironment
 import WorkspaceAPI
 
 struct ShowEnvironment: AsyncParsableCommand {
@@ -45,7 +47,7 @@ struct DisconnectEnvironment: AsyncParsableCommand {
             var names = Set(
                 try workspace.ownIntercepts().filter { $0.environment.location == reference.location }.map(\.service)
             )
-            if let environment = try? Workspace.environment(reference),
+            if let environment = try? EnvironmentCatalog.environment(reference),
                 let list = try? await workspace.intercepts(in: environment)
             {
                 names.formUnion(list.intercepts.filter(\.isOwn).map(\.service))
@@ -72,7 +74,7 @@ extension EnvironmentStatus {
         self.kind = reference.kind.rawValue
         self.location = reference.location
         do {
-            let environment = try Workspace.environment(reference)
+            let environment = try EnvironmentCatalog.environment(reference)
             let services = try await environment.services()
             let intercepts = try await workspace.intercepts(in: environment).intercepts
             self.state = "up"

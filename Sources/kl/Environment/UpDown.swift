@@ -2,6 +2,7 @@ import ArgumentParser
 import Environments
 import InterceptModel
 import InterceptProtocol
+import LocalEnvironment
 import WorkspaceAPI
 
 struct BringUp: AsyncParsableCommand {

@@ -1,3 +1,4 @@
+import DockerEnvironment
 import Environments
 import HostSupport
 import Interactive

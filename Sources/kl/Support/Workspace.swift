@@ -1,3 +1,4 @@
+import EnvironmentCatalog
 import Environments
 import FoundationEssentials
 import HostSupport
@@ -35,14 +36,7 @@ struct Workspace {
     func environment() throws -> any Environments.Environment {
         guard let reference = try self.connectedReference() else { throw CommandFailure.notConnected }
         self.output.note("environment \(reference.name): \(reference.location)")
-        return try Self.environment(reference)
-    }
-
-    static func environment(_ reference: EnvironmentReference) throws -> any Environments.Environment {
-        switch reference.kind {
-        case .local: LocalEnvironment(reference)
-        case .docker: try DockerEnvironment(reference)
-        }
+        return try EnvironmentCatalog.environment(reference)
     }
 
     func remember(_ reference: EnvironmentReference) throws {

@@ -1,0 +1,85 @@
+import Environments
+import HostSupport
+import Libc
+
+extension ComposeReader {
+    /// A mapping, or a list of NAME=VALUE. A name without a value takes the caller's; if the caller has none, the variable
+    /// is unset, whatever an `env_file` says.
+    mutating func environment(_ value: YAMLValue, into result: inout [String: String?]) throws(Fault) {
+        if case .sequence(let elements) = value.kind {
+            for element in elements {
+                let text = try self.text(element, "an element of 'environment'")
+                let variable = Assignment(text)
+                let name = variable?.name ?? text
+                try Self.checkName(name, at: element.position)
+                result.updateValue(variable?.value ?? self.interpolation.environment[name], forKey: name)
+            }
+            return
+        }
+        for entry in try self.entries(value, "'environment'") {
+            try Self.checkName(entry.key, at: entry.position)
+            if entry.isReset {
+                result.removeValue(forKey: entry.key)
+            } else if entry.value.isNull {
+                result.updateValue(self.interpolation.environment[entry.key], forKey: entry.key)
+            } else {
+                result.updateValue(try self.variable(entry), forKey: entry.key)
+            }
+        }
+    }
+
+    /// An unquoted number or boolean is rewritten in YAML's canonical form, as compose does.
+    private mutating func variable(_ entry: YAMLValue.Entry) throws(Fault) -> String {
+        let text = try self.text(entry.value, "the variable \(entry.key.quoted)")
+        guard let other = entry.value.writtenAnew, other != text else { return text }
+        self.warn(
+            entry.value.position,
+            "\(text.quoted) is \(other.quoted) here, as YAML and compose have it: in quotes it would be the text that it is"
+        )
+        return other
+    }
+
+    private static func checkName(_ name: String, at position: Position) throws(Fault) {
+        guard !name.isEmpty, !name.utf8.contains(UInt8(ascii: "=")), !name.utf8.contains(0) else {
+            throw Fault(
+                position,
+                "\(name.quoted) can't be a variable's name. Write NAME=VALUE in a list, NAME: VALUE in a mapping."
+            )
+        }
+        guard name.last?.isWhitespace != true else {
+            throw Fault(position, "the variable's name \(name.quoted) ends with a blank. Leave the blank out.")
+        }
+    }
+}
+
+extension ComposeFile {
+    static let maxBytes = 1_048_576
+
+    package static func isFile(_ path: String) -> Bool {
+        var status = stat()
+        return stat(path, &status) == 0 && UInt32(status.st_mode) & UInt32(S_IFMT) == UInt32(S_IFREG)
+    }
+
+    /// Nil: there is no such file.
+    static func readText(_ path: String) throws(EnvironmentError) -> String? {
+        var status = stat()
+        if stat(path, &status) == 0, UInt32(status.st_mode) & UInt32(S_IFMT) != UInt32(S_IFREG) {
+            // Reading a pipe would block.
+            throw EnvironmentError(.file, "\(path) isn't a file. Name the file that is meant.")
+        }
+        let bytes: [UInt8]?
+        do throws(HostError) {
+            bytes = try SmallFile.read(path, atMost: Self.maxBytes)
+        } catch {
+            if error.code == EFBIG {
+                throw EnvironmentError(.file, "\(path) is larger than 1 MiB. Name the file that is meant, or split it.")
+            }
+            throw EnvironmentError(.file, "\(error.description). Name a file that you may read.")
+        }
+        guard let bytes else { return nil }
+        guard let text = String(validating: bytes, as: UTF8.self) else {
+            throw EnvironmentError(.file, "\(path) isn't UTF-8 text. Save it as UTF-8.")
+        }
+        return text
+    }
+}

@@ -1,0 +1,222 @@
+import Environments
+import InterceptModel
+
+/// Services in containers of a Docker engine. Each intercepted replica gets a container with a sidecar in its network; the
+/// first replica's sidecar is the record of which workspace holds the service. The service's own containers are neither
+/// restarted nor changed.
+public struct DockerEnvironment: Environment {
+    public let reference: EnvironmentReference
+    let model: DockerModel
+
+    /// - Throws: the stored reference lacks the engine.
+    public init(_ reference: EnvironmentReference) throws(EnvironmentError) {
+        guard let place = reference.docker else {
+            throw EnvironmentError(
+                .failed,
+                "environment \(reference.name.quoted) was written down without its engine. Connect again:"
+                    + " kl env connect --docker \(reference.name.shellQuoted)"
+            )
+        }
+        self.reference = reference
+        self.model = DockerModel.of(place)
+    }
+
+    public var makesSidecars: Bool { true }
+
+    /// Each sidecar gets its holder's key when it is made, so there is nothing to announce.
+    public func join(_ member: Member) async throws {}
+
+    public func services() async throws -> [Service] {
+        let project = try await self.model.project(.recent)
+        guard !project.services.isEmpty else { throw self.isNotUp }
+        let isHere = self.model.place.engine.isHere
+        return project.services.map { service in
+            var service = service.service
+            // Addresses of another machine's localhost can't be reached from here.
+            if !isHere { service.places = nil }
+            return service
+        }
+    }
+
+    public func sidecars(of service: String) async throws -> [SidecarLocation] {
+        let project = try await self.model.project(.recent)
+        let record = project.record(of: service)
+        let sidecars = project.sidecars(of: service).filter {
+            $0.isRunning && $0.holder.publicKey == record?.holder.publicKey
+        }
+        return try await self.locations(of: sidecars, project.service(service))
+    }
+
+    public func intercepts() async throws -> [InterceptRecord] {
+        let project = try await self.model.project(.recent)
+        return try await withThrowingTaskGroup { group in
+            for name in project.interceptedServices {
+                let service = project.service(name)
+                let alive = project.sidecars(of: name).filter { $0.isAlive && $0.isNamedAsMade }
+                guard let first = alive.first else { continue }
+                let own = alive.filter { $0.holder.publicKey == first.holder.publicKey }
+                group.addTask { try await self.record(of: name, first, own, replicas: service?.usable.count ?? 0) }
+            }
+            return try await group.reduce(into: []) { $0.append($1) }.sorted { $0.service < $1.service }
+        }
+    }
+
+    public func changes() async -> AsyncStream<EnvironmentChange> { await self.model.changes() }
+
+    public func doubt() async { await self.model.touch() }
+
+    // MARK: Claims, as the daemon asks for them
+
+    public func claim(_ record: InterceptRecord, force: Bool) async throws -> ClaimResult {
+        try await self.claim(record, options: SidecarOptions(), force: force)
+    }
+
+    public func claim(_ record: InterceptRecord, options: SidecarOptions, force: Bool) async throws -> ClaimResult {
+        try await DockerClaim(self, record, options).take(force: force)
+    }
+
+    public func prepareSidecars(of service: String, accepting member: Member) async throws -> [SidecarLocation] {
+        try await self.prepareSidecars(of: service, accepting: member, options: SidecarOptions())
+    }
+
+    public func prepareSidecars(
+        of service: String,
+        accepting member: Member,
+        options: SidecarOptions
+    ) async throws -> [SidecarLocation] {
+        // Use what the claim has just read and made.
+        let project = if let known = await self.model.known { known } else { try await self.model.project(.now) }
+        let since = project.record(of: service).flatMap { $0.holder.publicKey == member.publicKey ? $0.since : nil }
+        let record = InterceptRecord(service: service, holder: member, since: since ?? "", ports: [])
+        return try await DockerClaim(self, record, options).prepare(in: project)
+    }
+
+    public func maintain(_ record: InterceptRecord, options: SidecarOptions) async throws -> Maintained {
+        try await DockerClaim(self, record, options).maintain()
+    }
+
+    public func release(service: String, publicKey: String) async throws {
+        let project = try await self.model.project(.now)
+        let own = project.sidecars(of: service).filter { $0.holder.publicKey == publicKey }
+        // Stopped rather than killed, since they may still relay connections to the original.
+        let running = own.filter(\.isRunning)
+        if !running.isEmpty {
+            let words = ["stop", "-t", "\(Self.drainSeconds)"] + running.map(\.id)
+            _ = try await self.model.client.run(words, within: DockerClient.longPatience)
+        }
+        try await self.remove(own)
+    }
+
+    /// A sidecar that is told to end drains for at most 10 s; one that hangs is then killed.
+    private static let drainSeconds = 11
+
+    // MARK: Parts
+
+    var isNotUp: EnvironmentError {
+        let mend =
+            switch self.model.place.selection {
+            case .project(let name): "Start it: docker compose --project-name \(name.shellQuoted) up --detach"
+            case .network: "Start some, then try again."
+            }
+        return EnvironmentError(
+            .notUp,
+            "environment \(self.reference.name.quoted) has no containers on the Docker engine at"
+                + " \(self.model.place.engine.name.printable). \(mend)"
+        )
+    }
+
+    func find(_ name: String, in project: DockerProject) throws(EnvironmentError) -> DockerService {
+        guard !project.services.isEmpty else { throw self.isNotUp }
+        if let service = project.service(name) { return service }
+        if let owner = project.services.first(where: { $0.service.hasContainer(name) }) {
+            throw EnvironmentError(
+                .noSuchService,
+                "\(name.quoted) is a container of service \(owner.name.quoted). Name the service in its place."
+            )
+        }
+        let suggestion = Suggestion.sentence(for: name, among: project.services.map(\.name))
+        let mend = suggestion.isEmpty ? " See what is there: kl env status" : "\(suggestion) (kl env status lists them)"
+        throw EnvironmentError(
+            .noSuchService,
+            "service \(name.quoted) isn't in environment \(self.reference.name.quoted).\(mend)"
+        )
+    }
+
+    /// By force, so that a hanging container goes, too.
+    func remove(_ sidecars: [DockerSidecar]) async throws {
+        guard !sidecars.isEmpty else { return }
+        let result = try await self.model.client.run(
+            ["rm", "--force"] + sidecars.map(\.id),
+            within: DockerClient.longPatience
+        )
+        await self.model.forget(sidecars)
+        let small = result.errors.lowercased()
+        let isGoing = DockerClient.isMissing(small) || small.contains("is already in progress")
+        guard result.code == 0 || (result.code == 1 && isGoing) else { throw self.model.client.error(result) }
+    }
+
+    /// Only sidecars that have reported where they listen are included.
+    func locations(of sidecars: [DockerSidecar], _ service: DockerService?) async throws -> [SidecarLocation] {
+        try await withThrowingTaskGroup { group in
+            for sidecar in sidecars {
+                group.addTask { () -> (Int, SidecarLocation)? in
+                    guard let words = try await self.model.words(of: sidecar) else { return nil }
+                    return (sidecar.replica, self.location(of: sidecar, words, service))
+                }
+            }
+            var found: [(Int, SidecarLocation)] = []
+            for try await one in group { if let one { found.append(one) } }
+            return found.sorted { $0.0 < $1.0 }.map(\.1)
+        }
+    }
+
+    func location(of sidecar: DockerSidecar, _ words: SidecarWords, _ service: DockerService?) -> SidecarLocation {
+        let target = service?.replicas.first { $0.container.id == sidecar.target }?.container
+        func endpoint(_ port: UInt16) -> String? {
+            target?.address.map { Endpoint(host: $0, port: port).description }
+        }
+        // Dial by port number, since during a take-over two sidecars share one network.
+        let dial = ["exec", "--interactive", sidecar.name, "/kl-sidecar", "dial", "--to", "127.0.0.1:\(words.port)"]
+        return SidecarLocation(
+            name: service?.sidecarName(sidecar.replica) ?? "\(sidecar.service)-\(sidecar.replica)",
+            publicKey: words.publicKey,
+            tcp: endpoint(words.port) ?? "",
+            udp: words.datagramPort.flatMap { endpoint($0) },
+            command: self.model.place.engine.words + dial,
+            listens: sidecar.ports.compactMap { port in endpoint(port.number).map { $0 + port.transport.suffix } }
+        )
+    }
+
+    private static func ports(_ said: [SidecarWords.Intercept]) -> [InterceptRecord.Port] {
+        Set(said.flatMap { $0.ports ?? [] }).sorted().map { .init(service: $0, target: "") }
+            + Set(said.flatMap { $0.udpPorts ?? [] }).sorted().map { .init(service: $0, transport: .udp, target: "") }
+    }
+
+    /// The labels say who holds the service and since when; the sidecars' output says which ports, and whether they divert
+    /// them to the holder.
+    private func record(
+        of name: String,
+        _ first: DockerSidecar,
+        _ sidecars: [DockerSidecar],
+        replicas: Int
+    ) async throws -> InterceptRecord {
+        let said = try await withThrowingTaskGroup { group in
+            for sidecar in sidecars { group.addTask { try await self.model.lastWords(of: sidecar) } }
+            return try await group.reduce(into: [SidecarWords]()) { all, one in if let one { all.append(one) } }
+        }
+        let own = said.compactMap(\.intercept).filter { $0.key == first.holder.publicKey }
+        var record = InterceptRecord(
+            service: name,
+            holder: first.holder,
+            since: first.since,
+            ports: Self.ports(own)
+        )
+        record.isDiverting = own.contains(where: \.diverting)
+        record.connections = InterceptRecord.Connections(
+            open: own.reduce(0) { $0 &+ ($1.open ?? 0) },
+            total: own.reduce(0) { $0 &+ ($1.total ?? 0) },
+            passed: own.reduce(0) { $0 &+ ($1.passed ?? 0) }
+        )
+        return record
+    }
+}

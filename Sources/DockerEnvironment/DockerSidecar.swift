@@ -1,0 +1,245 @@
+import Environments
+import FoundationEssentials
+import InterceptModel
+import Noise
+
+/// The labels of a sidecar's container. They are the record of which workspace intercepts which service: the engine keeps
+/// them with the container, and they can't be changed after it was made.
+enum SidecarLabel {
+    static let project = "io.kl.project"
+    static let service = "io.kl.service"
+    static let replica = "io.kl.replica"
+    /// The full id of the container whose network the sidecar shares.
+    static let target = "io.kl.target"
+    /// The ports that it can divert: `80,443,53/udp`.
+    static let ports = "io.kl.ports"
+    /// The engine machine's addresses that the sidecar was given: `10.0.0.1,fd00::1`.
+    static let nodes = "io.kl.nodes"
+    static let holder = "io.kl.holder"
+    static let key = "io.kl.key"
+    static let since = "io.kl.since"
+    static let version = "io.kl.version"
+}
+
+/// An existing container with a sidecar, made by this or another workspace's `kl`.
+struct DockerSidecar: Equatable, Sendable {
+    var id: String
+    var name: String
+    var imageID: String?
+    var project: String
+    var service: String
+    var replica: Int
+    var target: String
+    /// The path of the network namespace it joined, if it was made with that in place of the container.
+    var namespace: String?
+    var ports: [ServicePort]
+    /// Nil: made by a version that didn't store them.
+    var nodes: Set<String>?
+    var holder: Member
+    var since: String
+    var status: String
+    var started: String?
+
+    /// Nil: the container isn't a sidecar, or its labels aren't as `kl` writes them.
+    init?(_ container: DockerContainer) {
+        guard let project = container.label(SidecarLabel.project), DockerPlace.isSoundName(project),
+            let service = container.label(SidecarLabel.service), DockerPlace.isSoundName(service),
+            let replica = container.label(SidecarLabel.replica).flatMap({ Int($0) }), replica > 0,
+            let target = container.label(SidecarLabel.target), DockerPlace.isSoundName(target),
+            let key = container.label(SidecarLabel.key), PublicKey(base64: key) != nil,
+            // A container inherits its image's labels. One with a network of its own isn't a sidecar, and must not be
+            // removed.
+            container.sharedWith == target || container.sharedNamespace != nil
+        else { return nil }
+        self.id = container.id
+        self.name = container.name
+        self.imageID = container.imageID.map(DockerContainer.bareID)
+        self.project = project
+        self.service = service
+        self.replica = replica
+        self.target = target
+        self.namespace = container.sharedNamespace
+        self.nodes = container.label(SidecarLabel.nodes).map { Set($0.split(separator: ",").map(String.init)) }
+        self.ports = (container.label(SidecarLabel.ports) ?? "").split(separator: ",")
+            .compactMap { DockerContainer.port(String($0)) }
+        self.holder = Member(label: (container.label(SidecarLabel.holder) ?? "").printable, publicKey: key)
+        self.since = (container.label(SidecarLabel.since) ?? "").printable
+        self.status = container.status
+        self.started = container.started
+    }
+
+    /// A sidecar that was just made, before the engine lists it.
+    init(_ made: SidecarContainer) {
+        self.id = made.name
+        self.name = made.name
+        self.project = made.project
+        self.service = made.service
+        self.replica = made.replica
+        self.target = made.target
+        self.namespace = made.namespace
+        self.nodes = Set(made.gateways)
+        self.ports = made.ports
+        self.holder = made.holder
+        self.since = made.since
+        self.status = "running"
+    }
+
+    /// False while it is being taken over: then it has been renamed for a moment.
+    var isNamedAsMade: Bool {
+        let identity = (project: self.project, service: self.service, replica: self.replica)
+        return self.name == SidecarContainer.name(identity) || self.name == SidecarContainer.joined(identity)
+    }
+
+    /// It counts for the record: it runs, or is about to run.
+    var isAlive: Bool { ["created", "running", "paused", "restarting"].contains(self.status) }
+
+    var isRunning: Bool { self.status == "running" }
+}
+
+/// A sidecar's container to be made, with the privileges that it needs in the service's network and no others.
+struct SidecarContainer: Equatable, Sendable {
+    var project: String
+    var service: String
+    var replica: Int
+    var target: String
+    /// The path of the network namespace to join; nil: the target container is named instead.
+    var namespace: String?
+    var gateways: [String]
+    var image: String
+    var ports: [ServicePort]
+    var holder: Member
+    var since: String
+
+    typealias Identity = (project: String, service: String, replica: Int)
+
+    /// The scheme that earlier versions used for all names.
+    static func joined(_ identity: Identity) -> String {
+        "kl-\(identity.project)-\(identity.service)-\(identity.replica)"
+    }
+
+    /// Depends on project, service and replica only, since the name is the lock. If a project's name has a dash, service
+    /// `c` of project `a-b` and service `b-c` of project `a` would get the same name; so a hash is appended for such
+    /// projects.
+    static func name(_ identity: Identity) -> String {
+        let name = Self.joined(identity)
+        guard identity.project.contains("-") else { return name }
+        // FNV-1a. It only guards against accidental collisions: a user who may make containers can take any name anyway.
+        let hash = "\(identity.project)/\(identity.service)".utf8.reduce(0x811C_9DC5 as UInt32) {
+            ($0 ^ UInt32($1)) &* 0x0100_0193
+        }
+        let digits = String(hash, radix: 16)
+        // After a dot, not a dash, so that it can't be mistaken for a replica's number.
+        return "\(name).\(String(repeating: "0", count: 8 - digits.count))\(digits)"
+    }
+
+    static var defaultImage: String { "kl-sidecar:\(Version.number)" }
+
+    var name: String { Self.name((project: self.project, service: self.service, replica: self.replica)) }
+
+    private var labels: [(String, String)] {
+        [
+            (SidecarLabel.project, self.project),
+            (SidecarLabel.service, self.service),
+            (SidecarLabel.replica, "\(self.replica)"),
+            (SidecarLabel.target, self.target),
+            (SidecarLabel.ports, self.ports.map { "\($0)" }.joined(separator: ",")),
+            (SidecarLabel.nodes, self.gateways.joined(separator: ",")),
+            (SidecarLabel.holder, self.holder.label.printable),
+            (SidecarLabel.key, self.holder.publicKey),
+            (SidecarLabel.since, self.since.printable),
+            (SidecarLabel.version, Version.number),
+        ]
+    }
+
+    /// † A tunnel's buffers take at most 32 MiB, the program and its sockets about as much.
+    private static let memory = "256m"
+    /// One event loop thread per core, and threads that wait for files.
+    private static let processes = "512"
+
+    /// The client's arguments. The client stays attached until it is ended, which doesn't affect the container; so the
+    /// sidecar's first line, or the reason why it can't run, is read without asking again.
+    var arguments: [String] {
+        var words = ["run", "--rm", "--sig-proxy=false", "--attach", "stdout", "--attach", "stderr", "--pull", "never"]
+        words += ["--name", self.name, "--network", self.namespace.map { "ns:\($0)" } ?? "container:\(self.target)"]
+        words += ["--cap-drop", "ALL", "--cap-add", "NET_ADMIN", "--read-only", "--security-opt", "no-new-privileges"]
+        words += ["--memory", Self.memory, "--memory-swap", Self.memory, "--pids-limit", Self.processes]
+        // The sidecar's first line holds its key, and must stay readable as long as it runs.
+        words += ["--log-driver", "json-file", "--log-opt", "max-size=10m", "--log-opt", "max-file=2"]
+        for (name, value) in self.labels { words += ["--label", "\(name)=\(value)"] }
+        words.append(self.image)
+        words += ["run", "--listen-tcp", "0.0.0.0:0", "--listen-udp", "0.0.0.0:0", "--divert", "redirect"]
+        words += ["--peer", self.holder.publicKey]
+        for port in self.ports { words += ["--service-port", "\(port)"] }
+        for gateway in self.gateways { words += ["--node-address", gateway] }
+        // The claim, not the sidecar, decides which workspace holds the service.
+        words += ["--allow-takeover", "--allow-refuse"]
+        words += ["--linger", "10m", "--ephemeral", "--announce-intercepts", "--log-format", "text"]
+        return words
+    }
+}
+
+/// A report line of a sidecar's standard output. Each line is complete by itself; the last one counts.
+struct SidecarWords: Equatable, Sendable {
+    struct Intercept: Decodable, Equatable, Sendable {
+        var diverting: Bool
+        var key: String?
+        var workspace: String?
+        var generation: UInt64?
+        var ports: [UInt16]?
+        var udpPorts: [UInt16]?
+        var since: String?
+        var open: UInt64?
+        var total: UInt64?
+        var passed: UInt64?
+    }
+
+    var publicKey: String
+    /// The port of its tunnel in the service's network.
+    var port: UInt16
+    /// The port at which it takes datagrams; nil: it takes none.
+    var datagramPort: UInt16?
+    var intercept: Intercept?
+
+    init(publicKey: String, port: UInt16, datagramPort: UInt16? = nil, intercept: Intercept? = nil) {
+        self.publicKey = publicKey
+        self.port = port
+        self.datagramPort = datagramPort
+        self.intercept = intercept
+    }
+
+    /// † A report names each port, and little else.
+    private static let lineAtMost = 1_048_576
+
+    private struct Line: Decodable {
+        var ready: Bool
+        var publicKey: String
+        var tcp: String
+        var udp: String?
+        var intercept: Intercept?
+    }
+
+    /// Nil: the line isn't a report.
+    init?(line: some StringProtocol) {
+        guard line.first == "{", line.utf8.count <= Self.lineAtMost,
+            let said = try? JSONDecoder().decode(Line.self, from: Data(line.utf8)), said.ready,
+            PublicKey(base64: said.publicKey) != nil,
+            let port = Self.port(of: said.tcp)
+        else { return nil }
+        let datagramPort = said.udp.flatMap { Self.port(of: $0) }
+        self.init(publicKey: said.publicKey, port: port, datagramPort: datagramPort, intercept: said.intercept)
+    }
+
+    /// The port after the last colon; nil if it is 0.
+    private static func port(of place: String) -> UInt16? {
+        guard let colon = place.lastIndex(of: ":"), let port = UInt16(place[place.index(after: colon)...]), port > 0
+        else { return nil }
+        return port
+    }
+
+    /// The last complete report in the text.
+    static func last(in text: String) -> SidecarWords? {
+        // A line without a line feed isn't complete yet.
+        let lines = text.split(separator: "\n", omittingEmptySubsequences: false).dropLast()
+        return lines.reversed().lazy.compactMap { Self(line: $0) }.first
+    }
+}

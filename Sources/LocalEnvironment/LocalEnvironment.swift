@@ -1,0 +1,170 @@
+import Environments
+import HostSupport
+
+/// An environment of processes on this machine. Its state is in the folder `.kl/`; its supervisor runs the processes.
+///
+/// The supervisor may have died. The processes it started live on; then its last `state.json` is used.
+public struct LocalEnvironment: Environment {
+    public let reference: EnvironmentReference
+    private let patience: Duration
+
+    public init(_ reference: EnvironmentReference) { self.init(reference, patience: .seconds(10)) }
+
+    /// - Parameter patience: how long to wait for a sidecar that isn't ready, or for a supervisor that doesn't answer.
+    init(_ reference: EnvironmentReference, patience: Duration) {
+        self.reference = reference
+        self.patience = patience
+    }
+
+    /// Whether a supervisor runs.
+    public var isSupervised: Bool {
+        get throws {
+            guard let folder = try StateFolder.open(besideFile: self.reference.location) else { return false }
+            return try LocalStatus.read(self.reference, in: folder)?.isSupervised ?? false
+        }
+    }
+
+    /// Whether any process of the environment runs, even if only leftovers of a supervisor that is gone.
+    public var isAlive: Bool {
+        get throws {
+            guard let folder = try StateFolder.open(besideFile: self.reference.location) else { return false }
+            return try LocalStatus.read(self.reference, in: folder) != nil
+        }
+    }
+
+    /// What doesn't work in the environment itself, as a sentence: its folder can't be written, say.
+    public var problem: String? {
+        get async throws {
+            try await Blocking.run {
+                guard let folder = try StateFolder.open(besideFile: self.reference.location) else { return nil }
+                return SupervisorClient(folder: folder).problem
+            }
+        }
+    }
+
+    public func join(_ member: Member) async throws {
+        try await Blocking.run { try self.introduce(member, in: try self.status()) }
+    }
+
+    public func services() async throws -> [Service] {
+        try await Blocking.run { try self.status().services.map(\.service) }
+    }
+
+    public func sidecars(of service: String) async throws -> [SidecarLocation] {
+        try await Blocking.run { try self.status().find(service).sidecars.compactMap(\.location) }
+    }
+
+    public func prepareSidecars(of service: String, accepting member: Member) async throws -> [SidecarLocation] {
+        try await Blocking.run {
+            let status = try self.status()
+            _ = try status.find(service)
+            try self.introduce(member, in: status)
+        }
+        let deadline = ContinuousClock.now + self.patience
+        while true {
+            let (status, found) = try await Blocking.run {
+                let status = try self.status()
+                return (status, try status.find(service))
+            }
+            guard !found.sidecars.isEmpty else {
+                throw EnvironmentError(
+                    .failed,
+                    "service \(service.quoted) publishes no ports, so there is nothing to intercept."
+                        + " Give it 'ports' in \(self.reference.location)"
+                )
+            }
+            guard let late = found.sidecars.first(where: { $0.location == nil }) else {
+                return found.sidecars.compactMap(\.location)
+            }
+            // Without a supervisor, no other sidecar will be started.
+            guard status.isSupervised else { throw status.withoutSidecar(service) }
+            guard ContinuousClock.now < deadline else {
+                throw EnvironmentError(
+                    .failed,
+                    "the sidecar \(late.name.quoted) isn't ready: \(late.reason ?? "it is \(late.state.rawValue)")."
+                        + " Look into \(status.folder.log(ofSidecar: late.name))"
+                )
+            }
+            try await Task.sleep(for: .milliseconds(50))
+        }
+    }
+
+    public func intercepts() async throws -> [InterceptRecord] {
+        try await Blocking.run {
+            guard let folder = try StateFolder.open(besideFile: self.reference.location) else { return [] }
+            let status = try LocalStatus.read(self.reference, in: folder)
+            return try RecordFile(in: folder).read().intercepts.map { Self.merged($0, status) }
+        }
+    }
+
+    public func claim(_ record: InterceptRecord, force: Bool) async throws -> ClaimResult {
+        try await Blocking.run {
+            let status = try self.status()
+            _ = try status.find(record.service)
+            return try RecordFile(in: status.folder).claim(record, force: force)
+        }
+    }
+
+    public func release(service: String, publicKey: String) async throws {
+        try await Blocking.run {
+            guard let folder = try StateFolder.open(besideFile: self.reference.location) else { return }
+            try RecordFile(in: folder).release(service: service, publicKey: publicKey)
+        }
+    }
+
+    // MARK: - Blocking parts
+
+    private func status() throws(EnvironmentError) -> LocalStatus {
+        guard let folder = try StateFolder.open(besideFile: self.reference.location),
+            let status = try LocalStatus.read(self.reference, in: folder)
+        else { throw LocalStatus.notUp(self.reference) }
+        return status
+    }
+
+    /// Makes sure that the sidecars accept the member's key.
+    private func introduce(_ member: Member, in status: LocalStatus) throws(EnvironmentError) {
+        let record = RecordFile(in: status.folder)
+        let isNew = try record.add(member)
+        // Refresh for a known member, too: the process that added it may have been ended before the sidecars read the new
+        // keys.
+        let milliseconds = Int(self.patience / .milliseconds(1))
+        let outcome = SupervisorClient(folder: status.folder).refresh(within: isNew ? milliseconds : milliseconds / 5)
+        guard isNew, outcome != .refreshed else { return }
+        // Otherwise the next attempt would take the member for known, and wouldn't fail.
+        try record.removeMember(publicKey: member.publicKey)
+        switch outcome {
+        case .silent(let supervisor):
+            throw EnvironmentError(
+                .failed,
+                "environment \(self.reference.name.quoted) hasn't let your key in: \(supervisor.sentence)"
+            )
+        case .failed(let reason):
+            throw EnvironmentError(
+                .failed,
+                "the supervisor of environment \(self.reference.name.quoted) hasn't let your key in: \(reason)."
+                    + " Try again; if that doesn't help, look into \(status.folder.supervisorLog)"
+            )
+        default: throw status.withoutSupervisor("your key is new to it, and nobody can let it in")
+        }
+    }
+
+    private static func merged(_ record: InterceptRecord, _ status: LocalStatus?) -> InterceptRecord {
+        var record = record
+        guard let status else {
+            record.isDiverting = false
+            return record
+        }
+        // Without a supervisor, the state file doesn't say what the sidecars do now.
+        guard status.isSupervised, let service = status.services.first(where: { $0.service.name == record.service })
+        else {
+            return record
+        }
+        record.isDiverting = service.sidecars.contains { $0.divertingTo == record.holder.publicKey }
+        record.connections = InterceptRecord.Connections(
+            open: service.sidecars.reduce(0) { $0 &+ $1.open },
+            total: service.sidecars.reduce(0) { $0 &+ $1.total },
+            passed: service.sidecars.reduce(0) { $0 &+ $1.passed }
+        )
+        return record
+    }
+}

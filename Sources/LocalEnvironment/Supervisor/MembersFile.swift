@@ -1,0 +1,69 @@
+import Environments
+import HostSupport
+import Libc
+import Logging
+
+/// Keeps the keys in `peers` in step with the members in `record.json`.
+struct MembersFile {
+    let folder: StateFolder
+    let log: Logger
+    /// What is wrong, as a clause; nil while it works.
+    private(set) var problem: String?
+    private var seen: Stamp?
+    private var written: String?
+
+    init(folder: StateFolder, log: Logger) {
+        self.folder = folder
+        self.log = log
+    }
+
+    /// The record is always replaced, never changed in place, so a new version has another inode.
+    private struct Stamp: Equatable {
+        var inode: UInt64
+        var size: Int64
+        var seconds: Int
+        var nanoseconds: Int
+
+        static func of(_ path: String) -> Stamp? {
+            var status = stat()
+            guard stat(path, &status) == 0 else { return nil }
+            return Stamp(
+                inode: UInt64(status.st_ino),
+                size: Int64(status.st_size),
+                seconds: status.st_mtim.tv_sec,
+                nanoseconds: status.st_mtim.tv_nsec
+            )
+        }
+    }
+
+    /// Writes `peers` again if the record has changed. Returns whether the keys are different now.
+    @discardableResult
+    mutating func update(_ generation: inout Int) -> Bool {
+        let stamp = Stamp.of(self.folder.record)
+        guard stamp != self.seen || self.written == nil || self.problem != nil else { return false }
+        var problem: String?
+        var text = self.written ?? ""
+        do throws(EnvironmentError) {
+            text = PeersText.make(try RecordFile(in: self.folder).read().members)
+            self.seen = stamp
+        } catch {
+            problem = "the accepted keys stay as they were: \(error)"
+        }
+        var isNew = false
+        // At first `written` is nil, so that even an empty file is written: a sidecar doesn't start without it.
+        if text != self.written {
+            do throws(HostError) {
+                // Writable by its owner only, even in a shared folder: its content decides which workspaces get in.
+                try SmallFile.replace(self.folder.peers, with: Array(text.utf8), mode: 0o600)
+                self.written = text
+                generation += 1
+                isNew = true
+            } catch {
+                problem = "the accepted keys stay as they were: \(EnvironmentError(error))"
+            }
+        }
+        if let problem, self.problem != problem { self.log.error("\(problem)") }
+        self.problem = problem
+        return isNew
+    }
+}

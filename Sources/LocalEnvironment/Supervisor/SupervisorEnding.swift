@@ -1,0 +1,101 @@
+import ComposeFiles
+import Environments
+import FoundationEssentials
+import HostSupport
+import Libc
+
+/// Ends a local environment, whether or not its supervisor lives.
+public enum SupervisorEnding {
+    /// Whether `down` would have something to do: there are running processes, even without a supervisor or an entry in a
+    /// state file, or files left on the disk.
+    public static func isNeeded(file: String) throws(EnvironmentError) -> Bool {
+        guard let folder = try StateFolder.open(besideFile: ComposeFile.absolutePath(of: file)) else { return false }
+        return Cleanup.isNeeded(in: folder) || !SupervisorMark(folder: folder.path).processes().isEmpty
+    }
+
+    /// Returns once nothing of the environment runs. Does nothing if it isn't up.
+    ///
+    /// - Parameters:
+    ///   - file: the compose file, which may be missing or broken by now.
+    ///   - progress: called with a line for people whenever something is new.
+    /// - Returns: whether there was something to end.
+    @discardableResult
+    public static func down(file: String, progress: (String) -> Void) throws(EnvironmentError) -> Bool {
+        let path = ComposeFile.absolutePath(of: file)
+        guard let folder = try StateFolder.open(besideFile: path) else { return false }
+        for _ in 0..<200 {
+            if try Self.ask(folder, progress) { return true }
+            // No supervisor listens: it is gone, or has only just begun.
+            do {
+                if let lock = try FileLock.tryToAcquire(folder.supervisorLock, mode: folder.fileMode) {
+                    let result = try Self.endLeftovers(of: path, in: folder, progress)
+                    withExtendedLifetime(lock) {}
+                    return result
+                }
+            } catch {
+                throw error.environmentError
+            }
+            usleep(50_000)
+        }
+        throw EnvironmentError(
+            .failed,
+            "\(folder.supervisorLock) is held by a process that doesn't answer. Look which one hangs"
+                + " (fuser '\(folder.supervisorLock)'), and end it."
+        )
+    }
+
+    /// False: no supervisor listens.
+    private static func ask(_ folder: StateFolder, _ progress: (String) -> Void) throws(EnvironmentError) -> Bool {
+        do {
+            guard let client = try JSONLinesClient(path: folder.supervisorSocket) else { return false }
+            let supervisor = client.peer.flatMap { ProcessIdentity(of: $0) }
+            try client.send(SupervisorRequest.down)
+            while true {
+                switch try client.receive(SupervisorReply.self) {
+                case .message(.progress(let line)): progress(line)
+                case .message(.done):
+                    Self.waitForEnd(of: supervisor)
+                    return true
+                case .message(.failed(let problem)): throw EnvironmentError(.failed, problem)
+                case .message: continue
+                // The supervisor was killed meanwhile, say: the caller looks for leftovers.
+                case .ended, .timedOut, .interrupted: return false
+                }
+            }
+        } catch let error as EnvironmentError {
+            throw error
+        } catch {
+            throw EnvironmentError(.failed, "the environment's supervisor can't be asked: \(error).")
+        }
+    }
+
+    /// The supervisor has answered `done`: everything but its own process has ended.
+    private static func waitForEnd(of supervisor: ProcessIdentity?) {
+        for _ in 0..<400 where supervisor?.isAlive == true { usleep(5_000) }
+    }
+
+    private static func endLeftovers(
+        of file: String,
+        in folder: StateFolder,
+        _ progress: (String) -> Void
+    ) throws(EnvironmentError) -> Bool {
+        let mark = SupervisorMark(folder: folder.path)
+        let state = (try? EnvironmentState.read(from: folder)) ?? nil
+        let named = (state?.services ?? []).flatMap { [$0.process] + $0.sidecars.map(\.process) }.compactMap { $0 }
+        let isUp = state != nil || !mark.processes().isEmpty
+        if isUp { progress("the supervisor is gone: ending what it has left") }
+        let grace = (try? ComposeFile.read(path: file))?.services.map(\.stopGraceSeconds).max() ?? 10
+        let rest = Leftovers.end(groups: named, others: { mark.processes() }, grace: grace)
+        if !rest.isEmpty { throw Self.othersProcesses(rest) }
+        if let problem = Cleanup.remove(from: folder) { throw EnvironmentError(.failed, problem) }
+        return isUp
+    }
+
+    static func othersProcesses(_ processes: [ProcessIdentity]) -> EnvironmentError {
+        let pids = processes.map { "\($0.pid)" }.joined(separator: ", ")
+        return EnvironmentError(
+            .failed,
+            "the processes \(pids) of this environment are another user's. Ask them to end it: kl env down"
+        )
+    }
+}

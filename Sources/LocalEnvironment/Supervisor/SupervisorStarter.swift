@@ -1,0 +1,95 @@
+import ComposeFiles
+import Environments
+import FoundationEssentials
+import HostSupport
+import Libc
+
+/// Brings a local environment up: starts its supervisor as a process that outlives this one, and waits until it is ready.
+public struct SupervisorStarter: Sendable {
+    /// The compose file's absolute path.
+    public var file: String
+    /// The program that has the command `supervise --file FILE`, and its arguments.
+    var executable = Spawn.ownExecutable
+    var arguments: [String]
+    /// Long enough for a supervisor that is just ending, whose services have their grace period: the new one waits for it.
+    var patienceMilliseconds: Int64 = 90_000
+    /// How long to wait for services to run before their state is returned as it is.
+    var settlingMilliseconds: Int64 = 30_000
+
+    public init(file: String) {
+        self.file = ComposeFile.absolutePath(of: file)
+        self.arguments = ["supervise", "--file", self.file]
+    }
+
+    /// Returns once the environment's ports are open and its services are being started, or were already.
+    public func start() throws(EnvironmentError) {
+        let folder = try StateFolder.make(besideFile: self.file)
+        do {
+            let log = try LogFiles.open(folder.supervisorLog, mode: folder.fileMode)
+            defer { close(log) }
+            var ends: [CInt] = [-1, -1]
+            guard pipe(&ends) == 0 else { throw HostError("a pipe can't be made", code: errno) }
+            for end in ends { _ = fcntl(end, F_SETFD, FD_CLOEXEC) }
+            defer { close(ends[0]) }
+            defer { if ends[1] >= 0 { close(ends[1]) } }
+            var spawn = Spawn(self.executable, self.arguments)
+            spawn.environment = SupervisorContext.inheritable(spawn.environment)
+            spawn.descriptors = [nil, log, log, ends[1]]
+            let pid = try spawn.start()
+            // From here on only the supervisor has the write end, so its end closes the pipe.
+            close(ends[1])
+            ends[1] = -1
+            let report = self.report(from: ends[0])
+            try Self.check(report, pid: pid, folder: folder)
+        } catch {
+            throw error.environmentError
+        }
+    }
+
+    private static func check(_ line: Line, pid: Int32, folder: StateFolder) throws(EnvironmentError) {
+        switch line {
+        case .text(let text):
+            guard let report = try? JSONDecoder().decode(SupervisorProcess.Report.self, from: Data(text.utf8)) else {
+                throw EnvironmentError(
+                    .failed,
+                    "the environment's supervisor says what isn't understood. See \(folder.supervisorLog)."
+                )
+            }
+            // The supervisor has exited or is about to, and needn't be waited for.
+            if let error = report.error { throw EnvironmentError(report.code ?? .failed, error) }
+        case .ended:
+            var status: Int32 = 0
+            let isKnown = waitpid(pid, &status, 0) == pid
+            let how = isKnown ? ProcessEnd(status: status).reason : "ended"
+            throw EnvironmentError(.failed, "the environment's supervisor \(how). See \(folder.supervisorLog).")
+        case .late:
+            kill(pid, SIGTERM)
+            throw EnvironmentError(.failed, "the environment's supervisor doesn't answer. See \(folder.supervisorLog).")
+        }
+    }
+
+    private enum Line {
+        case text(String)
+        case ended
+        case late
+    }
+
+    private func report(from descriptor: CInt) -> Line {
+        let deadline = Steady.milliseconds + self.patienceMilliseconds
+        var bytes: [UInt8] = []
+        while true {
+            if let end = bytes.firstIndex(of: UInt8(ascii: "\n")) {
+                return .text(String(decoding: bytes[..<end], as: UTF8.self))
+            }
+            var wait = pollfd(fd: descriptor, events: Int16(POLLIN), revents: 0)
+            let ready = poll(&wait, 1, CInt(clamping: max(0, deadline - Steady.milliseconds)))
+            if ready < 0, errno == EINTR { continue }
+            guard ready > 0 else { return .late }
+            var piece = [UInt8](repeating: 0, count: 4_096)
+            let count = read(descriptor, &piece, piece.count)
+            if count < 0, errno == EINTR { continue }
+            guard count > 0, bytes.count < 1_048_576 else { return .ended }
+            bytes += piece[..<count]
+        }
+    }
+}
