@@ -213,7 +213,7 @@ let package = Package(
         ),
         .testTarget(
             name: "ComposeFilesTests",
-            dependencies: ["ComposeFiles", "Environments", "Libc", "LocalEnvironment", "TestSupport"],
+            dependencies: ["ComposeFiles", "Environments", "Libc", "TestSupport"],
             swiftSettings: strict
         ),
         .testTarget(

@@ -3,9 +3,9 @@ import HostSupport
 import Libc
 
 /// The files that belong to a compose file and stand beside it: the override file, which is laid over it, and `.env`.
-package struct ComposeCompanions {
+struct ComposeCompanions {
     /// In compose's own order of preference: if a folder has several, the first is used.
-    package static let fileNames = ["compose.yaml", "compose.yml", "docker-compose.yml", "docker-compose.yaml"]
+    static let fileNames = ["compose.yaml", "compose.yml", "docker-compose.yml", "docker-compose.yaml"]
     static let overrideNames = [
         "compose.override.yml", "compose.override.yaml", "docker-compose.override.yml", "docker-compose.override.yaml",
     ]
@@ -14,10 +14,10 @@ package struct ComposeCompanions {
     private let folder: String
     /// Absolute. Only the file that compose would choose by itself gets an override, not another file of the folder named
     /// by its path.
-    package let override: String?
+    let override: String?
     let warnings: [String]
 
-    package init(of path: String) {
+    init(of path: String) {
         let file = ComposeFile.absolutePath(of: path)
         let folder = SmallFile.parent(of: file)
         let prefix = folder == "/" ? "/" : folder + "/"

@@ -1,6 +1,5 @@
 import Environments
 import HostSupport
-import Libc
 
 extension ComposeFile {
     /// Reads the file, the override file beside it, and `.env` there for variables that the caller hasn't set.
@@ -98,23 +97,5 @@ extension ComposeFile {
             failure.warnings = reader.finish()
             throw failure
         }
-    }
-
-    /// The same path for the same file, however it was named. Links to folders are resolved; a link that is the file itself
-    /// isn't, since relative paths in the file start at the link's folder.
-    public static func absolutePath(of path: String) -> String {
-        let folder = SmallFile.parent(of: path)
-        let name = path[(path.lastIndex(of: "/").map { path.index(after: $0) } ?? path.startIndex)...]
-        var real = folder
-        if let resolved = realpath(folder, nil) {
-            real = String(cString: resolved)
-            free(resolved)
-        }
-        return real == "/" ? "/\(name)" : "\(real)/\(name)"
-    }
-
-    package static func defaultName(in folder: String) -> String {
-        let last = folder[(folder.lastIndex(of: "/").map { folder.index(after: $0) } ?? folder.startIndex)...]
-        return ComposeReader.validName(from: String(last)) ?? "default"
     }
 }

@@ -1,6 +1,4 @@
-import Environments
 import HostSupport
-import Libc
 
 extension ComposeReader {
     /// A mapping, or a list of NAME=VALUE. A name without a value takes the caller's; if the caller has none, the variable
@@ -49,37 +47,5 @@ extension ComposeReader {
         guard name.last?.isWhitespace != true else {
             throw Fault(position, "the variable's name \(name.quoted) ends with a blank. Leave the blank out.")
         }
-    }
-}
-
-extension ComposeFile {
-    static let maxBytes = 1_048_576
-
-    package static func isFile(_ path: String) -> Bool {
-        var status = stat()
-        return stat(path, &status) == 0 && UInt32(status.st_mode) & UInt32(S_IFMT) == UInt32(S_IFREG)
-    }
-
-    /// Nil: there is no such file.
-    static func readText(_ path: String) throws(EnvironmentError) -> String? {
-        var status = stat()
-        if stat(path, &status) == 0, UInt32(status.st_mode) & UInt32(S_IFMT) != UInt32(S_IFREG) {
-            // Reading a pipe would block.
-            throw EnvironmentError(.file, "\(path) isn't a file. Name the file that is meant.")
-        }
-        let bytes: [UInt8]?
-        do throws(HostError) {
-            bytes = try SmallFile.read(path, atMost: Self.maxBytes)
-        } catch {
-            if error.code == EFBIG {
-                throw EnvironmentError(.file, "\(path) is larger than 1 MiB. Name the file that is meant, or split it.")
-            }
-            throw EnvironmentError(.file, "\(error.description). Name a file that you may read.")
-        }
-        guard let bytes else { return nil }
-        guard let text = String(validating: bytes, as: UTF8.self) else {
-            throw EnvironmentError(.file, "\(path) isn't UTF-8 text. Save it as UTF-8.")
-        }
-        return text
     }
 }

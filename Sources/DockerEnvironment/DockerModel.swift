@@ -1,4 +1,5 @@
 import Environments
+import FoundationEssentials
 import HostSupport
 import InterceptModel
 import Synchronization
@@ -347,7 +348,9 @@ enum DockerRows {
 
     static func rows(_ lines: String) -> [Row] {
         lines.split(separator: "\n").compactMap { line in
-            guard let columns = JSONText.strings(line), columns.count == 5, DockerPlace.isSoundName(columns[0]) else {
+            guard let columns = try? JSONDecoder().decode([String].self, from: Data(line.utf8)), columns.count == 5,
+                DockerPlace.isSoundName(columns[0])
+            else {
                 return nil
             }
             // A container that others link to has names with a slash for them, too; its own name has no slash.

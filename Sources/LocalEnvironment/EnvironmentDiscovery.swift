@@ -6,24 +6,13 @@ import Libc
 /// Finds the environments that a user in this folder may mean: the compose files of the folder and of those above it, and
 /// the environments used before. Reads files, and waits for the disk.
 public enum EnvironmentDiscovery {
-    /// In compose's own order of preference: if a folder has several, the first is used.
-    public static let fileNames = ComposeCompanions.fileNames
-
-    /// The name of the override file beside a compose file, if there is one.
-    public static func overrideName(of path: String) -> String? {
-        ComposeCompanions(of: path).override?.split(separator: "/").last.map(String.init)
-    }
-
-    /// † How many levels are searched upwards.
-    private static let maxFolders = 64
-
     /// The nearest first, then those used before; each once.
     public static func find(
         from folder: String,
         known: [EnvironmentReference] = [],
         environment: [String: String] = Spawn.ownEnvironment
     ) -> [FoundEnvironment] {
-        let near = Self.files(from: folder).map { (path: $0, name: nil as String?) }
+        let near = ComposeFile.files(from: folder).map { (path: $0, name: nil as String?) }
         let others = known.filter { $0.kind == .local }.map { (path: $0.location, name: $0.name as String?) }
         let chosen = Set(others.map(\.path))
         var seen: Set<String> = []
@@ -56,21 +45,6 @@ public enum EnvironmentDiscovery {
             "\(path) belongs to user \(other), and its commands would run as you. If you trust them, name it:"
                 + " --file \(path.shellQuoted)"
         )
-    }
-
-    /// The compose files of a folder and of those above it, absolute, the nearest first.
-    public static func files(from folder: String) -> [String] {
-        var result: [String] = []
-        var folder = SmallFile.parent(of: ComposeFile.absolutePath(of: folder + "/."))
-        for _ in 0..<Self.maxFolders {
-            let prefix = folder == "/" ? "/" : folder + "/"
-            if let name = Self.fileNames.first(where: { ComposeFile.isFile(prefix + $0) }) {
-                result.append(prefix + name)
-            }
-            guard folder != "/" else { break }
-            folder = SmallFile.parent(of: folder)
-        }
-        return result
     }
 
     /// The environment of this compose file.

@@ -4,7 +4,6 @@ import TestSupport
 import Testing
 
 @testable import ComposeFiles
-@testable import LocalEnvironment
 
 /// What kl reads beside what Compose reads, of generated files and of whole projects. Where the two differ on purpose is in
 /// docs/CLI.md. Only with KL_LONG=1: the values that matter are in the other tests, too, without Compose.
@@ -191,7 +190,7 @@ struct ComposeOracleTests {
     }
 
     private static func other(_ folder: String) throws -> [String] {
-        guard let path = EnvironmentDiscovery.files(from: folder).first else { return ["no compose file"] }
+        guard let path = ComposeFile.files(from: folder).first else { return ["no compose file"] }
         let texts = [path] + (ComposeCompanions(of: path).override.map { [$0] } ?? [])
         let first = try Self.oracle.get().project(in: folder, files: texts, environment: Self.callers)
         let services: [String]

@@ -4,7 +4,6 @@ import TestSupport
 import Testing
 
 @testable import ComposeFiles
-@testable import LocalEnvironment
 
 /// The file that is laid over a compose file, `!reset` and `!override`, and what an environment is called.
 struct ComposeOverrideTests {
@@ -104,7 +103,7 @@ struct ComposeOverrideTests {
     func whichFile(names: [String], first: String) throws {
         let room = try Room()
         for name in names { try room.file("demo/\(name)", "services: {a: {command: x}}") }
-        let found = EnvironmentDiscovery.files(from: room("demo")).first
+        let found = ComposeFile.files(from: room("demo")).first
         #expect(found == room("demo/\(first)"))
         let warnings = try ComposeFile.read(path: try #require(found), environment: [:]).warnings
         #expect(warnings.count == names.count - 1 && warnings.allSatisfy { $0.hasSuffix("/\(first) comes before it") })
@@ -170,46 +169,6 @@ struct ComposeOverrideTests {
         #expect(throws: EnvironmentError.self) { try name() }
         files = ["compose.yaml": "services: {a: {command: [$COMPOSE_PROJECT_NAME], env_file: e}}", "e": ""]
         #expect(try name() == ["demo", "demo", nil])
-    }
-
-    /// A mistake in a file doesn't take its name.
-    @Test(arguments: [
-        "name: shop\nservices:\n  web: {}\n", "name: shop\nservices: [\n", "services:\n  a: {\nname: 'shop' # x\n",
-        "name: ${S:-shop}\nservices: {a: {command: x, env_file: none}}\n",
-    ])
-    func namesOfBrokenFiles(text: String) throws {
-        let room = try Room()
-        let path = try room.file("demo/compose.yaml", text)
-        let found = EnvironmentDiscovery.look(at: path, environment: [:])
-        #expect(found.state == .broken && found.reference.name == "shop")
-        try room.file("demo/compose.override.yaml", "name: other\n")
-        #expect(EnvironmentDiscovery.look(at: path, name: "before", environment: [:]).reference.name == "other")
-        try room.file("demo/compose.yaml", "services: [\n")
-        try room.file("demo/compose.override.yaml", "")
-        #expect(EnvironmentDiscovery.look(at: path, name: "before", environment: [:]).reference.name == "before")
-    }
-
-    @Test(arguments: ["My Shop", "-shop", "Shop"])
-    func aNameThatIsTheMistakeIsFoundAsItIsWritten(name: String) throws {
-        let room = try Room()
-        let path = try room.file("compose.yaml", "name: \(name)\nservices: {a: {command: x}}\n")
-        let found = EnvironmentDiscovery.look(at: path, environment: [:])
-        #expect(found.state == .broken && found.reference.name == name)
-    }
-
-    @Test func theCallersNameIsThatOfTheNearestFile() throws {
-        let room = try Room()
-        for folder in ["near", "near/here", "far"] {
-            try room.file("\(folder)/compose.yaml", "services: {a: {command: x}}\n")
-        }
-        let far = EnvironmentReference(kind: .local, name: "far", location: room("far/compose.yaml"))
-        let found = EnvironmentDiscovery.find(
-            from: room("near/here"),
-            known: [far],
-            environment: ["COMPOSE_PROJECT_NAME": "shop"]
-        )
-        #expect(found.prefix(2).map(\.reference.name) == ["shop", "near"])
-        #expect(found.last?.reference.name == "far")
     }
 
     @Test func variablesOfComposeThatDoNothingHere() throws {

@@ -1,3 +1,5 @@
+import ComposeFiles
+import Environments
 import HostSupport
 import Libc
 
@@ -84,5 +86,59 @@ enum PortOwner {
             }
         }
         return false
+    }
+}
+
+/// Finds out whether a service listens in a network namespace that isn't this process's own.
+struct NamespacePorts {
+    /// The namespace's path.
+    let path: String
+    /// The service's process group.
+    let group: Int32
+
+    /// The group's leader may be outside of the namespace, and only a child of it inside.
+    func isListened(on port: UInt16) -> Bool {
+        guard let namespace = Self.file(self.path) else { return false }
+        let pids = [self.group] + RunningProcesses.inGroup(self.group).map(\.pid)
+        guard let inside = pids.first(where: { Self.file("/proc/\($0)/ns/net") == namespace }) else { return false }
+        return !PortOwner.listening(on: port, of: inside).isEmpty
+    }
+
+    private struct File: Equatable {
+        var device: UInt64
+        var number: UInt64
+    }
+
+    private static func file(_ path: String) -> File? {
+        var status = stat()
+        guard stat(path, &status) == 0 else { return nil }
+        return File(device: UInt64(status.st_dev), number: UInt64(status.st_ino))
+    }
+}
+
+extension EnvironmentError {
+    /// The error for a public port that can't be opened.
+    static func port(_ port: ComposePort, of service: String, _ error: HostError) -> EnvironmentError {
+        let what = "port \(port.publishedPort) of service '\(service)' can't be opened on \(port.hostAddress)"
+        switch error.code {
+        case EADDRINUSE:
+            let holder = port.transport == .tcp ? PortOwner.describe(port.published) : nil
+            let owner = holder.map { "\($0) has it" } ?? "another process has it"
+            return EnvironmentError(
+                .failed,
+                "\(what): \(owner). Stop that, or publish another port in the compose file."
+            )
+        case EADDRNOTAVAIL:
+            return EnvironmentError(
+                .failed,
+                "\(what): that isn't an address of this machine. Name another one in the compose file, or none."
+            )
+        case EACCES:
+            return EnvironmentError(
+                .failed,
+                "\(what): only root may have ports below 1024. Publish a higher one in the compose file."
+            )
+        default: return EnvironmentError(HostError(what, code: error.code))
+        }
     }
 }

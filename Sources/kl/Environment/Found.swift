@@ -93,7 +93,7 @@ struct Found {
     static func implied(_ file: String?, _ workspace: Workspace, flagOf command: String) throws -> EnvironmentReference
     {
         if let file { return try Self.file(file, workspace.output) }
-        if let here = EnvironmentDiscovery.files(from: Self.workingFolder).first {
+        if let here = ComposeFile.files(from: Self.workingFolder).first {
             try Self.check(here, workspace)
             return try Self.file(here, workspace.output)
         }

@@ -1,4 +1,5 @@
 import ArgumentParser
+import ComposeFiles
 import Environments
 import InterceptModel
 import InterceptProtocol
@@ -80,7 +81,7 @@ struct TakeDown: AsyncParsableCommand {
 /// Brings an environment up and reports on each service.
 enum Up {
     static func bring(_ reference: EnvironmentReference, _ report: StepReport) throws {
-        let override = EnvironmentDiscovery.overrideName(of: reference.location).map { " and \($0.printable)" } ?? ""
+        let override = ComposeFile.overrideName(of: reference.location).map { " and \($0.printable)" } ?? ""
         report.line("Starting environment \(reference.name.printable) from \(reference.location.printable)\(override)")
         report.waiting("starting its services")
         let state = try report.ending {

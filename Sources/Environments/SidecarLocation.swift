@@ -1,0 +1,55 @@
+import InterceptModel
+
+/// One replica's sidecar.
+public struct SidecarLocation: Codable, Hashable, Sendable {
+    /// `api-server-1`
+    public var name: String
+    /// Base64.
+    public var publicKey: String
+    /// HOST:PORT of the tunnel; it may not be reachable from here.
+    public var tcp: String
+    /// The same for datagrams; nil: it takes none.
+    public var udp: String?
+    /// A program and its arguments that relays standard input and output to the sidecar, for use if `tcp` can't be reached.
+    public var command: [String]?
+    /// The addresses at which clients reach the service: `127.0.0.1:8080`.
+    public var listens: [String]
+
+    public init(
+        name: String,
+        publicKey: String,
+        tcp: String,
+        udp: String? = nil,
+        command: [String]? = nil,
+        listens: [String]
+    ) {
+        self.name = name
+        self.publicKey = publicKey
+        self.tcp = tcp
+        self.udp = udp
+        self.command = command
+        self.listens = listens
+    }
+}
+
+/// Options for sidecars that are made for an intercept.
+public struct SidecarOptions: Codable, Hashable, Sendable {
+    /// The container image; nil: this version's own.
+    public var image: String?
+    /// Ports that must be divertible, in addition to those that the environment knows.
+    public var ports: [UInt16]
+    /// The same for UDP; nil: none.
+    public var datagramPorts: [UInt16]?
+
+    public init(image: String? = nil, ports: [UInt16] = [], datagramPorts: [UInt16] = []) {
+        self.image = image
+        self.ports = ports
+        self.datagramPorts = datagramPorts.isEmpty ? nil : datagramPorts
+    }
+
+    /// All ports of both transports.
+    package var servicePorts: [ServicePort] {
+        self.ports.map { .init($0) }
+            + (self.datagramPorts ?? []).map { .init($0, .udp) }
+    }
+}
