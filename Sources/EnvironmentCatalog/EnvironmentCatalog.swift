@@ -15,7 +15,7 @@ public enum EnvironmentCatalog {
     /// Docker engine runs.
     public static func find(from folder: String, known: [EnvironmentReference]) async -> [FoundEnvironment] {
         async let docker = DockerDiscovery.find(known: known)
-        let files = EnvironmentDiscovery.find(from: folder, known: known)
+        let files = LocalDiscovery.find(from: folder, known: known)
         return files + (await docker)
     }
 }

@@ -218,11 +218,11 @@ struct LocalEnvironmentTests {
         let far = EnvironmentReference(kind: .local, name: "gone", location: self.room("gone/compose.yaml"))
         try self.room.file("docker-compose.yml", "services: {a: {image: x}}")
         try self.room.file("my app/docker-compose.yml", "name: hidden")
-        let list = { Array(EnvironmentDiscovery.find(from: self.room("my app"), known: [near, far]).prefix(2)) }
+        let list = { Array(LocalDiscovery.find(from: self.room("my app"), known: [near, far]).prefix(2)) }
         let broken = "\(self.room("docker-compose.yml")):1:12: service 'a' has no command"
         #expect(list().first == FoundEnvironment(near, .down))
         #expect(list().last?.state == .broken && list().last?.reason?.hasPrefix(broken) == true)
-        let all = EnvironmentDiscovery.find(from: self.room("my app"), known: [near, far])
+        let all = LocalDiscovery.find(from: self.room("my app"), known: [near, far])
         #expect(
             all.last
                 == FoundEnvironment(

@@ -120,7 +120,7 @@ struct StateFolderTests {
     @Test(.enabled(if: geteuid() == 0)) func anothersFile() throws {
         let path = try self.room.file("compose.yaml", "services: {a: {command: x}}")
         func found(_ known: [EnvironmentReference] = []) -> FoundEnvironment? {
-            EnvironmentDiscovery.find(from: self.room.path, known: known).first
+            LocalDiscovery.find(from: self.room.path, known: known).first
         }
         #expect(found()?.state == .down)
         #expect(chown(path, 12_345, 12_345) == 0)

@@ -15,7 +15,7 @@ struct Found {
 
     /// Only the environments of compose files: no other program is asked.
     init(filesOf workspace: Workspace) throws {
-        self.all = EnvironmentDiscovery.find(from: Self.workingFolder, known: try workspace.knownReferences())
+        self.all = LocalDiscovery.find(from: Self.workingFolder, known: try workspace.knownReferences())
     }
 
     init(_ workspace: Workspace) async throws {
@@ -59,7 +59,7 @@ struct Found {
     /// The environment of this file. Errors in the file are thrown, warnings are printed.
     static func file(_ path: String, _ output: OutputOptions) throws -> EnvironmentReference {
         // A running environment keeps its name, and can be ended, whatever its file says by now.
-        let found = EnvironmentDiscovery.look(at: path)
+        let found = LocalDiscovery.look(at: path)
         if found.state == .up { return found.reference }
         let compose: ComposeFile
         do throws(EnvironmentError) {
@@ -86,7 +86,7 @@ struct Found {
     /// Refuses a file of another user's, unless this user has named it before.
     static func check(_ path: String, _ workspace: Workspace) throws {
         if try workspace.knownReferences().contains(where: { $0.location == path }) { return }
-        if let refusal = EnvironmentDiscovery.refusal(of: path) { throw refusal }
+        if let refusal = LocalDiscovery.refusal(of: path) { throw refusal }
     }
 
     /// The environment for `up` and `down`: the one of `file`; without that this folder's, or else the connected one.

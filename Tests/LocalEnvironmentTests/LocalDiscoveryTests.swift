@@ -4,7 +4,7 @@ import TestSupport
 import Testing
 
 /// The name by which an environment is found.
-struct EnvironmentDiscoveryTests {
+struct LocalDiscoveryTests {
     /// A mistake in a file doesn't take its name.
     @Test(arguments: [
         "name: shop\nservices:\n  web: {}\n", "name: shop\nservices: [\n", "services:\n  a: {\nname: 'shop' # x\n",
@@ -13,20 +13,20 @@ struct EnvironmentDiscoveryTests {
     func namesOfBrokenFiles(text: String) throws {
         let room = try Room()
         let path = try room.file("demo/compose.yaml", text)
-        let found = EnvironmentDiscovery.look(at: path, environment: [:])
+        let found = LocalDiscovery.look(at: path, environment: [:])
         #expect(found.state == .broken && found.reference.name == "shop")
         try room.file("demo/compose.override.yaml", "name: other\n")
-        #expect(EnvironmentDiscovery.look(at: path, name: "before", environment: [:]).reference.name == "other")
+        #expect(LocalDiscovery.look(at: path, name: "before", environment: [:]).reference.name == "other")
         try room.file("demo/compose.yaml", "services: [\n")
         try room.file("demo/compose.override.yaml", "")
-        #expect(EnvironmentDiscovery.look(at: path, name: "before", environment: [:]).reference.name == "before")
+        #expect(LocalDiscovery.look(at: path, name: "before", environment: [:]).reference.name == "before")
     }
 
     @Test(arguments: ["My Shop", "-shop", "Shop"])
     func aNameThatIsTheMistakeIsFoundAsItIsWritten(name: String) throws {
         let room = try Room()
         let path = try room.file("compose.yaml", "name: \(name)\nservices: {a: {command: x}}\n")
-        let found = EnvironmentDiscovery.look(at: path, environment: [:])
+        let found = LocalDiscovery.look(at: path, environment: [:])
         #expect(found.state == .broken && found.reference.name == name)
     }
 
@@ -36,7 +36,7 @@ struct EnvironmentDiscoveryTests {
             try room.file("\(folder)/compose.yaml", "services: {a: {command: x}}\n")
         }
         let far = EnvironmentReference(kind: .local, name: "far", location: room("far/compose.yaml"))
-        let found = EnvironmentDiscovery.find(
+        let found = LocalDiscovery.find(
             from: room("near/here"),
             known: [far],
             environment: ["COMPOSE_PROJECT_NAME": "shop"]

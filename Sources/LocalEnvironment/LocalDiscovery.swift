@@ -5,7 +5,7 @@ import Libc
 
 /// Finds the environments that a user in this folder may mean: the compose files of the folder and of those above it, and
 /// the environments used before. Reads files, and waits for the disk.
-public enum EnvironmentDiscovery {
+public enum LocalDiscovery {
     /// The nearest first, then those used before; each once.
     public static func find(
         from folder: String,
