@@ -5,9 +5,9 @@ import InterceptModel
 ///
 /// The name of the first replica's sidecar is the lock: if several machines create a container of the same name at once,
 /// the engine lets one of them succeed. That container's labels are the intercept's record, and can't be changed.
-struct DockerClaim: Sendable {
+struct DockerClaim: ServiceClaim {
     private let environment: DockerEnvironment
-    private let record: InterceptRecord
+    private var record: InterceptRecord
     private let options: SidecarOptions
 
     private var model: DockerModel { self.environment.model }
@@ -137,9 +137,15 @@ struct DockerClaim: Sendable {
 
     // MARK: Each replica's sidecar
 
-    /// Makes sure that each replica has a sidecar as the options say.
-    func prepare(in project: DockerProject) async throws -> [SidecarLocation] {
-        try await self.sidecarsForAll(in: project, of: await self.wantedImage())
+    func sidecars() async throws -> [SidecarLocation] {
+        // Use what `take` has just read and made.
+        let project = if let known = await self.model.known { known } else { try await self.model.project(.now) }
+        var claim = self
+        // Each of its sidecars is labelled with the time at which the claim was first taken.
+        if let record = project.record(of: self.record.service), record.holder.publicKey == self.key {
+            claim.record.since = record.since
+        }
+        return try await claim.sidecarsForAll(in: project, of: await self.wantedImage())
     }
 
     /// One for each replica that can have a sidecar. The caller holds the record.
@@ -201,11 +207,12 @@ struct DockerClaim: Sendable {
 
     // MARK: Upkeep
 
-    func maintain() async throws -> Maintained {
+    func reconcile(_ occasion: ReconcileOccasion) async throws -> ClaimState {
+        if occasion == .doubtful { await self.model.touch() }
         var project = try await self.model.project(.followed)
         let name = self.record.service
         if let holder = project.record(of: name), holder.holder.publicKey != self.key {
-            return .heldBy(self.record(of: holder))
+            return .lost(to: self.record(of: holder))
         }
         let own = project.sidecars(of: name).filter { $0.holder.publicKey == self.key }
         guard let service = project.service(name) else { return .sidecars([]) }
@@ -224,7 +231,7 @@ struct DockerClaim: Sendable {
                 return .sidecars(try await self.environment.locations(of: left, service))
             }
             guard !service.usable.isEmpty else { return .sidecars([]) }
-            if case .heldBy(let other) = try await self.take(force: false) { return .heldBy(other) }
+            if case .heldBy(let other) = try await self.take(force: false) { return .lost(to: other) }
             if let known = await self.model.known { project = known }
         }
         do {
@@ -232,13 +239,33 @@ struct DockerClaim: Sendable {
             return .sidecars(try await self.sidecarsForAll(in: project, of: .any))
         } catch {
             let holder = try await self.model.project(.now).record(of: name)
-            if let holder, holder.holder.publicKey != self.key { return .heldBy(self.record(of: holder)) }
+            if let holder, holder.holder.publicKey != self.key { return .lost(to: self.record(of: holder)) }
             // Return the sidecars that run; the missing ones are tried again later.
             let locations = try await self.locations()
             guard !locations.isEmpty else { throw error }
             return .sidecars(locations)
         }
     }
+
+    func gone(of sidecars: [SidecarLocation]) async throws -> [SidecarLocation] {
+        let there = try await self.environment.sidecars(of: self.record.service)
+        return sidecars.filter { sidecar in !there.contains { $0.publicKey == sidecar.publicKey } }
+    }
+
+    func release() async throws {
+        let project = try await self.model.project(.now)
+        let own = project.sidecars(of: self.record.service).filter { $0.holder.publicKey == self.key }
+        // Stopped rather than killed, since they may still relay connections to the original.
+        let running = own.filter(\.isRunning)
+        if !running.isEmpty {
+            let words = ["stop", "-t", "\(Self.drainSeconds)"] + running.map(\.id)
+            _ = try await self.model.client.run(words, within: DockerClient.longPatience)
+        }
+        try await self.environment.remove(own)
+    }
+
+    /// A sidecar that is told to end drains for at most 10 s; one that hangs is then killed.
+    private static let drainSeconds = 11
 
     // MARK: One container
 

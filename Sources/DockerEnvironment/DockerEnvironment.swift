@@ -63,52 +63,9 @@ public struct DockerEnvironment: Environment {
 
     public func changes() async -> AsyncStream<EnvironmentChange> { await self.model.changes() }
 
-    public func doubt() async { await self.model.touch() }
-
-    // MARK: Claims, as the daemon asks for them
-
-    public func claim(_ record: InterceptRecord, force: Bool) async throws -> ClaimResult {
-        try await self.claim(record, options: SidecarOptions(), force: force)
+    public func claim(_ record: InterceptRecord, options: SidecarOptions) -> any ServiceClaim {
+        DockerClaim(self, record, options)
     }
-
-    public func claim(_ record: InterceptRecord, options: SidecarOptions, force: Bool) async throws -> ClaimResult {
-        try await DockerClaim(self, record, options).take(force: force)
-    }
-
-    public func prepareSidecars(of service: String, accepting member: Member) async throws -> [SidecarLocation] {
-        try await self.prepareSidecars(of: service, accepting: member, options: SidecarOptions())
-    }
-
-    public func prepareSidecars(
-        of service: String,
-        accepting member: Member,
-        options: SidecarOptions
-    ) async throws -> [SidecarLocation] {
-        // Use what the claim has just read and made.
-        let project = if let known = await self.model.known { known } else { try await self.model.project(.now) }
-        let since = project.record(of: service).flatMap { $0.holder.publicKey == member.publicKey ? $0.since : nil }
-        let record = InterceptRecord(service: service, holder: member, since: since ?? "", ports: [])
-        return try await DockerClaim(self, record, options).prepare(in: project)
-    }
-
-    public func maintain(_ record: InterceptRecord, options: SidecarOptions) async throws -> Maintained {
-        try await DockerClaim(self, record, options).maintain()
-    }
-
-    public func release(service: String, publicKey: String) async throws {
-        let project = try await self.model.project(.now)
-        let own = project.sidecars(of: service).filter { $0.holder.publicKey == publicKey }
-        // Stopped rather than killed, since they may still relay connections to the original.
-        let running = own.filter(\.isRunning)
-        if !running.isEmpty {
-            let words = ["stop", "-t", "\(Self.drainSeconds)"] + running.map(\.id)
-            _ = try await self.model.client.run(words, within: DockerClient.longPatience)
-        }
-        try await self.remove(own)
-    }
-
-    /// A sidecar that is told to end drains for at most 10 s; one that hangs is then killed.
-    private static let drainSeconds = 11
 
     // MARK: Parts
 

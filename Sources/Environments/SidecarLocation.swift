@@ -1,5 +1,3 @@
-import InterceptModel
-
 /// One replica's sidecar.
 public struct SidecarLocation: Codable, Hashable, Sendable {
     /// `api-server-1`
@@ -29,27 +27,5 @@ public struct SidecarLocation: Codable, Hashable, Sendable {
         self.udp = udp
         self.command = command
         self.listens = listens
-    }
-}
-
-/// Options for sidecars that are made for an intercept.
-public struct SidecarOptions: Codable, Hashable, Sendable {
-    /// The container image; nil: this version's own.
-    public var image: String?
-    /// Ports that must be divertible, in addition to those that the environment knows.
-    public var ports: [UInt16]
-    /// The same for UDP; nil: none.
-    public var datagramPorts: [UInt16]?
-
-    public init(image: String? = nil, ports: [UInt16] = [], datagramPorts: [UInt16] = []) {
-        self.image = image
-        self.ports = ports
-        self.datagramPorts = datagramPorts.isEmpty ? nil : datagramPorts
-    }
-
-    /// All ports of both transports.
-    package var servicePorts: [ServicePort] {
-        self.ports.map { .init($0) }
-            + (self.datagramPorts ?? []).map { .init($0, .udp) }
     }
 }

@@ -7,15 +7,18 @@ import NIOPosix
 /// The supervisor may have died. The processes it started live on; then its last `state.json` is used.
 public struct LocalEnvironment: Environment {
     public let reference: EnvironmentReference
-    private let patience: Duration
+    /// How long to wait for a sidecar that isn't ready, or for a supervisor that doesn't answer.
+    let patience: Duration
 
     public init(_ reference: EnvironmentReference) { self.init(reference, patience: .seconds(10)) }
 
-    /// - Parameter patience: how long to wait for a sidecar that isn't ready, or for a supervisor that doesn't answer.
     init(_ reference: EnvironmentReference, patience: Duration) {
         self.reference = reference
         self.patience = patience
     }
+
+    /// They run as long as the environment does.
+    public var makesSidecars: Bool { false }
 
     /// Whether a supervisor runs.
     public var isSupervised: Bool {
@@ -55,41 +58,6 @@ public struct LocalEnvironment: Environment {
         try await Blocking.run { try self.status().find(service).sidecars.compactMap(\.location) }
     }
 
-    public func prepareSidecars(of service: String, accepting member: Member) async throws -> [SidecarLocation] {
-        try await Blocking.run {
-            let status = try self.status()
-            _ = try status.find(service)
-            try self.introduce(member, in: status)
-        }
-        let deadline = ContinuousClock.now + self.patience
-        while true {
-            let (status, found) = try await Blocking.run {
-                let status = try self.status()
-                return (status, try status.find(service))
-            }
-            guard !found.sidecars.isEmpty else {
-                throw EnvironmentError(
-                    .failed,
-                    "service \(service.quoted) publishes no ports, so there is nothing to intercept."
-                        + " Give it 'ports' in \(self.reference.location)"
-                )
-            }
-            guard let late = found.sidecars.first(where: { $0.location == nil }) else {
-                return found.sidecars.compactMap(\.location)
-            }
-            // Without a supervisor, no other sidecar will be started.
-            guard status.isSupervised else { throw status.withoutSidecar(service) }
-            guard ContinuousClock.now < deadline else {
-                throw EnvironmentError(
-                    .failed,
-                    "the sidecar \(late.name.quoted) isn't ready: \(late.reason ?? "it is \(late.state.rawValue)")."
-                        + " Look into \(status.folder.log(ofSidecar: late.name))"
-                )
-            }
-            try await Task.sleep(for: .milliseconds(50))
-        }
-    }
-
     public func intercepts() async throws -> [InterceptRecord] {
         try await Blocking.run {
             guard let folder = try StateFolder.open(besideFile: self.reference.location) else { return [] }
@@ -98,24 +66,17 @@ public struct LocalEnvironment: Environment {
         }
     }
 
-    public func claim(_ record: InterceptRecord, force: Bool) async throws -> ClaimResult {
-        try await Blocking.run {
-            let status = try self.status()
-            _ = try status.find(record.service)
-            return try RecordFile(in: status.folder).claim(record, force: force)
-        }
+    public func claim(_ record: InterceptRecord, options: SidecarOptions) -> any ServiceClaim {
+        // The compose file says what sidecars it has.
+        LocalClaim(environment: self, record: record)
     }
 
-    public func release(service: String, publicKey: String) async throws {
-        try await Blocking.run {
-            guard let folder = try StateFolder.open(besideFile: self.reference.location) else { return }
-            try RecordFile(in: folder).release(service: service, publicKey: publicKey)
-        }
-    }
+    /// A sidecar that ends is noticed by its tunnel, and the supervisor starts another by itself.
+    public func changes() async -> AsyncStream<EnvironmentChange> { AsyncStream { $0.finish() } }
 
     // MARK: - Blocking parts
 
-    private func status() throws(EnvironmentError) -> LocalStatus {
+    func status() throws(EnvironmentError) -> LocalStatus {
         guard let folder = try StateFolder.open(besideFile: self.reference.location),
             let status = try LocalStatus.read(self.reference, in: folder)
         else { throw LocalStatus.notUp(self.reference) }
@@ -123,7 +84,7 @@ public struct LocalEnvironment: Environment {
     }
 
     /// Makes sure that the sidecars accept the member's key.
-    private func introduce(_ member: Member, in status: LocalStatus) throws(EnvironmentError) {
+    func introduce(_ member: Member, in status: LocalStatus) throws(EnvironmentError) {
         let record = RecordFile(in: status.folder)
         let isNew = try record.add(member)
         // Refresh for a known member, too: the process that added it may have been ended before the sidecars read the new

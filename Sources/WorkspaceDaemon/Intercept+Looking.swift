@@ -42,7 +42,7 @@ extension Intercept {
 
     /// Looks at once whenever the environment reports a change.
     func followEnvironment() {
-        guard self.environment.makesSidecars, self.look.following == nil, self.isLive else { return }
+        guard self.look.following == nil, self.isLive else { return }
         let environment = self.environment
         self.look.following = Task { [weak self] in
             for await change in await environment.changes() {
@@ -97,14 +97,15 @@ extension Intercept {
 
     private func lookNow() async {
         self.followEnvironment()
-        let result = await self.readEnvironment()
+        let result = await self.reconcile()
         self.look.isUnderWay = false
         guard self.isLive else { return self.changes.happened() }
         switch result {
         case .success(.sidecars(let locations)):
             self.look.lastError = nil
             self.adopt(locations)
-        case .success(.heldBy(let other)): return self.handle(.takenOver(by: other))
+        case .success(.restarting): self.look.lastError = nil
+        case .success(.lost(let other)): return self.handle(.takenOver(by: other.holder.label))
         case .success(.ended):
             self.log.notice(
                 "the environment has ended, and the intercept with it",
@@ -126,31 +127,11 @@ extension Intercept {
         self.lookAgain(in: isResting ? Look.resting : self.look.interval)
     }
 
-    private enum Found {
-        case sidecars([SidecarLocation])
-        case heldBy(String)
-        case ended
-    }
-
-    /// While the intercept is Active, only the sidecars' locations are read. Otherwise the record is read, too: the service
-    /// may be another workspace's by now.
-    private func readEnvironment() async -> Result<Found, any Error> {
-        if self.machine.phase != .active, self.look.isDoubtful { await self.environment.doubt() }
+    private func reconcile() async -> Result<ClaimState, any Error> {
+        let occasion: ReconcileOccasion =
+            self.machine.phase == .active ? .routine : self.look.isDoubtful ? .doubtful : .incomplete
         do {
-            if self.environment.makesSidecars {
-                switch try await self.environment.maintain(self.record, options: self.request.sidecarOptions) {
-                case .sidecars(let locations): return .success(.sidecars(locations))
-                case .heldBy(let other): return .success(.heldBy(other.holder.label))
-                }
-            }
-            if self.machine.phase != .active {
-                let records = try await self.environment.intercepts()
-                guard let record = records.first(where: { $0.service == self.service }) else { return .success(.ended) }
-                if record.holder.publicKey != self.identity.member.publicKey {
-                    return .success(.heldBy(record.holder.label))
-                }
-            }
-            return .success(.sidecars(try await self.environment.sidecars(of: self.service)))
+            return .success(try await self.claim.reconcile(occasion))
         } catch let error as EnvironmentError where error.code == .notUp && self.machine.phase != .active {
             return .success(.ended)
         } catch {
@@ -159,12 +140,8 @@ extension Intercept {
     }
 
     private func adopt(_ locations: [SidecarLocation]) {
-        // A sidecar that isn't listed may be about to come back, so keep it, unless the environment lists others or would
-        // have made it anew by itself.
-        if !locations.isEmpty || self.environment.makesSidecars {
-            for replica in self.replicas where !locations.contains(where: { $0.name == replica.location.name }) {
-                self.remove(replica)
-            }
+        for replica in self.replicas where !locations.contains(where: { $0.name == replica.location.name }) {
+            self.remove(replica)
         }
         for location in locations {
             if let replica = self.replicas.first(where: { $0.location.name == location.name }) {

@@ -49,22 +49,16 @@ extension Intercept {
     /// Brings the intercept from nothing to Active. After an error, `rollBack` undoes everything.
     func begin(_ progress: Progress) async throws {
         var watch = Stopwatch()
-        let member = self.identity.member
         // Claim first: an environment that makes sidecars makes them for the holder of the service.
         self.mayBeClaimed = true
-        let options = self.request.sidecarOptions
-        let claim = try await self.environment.claim(self.record, options: options, force: self.request.force)
-        if case .heldBy(let other) = claim {
+        let claim = self.claim
+        if case .heldBy(let other) = try await claim.take(force: self.request.force) {
             self.mayBeClaimed = false
             throw Self.busy(self.service, holder: other.holder.label, since: other.since)
         }
         try Task.checkCancellation()
 
-        let locations = try await self.environment.prepareSidecars(
-            of: self.service,
-            accepting: member,
-            options: options
-        )
+        let locations = try await claim.sidecars()
         guard !locations.isEmpty else {
             throw RequestFailure(
                 .failed,
@@ -217,7 +211,7 @@ extension Intercept {
         if self.mayBeClaimed {
             await self.lookEnded()
             do {
-                try await self.environment.release(service: self.service, publicKey: self.identity.member.publicKey)
+                try await self.claim.release()
             } catch {
                 self.log.warning("the claim can't be taken back: \(error)", metadata: ["service": "\(self.service)"])
             }
@@ -284,12 +278,7 @@ extension Intercept {
             }
             try await self.waitUntilAcknowledgedOrFail(isAnswered)
             try await self.probe()
-            let claim = try await self.environment.claim(
-                self.record,
-                options: self.request.sidecarOptions,
-                force: false
-            )
-            if case .heldBy(let other) = claim {
+            if case .heldBy(let other) = try await self.claim.take(force: false) {
                 throw Self.busy(self.service, holder: other.holder.label, since: other.since)
             }
             try self.checkLive()

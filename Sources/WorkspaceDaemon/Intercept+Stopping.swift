@@ -14,8 +14,8 @@ extension Intercept {
         } else {
             await self.releaseSidecars()
         }
-        let letting = self.environment.makesSidecars ? Task { await self.letGoneSidecarsBe() } : nil
-        defer { letting?.cancel() }
+        let letting = Task { await self.letGoneSidecarsBe() }
+        defer { letting.cancel() }
         // The agents' own time limits end each of these waits.
         _ = await self.changes.wait { self.replicas.allSatisfy { $0.isWithdrawn || $0.outcome != nil } }
         progress(await self.whoAnswersNow(&watch))
@@ -59,11 +59,10 @@ extension Intercept {
     /// Gives up on sidecars that went with their service's containers, so that their answers aren't waited for.
     private func letGoneSidecarsBe() async {
         while (try? await Task.sleep(for: .seconds(1))) != nil {
-            guard let there = try? await self.environment.sidecars(of: self.service), !Task.isCancelled else {
-                continue
-            }
-            for replica in self.replicas where replica.outcome == nil {
-                if !there.contains(where: { $0.publicKey == replica.location.publicKey }) { self.remove(replica) }
+            let waited = self.replicas.filter { $0.outcome == nil }.map(\.location)
+            guard let gone = try? await self.claim.gone(of: waited), !Task.isCancelled else { continue }
+            for replica in self.replicas where replica.outcome == nil && gone.contains(replica.location) {
+                self.remove(replica)
             }
             self.changes.happened()
         }
@@ -90,7 +89,7 @@ extension Intercept {
         self.mayBeClaimed = false
         await self.lookEnded()
         do {
-            try await self.environment.release(service: self.service, publicKey: self.identity.member.publicKey)
+            try await self.claim.release()
         } catch let error as EnvironmentError where error.code == .notUp || error.code == .noSuchService {
             // The record went with the environment.
         } catch let error as EnvironmentError {

@@ -201,11 +201,10 @@ final class Intercept {
         for replica in self.replicas where replica.outcome == nil { replica.agent.shutDown() }
         guard self.mayBeClaimed else { return }
         self.mayBeClaimed = false
-        let environment = self.environment
-        let (service, key) = (self.service, self.identity.member.publicKey)
+        let claim = self.claim
         Task {
             await self.lookEnded()
-            try? await environment.release(service: service, publicKey: key)
+            try? await claim.release()
         }
     }
 
@@ -259,7 +258,10 @@ final class Intercept {
         return status
     }
 
-    var record: InterceptRecord {
+    /// As the request is now; where another process took it, or this one with other ports, it is gone on with.
+    var claim: any ServiceClaim { self.environment.claim(self.record, options: self.request.sidecarOptions) }
+
+    private var record: InterceptRecord {
         var record = InterceptRecord(
             service: self.service,
             holder: self.identity.member,

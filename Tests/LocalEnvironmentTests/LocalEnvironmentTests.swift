@@ -50,6 +50,10 @@ struct LocalEnvironmentTests {
         )
     }
 
+    func claim(_ service: String, by index: Int) -> any ServiceClaim {
+        self.environment.claim(RecordFileTests.record(service, by: index), options: SidecarOptions())
+    }
+
     var notUp: EnvironmentError {
         EnvironmentError(
             .notUp,
@@ -63,11 +67,11 @@ struct LocalEnvironmentTests {
         await #expect(throws: self.notUp) { try await self.environment.services() }
         await #expect(throws: self.notUp) { try await self.environment.sidecars(of: "api-server") }
         await #expect(throws: self.notUp) {
-            try await self.environment.claim(RecordFileTests.record("api-server", by: 1), force: false)
+            try await self.claim("api-server", by: 1).take(force: false)
         }
         _ = try RecordFile(in: self.folder).claim(RecordFileTests.record("api-server", by: 1), force: false)
         #expect(try await self.environment.intercepts().map(\.isDiverting) == [false])
-        try await self.environment.release(service: "api-server", publicKey: RecordFileTests.key(1))
+        try await self.claim("api-server", by: 1).release()
         #expect(try await self.environment.intercepts() == [])
     }
 
@@ -88,17 +92,37 @@ struct LocalEnvironmentTests {
             )
         ) { try await self.environment.sidecars(of: "api-sever") }
         var record = RecordFileTests.record("api-server", by: 1)
-        #expect(try await self.environment.claim(record, force: false) == .claimed)
+        #expect(try await self.environment.claim(record, options: SidecarOptions()).take(force: false) == .claimed)
         #expect(
-            try await self.environment.claim(RecordFileTests.record("api-server", by: 2), force: false)
+            try await self.claim("api-server", by: 2).take(force: false)
                 == .heldBy(record)
         )
         await #expect(throws: EnvironmentError.self) {
-            try await self.environment.claim(RecordFileTests.record("zzz", by: 2), force: false)
+            try await self.claim("zzz", by: 2).take(force: false)
         }
         record.isDiverting = true
         record.connections = InterceptRecord.Connections(open: 3, total: 128, passed: 2)
         #expect(try await self.environment.intercepts() == [record])
+    }
+
+    @Test func reconciling() async throws {
+        var state = self.state(supervisor: self.own, service: self.own, sidecar: self.own)
+        try state.write(to: self.folder)
+        let claim = self.claim("api-server", by: 1)
+        #expect(try await claim.take(force: false) == .claimed)
+        #expect(try await claim.reconcile(.incomplete) == .sidecars([Self.location]))
+        let other = RecordFileTests.record("api-server", by: 2)
+        _ = try RecordFile(in: self.folder).claim(other, force: true)
+        // Where the sidecars say that all is well, they know better who has the service.
+        #expect(try await claim.reconcile(.routine) == .sidecars([Self.location]))
+        guard case .lost(let record) = try await claim.reconcile(.incomplete) else { return #expect(Bool(false)) }
+        #expect(record.holder == other.holder)
+        try await self.claim("api-server", by: 2).release()
+        #expect(try await claim.reconcile(.doubtful) == .ended)
+        state.services[0].sidecars[0].state = .restarting
+        try state.write(to: self.folder)
+        #expect(try await claim.reconcile(.routine) == .restarting)
+        #expect(try await claim.gone(of: [Self.location]) == [])
     }
 
     @Test func withoutASupervisor() async throws {
@@ -113,10 +137,10 @@ struct LocalEnvironmentTests {
                 "environment 'demo' has no supervisor: your key is new to it, and nobody can let it in."
                     + " Start one, which leaves what runs alone: kl env up --file '\(self.environment.reference.location)'"
             )
-        ) { try await self.environment.prepareSidecars(of: "api-server", accepting: member) }
+        ) { try await self.claim("api-server", by: 1).sidecars() }
         #expect(try RecordFile(in: self.folder).read().members == [])
         try RecordFile(in: self.folder).add(member)
-        #expect(try await self.environment.prepareSidecars(of: "api-server", accepting: member) == [Self.location])
+        #expect(try await self.claim("api-server", by: 1).sidecars() == [Self.location])
         state.services[0].sidecars[0].process = self.dead
         try state.write(to: self.folder)
         let services = try await self.environment.services()
@@ -155,7 +179,7 @@ struct LocalEnvironmentTests {
         try self.state(supervisor: self.own, service: self.own, sidecar: self.own).write(to: self.folder)
         let supervisor = try await Supervisor(in: self.folder, answers: .refreshed)
         let member = RecordFileTests.member(1)
-        #expect(try await self.environment.prepareSidecars(of: "api-server", accepting: member) == [Self.location])
+        #expect(try await self.claim("api-server", by: 1).sidecars() == [Self.location])
         #expect(try RecordFile(in: self.folder).read().members == [member])
         #expect(try await supervisor.requests() == [.status, .refresh])
         try await supervisor.close()
@@ -171,7 +195,7 @@ struct LocalEnvironmentTests {
                     "the supervisor of environment 'demo' hasn't let your key in: \(reason)."
                         + " Try again; if that doesn't help, look into \(self.folder.supervisorLog)"
                 )
-            ) { try await self.environment.prepareSidecars(of: "api-server", accepting: RecordFileTests.member(1)) }
+            ) { try await self.claim("api-server", by: 1).sidecars() }
             #expect(try RecordFile(in: self.folder).read().members == [])
             try await supervisor.close()
         }
@@ -190,8 +214,8 @@ struct LocalEnvironmentTests {
                 .failed,
                 "the sidecar 'api-1' isn't ready: exited with code 1. Look into \(self.folder.logs)/api-1.sidecar.log"
             )
-        ) { try await self.environment.prepareSidecars(of: "api-server", accepting: member) }
-        async let locations = self.environment.prepareSidecars(of: "api-server", accepting: member)
+        ) { try await self.claim("api-server", by: 1).sidecars() }
+        async let locations = self.claim("api-server", by: 1).sidecars()
         try await Task.sleep(for: .milliseconds(120))
         try ready.write(to: self.folder)
         #expect(try await locations == [Self.location])
@@ -210,7 +234,7 @@ struct LocalEnvironmentTests {
                 "service 'api-server' publishes no ports, so there is nothing to intercept."
                     + " Give it 'ports' in \(self.environment.reference.location)"
             )
-        ) { try await self.environment.prepareSidecars(of: "api-server", accepting: member) }
+        ) { try await self.claim("api-server", by: 1).sidecars() }
     }
 
     @Test func found() throws {

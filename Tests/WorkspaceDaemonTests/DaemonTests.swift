@@ -371,10 +371,8 @@ import WorkspaceAPI
         let stage = try await Stage()
         let workspace = try await Workspace(stage)
         let member = await workspace.daemon.identity.member
-        _ = try await stage.claim(
-            .init(service: "api", holder: member, since: "2026-03-01T09:30:00Z", ports: []),
-            force: false
-        )
+        let record = InterceptRecord(service: "api", holder: member, since: "2026-03-01T09:30:00Z", ports: [])
+        _ = try await stage.claim(record, options: SidecarOptions()).take(force: false)
         let (_, steps) = try await workspace.stop()
         #expect(steps.map(\.name) == [.originalAnswers, .drained])
         #expect(stage.records == [])

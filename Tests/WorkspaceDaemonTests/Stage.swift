@@ -122,6 +122,7 @@ final class Stage: Environment {
     }
 
     let reference: EnvironmentReference
+    let makesSidecars = false
     let original: NamedServer
     /// The service's ports.
     let ports: [UInt16]
@@ -229,12 +230,6 @@ final class Stage: Environment {
         }
     }
 
-    func prepareSidecars(of service: String, accepting member: Member) async throws -> [SidecarLocation] {
-        let locations = try await self.sidecars(of: service)
-        try await self.join(member)
-        return locations
-    }
-
     func join(_ member: Member) async throws {
         let (running, keys) = try self.found { state in
             state.members.insert(member.publicKey)
@@ -245,7 +240,13 @@ final class Stage: Environment {
 
     func intercepts() async throws -> [InterceptRecord] { try self.found { Array($0.records.values) } }
 
-    func claim(_ record: InterceptRecord, force: Bool) async throws -> ClaimResult {
+    func claim(_ record: InterceptRecord, options: SidecarOptions) -> any ServiceClaim {
+        StageClaim(stage: self, record: record)
+    }
+
+    func changes() async -> AsyncStream<EnvironmentChange> { AsyncStream { $0.finish() } }
+
+    fileprivate func take(_ record: InterceptRecord, force: Bool) throws -> ClaimResult {
         try self.found { state in
             state.claims += 1
             let held = state.records[record.service]
@@ -257,9 +258,10 @@ final class Stage: Environment {
         }
     }
 
-    func release(service: String, publicKey: String) async throws {
+    fileprivate func release(_ record: InterceptRecord) throws {
         try self.found { state in
-            if state.records[service]?.holder.publicKey == publicKey { state.records[service] = nil }
+            let holder = state.records[record.service]?.holder
+            if holder?.publicKey == record.holder.publicKey { state.records[record.service] = nil }
         }
     }
 
@@ -275,6 +277,34 @@ final class Stage: Environment {
         request.drainSeconds = 1
         return request
     }
+}
+
+/// As a local environment's: the sidecars are the stage's.
+private struct StageClaim: ServiceClaim {
+    let stage: Stage
+    let record: InterceptRecord
+
+    func take(force: Bool) async throws -> ClaimResult { try self.stage.take(self.record, force: force) }
+
+    func sidecars() async throws -> [SidecarLocation] {
+        let locations = try await self.stage.sidecars(of: self.record.service)
+        try await self.stage.join(self.record.holder)
+        return locations
+    }
+
+    func reconcile(_ occasion: ReconcileOccasion) async throws -> ClaimState {
+        if occasion != .routine {
+            let records = try await self.stage.intercepts()
+            guard let record = records.first(where: { $0.service == self.record.service }) else { return .ended }
+            if record.holder.publicKey != self.record.holder.publicKey { return .lost(to: record) }
+        }
+        let locations = try await self.stage.sidecars(of: self.record.service)
+        return locations.isEmpty ? .restarting : .sidecars(locations)
+    }
+
+    func gone(of sidecars: [SidecarLocation]) async throws -> [SidecarLocation] { [] }
+
+    func release() async throws { try self.stage.release(self.record) }
 }
 
 /// A workspace with its daemon, in this process.
