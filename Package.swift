@@ -241,8 +241,9 @@ let package = Package(
         .testTarget(
             name: "WorkspaceAgentTests",
             dependencies: [
-                "Carriers", "HostSupport", "InterceptModel", "InterceptProtocol", "Noise", "RawSockets", "Tunnel",
-                "WorkspaceAgent", logging, nioCore, nioPosix, .product(name: "NIOEmbedded", package: "swift-nio"),
+                "Carriers", "CommandText", "HostSupport", "InterceptModel", "InterceptProtocol", "Noise", "RawSockets",
+                "Tunnel", "WorkspaceAgent", logging, nioCore, nioPosix,
+                .product(name: "NIOEmbedded", package: "swift-nio"),
             ],
             swiftSettings: strict
         ),

@@ -266,6 +266,6 @@ private final class Stage: TunnelClient.Delegate, @unchecked Sendable {
     }
 
     func tunnelClientHasToldAll(_ client: TunnelClient) {}
-    func tunnelClient(_ client: TunnelClient, dialFailed reason: String, retryIn delay: TimeAmount) {}
+    func tunnelClient(_ client: TunnelClient, dialFailed failures: [DialFailure], retryIn delay: TimeAmount) {}
     func tunnelClientLostItsCarrier(_ client: TunnelClient) {}
 }

@@ -136,7 +136,15 @@ import Tunnel
             $0.stopSending($1, .shuttingDown)
         }
         #expect(await server.hearAll() == ["", "reset"])
-        #expect(try await stage.becomes { $0.agent.cutAtEnd == 1 && $0.agent.connections.isEmpty })
+        #expect(
+            try await stage.becomes {
+                if case .ending(let ending) = $0.agent.life {
+                    ending.cut == 1 && $0.agent.connections.isEmpty
+                } else {
+                    false
+                }
+            }
+        )
     }
 }
 
@@ -196,7 +204,7 @@ private final class Stage: TunnelServer.Delegate, @unchecked Sendable {
         }.get()
         // Sockets that are still open when a test ends refer to it.
         _ = Unmanaged.passRetained(stage)
-        #expect(try await stage.becomes { $0.agent.isStarted })
+        #expect(try await stage.becomes { !$0.agent.isStarting })
         return stage
     }
 

@@ -1,4 +1,6 @@
 import Carriers
+import CommandText
+import InterceptModel
 import InterceptProtocol
 import Logging
 import NIOCore

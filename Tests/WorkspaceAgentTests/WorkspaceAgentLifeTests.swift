@@ -25,7 +25,7 @@ import Tunnel
         let sidecar = try await Sidecar.start { $0.takesOver = true }
         try await sidecar.wait { !$0.heard.isEmpty }
         try await Sidecar.on {
-            var start = ControlMessage.Start(generation: 1, workspace: "ada@thinkpad", ports: [.init(service: 80)])
+            var start = ControlMessage.Start(generation: 1, workspace: "ada@thinkpad", ports: [.init(80)])
             start.takeover = true
             start.drainSeconds = 0
             #expect(sidecar.heard == [.start(start)])
