@@ -35,7 +35,7 @@ extension Connection {
             newest = message
         }
         if let newest {
-            if newest.number == ack.largest { self.roundTripTime.sample(now - newest.time, ackDelay: ack.delay) }
+            if newest.number == ack.largest { self.path.sample(now - newest.time, ackDelay: ack.delay) }
             if !self.usesDatagrams {
                 var lost: [SentMessage] = []
                 self.sent.settleEarlier(than: newest.number, on: newest.carrier) { lost.append($0) }

@@ -27,14 +27,15 @@ extension Connection {
             }
         }
         guard self.carrier != carrier else { return }
-        self.carrier = carrier
+        self.path = Path(
+            carrier,
+            recovery: kind == .datagrams ? self.makeRecovery(session) : nil,
+            roundTrip: roundTrip
+        )
         self.carrierLostAt = nil
         self.unusedSince = nil
         self.statistics.carriers += 1
-        self.roundTripTime = RoundTripTime()
-        if kind == .datagrams, let roundTrip { self.roundTripTime.expect(roundTrip) }
         self.loseAll(exceptOn: carrier)
-        self.recovery = kind == .datagrams ? self.makeRecovery(session) : nil
         self.received.isPrompt = kind == .datagrams
         self.pathValidation.carrierChanged()
         self.signWantedAt = nil
@@ -64,10 +65,9 @@ extension Connection {
     /// A carrier has closed. If the connection used it, all that is unacknowledged on it counts as lost.
     mutating func carrierClosed(_ carrier: CarrierID, isLast: Bool, at now: Instant) {
         if self.carrier == carrier {
-            self.carrier = nil
+            self.path.close()
             self.unusedSince = now
             self.loseAll(exceptOn: nil)
-            self.recovery = nil
             if case .closing = self.state { self.wipe() }
         }
         if isLast, self.carrierLostAt == nil { self.carrierLostAt = now }

@@ -24,7 +24,7 @@ public struct Connection: ~Copyable {
     var state = State.active
 
     // Carrier and session
-    var carrier: CarrierID?
+    var path = Path()
     var session: Session?
     var newestSessionAt: Instant?
     var deadAfter: TimeAmount
@@ -35,10 +35,6 @@ public struct Connection: ~Copyable {
     var received = ReceivedNumbers()
     /// The messages that an ACK frame settles: an array that is reused from one frame to the next.
     var settled: [SentMessage] = []
-    var roundTripTime = RoundTripTime()
-    /// Loss recovery and congestion control of the datagram path; nil on a byte stream.
-    var recovery: DatagramRecovery?
-    var usesDatagrams: Bool { self.recovery != nil }
     var pathValidation = PathValidation()
 
     // Flow control
@@ -228,7 +224,7 @@ public struct Connection: ~Copyable {
         self.state = .closed
         self.memory = nil
         self.session = nil
-        self.carrier = nil
+        self.path.close()
     }
 
     private mutating func dropStreams() {

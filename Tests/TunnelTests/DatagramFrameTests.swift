@@ -191,7 +191,7 @@ import Testing
         let arrived = connection.sendDatagram(ByteBuffer(repeating: 1, count: 900), isTracked: true)
         connection.sendDatagram(ByteBuffer(repeating: 1, count: 9))
         #expect(lost != arrived)
-        connection.carrier = Self.carrier
+        connection.path = Path(Self.carrier, recovery: nil, roundTrip: nil)
         for number in 0..<2 as Range<UInt64> {
             var sent = Self.message(&connection, room: 1_000).sent
             sent.number = number
