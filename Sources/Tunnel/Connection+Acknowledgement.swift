@@ -26,7 +26,7 @@ extension Connection {
             throw TransportError(.protocolViolation, "an acknowledgement of what was not sent")
         }
         guard !settled.isEmpty else { return }
-        self.probeCount = 0
+        self.liveness.stopBackoff()
         self.recovery?.probesDue = 0
         var newest: SentMessage?
         self.acknowledge(settled)
@@ -43,7 +43,7 @@ extension Connection {
             } else {
                 self.recover(acknowledged: settled, newest: newest, isSpurious: isSpurious, at: now)
             }
-            if let signWantedAt, newest.time >= signWantedAt { self.signWantedAt = nil }
+            self.liveness.acknowledged(sentAt: newest.time)
         }
         self.noteAlive(at: now)
         self.signalWritableAfterRoom()

@@ -16,15 +16,10 @@ extension Connection {
             self.session = session
             self.noteDatagramLimits(of: session)
             self.statistics.sessions += 1
-            self.deadAfter = min(self.configuration.deadAfter, session.peerParameters.deadAfter)
             // Sent at once, a PING confirms the session to the responder (PROTOCOL §7.2).
             if self.role == .initiator { self.queues.addPing() }
-            // Only a session newer than all before is a sign of life: a peer that alternates between its sessions shows
-            // nothing new.
-            if self.newestSessionAt.map({ session.createdAt > $0 }) ?? true {
-                self.newestSessionAt = session.createdAt
-                self.noteAlive(at: now)
-            }
+            let deadAfter = min(self.configuration.deadAfter, session.peerParameters.deadAfter)
+            if self.liveness.sessionChanged(to: session.createdAt, deadAfter: deadAfter) { self.noteAlive(at: now) }
         }
         guard self.carrier != carrier else { return }
         self.path = Path(
@@ -32,19 +27,14 @@ extension Connection {
             recovery: kind == .datagrams ? self.makeRecovery(session) : nil,
             roundTrip: roundTrip
         )
-        self.carrierLostAt = nil
-        self.unusedSince = nil
         self.statistics.carriers += 1
         self.loseAll(exceptOn: carrier)
         self.received.isPrompt = kind == .datagrams
         self.pathValidation.carrierChanged()
-        self.signWantedAt = nil
         self.received.ackSoon()
         self.queues.addPing()
-        self.probeCount = 0
+        self.liveness.carrierChanged(at: now)
         self.noteAlive(at: now)
-        // Probe timeout and keep-alive count from now on.
-        self.elicitedAt = now
     }
 
     /// Whether this message number is higher than all that the connection has received, and remembers it if so. False once
@@ -66,18 +56,17 @@ extension Connection {
     mutating func carrierClosed(_ carrier: CarrierID, isLast: Bool, at now: Instant) {
         if self.carrier == carrier {
             self.path.close()
-            self.unusedSince = now
+            self.liveness.carrierInUseClosed(at: now)
             self.loseAll(exceptOn: nil)
             if case .closing = self.state { self.wipe() }
         }
-        if isLast, self.carrierLostAt == nil { self.carrierLostAt = now }
+        if isLast { self.liveness.lastCarrierClosed(at: now) }
     }
 
     /// The byte stream that stood by beside the datagrams has ended, as happens when the peer's program ends. The peer now
     /// has `carrierGrace`, as after the loss of the last carrier, to acknowledge a PING before it counts as gone.
     mutating func streamEndedBesides(at now: Instant) {
-        guard self.isActive, self.usesDatagrams, self.signWantedAt == nil else { return }
-        self.signWantedAt = now
+        guard self.isActive, self.usesDatagrams, self.liveness.wantSign(at: now) else { return }
         self.queues.addPing()
         // While the peer is suspected, a new stream carries its header alone, so that its connection can still be handed over
         // (PROTOCOL, waiting).
@@ -87,16 +76,15 @@ extension Connection {
     // MARK: Liveness
 
     mutating func noteAlive(at now: Instant) {
-        self.aliveAt = now
+        self.liveness.signOfLife(at: now)
         // An acknowledgement doesn't end the suspicion while an older message is still unacknowledged for too long.
         let isLate = self.carrier != nil && self.suspicionDeadline.map { now >= $0 } ?? false
-        let isSuspected = isLate || self.signWantedAt != nil
+        let isSuspected = isLate || self.liveness.wantsSign
         self.setPresence(isSuspected ? .suspected : .live)
     }
 
     private mutating func setPresence(_ presence: Presence) {
-        guard self.presence != presence, self.isActive else { return }
-        self.presence = presence
+        guard self.isActive, self.liveness.become(presence) else { return }
         // Queued datagrams would arrive too late to be useful: drop them.
         if presence == .gone { self.statistics.datagramsDropped += self.datagrams.dropOutgoing() }
         self.events.append(.presence(presence))
@@ -111,47 +99,26 @@ extension Connection {
         }
         var deadline: Instant?
         if self.carrier != nil {
-            deadline = sooner(self.received.deadline, self.elicitedAt + self.keepAliveInterval)
+            deadline = sooner(self.received.deadline, self.keepAliveDeadline)
             deadline = sooner(deadline, self.recovery?.lossTime ?? self.probeDeadline)
             deadline = sooner(deadline, self.recovery?.pacedUntil)
             deadline = sooner(deadline, self.heldDeadline)
             if self.presence == .live { deadline = sooner(deadline, self.suspicionDeadline) }
         }
         if self.presence != .gone { deadline = sooner(deadline, self.goneDeadline) }
-        if let unusedSince = self.unusedSince {
-            deadline = sooner(deadline, unusedSince + self.configuration.linger)
-        }
-        return deadline
+        return sooner(deadline, self.liveness.lingerDeadline(self.configuration.linger))
     }
 
-    /// While streams are open, an initiator on datagrams sends keep-alives four times as often: only the initiator can choose
-    /// another carrier, and it learns that this one is blocked only when its own messages stay unacknowledged.
-    private var keepAliveInterval: TimeAmount {
-        let isAwaited = self.usesDatagrams && self.role == .initiator && self.openStreamCount > 0
-        return .nanoseconds(self.deadAfter.nanoseconds / (isAwaited ? 12 : 3))
+    private var keepAliveDeadline: Instant {
+        let isOften = self.usesDatagrams && self.role == .initiator && self.openStreamCount > 0
+        return self.liveness.keepAliveDeadline(isOften: isOften)
     }
 
-    private var suspicionDeadline: Instant? {
-        self.sent.oldestTime.map { $0 + .nanoseconds(self.deadAfter.nanoseconds / 3) }
-    }
+    private var suspicionDeadline: Instant? { self.liveness.suspicionDeadline(oldest: self.sent.oldestTime) }
 
-    private var goneDeadline: Instant {
-        var unanswered = self.aliveAt + self.deadAfter
-        if let signWantedAt { unanswered = min(unanswered, signWantedAt + Constants.carrierGrace) }
-        // Only the responder takes the loss of its last carrier as a sign that the peer is gone: the initiator dials again
-        // itself.
-        guard self.role == .responder, let carrierLostAt = self.carrierLostAt else { return unanswered }
-        return min(unanswered, carrierLostAt + Constants.carrierGrace)
-    }
+    private var goneDeadline: Instant { self.liveness.goneDeadline(self.role) }
 
-    /// RFC 9002 §6.2. On datagrams the backoff ends at D/3, so that the peer is probed several times before it counts as
-    /// gone, however long the round trip was.
-    private var probeDeadline: Instant? {
-        guard !self.sent.isEmpty else { return nil }
-        var backoff = self.roundTripTime.probeTimeout.nanoseconds << Int64(min(self.probeCount, 10))
-        if self.usesDatagrams { backoff = min(backoff, self.deadAfter.nanoseconds / 3) }
-        return self.elicitedAt + .nanoseconds(backoff)
-    }
+    private var probeDeadline: Instant? { self.sent.isEmpty ? nil : self.liveness.probeDeadline(self.path) }
 
     /// Does what is due. Calling it too early or twice does nothing.
     mutating func handleDeadline(at now: Instant) {
@@ -167,7 +134,7 @@ extension Connection {
             return
         case .active: break
         }
-        if let unusedSince = self.unusedSince, now >= unusedSince + self.configuration.linger {
+        if let linger = self.liveness.lingerDeadline(self.configuration.linger), now >= linger {
             self.end(ConnectionEnd(code: .noError, origin: .lingerOver, reason: ""), at: now)
             return
         }
@@ -187,15 +154,13 @@ extension Connection {
         if let lossTime = self.recovery?.lossTime {
             if now >= lossTime { self.detectLoss(at: now) }
         } else if let probe = self.probeDeadline, now >= probe {
-            self.probeCount += 1
+            self.liveness.probed(at: now)
             // On a byte stream, a probe timeout sends a PING and nothing else.
             if !self.usesDatagrams { self.queues.addPing() } else { self.sendProbes() }
-            // The next probe timeout counts from here, whether or not this probe could be sent.
-            self.elicitedAt = now
         }
-        if now >= self.elicitedAt + self.keepAliveInterval {
+        if now >= self.keepAliveDeadline {
             self.queues.addPing()
-            self.elicitedAt = now
+            self.liveness.elicited(at: now)
         }
     }
 }

@@ -45,7 +45,7 @@ extension Connection {
 
     var heldDeadline: Instant? {
         // `hold` is not told the time. This deadline is past, so `checkHeld` is called at once and schedules the first check.
-        self.heldStreams.isEmpty ? nil : self.heldCheckAt ?? self.aliveAt
+        self.heldStreams.isEmpty ? nil : self.heldCheckAt ?? self.liveness.aliveAt
     }
 
     /// Checks once a second for held streams without progress. Called only while there is a carrier: without one no byte can

@@ -9,7 +9,7 @@ extension Connection {
             self.pathValidation.challenged(data)
             // A new path is being validated, so the peer may be reachable again: the backoff of the probe timeout ends, and
             // what the peer has missed is sent again soon.
-            self.probeCount = 0
+            self.liveness.stopBackoff()
         case .pathResponse(let data):
             // An initiator sends no challenges.
             if self.role == .responder { self.pathValidation.answered(data) }
@@ -22,7 +22,7 @@ extension Connection {
     mutating func pathWasMoved() {
         guard self.usesDatagrams else { return }
         self.received.ackAgain()
-        self.probeCount = 0
+        self.liveness.stopBackoff()
         self.sendProbes()
     }
 

@@ -103,7 +103,7 @@ extension Connection {
     /// least 0.5 s have passed without an acknowledgement.
     func isDark(at now: Instant) -> Bool {
         guard self.usesDatagrams, let oldest = self.sent.oldestTime else { return false }
-        if self.presence != .live, self.signWantedAt == nil { return true }
-        return self.probeCount >= Constants.timeoutsBeforeDark && now - oldest >= Constants.darkNoSooner
+        if self.presence != .live, !self.liveness.wantsSign { return true }
+        return self.liveness.probeCount >= Constants.timeoutsBeforeDark && now - oldest >= Constants.darkNoSooner
     }
 }

@@ -192,7 +192,7 @@ extension Connection {
         self.statistics.bytesSent += UInt64(size)
         if isRemembered {
             message.number = number
-            self.elicitedAt = now
+            self.liveness.elicited(at: now)
             if let stamp = self.recovery?.sent(size, at: now) {
                 message.size = size
                 message.stamp = stamp

@@ -26,8 +26,6 @@ public struct Connection: ~Copyable {
     // Carrier and session
     var path = Path()
     var session: Session?
-    var newestSessionAt: Instant?
-    var deadAfter: TimeAmount
 
     // Numbers
     var numbers: MessageNumbers
@@ -73,20 +71,7 @@ public struct Connection: ~Copyable {
     var closeSentAt: Instant?
     var closingSince: Instant?
 
-    // Liveness
-    public internal(set) var presence = Presence.live
-    /// The peer's last sign of life: it acknowledged a message of ours, a newer session was confirmed, or the connection
-    /// changed carriers.
-    var aliveAt: Instant
-    var elicitedAt: Instant
-    var probeCount = 0
-    /// When the connection's last carrier closed. `unusedSince`: since when the connection has had no carrier to send on,
-    /// from its beginning or from when the one in use closed.
-    var carrierLostAt: Instant?
-    var unusedSince: Instant?
-    /// The byte stream beside the datagrams ended then: the peer must give a sign of life within `carrierGrace`.
-    var signWantedAt: Instant?
-
+    var liveness: Liveness
     var events = CircularBuffer<ConnectionEvent>()
 
     /// Totals, for metrics and for the tunnel's status.
@@ -106,16 +91,13 @@ public struct Connection: ~Copyable {
         self.configuration = configuration
         self.random = random
         let own = configuration.parameters(id, sharesMemory: memory != nil)
-        self.deadAfter = min(own.deadAfter, peerParameters.deadAfter)
+        self.liveness = Liveness(deadAfter: min(own.deadAfter, peerParameters.deadAfter), at: now)
         self.sendCredit = SendCredit(limit: peerParameters.initialMaxData)
         self.receiveWindow = ReceiveWindow(window: own.initialMaxData)
         self.peerInitialMaxStreamData = peerParameters.initialMaxStreamData
         self.localStreamLimit = peerParameters.initialMaxStreams
         self.peerTakesUrgent = peerParameters.takesUrgent
         self.peerStreamLimit = own.initialMaxStreams
-        self.aliveAt = now
-        self.elicitedAt = now
-        self.unusedSince = now
         self.numbers = MessageNumbers(random: random)
         self.memory = memory.map { StreamMemoryPart(of: $0, configuration) }
     }

@@ -260,7 +260,7 @@ public struct Responder: ~Copyable {
         self.carriers[at].asker = nil
         self.carriers[at].closeAt = nil
         link.carriers.append(id)
-        link.connection.carrierLostAt = nil
+        link.connection.liveness.carrierOpened()
         if link.carriers.count > Constants.carriersPerConnection,
             let idle = link.carriers.first(where: { $0 != link.connection.carrier && $0 != id })
         {
