@@ -113,7 +113,7 @@ let package = Package(
         .target(
             name: "WorkspaceAPI",
             dependencies: [
-                "Environments", "HostSupport", "InterceptModel", "InterceptProtocol", "KeyFiles", "Libc", "Noise",
+                "CommandText", "Environments", "HostSupport", "InterceptModel", "KeyFiles", "Libc", "Noise",
             ],
             swiftSettings: strict
         ),

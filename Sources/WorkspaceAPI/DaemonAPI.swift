@@ -1,6 +1,5 @@
 public import Environments
 public import InterceptModel
-import InterceptProtocol
 
 /// Requests of `kl` to the daemon: one JSON object per line, answered by one or more lines.
 ///
@@ -18,56 +17,6 @@ public enum DaemonRequest: Codable, Equatable, Sendable {
     case shutDown
     /// Leaves its intercepts to the next daemon, and ends. Answered by `done`.
     case handOver
-}
-
-public struct StartRequest: Codable, Equatable, Sendable {
-    public var environment: EnvironmentReference
-    public var service: String
-    public var mappings: [Mapping]
-    /// `original` or `refuse`.
-    public var onUnavailable: String
-    /// `original` or `workspace`.
-    public var probes: String
-    public var drainSeconds: Int
-    public var force: Bool
-    /// `v1` or `v2`; nil: local servers see this machine as the client.
-    public var proxyProtocol: String?
-    /// `udp`, `tcp` or `exec`; nil: whichever reaches the sidecar.
-    public var carrier: String?
-    /// HOST:PORT to dial in place of the address that the environment reports.
-    public var endpoint: String?
-    /// The image of the sidecars' containers, if the environment makes some; nil: this version's own.
-    public var sidecarImage: String?
-
-    public struct Mapping: Codable, Hashable, Sendable {
-        public var service: UInt16
-        /// Nil: TCP.
-        public var transport: Transport?
-        public var host: String
-        public var port: UInt16
-
-        /// The service's port, as everything below the daemon names it.
-        public var servicePort: ServicePort {
-            ServicePort(self.service, self.transport ?? .tcp)
-        }
-
-        public init(service: UInt16, transport: Transport = .tcp, host: String, port: UInt16) {
-            self.service = service
-            self.transport = transport == .tcp ? nil : transport
-            self.host = host
-            self.port = port
-        }
-    }
-
-    public init(environment: EnvironmentReference, service: String, mappings: [Mapping]) {
-        self.environment = environment
-        self.service = service
-        self.mappings = mappings
-        self.onUnavailable = "original"
-        self.probes = "original"
-        self.drainSeconds = 10
-        self.force = false
-    }
 }
 
 public struct StopRequest: Codable, Equatable, Sendable {
@@ -92,42 +41,6 @@ public enum DaemonReply: Codable, Equatable, Sendable {
     /// After `start` and `stop`: the intercept's state, or its last one.
     case done(InterceptStatus?)
     case failed(Failure)
-
-    /// Progress of a start or a stop.
-    public struct Step: Codable, Equatable, Sendable {
-        public enum Name: String, Codable, Sendable {
-            // Of a start.
-            /// The previous intercept's open connections are still being drained.
-            case waitsForDrain
-            case sidecarRunning
-            case tunnelUp
-            case portMapped
-            case localServerMissing
-            // Of a stop.
-            case originalAnswers
-            /// In place of `originalAnswers`, if there is no original that could answer.
-            case nothingAnswers
-            case drained
-        }
-
-        public var name: Name
-        public var seconds: Double
-        /// With `portMapped` and `localServerMissing`.
-        public var mapping: StartRequest.Mapping?
-        /// With `tunnelUp`.
-        public var sidecars: [SidecarStatus]
-        /// With `drained`: how many connections were open at the stop, and how many of them had to be reset.
-        public var connections: UInt64?
-        public var reset: UInt64?
-        /// With `nothingAnswers`: why, as a clause.
-        public var reason: String?
-
-        public init(_ name: Name, seconds: Double) {
-            self.name = name
-            self.seconds = seconds
-            self.sidecars = []
-        }
-    }
 
     public struct Failure: Codable, Equatable, Sendable {
         public enum Code: String, Codable, Sendable {
@@ -169,13 +82,12 @@ public struct InterceptStatus: Codable, Equatable, Sendable {
     /// RFC 3339, UTC: when the intercept began.
     public var since: String
     public var generation: UInt64
-    public var mappings: [StartRequest.Mapping]
-    /// Service ports of `mappings` whose local server doesn't listen.
-    public var missingLocalServers: [UInt16]
+    public var mappings: [PortMapping]
+    private var missingLocalServers: [UInt16]
     /// The same for UDP; nil: none.
-    public var missingDatagramServers: [UInt16]?
-    /// `original` or `refuse`; nil: the daemon is of an earlier version and doesn't say.
-    public var onUnavailable: String?
+    private var missingDatagramServers: [UInt16]?
+    /// Nil: the daemon is of an earlier version and doesn't say.
+    public var onUnavailable: OnUnavailable?
     public var open: UInt64
     public var total: UInt64
     public var passed: UInt64
@@ -202,25 +114,37 @@ public struct InterceptStatus: Codable, Equatable, Sendable {
 }
 
 extension InterceptStatus {
-    /// Whether nothing listens at the mapping's local address.
-    public func isMissing(_ mapping: StartRequest.Mapping) -> Bool {
-        switch mapping.servicePort.transport {
-        case .tcp: self.missingLocalServers.contains(mapping.service)
-        case .udp: self.missingDatagramServers?.contains(mapping.service) ?? false
+    /// Service ports of `mappings` whose local server doesn't listen.
+    public var missingServers: [ServicePort] {
+        get {
+            self.missingLocalServers.map { ServicePort($0) }
+                + (self.missingDatagramServers ?? []).map { ServicePort($0, .udp) }
+        }
+        set {
+            self.missingLocalServers = newValue.filter { $0.transport == .tcp }.map(\.number)
+            let datagrams = newValue.filter { $0.transport == .udp }.map(\.number)
+            self.missingDatagramServers = datagrams.isEmpty ? nil : datagrams
         }
     }
 
-    /// Whether clients of a port whose local server doesn't listen are refused, rather than given to the original.
-    public var isRefusing: Bool { self.onUnavailable == OnUnavailable.refuse.rawValue }
+    /// Whether nothing listens at the mapping's local address.
+    public func isMissing(_ mapping: PortMapping) -> Bool { self.missingServers.contains(mapping.port) }
 }
 
 public struct SidecarStatus: Codable, Equatable, Sendable {
+    /// By which way its tunnel goes.
+    public enum Carrier: String, Codable, Sendable {
+        case udp
+        case tcp
+        /// A command's standard input and output.
+        case exec
+    }
+
     public var name: String
     public var phase: Phase
     public var reason: String?
     public var publicKey: String
-    /// `udp`, `tcp` or `exec`
-    public var carrier: String
+    public var carrier: Carrier
     /// HOST:PORT, or the command.
     public var address: String
     public var listens: [String]
@@ -237,7 +161,7 @@ public struct SidecarStatus: Codable, Equatable, Sendable {
         name: String,
         phase: Phase,
         publicKey: String,
-        carrier: String = "tcp",
+        carrier: Carrier = .tcp,
         address: String,
         listens: [String]
     ) {

@@ -1,4 +1,5 @@
 import HostSupport
+import InterceptModel
 import NIOCore
 import WorkspaceAPI
 
@@ -20,8 +21,14 @@ final class Client {
         self.daemon = daemon
     }
 
-    func take(_ request: DaemonRequest) {
+    func take(_ incoming: Checked<DaemonRequest>) {
         let daemon = self.daemon
+        let request: DaemonRequest
+        do throws(Problem) {
+            request = try incoming.result.get()
+        } catch {
+            return self.connection.send(.failed(RequestFailure(error).failure))
+        }
         switch request {
         case .status: self.connection.send(.intercepts(daemon.intercepts))
         case .follow(let service): self.follow(service)

@@ -36,7 +36,7 @@ final class Daemon {
         }
     }
 
-    typealias Server = JSONLinesServer<DaemonRequest, DaemonReply>
+    typealias Server = JSONLinesServer<Checked<DaemonRequest>, DaemonReply>
 
     let home: WorkspaceHome
     let identity: WorkspaceIdentity
@@ -116,6 +116,7 @@ final class Daemon {
         } catch {
             return self.log.error("\(error)")
         }
+        for problem in stored.leftOut { self.log.error("an intercept of before is left out: \(problem)") }
         for one in stored.intercepts {
             do {
                 let goesOn = stored.areHandedOver && one.wasLost != true
@@ -307,12 +308,11 @@ final class Daemon {
         cancel: @escaping @DaemonLoop () -> Void,
         _ progress: @escaping Progress
     ) async throws -> InterceptStatus {
-        try request.check()
         let environment = try self.makeEnvironment(request.environment)
         let targets = try await Self.resolve(request)
         let key = Intercept.Key(request.environment, request.service)
         if let before = self.slots[key]?.intercept, before.machine.phase == .stopping {
-            progress(.init(.waitsForDrain, seconds: 0))
+            progress(Step(.waitsForDrain))
         }
         return try await self.inTurn(key, cancelsStart: false) { slot in
             guard !self.isEnding else { throw RequestFailure(.failed, "the workspace daemon is ending. Try again.") }
@@ -380,7 +380,7 @@ final class Daemon {
                 self.install(intercept, in: slot)
             } else if wasStarting {
                 // The cancelled start has undone its work.
-                progress(.init(.originalAnswers, seconds: 0))
+                progress(Step(.originalAnswers))
                 let (environment, since) = (request.environment, UTCTime.now.rfc3339)
                 return InterceptStatus(
                     environment: environment,
@@ -424,9 +424,8 @@ final class Daemon {
         guard let record = records.first(where: { $0.service == request.service && $0.holder.publicKey == own }) else {
             return nil
         }
-        let start = StartRequest(environment: request.environment, service: request.service, mappings: [])
         return Intercept(
-            start,
+            StartRequest(claimOf: request.service, in: request.environment),
             targets: try LocalTargets([]),
             environment: environment,
             identity: self.identity,

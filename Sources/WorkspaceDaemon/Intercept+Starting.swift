@@ -5,7 +5,7 @@ import NIOCore
 import WorkspaceAPI
 import WorkspaceAgent
 
-typealias Progress = @DaemonLoop (DaemonReply.Step) -> Void
+typealias Progress = @DaemonLoop (Step) -> Void
 
 /// Why a request failed, as its client is told.
 struct RequestFailure: Error {
@@ -66,7 +66,7 @@ extension Intercept {
             )
         }
         try self.checkWays(to: locations, self.request)
-        progress(.init(.sidecarRunning, seconds: watch.lap()))
+        progress(Step(.sidecarRunning, seconds: watch.lap()))
         try Task.checkCancellation()
 
         for location in locations where self.connect(location, takesOver: self.request.force) == nil {
@@ -76,9 +76,7 @@ extension Intercept {
             )
         }
         try await self.waitUntilAcknowledged()
-        var tunnelUp = DaemonReply.Step(.tunnelUp, seconds: watch.lap())
-        tunnelUp.sidecars = self.status.sidecars
-        progress(tunnelUp)
+        progress(Step(.tunnelUp(self.status.sidecars), seconds: watch.lap()))
 
         try await self.probe()
         self.tellMappings(progress, watch.lap())
@@ -93,9 +91,9 @@ extension Intercept {
                 "'\(self.service)' has \(locations.count) sidecars, and --endpoint is the address of one. Leave it out."
             )
         }
-        for location in locations where location.addresses(for: request).isEmpty {
+        for location in locations where location.addresses(by: request.carrier, at: request.endpoint).isEmpty {
             let message =
-                switch request.carrierChoice {
+                switch request.carrier {
                 case .exec:
                     "no command leads to the sidecar \(location.name) in this environment. Leave out --carrier exec."
                 case .udp: "the sidecar \(location.name) takes no datagrams. Leave out --carrier udp."
@@ -187,14 +185,10 @@ extension Intercept {
     private func tellMappings(_ progress: Progress, _ seconds: Double) {
         let missing = self.missingServers
         for mapping in self.request.mappings {
-            var step = DaemonReply.Step(.portMapped, seconds: seconds)
-            step.mapping = mapping
-            progress(step)
+            progress(Step(.portMapped(mapping), seconds: seconds))
         }
-        for mapping in self.request.mappings where missing.contains(mapping.servicePort) {
-            var step = DaemonReply.Step(.localServerMissing, seconds: 0)
-            step.mapping = mapping
-            progress(step)
+        for mapping in self.request.mappings where missing.contains(mapping.port) {
+            progress(Step(.localServerMissing(mapping)))
         }
     }
 
@@ -225,9 +219,7 @@ extension Intercept {
     /// Starts a running intercept again, perhaps with other ports. After an error, the previous ports stay in force.
     func adjust(to request: StartRequest, targets: LocalTargets, _ progress: Progress) async throws {
         var watch = Stopwatch()
-        // Another image would need another sidecar, which would end the open connections.
-        var request = request
-        request.sidecarImage = self.request.sidecarImage
+        let request = request.withImage(of: self.request)
         if self.machine.phase != .active {
             self.lookAgain(in: .zero)
             let isBack = await self.changes.wait(within: .seconds(10)) { self.machine.phase == .active || !self.isLive }
@@ -244,11 +236,9 @@ extension Intercept {
             }
         }
         try self.checkWays(to: self.replicas.map(\.location), request)
-        progress(.init(.sidecarRunning, seconds: watch.lap()))
+        progress(Step(.sidecarRunning, seconds: watch.lap()))
         if !self.request.isSame(as: request) { try await self.raise(to: request, targets) }
-        var tunnelUp = DaemonReply.Step(.tunnelUp, seconds: watch.lap())
-        tunnelUp.sidecars = self.status.sidecars
-        progress(tunnelUp)
+        progress(Step(.tunnelUp(self.status.sidecars), seconds: watch.lap()))
         self.tellMappings(progress, watch.lap())
     }
 
@@ -315,17 +305,6 @@ extension Intercept {
             }
         }
         self.refresh()
-    }
-}
-
-extension StartRequest {
-    /// Whether both requests ask for the same, in whatever order of ports. `force` and `sidecarImage` change nothing of a running
-    /// intercept.
-    func isSame(as other: StartRequest) -> Bool {
-        self.onUnavailable == other.onUnavailable && self.probes == other.probes
-            && self.drainSeconds == other.drainSeconds && self.proxyProtocol == other.proxyProtocol
-            && self.carrierChoice == other.carrierChoice && self.endpoint == other.endpoint
-            && Set(self.mappings) == Set(other.mappings)
     }
 }
 

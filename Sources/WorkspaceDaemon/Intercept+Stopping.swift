@@ -20,25 +20,22 @@ extension Intercept {
         _ = await self.changes.wait { self.replicas.allSatisfy { $0.isWithdrawn || $0.outcome != nil } }
         progress(await self.whoAnswersNow(&watch))
         _ = await self.changes.wait { self.replicas.allSatisfy { $0.outcome != nil } }
-        var drained = DaemonReply.Step(.drained, seconds: watch.lap())
-        (drained.connections, drained.reset) = self.replicas.reduce((0, 0)) { sum, replica in
+        let (open, reset) = self.replicas.reduce((0 as UInt64, 0 as UInt64)) { sum, replica in
             guard case .stopped(let stopped) = replica.outcome else { return sum }
             return (sum.0 + stopped.open, sum.1 + stopped.reset)
         }
-        progress(drained)
+        progress(Step(.drained(open: open, reset: reset), seconds: watch.lap()))
         try await self.releaseClaim()
     }
 
     /// A sidecar that has confirmed the withdrawal gives new connections to the original. If one hasn't, only the
     /// environment knows whether there is an original that runs.
-    private func whoAnswersNow(_ watch: inout Stopwatch) async -> DaemonReply.Step {
+    private func whoAnswersNow(_ watch: inout Stopwatch) async -> Step {
         let isConfirmed = !self.replicas.isEmpty && self.replicas.allSatisfy(\.isWithdrawn)
         guard !isConfirmed, let reason = await self.whyNothingAnswers() else {
-            return .init(.originalAnswers, seconds: watch.lap())
+            return Step(.originalAnswers, seconds: watch.lap())
         }
-        var step = DaemonReply.Step(.nothingAnswers, seconds: watch.lap())
-        step.reason = reason
-        return step
+        return Step(.nothingAnswers(because: reason), seconds: watch.lap())
     }
 
     /// Nil: the original answers, or it can't be told.

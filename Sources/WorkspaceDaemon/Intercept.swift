@@ -174,17 +174,16 @@ final class Intercept {
     }
 
     func apply(_ request: StartRequest, to configuration: inout WorkspaceAgent.Configuration) {
-        configuration.onUnavailable = OnUnavailable(rawValue: request.onUnavailable) ?? .original
-        configuration.probes = Probes(rawValue: request.probes) ?? .original
+        configuration.onUnavailable = request.onUnavailable
+        configuration.probes = request.probes
         configuration.drainSeconds = request.drainSeconds
-        configuration.proxyProtocol = request.proxyProtocol.flatMap(ProxyProtocol.init(rawValue:))
+        configuration.proxyProtocol = request.proxyProtocol
     }
 
     /// The addresses to dial. --endpoint is the first replica's address only, not that of a replica that came later.
     func addresses(of location: SidecarLocation) -> [TunnelClient.Address] {
-        var request = self.request
-        if self.replicas.contains(where: { $0.location.name != location.name }) { request.endpoint = nil }
-        return location.addresses(for: request)
+        let isFirst = self.replicas.allSatisfy { $0.location.name == location.name }
+        return location.addresses(by: self.request.carrier, at: isFirst ? self.request.endpoint : nil)
     }
 
     /// The replica's counts are kept.
@@ -242,10 +241,7 @@ final class Intercept {
         status.phaseSince = self.phaseSince
         status.generation = self.generation
         status.mappings = self.request.mappings
-        let missing = self.missingServers.sorted()
-        status.missingLocalServers = missing.filter { $0.transport == .tcp }.map(\.number)
-        let datagrams = missing.filter { $0.transport == .udp }.map(\.number)
-        status.missingDatagramServers = datagrams.isEmpty ? nil : datagrams
+        status.missingServers = self.missingServers.sorted()
         status.onUnavailable = self.request.onUnavailable
         let counts = self.counts
         status.open = counts.open
@@ -267,14 +263,10 @@ final class Intercept {
             holder: self.identity.member,
             since: self.since,
             ports: self.request.mappings.map {
-                .init(
-                    service: $0.service,
-                    transport: $0.transport,
-                    target: Endpoint(host: $0.host, port: $0.port).description
-                )
+                .init(service: $0.port.number, transport: $0.port.transport, target: $0.target.description)
             }
         )
-        record.refuses = self.request.onUnavailable == OnUnavailable.refuse.rawValue ? true : nil
+        record.refuses = self.request.onUnavailable == .refuse ? true : nil
         return record
     }
 }

@@ -1,7 +1,7 @@
 import Carriers
 import CommandText
 import Environments
-import InterceptProtocol
+import InterceptModel
 import NIOCore
 import Noise
 import Tunnel
@@ -98,7 +98,7 @@ final class Replica {
             name: self.location.name,
             phase: isStarting ? .pending : .degraded,
             publicKey: self.location.publicKey,
-            carrier: address.carrier,
+            carrier: .init(address),
             address: "\(address)",
             listens: self.location.listens
         )
@@ -120,23 +120,33 @@ final class Replica {
 }
 
 extension SidecarLocation {
-    /// The addresses that a request allows, in order of preference.
-    func addresses(for request: StartRequest) -> [TunnelClient.Address] {
+    /// The addresses at which the sidecar may be dialled, in order of preference.
+    /// - Parameter endpoint: dialled in place of the sidecar's own addresses.
+    func addresses(by carrier: CarrierChoice, at endpoint: Endpoint?) -> [TunnelClient.Address] {
         var addresses: [TunnelClient.Address] = []
-        let choice = request.carrierChoice
         // With `auto`, an address given by --endpoint is taken as a TCP address: a forwarded port, for example, leads
         // nowhere over UDP.
-        if choice == .auto || choice == .udp, request.endpoint == nil || choice == .udp,
-            let endpoint = (request.endpoint ?? self.udp).flatMap({ try? Flags.endpoint($0) })
+        if carrier == .udp || (carrier == .auto && endpoint == nil),
+            let udp = endpoint ?? self.udp.flatMap({ try? Flags.endpoint($0) })
         {
-            addresses.append(.udp(host: endpoint.host, port: Int(endpoint.port)))
+            addresses.append(.udp(host: udp.host, port: Int(udp.port)))
         }
-        if choice == .auto || choice == .tcp, let endpoint = try? Flags.endpoint(request.endpoint ?? self.tcp) {
-            addresses.append(.tcp(host: endpoint.host, port: Int(endpoint.port)))
+        if carrier == .auto || carrier == .tcp, let tcp = endpoint ?? (try? Flags.endpoint(self.tcp)) {
+            addresses.append(.tcp(host: tcp.host, port: Int(tcp.port)))
         }
-        if choice == .auto || choice == .exec, let command = self.command, !command.isEmpty {
+        if carrier == .auto || carrier == .exec, let command = self.command, !command.isEmpty {
             addresses.append(.command(command))
         }
         return addresses
+    }
+}
+
+extension SidecarStatus.Carrier {
+    init(_ address: TunnelClient.Address) {
+        switch address {
+        case .udp: self = .udp
+        case .tcp: self = .tcp
+        case .command: self = .exec
+        }
     }
 }

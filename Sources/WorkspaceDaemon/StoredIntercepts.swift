@@ -1,5 +1,6 @@
 import FoundationEssentials
 import HostSupport
+import InterceptModel
 import WorkspaceAPI
 
 /// `intercepts.json`: the daemon's intercepts, for the next daemon.
@@ -17,6 +18,12 @@ struct StoredIntercepts: Codable, Equatable, Sendable {
     /// True: the daemon that wrote this ended in order to hand its intercepts over. False: it was ended while it held them.
     var areHandedOver = false
     var intercepts: [Intercept] = []
+    /// What is wrong with those in the file that can't be asked for by this version.
+    private(set) var leftOut: [Problem] = []
+
+    enum CodingKeys: CodingKey {
+        case version, areHandedOver, intercepts
+    }
 
     /// Throws for a file of a later version, whose meaning isn't known here.
     static func read(_ path: String) throws -> StoredIntercepts {
@@ -36,5 +43,32 @@ struct StoredIntercepts: Codable, Equatable, Sendable {
         let encoder = JSONEncoder()
         encoder.outputFormatting = [.sortedKeys, .withoutEscapingSlashes]
         try SmallFile.replace(path, with: Array(try encoder.encode(self)))
+    }
+}
+
+extension StoredIntercepts {
+    init(from decoder: any Decoder) throws {
+        let values = try decoder.container(keyedBy: CodingKeys.self)
+        self.version = try values.decode(Int.self, forKey: .version)
+        self.areHandedOver = try values.decode(Bool.self, forKey: .areHandedOver)
+        for one in try values.decode([Checked<Intercept>].self, forKey: .intercepts) {
+            switch one.result {
+            case .success(let intercept): self.intercepts.append(intercept)
+            case .failure(let problem): self.leftOut.append(problem)
+            }
+        }
+    }
+}
+
+/// A value as it was read, or what is wrong with it, if it can be read and isn't sound.
+struct Checked<Value: Decodable>: Decodable {
+    let result: Result<Value, Problem>
+
+    init(from decoder: any Decoder) throws {
+        do {
+            self.result = .success(try Value(from: decoder))
+        } catch let problem as Problem {
+            self.result = .failure(problem)
+        }
     }
 }

@@ -147,8 +147,6 @@ def test_start(golden):
         golden.run(*start, *more, start=TOO_MANY)
     for sidecars in ([], [PLAIN_SIDECAR], [COMMAND], [SIDECAR, SIDECAR]):
         golden.run(*start, start=[step("sidecarRunning"), step("tunnelUp", sidecars=sidecars), done()])
-    # Without what such a step has.
-    golden.run(*start, start=[step("portMapped"), step("localServerMissing"), done()])
     flags = ("--drain", "1m", "--probes", "workspace", "--proxy-protocol", "v2", "--force", "--sidecar-image", "i:1")
     golden.run(*start, *flags, "--carrier", "udp", "--endpoint", "[::1]:51820", start=[done()])
     for carrier in ("auto", "tcp", "exec"):
@@ -178,7 +176,6 @@ def test_foreground(golden):
         status(),
         status(missingLocalServers=[8080], onUnavailable="refuse"),
         status("Degraded", reason="the tunnel is down\u001b"),
-        status(onUnavailable="unheardOf"),
     ]
     for last in (status("Failed", reason="taken over by eve\u0007"), status("Stopping")):
         told = [{"changed": {"_0": change}} for change in [*changes, last]]

@@ -16,10 +16,10 @@ import WorkspaceAPI
     /// Ages and local times depend on when and where the test runs, so these times can't be read.
     static let since = "long ago"
 
-    static let mappings: [StartRequest.Mapping] = [
-        .init(service: 8_080, host: "127.0.0.1", port: 3_000),
-        .init(service: 53, transport: .udp, host: "::1", port: 5_353),
-        .init(service: 9_090, host: "192.0.2.1", port: 9_090),
+    static let mappings = [
+        PortMapping(ServicePort(8_080), to: Endpoint(host: "127.0.0.1", port: 3_000)),
+        PortMapping(ServicePort(53, .udp), to: Endpoint(host: "::1", port: 5_353)),
+        PortMapping(ServicePort(9_090), to: Endpoint(host: "192.0.2.1", port: 9_090)),
     ]
 
     static let sidecars: [SidecarStatus] = {
@@ -34,7 +34,7 @@ import WorkspaceAPI
             name: "api-2",
             phase: .active,
             publicKey: "3Jx5AAAAAAAAAA4Q=",
-            carrier: "udp",
+            carrier: .udp,
             address: "[::1]:51820",
             listens: ["127.0.0.1:8080", "127.0.0.1:53/udp"]
         )
@@ -49,7 +49,7 @@ import WorkspaceAPI
         third.phase = .degraded
         third.reason = "the tunnel is down\u{1B}[2J"
         var fourth = second
-        fourth.carrier = "exec"
+        fourth.carrier = .exec
         fourth.address = "docker exec --interactive 0123456789abcdef0123456789abcdef kl-sidecar dial --verbose"
         fourth.carrierChanges = 1
         return [first, second, third, fourth]
@@ -68,13 +68,12 @@ import WorkspaceAPI
 
     static var views: [(String, InterceptView)] {
         let active = Self.status(.active) {
-            $0.missingLocalServers = [8_080]
-            $0.missingDatagramServers = [53]
-            $0.onUnavailable = "original"
+            $0.missingServers = [ServicePort(8_080), ServicePort(53, .udp)]
+            $0.onUnavailable = .original
         }
         let refusing = Self.status(.active) {
-            $0.missingLocalServers = [8_080]
-            $0.onUnavailable = "refuse"
+            $0.missingServers = [ServicePort(8_080)]
+            $0.onUnavailable = .refuse
             $0.sidecars = [Self.sidecars[3]]
         }
         var views = [
@@ -159,9 +158,11 @@ import WorkspaceAPI
         )
         let states = [
             Self.status(.active), Self.status(.degraded) { $0.reason = "the tunnel is down\u{7}" },
-            Self.status(.active) { ($0.missingLocalServers, $0.missingDatagramServers) = ([8_080, 9_090], [53]) },
+            Self.status(.active) {
+                $0.missingServers = [ServicePort(8_080), ServicePort(9_090), ServicePort(53, .udp)]
+            },
             Self.status(.failed) {
-                $0.onUnavailable = "refuse"
+                $0.onUnavailable = .refuse
                 $0.reason = "taken over by eve"
             },
         ]

@@ -26,7 +26,7 @@ struct PortFlagTests {
     )
     func isRead(_ text: String, _ service: UInt16, _ host: String, _ port: UInt16) throws {
         let mapping = try PortFlag(text).mapping(for: Self.service)
-        #expect(mapping == StartRequest.Mapping(service: service, host: host, port: port))
+        #expect(mapping == PortMapping(ServicePort(service), to: Endpoint(host: host, port: port)))
     }
 
     @Test(arguments: [
@@ -77,7 +77,7 @@ struct PortFlagTests {
         var service = Self.published
         service.ports.append(.init(published: 8080, target: 8080))
         let mappings = try PortFlags.mappings([PortFlag("8080:1"), PortFlag("80:2")], for: service, listeningOn: [])
-        #expect(mappings.map(\.service) == [8080, 80])
+        #expect(mappings.map(\.port.number) == [8080, 80])
         #expect(PortFlags.undeclared(mappings, of: service).isEmpty)
     }
 
@@ -115,7 +115,7 @@ struct PortFlagTests {
         _ port: UInt16,
         _ isLoop: Bool
     ) {
-        let mapping = StartRequest.Mapping(service: 8080, host: host, port: port)
+        let mapping = PortMapping(ServicePort(8080), to: Endpoint(host: host, port: port))
         let loop = PortFlags.loop(mapping, listeningOn: [ListeningPlace(Endpoint(host: place, port: placePort))])
         #expect((loop != nil) == isLoop)
     }
@@ -182,17 +182,17 @@ struct TextTests {
     @Test func newsOfAnInterceptInFrontOfAPerson() {
         let reference = EnvironmentReference(kind: .local, name: "demo", location: "/x")
         var old = InterceptStatus(environment: reference, service: "api", phase: .active, since: "2026-11-22T21:40:03Z")
-        old.mappings = [.init(service: 8080, host: "127.0.0.1", port: 3000)]
-        old.missingLocalServers = [8080]
+        old.mappings = [PortMapping(ServicePort(8080), to: Endpoint(host: "127.0.0.1", port: 3000))]
+        old.missingServers = [ServicePort(8080)]
         var new = old
-        new.missingLocalServers = []
+        new.missingServers = []
         #expect(ForegroundNews.lines(from: nil, to: old) == [])
         #expect(ForegroundNews.lines(from: old, to: new) == ["✓ localhost:3000 listens now: it answers for port 8080"])
         #expect(
             ForegroundNews.lines(from: new, to: old)
                 == ["! nothing is listening on localhost:3000: the original service answers"]
         )
-        old.onUnavailable = "refuse"
+        old.onUnavailable = .refuse
         #expect(
             ForegroundNews.lines(from: new, to: old)
                 == ["! nothing is listening on localhost:3000: clients are refused"]

@@ -1,13 +1,16 @@
+import CommandText
 import Environments
 import HostSupport
+import InterceptModel
 import NIOCore
 import Testing
+import WorkspaceAPI
 
 @testable import WorkspaceDaemon
 
 /// By which way, and at which address, sidecars are dialled.
 @Suite(.timeLimit(.minutes(10))) struct CarrierTests {
-    private let nowhere = "127.0.0.1:1"
+    private let nowhere = Endpoint(host: "127.0.0.1", port: 1)
 
     /// A command that leads to where the sidecar listens.
     private func command(to tcp: String) -> [String] {
@@ -20,12 +23,12 @@ import Testing
         let mine = try await NamedServer("workspace")
         stage.change {
             $0.command = self.command(to: $0.tcp)
-            $0.tcp = self.nowhere
+            $0.tcp = self.nowhere.description
         }
         let workspace = try await Workspace(stage)
         let (_, steps) = try await workspace.start((8_080, mine.port))
         let sidecar = try #require(steps[1].sidecars.first)
-        #expect(sidecar.carrier == "exec")
+        #expect(sidecar.carrier == .exec)
         #expect(sidecar.address.hasPrefix("bash -c "))
         let short = sidecar.address.abbreviatedCommand
         #expect(short.hasPrefix("bash -c ") && short.hasSuffix(" …"))
@@ -39,10 +42,13 @@ import Testing
         stage.change { $0.command = self.command(to: $0.tcp) }
         let workspace = try await Workspace(stage)
         var (_, steps) = try await workspace.start((8_080, mine.port))
-        #expect(steps[1].sidecars.first?.carrier == "tcp")
+        #expect(steps[1].sidecars.first?.carrier == .tcp)
         // Of the intercept that runs: its connection goes on over the other carrier.
-        for (choice, carrier) in [("exec", "exec"), ("tcp", "tcp"), (nil, "tcp"), ("exec", "exec")] {
-            (_, steps) = try await workspace.start((8_080, mine.port)) { $0.carrier = choice }
+        let choices: [(CarrierChoice, SidecarStatus.Carrier)] = [
+            (.exec, .exec), (.tcp, .tcp), (.auto, .tcp), (.exec, .exec),
+        ]
+        for (choice, carrier) in choices {
+            (_, steps) = try await workspace.start((8_080, mine.port), carrier: choice)
             #expect(steps[1].sidecars.first?.carrier == carrier)
             #expect(await ask(stage.port()) == "workspace")
         }
@@ -54,7 +60,7 @@ import Testing
         let mine = try await NamedServer("workspace")
         let workspace = try await Workspace(stage)
         var failure = await #expect(throws: RequestFailure.self) {
-            try await workspace.start((8_080, mine.port)) { $0.carrier = "exec" }
+            try await workspace.start((8_080, mine.port), carrier: .exec)
         }
         #expect(failure?.failure.message.contains("no command leads to the sidecar api-1") == true)
         stage.change { $0.tcp = "" }
@@ -62,7 +68,7 @@ import Testing
         #expect(failure?.failure.message.contains("--endpoint") == true)
         try await stage.startSidecar("api-2")
         failure = await #expect(throws: RequestFailure.self) {
-            try await workspace.start((8_080, mine.port)) { $0.endpoint = "127.0.0.1:1" }
+            try await workspace.start((8_080, mine.port), endpoint: self.nowhere)
         }
         #expect(failure?.failure.message.contains("has 2 sidecars") == true)
         #expect(stage.records == [])
@@ -74,16 +80,16 @@ import Testing
         var real = ""
         stage.change {
             real = $0.tcp
-            $0.tcp = self.nowhere
+            $0.tcp = self.nowhere.description
         }
         let workspace = try await Workspace(stage)
         let endpoint = real
-        let (status, _) = try await workspace.start((8_080, mine.port)) { $0.endpoint = endpoint }
+        let (status, _) = try await workspace.start((8_080, mine.port), endpoint: try Flags.endpoint(endpoint))
         #expect(status.sidecars.first?.address == endpoint)
         #expect(await ask(stage.port()) == "workspace")
         // One that leads nowhere is refused, and the one before stays.
         await #expect(throws: RequestFailure.self) {
-            try await workspace.start((8_080, mine.port)) { $0.endpoint = self.nowhere }
+            try await workspace.start((8_080, mine.port), endpoint: self.nowhere)
         }
         #expect(await eventually { await workspace.phase == .active })
         #expect(await workspace.status?.sidecars.first?.address == endpoint)

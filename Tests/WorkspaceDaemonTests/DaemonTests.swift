@@ -1,6 +1,7 @@
 import Carriers
 import Environments
 import HostSupport
+import InterceptModel
 import Logging
 import NIOCore
 import Testing
@@ -19,16 +20,16 @@ import WorkspaceAPI
 
         let (started, steps) = try await workspace.start((8_080, mine.port))
         #expect(started.phase == .active)
-        #expect(started.missingLocalServers == [])
-        #expect(steps.map(\.name) == [.sidecarRunning, .tunnelUp, .portMapped])
+        #expect(started.missingServers == [])
+        #expect(steps.map(\.name) == ["sidecarRunning", "tunnelUp", "portMapped"])
         #expect(steps[1].sidecars.first?.phase == .active)
         #expect(stage.records.first?.ports == [.init(service: 8_080, target: "127.0.0.1:\(mine.port)")])
         for _ in 0..<3 { #expect(await ask(stage.port()) == "workspace") }
         #expect(try StoredIntercepts.read(workspace.home.intercepts).intercepts.map(\.request.service) == ["api"])
 
         let (stopped, last) = try await workspace.stop()
-        #expect(last.map(\.name) == [.originalAnswers, .drained])
-        #expect(last[1].reset == 0)
+        #expect(last.map(\.name) == ["originalAnswers", "drained"])
+        guard case .drained(_, reset: 0)? = last.last?.event else { return Issue.record("\(last)") }
         #expect((stopped.total, stopped.passed, stopped.open) == (3, 0, 0))
         #expect(await ask(stage.port()) == "original")
         #expect(stage.records == [])
@@ -42,15 +43,15 @@ import WorkspaceAPI
         let workspace = try await Workspace(stage)
         let (started, steps) = try await workspace.start((8_080, place.port))
         #expect(started.phase == .active)
-        #expect(steps.map(\.name) == [.sidecarRunning, .tunnelUp, .portMapped, .localServerMissing])
-        #expect(started.missingLocalServers == [8_080])
+        #expect(steps.map(\.name) == ["sidecarRunning", "tunnelUp", "portMapped", "localServerMissing"])
+        #expect(started.missingServers == [ServicePort(8_080)])
         #expect(await ask(stage.port()) == "original")
         let mine = try await NamedServer("workspace", port: place.port)
-        #expect(await eventually { await workspace.status?.missingLocalServers == [] })
+        #expect(await eventually { await workspace.status?.missingServers == [] })
         #expect(await ask(stage.port()) == "workspace")
         await mine.close()
         #expect(await ask(stage.port()) == "original")
-        #expect(await workspace.status?.missingLocalServers == [8_080])
+        #expect(await workspace.status?.missingServers == [ServicePort(8_080)])
         try await workspace.stop()
         withExtendedLifetime(place) {}
     }
@@ -65,7 +66,7 @@ import WorkspaceAPI
         let (raised, steps) = try await workspace.start((8_080, two.port))
         #expect(raised.generation == 2)
         #expect(raised.phase == .active)
-        #expect(steps.map(\.name) == [.sidecarRunning, .tunnelUp, .portMapped])
+        #expect(steps.map(\.name) == ["sidecarRunning", "tunnelUp", "portMapped"])
         #expect(await ask(stage.port()) == "two")
         #expect(stage.records.first?.ports.first?.target == "127.0.0.1:\(two.port)")
 
@@ -75,7 +76,7 @@ import WorkspaceAPI
         }
         #expect(failure?.failure.message.contains("port 9999") == true)
         #expect(await workspace.phase == .active)
-        #expect(await workspace.status?.mappings.map(\.port) == [two.port])
+        #expect(await workspace.status?.mappings.map(\.target.port) == [two.port])
         #expect(await ask(stage.port()) == "two")
         try await workspace.stop()
         #expect(await ask(stage.port()) == "original")
@@ -120,10 +121,10 @@ import WorkspaceAPI
         let start = Waiting()
         start.task = Task {
             try await workspace.daemon.start(
-                stage.request([(8_080, mine.port)]),
+                try stage.request([(8_080, mine.port)]),
                 cancel: { start.task?.cancel() },
                 { step in
-                    guard step.name == .sidecarRunning else { return }
+                    guard step.event == .sidecarRunning else { return }
                     start.stop = Task { try await workspace.stop() }
                 }
             )
@@ -138,7 +139,7 @@ import WorkspaceAPI
 
     @DaemonLoop private final class Waiting {
         var task: Task<InterceptStatus, any Error>?
-        var stop: Task<(InterceptStatus, [DaemonReply.Step]), any Error>?
+        var stop: Task<(InterceptStatus, [Step]), any Error>?
     }
 
     @Test func `stop ends a start that is under way`() async throws {
@@ -195,8 +196,8 @@ import WorkspaceAPI
         try await workspace.start((8_080, 3_000))
         try await stage.endSidecar("api-1")
         let (_, steps) = try await workspace.stop()
-        #expect(steps.map(\.name) == [.nothingAnswers, .drained])
-        #expect(steps.first?.reason == "its sidecar ended")
+        #expect(steps.map(\.name) == ["nothingAnswers", "drained"])
+        #expect(steps.first?.event == .nothingAnswers(because: "its sidecar ended"))
         #expect(stage.records == [])
 
         try await stage.startSidecar("api-1")
@@ -212,7 +213,7 @@ import WorkspaceAPI
         let stage = try await Stage()
         let folder = try TemporaryFolder()
         let intercept = Intercept(
-            stage.request([(8_080, 3_000)]),
+            try stage.request([(8_080, 3_000)]),
             targets: try LocalTargets(stage.request([(8_080, 3_000)])),
             environment: stage,
             identity: try WorkspaceIdentity(home: WorkspaceHome(folder: "\(folder.path)/home")),
@@ -228,9 +229,9 @@ import WorkspaceAPI
             try await intercept.adjust(to: request, targets: LocalTargets(request)) { _ in }
         }
         #expect(failure?.failure.message.hasPrefix("the environment has ended") == true)
-        var steps: [DaemonReply.Step] = []
+        var steps: [Step] = []
         try await intercept.stop(drainSeconds: nil) { steps.append($0) }
-        #expect(steps.map(\.name) == [.nothingAnswers, .drained])
+        #expect(steps.map(\.name) == ["nothingAnswers", "drained"])
     }
 
     @Test func `somebody else has it`() async throws {
@@ -302,7 +303,7 @@ import WorkspaceAPI
     @DaemonLoop
     private static func remnants(of workspace: Workspace, _ stage: Stage, _ port: UInt16) async throws -> Remnants {
         let remnants = Remnants()
-        let request = stage.request([(8_080, port)])
+        let request = try stage.request([(8_080, port)])
         let intercept = Intercept(
             request,
             targets: try LocalTargets(request),
@@ -374,7 +375,7 @@ import WorkspaceAPI
         let record = InterceptRecord(service: "api", holder: member, since: "2026-03-01T09:30:00Z", ports: [])
         _ = try await stage.claim(record, options: SidecarOptions()).take(force: false)
         let (_, steps) = try await workspace.stop()
-        #expect(steps.map(\.name) == [.originalAnswers, .drained])
+        #expect(steps.map(\.name) == ["originalAnswers", "drained"])
         #expect(stage.records == [])
     }
 
@@ -469,7 +470,7 @@ import WorkspaceAPI
         let stage = try await Stage()
         let workspace = try await Workspace(stage)
         let socket = workspace.home.daemonSocket
-        let request = stage.request([(8_080, 3_000)])
+        let request = try stage.request([(8_080, 3_000)])
         let ended = try await Self.off {
             let client = try #require(try JSONLinesClient(path: socket))
             _ = try client.receive(DaemonReply.self, within: 5_000)

@@ -1,3 +1,4 @@
+import CommandText
 import Environments
 import FoundationEssentials
 import GoldenFiles
@@ -18,27 +19,38 @@ import WorkspaceAPI
         )
         return DockerPlace(.project("shop"), engine: engine).reference
     }()
-    static let tcp = StartRequest.Mapping(service: 8_080, host: "127.0.0.1", port: 3_000)
-    static let udp = StartRequest.Mapping(service: 53, transport: .udp, host: "::1", port: 5_353)
+    static let tcp = PortMapping(ServicePort(8_080), to: Endpoint(host: "127.0.0.1", port: 3_000))
+    static let udp = PortMapping(ServicePort(53, .udp), to: Endpoint(host: "::1", port: 5_353))
 
-    static let plain = StartRequest(environment: local, service: "api", mappings: [tcp])
-    static let full: StartRequest = {
-        var request = StartRequest(environment: docker, service: "api", mappings: [tcp, udp])
-        request.onUnavailable = "refuse"
-        request.probes = "workspace"
-        request.drainSeconds = 600
-        request.force = true
-        request.proxyProtocol = "v2"
-        request.carrier = "udp"
-        request.endpoint = "[::1]:51820"
-        request.sidecarImage = "registry.example/kl-sidecar:0.1.0"
-        return request
-    }()
+    static func plain(
+        carrier: CarrierChoice = .auto,
+        proxyProtocol: ProxyProtocol? = nil,
+        endpoint: Endpoint? = nil
+    ) throws -> StartRequest {
+        try StartRequest(
+            environment: Self.local,
+            service: "api",
+            mappings: [Self.tcp],
+            proxyProtocol: proxyProtocol,
+            carrier: carrier,
+            endpoint: endpoint
+        )
+    }
 
-    static func requests(_ name: String, _ change: (inout StartRequest) -> Void) -> (String, DaemonRequest) {
-        var request = Self.plain
-        change(&request)
-        return (name, .start(request))
+    static func full() throws -> StartRequest {
+        try StartRequest(
+            environment: Self.docker,
+            service: "api",
+            mappings: [Self.tcp, Self.udp],
+            onUnavailable: .refuse,
+            probes: .workspace,
+            drainSeconds: 600,
+            force: true,
+            proxyProtocol: .v2,
+            carrier: .udp,
+            endpoint: Endpoint(host: "::1", port: 51_820),
+            sidecarImage: "registry.example/kl-sidecar:0.1.0"
+        )
     }
 
     static let sidecar = SidecarStatus(
@@ -53,7 +65,7 @@ import WorkspaceAPI
             name: "api-2",
             phase: .active,
             publicKey: "3Jx54Q=",
-            carrier: "udp",
+            carrier: .udp,
             address: "[::1]:51820",
             listens: ["127.0.0.1:8080", "127.0.0.1:53/udp"]
         )
@@ -84,9 +96,8 @@ import WorkspaceAPI
         status.phaseSince = "2026-03-01T09:31:00Z"
         status.generation = 7
         status.mappings = [Self.tcp, Self.udp]
-        status.missingLocalServers = [8_080]
-        status.missingDatagramServers = [53]
-        status.onUnavailable = "refuse"
+        status.missingServers = [ServicePort(8_080), ServicePort(53, .udp)]
+        status.onUnavailable = .refuse
         status.open = 1
         status.total = 2
         status.passed = 3
@@ -96,36 +107,22 @@ import WorkspaceAPI
         return status
     }()
 
-    static var steps: [(String, DaemonReply.Step)] {
-        func step(
-            _ name: DaemonReply.Step.Name,
-            _ seconds: Double,
-            _ set: (inout DaemonReply.Step) -> Void = { _ in }
-        )
-            -> (String, DaemonReply.Step)
-        {
-            var step = DaemonReply.Step(name, seconds: seconds)
-            set(&step)
-            return (name.rawValue, step)
-        }
-        return [
-            step(.waitsForDrain, 0), step(.sidecarRunning, 0.25),
-            step(.tunnelUp, 0.5) { $0.sidecars = [Self.sidecar, Self.fullSidecar] },
-            step(.portMapped, 0.125) { $0.mapping = Self.tcp },
-            step(.localServerMissing, 0) { $0.mapping = Self.udp }, step(.originalAnswers, 1.5),
-            step(.nothingAnswers, 2) { $0.reason = "exited with code 1" },
-            step(.drained, 10) { ($0.connections, $0.reset) = (3, 1) },
-        ]
-    }
+    static let steps = [
+        Step(.waitsForDrain), Step(.sidecarRunning, seconds: 0.25),
+        Step(.tunnelUp([Self.sidecar, Self.fullSidecar]), seconds: 0.5), Step(.portMapped(Self.tcp), seconds: 0.125),
+        Step(.localServerMissing(Self.udp)), Step(.originalAnswers, seconds: 1.5),
+        Step(.nothingAnswers(because: "exited with code 1"), seconds: 2),
+        Step(.drained(open: 3, reset: 1), seconds: 10),
+    ]
 
     @Test func `requests`() throws {
         var golden = GoldenFile("requests")
         let requests: [(String, DaemonRequest)] = [
-            ("start", .start(Self.plain)), ("start with all", .start(Self.full)),
-            Self.requests("start over tcp") { $0.carrier = "tcp" },
-            Self.requests("start over a command") { $0.carrier = "exec" },
-            Self.requests("start with PROXY v1") { $0.proxyProtocol = "v1" },
-            Self.requests("start with an endpoint") { $0.endpoint = "sidecar.example:51820" },
+            ("start", .start(try Self.plain())), ("start with all", .start(try Self.full())),
+            ("start over tcp", .start(try Self.plain(carrier: .tcp))),
+            ("start over a command", .start(try Self.plain(carrier: .exec))),
+            ("start with PROXY v1", .start(try Self.plain(proxyProtocol: .v1))),
+            ("start with an endpoint", .start(try Self.plain(endpoint: .init(host: "sidecar.example", port: 51_820)))),
             ("stop", .stop(StopRequest(environment: Self.local, service: "api"))),
             ("stop with a time", .stop(StopRequest(environment: Self.docker, service: "api", drainSeconds: 3))),
             ("status", .status), ("follow", .follow(service: "api")), ("shutDown", .shutDown),
@@ -138,7 +135,7 @@ import WorkspaceAPI
     @Test func `replies`() throws {
         var golden = GoldenFile("replies")
         try golden.add("hello", json: DaemonReply.hello(version: "0.1.0", pid: 7))
-        for (name, step) in Self.steps { try golden.add(name, json: DaemonReply.step(step)) }
+        for step in Self.steps { try golden.add(step.name, json: DaemonReply.step(step)) }
         try golden.add("no intercepts", json: DaemonReply.intercepts([]))
         try golden.add("intercepts", json: DaemonReply.intercepts([Self.status, Self.fullStatus]))
         for phase in [Phase.active, .stopping, .failed] {
@@ -161,8 +158,8 @@ import WorkspaceAPI
         try golden.add("none", json: stored)
         stored.areHandedOver = true
         stored.intercepts = [
-            .init(request: Self.full, generation: 7, since: "2026-03-01T09:30:00Z", wasLost: true),
-            .init(request: Self.plain, generation: 1, since: "2026-03-01T09:30:00Z"),
+            .init(request: try Self.full(), generation: 7, since: "2026-03-01T09:30:00Z", wasLost: true),
+            .init(request: try Self.plain(), generation: 1, since: "2026-03-01T09:30:00Z"),
         ]
         try golden.add("two", json: stored)
         #expect(try golden.differences() == [])
@@ -211,14 +208,14 @@ import WorkspaceAPI
 
     private static func answer(_ line: String) -> String {
         let text = "{\"start\":{\"_0\":\(line)}}"
-        guard case .start(let request)? = try? JSONDecoder().decode(DaemonRequest.self, from: Data(text.utf8)) else {
-            return "isn't understood"
-        }
         do {
-            try request.check()
+            let read = try JSONDecoder().decode(Checked<DaemonRequest>.self, from: Data(text.utf8))
+            _ = try read.result.get()
             return "is granted"
+        } catch let problem as Problem {
+            return (try? GoldenFile.json(DaemonReply.failed(RequestFailure(problem).failure))) ?? ""
         } catch {
-            return (try? GoldenFile.json(DaemonReply.failed(RequestFailure(error).failure))) ?? ""
+            return "isn't understood"
         }
     }
 }

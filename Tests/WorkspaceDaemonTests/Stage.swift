@@ -267,15 +267,21 @@ final class Stage: Environment {
 
     // MARK: Workspaces
 
-    func request(_ mappings: [(UInt16, UInt16)], force: Bool = false) -> StartRequest {
-        var request = StartRequest(
+    func request(
+        _ mappings: [(UInt16, UInt16)],
+        force: Bool = false,
+        carrier: CarrierChoice = .auto,
+        endpoint: Endpoint? = nil
+    ) throws -> StartRequest {
+        try StartRequest(
             environment: self.reference,
             service: "api",
-            mappings: mappings.map { .init(service: $0.0, host: "127.0.0.1", port: $0.1) }
+            mappings: mappings.map { PortMapping(ServicePort($0.0), to: Endpoint(host: "127.0.0.1", port: $0.1)) },
+            drainSeconds: 1,
+            force: force,
+            carrier: carrier,
+            endpoint: endpoint
         )
-        request.force = force
-        request.drainSeconds = 1
-        return request
     }
 }
 
@@ -305,6 +311,11 @@ private struct StageClaim: ServiceClaim {
     func gone(of sidecars: [SidecarLocation]) async throws -> [SidecarLocation] { [] }
 
     func release() async throws { try self.stage.release(self.record) }
+}
+
+extension Step {
+    /// With `tunnelUp`.
+    var sidecars: [SidecarStatus] { if case .tunnelUp(let sidecars) = self.event { sidecars } else { [] } }
 }
 
 /// A workspace with its daemon, in this process.
@@ -338,18 +349,18 @@ final class Workspace {
     func start(
         _ mappings: (UInt16, UInt16)...,
         force: Bool = false,
-        change: (inout StartRequest) -> Void = { _ in }
-    ) async throws -> (InterceptStatus, [DaemonReply.Step]) {
-        var steps: [DaemonReply.Step] = []
-        var request = self.stage.request(mappings, force: force)
-        change(&request)
+        carrier: CarrierChoice = .auto,
+        endpoint: Endpoint? = nil
+    ) async throws -> (InterceptStatus, [Step]) {
+        var steps: [Step] = []
+        let request = try self.stage.request(mappings, force: force, carrier: carrier, endpoint: endpoint)
         let status = try await self.daemon.start(request, cancel: {}, { steps.append($0) })
         return (status, steps)
     }
 
     @discardableResult
-    func stop() async throws -> (InterceptStatus, [DaemonReply.Step]) {
-        var steps: [DaemonReply.Step] = []
+    func stop() async throws -> (InterceptStatus, [Step]) {
+        var steps: [Step] = []
         let request = StopRequest(environment: self.stage.reference, service: "api")
         let status = try await self.daemon.stop(request) { steps.append($0) }
         return (status, steps)

@@ -48,7 +48,7 @@ struct PortFlag {
     }
 
     /// Resolves the flag for a service: turns a name into a number, and throws if the service has no such port.
-    func mapping(for service: Environments.Service) throws(CommandFailure) -> StartRequest.Mapping {
+    func mapping(for service: Environments.Service) throws(CommandFailure) -> PortMapping {
         var port: Environments.Service.Port?
         switch self.service {
         case .number(let number):
@@ -70,12 +70,7 @@ struct PortFlag {
             throw CommandFailure(.usage, "'\(service.name)' has no \(wanted). It has \(ports).")
         }
         let target = self.target ?? Endpoint(host: "127.0.0.1", port: port.published)
-        return StartRequest.Mapping(
-            service: port.published,
-            transport: port.transport ?? .tcp,
-            host: target.host,
-            port: target.port
-        )
+        return PortMapping(ServicePort(port.published, port.transport ?? .tcp), to: target)
     }
 
     /// A container may listen on ports that it doesn't declare, so any number is accepted, except one at which the engine's
@@ -126,12 +121,12 @@ enum PortFlags {
 
     /// A warning for each port that the service doesn't declare: the service may listen there, or the number may be a
     /// mistake.
-    static func undeclared(_ mappings: [StartRequest.Mapping], of service: Environments.Service) -> [String] {
+    static func undeclared(_ mappings: [PortMapping], of service: Environments.Service) -> [String] {
         let declared = service.ports.map {
             ServicePort($0.published, $0.transport ?? .tcp)
         }
         let list = service.ports.map(\.text).joined(separator: ", ")
-        return mappings.map(\.servicePort).filter { !declared.contains($0) }.map { port in
+        return mappings.map(\.port).filter { !declared.contains($0) }.map { port in
             "'\(service.name)' \(list.isEmpty ? "doesn't declare \(port)" : "declares \(list), not \(port)"): if nothing of it"
                 + " listens there, nothing comes to you."
         }
@@ -141,12 +136,12 @@ enum PortFlags {
         _ flags: [PortFlag],
         for service: Environments.Service,
         listeningOn places: [ListeningPlace]
-    ) throws(CommandFailure) -> [StartRequest.Mapping] {
-        var result: [StartRequest.Mapping] = []
+    ) throws(CommandFailure) -> [PortMapping] {
+        var result: [PortMapping] = []
         var seen: [ServicePort: String] = [:]
         for flag in flags {
             let mapping = try flag.mapping(for: service)
-            if let other = seen.updateValue(flag.text, forKey: mapping.servicePort) {
+            if let other = seen.updateValue(flag.text, forKey: mapping.port) {
                 throw CommandFailure(
                     .usage,
                     "'\(other)' and '\(flag.text)' are for the same port of '\(service.name)'. Give each port once."
@@ -159,19 +154,20 @@ enum PortFlags {
     }
 
     /// If the target is the place where clients reach the service itself, each connection would come back in a circle.
-    static func loop(_ mapping: StartRequest.Mapping, listeningOn places: [ListeningPlace]) -> String? {
+    static func loop(_ mapping: PortMapping, listeningOn places: [ListeningPlace]) -> String? {
         let isLoop = places.contains { place in
-            guard place.endpoint.port == mapping.port, place.transport == mapping.servicePort.transport else {
+            guard place.endpoint.port == mapping.target.port, place.transport == mapping.port.transport else {
                 return false
             }
             let local = ["127.0.0.1", "::1", "localhost", "0.0.0.0", "::"]
             let host = place.endpoint.host
-            return host == mapping.host || (local.contains(host) && local.contains(mapping.host))
+            return host == mapping.target.host || (local.contains(host) && local.contains(mapping.target.host))
         }
         guard isLoop else { return nil }
         return
-            "\(mapping.target) is where clients reach the service itself, so connections would go in a circle. Give another "
-            + "local port, such as \(mapping.service):\(mapping.port == 3000 ? 3001 : 3000)\(mapping.servicePort.transport.suffix)."
+            "\(mapping.target.shown) is where clients reach the service itself, so connections would go in a circle. Give another "
+            + "local port, such as \(mapping.port.number):\(mapping.target.port == 3000 ? 3001 : 3000)"
+            + "\(mapping.port.transport.suffix)."
     }
 }
 

@@ -119,19 +119,19 @@ struct StartIntercept: AsyncParsableCommand {
                 self.output.warn("'\(service.name)' is intercepted as it is: \(reason).")
             }
             let mappings = try await self.chosenMappings(for: service, in: environment)
-            var request = StartRequest(
+            let request = try StartRequest(
                 environment: environment.reference,
                 service: service.name,
-                mappings: mappings
+                mappings: mappings,
+                onUnavailable: self.onUnavailable,
+                probes: self.probes,
+                drainSeconds: Int((self.drain.nanoseconds + 999_999_999) / 1_000_000_000),
+                force: self.force,
+                proxyProtocol: self.proxyProtocol,
+                carrier: self.carrier,
+                endpoint: self.endpoint,
+                sidecarImage: self.sidecarImage ?? Self.imageOfVariable
             )
-            request.onUnavailable = self.onUnavailable.rawValue
-            request.probes = self.probes.rawValue
-            request.drainSeconds = Int((self.drain.nanoseconds + 999_999_999) / 1_000_000_000)
-            request.force = self.force
-            request.proxyProtocol = self.proxyProtocol?.rawValue
-            request.carrier = self.carrier == .auto ? nil : self.carrier.rawValue
-            request.endpoint = self.endpoint?.description
-            request.sidecarImage = self.sidecarImage ?? Self.imageOfVariable
             try await SidecarImage.offer(request, self.output)
             try self.start(request, workspace, warnings: PortFlags.undeclared(mappings, of: service))
             if self.foreground { try self.stay(request, workspace) }
@@ -168,7 +168,7 @@ struct StartIntercept: AsyncParsableCommand {
     private func chosenMappings(
         for service: Environments.Service,
         in environment: any Environments.Environment
-    ) async throws -> [StartRequest.Mapping] {
+    ) async throws -> [PortMapping] {
         // Where clients reach the service, as far as its sidecars are up: a local target there would make a circle.
         let places = ((try? await environment.sidecars(of: service.name)) ?? [])
             .flatMap(\.listens)
@@ -200,26 +200,23 @@ struct StartIntercept: AsyncParsableCommand {
                 interrupted: "interrupted: \(request.service) is as it was before",
                 isCancellable: true
             ) { step in
-                if step.name == .waitsForDrain {
+                if step.event == .waitsForDrain {
                     return report.waiting("waiting for open connections of the intercept before to end")
                 }
-                steps.append(StepView(name: step.name.rawValue, seconds: step.seconds))
-                switch step.name {
+                steps.append(StepView(name: step.name, seconds: step.seconds))
+                switch step.event {
                 case .sidecarRunning:
                     report.done("sidecar running next to \(request.service)", step.seconds)
                     report.waiting("waiting for the tunnel")
-                case .tunnelUp:
-                    report.done("tunnel up: \(step.tunnelText)", step.seconds)
+                case .tunnelUp(let sidecars):
+                    report.done("tunnel up: \(Self.tunnelText(sidecars))", step.seconds)
                     report.waiting("waiting for a probe to come back through it")
-                case .portMapped:
-                    guard let mapping = step.mapping else { break }
-                    report.done("port \(mapping.servicePort) → \(mapping.target)", nil)
-                case .localServerMissing:
-                    guard let mapping = step.mapping else { break }
+                case .portMapped(let mapping):
+                    report.done("port \(mapping.port) → \(mapping.target.shown)", nil)
+                case .localServerMissing(let mapping):
                     let consequence =
-                        request.onUnavailable == OnUnavailable.refuse.rawValue
-                        ? "clients are refused" : "the original service answers"
-                    let warning = "nothing is listening on \(mapping.target) yet: until it does, \(consequence)."
+                        request.onUnavailable == .refuse ? "clients are refused" : "the original service answers"
+                    let warning = "nothing is listening on \(mapping.target.shown) yet: until it does, \(consequence)."
                     // Several service ports may lead to the same local one.
                     if !warnings.contains(warning) { warnings.append(warning) }
                 case .waitsForDrain, .originalAnswers, .nothingAnswers, .drained: break
@@ -236,6 +233,15 @@ struct StartIntercept: AsyncParsableCommand {
         report.line("Traffic to \(request.service) now reaches your workspace.")
         for warning in warnings { self.output.warn(warning) }
         if !self.foreground { report.line("Stop with: kl intercept stop \(request.service)") }
+    }
+
+    /// "tcp 127.0.0.1:51820, peer 3Jx5…4Q=, rtt 0.3 ms"
+    private static func tunnelText(_ sidecars: [SidecarStatus]) -> String {
+        guard let first = sidecars.first else { return "-" }
+        var text = "\(first.carrier.rawValue) \(first.shortAddress), peer \(first.publicKey.abbreviatedKey)"
+        if let rtt = first.rttMs { text += ", rtt \(Times.fixed(rtt, 1)) ms" }
+        if sidecars.count > 1 { text += ", and \(sidecars.count - 1) more" }
+        return text
     }
 
     /// Prints changes until Ctrl-C or the intercept's end.
@@ -272,11 +278,11 @@ enum ForegroundNews {
             let was = old.isMissing(mapping)
             let isMissing = new.isMissing(mapping)
             if was, !isMissing {
-                lines.append("✓ \(mapping.target) listens now: it answers for port \(mapping.servicePort)")
+                lines.append("✓ \(mapping.target.shown) listens now: it answers for port \(mapping.port)")
             }
             if !was, isMissing {
-                let consequence = new.isRefusing ? "clients are refused" : "the original service answers"
-                lines.append("! nothing is listening on \(mapping.target): \(consequence)")
+                let consequence = new.onUnavailable == .refuse ? "clients are refused" : "the original service answers"
+                lines.append("! nothing is listening on \(mapping.target.shown): \(consequence)")
             }
         }
         return lines
@@ -285,15 +291,4 @@ enum ForegroundNews {
 
 extension Array {
     fileprivate func appending(_ others: [Element]) -> [Element] { self + others }
-}
-
-extension DaemonReply.Step {
-    /// "tcp 127.0.0.1:51820, peer 3Jx5…4Q=, rtt 0.3 ms"
-    fileprivate var tunnelText: String {
-        guard let first = self.sidecars.first else { return "-" }
-        var text = "\(first.carrier) \(first.shortAddress), peer \(first.publicKey.abbreviatedKey)"
-        if let rtt = first.rttMs { text += ", rtt \(Times.fixed(rtt, 1)) ms" }
-        if self.sidecars.count > 1 { text += ", and \(self.sidecars.count - 1) more" }
-        return text
-    }
 }

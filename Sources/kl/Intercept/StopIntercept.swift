@@ -161,20 +161,19 @@ struct StopIntercept: AsyncParsableCommand {
                 interrupted: "interrupted: \(request.service) is given back all the same, and what is open drains",
                 isCancellable: false
             ) { step in
-                result.steps.append(StepView(name: step.name.rawValue, seconds: step.seconds))
-                switch step.name {
+                result.steps.append(StepView(name: step.name, seconds: step.seconds))
+                switch step.event {
                 case .originalAnswers:
                     report.done("new connections reach the original service", step.seconds)
                     report.waiting("waiting for open connections to finish")
-                case .nothingAnswers:
-                    let reason = (step.reason ?? "it doesn't run").printable
+                case .nothingAnswers(let why):
+                    let reason = (why ?? "it doesn't run").printable
                     result.reason = reason
                     report.line("  ! nothing answers for \(request.service): \(reason)")
-                case .drained:
-                    result.drained = step.connections ?? 0
-                    result.reset = step.reset ?? 0
-                    if result.drained > 0 { report.done(Self.drainText(result), step.seconds) }
-                default: break
+                case .drained(let open, let reset):
+                    (result.drained, result.reset) = (open, reset)
+                    if open > 0 { report.done(Self.drainText(result), step.seconds) }
+                case .waitsForDrain, .sidecarRunning, .tunnelUp, .portMapped, .localServerMissing: break
                 }
             }
         }

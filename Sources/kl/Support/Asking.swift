@@ -1,5 +1,6 @@
 import Environments
 import Interactive
+import InterceptModel
 import InterceptProtocol
 import WorkspaceAPI
 
@@ -76,18 +77,16 @@ struct Asking {
     func mappings(
         for service: Environments.Service,
         listeningOn places: [ListeningPlace]
-    ) throws -> [StartRequest.Mapping] {
+    ) throws -> [PortMapping] {
         let example = service.ports.first.map { "\($0.published):3000\($0.isUDP ? "/udp" : "")" } ?? "8080:3000"
         var interview = try self.interview(
             else: "no port is named. Give one by --port, such as --port \(example), or all by --all-ports."
         )
         guard !service.ports.isEmpty else { throw PortFlags.unknownPorts(service) }
-        @Sendable func mapping(_ port: PortOffer, _ local: UInt16) -> StartRequest.Mapping {
-            StartRequest.Mapping(
-                service: port.number,
-                transport: port.isUDP ? .udp : .tcp,
-                host: "127.0.0.1",
-                port: local
+        @Sendable func mapping(_ port: PortOffer, _ local: UInt16) -> PortMapping {
+            PortMapping(
+                ServicePort(port.number, port.isUDP ? .udp : .tcp),
+                to: Endpoint(host: "127.0.0.1", port: local)
             )
         }
         let answers = try Self.answer(

@@ -35,7 +35,7 @@ struct DaemonConversation {
         _ request: DaemonRequest,
         interrupted: String,
         isCancellable: Bool,
-        onStep: (DaemonReply.Step) -> Void
+        onStep: (Step) -> Void
     ) throws -> InterceptStatus? {
         let interrupt = Interrupt.descriptor
         try self.client.send(request)

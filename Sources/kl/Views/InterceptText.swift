@@ -68,7 +68,7 @@ extension InterceptView {
             )
         }
         if let tunnel = self.sidecars?.first(where: { $0.phase == .active }) {
-            var text = "\(tunnel.carrier) \(tunnel.shortAddress)"
+            var text = "\(tunnel.carrier.rawValue) \(tunnel.shortAddress)"
             if let rtt = tunnel.rttMs { text += ", rtt \(Times.fixed(rtt, 1)) ms" }
             if let age = tunnel.handshakeAgeSeconds { text += ", handshake \(Times.fixed(age, 0)) s ago" }
             text += ", \(Times.grouped(tunnel.messagesLost)) lost of \(Times.grouped(tunnel.messagesSent))"
@@ -96,7 +96,7 @@ extension InterceptView {
     }
 
     private var whoAnswersInstead: String {
-        self.onUnavailable == OnUnavailable.refuse.rawValue ? "clients are refused" : "the original answers"
+        self.onUnavailable == .refuse ? "clients are refused" : "the original answers"
     }
 
     private var phaseText: String {
@@ -111,11 +111,13 @@ extension InterceptView {
 
 extension SidecarStatus {
     /// The address, shortened to fit on a line with others.
-    var shortAddress: String { self.carrier == "exec" ? self.address.abbreviatedCommand : self.address }
+    var shortAddress: String { self.carrier == .exec ? self.address.abbreviatedCommand : self.address }
 
     var tunnelText: String {
-        guard self.phase == .active, let rtt = self.rttMs else { return self.phase == .active ? self.carrier : "-" }
-        return "\(self.carrier) \(Times.fixed(rtt, 1)) ms"
+        guard self.phase == .active, let rtt = self.rttMs else {
+            return self.phase == .active ? self.carrier.rawValue : "-"
+        }
+        return "\(self.carrier.rawValue) \(Times.fixed(rtt, 1)) ms"
     }
 }
 

@@ -1,4 +1,5 @@
 import Environments
+import InterceptModel
 import WorkspaceAPI
 
 /// An intercept as the CLI prints it, from the environment's record or from this workspace's daemon.
@@ -37,7 +38,7 @@ struct InterceptView: Codable {
     var connections: Connections?
     var traffic: Traffic?
     /// What clients get when the workspace can't answer: `original` or `refuse`.
-    var onUnavailable: String?
+    var onUnavailable: OnUnavailable?
     /// Only known for this workspace's own intercepts.
     var sidecars: [SidecarStatus]?
 
@@ -105,9 +106,9 @@ struct InterceptView: Codable {
         self.generation = status.generation
         self.ports = status.mappings.map {
             Port(
-                service: $0.service,
-                transport: $0.servicePort.transport.rawValue,
-                target: $0.target,
+                service: $0.port.number,
+                transport: $0.port.transport.rawValue,
+                target: $0.target.shown,
                 isListening: Self.isListening($0, status)
             )
         }
@@ -118,10 +119,10 @@ struct InterceptView: Codable {
     }
 
     /// For UDP, only the absence of a server can be known.
-    private static func isListening(_ mapping: StartRequest.Mapping, _ status: InterceptStatus) -> Bool? {
+    private static func isListening(_ mapping: PortMapping, _ status: InterceptStatus) -> Bool? {
         guard status.phase == .active else { return nil }
         if status.isMissing(mapping) { return false }
-        return mapping.servicePort.transport == .udp ? nil : true
+        return mapping.port.transport == .udp ? nil : true
     }
 
     private static func text(_ target: String) -> String {
@@ -129,12 +130,9 @@ struct InterceptView: Codable {
     }
 }
 
-extension StartRequest.Mapping {
+extension Endpoint {
     /// The form that people see.
-    var target: String {
-        if self.host == "127.0.0.1" { return "localhost:\(self.port)" }
-        return self.host.contains(":") ? "[\(self.host)]:\(self.port)" : "\(self.host):\(self.port)"
-    }
+    var shown: String { self.host == "127.0.0.1" ? "localhost:\(self.port)" : self.description }
 }
 
 struct InterceptList: Codable {
