@@ -29,7 +29,7 @@ import WorkspaceAPI
 
         let (stopped, last) = try await workspace.stop()
         #expect(last.map(\.name) == ["originalAnswers", "drained"])
-        guard case .drained(_, reset: 0)? = last.last?.event else { return Issue.record("\(last)") }
+        if case .drained(_, let reset)? = last.last?.event { #expect(reset == 0) } else { Issue.record("\(last)") }
         #expect((stopped.total, stopped.passed, stopped.open) == (3, 0, 0))
         #expect(await ask(stage.port()) == "original")
         #expect(stage.records == [])
