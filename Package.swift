@@ -83,6 +83,11 @@ let package = Package(
             swiftSettings: strict
         ),
         .target(
+            name: "SidecarInterface",
+            dependencies: ["CommandText", "HostSupport", "InterceptModel"],
+            swiftSettings: strict
+        ),
+        .target(
             name: "Environments",
             dependencies: ["HostSupport", "InterceptModel", "Libc"],
             swiftSettings: strict
@@ -96,13 +101,15 @@ let package = Package(
             name: "LocalEnvironment",
             dependencies: [
                 "CommandText", "ComposeFiles", "Environments", "HostSupport", "InterceptModel", "Libc", "Noise",
-                logging, nioCore, nioPosix,
+                "SidecarInterface", logging, nioCore, nioPosix,
             ],
             swiftSettings: strict
         ),
         .target(
             name: "DockerEnvironment",
-            dependencies: ["Environments", "HostSupport", "InterceptModel", "Libc", "Noise", nioCore, nioPosix],
+            dependencies: [
+                "Environments", "HostSupport", "InterceptModel", "Libc", "Noise", "SidecarInterface", nioCore, nioPosix,
+            ],
             swiftSettings: strict
         ),
         .target(
@@ -139,8 +146,8 @@ let package = Package(
             name: "kl-sidecar",
             dependencies: [
                 "Carriers", "CommandText", "Diversion", "HostSupport", "InterceptModel", "InterceptProtocol",
-                "KeyFiles", "Libc", "Noise", "ProgramSupport", "SidecarAgent", "Tunnel", argumentParser, logging,
-                nioCore, nioPosix,
+                "KeyFiles", "Libc", "Noise", "ProgramSupport", "SidecarAgent", "SidecarInterface", "Tunnel",
+                argumentParser, logging, nioCore, nioPosix,
             ],
             swiftSettings: strict
         ),
@@ -204,6 +211,11 @@ let package = Package(
         .testTarget(
             name: "HostSupportTests",
             dependencies: ["HostSupport", "InterceptModel", "Libc", nioCore, nioPosix, logging],
+            swiftSettings: strict
+        ),
+        .testTarget(
+            name: "SidecarInterfaceTests",
+            dependencies: ["CommandText", "InterceptModel", "SidecarInterface", "kl-sidecar", nioCore],
             swiftSettings: strict
         ),
         .testTarget(

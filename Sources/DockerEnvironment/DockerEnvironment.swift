@@ -1,5 +1,6 @@
 import Environments
 import InterceptModel
+import SidecarInterface
 
 /// Services in containers of a Docker engine. Each intercepted replica gets a container with a sidecar in its network; the
 /// first replica's sidecar is the record of which workspace holds the service. The service's own containers are neither
@@ -144,7 +145,7 @@ public struct DockerEnvironment: Environment {
         )
     }
 
-    private static func ports(_ said: [SidecarWords.Intercept]) -> [InterceptRecord.Port] {
+    private static func ports(_ said: [SidecarReport.Intercept]) -> [InterceptRecord.Port] {
         Set(said.flatMap { $0.ports ?? [] }).sorted().map { .init(service: $0, target: "") }
             + Set(said.flatMap { $0.udpPorts ?? [] }).sorted().map { .init(service: $0, transport: .udp, target: "") }
     }

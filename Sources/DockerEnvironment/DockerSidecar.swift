@@ -1,7 +1,7 @@
 import Environments
-import FoundationEssentials
 import InterceptModel
 import Noise
+import SidecarInterface
 
 /// The labels of a sidecar's container. They are the record of which workspace intercepts which service: the engine keeps
 /// them with the container, and they can't be changed after it was made.
@@ -167,66 +167,57 @@ struct SidecarContainer: Equatable, Sendable {
         words += ["--log-driver", "json-file", "--log-opt", "max-size=10m", "--log-opt", "max-file=2"]
         for (name, value) in self.labels { words += ["--label", "\(name)=\(value)"] }
         words.append(self.image)
-        words += ["run", "--listen-tcp", "0.0.0.0:0", "--listen-udp", "0.0.0.0:0", "--divert", "redirect"]
-        words += ["--peer", self.holder.publicKey]
-        for port in self.ports { words += ["--service-port", "\(port)"] }
-        for gateway in self.gateways { words += ["--node-address", gateway] }
+        return words + self.program.words
+    }
+
+    private var program: SidecarArguments {
+        let anywhere = Endpoint(host: "0.0.0.0", port: 0)
+        var program = SidecarArguments(
+            listenTCP: anywhere,
+            listenUDP: anywhere,
+            divert: .redirect,
+            servicePorts: self.ports.map { ServedPort($0, onThisHostAt: $0.number) }
+        )
+        program.peers = [self.holder.publicKey]
+        program.nodeAddresses = self.gateways
         // The claim, not the sidecar, decides which workspace holds the service.
-        words += ["--allow-takeover", "--allow-refuse"]
-        words += ["--linger", "10m", "--ephemeral", "--announce-intercepts", "--log-format", "text"]
-        return words
+        program.allowsTakeover = true
+        program.allowsRefuse = true
+        program.lingerMinutes = 10
+        program.isEphemeral = true
+        program.announcesIntercepts = true
+        program.logFormat = .text
+        return program
     }
 }
 
-/// A report line of a sidecar's standard output. Each line is complete by itself; the last one counts.
+/// What a sidecar's last report says, as far as a workspace needs it.
 struct SidecarWords: Equatable, Sendable {
-    struct Intercept: Decodable, Equatable, Sendable {
-        var diverting: Bool
-        var key: String?
-        var workspace: String?
-        var generation: UInt64?
-        var ports: [UInt16]?
-        var udpPorts: [UInt16]?
-        var since: String?
-        var open: UInt64?
-        var total: UInt64?
-        var passed: UInt64?
-    }
-
     var publicKey: String
     /// The port of its tunnel in the service's network.
     var port: UInt16
     /// The port at which it takes datagrams; nil: it takes none.
     var datagramPort: UInt16?
-    var intercept: Intercept?
+    var intercept: SidecarReport.Intercept?
 
-    init(publicKey: String, port: UInt16, datagramPort: UInt16? = nil, intercept: Intercept? = nil) {
+    init(publicKey: String, port: UInt16, datagramPort: UInt16? = nil, intercept: SidecarReport.Intercept? = nil) {
         self.publicKey = publicKey
         self.port = port
         self.datagramPort = datagramPort
         self.intercept = intercept
     }
 
-    /// † A report names each port, and little else.
-    private static let lineAtMost = 1_048_576
-
-    private struct Line: Decodable {
-        var ready: Bool
-        var publicKey: String
-        var tcp: String
-        var udp: String?
-        var intercept: Intercept?
-    }
-
     /// Nil: the line isn't a report.
     init?(line: some StringProtocol) {
-        guard line.first == "{", line.utf8.count <= Self.lineAtMost,
-            let said = try? JSONDecoder().decode(Line.self, from: Data(line.utf8)), said.ready,
-            PublicKey(base64: said.publicKey) != nil,
-            let port = Self.port(of: said.tcp)
+        guard let report = SidecarReport(line: line), PublicKey(base64: report.publicKey) != nil,
+            let port = report.tcp.flatMap(Self.port(of:))
         else { return nil }
-        let datagramPort = said.udp.flatMap { Self.port(of: $0) }
-        self.init(publicKey: said.publicKey, port: port, datagramPort: datagramPort, intercept: said.intercept)
+        self.init(
+            publicKey: report.publicKey,
+            port: port,
+            datagramPort: report.udp.flatMap(Self.port(of:)),
+            intercept: report.intercept
+        )
     }
 
     /// The port after the last colon; nil if it is 0.

@@ -12,6 +12,7 @@ import NIOPosix
 import Noise
 import ProgramSupport
 import SidecarAgent
+import SidecarInterface
 import Tunnel
 
 struct RunSidecar: ParsableCommand {
@@ -69,9 +70,9 @@ struct RunSidecar: ParsableCommand {
                 + "by the kernel, which needs CAP_NET_ADMIN in the service's network namespace.",
             valueName: "way"
         ),
-        transform: { try Diverting($0) }
+        transform: { try DivertFlag($0) }
     )
-    var divert: Diverting
+    var divert: DivertFlag
 
     @Option(
         help: ArgumentHelp(

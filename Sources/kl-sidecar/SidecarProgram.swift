@@ -8,6 +8,7 @@ import NIOCore
 import Noise
 import ProgramSupport
 import SidecarAgent
+import SidecarInterface
 
 /// Where metrics are served, and a socket that already listens there, if it had to be opened before entering the namespace.
 struct MetricsPlace {
@@ -59,7 +60,8 @@ struct SidecarProgram: Sendable {
         private var mustReload = false
         private var lastTold: SidecarAgent.Intercept?
         private let notifications: NotificationQueue?
-        private var readyFields: [(String, JSONLine.Value)] = []
+        /// What was printed last; nil until it is ready.
+        private var report: SidecarReport?
         private var lastAnnounced = SidecarAgent.Intercept()
         private var lastAnnouncedAt = NIODeadline.uptimeNanoseconds(0)
         /// Limits the lines about who intercepts: a workspace may change that as often as it likes, and the lines are kept. †
@@ -105,17 +107,13 @@ struct SidecarProgram: Sendable {
         }
 
         private func announce(_ ready: SidecarAgent.Ready, metrics: SocketAddress?) {
-            var fields: [(String, JSONLine.Value)] = [
-                ("ready", .bool(true)),
-                ("publicKey", .string(self.program.configuration.staticKey.publicKey.base64)),
-            ]
-            if let tunnel = ready.tunnel { fields.append(("tcp", .string(tunnel.endpointText))) }
-            if let datagrams = ready.datagrams { fields.append(("udp", .string(datagrams.description))) }
-            let services = ready.services.sorted { $0.key < $1.key }
-            fields.append(("listen", .object(services.map { ("\($0.key)", .string($0.value.endpointText)) })))
-            if let metrics { fields.append(("metrics", .string(metrics.endpointText))) }
-            self.readyFields = fields
-            Console.write(JSONLine.object(fields) + "\n", to: 1)
+            var report = SidecarReport(publicKey: self.program.configuration.staticKey.publicKey.base64)
+            report.tcp = ready.tunnel?.endpointText
+            report.udp = ready.datagrams?.description
+            report.listen = ready.services.mapValues(\.endpointText)
+            report.metrics = metrics?.endpointText
+            self.report = report
+            Console.write(report.line + "\n", to: 1)
             self.watchPeersFile()
             self.notify()
             if self.program.options.isEphemeral { self.endWhenUnused() }
@@ -205,31 +203,8 @@ struct SidecarProgram: Sendable {
             guard isMore ? self.announcements.take() : isTime else { return }
             self.lastAnnounced = intercept
             self.lastAnnouncedAt = .now()
-            var fields = self.readyFields
-            if let holder = intercept.holder {
-                fields.append(
-                    (
-                        "intercept",
-                        .object([
-                            ("diverting", .bool(intercept.divertingTo != nil)),
-                            ("key", .string(holder.key.base64)),
-                            ("workspace", .string(holder.workspace)),
-                            ("since", .string(holder.since)),
-                            ("generation", .integer(holder.generation)),
-                            ("ports", Self.numbers(holder.ports, .tcp)),
-                            ("udpPorts", Self.numbers(holder.ports, .udp)),
-                            ("open", .integer(intercept.open)),
-                            ("total", .integer(intercept.total)),
-                            ("passed", .integer(intercept.passed)),
-                        ])
-                    )
-                )
-            }
-            Console.write(JSONLine.object(fields) + "\n", to: 1)
-        }
-
-        private static func numbers(_ ports: [ServicePort], _ transport: Transport) -> JSONLine.Value {
-            .array(ports.filter { $0.transport == transport }.map { .integer(UInt64($0.number)) })
+            self.report?.intercept = intercept.report
+            if let report = self.report { Console.write(report.line + "\n", to: 1) }
         }
 
         /// Checks every second, since changes of the counts cause no event.
@@ -243,12 +218,13 @@ struct SidecarProgram: Sendable {
         private func tellIntercept() {
             let intercept = self.agent.intercept
             guard intercept != self.lastTold else { return }
-            let isSent = self.program.notifier?.send([
-                ("X_KL_DIVERTING", intercept.divertingTo?.base64 ?? ""),
-                ("X_KL_OPEN", "\(intercept.open)"),
-                ("X_KL_TOTAL", "\(intercept.total)"),
-                ("X_KL_PASSED", "\(intercept.passed)"),
-            ])
+            let notice = DivertingNotice(
+                divertingTo: intercept.divertingTo?.base64,
+                open: intercept.open,
+                total: intercept.total,
+                passed: intercept.passed
+            )
+            let isSent = self.program.notifier?.send(notice.fields)
             // If it isn't sent, it is tried again in a second.
             if isSent == true { self.lastTold = intercept }
         }
@@ -318,5 +294,23 @@ extension SidecarMeasurements {
                 self.drops.map { ([("reason", $0.reason)], Double($0.count)) }
             ),
         ]
+    }
+}
+
+extension SidecarAgent.Intercept {
+    /// Nil: nobody intercepts.
+    fileprivate var report: SidecarReport.Intercept? {
+        guard let holder = self.holder else { return nil }
+        var report = SidecarReport.Intercept(diverting: self.divertingTo != nil)
+        report.key = holder.key.base64
+        report.workspace = holder.workspace
+        report.since = holder.since
+        report.generation = holder.generation
+        report.ports = holder.ports.filter { $0.transport == .tcp }.map(\.number)
+        report.udpPorts = holder.ports.filter { $0.transport == .udp }.map(\.number)
+        report.open = self.open
+        report.total = self.total
+        report.passed = self.passed
+        return report
     }
 }

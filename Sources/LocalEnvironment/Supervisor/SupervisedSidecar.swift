@@ -1,13 +1,13 @@
 import CommandText
 import ComposeFiles
 import Environments
-import FoundationEssentials
 import HostSupport
 import InterceptModel
 import Libc
 import Logging
 import NIOCore
 import NIOPosix
+import SidecarInterface
 
 /// The sidecar in front of a service. Its listening sockets stay open while it is restarted.
 final class SupervisedSidecar {
@@ -98,7 +98,7 @@ final class SupervisedSidecar {
             // LISTEN_PID must be the sidecar's own process id, which is known only once the process exists; so a shell sets
             // it, then execs.
             let script = "LISTEN_PID=$$; export LISTEN_PID; exec \"$@\""
-            var spawn = Spawn("/bin/sh", ["-c", script, "sh", self.context.sidecar] + self.arguments(tunnel))
+            var spawn = Spawn("/bin/sh", ["-c", script, "sh", self.context.sidecar] + self.arguments(tunnel).words)
             spawn.environment = self.environment
             spawn.descriptors = [nil, pipe[1], log, tunnel.descriptor] + self.sockets.map(\.descriptor)
             self.watch(SupervisedProcess(child: try spawn.start()))
@@ -114,25 +114,34 @@ final class SupervisedSidecar {
         self.context.log.info("sidecar started", metadata: self.metadata)
     }
 
-    private func arguments(_ tunnel: ListeningSocket) -> [String] {
+    private func arguments(_ tunnel: ListeningSocket) -> SidecarArguments {
         var known: Set<ServicePort> = []
         let ports = self.service.ports.filter { known.insert($0.publishedPort).inserted }
-        let common = [
-            "run", "--listen-tcp", "127.0.0.1:\(tunnel.port)", "--listen-udp", "127.0.0.1:\(self.datagramPort)",
-            "--peers-file", self.context.folder.peers,
-            // The record, not the sidecar, decides which workspace holds the service.
-            "--allow-takeover", "--allow-refuse",
-        ]
+        var arguments: SidecarArguments
+        let tunnel = Endpoint(host: "127.0.0.1", port: tunnel.port)
         switch self.service.diversion {
         case .listen:
-            return common + ports.flatMap { ["--service-port", "\($0.published):127.0.0.1:\($0.targetPort)"] }
-                + ["--divert", "listen=127.0.0.1"]
+            arguments = SidecarArguments(
+                listenTCP: tunnel,
+                divert: .listenOnAll(host: "127.0.0.1"),
+                servicePorts: ports.map { ServedPort($0.publishedPort, onThisHostAt: $0.target) }
+            )
         case .redirect(let netns):
-            return common + ports.flatMap { ["--service-port", "\($0.publishedPort)"] }
-                + ["--divert", "redirect"]
-                // On this machine itself all clients come by the loopback interface.
-                + (netns.map { ["--netns", $0] } ?? ["--loopback", "workspace"])
+            arguments = SidecarArguments(
+                listenTCP: tunnel,
+                divert: .redirect,
+                servicePorts: ports.map { ServedPort($0.publishedPort, onThisHostAt: $0.published) }
+            )
+            arguments.netns = netns
+            // On this machine itself all clients come by the loopback interface.
+            if netns == nil { arguments.loopback = .workspace }
         }
+        arguments.listenUDP = Endpoint(host: "127.0.0.1", port: self.datagramPort)
+        arguments.peersFile = self.context.folder.peers
+        // The record, not the sidecar, decides which workspace holds the service.
+        arguments.allowsTakeover = true
+        arguments.allowsRefuse = true
+        return arguments
     }
 
     private var environment: [String: String] {
@@ -167,33 +176,27 @@ final class SupervisedSidecar {
 
     // MARK: Ready
 
-    private struct ReadyLine: Decodable {
-        var publicKey: String
-        var tcp: String
-        var udp: String?
-    }
-
     private func readReadyLine(from descriptor: CInt, of pid: Int32?) {
         FirstLine.read(from: descriptor, on: self.context.eventLoop) { [weak self] line in
             guard let self, self.process?.pid == pid, self.state.state == .starting else { return }
-            guard let ready = try? JSONDecoder().decode(ReadyLine.self, from: Data(line.utf8)) else { return }
-            self.isReady(ready)
+            guard let report = SidecarReport(line: line), let tcp = report.tcp else { return }
+            self.isReady(report, tcp: tcp)
         }
     }
 
-    private func isReady(_ ready: ReadyLine) {
+    private func isReady(_ report: SidecarReport, tcp: String) {
         self.timer?.cancel()
         self.state.state = .ready
         self.state.reason = nil
         self.state.location = SidecarLocation(
             name: self.state.name,
-            publicKey: ready.publicKey,
-            tcp: ready.tcp,
-            udp: ready.udp,
+            publicKey: report.publicKey,
+            tcp: tcp,
+            udp: report.udp,
             listens: self.service.places
         )
         self.tunnelPort = self.tunnel?.port ?? 0
-        self.datagramPort = Self.port(of: ready.udp)
+        self.datagramPort = Self.port(of: report.udp)
         self.context.log.info("sidecar is ready", metadata: self.metadata)
         if self.reload.ready(wanted: self.context.peersGeneration) { self.askToReload() }
         self.context.onChange(true)
@@ -212,12 +215,12 @@ final class SupervisedSidecar {
     // MARK: Reports
 
     func received(_ fields: [String: String]) {
-        if let key = fields["X_KL_DIVERTING"] {
+        if let notice = DivertingNotice(fields) {
             let before = self.state
-            self.state.divertingTo = key.isEmpty ? nil : key
-            self.state.open = fields["X_KL_OPEN"].flatMap { UInt64($0) } ?? 0
-            self.state.total = fields["X_KL_TOTAL"].flatMap { UInt64($0) } ?? 0
-            self.state.passed = fields["X_KL_PASSED"].flatMap { UInt64($0) } ?? 0
+            self.state.divertingTo = notice.divertingTo
+            self.state.open = notice.open
+            self.state.total = notice.total
+            self.state.passed = notice.passed
             if self.state != before { self.context.onChange(self.state.divertingTo != before.divertingTo) }
         }
         if fields["RELOADING"] == "1" {

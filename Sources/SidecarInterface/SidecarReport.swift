@@ -1,0 +1,138 @@
+import CommandText
+import FoundationEssentials
+import HostSupport
+public import InterceptModel
+
+/// A line of a sidecar's standard output, which says that it is ready, and who intercepts. Each line is complete by itself;
+/// the last one counts.
+public struct SidecarReport: Equatable, Sendable {
+    /// Base64.
+    public var publicKey: String
+    /// Where its tunnel takes byte streams, HOST:PORT.
+    public var tcp: String?
+    /// The same for datagrams; nil: it takes none.
+    public var udp: String?
+    /// Where it takes the service's clients.
+    public var listen: [ServicePort: String] = [:]
+    public var metrics: String?
+    public var intercept: Intercept?
+
+    /// Who intercepts. What an earlier version doesn't say is nil.
+    public struct Intercept: Codable, Equatable, Sendable {
+        public var diverting: Bool
+        /// Base64.
+        public var key: String?
+        public var workspace: String?
+        /// RFC 3339, UTC.
+        public var since: String?
+        public var generation: UInt64?
+        public var ports: [UInt16]?
+        public var udpPorts: [UInt16]?
+        public var open: UInt64?
+        public var total: UInt64?
+        public var passed: UInt64?
+
+        public init(diverting: Bool) { self.diverting = diverting }
+    }
+
+    public init(publicKey: String) { self.publicKey = publicKey }
+
+    // MARK: Writing
+
+    /// Its keys have an order, which people are used to.
+    public var line: String {
+        var fields: [(String, JSONLine.Value)] = [("ready", .bool(true)), ("publicKey", .string(self.publicKey))]
+        if let tcp = self.tcp { fields.append(("tcp", .string(tcp))) }
+        if let udp = self.udp { fields.append(("udp", .string(udp))) }
+        let listen = self.listen.sorted { $0.key < $1.key }
+        fields.append(("listen", .object(listen.map { ("\($0.key)", .string($0.value)) })))
+        if let metrics = self.metrics { fields.append(("metrics", .string(metrics))) }
+        if let intercept = self.intercept { fields.append(("intercept", .object(intercept.fields))) }
+        return JSONLine.object(fields)
+    }
+
+    // MARK: Reading
+
+    /// † A report names each port, and little else.
+    private static let maxBytes = 1_048_576
+
+    private struct Content: Decodable {
+        var ready: Bool
+        var publicKey: String
+        var tcp: String?
+        var udp: String?
+        var listen: [String: String]?
+        var metrics: String?
+        var intercept: Intercept?
+    }
+
+    /// Nil: the line isn't a report.
+    public init?(line: some StringProtocol) {
+        guard line.first == "{", line.utf8.count <= Self.maxBytes,
+            let content = try? JSONDecoder().decode(Content.self, from: Data(line.utf8)), content.ready
+        else { return nil }
+        self.publicKey = content.publicKey
+        self.tcp = content.tcp
+        self.udp = content.udp
+        for (port, place) in content.listen ?? [:] {
+            if let port = try? ServedPort(port).port { self.listen[port] = place }
+        }
+        self.metrics = content.metrics
+        self.intercept = content.intercept
+    }
+}
+
+extension SidecarReport.Intercept {
+    fileprivate var fields: [(String, JSONLine.Value)] {
+        func numbers(_ ports: [UInt16]) -> JSONLine.Value { .array(ports.map { .integer(UInt64($0)) }) }
+        let fields: [(String, JSONLine.Value?)] = [
+            ("diverting", .bool(self.diverting)),
+            ("key", self.key.map { .string($0) }),
+            ("workspace", self.workspace.map { .string($0) }),
+            ("since", self.since.map { .string($0) }),
+            ("generation", self.generation.map { .integer($0) }),
+            ("ports", self.ports.map(numbers)),
+            ("udpPorts", self.udpPorts.map(numbers)),
+            ("open", self.open.map { .integer($0) }),
+            ("total", self.total.map { .integer($0) }),
+            ("passed", self.passed.map { .integer($0) }),
+        ]
+        return fields.compactMap { name, value in value.map { (name, $0) } }
+    }
+}
+
+/// What a sidecar tells its supervisor by sd_notify(3) whenever it changes: to whom new connections go, and how many there
+/// were.
+public struct DivertingNotice: Equatable, Sendable {
+    /// The workspace's public key, base64; nil: the original gets them.
+    public var divertingTo: String?
+    public var open: UInt64
+    public var total: UInt64
+    public var passed: UInt64
+
+    public init(divertingTo: String?, open: UInt64, total: UInt64, passed: UInt64) {
+        self.divertingTo = divertingTo
+        self.open = open
+        self.total = total
+        self.passed = passed
+    }
+
+    public var fields: [(String, String)] {
+        [
+            ("X_KL_DIVERTING", self.divertingTo ?? ""), ("X_KL_OPEN", "\(self.open)"), ("X_KL_TOTAL", "\(self.total)"),
+            ("X_KL_PASSED", "\(self.passed)"),
+        ]
+    }
+
+    /// Nil: these fields are of another notification.
+    public init?(_ fields: [String: String]) {
+        guard let key = fields["X_KL_DIVERTING"] else { return nil }
+        func count(_ name: String) -> UInt64 { fields[name].flatMap { UInt64($0) } ?? 0 }
+        self.init(
+            divertingTo: key.isEmpty ? nil : key,
+            open: count("X_KL_OPEN"),
+            total: count("X_KL_TOTAL"),
+            passed: count("X_KL_PASSED")
+        )
+    }
+}

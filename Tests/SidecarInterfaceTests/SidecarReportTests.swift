@@ -1,0 +1,49 @@
+import InterceptModel
+import SidecarInterface
+import Testing
+
+@Suite struct SidecarReportTests {
+    private static let short =
+        #"{"ready":true,"publicKey":"a+/=","tcp":"127.0.0.1:51820","listen":{"80":"10.0.0.2:80"}}"#
+    private static let long =
+        #"{"ready":true,"publicKey":"a+/=","tcp":"[::1]:1","udp":"[::1]:2","listen":{"53":"a:1","53/udp":"a:2","8080":"b:3"},"#
+        + #""metrics":"127.0.0.1:9","intercept":{"diverting":true,"key":"k","workspace":"ada@thinkpad","since":"s","#
+        + #""generation":3,"ports":[53,8080],"udpPorts":[53],"open":1,"total":4,"passed":2}}"#
+
+    @Test func `as it is written`() throws {
+        var report = SidecarReport(publicKey: "a+/=")
+        report.tcp = "127.0.0.1:51820"
+        report.listen = [ServicePort(80): "10.0.0.2:80"]
+        #expect(report.line == Self.short)
+        report.tcp = "[::1]:1"
+        report.udp = "[::1]:2"
+        report.listen = [ServicePort(8_080): "b:3", ServicePort(53, .udp): "a:2", ServicePort(53): "a:1"]
+        report.metrics = "127.0.0.1:9"
+        var intercept = SidecarReport.Intercept(diverting: true)
+        intercept.key = "k"
+        intercept.workspace = "ada@thinkpad"
+        intercept.since = "s"
+        intercept.generation = 3
+        intercept.ports = [53, 8_080]
+        intercept.udpPorts = [53]
+        intercept.open = 1
+        intercept.total = 4
+        intercept.passed = 2
+        report.intercept = intercept
+        #expect(report.line == Self.long)
+        #expect(SidecarReport(line: Self.long) == report)
+    }
+
+    @Test(arguments: [Self.short, Self.long])
+    func `what was written is read`(line: String) { #expect(SidecarReport(line: line)?.line == line) }
+
+    @Test(arguments: ["", "{}", "ready", #"{"ready":false,"publicKey":"k","tcp":"a:1"}"#, #"{"ready":true}"#])
+    func `what isn't a report`(line: String) { #expect(SidecarReport(line: line) == nil) }
+
+    @Test(arguments: [nil, "WvbBB+ks9eg4tiROBmJxPDHUV8KbPvAYJWZdZ1JIlDo="])
+    func notices(key: String?) {
+        let notice = DivertingNotice(divertingTo: key, open: 1, total: 1 << 40, passed: 3)
+        #expect(DivertingNotice(Dictionary(uniqueKeysWithValues: notice.fields)) == notice)
+        #expect(DivertingNotice(["READY": "1"]) == nil)
+    }
+}
