@@ -38,6 +38,8 @@ public final class StreamBridge<Access: ConnectionAccess>: ChannelInboundHandler
     private var onDone: ((StreamBridge) -> Void)?
     public private(set) var bytesToStream: UInt64 = 0
     public private(set) var bytesFromStream: UInt64 = 0
+    /// The peer has reset its direction, or doesn't want ours.
+    public private(set) var peersCode: StreamErrorCode?
 
     /// - Parameters:
     ///   - input: the one created when the channel was first read; nil: nothing was read yet.
@@ -244,12 +246,14 @@ extension StreamBridge: StreamOwner {
     }
 
     public func streamWasReset(_ code: StreamErrorCode) {
+        self.peersCode = code
         _ = self.access.withConnection { $0.reset(self.stream, .tcpReset) }
         if code == .tcpReset { self.resetSocketBehindBytes() } else { self.resetSocket() }
     }
 
     /// The socket at the other end takes no more bytes, which TCP signals by a reset too.
     public func streamWasStopped(_ code: StreamErrorCode) {
+        self.peersCode = code
         if code == .tcpReset { return self.resetSocketBehindBytes() }
         _ = self.access.withConnection { $0.stopSending(self.stream, code) }
         self.resetSocket()

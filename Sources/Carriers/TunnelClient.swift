@@ -9,6 +9,7 @@ public import Tunnel
 public final class TunnelClient {
     public protocol Delegate: AnyObject {
         /// Called on the event loop, never from within a call that the delegate makes.
+        /// Events of streams that have an owner go to that alone.
         func tunnelClient(_ client: TunnelClient, did event: Initiator.Event)
         /// All events that there were have been told.
         func tunnelClientHasToldAll(_ client: TunnelClient)
@@ -19,6 +20,7 @@ public final class TunnelClient {
     }
 
     public let eventLoop: any EventLoop
+    public let owners = StreamOwners()
     private weak var delegate: (any Delegate)?
     private let tunnel: DialledTunnel
     private let streams: StreamDialler
@@ -172,6 +174,7 @@ public final class TunnelClient {
         var someWereTold = false
         while let event = self.tunnel.initiator.nextEvent() {
             someWereTold = true
+            if case .connection(let event) = event, self.owners.tell(event) { continue }
             switch event {
             case .closeCarrier(let id): for dialler in self.diallers { dialler.giveUp(id) }
             case .answered(let id): for dialler in self.diallers { dialler.answered(id) }

@@ -9,15 +9,27 @@ public import Tunnel
 public final class TunnelServer {
     public protocol Delegate: AnyObject {
         /// Called on the event loop, never from within a call that the delegate makes.
-        func tunnelServer(_ server: TunnelServer, did event: Responder.Event)
+        /// Events of streams that have an owner go to that alone.
+        func tunnelServer(_ server: TunnelServer, did event: Event)
         /// A message was dropped. The peer isn't told; this is for a rate-limited log line, the only caller that needs
         /// `remote`.
         func tunnelServer(_ server: TunnelServer, dropped reason: DropReason, from remote: () -> SocketAddress?)
     }
 
+    public enum Event {
+        /// A new connection. The end of an earlier one of its key was reported before.
+        case established(ServerConnection)
+        /// The connection goes on after its carrier was lost.
+        case resumed(ServerConnection)
+        /// The connection changed to another carrier or path, and was never without one.
+        case moved(ServerConnection)
+        case connection(ServerConnection, ConnectionEvent)
+    }
+
     public let eventLoop: any EventLoop
     private weak var delegate: (any Delegate)?
     private var responder: Responder
+    private var connections: [PublicKey: ServerConnection] = [:]
     private let maxMessageSize: Int
     private let timer: DeadlineTimer
     private var carriers: [StreamCarrier] = []
@@ -133,12 +145,6 @@ public final class TunnelServer {
 
     public var acceptedKeys: [PublicKey] { self.responder.acceptedKeys }
 
-    /// Runs the body on the key's connection, if there is one; what it queues is sent soon after.
-    public func withConnection<Result>(of key: PublicKey, _ body: (inout Connection) -> Result) -> Result? {
-        defer { self.schedulePump() }
-        return self.responder.withConnection(of: key, body)
-    }
-
     public func close(_ key: PublicKey, _ code: ErrorCode) {
         self.responder.close(key, code, at: Clock.now())
         self.schedulePump()
@@ -167,7 +173,7 @@ public final class TunnelServer {
     // MARK: Pumping
 
     /// Pumps once for all that happens in this turn of the loop, so that many small writes leave in one message.
-    private func schedulePump() {
+    func schedulePump() {
         guard !self.pumpIsScheduled else { return }
         self.pumpIsScheduled = true
         self.eventLoop.assumeIsolated().execute {
@@ -201,10 +207,31 @@ public final class TunnelServer {
         self.isDelivering = true
         defer { self.isDelivering = false }
         while let event = self.responder.nextEvent() {
-            if case .closeCarrier(let id) = event { self.drop(id) }
-            if case .answered(let id) = event { self.carriers.first { $0.id == id }?.framer.open() }
-            self.delegate?.tunnelServer(self, did: event)
+            switch event {
+            case .connection(let key, let event): self.deliver(event, of: key)
+            case .established(let key):
+                let connection = ServerConnection(key, self.responder.link(of: key), of: self)
+                self.connections[key] = connection
+                self.delegate?.tunnelServer(self, did: .established(connection))
+            case .resumed(let key):
+                if let connection = self.connections[key] {
+                    self.delegate?.tunnelServer(self, did: .resumed(connection))
+                }
+            case .moved(let key):
+                if let connection = self.connections[key] { self.delegate?.tunnelServer(self, did: .moved(connection)) }
+            case .answered(let id): self.carriers.first { $0.id == id }?.framer.open()
+            case .closeCarrier(let id): self.drop(id)
+            }
         }
+    }
+
+    private func deliver(_ event: ConnectionEvent, of key: PublicKey) {
+        guard let connection = self.connections[key], !connection.owners.tell(event) else { return }
+        if case .ended = event {
+            connection.ended()
+            self.connections[key] = nil
+        }
+        self.delegate?.tunnelServer(self, did: .connection(connection, event))
     }
 
     private func drop(_ id: CarrierID) {

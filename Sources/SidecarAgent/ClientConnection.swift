@@ -130,7 +130,7 @@ final class ClientConnection: ChannelInboundHandler, RemovableChannelHandler {
             // The channel is already closing; `channelInactive` does the rest.
             return self.channel.closeWithReset()
         }
-        link.replaceOwner(of: stream, by: .bridged(bridge))
+        link.setOwner(.bridged(bridge), of: stream)
         self.channel.pipeline.syncOperations.removeHandler(self, promise: nil)
         bridge.start()
     }

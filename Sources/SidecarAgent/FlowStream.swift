@@ -46,7 +46,7 @@ final class FlowStream {
     }
 
     private func leave() {
-        self.link.flowStreamIsDone(self)
+        self.link.access.release(self.stream)
         self.flow?.stream = nil
     }
 }

@@ -58,8 +58,6 @@ final class Probe {
     /// Separate from the initializer because it may call `onAnswers`.
     func begin() { self.tellIfAnswered() }
 
-    func handles(_ stream: StreamID) -> Bool { self.streams[stream] != nil }
-
     func streamIsReadable(_ stream: StreamID) {
         guard let port = self.streams[stream] else { return }
         while true {
@@ -78,6 +76,7 @@ final class Probe {
     }
 
     func streamWasReset(_ stream: StreamID) {
+        guard self.streams[stream] != nil else { return }
         self.link.withConnection { $0.reset(stream, .tcpReset) }
         self.over(stream)
         self.tellIfAnswered()

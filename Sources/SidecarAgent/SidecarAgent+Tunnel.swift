@@ -7,26 +7,28 @@ import Noise
 public import Tunnel
 
 extension SidecarAgent: TunnelServer.Delegate {
-    public func tunnelServer(_ server: TunnelServer, did event: Responder.Event) {
+    public func tunnelServer(_ server: TunnelServer, did event: TunnelServer.Event) {
         switch event {
-        case .established(let key):
+        case .established(let connection):
             self.unusedTimer?.cancel()
-            let link = WorkspaceLink(key: key, server: server, agent: self)
+            let key = connection.key
+            let link = WorkspaceLink(connection, agent: self)
             self.links[key] = link
             link.log.info("workspace connected", metadata: ["key": "\(key.abbreviated)"])
-        case .resumed(let key):
+        case .resumed(let connection):
+            let key = connection.key
             self.links[key]?.log.debug("workspace is back on a new carrier", metadata: ["key": "\(key.abbreviated)"])
             self.links[key]?.resumed()
-        case .moved(let key):
+        case .moved(let connection):
+            let key = connection.key
             self.links[key]?.log.debug("workspace goes on by another way", metadata: ["key": "\(key.abbreviated)"])
-        case .connection(let key, let event):
-            self.links[key]?.handle(event)
+        case .connection(let connection, let event):
+            self.links[connection.key]?.handle(event)
             if case .ended(let end) = event {
-                self.links[key] = nil
+                self.links[connection.key] = nil
                 // A workspace that didn't come back for `linger` has used up the waiting time already.
                 self.watchUse(in: end.origin == .lingerOver ? .zero : self.configuration.tunnel.linger)
             }
-        case .answered, .closeCarrier: break
         }
     }
 

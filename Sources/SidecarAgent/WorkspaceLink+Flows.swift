@@ -6,7 +6,6 @@ import Tunnel
 /// The UDP clients' flows that this workspace serves.
 struct LinkFlows {
     fileprivate(set) var byNumber: [UInt64: ClientFlow] = [:]
-    fileprivate(set) var streams: [StreamID: FlowStream] = [:]
     /// The number of the flow whose header a datagram announced, until the datagram is acknowledged.
     fileprivate var announcements: [DatagramID: UInt64] = [:]
     fileprivate var announcementOrder = CircularBuffer<DatagramID>()
@@ -76,13 +75,8 @@ extension WorkspaceLink {
     private func openStream(for flow: ClientFlow) -> FlowStream? {
         guard let stream = FlowStream(flow, link: self) else { return nil }
         flow.stream = stream
-        self.flows.streams[stream.stream] = stream
+        self.access.owners.bind(stream.stream, to: stream)
         return stream
-    }
-
-    func flowStreamIsDone(_ stream: FlowStream) {
-        guard self.flows.streams.removeValue(forKey: stream.stream) != nil else { return }
-        self.withConnection { $0.release(stream.stream) }
     }
 
     // MARK: Receiving

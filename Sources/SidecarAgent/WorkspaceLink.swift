@@ -29,7 +29,8 @@ final class WorkspaceLink {
     let log: Logger
     var control = ControlReading()
     var answers = ControlAnswers()
-    private var owners: [StreamID: Owner] = [:]
+    /// TCP clients that are routed to the workspace.
+    private var clients: [StreamID: Owner] = [:]
 
     /// The intercept in force, or the last one in force before the workspace was lost.
     private(set) var intercept: ControlMessage.Start?
@@ -69,11 +70,11 @@ final class WorkspaceLink {
     private var isStopping = false
     private var probe: Probe?
 
-    init(key: PublicKey, server: TunnelServer, agent: SidecarAgent) {
-        self.key = key
-        self.standing = agent.standing(of: key)
+    init(_ access: ServerConnection, agent: SidecarAgent) {
+        self.key = access.key
+        self.standing = agent.standing(of: access.key)
         self.log = agent.log.limited(by: self.standing.log)
-        self.access = ServerConnection(key, of: server)
+        self.access = access
         self.agent = agent
     }
 
@@ -93,12 +94,10 @@ final class WorkspaceLink {
         case .readable(.control): self.readControl()
         case .writable(.control): self.readControl()
         case .streamOpened: break
-        case .readable(let id) where self.probe?.handles(id) ?? false: self.probe?.streamIsReadable(id)
-        case .reset(let id, _) where self.probe?.handles(id) ?? false: self.probe?.streamWasReset(id)
-        case .readable(let id): self.owner(of: id)?.streamIsReadable()
-        case .writable(let id): self.owner(of: id)?.streamIsWritable()
-        case .reset(let id, let code): self.owner(of: id)?.streamWasReset(code)
-        case .stopped(let id, let code): self.owner(of: id)?.streamWasStopped(code)
+        // Other streams have owners, which are told these.
+        case .readable(let id): self.probe?.streamIsReadable(id)
+        case .reset(let id, _): self.probe?.streamWasReset(id)
+        case .writable, .stopped: break
         case .datagramsReadable: self.receiveDatagrams()
         case .datagramAcknowledged(let id): self.datagramWasAcknowledged(id)
         case .urgentLeftOut:
@@ -109,10 +108,6 @@ final class WorkspaceLink {
         case .presence(let presence): self.presenceChanged(to: presence)
         case .ended(let end): self.ended(end)
         }
-    }
-
-    private func owner(of stream: StreamID) -> (any StreamOwner)? {
-        self.owners[stream]?.streamOwner ?? self.flows.streams[stream]
     }
 
     func countFlow() { self.total += 1 }
@@ -127,7 +122,7 @@ final class WorkspaceLink {
 
     private func tellIfReachable() {
         guard self.isReachable else { return }
-        for case .waiting(let client) in self.owners.values { client.workspaceIsBack() }
+        for case .waiting(let client) in self.clients.values { client.workspaceIsBack() }
     }
 
     private func presenceChanged(to presence: Presence) {
@@ -140,7 +135,7 @@ final class WorkspaceLink {
             self.withdraw()
             self.owesWithdrawn = true
         }
-        for case .waiting(let client) in self.owners.values { client.workspaceIsGone() }
+        for case .waiting(let client) in self.clients.values { client.workspaceIsGone() }
     }
 
     private func ended(_ end: ConnectionEnd) {
@@ -151,9 +146,8 @@ final class WorkspaceLink {
         self.control.pause?.cancel()
         self.flows.pause?.cancel()
         if self.isDiverting { self.withdraw() }
-        let owners = self.owners.values
-        for owner in owners { owner.streamOwner.streamEnded() }
-        self.owners.removeAll()
+        self.access.owners.endAll()
+        self.clients.removeAll()
         self.forgetAllFlows()
         var metadata = self.metadata
         metadata["code"] = "\(end.code)"
@@ -360,7 +354,7 @@ final class WorkspaceLink {
     }
 
     private func drainIsOver() {
-        for owner in self.owners.values {
+        for owner in self.clients.values {
             switch owner {
             case .waiting(let client): client.abandon(.shuttingDown)
             case .bridged(let bridge): bridge.abandon(.shuttingDown)
@@ -370,7 +364,7 @@ final class WorkspaceLink {
     }
 
     private func stopIfDrained() {
-        guard self.isStopping, self.owners.isEmpty, self.drain != nil else { return }
+        guard self.isStopping, self.clients.isEmpty, self.drain != nil else { return }
         self.drain?.cancel()
         self.drain = nil
         self.sendStatus()
@@ -413,7 +407,7 @@ final class WorkspaceLink {
             bytesIn: self.bytesIn,
             bytesOut: self.bytesOut
         )
-        for case .bridged(let bridge) in self.owners.values {
+        for case .bridged(let bridge) in self.clients.values {
             status.bytesIn += bridge.bytesToStream
             status.bytesOut += bridge.bytesFromStream
         }
@@ -443,7 +437,7 @@ final class WorkspaceLink {
         guard let stream = opened ?? nil else { return false }
         let connection = ClientConnection(link: self, client: client, stream: stream)
         self.total += 1
-        self.owners[stream] = .waiting(connection)
+        self.setOwner(.waiting(connection), of: stream)
         do {
             try client.channel.pipeline.syncOperations.addHandler(connection)
         } catch {
@@ -454,12 +448,15 @@ final class WorkspaceLink {
         return true
     }
 
-    func replaceOwner(of stream: StreamID, by owner: Owner) { self.owners[stream] = owner }
+    func setOwner(_ owner: Owner, of stream: StreamID) {
+        self.clients[stream] = owner
+        self.access.owners.bind(stream, to: owner.streamOwner)
+    }
 
     /// The client's socket is closed or passed on: the stream can be released, so that the workspace grants another.
     func streamIsDone(_ stream: StreamID) {
-        self.owners[stream] = nil
-        self.withConnection { $0.release(stream) }
+        self.clients[stream] = nil
+        self.access.release(stream)
         self.stopIfDrained()
     }
 
@@ -467,5 +464,5 @@ final class WorkspaceLink {
     func abandonAll() { self.drainIsOver() }
 
     /// Open connections and UDP flows.
-    var openCount: Int { self.owners.count + self.flows.byNumber.count }
+    var openCount: Int { self.clients.count + self.flows.byNumber.count }
 }

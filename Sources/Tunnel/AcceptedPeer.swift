@@ -39,7 +39,7 @@ struct ExpectedConnection {
 }
 
 /// A responder's connection with its sessions, carriers and path.
-final class Link {
+public final class Link {
     let peer: AcceptedPeer
     /// The unknown id in the first initiation: other initiations that name it get the same connection.
     let secondName: ConnectionID
@@ -67,6 +67,12 @@ final class Link {
         self.peer = peer
         self.secondName = secondName
         self.connection = connection
+    }
+
+    /// Runs the body on the connection; nil: it has ended.
+    public func withConnection<Result>(_ body: (inout Connection) -> Result) -> Result? {
+        guard self.peer.current === self else { return nil }
+        return body(&self.connection)
     }
 
     /// Whether this session belongs to the connection, or would once it is confirmed.

@@ -97,7 +97,6 @@ public struct Responder: ~Copyable {
     /// Stops accepting the key: its connection ends with REVOKED, and its unconfirmed sessions are dropped.
     public mutating func revoke(_ key: PublicKey, at now: Instant) {
         guard let peer = self.peers.removeValue(forKey: key) else { return }
-        self.askedLast = nil
         self.revoked.append(peer)
         defer { self.forgetRevoked() }
         for session in peer.unconfirmed { self.sessions[session.session.localIndex] = nil }
@@ -112,19 +111,16 @@ public struct Responder: ~Copyable {
 
     // MARK: The connections
 
-    /// Runs the body on this key's connection, once the owner has taken its `.established`. A replacement connection stays
-    /// invisible until then, so events of the old one can't be applied to it.
-    public mutating func withConnection<Result>(
-        of key: PublicKey,
-        _ body: (inout Connection) -> Result
-    ) -> Result? {
-        if self.askedLast?.key != key { self.askedLast = self.peers[key] }
-        guard let link = self.askedLast?.current, link.isAnnounced else { return nil }
-        return body(&link.connection)
+    /// This key's connection, once the owner has taken its `.established`. A replacement connection stays invisible until
+    /// then, so events of the old one can't be applied to it.
+    public func link(of key: PublicKey) -> Link? {
+        guard let link = self.peers[key]?.current, link.isAnnounced else { return nil }
+        return link
     }
 
-    /// Caches the last lookup: sockets ask for their key's connection several times for each read.
-    private var askedLast: AcceptedPeer?
+    public func withConnection<Result>(of key: PublicKey, _ body: (inout Connection) -> Result) -> Result? {
+        self.link(of: key)?.withConnection(body)
+    }
 
     public var hasConnections: Bool {
         self.peers.values.contains { $0.current != nil || !$0.closing.isEmpty } || !self.revoked.isEmpty

@@ -7,20 +7,20 @@ import Tunnel
 /// One intercepted connection at the workspace, from its stream's header to the local server.
 ///
 /// ```
-///   header ──▶ connecting, in its turn ── connected: answer 0 ──▶ bridged (StreamBridge)
+///   header ──▶ connecting, in its turn ── connected: answer 0 ──▶ StreamBridge
 ///     │            ├── failed: answer 1, 3 or 4 ──▶ refused: what still comes is thrown away
-///     │            └── UDP: answer 0 ──▶ flow (LocalFlowStream)
+///     │            └── UDP: answer 0 ──▶ LocalFlowStream
 ///     └── no such port, unreadable: answer 2 or 4 ──▶ refused
 /// ```
 ///
+/// A bridge or a flow's stream owns the stream from then on.
 /// A probe from the sidecar gets its answer and no more: the local server sees a client that connects and leaves.
 final class LocalConnection {
     private enum State {
         case header
         case connecting
         case refused
-        case bridged(StreamBridge<TunnelClient>)
-        case flow(LocalFlowStream)
+        /// The stream is released, or has another owner.
         case over
     }
 
@@ -111,15 +111,15 @@ final class LocalConnection {
         guard case .connecting = self.state else { return }
         if self.isReset { return self.giveUp(.tcpReset) }
         guard let stream = self.agent.flows.attach(self.stream, header) else { return self.answer(.other) }
-        self.state = .flow(stream)
-        self.withConnection { _ = $0.write(Self.byte(.connected), to: self.stream) }
+        self.handOver(to: stream)
         stream.begin()
     }
 
-    /// Both directions have been given up.
-    func flowEnded() {
-        guard case .flow = self.state else { return }
-        self.done()
+    /// Answers that there is a server, or a flow.
+    private func handOver(to owner: any StreamOwner) {
+        self.state = .over
+        self.agent.client?.owners.bind(self.stream, to: owner)
+        self.withConnection { _ = $0.write(Self.byte(.connected), to: self.stream) }
     }
 
     private func connected(_ channel: any Channel) {
@@ -131,15 +131,20 @@ final class LocalConnection {
             return self.answer(.connected)
         }
         let rounds = self.agent.keepAlive
-        let bridge = StreamBridge(client, stream: self.stream, channel: channel, keepAlive: rounds) { [weak self] _ in
-            self?.done()
+        let (agent, stream, descriptor) = (self.agent, self.stream, self.descriptor)
+        let bridge = StreamBridge(client, stream: stream, channel: channel, keepAlive: rounds) {
+            [unowned agent] bridge in
+            withExtendedLifetime(descriptor) {
+                if let code = bridge.peersCode { agent.noteCut(code) }
+                agent.streamIsDone(stream)
+            }
         }
         guard (try? channel.pipeline.syncOperations.addHandler(bridge)) != nil else {
             channel.closeWithReset()
             return self.answer(.other)
         }
-        self.state = .bridged(bridge)
-        self.withConnection { _ = $0.write(Self.byte(.connected), to: self.stream) }
+        self.handOver(to: bridge)
+        self.descriptor = nil
         bridge.start()
         if self.isReset { bridge.streamWasReset(.tcpReset) }
     }
@@ -190,16 +195,10 @@ final class LocalConnection {
         }
     }
 
-    /// Counts a stream that the sidecar cut when its drain time was over. RESET and STOP_SENDING both come, in either order.
+    /// RESET and STOP_SENDING both come, in either order.
     private func noteCut(_ code: StreamErrorCode) {
-        guard code == .shuttingDown, self.agent.isEnding, !self.wasCut else { return }
-        self.wasCut = true
-        self.agent.streamWasCut()
-    }
-
-    private func endFlow(_ stream: LocalFlowStream) {
-        stream.streamIsOver()
-        self.giveUp(.tcpReset)
+        if !self.wasCut { self.agent.noteCut(code) }
+        self.wasCut = self.wasCut || code == .shuttingDown
     }
 
     private func abandon() { self.giveUp(.timedOut) }
@@ -226,19 +225,15 @@ extension LocalConnection: StreamOwner {
         switch self.state {
         case .header: self.readHeader()
         case .refused: self.discard()
-        case .bridged(let bridge): bridge.streamIsReadable()
-        case .flow(let stream): if !stream.read() { self.endFlow(stream) }
         case .connecting, .over: break
         }
     }
 
-    func streamIsWritable() { if case .bridged(let bridge) = self.state { bridge.streamIsWritable() } }
+    func streamIsWritable() {}
 
     func streamWasReset(_ code: StreamErrorCode) {
         self.noteCut(code)
         switch self.state {
-        case .bridged(let bridge): bridge.streamWasReset(code)
-        case .flow(let stream): self.endFlow(stream)
         case .header, .connecting:
             self.withConnection { $0.reset(self.stream, .tcpReset) }
             if !self.waitsWithLastWords(code) { self.done() }
@@ -251,14 +246,11 @@ extension LocalConnection: StreamOwner {
     func streamWasStopped(_ code: StreamErrorCode) {
         self.noteCut(code)
         switch self.state {
-        case .bridged(let bridge): bridge.streamWasStopped(code)
-        case .flow(let stream): self.endFlow(stream)
         case .header, .connecting:
             if self.waitsWithLastWords(code) { return }
             self.withConnection { $0.stopSending(self.stream, code) }
             self.done()
-        case .refused: break
-        case .over: break
+        case .refused, .over: break
         }
     }
 
@@ -269,9 +261,5 @@ extension LocalConnection: StreamOwner {
         return self.isReset
     }
 
-    func streamEnded() {
-        if case .bridged(let bridge) = self.state { bridge.streamEnded() }
-        if case .flow(let stream) = self.state { stream.streamIsOver() }
-        self.done()
-    }
+    func streamEnded() { self.done() }
 }

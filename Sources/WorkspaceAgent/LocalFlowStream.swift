@@ -23,7 +23,7 @@ final class LocalFlowStream {
     /// Called once the answer has been sent.
     func begin() {
         if let flow = self.flow { self.agent.flows.streamIsReady(flow) }
-        self.read()
+        self.streamIsReadable()
     }
 
     /// If the stream has no room, the payload is dropped like any lost datagram.
@@ -36,8 +36,7 @@ final class LocalFlowStream {
     }
 
     /// False if the sidecar has ended the stream, or the flow is over.
-    @discardableResult
-    func read() -> Bool {
+    private func read() -> Bool {
         while let flow = self.flow {
             switch self.withConnection({ $0.read(self.stream, atMost: self.input.wanted) }) ?? .nothing {
             case .bytes(let bytes):
@@ -57,12 +56,27 @@ final class LocalFlowStream {
             connection.reset(self.stream, code)
             connection.stopSending(self.stream, code)
         }
-        self.agent.connections[self.stream]?.flowEnded()
+        self.agent.streamIsDone(self.stream)
+    }
+}
+
+extension LocalFlowStream: StreamOwner {
+    func streamIsReadable() { if !self.read() { self.giveUp() } }
+
+    func streamIsWritable() {}
+
+    func streamWasReset(_ code: StreamErrorCode) {
+        self.agent.noteCut(code)
+        self.giveUp()
     }
 
-    /// The stream has ended.
-    func streamIsOver() {
+    func streamWasStopped(_ code: StreamErrorCode) { self.streamWasReset(code) }
+
+    func streamEnded() { self.giveUp() }
+
+    /// The flow lives on without a stream.
+    private func giveUp() {
         if let flow = self.flow, flow.stream === self { flow.stream = nil }
-        self.flow = nil
+        self.leave()
     }
 }

@@ -80,7 +80,7 @@ extension WorkspaceAgent {
     func takenOver(by holder: String) {
         self.peerLog.warning(
             "taken over by \(holder): open connections go on",
-            metadata: ["open": "\(self.connections.count)"]
+            metadata: ["open": "\(self.openConnections)"]
         )
         self.life.takenOver(by: holder)
         self.lists.wereLost()
@@ -90,7 +90,7 @@ extension WorkspaceAgent {
 
     /// Connections that were open at the takeover may finish. Once none is left, the agent ends.
     func endIfTakenOver() {
-        guard let newHolder = self.newHolder, self.connections.isEmpty else { return }
+        guard let newHolder = self.newHolder, self.openConnections == 0 else { return }
         self.fail(.takenOver(by: newHolder))
     }
 
@@ -101,10 +101,10 @@ extension WorkspaceAgent {
     /// - Parameter patience: how long to wait for a carrier, if there is none, to tell the sidecar.
     public func shutDown(patience: TimeAmount = .zero) {
         let wasStarting = self.isStarting
-        guard self.life.beginToEnd(open: self.connections.count) else { return }
+        guard self.life.beginToEnd(open: self.openConnections) else { return }
         let hasCarrier = self.client?.withConnection { $0.hasCarrier } ?? false
         guard !wasStarting, hasCarrier || patience > .zero else { return self.close(.ended) }
-        self.log.info("ending: new connections reach the original", metadata: ["open": "\(self.connections.count)"])
+        self.log.info("ending: new connections reach the original", metadata: ["open": "\(self.openConnections)"])
         if hasCarrier { self.sendStop() } else { self.end(within: patience) }
     }
 
@@ -130,9 +130,9 @@ extension WorkspaceAgent {
         self.life = .ending(ending)
     }
 
-    /// The sidecar has cut a connection since its drain time was over.
-    func streamWasCut() {
-        guard case .ending(var ending) = self.life else { return }
+    /// Counts a stream that the sidecar cut when its drain time was over.
+    func noteCut(_ code: StreamErrorCode) {
+        guard code == .shuttingDown, case .ending(var ending) = self.life else { return }
         ending.cut += 1
         self.life = .ending(ending)
     }

@@ -62,11 +62,9 @@ extension WorkspaceAgent: TunnelClient.Delegate {
         switch event {
         case .readable(.control): self.readControl()
         case .writable(.control): self.payStart()
-        case .streamOpened(let id): self.connections[id] = LocalConnection(agent: self, stream: id)
-        case .readable(let id): self.connections[id]?.streamIsReadable()
-        case .writable(let id): self.connections[id]?.streamIsWritable()
-        case .reset(let id, let code): self.connections[id]?.streamWasReset(code)
-        case .stopped(let id, let code): self.connections[id]?.streamWasStopped(code)
+        case .streamOpened(let id): self.client?.owners.bind(id, to: LocalConnection(agent: self, stream: id))
+        // These are told to their streams' owners.
+        case .readable, .writable, .reset, .stopped: break
         case .datagramsReadable: self.flows.receiveDatagrams()
         // This agent asks for no acknowledgements.
         case .datagramAcknowledged: break
@@ -82,8 +80,7 @@ extension WorkspaceAgent: TunnelClient.Delegate {
 
     private func ended(_ end: ConnectionEnd) {
         self.flows.endAll()
-        for connection in self.connections.values { connection.streamEnded() }
-        self.connections.removeAll()
+        self.client?.owners.endAll()
         self.counters.connectionEnded()
         self.lists.beginAnew()
         self.endProbe(.failed("the tunnel ended"))

@@ -64,7 +64,6 @@ public final class WorkspaceAgent {
     private(set) var client: TunnelClient?
     private var onOutcome: ((Outcome) -> Void)?
     var life = Life.starting(giveUp: nil)
-    var connections: [StreamID: LocalConnection] = [:]
     private(set) lazy var flows = LocalFlows(agent: self)
     let descriptors: DescriptorShare
     let dialTurns: DialTurns
@@ -158,9 +157,8 @@ public final class WorkspaceAgent {
         self.endProbe(.failed("the tunnel ended"))
         self.endServerLooks()
         self.flows.endAll()
-        for connection in self.connections.values { connection.streamEnded() }
-        self.connections.removeAll()
         guard let client = self.client else { return }
+        client.owners.endAll()
         self.eventLoop.assumeIsolated().scheduleTask(in: Self.closeTime) { client.stop() }
     }
 
@@ -206,13 +204,15 @@ public final class WorkspaceAgent {
 
     // MARK: Intercepted connections
 
+    /// And the streams of UDP flows.
+    var openConnections: Int { self.client?.owners.count ?? 0 }
+
     func target(for header: ConnectionHeader) -> DialTarget? {
         self.configuration.targets[ServicePort(header.servicePort, header.transport)]
     }
 
     func streamIsDone(_ stream: StreamID) {
-        self.connections[stream] = nil
-        _ = self.client?.withConnection { $0.release(stream) }
+        self.client?.release(stream)
         self.endIfTakenOver()
     }
 }

@@ -11,6 +11,7 @@ import Testing
     /// Sendable, since futures carry it. Unchecked is safe: it is used on the event loop alone.
     private final class Stage: ConnectionAccess, @unchecked Sendable {
         private var connection: Connection
+        let owners = StreamOwners()
         let id: StreamID
         var bridge: StreamBridge<Stage>?
         var timesDone = 0

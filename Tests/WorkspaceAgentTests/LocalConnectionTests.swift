@@ -24,7 +24,7 @@ import Tunnel
         try await stage.onStream { $0.finish($1) }
         #expect(await server.hearAll() == ["", "end"])
         server.finish()
-        #expect(try await stage.becomes { $0.isEnded && $0.agent.connections.isEmpty })
+        #expect(try await stage.becomes { $0.isEnded && $0.agent.openConnections == 0 })
         #expect(try await stage.loop.submit { stage.agent.descriptors.count }.get() == 0)
     }
 
@@ -47,9 +47,9 @@ import Tunnel
         #expect(try await stage.becomes { $0.answer == Answer.refused.rawValue && $0.isEnded })
         // What still comes is thrown away, and the stream's end is awaited.
         try await stage.onStream { $0.write(ByteBuffer(string: "unheard"), to: $1) }
-        #expect(try await stage.loop.submit { stage.agent.connections.count }.get() == 1)
+        #expect(try await stage.loop.submit { stage.agent.openConnections }.get() == 1)
         try await stage.onStream { $0.finish($1) }
-        #expect(try await stage.becomes { $0.agent.connections.isEmpty && $0.agent.descriptors.count == 0 })
+        #expect(try await stage.becomes { $0.agent.openConnections == 0 && $0.agent.descriptors.count == 0 })
     }
 
     @Test func aPortThatIsNotMappedIsSaidToBe() async throws {
@@ -57,7 +57,7 @@ import Tunnel
         try await stage.open { $0.write(Stage.header(port: 7_002), to: $1) }
         #expect(try await stage.becomes { $0.answer == Answer.unmapped.rawValue && $0.isEnded })
         try await stage.onStream { $0.reset($1, .handedToOriginal) }
-        #expect(try await stage.becomes { $0.agent.connections.isEmpty })
+        #expect(try await stage.becomes { $0.agent.openConnections == 0 })
     }
 
     @Test func aHeaderOfAnotherVersionIsRefused() async throws {
@@ -74,7 +74,7 @@ import Tunnel
         }
         let server = await stage.server.accept()
         #expect(await server.hearAll() == ["", "end"])
-        #expect(try await stage.becomes { $0.answer == 0 && $0.isEnded && $0.agent.connections.isEmpty })
+        #expect(try await stage.becomes { $0.answer == 0 && $0.isEnded && $0.agent.openConnections == 0 })
         #expect(try await stage.loop.submit { stage.agent.descriptors.count }.get() == 0)
     }
 
@@ -93,15 +93,15 @@ import Tunnel
         other.finish()
         let server = await stage.server.accept()
         #expect(await server.hearAll() == ["last words", "reset"])
-        #expect(try await stage.becomes { $0.agent.connections.isEmpty && $0.agent.descriptors.count == 0 })
+        #expect(try await stage.becomes { $0.agent.openConnections == 0 && $0.agent.descriptors.count == 0 })
     }
 
     @Test func aStreamThatIsGivenUpBeforeItsHeaderIsForgotten() async throws {
         let stage = try await Stage.start()
         try await stage.open { $0.write(ByteBuffer(bytes: [1, 6]), to: $1) }
-        #expect(try await stage.becomes { $0.agent.connections.count == 1 })
+        #expect(try await stage.becomes { $0.agent.openConnections == 1 })
         try await stage.onStream { $0.reset($1, .tcpReset) }
-        #expect(try await stage.becomes { $0.agent.connections.isEmpty && $0.reset == .tcpReset })
+        #expect(try await stage.becomes { $0.agent.openConnections == 0 && $0.reset == .tcpReset })
     }
 
     @Test func aServersResetIsTheStreams() async throws {
@@ -112,7 +112,7 @@ import Tunnel
         #expect(try await stage.becomes { $0.heard == "half of" })
         server.reset()
         #expect(try await stage.becomes { $0.reset == .tcpReset && $0.stopped == .tcpReset })
-        #expect(try await stage.becomes { $0.agent.connections.isEmpty && $0.agent.descriptors.count == 0 })
+        #expect(try await stage.becomes { $0.agent.openConnections == 0 && $0.agent.descriptors.count == 0 })
     }
 
     @Test func theTunnelsEndResetsTheServersConnections() async throws {
@@ -122,7 +122,7 @@ import Tunnel
         #expect(try await stage.becomes { $0.answer == 0 })
         try await stage.loop.submit { stage.end(.noError) }.get()
         #expect(await server.hearAll() == ["", "reset"])
-        #expect(try await stage.becomes { $0.agent.connections.isEmpty && $0.agent.descriptors.count == 0 })
+        #expect(try await stage.becomes { $0.agent.openConnections == 0 && $0.agent.descriptors.count == 0 })
     }
 
     @Test func whatTheSidecarCutsAtTheEndIsCounted() async throws {
@@ -139,7 +139,7 @@ import Tunnel
         #expect(
             try await stage.becomes {
                 if case .ending(let ending) = $0.agent.life {
-                    ending.cut == 1 && $0.agent.connections.isEmpty
+                    ending.cut == 1 && $0.agent.openConnections == 0
                 } else {
                     false
                 }
@@ -156,7 +156,7 @@ private final class Stage: TunnelServer.Delegate, @unchecked Sendable {
     let server: RawListener
     let agent: WorkspaceAgent
     private var tunnel: TunnelServer?
-    private var key: PublicKey?
+    private var connection: ServerConnection?
     private(set) var stream: StreamID?
     private(set) var answer: UInt8?
     private(set) var heard = ""
@@ -240,17 +240,16 @@ private final class Stage: TunnelServer.Delegate, @unchecked Sendable {
         }.get()
     }
 
-    func end(_ code: ErrorCode) { if let key = self.key { self.tunnel?.close(key, code) } }
+    func end(_ code: ErrorCode) { if let connection { self.tunnel?.close(connection.key, code) } }
 
     private func withConnection<Result>(_ body: (inout Connection) -> Result) -> Result? {
-        guard let key = self.key else { return nil }
-        return self.tunnel?.withConnection(of: key, body)
+        self.connection?.withConnection(body)
     }
 
-    func tunnelServer(_ server: TunnelServer, did event: Responder.Event) {
+    func tunnelServer(_ server: TunnelServer, did event: TunnelServer.Event) {
         switch event {
-        case .established(let key):
-            self.key = key
+        case .established(let connection):
+            self.connection = connection
             var started = ByteBuffer()
             ControlMessage.started(generation: 1).encode(into: &started)
             _ = self.withConnection { $0.write(started, to: .control) }
