@@ -198,7 +198,10 @@ let package = Package(
         ),
         .testTarget(
             name: "CarriersTests",
-            dependencies: ["Carriers", "Libc", "Noise", "RawSockets", "Tunnel", nioCore, nioPosix],
+            dependencies: [
+                "Carriers", "Libc", "Noise", "RawSockets", "Tunnel", nioCore, nioPosix,
+                .product(name: "NIOEmbedded", package: "swift-nio"),
+            ],
             swiftSettings: strict
         ),
         .testTarget(

@@ -1,74 +1,381 @@
-import HostSupport
-import Libc
 public import NIOCore
-import NIOPosix
+public import Tunnel
 
-/// Options of every socket that is tied to a stream or to another socket; all but keepalive are set before it is used.
+/// The largest read of SwiftNIO's adaptive allocator, and how many reads a turn of the loop makes at most if there is room. †
+private let bridgedReadSize = 64 * 1_024
+private let bridgedReadsAtMost = 4
+
+/// Ties a socket to a stream: bytes, half-close, reset and back-pressure pass through both ways.
 ///
-/// - SO_LINGER with time 0: whatever closes the socket, even a `kill -9`, sends a reset, so that an aborted connection never
-///   looks like a proper end. Only `closeOutputWhenWritten` and `closeProperly` undo this.
-/// - SO_OOBINLINE: see `UrgentInput`.
-/// - Keepalive, set by `KeepAliveRounds`: it detects a peer that has vanished, and keeps a silent connection in the
-///   connection tracking of a kernel that translates it.
-public enum BridgedSocket {
-    /// The first probe goes out after `idle` seconds of silence, then one every `interval` seconds. After `count` unanswered
-    /// probes the connection ends: never in less than two and a half minutes. †
-    struct KeepAlive: Equatable {
-        var idle: CInt = 45
-        var interval: CInt = 15
-        var count: CInt = 7
+/// Added to the socket's pipeline as its last handler. It reads from the socket only while the stream has room, and from the
+/// stream only while the socket is writable, so that a slow reader at one end slows the writer at the other, and no buffer
+/// grows in between.
+///
+/// ```
+///   waiting ── answer: open ──▶ open ── both directions done, or a reset ──▶ done
+///      │                        └── the other socket was reset ──▶ resetting ──▶ done
+///      ├── answer: refused; or none came, and nothing was sent ──▶ refused: the caller gets what was said
+///      └── no valid answer; or none came, and bytes were sent ──▶ done, with a reset: no request runs twice
+/// ```
+///
+/// The end that answers begins with `open`. The channel needs `autoRead` off and `allowRemoteHalfClosure` on.
+public final class BridgedSocket<Access: ConnectionAccess>: ChannelInboundHandler, RemovableChannelHandler {
+    public typealias InboundIn = ByteBuffer
 
-        /// - Parameter forgottenAfter: seconds of silence after which the kernel's connection tracking forgets a translated
-        ///   connection.
-        init(forgottenAfter: Int?) {
-            guard let forgottenAfter else { return }
-            let ended = self.idle + self.count * self.interval
-            self.idle = CInt(max(5, min(Int(self.idle), forgottenAfter / 4 * 3)))
-            self.count = max(self.count, (ended - self.idle + self.interval - 1) / self.interval)
+    public enum End {
+        /// The socket is closed.
+        case done
+        /// The peer won't serve the client, and no server has seen a byte. The socket is open, and has another handler.
+        case refused(EarlyBytes)
+    }
+
+    private enum State {
+        case waiting(AnswerWait<Access>)
+        case open
+        /// Resets this socket after the rest of the stream, once the socket at the other end was reset.
+        case resetting(ResetBehindBytes)
+        case done
+    }
+
+    private enum Output {
+        case open
+        /// The stream's end was read: the output closes after everything written.
+        case closing
+        case closed
+    }
+
+    private let access: Access
+    private let stream: StreamID
+    private let channel: any Channel
+    private let input: UrgentInput
+    private let rounds: KeepAliveRounds
+    private var state = State.open
+    /// Created with the first urgent byte for the socket.
+    private var urgentOutput: UrgentOutput?
+    private var inputIsClosed = false
+    private var output = Output.open
+    private var wasReset = false
+    /// The stream has room for what the socket sends.
+    private var mayRead = true
+    private var readsAtOnce = 1
+    /// Bytes read since `read` was last called.
+    private var bytesInTurn = 0
+    private var onEnd: ((BridgedSocket, End) -> Void)?
+    /// Since the answer, what was said before it included.
+    public private(set) var bytesToStream: UInt64 = 0
+    public private(set) var bytesFromStream: UInt64 = 0
+    /// The peer's last reset of its direction, or refusal of ours.
+    public private(set) var peersCode: StreamErrorCode?
+
+    /// - Parameters:
+    ///   - input: the one created when the channel was first read; nil: nothing was read yet.
+    ///   - onEnd: called once; the stream may then be released.
+    public init(
+        _ access: Access,
+        stream: StreamID,
+        channel: any Channel,
+        keepAlive rounds: KeepAliveRounds,
+        input: UrgentInput? = nil,
+        onEnd: @escaping (BridgedSocket, End) -> Void
+    ) {
+        self.access = access
+        self.stream = stream
+        self.channel = channel
+        self.rounds = rounds
+        self.input = input ?? UrgentInput(channel)
+        self.onEnd = onEnd
+    }
+
+    /// Waits for the peer's answer; called once the handler is in the pipeline.
+    ///
+    /// - Parameter means: what the peer's first byte means.
+    public func startWaiting(memory: EarlyMemory, means: @escaping (UInt8) -> AnswerMeaning) {
+        self.state = .waiting(
+            AnswerWait(
+                self.access,
+                self.stream,
+                input: self.input,
+                memory: memory,
+                on: self.channel.eventLoop,
+                means: means
+            ) { [weak self] in self?.noAnswer(.timedOut) }
+        )
+        self.channel.read()
+    }
+
+    /// Starts passing bytes; called once the handler is in the pipeline, or after the answer.
+    public func start() {
+        self.rounds.add(self.channel)
+        guard self.channel.isActive else { return self.socketClosed() }
+        self.pumpToSocket()
+        if !self.inputIsClosed { self.read() }
+    }
+
+    // MARK: Socket to stream
+
+    /// What is read in one turn of the loop is sent together, which is cheaper the more it is. Several reads are allowed only
+    /// after the socket filled all it was allowed, while the stream has room; SwiftNIO then keeps as many buffers.
+    private func read() {
+        var count = 1
+        if self.bytesInTurn >= self.readsAtOnce * bridgedReadSize {
+            let room = self.access.withConnection { $0.writableBytes(self.stream) } ?? 0
+            count = max(1, min(bridgedReadsAtMost, room / bridgedReadSize))
+        }
+        self.bytesInTurn = 0
+        if count != self.readsAtOnce {
+            self.readsAtOnce = count
+            try? self.channel.syncOptions?.setOption(.maxMessagesPerRead, value: UInt(count))
+        }
+        self.channel.read()
+    }
+
+    public func channelRead(context: ChannelHandlerContext, data: NIOAny) {
+        let bytes = Self.unwrapInboundIn(data)
+        if case .waiting(let wait) = self.state { return wait.take(bytes) }
+        self.bytesToStream += UInt64(bytes.readableBytes)
+        self.bytesInTurn += bytes.readableBytes
+        self.mayRead =
+            self.access.withConnection { connection in
+                guard self.input.hasMarks else { return connection.write(bytes, to: self.stream) }
+                let offset = self.input.offset(ofNew: bytes)
+                return connection.write(bytes, at: offset, of: self.input, to: self.stream)
+            } ?? false
+        self.input.forgetMarks()
+    }
+
+    public func channelReadComplete(context: ChannelHandlerContext) {
+        if case .waiting(let wait) = self.state {
+            if wait.mayRead { context.read() }
+        } else {
+            self.readOn()
         }
     }
 
-    /// For a socket that was dialled, or that listens: accepted sockets inherit all of this (Linux, tcp(7) and socket(7)).
-    public static func prepare(_ channel: any Channel) {
-        guard let socket = channel.descriptor else { return }
-        var none = linger(l_onoff: 1, l_linger: 0)
-        setsockopt(socket, SOL_SOCKET, SO_LINGER, &none, socklen_t(MemoryLayout<linger>.size))
-        Self.set(socket, SOL_SOCKET, SO_OOBINLINE, 1)
-    }
+    private func readOn() { if self.mayRead, !self.inputIsClosed, case .open = self.state { self.read() } }
 
-    /// The channel's own options, which `StreamBridge` and `ChannelRelay` need. Set one after the other on the channel's loop:
-    /// a bootstrap makes a future for each option of each connection, which was a seventh of all that a short one costs.
-    @Sendable public static func setUp(_ channel: any Channel) throws {
-        guard let options = channel.syncOptions else { return }
-        try options.setOption(.autoRead, value: false)
-        try options.setOption(.allowRemoteHalfClosure, value: true)
-        try options.setOption(.maxMessagesPerRead, value: 1)
-        try options.setOption(.writeBufferWaterMark, value: .init(low: 64 * 1_024, high: 256 * 1_024))
-    }
-
-    static func keepAlive(_ channel: any Channel) {
-        guard let socket = channel.descriptor else { return }
-        Self.set(socket, SOL_SOCKET, SO_KEEPALIVE, 1)
-        #if os(Linux)
-        let keepAlive = Self.keepAlive
-        Self.set(socket, CInt(IPPROTO_TCP), TCP_KEEPIDLE, keepAlive.idle)
-        Self.set(socket, CInt(IPPROTO_TCP), TCP_KEEPINTVL, keepAlive.interval)
-        Self.set(socket, CInt(IPPROTO_TCP), TCP_KEEPCNT, keepAlive.count)
-        #endif
-    }
-
-    private static func set(_ socket: CInt, _ level: CInt, _ name: CInt, _ value: CInt) {
-        var value = value
-        setsockopt(socket, level, name, &value, socklen_t(MemoryLayout<CInt>.size))
-    }
-
-    /// Read from the network namespace in which the process first uses it.
-    static let keepAlive: KeepAlive = {
-        let folder = "/proc/sys/net/netfilter/nf_conntrack_tcp_timeout_"
-        let times = ["established", "close_wait", "fin_wait"].compactMap { name -> Int? in
-            guard let bytes = try? SmallFile.read(folder + name, atMost: 32) else { return nil }
-            return Int(String(decoding: bytes, as: UTF8.self).prefix { $0.isNumber })
+    public func userInboundEventTriggered(context: ChannelHandlerContext, event: Any) {
+        guard case ChannelEvent.inputClosed = event, !self.inputIsClosed else {
+            return context.fireUserInboundEventTriggered(event)
         }
-        return KeepAlive(forgottenAfter: times.min())
-    }()
+        self.inputIsClosed = true
+        if case .waiting(let wait) = self.state { return wait.inputClosed() }
+        _ = self.access.withConnection { $0.finish(self.stream) }
+        self.closeIfDone()
+    }
+
+    /// The socket was reset, so both directions of the stream are too.
+    public func errorCaught(context: ChannelHandlerContext, error: any Error) {
+        self.wasReset = true
+        context.close(promise: nil)
+    }
+
+    public func channelInactive(context: ChannelHandlerContext) {
+        // If the output was closed before, NIO reports the end of the input only by this call.
+        if self.output == .closed, !self.inputIsClosed, !self.wasReset {
+            self.inputIsClosed = true
+            _ = self.access.withConnection { $0.finish(self.stream) }
+        }
+        self.socketClosed()
+    }
+
+    private func socketClosed() {
+        guard !self.isDone else { return }
+        // What is called here does nothing for a direction that is over.
+        if self.output == .open {
+            self.giveUpStream(.tcpReset)
+        } else if !self.inputIsClosed {
+            _ = self.access.withConnection { $0.reset(self.stream, .tcpReset) }
+        }
+        self.done()
+    }
+
+    public func channelWritabilityChanged(context: ChannelHandlerContext) {
+        if context.channel.isWritable { self.pumpToSocket() }
+    }
+
+    // MARK: Stream to socket
+
+    private func pumpToSocket() {
+        switch self.state {
+        case .open, .resetting: break
+        case .waiting, .done: return
+        }
+        guard self.output == .open, !(self.urgentOutput?.isBusy ?? false) else { return }
+        var wrote = false
+        loop: while self.channel.isWritable {
+            var isUrgent = false
+            let read = self.access.withConnection { connection in
+                isUrgent = connection.urgentIsNext(self.stream)
+                return connection.read(self.stream)
+            }
+            switch read ?? .nothing {
+            case .bytes(let bytes):
+                self.bytesFromStream += UInt64(bytes.readableBytes)
+                // `urgentOutput` calls this again once the byte is sent.
+                if isUrgent { return self.writeUrgent(bytes) }
+                self.channel.write(bytes, promise: nil)
+                wrote = true
+            case .end:
+                self.output = .closing
+                break loop
+            case .nothing: break loop
+            }
+        }
+        if wrote { self.channel.flush() }
+        if self.output == .closing {
+            self.channel.closeOutputWhenWritten().assumeIsolated().whenComplete { result in
+                if case .success = result { self.output = .closed }
+                self.closeIfDone()
+            }
+        }
+    }
+
+    private func writeUrgent(_ bytes: ByteBuffer) {
+        let output = self.urgentOutput ?? UrgentOutput(self.channel) { [weak self] in self?.pumpToSocket() }
+        self.urgentOutput = output
+        for byte in bytes.readableBytesView { output.writeUrgent(byte) }
+    }
+
+    private func closeIfDone() {
+        guard self.inputIsClosed, self.output == .closed, !self.isDone else { return }
+        self.channel.close(promise: nil)
+        self.done()
+    }
+
+    private var isDone: Bool { if case .done = self.state { true } else { false } }
+
+    private func done(_ end: End = .done) {
+        switch self.state {
+        case .waiting(let wait): wait.end()
+        case .open, .resetting: self.rounds.remove(self.channel)
+        case .done: return
+        }
+        self.state = .done
+        let onEnd = self.onEnd
+        self.onEnd = nil
+        onEnd?(self, end)
+    }
+
+    /// Ends the socket by a reset, so that the program behind it doesn't take the cut for an end. If it has had the end
+    /// already, the socket closes properly, which still delivers all bytes before it.
+    private func resetSocket() {
+        guard !self.isDone else { return }
+        self.done()
+        if self.output == .closed { self.channel.closeProperly() } else { self.channel.closeWithReset() }
+    }
+
+    /// The same, but after all bytes that came before: the socket at the other end was reset, and that must lose no bytes.
+    private func resetSocketBehindBytes() {
+        guard case .open = self.state else { return }
+        let reset = ResetBehindBytes(self.channel) { [weak self] in self?.writeRest() ?? .init(isWritten: true) }
+        self.state = .resetting(reset)
+        reset.look()
+    }
+
+    private func writeRest() -> ResetBehindBytes.Rest {
+        self.pumpToSocket()
+        let isMore = self.output == .open && self.access.withConnection { $0.hasBytes(self.stream) } ?? false
+        let isUrgent = self.urgentOutput?.isBusy ?? false
+        return .init(isWritten: !isMore && !isUrgent, written: self.bytesFromStream)
+    }
+
+    /// Gives up the connection for a reason of ours.
+    public func abandon(_ code: StreamErrorCode) {
+        guard !self.isDone else { return }
+        self.giveUpStream(code)
+        self.resetSocket()
+    }
+
+    private func giveUpStream(_ code: StreamErrorCode) {
+        _ = self.access.withConnection { connection in
+            connection.reset(self.stream, code)
+            connection.stopSending(self.stream, code)
+        }
+    }
+
+    // MARK: The answer
+
+    private func readAnswer(_ wait: AnswerWait<Access>) {
+        switch self.access.withConnection({ $0.read(self.stream, atMost: 1) }) ?? .nothing {
+        case .bytes(let bytes):
+            guard let byte: UInt8 = bytes.getInteger(at: bytes.readerIndex) else { return }
+            switch wait.means(byte) {
+            case .open: self.open(wait)
+            case .refused: self.handBack(wait)
+            // The peer may or may not have passed the bytes on, so no other server must get them.
+            case .invalid: self.abandon(.tcpReset)
+            }
+        case .end: self.abandon(.tcpReset)
+        case .nothing: break
+        }
+    }
+
+    private func open(_ wait: AnswerWait<Access>) {
+        wait.end()
+        wait.sendHeld()
+        self.bytesToStream = UInt64(wait.early.count)
+        self.state = .open
+        self.start()
+    }
+
+    private func handBack(_ wait: AnswerWait<Access>) {
+        let isFinished = self.access.withConnection { connection -> Bool in
+            connection.reset(self.stream, .handedToOriginal)
+            // The peer's FIN comes with its answer; if it hasn't, the peer is told to stop sending.
+            return connection.read(self.stream) == .end
+        }
+        if isFinished != true { _ = self.access.withConnection { $0.stopSending(self.stream, .handedToOriginal) } }
+        self.refused(wait)
+    }
+
+    private func refused(_ wait: AnswerWait<Access>) {
+        self.done(.refused(wait.early))
+        self.channel.pipeline.syncOperations.removeHandler(self, promise: nil)
+    }
+
+    /// No answer came in time, or the peer is gone.
+    private func noAnswer(_ code: StreamErrorCode) {
+        guard case .waiting(let wait) = self.state else { return }
+        if wait.hasSentBytes { return self.abandon(code) }
+        self.giveUpStream(code)
+        self.refused(wait)
+    }
+
+    /// There is a carrier again and the peer responds.
+    public func peerIsBack() { if case .waiting(let wait) = self.state { wait.sendHeld() } }
+
+    /// The peer is gone (PROTOCOL, liveness): its answer isn't waited for any longer.
+    public func peerIsGone() { self.noAnswer(.timedOut) }
+}
+
+extension BridgedSocket: StreamOwner {
+    public func streamIsReadable() {
+        if case .waiting(let wait) = self.state { self.readAnswer(wait) } else { self.pumpToSocket() }
+    }
+
+    public func streamIsWritable() {
+        self.mayRead = true
+        self.readOn()
+    }
+
+    public func streamWasReset(_ code: StreamErrorCode) {
+        self.peersCode = code
+        // Before the answer, it means that the peer doesn't know what became of the bytes.
+        if case .waiting = self.state { return self.abandon(.tcpReset) }
+        _ = self.access.withConnection { $0.reset(self.stream, .tcpReset) }
+        if code == .tcpReset { self.resetSocketBehindBytes() } else { self.resetSocket() }
+    }
+
+    /// The socket at the other end takes no more bytes, which TCP signals by a reset too.
+    public func streamWasStopped(_ code: StreamErrorCode) {
+        self.peersCode = code
+        if case .waiting = self.state { return self.abandon(.tcpReset) }
+        if code == .tcpReset { return self.resetSocketBehindBytes() }
+        _ = self.access.withConnection { $0.stopSending(self.stream, code) }
+        self.resetSocket()
+    }
+
+    public func streamEnded() {
+        if case .waiting = self.state { self.noAnswer(.timedOut) } else { self.resetSocket() }
+    }
 }

@@ -2,7 +2,7 @@ public import NIOCore
 
 /// Ties two sockets together without a tunnel: it passes connections to the original service.
 ///
-/// There is one relay in each socket's pipeline. As with `StreamBridge`, half-close, reset and back-pressure pass through,
+/// There is one relay in each socket's pipeline. As with `BridgedSocket`, half-close, reset and back-pressure pass through,
 /// and the channels need `autoRead` off and `allowRemoteHalfClosure` on.
 ///
 /// The client's relay is added before the other socket exists: NIO reads by itself when the end of a socket's input comes,

@@ -23,7 +23,7 @@ public struct DialTarget: Sendable {
         self.addresses = ["127.0.0.1", "::1"].compactMap { try? SocketAddress(ipAddress: $0, port: port) }
     }
 
-    /// Connects a socket for `StreamBridge` or `ChannelRelay`, which the caller adds at once.
+    /// Connects a socket for `BridgedSocket` or `ChannelRelay`, which the caller adds at once.
     ///
     /// - Parameter mark: the socket's SO_MARK, for firewall rules; Linux only.
     public func connect(
@@ -46,8 +46,8 @@ public struct DialTarget: Sendable {
         let attempt = self.bootstrap(on: eventLoop, mark: mark)
             .connectTimeout(timeout)
             .channelInitializer { channel in
-                BridgedSocket.prepare(channel)
-                return channel.eventLoop.makeCompletedFuture { try BridgedSocket.setUp(channel) }
+                SocketOptions.prepare(channel)
+                return channel.eventLoop.makeCompletedFuture { try SocketOptions.setUp(channel) }
             }
             .connect(to: self.addresses[index])
             .refusingItself()

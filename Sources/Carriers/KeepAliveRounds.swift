@@ -6,11 +6,11 @@ public import NIOCore
 /// milliseconds this was 4 % of the sidecar's work, and it serves only those that are silent for long.
 public final class KeepAliveRounds {
     private let eventLoop: any EventLoop
-    private var young: [ObjectIdentifier: any Channel] = [:]
+    private(set) var young: [ObjectIdentifier: any Channel] = [:]
     private var isScheduled = false
 
     /// A third of the silence after which keepalive asks first, at most 15 s. †
-    static let interval = TimeAmount.seconds(Int64(max(1, BridgedSocket.keepAlive.idle / 3)))
+    static let interval = TimeAmount.seconds(Int64(max(1, SocketOptions.keepAlive.idle / 3)))
 
     public init(on eventLoop: any EventLoop) { self.eventLoop = eventLoop }
 
@@ -29,6 +29,6 @@ public final class KeepAliveRounds {
         self.isScheduled = false
         let old = self.young.values
         self.young = [:]
-        for channel in old { BridgedSocket.keepAlive(channel) }
+        for channel in old { SocketOptions.keepAlive(channel) }
     }
 }

@@ -9,7 +9,7 @@ public import Tunnel
 ///
 /// | | |
 /// |---|---|
-/// | SO_OOBINLINE (`BridgedSocket` sets it) | the byte stays in its place, and makes the socket readable |
+/// | SO_OOBINLINE (`SocketOptions` sets it) | the byte stays in its place, and makes the socket readable |
 /// | a read that has taken something | stops before the urgent byte |
 /// | sockatmark(3) | says whether that byte is the next one |
 /// | a newer urgent byte, while the older is unread | the older one is an ordinary byte from then on |
@@ -34,7 +34,7 @@ public final class UrgentInput: @unchecked Sendable {
         case urgent(UInt8)
     }
 
-    /// Create it before anything is read from the channel, whose socket must be a `BridgedSocket`.
+    /// Create it before anything is read from the channel, whose socket must have the `SocketOptions`.
     public init(_ channel: any Channel) {
         self.descriptor = channel.descriptor ?? -1
         if self.descriptor >= 0 { self.use(AdaptiveRecvByteBufferAllocator(), on: channel) }

@@ -124,8 +124,8 @@ public final class SidecarAgent {
     /// The ports that the kernel redirects now.
     var diverted = DivertedPorts()
     var rules = RuleChanges()
-    /// Bytes kept for all clients that wait for the workspace's answer.
-    var keptBytes = 0
+    /// Of all clients that wait for a workspace's answer.
+    let earlyMemory = EarlyMemory()
     private let relayMemory = RelayMemory()
     let keepAlive: KeepAliveRounds
     var clients = 0
@@ -162,8 +162,8 @@ public final class SidecarAgent {
             let redirect = RedirectDiversion(
                 diverting,
                 eventLoop: eventLoop,
-                prepare: BridgedSocket.prepare,
-                setUp: BridgedSocket.setUp
+                prepare: SocketOptions.prepare,
+                setUp: SocketOptions.setUp
             )
             self.redirect = redirect
             self.diversion = redirect
@@ -171,8 +171,8 @@ public final class SidecarAgent {
             self.redirect = nil
             self.diversion = ListenDiversion(
                 eventLoop: eventLoop,
-                prepare: BridgedSocket.prepare,
-                setUp: BridgedSocket.setUp
+                prepare: SocketOptions.prepare,
+                setUp: SocketOptions.setUp
             )
         }
         // Each accepted client may need a second descriptor, towards the original; some are reserved for everything else.
@@ -251,7 +251,7 @@ public final class SidecarAgent {
         return seen.map { self.configuration.nodeAddresses.contains($0) } ?? false
     }
 
-    /// Passes the client to the workspace or to the original, which may still get it later: see `ClientConnection`.
+    /// Passes the client to the workspace or to the original, which may still get it later: see `BridgedSocket`.
     private func decide(_ client: Client) {
         // What the workspace gets while the sidecar ends would be reset with the rest when the drain time is over.
         guard !self.isEnding, let holder = self.holder, holder.wants(.init(client.port)) else {

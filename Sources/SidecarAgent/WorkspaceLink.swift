@@ -9,18 +9,6 @@ import Tunnel
 
 /// The sidecar's side of one workspace's connection: what the workspace asked for, and the clients routed to it.
 final class WorkspaceLink {
-    enum Owner {
-        case waiting(ClientConnection)
-        case bridged(StreamBridge<ServerConnection>)
-
-        var streamOwner: any StreamOwner {
-            switch self {
-            case .waiting(let client): client
-            case .bridged(let bridge): bridge
-            }
-        }
-    }
-
     let key: PublicKey
     let access: ServerConnection
     unowned let agent: SidecarAgent
@@ -30,7 +18,7 @@ final class WorkspaceLink {
     var control = ControlReading()
     var answers = ControlAnswers()
     /// TCP clients that are routed to the workspace.
-    private var clients: [StreamID: Owner] = [:]
+    private var clients: [StreamID: BridgedSocket<ServerConnection>] = [:]
 
     /// The intercept in force, or the last one in force before the workspace was lost.
     private(set) var intercept: ControlMessage.Start?
@@ -122,7 +110,7 @@ final class WorkspaceLink {
 
     private func tellIfReachable() {
         guard self.isReachable else { return }
-        for case .waiting(let client) in self.clients.values { client.workspaceIsBack() }
+        for client in self.clients.values { client.peerIsBack() }
     }
 
     private func presenceChanged(to presence: Presence) {
@@ -135,7 +123,7 @@ final class WorkspaceLink {
             self.withdraw()
             self.owesWithdrawn = true
         }
-        for case .waiting(let client) in self.clients.values { client.workspaceIsGone() }
+        for client in self.clients.values { client.peerIsGone() }
     }
 
     private func ended(_ end: ConnectionEnd) {
@@ -354,12 +342,7 @@ final class WorkspaceLink {
     }
 
     private func drainIsOver() {
-        for owner in self.clients.values {
-            switch owner {
-            case .waiting(let client): client.abandon(.shuttingDown)
-            case .bridged(let bridge): bridge.abandon(.shuttingDown)
-            }
-        }
+        for client in self.clients.values { client.abandon(.shuttingDown) }
         self.stopIfDrained()
     }
 
@@ -407,9 +390,9 @@ final class WorkspaceLink {
             bytesIn: self.bytesIn,
             bytesOut: self.bytesOut
         )
-        for case .bridged(let bridge) in self.clients.values {
-            status.bytesIn += bridge.bytesToStream
-            status.bytesOut += bridge.bytesFromStream
+        for client in self.clients.values {
+            status.bytesIn += client.bytesToStream
+            status.bytesOut += client.bytesFromStream
         }
         return status
     }
@@ -435,26 +418,55 @@ final class WorkspaceLink {
             return id
         }
         guard let stream = opened ?? nil else { return false }
-        let connection = ClientConnection(link: self, client: client, stream: stream)
+        let socket = BridgedSocket(
+            self.access,
+            stream: stream,
+            channel: client.channel,
+            keepAlive: self.agent.keepAlive,
+            input: client.input
+        ) { [unowned self] socket, end in self.ended(socket, end, client, stream) }
         self.total += 1
-        self.setOwner(.waiting(connection), of: stream)
+        self.clients[stream] = socket
+        self.access.owners.bind(stream, to: socket)
         do {
-            try client.channel.pipeline.syncOperations.addHandler(connection)
+            try client.channel.pipeline.syncOperations.addHandler(socket)
         } catch {
             client.channel.close(promise: nil)
             return true
         }
-        connection.start()
+        socket.startWaiting(memory: self.agent.earlyMemory) { byte in
+            switch Answer(rawValue: byte) {
+            case .connected: .open
+            case .refused, .unmapped, .timedOut, .other: .refused
+            case nil: .invalid
+            }
+        }
         return true
     }
 
-    func setOwner(_ owner: Owner, of stream: StreamID) {
-        self.clients[stream] = owner
-        self.access.owners.bind(stream, to: owner.streamOwner)
+    private func ended(
+        _ socket: BridgedSocket<ServerConnection>,
+        _ end: BridgedSocket<ServerConnection>.End,
+        _ client: Client,
+        _ stream: StreamID
+    ) {
+        self.bytesIn += socket.bytesToStream
+        self.bytesOut += socket.bytesFromStream
+        self.streamIsDone(stream)
+        switch end {
+        case .done: self.agent.clientIsDone()
+        case .refused(let early):
+            self.agent.passOn(
+                client,
+                firstBytes: early.buffers,
+                inputIsClosed: early.inputIsClosed,
+                countedFor: self
+            )
+        }
     }
 
     /// The client's socket is closed or passed on: the stream can be released, so that the workspace grants another.
-    func streamIsDone(_ stream: StreamID) {
+    private func streamIsDone(_ stream: StreamID) {
         self.clients[stream] = nil
         self.access.release(stream)
         self.stopIfDrained()

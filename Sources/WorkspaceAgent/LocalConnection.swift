@@ -7,7 +7,7 @@ import Tunnel
 /// One intercepted connection at the workspace, from its stream's header to the local server.
 ///
 /// ```
-///   header ──▶ connecting, in its turn ── connected: answer 0 ──▶ StreamBridge
+///   header ──▶ connecting, in its turn ── connected: answer 0 ──▶ BridgedSocket
 ///     │            ├── failed: answer 1, 3 or 4 ──▶ refused: what still comes is thrown away
 ///     │            └── UDP: answer 0 ──▶ LocalFlowStream
 ///     └── no such port, unreadable: answer 2 or 4 ──▶ refused
@@ -132,8 +132,8 @@ final class LocalConnection {
         }
         let rounds = self.agent.keepAlive
         let (agent, stream, descriptor) = (self.agent, self.stream, self.descriptor)
-        let bridge = StreamBridge(client, stream: stream, channel: channel, keepAlive: rounds) {
-            [unowned agent] bridge in
+        let bridge = BridgedSocket(client, stream: stream, channel: channel, keepAlive: rounds) {
+            [unowned agent] bridge, _ in
             withExtendedLifetime(descriptor) {
                 if let code = bridge.peersCode { agent.noteCut(code) }
                 agent.streamIsDone(stream)

@@ -8,14 +8,14 @@ import Testing
 /// When silent connections are asked whether they are still there.
 @Suite struct KeepAliveTests {
     @Test func times() {
-        let usual = BridgedSocket.KeepAlive(forgottenAfter: nil)
+        let usual = SocketOptions.KeepAlive(forgottenAfter: nil)
         #expect((usual.idle, usual.interval, usual.count) == (45, 15, 7))
-        #expect(BridgedSocket.KeepAlive(forgottenAfter: 432_000) == usual)
+        #expect(SocketOptions.KeepAlive(forgottenAfter: 432_000) == usual)
         // A kernel that forgets sooner is kept from it, and the connection lives as long as before.
-        let short = BridgedSocket.KeepAlive(forgottenAfter: 40)
+        let short = SocketOptions.KeepAlive(forgottenAfter: 40)
         #expect(short.idle == 30)
         #expect(short.idle + short.interval * short.count >= 150)
-        #expect(BridgedSocket.KeepAlive(forgottenAfter: 1).idle == 5)
+        #expect(SocketOptions.KeepAlive(forgottenAfter: 1).idle == 5)
     }
 
     private static func isKeptAlive(_ channel: any Channel) -> Bool? {

@@ -1,4 +1,5 @@
 import NIOCore
+import NIOEmbedded
 import NIOPosix
 import RawSockets
 import Testing
@@ -7,14 +8,23 @@ import Testing
 @testable import Tunnel
 
 /// A real socket tied to a stream of a connection that has no peer: what comes on the stream is put there by the test.
-@Suite struct StreamBridgeTests {
+@Suite struct BridgedSocketTests {
     /// Sendable, since futures carry it. Unchecked is safe: it is used on the event loop alone.
     private final class Stage: ConnectionAccess, @unchecked Sendable {
         private var connection: Connection
         let owners = StreamOwners()
         let id: StreamID
-        var bridge: StreamBridge<Stage>?
+        var socket: BridgedSocket<Stage>?
         var timesDone = 0
+        /// What a socket said that was refused.
+        var early: EarlyBytes?
+        let memory = EarlyMemory()
+        var rounds: KeepAliveRounds?
+
+        func ended(_ socket: Socket, _ end: Socket.End) {
+            self.timesDone += 1
+            if case .refused(let early) = end { self.early = early }
+        }
 
         init() {
             var peer = TransportParameters(connectionID: ConnectionID(rawValue: 7))
@@ -42,12 +52,14 @@ import Testing
             #expect(throws: Never.self) {
                 try self.connection.receiveStream(self.id, offset: offset, data: ByteBuffer(string: text), fin: fin)
             }
-            self.bridge?.streamIsReadable()
+            self.socket?.streamIsReadable()
         }
 
         /// What the socket has said so far, in order.
         var said: UInt64 { self.stream?.sendBuffer.end ?? 0 }
     }
+
+    private typealias Socket = BridgedSocket<Stage>
 
     private let loop = MultiThreadedEventLoopGroup.singleton.next()
 
@@ -59,12 +71,12 @@ import Testing
             .flatMapThrowing { channel in
                 let stage = Stage()
                 let rounds = KeepAliveRounds(on: loop)
-                let bridge = StreamBridge(stage, stream: stage.id, channel: channel, keepAlive: rounds) { _ in
-                    stage.timesDone += 1
+                let socket = BridgedSocket(stage, stream: stage.id, channel: channel, keepAlive: rounds) {
+                    stage.ended($0, $1)
                 }
-                stage.bridge = bridge
-                try channel.pipeline.syncOperations.addHandler(bridge)
-                bridge.start()
+                stage.socket = socket
+                try channel.pipeline.syncOperations.addHandler(socket)
+                socket.start()
                 return stage
             }.get()
         return (stage, await listener.accept())
@@ -111,7 +123,7 @@ import Testing
         let (stage, peer) = try await self.start(receiveBuffer: 4_096)
         try await self.on(stage) {
             $0.comes(String(repeating: "x", count: 100_000))
-            $0.bridge?.streamWasReset(.tcpReset)
+            $0.socket?.streamWasReset(.tcpReset)
         }
         let heard = await peer.hearAll()
         #expect(heard[0].utf8.count == 100_000 && heard[1] == "reset")
@@ -121,7 +133,7 @@ import Testing
     @Test(arguments: [StreamErrorCode.shuttingDown, .timedOut])
     func anyOtherResetIsOneAtOnce(_ code: StreamErrorCode) async throws {
         let (stage, peer) = try await self.start()
-        try await self.on(stage) { $0.bridge?.streamWasReset(code) }
+        try await self.on(stage) { $0.socket?.streamWasReset(code) }
         #expect(await peer.hearAll() == ["", "reset"])
         try await self.on(stage) { #expect($0.timesDone == 1) }
     }
@@ -139,15 +151,73 @@ import Testing
 
     @Test func whatIsGivenUpIsResetAtBothEnds() async throws {
         let (stage, peer) = try await self.start()
-        try await self.on(stage) { $0.bridge?.abandon(.shuttingDown) }
+        try await self.on(stage) { $0.socket?.abandon(.shuttingDown) }
         #expect(await peer.hearAll() == ["", "reset"])
         try await self.on(stage) { stage in
             #expect(stage.stream?.resetSent?.code == StreamErrorCode.shuttingDown.rawValue)
             #expect(stage.stream?.stopRequested == StreamErrorCode.shuttingDown.rawValue)
             // What still comes of it is heard by nobody.
-            stage.bridge?.streamEnded()
-            stage.bridge?.streamWasReset(.tcpReset)
+            stage.socket?.streamEnded()
+            stage.socket?.streamWasReset(.tcpReset)
             #expect(stage.timesDone == 1)
         }
+    }
+
+    // MARK: Before the answer
+
+    /// There is no carrier, so bytes are held back.
+    private func waiting() throws -> (Stage, EmbeddedChannel, EmbeddedEventLoop) {
+        let loop = EmbeddedEventLoop()
+        let channel = EmbeddedChannel(loop: loop)
+        let stage = Stage()
+        let rounds = KeepAliveRounds(on: loop)
+        let socket = BridgedSocket(stage, stream: stage.id, channel: channel, keepAlive: rounds) {
+            // As another handler does that takes the channel over.
+            if case .refused = $1 { rounds.add(channel) }
+            stage.ended($0, $1)
+        }
+        stage.rounds = rounds
+        stage.socket = socket
+        try channel.pipeline.syncOperations.addHandler(socket)
+        channel.connect(to: try SocketAddress(unixDomainSocketPath: "/x"), promise: nil)
+        socket.startWaiting(memory: stage.memory) { $0 == 0 ? .open : $0 == 1 ? .refused : .invalid }
+        return (stage, channel, loop)
+    }
+
+    @Test func bytesThatWereHeldBackAreSentOnceThePeerIsBack() throws {
+        let (stage, channel, loop) = try self.waiting()
+        try channel.writeInbound(ByteBuffer(string: "held"))
+        #expect(stage.said == 0 && stage.memory.used == 4)
+        stage.socket?.peerIsBack()
+        #expect(stage.said == 4)
+        // A server may have them, so nobody else gets them.
+        loop.advanceTime(by: .seconds(10))
+        #expect(stage.timesDone == 1 && stage.early == nil && !channel.isActive)
+        #expect(stage.stream?.resetSent?.code == StreamErrorCode.timedOut.rawValue && stage.memory.used == 0)
+    }
+
+    @Test func withoutAnAnswerTheCallerGetsBytesThatWereNeverSent() throws {
+        let (stage, channel, loop) = try self.waiting()
+        try channel.writeInbound(ByteBuffer(string: "held"))
+        channel.pipeline.fireUserInboundEventTriggered(ChannelEvent.inputClosed)
+        loop.advanceTime(by: .seconds(9))
+        #expect(stage.timesDone == 0)
+        loop.advanceTime(by: .seconds(1))
+        #expect(stage.timesDone == 1 && stage.memory.used == 0 && stage.said == 0)
+        #expect(stage.early?.buffers == [ByteBuffer(string: "held")] && stage.early?.inputIsClosed ?? false)
+        #expect(channel.isActive && stage.rounds?.young.count == 1)
+        #expect(throws: ChannelPipelineError.self) { try channel.pipeline.syncOperations.handler(type: Socket.self) }
+    }
+
+    @Test func theAnswerSendsWhatWasHeldBack() throws {
+        let (stage, channel, loop) = try self.waiting()
+        try channel.writeInbound(ByteBuffer(string: "held"))
+        channel.pipeline.fireUserInboundEventTriggered(ChannelEvent.inputClosed)
+        stage.comes("\0answer")
+        #expect(stage.said == 4 && stage.stream?.finIsQueued ?? false && stage.socket?.bytesToStream == 4)
+        #expect(try channel.readOutbound(as: ByteBuffer.self) == ByteBuffer(string: "answer"))
+        #expect(stage.rounds?.young.count == 1)
+        loop.advanceTime(by: .seconds(60))
+        #expect(stage.timesDone == 0 && stage.memory.used == 0)
     }
 }

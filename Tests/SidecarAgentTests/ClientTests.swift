@@ -12,7 +12,7 @@ import Tunnel
 @testable import SidecarAgent
 
 /// A client of an intercepted port, with the original behind it; the test itself is the workspace.
-@Suite struct ClientConnectionTests {
+@Suite struct ClientTests {
     @Test func theWorkspacesAnswerTiesTheClientToIt() async throws {
         let stage = try await Stage.start()
         let client = await stage.connect()
@@ -43,7 +43,7 @@ import Tunnel
         #expect(await original.say("answer"))
         original.finish()
         #expect(await client.hearAll() == ["answer", "end"])
-        #expect(try await stage.becomes { $0.agent.clients == 0 && $0.agent.keptBytes == 0 })
+        #expect(try await stage.becomes { $0.agent.clients == 0 && $0.agent.earlyMemory.used == 0 })
     }
 
     @Test func anAnswerThatIsNoneResetsTheClient() async throws {
@@ -61,7 +61,7 @@ import Tunnel
         #expect(try await stage.becomes { $0.stream != nil })
         try await stage.onStream { $0.reset($1, .handedToOriginal) }
         #expect(await client.hearAll() == ["", "reset"])
-        #expect(try await stage.becomes { $0.agent.clients == 0 && $0.agent.keptBytes == 0 })
+        #expect(try await stage.becomes { $0.agent.clients == 0 && $0.agent.earlyMemory.used == 0 })
     }
 
     @Test func aClientThatLeavesBeforeTheAnswerResetsItsStream() async throws {
@@ -71,7 +71,7 @@ import Tunnel
         #expect(try await stage.becomes { $0.heard == "question" })
         client.reset()
         #expect(try await stage.becomes { $0.reset == .tcpReset && $0.stopped == .tcpReset })
-        #expect(try await stage.becomes { $0.agent.clients == 0 && $0.agent.keptBytes == 0 })
+        #expect(try await stage.becomes { $0.agent.clients == 0 && $0.agent.earlyMemory.used == 0 })
     }
 
     @Test func aSilentClientOfAWorkspaceThatIsGoneIsTheOriginals() async throws {
@@ -92,7 +92,7 @@ import Tunnel
         #expect(try await stage.becomes { $0.heard == "question" })
         try await stage.loop.submit { stage.tunnel?.close(.done) }.get()
         #expect(await client.hearAll() == ["", "reset"])
-        #expect(try await stage.becomes { $0.agent.clients == 0 && $0.agent.keptBytes == 0 })
+        #expect(try await stage.becomes { $0.agent.clients == 0 && $0.agent.earlyMemory.used == 0 })
     }
 
     @Test func onlySoMuchIsKeptBeforeTheAnswer() async throws {
@@ -100,12 +100,12 @@ import Tunnel
         let client = await stage.connect()
         let much = String(repeating: "x", count: 1 << 20)
         async let isSaid = client.say(much)
-        #expect(try await stage.becomes { $0.agent.keptBytes >= 64 * 1_024 })
+        #expect(try await stage.becomes { $0.agent.earlyMemory.used >= 64 * 1_024 })
         try await Task.sleep(for: .milliseconds(100))
         // The last read may have gone beyond.
-        #expect(try await stage.loop.submit { stage.agent.keptBytes }.get() <= 128 * 1_024)
+        #expect(try await stage.loop.submit { stage.agent.earlyMemory.used }.get() <= 128 * 1_024)
         try await stage.answer(0)
-        #expect(try await stage.becomes { $0.heard == much && $0.agent.keptBytes == 0 })
+        #expect(try await stage.becomes { $0.heard == much && $0.agent.earlyMemory.used == 0 })
         #expect(await isSaid)
     }
 
