@@ -124,4 +124,21 @@ extension Connection {
     /// Whether the peer answers.
     public var presence: Presence { self.liveness.presence }
     var deadAfter: TimeAmount { self.liveness.deadAfter }
+
+    var suspicionDeadline: Instant? { self.liveness.suspicionDeadline(oldest: self.sent.oldestTime) }
+
+    mutating func noteAlive(at now: Instant) {
+        self.liveness.signOfLife(at: now)
+        // An acknowledgement doesn't end the suspicion while an older message is still unacknowledged for too long.
+        let isLate = self.carrier != nil && self.suspicionDeadline.map { now >= $0 } ?? false
+        let isSuspected = isLate || self.liveness.wantsSign
+        self.setPresence(isSuspected ? .suspected : .live)
+    }
+
+    mutating func setPresence(_ presence: Presence) {
+        guard self.isActive, self.liveness.become(presence) else { return }
+        // Queued datagrams would arrive too late to be useful: drop them.
+        if presence == .gone { self.statistics.datagramsDropped += self.datagrams.dropOutgoing() }
+        self.events.append(.presence(presence))
+    }
 }
