@@ -44,7 +44,7 @@ extension Connection {
     public var nextDeadline: Instant? {
         switch self.state {
         case .closed: return nil
-        case .closing(_, let until): return until
+        case .closing(let closing): return closing.until
         case .active: break
         }
         var next: Instant?
@@ -102,14 +102,5 @@ extension Connection {
         self.liveness.probed(at: now)
         // On a byte stream, a probe timeout sends a PING and nothing else.
         if !self.usesDatagrams { self.queues.addPing() } else { self.sendProbes() }
-    }
-
-    private mutating func handleClosingDeadline(at now: Instant) {
-        guard case .closing(let end, let until) = self.state, now >= until else { return }
-        if self.hasCarrier, self.waitsForRoomToClose(end, at: now) {
-            self.state = .closing(end, until: now + self.roundTripTime.probeTimeout)
-        } else {
-            self.wipe()
-        }
     }
 }

@@ -16,8 +16,8 @@ extension Connection {
         self.statistics.bytesReceived += UInt64(bytes)
         switch self.state {
         case .active: break
-        case .closing:
-            return self.receiveWhileClosing(&frames, at: now)
+        case .closing(let closing):
+            return self.receive(&frames, during: closing, at: now)
         case .closed: return 0
         }
         var count = 0
@@ -46,8 +46,7 @@ extension Connection {
         return count
     }
 
-    /// RFC 9000 §10.2.1: further messages are answered with CONNECTION_CLOSE again, at most once in a probe timeout.
-    private mutating func receiveWhileClosing(_ frames: inout ByteBuffer, at now: Instant) -> Int {
+    private mutating func receive(_ frames: inout ByteBuffer, during closing: Closing, at now: Instant) -> Int {
         var count = 0
         while frames.readableBytes > 0, let frame = try? Frame(reading: &frames) {
             count += 1
@@ -56,8 +55,9 @@ extension Connection {
                 return count
             }
         }
-        if let closeSentAt, now < closeSentAt + self.roundTripTime.probeTimeout { return count }
-        self.closeIsPending = true
+        var closing = closing
+        closing.received(at: now, probeTimeout: self.roundTripTime.probeTimeout)
+        self.state = .closing(closing)
         return count
     }
 

@@ -14,12 +14,13 @@ extension Connection {
         guard let carrier, let session, !session.isExpired(at: now), !session.isWornOut else { return nil }
         switch self.state {
         case .closed: return nil
-        case .closing(let end, _):
-            guard self.closeIsPending else { return nil }
-            self.closeIsSent(end, at: now)
+        case .closing(var closing):
+            guard closing.isPending else { return nil }
+            closing.closeIsSent(on: self.path, lifetime: self.closingLifetime(closing.end), at: now)
+            self.state = .closing(closing)
             let room = self.roomOnStream(session)
             return self.seal(into: &buffer, on: carrier, with: session, room: room, at: now) { _, body, _ in
-                Self.writeClose(end, into: &body)
+                Self.writeClose(closing.end, into: &body)
                 return false
             }
         case .active: break

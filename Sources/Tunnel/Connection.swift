@@ -12,8 +12,8 @@ import Noise
 public struct Connection: ~Copyable {
     enum State {
         case active
-        /// We ended it. Until this time, messages from the peer are answered with CONNECTION_CLOSE (RFC 9000 §10.2.1).
-        case closing(ConnectionEnd, until: Instant)
+        /// We ended it.
+        case closing(Closing)
         case closed
     }
 
@@ -67,9 +67,6 @@ public struct Connection: ~Copyable {
     var heldStreams: [StreamID] = []
     var heldCheckAt: Instant?
     var datagrams = DatagramFrames()
-    var closeIsPending = false
-    var closeSentAt: Instant?
-    var closingSince: Instant?
 
     var liveness: Liveness
     var events = CircularBuffer<ConnectionEvent>()
@@ -146,82 +143,6 @@ public struct Connection: ~Copyable {
     /// Bytes of stream data held: for the peer until it acknowledges them, for the application until it reads them. For
     /// metrics and for tests of the bounds.
     public var memoryInUse: Int { self.sendBuffered + Int(self.receiveWindow.buffered) }
-
-    // MARK: Ending
-
-    /// Ends the connection: the peer is told why, and every stream is over at once.
-    public mutating func close(_ code: ErrorCode, reason: String = "", at now: Instant) {
-        self.end(ConnectionEnd(code: code, origin: .local, reason: reason), at: now)
-    }
-
-    mutating func end(_ end: ConnectionEnd, at now: Instant) {
-        guard self.isActive else { return }
-        self.dropStreams()
-        self.memory = nil
-        self.events.append(.ended(end))
-        if end.origin == .local, self.carrier != nil, self.session != nil {
-            self.closingSince = now
-            self.state = .closing(end, until: now + self.closingLifetime(end))
-            self.closeIsPending = true
-        } else {
-            self.wipe()
-        }
-    }
-
-    /// RFC 9000 §10.2: three probe timeouts.
-    private func closingLifetime(_ end: ConnectionEnd) -> TimeAmount {
-        var lifetime = TimeAmount.nanoseconds(3 * self.roundTripTime.probeTimeout.nanoseconds)
-        // If the round trip had grown long before the path fell silent, three probe timeouts may exceed `dead_after`, the
-        // longest that we wait for any peer.
-        if self.usesDatagrams { lifetime = min(lifetime, self.deadAfter) }
-        // After revocation, session keys are erased within a second.
-        if end.code == .revoked { lifetime = min(lifetime, Constants.revokedLifetime) }
-        return lifetime
-    }
-
-    /// Called when CONNECTION_CLOSE is written. A byte stream may have been too full for it until now, so the closing period
-    /// starts anew.
-    mutating func closeIsSent(_ end: ConnectionEnd, at now: Instant) {
-        if self.closeSentAt == nil, !self.usesDatagrams, end.code != .revoked {
-            self.state = .closing(end, until: now + self.closingLifetime(end))
-        }
-        self.closeIsPending = false
-        self.closeSentAt = now
-    }
-
-    /// Whether to extend the closing period, because a full byte stream has not let CONNECTION_CLOSE out yet.
-    func waitsForRoomToClose(_ end: ConnectionEnd, at now: Instant) -> Bool {
-        guard self.closeIsPending, self.closeSentAt == nil, !self.usesDatagrams, end.code != .revoked else {
-            return false
-        }
-        return self.closingSince.map { now < $0 + self.deadAfter } ?? false
-    }
-
-    /// The session's keys are about to be erased: nothing may be sealed with it any more.
-    mutating func forget(_ session: Session) {
-        if self.session === session { self.session = nil }
-    }
-
-    mutating func wipe() {
-        self.state = .closed
-        self.memory = nil
-        self.session = nil
-        self.path.close()
-    }
-
-    private mutating func dropStreams() {
-        self.streams.removeAll()
-        self.controlStream = nil
-        self.queues.removeStreams()
-        self.datagrams.removeAll()
-        self.sent.settleAll(where: { _ in true }, { _ in })
-        self.sent.forgetMore()
-        self.recovery?.inFlight = 0
-        self.events.removeAll()
-        self.sendBuffered = 0
-        self.gapCount = 0
-        self.receiveWindow.consume(self.receiveWindow.buffered)
-    }
 }
 
 extension Connection {

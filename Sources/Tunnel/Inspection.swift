@@ -81,7 +81,7 @@ extension Connection {
         hasher.combine(self.id)
         hasher.combine(self.isActive)
         hasher.combine(self.isClosing)
-        hasher.combine(self.closeIsPending)
+        if case .closing(let closing) = self.state { hasher.combine(closing.isPending) }
         hasher.combine(self.carrier)
         hasher.combine(self.session?.localIndex)
         hasher.combine(self.numbers.next)
