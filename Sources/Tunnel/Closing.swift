@@ -96,7 +96,6 @@ extension Connection {
 
     private mutating func dropStreams() {
         self.streams.removeAll()
-        self.controlStream = nil
         self.queues.removeStreams()
         self.datagrams.removeAll()
         self.sent.settleAll(where: { _ in true }, { _ in })

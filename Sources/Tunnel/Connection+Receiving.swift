@@ -80,7 +80,7 @@ extension Connection {
         case .maxStreamData(let id, let limit):
             guard let stream = try self.stream(addressedByPeer: id) else { return }
             if stream.sendCredit.raise(to: limit) { self.queues.addFresh(stream) }
-        case .maxStreams(let limit): self.localStreamLimit = max(self.localStreamLimit, limit)
+        case .maxStreams(let limit): self.streams.raiseLimit(to: limit)
         case .connectionClose(let code, var reason):
             let text = reason.readString(length: min(reason.readableBytes, 256)) ?? ""
             self.end(ConnectionEnd(code: ErrorCode(rawValue: code), origin: .peer, reason: text), at: now)
@@ -93,26 +93,7 @@ extension Connection {
     /// The stream that a frame names, opened if the peer may open it (RFC 9000 §3.2); nil if it is finished and forgotten.
     private mutating func stream(addressedByPeer id: StreamID) throws(TransportError) -> StreamState? {
         if let stream = self.streams[id] { return stream }
-        guard !id.isUnidirectional else {
-            throw TransportError(.streamStateError, "a unidirectional stream")
-        }
-        if id.opener == self.role {
-            guard id.index < self.localNextIndex else {
-                throw TransportError(.streamStateError, "a stream of ours that we did not open")
-            }
-            return nil
-        }
-        guard id.index < self.peerStreamLimit else {
-            throw TransportError(.streamLimitError, "more streams than were allowed")
-        }
-        guard id.index >= self.peerNextIndex else { return nil }
-        // Opening a stream also opens all lower-numbered ones: RFC 9000 §2.1. `peerStreamLimit` bounds the loop.
-        while self.peerNextIndex <= id.index {
-            let opened = StreamID(index: self.peerNextIndex, openedBy: id.opener)
-            self.peerNextIndex += 1
-            self.insertStream(opened)
-            self.events.append(.streamOpened(opened))
-        }
+        try self.streams.openByPeer(id) { self.events.append(.streamOpened($0)) }
         return self.streams[id]
     }
 

@@ -213,7 +213,7 @@ extension Connection {
     private var hasFramesToSend: Bool {
         mutating get {
             if self.sent.isFull { return false }
-            if let control = self.controlStream, control.hasLostToSend || control.hasFreshToSend { return true }
+            if let control = self.streams.control, control.hasLostToSend || control.hasFreshToSend { return true }
             return !self.queues.isEmpty || self.pathValidation.hasChallenge || !self.datagrams.outgoing.isEmpty
         }
     }
@@ -278,7 +278,7 @@ extension Connection {
         }
         if self.queues.controlFrames.contains(.maxStreams), end - body.writerIndex >= 16 {
             body.writeVarInt(FrameType.maxStreams)
-            body.writeVarInt(self.peerStreamLimit)
+            body.writeVarInt(self.streams.peerLimit)
             message.control.insert(.maxStreams)
         }
         self.queues.remove(message.control)
@@ -331,7 +331,7 @@ extension Connection {
     /// Writes the control stream first, then lost data, then the other streams in turn, one frame each. Datagrams go before
     /// or after the latter two, as `writeDatagrams` decides.
     private mutating func writeStreams(into body: inout ByteBuffer, end: Int, message: inout SentMessage) {
-        if let control = self.controlStream, control.hasLostToSend || control.hasFreshToSend {
+        if let control = self.streams.control, control.hasLostToSend || control.hasFreshToSend {
             self.writeStream(control, into: &body, end: end, message: &message)
         }
         self.writeDatagrams(into: &body, end: end, message: &message, streamsWait: self.queues.hasStreams)

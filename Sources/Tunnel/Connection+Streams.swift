@@ -4,21 +4,7 @@ public import NIOCore
 extension Connection {
     /// Opens a stream; nil when the peer allows no more at the moment, or the connection is over.
     public mutating func openStream() -> StreamID? {
-        guard self.isActive, self.localNextIndex < self.localStreamLimit else { return nil }
-        let id = StreamID(index: self.localNextIndex, openedBy: self.role)
-        self.localNextIndex += 1
-        self.insertStream(id)
-        return id
-    }
-
-    mutating func insertStream(_ id: StreamID) {
-        let stream = StreamState(
-            id: id,
-            sendCredit: self.peerInitialMaxStreamData,
-            receiveWindow: Constants.initialStreamWindow
-        )
-        self.streams.insert(stream)
-        if id == .control { self.controlStream = stream }
+        self.isActive ? self.streams.open() : nil
     }
 
     /// How many bytes the application should write now. `write` takes more, but then the bounds on memory don't hold.
@@ -143,13 +129,7 @@ extension Connection {
         self.sendBuffered -= stream.sendBuffer.discard()
         self.gapCount -= stream.receiveBuffer.discard()
         guard stream.id.opener != self.role else { return }
-        self.peerStreamsDone += 1
-        let limit = self.peerStreamsDone + self.configuration.maxStreamsFromPeer
-        // MAX_STREAMS goes out in steps of an eighth, not for each stream.
-        if limit >= self.peerStreamLimit + max(1, self.configuration.maxStreamsFromPeer / 8) {
-            self.peerStreamLimit = limit
-            self.queues.add(.maxStreams)
-        }
+        if self.streams.peerStreamIsDone() { self.queues.add(.maxStreams) }
     }
 
     // MARK: Room

@@ -38,7 +38,6 @@ public struct Connection: ~Copyable {
     // Flow control
     var sendCredit: SendCredit
     var receiveWindow: ReceiveWindow
-    var peerInitialMaxStreamData: UInt64
     /// Bytes in all send buffers.
     var sendBuffered = 0 { didSet { self.memory?.keep(self.sendBuffered) } }
     /// This connection's part of the memory that all connections of a responder share. nil: its bounds are its own.
@@ -52,14 +51,7 @@ public struct Connection: ~Copyable {
     var urgentWasLeftOut = false
 
     // Streams
-    var streams = StreamTable()
-    /// Stream 0, which is also in `streams`: every message looks it up.
-    var controlStream: StreamState?
-    var localNextIndex: UInt64 = 0
-    var localStreamLimit: UInt64
-    var peerNextIndex: UInt64 = 0
-    var peerStreamLimit: UInt64
-    var peerStreamsDone: UInt64 = 0
+    var streams: StreamTable
 
     // Queued for sending
     var queues = SendQueues()
@@ -91,10 +83,8 @@ public struct Connection: ~Copyable {
         self.liveness = Liveness(deadAfter: min(own.deadAfter, peerParameters.deadAfter), at: now)
         self.sendCredit = SendCredit(limit: peerParameters.initialMaxData)
         self.receiveWindow = ReceiveWindow(window: own.initialMaxData)
-        self.peerInitialMaxStreamData = peerParameters.initialMaxStreamData
-        self.localStreamLimit = peerParameters.initialMaxStreams
+        self.streams = StreamTable(role, maxFromPeer: own.initialMaxStreams, peer: peerParameters)
         self.peerTakesUrgent = peerParameters.takesUrgent
-        self.peerStreamLimit = own.initialMaxStreams
         self.numbers = MessageNumbers(random: random)
         self.memory = memory.map { StreamMemoryPart(of: $0, configuration) }
     }
