@@ -53,7 +53,6 @@ extension Connection {
     mutating func end(_ end: ConnectionEnd, at now: Instant) {
         guard self.isActive else { return }
         self.dropStreams()
-        self.memory = nil
         self.events.append(.ended(end))
         if end.origin == .local, self.carrier != nil, self.session != nil {
             self.state = .closing(Closing(end, lifetime: self.closingLifetime(end), at: now))
@@ -89,7 +88,7 @@ extension Connection {
 
     mutating func wipe() {
         self.state = .closed
-        self.memory = nil
+        self.flow.leaveMemory()
         self.session = nil
         self.path.close()
     }
@@ -102,8 +101,6 @@ extension Connection {
         self.sent.forgetMore()
         self.recovery?.inFlight = 0
         self.events.removeAll()
-        self.sendBuffered = 0
-        self.gapCount = 0
-        self.receiveWindow.consume(self.receiveWindow.buffered)
+        self.flow.removeAll()
     }
 }

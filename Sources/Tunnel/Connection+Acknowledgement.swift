@@ -87,7 +87,7 @@ extension Connection {
 
     private mutating func acknowledge(_ chunk: StreamChunk) {
         guard let stream = self.streams[chunk.stream] else { return }
-        self.sendBuffered -= stream.sendBuffer.acknowledge(chunk.range)
+        self.flow.sendBuffersChanged(by: -stream.sendBuffer.acknowledge(chunk.range))
         if !stream.urgentToSend.isEmpty { stream.urgentToSend.remove(below: stream.sendBuffer.base) }
         if chunk.fin { stream.finIsAcknowledged = true }
         if stream.wantsWritable, stream.id == .control { self.signalWritable(stream) }

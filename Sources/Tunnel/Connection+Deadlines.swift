@@ -59,7 +59,7 @@ extension Connection {
             guard self.isActive, let deadline = self.deadline(timer), now >= deadline else { return }
             self.handle(timer, at: now)
         }
-        if self.isActive, self.hasCarrier { self.growIfUsed() }
+        if self.isActive, self.hasCarrier, self.flow.shouldGrow { self.queues.add(.maxData) }
     }
 
     @inline(__always)

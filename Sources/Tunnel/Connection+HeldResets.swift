@@ -16,7 +16,7 @@ extension Connection {
     func resetMustWait(_ stream: StreamState, _ code: StreamErrorCode) -> Bool {
         code == .tcpReset && stream.resetSent == nil && !stream.isSendingDone
             && (stream.sendBuffer.buffered > 0 || stream.finIsQueued)
-            && self.sendBuffered <= Constants.heldWithin * self.sendBufferAtMost
+            && self.flow.sendBuffered <= Constants.heldWithin * self.flow.sendBufferAtMost
     }
 
     mutating func hold(_ stream: StreamState, _ frames: StreamControlFrames) {

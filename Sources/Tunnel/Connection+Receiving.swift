@@ -76,7 +76,7 @@ extension Connection {
             try self.receiveReset(id, code: code, finalSize: finalSize)
         case .stopSending(let id, let code): try self.receiveStopSending(id, code: code)
         case .maxData(let limit):
-            if self.sendCredit.raise(to: limit) { self.queues.unblock() }
+            if self.flow.raiseCredit(to: limit) { self.queues.unblock() }
         case .maxStreamData(let id, let limit):
             guard let stream = try self.stream(addressedByPeer: id) else { return }
             if stream.sendCredit.raise(to: limit) { self.queues.addFresh(stream) }
@@ -117,43 +117,17 @@ extension Connection {
             self.forgetIfDone(stream)
             return
         }
-        let hasRoom = self.receiveWindow.buffered <= Constants.bulkRoomBelow
-        self.gapCount += stream.receiveBuffer.insert(data, at: offset, hasRoom: hasRoom)
+        let hasRoom = self.flow.receiveWindow.buffered <= Constants.bulkRoomBelow
+        self.flow.gapsChanged(by: stream.receiveBuffer.insert(data, at: offset, hasRoom: hasRoom))
         guard stream.receiveBuffer.gapCount <= Constants.gapsPerStream,
-            self.gapCount <= Constants.gapsPerConnection
+            self.flow.gapCount <= Constants.gapsPerConnection
         else { throw TransportError(.internalError, "more gaps than are kept") }
         if stream.receiveBuffer.gapCount > 0, !stream.isReadable, stream.finalSize == nil,
-            stream.receiveWindow.growPastGaps(windowAtMost: self.streamWindowAtMost(stream))
+            stream.receiveWindow.growPastGaps(windowAtMost: self.flow.windowAtMost(of: stream))
         {
             self.queues.add(.maxStreamData, of: stream)
         }
         self.signalReadable(stream)
-    }
-
-    /// The largest window of a stream: at most half of what is left of the connection's, so that a few streams whose readers
-    /// stand still never take all of it. The control stream doesn't count against the connection: its window comes on top.
-    func streamWindowAtMost(_ stream: StreamState) -> UInt64 {
-        guard stream.countsAgainstConnection else { return Constants.initialStreamWindow }
-        let most = self.windowAtMost
-        return min(Constants.maxStreamWindow, (most - min(most, self.receiveWindow.buffered)) / 2)
-    }
-
-    /// The largest window of the connection: the configured one or, at a responder, what other connections leave of the
-    /// shared memory.
-    var windowAtMost: UInt64 {
-        let most = self.configuration.maxConnectionWindow
-        return self.memory.map { min(most, $0.mayPromise) } ?? most
-    }
-
-    /// A shared window begins small and is raised as far as possible once a quarter of it is used, so that a peer that sends
-    /// nothing is promised little. Called when data has come and at every deadline, since other connections can free memory
-    /// while this peer is silent.
-    mutating func growIfUsed() {
-        let (window, most) = (self.receiveWindow.window, self.configuration.maxConnectionWindow)
-        guard self.memory != nil, window < most, self.receiveWindow.unused < window - window / 4,
-            self.windowAtMost >= min(most, window + window / 4)
-        else { return }
-        self.queues.add(.maxData)
     }
 
     /// RFC 9000 §4.5: a stream's final size never changes, and is not below what was received.
@@ -172,9 +146,9 @@ extension Connection {
         guard end > stream.receiveWindow.received else { return }
         let new = end - stream.receiveWindow.received
         guard stream.receiveWindow.receive(new),
-            !stream.countsAgainstConnection || self.receiveWindow.receive(new)
+            !stream.countsAgainstConnection || self.flow.receive(new)
         else { throw TransportError(.flowControlError, "more bytes than there was credit for") }
-        self.growIfUsed()
+        if self.flow.shouldGrow { self.queues.add(.maxData) }
     }
 
     private mutating func receiveReset(_ id: StreamID, code: UInt64, finalSize: UInt64) throws(TransportError) {
@@ -186,9 +160,9 @@ extension Connection {
         stream.resetReceived = code
         // A TCP reset doesn't discard bytes that came in order before it. Bytes beyond a gap can't be delivered any more.
         if code == StreamErrorCode.tcpReset.rawValue {
-            self.gapCount -= stream.receiveBuffer.discardBeyondGaps()
+            self.flow.gapsChanged(by: -stream.receiveBuffer.discardBeyondGaps())
         } else {
-            self.gapCount -= stream.receiveBuffer.discard()
+            self.flow.gapsChanged(by: -stream.receiveBuffer.discard())
         }
         self.consumeAll(stream)
         if stream.stopRequested == nil { self.events.append(.reset(id, StreamErrorCode(rawValue: code))) }
@@ -216,9 +190,7 @@ extension Connection {
     mutating func consume(_ count: UInt64, of stream: StreamState) {
         stream.receiveWindow.consume(count)
         if stream.countsAgainstConnection {
-            self.receiveWindow.consume(count)
-            self.memory?.promise(self.receiveWindow.promised)
-            if self.receiveWindow.wantsUpdate { self.queues.add(.maxData) }
+            if self.flow.consume(count) { self.queues.add(.maxData) }
         }
         // The stream's own credit is renewed even while its bytes are discarded, or the sender could never finish the stream.
         if stream.receiveWindow.wantsUpdate, stream.finalSize == nil { self.queues.add(.maxStreamData, of: stream) }

@@ -270,10 +270,8 @@ extension Connection {
             body.writeInteger(data)
         }
         if self.queues.controlFrames.contains(.maxData), end - body.writerIndex >= 16 {
-            let limit = self.receiveWindow.follow(self.windowAtMost)
-            self.memory?.promise(self.receiveWindow.promised)
             body.writeVarInt(FrameType.maxData)
-            body.writeVarInt(limit)
+            body.writeVarInt(self.flow.announce())
             message.control.insert(.maxData)
         }
         if self.queues.controlFrames.contains(.maxStreams), end - body.writerIndex >= 16 {
@@ -309,10 +307,10 @@ extension Connection {
             body.writeVarInt(code)
         }
         if frames.contains(.maxStreamData) {
-            let most = self.streamWindowAtMost(stream)
+            let most = self.flow.windowAtMost(of: stream)
             // Where shared memory is scarce, a stream whose reader stands still would otherwise take all that other
             // connections leave to this one.
-            if self.windowAtMost < self.configuration.maxConnectionWindow {
+            if self.flow.memoryIsScarce {
                 stream.receiveWindow.shrink(to: max(Constants.initialStreamWindow, most))
             }
             let limit = stream.receiveWindow.update(
@@ -347,7 +345,7 @@ extension Connection {
             let stream = self.queues.nextFresh(
                 in: &self.streams,
                 turns: &turns,
-                hasCredit: self.sendCredit.available > 0
+                hasCredit: self.flow.sendCredit.available > 0
             )
         {
             self.writeStream(stream, into: &body, end: end, message: &message)
@@ -361,7 +359,7 @@ extension Connection {
         end: Int,
         message: inout SentMessage
     ) {
-        let connectionCredit = stream.countsAgainstConnection ? self.sendCredit.available : .max
+        let connectionCredit = stream.countsAgainstConnection ? self.flow.sendCredit.available : .max
         let fresh = min(stream.sendCredit.available, connectionCredit)
         let room = end - body.writerIndex
         // A header has at least three bytes.
@@ -395,7 +393,7 @@ extension Connection {
         }
         if !range.isEmpty, isFresh {
             stream.sendCredit.use(UInt64(range.count))
-            if stream.countsAgainstConnection { self.sendCredit.use(UInt64(range.count)) }
+            if stream.countsAgainstConnection { self.flow.useCredit(UInt64(range.count)) }
             self.signalWritable(stream)
         }
         if fin { stream.finIsSent = true }

@@ -20,16 +20,9 @@ extension Connection {
         if stream.id == .control {
             return min(Constants.controlSendBuffer, self.configuration.sendBuffer) - stream.sendBuffer.buffered
         }
-        let free = self.sendBufferAtMost - self.sendBuffered
+        let free = self.flow.sendBufferAtMost - self.flow.sendBuffered
         let share = min(Constants.unsentPerStream, max(Constants.unsentPerStreamAtLeast, free / 4))
         return min(share - stream.sendBuffer.unsent, free)
-    }
-
-    /// The bound on bytes in all send buffers: the configured one or, at a responder, what other connections leave of the
-    /// shared memory.
-    var sendBufferAtMost: Int {
-        let most = self.configuration.sendBuffer
-        return self.memory.map { min(most, Int(clamping: $0.mayKeep)) } ?? most
     }
 
     /// Queues bytes. False: the stream has no more room now; `.writable` reports when it has.
@@ -37,11 +30,11 @@ extension Connection {
     public mutating func write(_ bytes: ByteBuffer, to id: StreamID) -> Bool {
         guard let stream = self.streams[id], stream.mayBeWritten else { return true }
         stream.sendBuffer.append(bytes)
-        self.sendBuffered += bytes.readableBytes
+        self.flow.sendBuffersChanged(by: bytes.readableBytes)
         self.queues.addFresh(stream)
         if self.room(for: stream) > 0 { return true }
         stream.wantsWritable = true
-        if stream.sendBuffer.unsent == 0 { self.someWaitForRoom = true }
+        if stream.sendBuffer.unsent == 0 { self.flow.waitForRoom() }
         return false
     }
 
@@ -62,7 +55,7 @@ extension Connection {
 
     mutating func resetSending(of stream: StreamState, code: UInt64) {
         stream.resetSent = (code, stream.sendBuffer.sentEnd)
-        self.sendBuffered -= stream.sendBuffer.discard()
+        self.flow.sendBuffersChanged(by: -stream.sendBuffer.discard())
         self.queues.add(.resetStream, of: stream)
         stream.wantsWritable = false
         self.releaseHeld(stream)
@@ -75,7 +68,7 @@ extension Connection {
             return
         }
         stream.stopRequested = code.rawValue
-        self.gapCount -= stream.receiveBuffer.discard()
+        self.flow.gapsChanged(by: -stream.receiveBuffer.discard())
         self.consumeAll(stream)
         // A peer that has already sent everything has nothing to stop.
         if stream.finalSize.map({ $0 > stream.receiveWindow.received }) ?? true {
@@ -118,7 +111,7 @@ extension Connection {
         stream.isReleased = true
         // Bytes that came before a reset and were not read are discarded.
         if stream.resetReceived != nil {
-            self.gapCount -= stream.receiveBuffer.discard()
+            self.flow.gapsChanged(by: -stream.receiveBuffer.discard())
             self.consumeAll(stream)
         }
         self.forgetIfDone(stream)
@@ -126,8 +119,8 @@ extension Connection {
 
     mutating func forgetIfDone(_ stream: StreamState) {
         guard stream.isDone, self.streams.remove(stream.id) else { return }
-        self.sendBuffered -= stream.sendBuffer.discard()
-        self.gapCount -= stream.receiveBuffer.discard()
+        self.flow.sendBuffersChanged(by: -stream.sendBuffer.discard())
+        self.flow.gapsChanged(by: -stream.receiveBuffer.discard())
         guard stream.id.opener != self.role else { return }
         if self.streams.peerStreamIsDone() { self.queues.add(.maxStreams) }
     }
@@ -140,7 +133,7 @@ extension Connection {
         guard self.room(for: stream) >= min(Constants.unsentPerStreamAtLeast, self.configuration.sendBuffer) / 2 else {
             // A stream with unsent bytes comes here again as they are sent. Without any it waits for room that other streams
             // free.
-            if stream.sendBuffer.unsent == 0 { self.someWaitForRoom = true }
+            if stream.sendBuffer.unsent == 0 { self.flow.waitForRoom() }
             return
         }
         stream.wantsWritable = false
@@ -149,8 +142,7 @@ extension Connection {
 
     /// Called when the peer has acknowledged something.
     mutating func signalWritableAfterRoom() {
-        guard self.someWaitForRoom, self.sendBuffered <= self.sendBufferAtMost / 4 * 3 else { return }
-        self.someWaitForRoom = false
+        guard self.flow.roomIsThere() else { return }
         // Sorted by id, since a dictionary's order is random: the same input must give the same events.
         let waiting = self.streams.values.filter(\.wantsWritable).sorted { $0.id < $1.id }
         for stream in waiting { self.signalWritable(stream) }

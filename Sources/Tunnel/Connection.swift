@@ -35,15 +35,7 @@ public struct Connection: ~Copyable {
     var settled: [SentMessage] = []
     var pathValidation = PathValidation()
 
-    // Flow control
-    var sendCredit: SendCredit
-    var receiveWindow: ReceiveWindow
-    /// Bytes in all send buffers.
-    var sendBuffered = 0 { didSet { self.memory?.keep(self.sendBuffered) } }
-    /// This connection's part of the memory that all connections of a responder share. nil: its bounds are its own.
-    var memory: StreamMemoryPart?
-    var someWaitForRoom = false
-    var gapCount = 0
+    var flow: FlowControl
 
     // Urgent data
     let peerTakesUrgent: Bool
@@ -81,12 +73,15 @@ public struct Connection: ~Copyable {
         self.random = random
         let own = configuration.parameters(id, sharesMemory: memory != nil)
         self.liveness = Liveness(deadAfter: min(own.deadAfter, peerParameters.deadAfter), at: now)
-        self.sendCredit = SendCredit(limit: peerParameters.initialMaxData)
-        self.receiveWindow = ReceiveWindow(window: own.initialMaxData)
+        self.flow = FlowControl(
+            configuration,
+            window: own.initialMaxData,
+            credit: peerParameters.initialMaxData,
+            sharing: memory
+        )
         self.streams = StreamTable(role, maxFromPeer: own.initialMaxStreams, peer: peerParameters)
         self.peerTakesUrgent = peerParameters.takesUrgent
         self.numbers = MessageNumbers(random: random)
-        self.memory = memory.map { StreamMemoryPart(of: $0, configuration) }
     }
 
     // MARK: Asking
@@ -132,7 +127,7 @@ public struct Connection: ~Copyable {
 
     /// Bytes of stream data held: for the peer until it acknowledges them, for the application until it reads them. For
     /// metrics and for tests of the bounds.
-    public var memoryInUse: Int { self.sendBuffered + Int(self.receiveWindow.buffered) }
+    public var memoryInUse: Int { self.flow.sendBuffered + Int(self.flow.receiveWindow.buffered) }
 }
 
 extension Connection {

@@ -96,3 +96,113 @@ struct SendCredit {
 
     mutating func use(_ count: UInt64) { self.used += min(count, self.available) }
 }
+
+/// Flow control of a connection: what all its streams but the control stream may send, receive and keep together.
+struct FlowControl {
+    private(set) var sendCredit: SendCredit
+    private(set) var receiveWindow: ReceiveWindow
+    /// Bytes in all send buffers.
+    private(set) var sendBuffered = 0
+    /// Gaps in all receive buffers.
+    private(set) var gapCount = 0
+    /// Some streams have nothing unsent, and wait for room that others free.
+    private var someWaitForRoom = false
+    /// This connection's part of the memory that all connections of a responder share. nil: its bounds are its own.
+    private var memory: StreamMemoryPart?
+    private let maxSendBuffer: Int
+    private let maxWindow: UInt64
+
+    init(_ configuration: TunnelConfiguration, window: UInt64, credit: UInt64, sharing memory: StreamMemory?) {
+        self.sendCredit = SendCredit(limit: credit)
+        self.receiveWindow = ReceiveWindow(window: window)
+        self.maxSendBuffer = configuration.sendBuffer
+        self.maxWindow = configuration.maxConnectionWindow
+        self.memory = memory.map { StreamMemoryPart(of: $0, configuration) }
+    }
+
+    // MARK: Sending
+
+    /// The bound on bytes in all send buffers: the configured one or, at a responder, what other connections leave of the
+    /// shared memory.
+    var sendBufferAtMost: Int {
+        self.memory.map { min(self.maxSendBuffer, Int(clamping: $0.mayKeep)) } ?? self.maxSendBuffer
+    }
+
+    /// False: not more than before.
+    mutating func raiseCredit(to limit: UInt64) -> Bool { self.sendCredit.raise(to: limit) }
+
+    mutating func useCredit(_ count: UInt64) { self.sendCredit.use(count) }
+
+    /// Bytes were added to send buffers, or taken out where the count is negative.
+    mutating func sendBuffersChanged(by count: Int) {
+        self.sendBuffered += count
+        self.memory?.keep(self.sendBuffered)
+    }
+
+    mutating func waitForRoom() { self.someWaitForRoom = true }
+
+    /// True, once: there is room for those that wait.
+    mutating func roomIsThere() -> Bool {
+        guard self.someWaitForRoom, self.sendBuffered <= self.sendBufferAtMost / 4 * 3 else { return false }
+        self.someWaitForRoom = false
+        return true
+    }
+
+    // MARK: Receiving
+
+    /// The largest window of the connection: the configured one or, at a responder, what other connections leave of the
+    /// shared memory.
+    var windowAtMost: UInt64 { self.memory.map { min(self.maxWindow, $0.mayPromise) } ?? self.maxWindow }
+
+    /// Other connections leave less than the configured window.
+    var memoryIsScarce: Bool { self.windowAtMost < self.maxWindow }
+
+    /// The largest window of a stream: at most half of what is left of the connection's, so that a few streams whose readers
+    /// stand still never take all of it. The control stream doesn't count against the connection: its window comes on top.
+    func windowAtMost(of stream: StreamState) -> UInt64 {
+        guard stream.countsAgainstConnection else { return Constants.initialStreamWindow }
+        let most = self.windowAtMost
+        return min(Constants.maxStreamWindow, (most - min(most, self.receiveWindow.buffered)) / 2)
+    }
+
+    /// A shared window begins small and is raised as far as possible once a quarter of it is used, so that a peer that sends
+    /// nothing is promised little. Asked when data has come and at every deadline, since other connections can free memory
+    /// while this peer is silent.
+    var shouldGrow: Bool {
+        let (window, most) = (self.receiveWindow.window, self.maxWindow)
+        return self.memory != nil && window < most && self.receiveWindow.unused < window - window / 4
+            && self.windowAtMost >= min(most, window + window / 4)
+    }
+
+    /// False: the peer has exceeded its credit.
+    mutating func receive(_ count: UInt64) -> Bool { self.receiveWindow.receive(count) }
+
+    /// True: a new limit should be announced.
+    mutating func consume(_ count: UInt64) -> Bool {
+        self.receiveWindow.consume(count)
+        self.memory?.promise(self.receiveWindow.promised)
+        return self.receiveWindow.wantsUpdate
+    }
+
+    /// - Returns: the limit to announce now.
+    mutating func announce() -> UInt64 {
+        let limit = self.receiveWindow.follow(self.windowAtMost)
+        self.memory?.promise(self.receiveWindow.promised)
+        return limit
+    }
+
+    mutating func gapsChanged(by count: Int) { self.gapCount += count }
+
+    // MARK: Ending
+
+    /// All streams are gone, and so is what they kept.
+    mutating func removeAll() {
+        self.sendBuffered = 0
+        self.gapCount = 0
+        self.receiveWindow.consume(self.receiveWindow.buffered)
+        self.leaveMemory()
+    }
+
+    /// What the connection used of the shared memory is free.
+    mutating func leaveMemory() { self.memory = nil }
+}

@@ -42,14 +42,14 @@ extension Connection {
     package var inspection: ConnectionInspection {
         ConnectionInspection(
             id: self.id.rawValue,
-            sendLimit: self.sendCredit.limit,
-            sendUsed: self.sendCredit.used,
-            receiveLimit: self.receiveWindow.limit,
-            received: self.receiveWindow.received,
-            receiveWindow: self.receiveWindow.window,
-            promised: self.receiveWindow.promised,
-            sendBuffered: self.sendBuffered,
-            gaps: self.gapCount,
+            sendLimit: self.flow.sendCredit.limit,
+            sendUsed: self.flow.sendCredit.used,
+            receiveLimit: self.flow.receiveWindow.limit,
+            received: self.flow.receiveWindow.received,
+            receiveWindow: self.flow.receiveWindow.window,
+            promised: self.flow.receiveWindow.promised,
+            sendBuffered: self.flow.sendBuffered,
+            gaps: self.flow.gapCount,
             ackRanges: self.received.rangeCount,
             messagesInFlight: self.sent.unsettled,
             recovery: self.recovery.map { recovery in
@@ -93,13 +93,13 @@ extension Connection {
         hasher.combine(self.received.largest)
         hasher.combine(self.received.hasUnacknowledged)
         hasher.combine(self.roundTripTime.smoothed)
-        hasher.combine(self.sendCredit.limit)
-        hasher.combine(self.sendCredit.used)
-        hasher.combine(self.receiveWindow.limit)
-        hasher.combine(self.receiveWindow.received)
-        hasher.combine(self.receiveWindow.consumed)
-        hasher.combine(self.sendBuffered)
-        hasher.combine(self.gapCount)
+        hasher.combine(self.flow.sendCredit.limit)
+        hasher.combine(self.flow.sendCredit.used)
+        hasher.combine(self.flow.receiveWindow.limit)
+        hasher.combine(self.flow.receiveWindow.received)
+        hasher.combine(self.flow.receiveWindow.consumed)
+        hasher.combine(self.flow.sendBuffered)
+        hasher.combine(self.flow.gapCount)
         hasher.combine(self.streams.limits)
         hasher.combine(self.queues.controlFrames.rawValue)
         hasher.combine(self.queues.pingIsPending)

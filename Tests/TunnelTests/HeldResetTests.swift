@@ -263,7 +263,7 @@ import Testing
             }
             connection.release(id)
             connection.reset(id, .tcpReset)
-            let (memory, gaps) = (connection.memoryInUse, connection.gapCount)
+            let (memory, gaps) = (connection.memoryInUse, connection.flow.gapCount)
             expect(memory, is: 0)
             expect(gaps, is: 0)
         }
