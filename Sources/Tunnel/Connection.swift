@@ -47,9 +47,7 @@ public struct Connection: ~Copyable {
 
     // Queued for sending
     var queues = SendQueues()
-    /// Streams that hold a TCP reset back until the peer has the bytes before it, and when their progress is checked next.
-    var heldStreams: [StreamID] = []
-    var heldCheckAt: Instant?
+    var heldResets = HeldResets()
     var datagrams = DatagramFrames()
 
     var liveness: Liveness

@@ -164,7 +164,7 @@ import Testing
         pair.initiator.handleDeadline(at: Self.now + .milliseconds(60))
         pair.passAll(at: Self.now + .milliseconds(60))
         Self.reset(stream, .tcpReset, &pair)
-        let waiting = pair.responder.withConnection(of: pair.key) { $0.heldStreams.count }
+        let waiting = pair.responder.withConnection(of: pair.key) { $0.heldResets.count }
         expect(waiting, is: 0)
     }
 

@@ -8,6 +8,34 @@ import NIOCore
 ///                                                        ├──── 10 s without progress ──▶ sent, the rest is discarded
 ///                                                        └──── another code, or STOP_SENDING of the peer ──▶ sent, likewise
 /// ```
+///
+/// These are the streams that hold something, and when their progress is checked next.
+struct HeldResets {
+    private var streams: [StreamID] = []
+    private var checkAt: Instant?
+
+    var count: Int { self.streams.count }
+
+    mutating func add(_ id: StreamID) { self.streams.append(id) }
+
+    /// `add` is not told the time: its first deadline is past, so that `due` is asked at once and sets a time for the check.
+    func deadline(past: Instant) -> Instant? { self.streams.isEmpty ? nil : self.checkAt ?? past }
+
+    /// The streams to check now, once a second.
+    mutating func due(at now: Instant) -> [StreamID] {
+        guard !self.streams.isEmpty else { return [] }
+        if let checkAt, now < checkAt { return [] }
+        defer { self.checkAt = now + Constants.heldCheckInterval }
+        return self.checkAt == nil ? [] : self.streams
+    }
+
+    /// All were checked, and these go on holding.
+    mutating func checked(goOn streams: [StreamID]) {
+        self.streams = streams
+        if streams.isEmpty { self.checkAt = nil }
+    }
+}
+
 extension Connection {
     /// Whether a reset of this stream has to wait for bytes, or for an end, that the peer doesn't have yet.
     ///
@@ -22,7 +50,7 @@ extension Connection {
     mutating func hold(_ stream: StreamState, _ frames: StreamControlFrames) {
         if stream.held.isEmpty {
             stream.heldProgress = (acknowledged: stream.sendBuffer.base, checks: 0)
-            self.heldStreams.append(stream.id)
+            self.heldResets.add(stream.id)
         }
         stream.held.formUnion(frames)
     }
@@ -43,23 +71,14 @@ extension Connection {
         if frames.contains(.stopSending), !stream.isReceivingDone { self.queues.add(.stopSending, of: stream) }
     }
 
-    var heldDeadline: Instant? {
-        // `hold` is not told the time. This deadline is past, so `checkHeld` is called at once and schedules the first check.
-        self.heldStreams.isEmpty ? nil : self.heldCheckAt ?? self.liveness.aliveAt
-    }
+    var heldDeadline: Instant? { self.heldResets.deadline(past: self.liveness.aliveAt) }
 
-    /// Checks once a second for held streams without progress. Called only while there is a carrier: without one no byte can
-    /// move, and `linger` bounds the wait.
+    /// Called only while there is a carrier: without one no byte can move, and `linger` bounds the wait.
     mutating func checkHeld(at now: Instant) {
-        guard !self.heldStreams.isEmpty else { return }
-        if let heldCheckAt, now < heldCheckAt { return }
-        let isFirst = self.heldCheckAt == nil
-        self.heldCheckAt = now + Constants.heldCheckInterval
-        if isFirst { return }
-        let held = self.heldStreams
-        self.heldStreams.removeAll()
-        for id in held where self.goesOnHolding(id) { self.heldStreams.append(id) }
-        if self.heldStreams.isEmpty { self.heldCheckAt = nil }
+        let due = self.heldResets.due(at: now)
+        guard !due.isEmpty else { return }
+        let remaining = due.filter { self.goesOnHolding($0) }
+        self.heldResets.checked(goOn: remaining)
     }
 
     /// Checks one stream. False: it holds nothing back any more.
