@@ -110,3 +110,23 @@ struct HandshakeBudget {
     /// After a refusal: when `count` handshakes are available again.
     func next(_ count: Int) -> Instant? { self.filledAt.map { $0 + .nanoseconds(Int64(count) * self.interval) } }
 }
+
+/// Allows `perSecond` events in a second. A second begins with its first event.
+struct RateLimit {
+    let perSecond: Int
+    private var second: Instant?
+    private var count = 0
+
+    init(perSecond: Int) { self.perSecond = perSecond }
+
+    mutating func allows(at now: Instant) -> Bool {
+        if let second = self.second, now >= second, now - second < .seconds(1) {
+            guard self.count < self.perSecond else { return false }
+        } else {
+            self.second = now
+            self.count = 0
+        }
+        self.count += 1
+        return true
+    }
+}

@@ -61,3 +61,14 @@ extension PathAddress: CustomStringConvertible {
         return "[\(groups.joined(separator: ":"))]:\(self.port)"
     }
 }
+
+/// Where a peer's datagrams come from, and which of our addresses they were sent to: answers leave from that one.
+public struct DatagramRoute: Hashable, Sendable {
+    public var remote: PathAddress
+    public var local: PathAddress?
+
+    public init(remote: PathAddress, local: PathAddress? = nil) {
+        self.remote = remote
+        self.local = local
+    }
+}
