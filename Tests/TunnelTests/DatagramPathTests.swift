@@ -166,7 +166,7 @@ import Testing
         }
         let mtu = try #require(pair.initiating { $0.pathMTU } ?? nil)
         #expect(mtu >= 1_400)
-        pair.initiator.connection?.recovery?.probesDue = 1
+        pair.initiator.connection?.recovery?.startProbing(1)
         let taken = pair.initiator.withConnection { $0.sendDatagram(ByteBuffer(repeating: 7, count: 1_300)) } ?? nil
         #expect(taken != nil)
         #expect(pair.up() == 1)
@@ -197,7 +197,7 @@ import Testing
         let pair = DatagramPair()
         pair.shakeHands()
         let at = pair.now + .milliseconds(1)
-        pair.link?.connection.recovery?.pacedUntil = at
+        pair.link?.connection.recovery?.holdBack(until: at)
         let before = pair.responding { $0.nextDeadline } ?? nil
         #expect(before == at)
         pair.link?.connection.handleDeadline(at: at)

@@ -99,7 +99,7 @@ extension Connection {
         self.datagrams.removeAll()
         self.sent.settleAll(where: { _ in true }, { _ in })
         self.sent.forgetMore()
-        self.recovery?.inFlight = 0
+        self.recovery?.forgetInFlight()
         self.events.removeAll()
         self.flow.removeAll()
     }

@@ -18,7 +18,7 @@ extension Connection {
         ack.forEachRange { range in
             skipped = self.sent.wasSkipped(in: range)
             guard !skipped else { return false }
-            if self.recovery?.lateNumbers.acknowledge(range) ?? false { isSpurious = true }
+            if self.recovery?.areLate(range) ?? false { isSpurious = true }
             self.sent.settle(range) { settled.append($0) }
             return true
         }
@@ -27,7 +27,7 @@ extension Connection {
         }
         guard !settled.isEmpty else { return }
         self.liveness.stopBackoff()
-        self.recovery?.probesDue = 0
+        self.recovery?.stopProbing()
         var newest: SentMessage?
         self.acknowledge(settled)
         for message in settled

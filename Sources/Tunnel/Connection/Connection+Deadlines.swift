@@ -88,8 +88,8 @@ extension Connection {
         case .held: self.checkHeld(at: now)
         case .acknowledgement: self.received.handleDeadline(at: now)
         case .suspicion: self.setPresence(.suspected)
-        // Cleared whether or not the message can be sent, or this deadline would stay in the past.
-        case .pacing: self.recovery?.pacedUntil = nil
+        // Over whether or not the message can be sent, or this deadline would stay in the past.
+        case .pacing: self.recovery?.holdBack(until: nil)
         case .loss:
             if self.recovery?.lossTime != nil { self.detectLoss(at: now) } else { self.handleProbeTimeout(at: now) }
         case .keepAlive:

@@ -79,8 +79,8 @@ extension Connection {
                 return carrier
             }
         } else {
-            if recovery.hasRoom(for: size) { recovery.sampler.noteAppLimited(inFlight: recovery.inFlight) }
-            if let probe = recovery.mtu.probeSize(at: now), self.mayElicit(probe, at: now) {
+            recovery.hasNothingToSend()
+            if let probe = recovery.sizeProbe(at: now), self.mayElicit(probe, at: now) {
                 return self.writeSizeProbe(probe, into: &buffer, on: carrier, with: session, at: now)
             }
         }
@@ -134,7 +134,7 @@ extension Connection {
             wrote = self.writeFrames(into: &buffer, on: carrier, with: session, size: size, at: now)
         }
         // Nothing ack-eliciting went out, since no frame waits that fits into a probe: no further probe is due.
-        if self.recovery?.probesDue == due { self.recovery?.probesDue = 0 }
+        if self.recovery?.probesDue == due { self.recovery?.stopProbing() }
         return wrote
     }
 
@@ -150,7 +150,7 @@ extension Connection {
         at now: Instant
     ) -> CarrierID? {
         let room = Self.room(inMessageOf: size)
-        self.recovery?.mtu.probeSent(size)
+        self.recovery?.sizeProbeSent(size)
         return self.seal(into: &buffer, on: carrier, with: session, room: room, at: now) { _, body, message in
             body.writeVarInt(FrameType.ping)
             body.writeRepeatingByte(0, count: room - 1)

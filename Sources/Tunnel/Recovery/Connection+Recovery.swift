@@ -2,91 +2,37 @@ import NIOCore
 
 /// RFC 9002 on datagrams. On a byte stream nothing is declared lost by time: see `receiveAck`.
 extension Connection {
-    /// The time threshold of RFC 9002 §6.1.2.
-    private var lossDelay: TimeAmount {
-        let slower = max(self.roundTripTime.latest ?? self.roundTripTime.smoothed, self.roundTripTime.smoothed)
-        return max(.nanoseconds(slower.nanoseconds / 8 * 9), Constants.granularity)
-    }
-
     /// Updates loss detection and congestion control from an ACK frame, after its round trip was measured.
-    mutating func recover(
-        acknowledged: [SentMessage],
-        newest: SentMessage,
-        isSpurious: Bool,
-        at now: Instant
-    ) {
-        guard let carrier, let recovery else { return }
-        let inFlightBefore = recovery.inFlight
-        if recovery.firstSampleAt == nil, self.roundTripTime.latest != nil { recovery.firstSampleAt = now }
-        let bytes = recovery.acknowledged(acknowledged, on: carrier, at: now)
-        recovery.largestAcknowledged = max(newest.number, recovery.largestAcknowledged ?? 0)
-        if isSpurious { recovery.congestion.didFindSpuriousLoss(at: now) }
-        let lostBytes = self.detectLoss(at: now)
-        let rate = recovery.sampler.sample(at: now)
-        recovery.congestion.didAcknowledge(
-            AckNews(
-                now: now,
-                bytes: bytes,
-                largestSentAt: newest.time,
-                latest: self.roundTripTime.latest ?? self.roundTripTime.smoothed,
-                smoothed: self.roundTripTime.smoothed,
-                minimum: self.roundTripTime.minimum,
-                inFlightBefore: inFlightBefore,
-                inFlight: recovery.inFlight,
-                lostBytes: lostBytes,
-                rate: rate
-            )
-        )
-        recovery.updatePacer(smoothed: self.roundTripTime.smoothed, at: now)
+    mutating func recover(acknowledged: [SentMessage], newest: SentMessage, isSpurious: Bool, at now: Instant) {
+        self.recovery?.acknowledged(
+            acknowledged,
+            newest: newest,
+            isSpurious: isSpurious,
+            roundTripTime: self.roundTripTime,
+            at: now
+        ) {
+            self.detectLoss(at: now)
+        }
     }
 
-    /// RFC 9002, appendix A.10. Returns how many bytes were lost.
+    /// Declares lost what is, and returns how many bytes of it are a sign of congestion.
     @discardableResult
     mutating func detectLoss(at now: Instant) -> Int {
-        guard let carrier, let recovery, let largest = recovery.largestAcknowledged else { return 0 }
-        let delay = self.lossDelay
-        var lost: [SentMessage] = []
-        // The longest time over which all was lost, for persistent congestion (RFC 9002 §7.6.2).
-        var run: (first: Instant, last: Instant)?
-        var longest = TimeAmount.zero
-        let waiting = self.sent.settleLate(on: carrier, before: largest, sentBy: now + .nanoseconds(-delay.nanoseconds))
-        {
-            message in
-            lost.append(message)
-            guard !message.isSizeProbe else { return }
-            let first = run?.first ?? message.time
-            run = (first, message.time)
-            longest = max(longest, message.time - first)
-        } afterAcknowledged: {
-            run = nil
-        }
-        recovery.lossTime = waiting.map { $0 + delay }
-        guard !lost.isEmpty else { return 0 }
-        let hasFallen = recovery.lost(lost, probeTimeout: self.roundTripTime.probeTimeout, at: now)
-        let congested = lost.filter { !$0.isSizeProbe }
-        if let newest = congested.last {
-            let span = self.roundTripTime.probeTimeout.nanoseconds * Constants.persistentCongestionThreshold
-            let since = recovery.firstSampleAt
-            let isPersistent = longest.nanoseconds > span && since.map { congested.first?.time ?? $0 >= $0 } ?? false
-            // Messages that were too large for the path are no sign of congestion.
-            if !hasFallen {
-                recovery.congestion.didLose(
-                    bytes: congested.reduce(0) { $0 + $1.size },
-                    largestLostSentAt: newest.time,
-                    isPersistent: isPersistent,
-                    inFlight: recovery.inFlight,
-                    at: now
-                )
-            }
-        }
+        guard let carrier, let recovery else { return 0 }
+        let (lost, bytes) = recovery.detectLoss(
+            among: &self.sent,
+            on: carrier,
+            roundTripTime: self.roundTripTime,
+            at: now
+        )
         for message in lost { self.lose(message) }
-        return congested.reduce(0) { $0 + $1.size }
+        return bytes
     }
 
     /// RFC 9002 §6.2.4: after a probe timeout the frames of the oldest messages are sent again, since the peer may wait for
     /// just those.
     mutating func sendProbes() {
-        self.recovery?.probesDue = Constants.probesAfterTimeout
+        self.recovery?.startProbing()
         for message in self.sent.oldest(Constants.probesAfterTimeout) {
             self.requeue(message, self.sent.more(of: message))
         }
@@ -95,8 +41,7 @@ extension Connection {
 
     /// The kernel refused to send a message of this size on this path.
     mutating func messageTooLong(_ size: Int, at now: Instant) {
-        self.recovery?.mtu.tooLong(size, at: now)
-        self.recovery?.sizeChanged()
+        self.recovery?.messageTooLong(size, at: now)
     }
 
     /// Whether datagrams seem not to get through any more: the peer is suspected or gone, or three probe timeouts and at
