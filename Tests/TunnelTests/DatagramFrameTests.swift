@@ -30,8 +30,7 @@ import Testing
     /// Ready to send: the peer takes frames of this size, a message holds so much.
     private static func sender(frameSize: UInt64 = 65_535, room: Int = 1_024) -> Connection {
         var connection = Self.connection()
-        connection.datagrams.peerFrameSize = frameSize
-        connection.datagrams.streamMessageRoom = room
+        connection.datagrams.setLimits(peerFrameSize: frameSize, streamMessageRoom: room)
         return connection
     }
 
@@ -169,7 +168,10 @@ import Testing
         var connection = Self.sender()
         connection.sendDatagram(ByteBuffer(repeating: 1, count: 1_000))
         connection.sendDatagram(ByteBuffer(repeating: 1, count: 10))
-        connection.datagrams.streamMessageRoom = 512
+        connection.datagrams.setLimits(
+            peerFrameSize: connection.datagrams.peerFrameSize,
+            streamMessageRoom: 512
+        )
         let payloads = Self.message(&connection, room: 512).payloads
         #expect(payloads == [10])
         expect(connection.statistics.datagramsDropped, is: 1)

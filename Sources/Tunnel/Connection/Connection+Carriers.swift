@@ -29,9 +29,8 @@ extension Connection {
         )
         self.statistics.carriers += 1
         self.loseAll(exceptOn: carrier)
-        self.received.isPrompt = kind == .datagrams
         self.pathValidation.carrierChanged()
-        self.received.ackSoon()
+        self.received.carrierChanged(to: kind)
         self.queues.addPing()
         self.liveness.carrierChanged(at: now)
         self.noteAlive(at: now)

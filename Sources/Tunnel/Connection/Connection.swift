@@ -88,7 +88,7 @@ public struct Connection: ~Copyable {
     public mutating func nextEvent() -> ConnectionEvent? {
         guard let event = self.events.popFirst() else { return nil }
         if case .readable(let id) = event { self.streams[id]?.readableIsSignalled = false }
-        if case .datagramsReadable = event { self.datagrams.readableIsSignalled = false }
+        if case .datagramsReadable = event { self.datagrams.readableIsTaken() }
         return event
     }
 

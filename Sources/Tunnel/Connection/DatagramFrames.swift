@@ -21,13 +21,13 @@ struct DatagramFrames {
     private(set) var incoming = Queue<ByteBuffer>()
     private var nextID: UInt64 = 0
     /// The largest DATAGRAM frame that the peer takes; 0: none.
-    var peerFrameSize: UInt64 = 0
+    private(set) var peerFrameSize: UInt64 = 0
     /// How many bytes of frames one message on a byte stream holds.
-    var streamMessageRoom = 0
+    private(set) var streamMessageRoom = 0
     /// `.datagramsReadable` is queued, and the owner has not taken it yet.
-    var readableIsSignalled = false
+    fileprivate(set) var readableIsSignalled = false
     /// Datagrams were written since streams last went first: in the next message, streams that wait go first.
-    var wentFirst = false
+    fileprivate var wentFirst = false
 
     /// A first-in first-out queue with a bound in bytes.
     struct Queue<Element> {
@@ -56,6 +56,14 @@ struct DatagramFrames {
 
         mutating func removeAll() { self = Queue() }
     }
+
+    mutating func setLimits(peerFrameSize: UInt64, streamMessageRoom: Int) {
+        self.peerFrameSize = peerFrameSize
+        self.streamMessageRoom = streamMessageRoom
+    }
+
+    /// The owner has taken `.datagramsReadable`.
+    mutating func readableIsTaken() { self.readableIsSignalled = false }
 
     mutating func enqueue(_ payload: ByteBuffer, isTracked: Bool) -> (DatagramID, dropped: UInt64) {
         let id = DatagramID(rawValue: self.nextID)
@@ -176,7 +184,9 @@ extension Connection {
     /// Takes over the size limits of a session that the connection begins to use.
     mutating func noteDatagramLimits(of session: Session) {
         let size = min(session.peerParameters.maxMessageSize, self.configuration.maxMessageSize)
-        self.datagrams.streamMessageRoom = (size - Constants.dataOverhead) & ~(Constants.paddingUnit - 1)
-        self.datagrams.peerFrameSize = session.peerParameters.maxDatagramFrameSize
+        self.datagrams.setLimits(
+            peerFrameSize: session.peerParameters.maxDatagramFrameSize,
+            streamMessageRoom: (size - Constants.dataOverhead) & ~(Constants.paddingUnit - 1)
+        )
     }
 }

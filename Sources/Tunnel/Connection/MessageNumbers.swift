@@ -54,7 +54,7 @@ struct ReceivedNumbers {
     private var smallestUnnamed: UInt64?
     /// On datagrams, every second ack-eliciting message is acknowledged at once, and also any after a gap (RFC 9000 §13.2.1,
     /// §13.2.2). A byte stream has no gaps, and needs few ACKs.
-    var isPrompt = false
+    private var isPrompt = false
     /// ACK-only messages that were sent since a PING last went with one.
     private var acksAlone = 0
 
@@ -94,7 +94,13 @@ struct ReceivedNumbers {
             || now >= self.firstUnacknowledgedAt + Constants.maxAckDelay
     }
 
-    /// Makes an ACK due at once: after a change of carriers, and for a PING.
+    /// An ACK is due on it at once.
+    mutating func carrierChanged(to kind: CarrierKind) {
+        self.isPrompt = kind == .datagrams
+        self.ackSoon()
+    }
+
+    /// Makes an ACK due at once.
     mutating func ackSoon() { self.mustAckNow = true }
 
     /// Repeats the last ACK, which may not have arrived.
