@@ -8,6 +8,8 @@ import Noise
 /// then calls `writeNext` and `nextEvent`, in any order, until each returns nil, and calls `handleDeadline` at
 /// `nextDeadline`.
 ///
+/// Nearly all that it has is in values, whose fields only their own methods change. Its extensions let them work together.
+///
 /// Not copyable: the message number is the nonce, and a copy would use a number twice.
 public struct Connection: ~Copyable {
     enum State {
@@ -23,34 +25,29 @@ public struct Connection: ~Copyable {
     let random: RandomSource
     var state = State.active
 
-    // Carrier and session
+    // Where its messages go
     var path = Path()
+    var pathValidation = PathValidation()
     var session: Session?
+    var liveness: Liveness
 
-    // Numbers
+    // Which messages were sent and received
     var numbers: MessageNumbers
     var sent = SentMessages()
     var received = ReceivedNumbers()
     /// The messages that an ACK frame settles: an array that is reused from one frame to the next.
     var settled: [SentMessage] = []
-    var pathValidation = PathValidation()
 
+    // What they carry
+    var streams: StreamTable
     var flow: FlowControl
-
-    // Urgent data
+    var queues = SendQueues()
+    var heldResets = HeldResets()
+    var datagrams = DatagramFrames()
     let peerTakesUrgent: Bool
     /// The peer takes no urgent data, and a byte was dropped for that: only the first one is reported.
     var urgentWasLeftOut = false
 
-    // Streams
-    var streams: StreamTable
-
-    // Queued for sending
-    var queues = SendQueues()
-    var heldResets = HeldResets()
-    var datagrams = DatagramFrames()
-
-    var liveness: Liveness
     var events = CircularBuffer<ConnectionEvent>()
 
     /// Totals, for metrics and for the tunnel's status.
