@@ -200,13 +200,28 @@ extension Responder {
         // The connection that wrote last mostly has more, so it is asked first until it has nothing. Its congestion window
         // bounds that.
         if let writer = self.lastWriter, let route = self.write(writer, into: &buffer, at: now) { return route }
-        var links: [Link] = []
-        self.forEachLink { links.append($0) }
         self.lastWriter = nil
-        for link in links {
-            guard let route = self.write(link, into: &buffer, at: now) else { continue }
-            self.lastWriter = link
-            return route
+        for peer in self.peers.values {
+            if let link = peer.current, let route = self.write(link, into: &buffer, at: now) {
+                self.lastWriter = link
+                return route
+            }
+            if let route = self.writeClosing(of: peer, into: &buffer, at: now) { return route }
+        }
+        for peer in self.revoked {
+            if let route = self.writeClosing(of: peer, into: &buffer, at: now) { return route }
+        }
+        return nil
+    }
+
+    /// Of the peer's earlier connections.
+    private mutating func writeClosing(
+        of peer: AcceptedPeer,
+        into buffer: inout ByteBuffer,
+        at now: Instant
+    ) -> DatagramRoute? {
+        for link in peer.closing {
+            if let route = self.write(link, into: &buffer, at: now) { return route }
         }
         return nil
     }
