@@ -182,11 +182,9 @@ import Tunnel
         let address = try await self.on { sidecar.listen() }.get()
         let stage = try await self.start([Self.refused[0], address], sidecar)
         try await self.wait { stage.established == 1 }
-        try await self.on {
-            #expect(stage.client?.address == address)
-            #expect(stage.reports.isEmpty)
-            stage.end()
-        }
+        #expect(try await self.on { stage.client?.address } == address)
+        #expect(try await self.on { stage.reports } == [])
+        try await self.on { stage.end() }
     }
 
     @Test func anotherAddressTakesTheTunnelOver() async throws {
@@ -197,10 +195,8 @@ import Tunnel
         try await self.on { stage.client?.dial(instead: [addresses[1]]) }
         try await self.wait { stage.client?.address == addresses[1] && stage.lost == 1 }
         try await self.wait { stage.client?.withConnection { $0.hasCarrier } ?? false }
-        try await self.on {
-            #expect(stage.established == 1)
-            stage.end()
-        }
+        #expect(try await self.on { stage.established } == 1)
+        try await self.on { stage.end() }
     }
 
     /// A carrier to an address that isn't wanted any more is closed as soon as it opens, and the new ones are dialled.
@@ -213,11 +209,9 @@ import Tunnel
             return stage
         }
         try await self.wait { stage.established == 1 }
-        try await self.on {
-            #expect(stage.client?.address == addresses[1])
-            #expect(stage.reports.isEmpty)
-            stage.end()
-        }
+        #expect(try await self.on { stage.client?.address } == addresses[1])
+        #expect(try await self.on { stage.reports } == [])
+        try await self.on { stage.end() }
     }
 
     @Test func afterTheEndNothingIsReported() async throws {
@@ -227,10 +221,8 @@ import Tunnel
             return stage
         }
         try await Task.sleep(for: .milliseconds(200))
-        try await self.on {
-            #expect(stage.reports.isEmpty)
-            stage.end()
-        }
+        #expect(try await self.on { stage.reports } == [])
+        try await self.on { stage.end() }
     }
 
     @Test func aConnectionThatEndedWithAnErrorIsBegunAnewAfterASecond() async throws {

@@ -64,6 +64,8 @@ import Testing
         lists.askedOwn()
         lists.beginAnew()
         #expect(lists.inForce == nil)
+        // The next list is the developer's again.
+        #expect(lists.refused(2, wanted: 1) == .first)
         #expect(lists.started(2, wanted: 1) == true)
         #expect(lists.mayAskOwn)
     }
