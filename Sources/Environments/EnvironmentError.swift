@@ -1,29 +1,11 @@
 import HostSupport
+public import InterceptModel
 import Libc
 
-/// What is wrong, and what to do, in two sentences; `code` decides the program's exit code.
-public struct EnvironmentError: Error, Equatable, CustomStringConvertible, Sendable {
-    public enum Code: String, Codable, Sendable {
-        case failed
-        /// The file, or something in it, can't be used.
-        case file
-        case notUp
-        case noSuchService
-        case busy
-    }
+/// An environment's errors.
+public typealias EnvironmentError = Problem
 
-    public var code: Code
-    public var description: String
-    /// Warnings about the same file, one of which may be the cause: a key that lacks a letter, for example.
-    public var warnings: [String] = []
-
-    public init(_ code: Code, _ description: String) {
-        self.code = code
-        self.description = description
-    }
-}
-
-extension EnvironmentError {
+extension Problem {
     /// Says what the system refused, with advice that fits the reason.
     package init(_ error: HostError) {
         let mend =
@@ -37,7 +19,7 @@ extension EnvironmentError {
             case ENOTDIR, EISDIR, ELOOP, ENOTSUP: "Look what is there, and move it away."
             default: "Fix that, then try again."
             }
-        self.init(.failed, "\(error.description). \(mend)")
+        self.init(.failed, error.description, mend)
     }
 }
 

@@ -58,37 +58,75 @@ public enum FileKind: String, Equatable, Sendable {
 }
 
 extension KeyFileError: CustomStringConvertible {
-    public var description: String {
-        switch reason {
+    public var description: String { "\(self.what). \(self.remedy)" }
+
+    /// What is wrong, as a clause.
+    public var what: String { self.sentences.what }
+
+    /// What to do, as a sentence.
+    public var remedy: String { self.sentences.remedy }
+
+    private var sentences: (what: String, remedy: String) {
+        switch self.reason {
         case .missing:
-            "'\(path)' doesn't exist. Check the name, or make the file first: kl genkey and kl genpsk print keys."
+            (
+                "'\(path)' doesn't exist",
+                "Check the name, or make the file first: kl genkey and kl genpsk print keys."
+            )
         case .alreadyExists:
-            "'\(path)' exists already, and a key is never written over. Choose another name, or remove it first."
+            (
+                "'\(path)' exists already, and a key is never written over",
+                "Choose another name, or remove it first."
+            )
         case .symbolicLink:
-            "'\(path)' is a symbolic link, and a key is read from no link. Name the file itself."
+            ("'\(path)' is a symbolic link, and a key is read from no link", "Name the file itself.")
         case .notRegular(let kind):
-            "'\(path)' is \(kind.rawValue), not a regular file. Name a file that holds what is needed."
+            ("'\(path)' is \(kind.rawValue), not a regular file", "Name a file that holds what is needed.")
         case .foreignOwner(let owner):
-            "'\(path)' belongs to user \(owner), who is neither this user nor root. Copy it to a file of your own."
-        case .looseMode(let mode, let purpose):
-            purpose.isSecret
-                ? "'\(path)' is open to other users (mode \(octal(mode))). Close it with 'chmod 600', and make a new key if "
-                    + "others could have read this one."
-                : "'\(path)' can be changed by other users (mode \(octal(mode))). Take that from them with 'chmod go-w'."
+            (
+                "'\(path)' belongs to user \(owner), who is neither this user nor root",
+                "Copy it to a file of your own."
+            )
+        case .looseMode(let mode, let purpose) where purpose.isSecret:
+            (
+                "'\(path)' is open to other users (mode \(octal(mode)))",
+                "Close it with 'chmod 600', and make a new key if others could have read this one."
+            )
+        case .looseMode(let mode, _):
+            (
+                "'\(path)' can be changed by other users (mode \(octal(mode)))",
+                "Take that from them with 'chmod go-w'."
+            )
         case .hardLinks(let count):
-            "'\(path)' has \(count) hard links, so its key is in reach under other names too. Copy it to a file of its own."
+            (
+                "'\(path)' has \(count) hard links, so its key is in reach under other names too",
+                "Copy it to a file of its own."
+            )
         case .tooLong(let limit, let purpose):
-            "'\(path)' has more than \(limit) bytes, too many for \(purpose.words). Check that it is the right file."
+            (
+                "'\(path)' has more than \(limit) bytes, too many for \(purpose.words)",
+                "Check that it is the right file."
+            )
         case .notAKey(let purpose):
-            "'\(path)' doesn't hold \(purpose.words): one line of 44 characters of base64. Make one with "
-                + (purpose == .presharedKey ? "'kl genpsk'." : "'kl genkey'.")
+            (
+                "'\(path)' doesn't hold \(purpose.words): one line of 44 characters of base64",
+                "Make one with '\(purpose == .presharedKey ? "kl genpsk" : "kl genkey")'."
+            )
         case .line(let number, .notAPublicKey):
-            "'\(path)' has no public key in line \(number). Write one a line, 44 characters of base64 as 'kl pubkey' "
-                + "prints them, and comments after '#'."
+            (
+                "'\(path)' has no public key in line \(number)",
+                "Write one a line, 44 characters of base64 as 'kl pubkey' prints them, and comments after '#'."
+            )
         case .line(let number, .tooManyKeys(let limit)):
-            "'\(path)' has more than \(limit) keys, the first too many in line \(number). Remove those no longer needed."
+            (
+                "'\(path)' has more than \(limit) keys, the first too many in line \(number)",
+                "Remove those no longer needed."
+            )
         case .system(let error, let operation):
-            "'\(path)' can't be \(operation.rawValue): \(error). Check the path, and what this user may do there."
+            (
+                "'\(path)' can't be \(operation.rawValue): \(error)",
+                "Check the path, and what this user may do there."
+            )
         }
     }
 

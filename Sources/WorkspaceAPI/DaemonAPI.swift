@@ -40,24 +40,29 @@ public enum DaemonReply: Codable, Equatable, Sendable {
     case changed(InterceptStatus)
     /// After `start` and `stop`: the intercept's state, or its last one.
     case done(InterceptStatus?)
-    case failed(Failure)
+    case failed(Problem)
+}
 
-    public struct Failure: Codable, Equatable, Sendable {
-        public enum Code: String, Codable, Sendable {
-            case failed
-            case notUp
-            case noSuchService
-            case noSuchIntercept
-            case busy
-        }
+/// `{"code": …, "message": …}`, the message in all its sentences. A daemon tells codes that depend on what was asked of it; the
+/// others are `failed`.
+extension Problem: Codable {
+    private enum CodingKeys: CodingKey {
+        case code, message
+    }
 
-        public var code: Code
-        public var message: String
+    public init(from decoder: any Decoder) throws {
+        let values = try decoder.container(keyedBy: CodingKeys.self)
+        self.init(
+            try values.decode(Code.self, forKey: .code),
+            try values.decode(String.self, forKey: .message)
+        )
+    }
 
-        public init(code: Code, message: String) {
-            self.code = code
-            self.message = message
-        }
+    public func encode(to encoder: any Encoder) throws {
+        var values = encoder.container(keyedBy: CodingKeys.self)
+        let isTold = [.notUp, .noSuchService, .noSuchIntercept, .busy].contains(self.code)
+        try values.encode(isTold ? self.code : .failed, forKey: .code)
+        try values.encode(self.description, forKey: .message)
     }
 }
 

@@ -78,11 +78,10 @@ public struct DaemonStarter: Sendable {
                 continue
             }
             guard Self.now() < until else {
-                throw WorkspaceError(
-                    """
-                    the workspace daemon doesn't answer at \(self.home.daemonSocket). End it, if it still runs, and look at \
-                    \(self.home.daemonLog).
-                    """
+                throw Problem(
+                    .failed,
+                    "the workspace daemon doesn't answer at \(self.home.daemonSocket)",
+                    "End it, if it still runs, and look at \(self.home.daemonLog)."
                 )
             }
             usleep(Self.pause)
@@ -101,11 +100,11 @@ public struct DaemonStarter: Sendable {
         switch try? client.receive(DaemonReply.self, within: Self.handOverWithin) {
         case .message(.done), .ended: return false
         default:
-            throw WorkspaceError(
-                """
-                the workspace daemon (process \(pid)) is of version \(version), not \(self.version), and doesn't give its \
-                place away. Stop its intercepts with the kl that started it, or end it with 'kill \(pid)'.
-                """
+            throw Problem(
+                .failed,
+                "the workspace daemon (process \(pid)) is of version \(version), not \(self.version), and doesn't give its"
+                    + " place away",
+                "Stop its intercepts with the kl that started it, or end it with 'kill \(pid)'."
             )
         }
     }
@@ -133,11 +132,10 @@ public struct DaemonStarter: Sendable {
             // A daemon that can't start ends by itself. One that only took too long must not go on running.
             kill(pid, SIGKILL)
             waitpid(pid, nil, 0)
-            throw WorkspaceError(
-                """
-                the workspace daemon could not be started\(self.lastWords(since: logStart).map { ": \($0)" } ?? ""). Look at \
-                \(self.home.daemonLog).
-                """
+            throw Problem(
+                .failed,
+                "the workspace daemon could not be started\(self.lastWords(since: logStart).map { ": \($0)" } ?? "")",
+                "Look at \(self.home.daemonLog)."
             )
         }
     }

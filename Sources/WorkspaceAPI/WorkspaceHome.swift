@@ -1,4 +1,5 @@
 import HostSupport
+public import InterceptModel
 import Libc
 
 /// Where a workspace stores its key, its environments and its daemon's files.
@@ -26,7 +27,7 @@ public struct WorkspaceHome: Hashable, Sendable {
     var timestamps: String { "\(self.state)/timestamps" }
 
     /// From environment variables. No folder is made yet.
-    public init(variables: [String: String] = Spawn.ownEnvironment) throws(WorkspaceError) {
+    public init(variables: [String: String] = Spawn.ownEnvironment) throws(Problem) {
         func folder(_ name: String) -> String? {
             // The XDG specification: a path that isn't absolute must be ignored.
             variables[name].flatMap { $0.hasPrefix("/") ? $0 : nil }
@@ -42,7 +43,7 @@ public struct WorkspaceHome: Hashable, Sendable {
         guard let configuration = folder("XDG_CONFIG_HOME") ?? home.map({ "\($0)/.config" }),
             let state = folder("XDG_STATE_HOME") ?? home.map({ "\($0)/.local/state" })
         else {
-            throw WorkspaceError("this user has no home folder. Name a folder of your own by the variable KL_HOME.")
+            throw Problem(.failed, "this user has no home folder", "Name a folder of your own by the variable KL_HOME.")
         }
         self.configuration = Self.withoutTrailingSlashes(configuration) + "/kl"
         self.state = Self.withoutTrailingSlashes(state) + "/kl"
@@ -62,13 +63,13 @@ public struct WorkspaceHome: Hashable, Sendable {
 
     /// Makes the folders if they don't exist, and checks that only this user may use them. For commands that write there;
     /// others call `check()`.
-    public func prepare() throws(WorkspaceError) {
+    public func prepare() throws(Problem) {
         for folder in self.folders {
             if let refusal = self.refusal(toMake: folder) { throw refusal }
             do {
                 try SmallFile.makeFolder(folder)
             } catch {
-                throw WorkspaceError("\(error). Name another folder by the variable KL_HOME.")
+                throw Problem(.failed, "\(error)", "Name another folder by the variable KL_HOME.")
             }
             try Self.checkFolder(folder)
         }
@@ -76,21 +77,20 @@ public struct WorkspaceHome: Hashable, Sendable {
 
     /// The same, and checks that the folders can be written, so that a command fails before it has done something that it
     /// can't record.
-    public func prepareToWrite() throws(WorkspaceError) {
+    public func prepareToWrite() throws(Problem) {
         try self.prepare()
         for folder in self.folders where access(folder, W_OK) != 0 {
-            throw WorkspaceError(
-                """
-                \(HostError("'\(folder)' can't be written", code: errno)). Make it writable, or name another folder by the \
-                variable KL_HOME.
-                """
+            throw Problem(
+                .failed,
+                "\(HostError("'\(folder)' can't be written", code: errno))",
+                "Make it writable, or name another folder by the variable KL_HOME."
             )
         }
     }
 
     /// Checks that the folders, if they exist, are this user's only: their content decides where traffic goes. Nothing is
     /// made, so a command that only reads leaves nothing behind, and works even if nothing can be written.
-    public func check() throws(WorkspaceError) {
+    public func check() throws(Problem) {
         for folder in self.folders {
             // ENOTDIR: a part of the path isn't a folder, so the folder doesn't exist either.
             if access(folder, F_OK) != 0, errno == ENOENT || errno == ENOTDIR { continue }
@@ -100,7 +100,7 @@ public struct WorkspaceHome: Hashable, Sendable {
 
     /// Why a missing folder isn't made: `sudo` may keep the user's HOME, and that user couldn't use what root makes there.
     /// Nil: the folder exists, or may be made.
-    public func refusal(toMake folder: String) -> WorkspaceError? {
+    public func refusal(toMake folder: String) -> Problem? {
         guard !self.isNamed, geteuid() == 0 else { return nil }
         var (above, status) = (folder, stat())
         while stat(above, &status) != 0 {
@@ -108,30 +108,31 @@ public struct WorkspaceHome: Hashable, Sendable {
             above = SmallFile.parent(of: above)
         }
         guard above != folder, status.st_uid != 0 else { return nil }
-        return WorkspaceError(
-            """
-            '\(above)' belongs to user \(status.st_uid), and kl runs as root, whose files that user couldn't use. Run kl \
-            without sudo, or name a folder of root's by the variable KL_HOME.
-            """
+        return Problem(
+            .failed,
+            "'\(above)' belongs to user \(status.st_uid), and kl runs as root, whose files that user couldn't use",
+            "Run kl without sudo, or name a folder of root's by the variable KL_HOME."
         )
     }
 
-    private static func checkFolder(_ folder: String) throws(WorkspaceError) {
+    private static func checkFolder(_ folder: String) throws(Problem) {
         var status = stat()
         guard stat(folder, &status) == 0 else {
-            throw WorkspaceError("\(HostError("'\(folder)' can't be looked at", code: errno)). Check the path.")
+            throw Problem(.failed, "\(HostError("'\(folder)' can't be looked at", code: errno))", "Check the path.")
         }
         guard status.st_mode & S_IFMT == S_IFDIR else {
-            throw WorkspaceError("'\(folder)' isn't a folder. Remove it, or name another by the variable KL_HOME.")
+            throw Problem(.failed, "'\(folder)' isn't a folder", "Remove it, or name another by the variable KL_HOME.")
         }
         guard status.st_uid == geteuid() else {
-            throw WorkspaceError(
-                "'\(folder)' belongs to user \(status.st_uid). Name a folder of your own by the variable KL_HOME."
+            throw Problem(
+                .failed,
+                "'\(folder)' belongs to user \(status.st_uid)",
+                "Name a folder of your own by the variable KL_HOME."
             )
         }
         guard status.st_mode & 0o077 == 0 else {
             let mode = String(status.st_mode & 0o7777, radix: 8)
-            throw WorkspaceError("'\(folder)' is open to other users (mode 0\(mode)). Close it with 'chmod 700'.")
+            throw Problem(.failed, "'\(folder)' is open to other users (mode 0\(mode))", "Close it with 'chmod 700'.")
         }
     }
 
@@ -157,11 +158,4 @@ public struct WorkspaceHome: Hashable, Sendable {
     private static var homeOfUser: String? {
         getpwuid(getuid()).flatMap { $0.pointee.pw_dir }.map { String(cString: $0) }
     }
-}
-
-/// What is wrong with this workspace, in one sentence, and what to do, in another.
-public struct WorkspaceError: Error, Equatable, CustomStringConvertible, Sendable {
-    public let description: String
-
-    public init(_ description: String) { self.description = description }
 }

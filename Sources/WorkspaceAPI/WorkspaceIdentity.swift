@@ -1,5 +1,6 @@
 public import Environments
 import HostSupport
+import InterceptModel
 import KeyFiles
 import Libc
 public import Noise
@@ -25,7 +26,7 @@ public struct WorkspaceIdentity: Sendable {
         do {
             lock = try FileLock.acquire("\(home.privateKey).lock")
         } catch {
-            throw WorkspaceError("\(error). Check the folder, or name another by the variable KL_HOME.")
+            throw Problem(.failed, "\(error)", "Check the folder, or name another by the variable KL_HOME.")
         }
         if !Self.hasKey(home) { try Self.makeKey(at: home.privateKey) }
         try self.init(reading: home)
@@ -55,7 +56,7 @@ public struct WorkspaceIdentity: Sendable {
         unlink(other)
         try KeyFile.write(StaticKeyPair.generate(), to: other)
         guard rename(other, path) == 0 else {
-            throw WorkspaceError("\(HostError("'\(path)' can't be made", code: errno)). Check the folder.")
+            throw Problem(.failed, "\(HostError("'\(path)' can't be made", code: errno))", "Check the folder.")
         }
     }
 }

@@ -27,7 +27,7 @@ final class Client {
         do throws(Problem) {
             request = try incoming.result.get()
         } catch {
-            return self.connection.send(.failed(RequestFailure(error).failure))
+            return self.connection.send(.failed(error))
         }
         switch request {
         case .status: self.connection.send(.intercepts(daemon.intercepts))
@@ -58,7 +58,7 @@ final class Client {
 
     private func run(_ body: @escaping @DaemonLoop (@escaping Progress) async throws -> InterceptStatus) {
         guard self.tasks.count < Self.tasksAtMost else {
-            return self.connection.send(.failed(.init(code: .failed, message: "too much is asked at once. Try again.")))
+            return self.connection.send(.failed(Problem(.failed, "too much is asked at once", "Try again.")))
         }
         let number = self.nextTask
         self.nextTask += 1
@@ -66,8 +66,10 @@ final class Client {
         self.tasks[number] = Task {
             do {
                 connection.send(.done(try await body { connection.send(.step($0)) }))
+            } catch is CancellationError {
+                connection.send(.failed(Problem(.failed, "the request was cancelled before it was done", "Try again.")))
             } catch {
-                connection.send(.failed(RequestFailure(error).failure))
+                connection.send(.failed(error as? Problem ?? Problem(.failed, "\(error)")))
             }
             self.tasks[number] = nil
             self.closeIfDone()
@@ -77,8 +79,7 @@ final class Client {
     private func follow(_ service: String) {
         let now = self.daemon.intercepts.filter { $0.service == service }
         guard !now.isEmpty else {
-            let message = "'\(service)' isn't intercepted by this workspace. See: kl intercept list"
-            return self.connection.send(.failed(.init(code: .noSuchIntercept, message: message)))
+            return self.connection.send(.failed(.noSuchIntercept(of: service)))
         }
         self.followed.insert(service)
         for status in now { self.connection.send(.changed(status)) }
@@ -105,4 +106,10 @@ final class Client {
     }
 
     private func closeIfDone() { if self.isClosed, self.tasks.isEmpty { self.connection.close() } }
+}
+
+extension Problem {
+    static func noSuchIntercept(of service: String) -> Problem {
+        Problem(.noSuchIntercept, "'\(service)' isn't intercepted by this workspace", "See: kl intercept list")
+    }
 }

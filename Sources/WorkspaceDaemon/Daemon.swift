@@ -21,7 +21,7 @@ final class Daemon {
         /// Cancels the start that is under way; nil: there is none.
         var cancelStart: (() -> Void)?
         /// Why this daemon cancelled the start; nil: it was cancelled because its client has gone.
-        private(set) var cancellation: RequestFailure?
+        private(set) var cancellation: Problem?
         var waiting = 0
 
         func startBegins(cancel: @escaping () -> Void) {
@@ -29,7 +29,7 @@ final class Daemon {
             self.cancellation = nil
         }
 
-        func cancelStart(because failure: RequestFailure) {
+        func cancelStart(because failure: Problem) {
             guard let cancelStart = self.cancelStart else { return }
             if self.cancellation == nil { self.cancellation = failure }
             cancelStart()
@@ -174,7 +174,7 @@ final class Daemon {
     /// Leaves all intercepts to the next daemon, and ends.
     func handOver() async {
         guard self.beginEnding() else { return }
-        let failure = RequestFailure(.failed, "another version of kl replaces the workspace daemon. Try again.")
+        let failure = Problem(.failed, "another version of kl replaces the workspace daemon", "Try again.")
         for slot in self.slots.values { slot.cancelStart(because: failure) }
         let intercepts = self.slots.values.compactMap { $0.intercept }
         let stored = self.stored(areHandedOver: true)
@@ -291,10 +291,10 @@ final class Daemon {
         }
         if cancelsStart {
             slot.cancelStart(
-                because: RequestFailure(
+                because: Problem(
                     .failed,
-                    "your own 'kl intercept stop' ended this start of '\(key.service)' before it was done."
-                        + " Start it again: kl intercept start \(key.service)"
+                    "your own 'kl intercept stop' ended this start of '\(key.service)' before it was done",
+                    "Start it again: kl intercept start \(key.service)"
                 )
             )
         }
@@ -315,7 +315,7 @@ final class Daemon {
             progress(Step(.waitsForDrain))
         }
         return try await self.inTurn(key, cancelsStart: false) { slot in
-            guard !self.isEnding else { throw RequestFailure(.failed, "the workspace daemon is ending. Try again.") }
+            guard !self.isEnding else { throw Problem(.failed, "the workspace daemon is ending", "Try again.") }
             slot.startBegins(cancel: cancel)
             defer { slot.cancelStart = nil }
             return try await self.start(request, targets, in: slot, of: environment, progress)
@@ -389,10 +389,7 @@ final class Daemon {
                     since: since
                 )
             } else {
-                throw RequestFailure(
-                    .noSuchIntercept,
-                    "'\(request.service)' isn't intercepted by this workspace. See: kl intercept list"
-                )
+                throw Problem.noSuchIntercept(of: request.service)
             }
             // In a task of its own: even if the client has gone, the stop is finished and the claim released.
             return try await Task {
@@ -418,7 +415,7 @@ final class Daemon {
         let records: [InterceptRecord]
         do {
             records = try await environment.intercepts()
-        } catch let error as EnvironmentError where error.code == .notUp {
+        } catch let error as Problem where error.code == .notUp {
             records = []
         }
         guard let record = records.first(where: { $0.service == request.service && $0.holder.publicKey == own }) else {

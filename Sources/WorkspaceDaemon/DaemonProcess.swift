@@ -65,7 +65,7 @@ public struct DaemonProcess: Sendable {
         do {
             daemon = try started.futureResult.wait()
         } catch {
-            throw WorkspaceError("\(error). Look at the folder \(self.home.state).")
+            throw Problem(.failed, "\(error)", "Look at the folder \(self.home.state).")
         }
         if let readyDescriptor {
             var byte: UInt8 = 1
@@ -83,13 +83,13 @@ public struct DaemonProcess: Sendable {
     private func takeLock() throws -> FileLock {
         if let lockDescriptor {
             guard fcntl(lockDescriptor, F_GETFD) >= 0 else {
-                throw WorkspaceError("no lock was handed down. Let kl start its daemon by itself.")
+                throw Problem(.failed, "no lock was handed down", "Let kl start its daemon by itself.")
             }
             return .inherited(lockDescriptor)
         }
         try self.home.prepare()
         guard let lock = try FileLock.tryToAcquire(self.home.daemonLock) else {
-            throw WorkspaceError("the workspace daemon runs already. Let kl start it by itself.")
+            throw Problem(.failed, "the workspace daemon runs already", "Let kl start it by itself.")
         }
         return lock
     }

@@ -1,4 +1,5 @@
 import Environments
+import InterceptModel
 import NIOCore
 
 /// Keeps track of the sidecars' locations: reads them again when a tunnel is lost, since the sidecar's address and key may
@@ -132,7 +133,7 @@ extension Intercept {
             self.machine.phase == .active ? .routine : self.look.isDoubtful ? .doubtful : .incomplete
         do {
             return .success(try await self.claim.reconcile(occasion))
-        } catch let error as EnvironmentError where error.code == .notUp && self.machine.phase != .active {
+        } catch let error as Problem where error.code == .notUp && self.machine.phase != .active {
             return .success(.ended)
         } catch {
             return .failure(error)

@@ -7,32 +7,6 @@ import WorkspaceAgent
 
 typealias Progress = @DaemonLoop (Step) -> Void
 
-/// Why a request failed, as its client is told.
-struct RequestFailure: Error {
-    var failure: DaemonReply.Failure
-
-    init(_ code: DaemonReply.Failure.Code, _ message: String) {
-        self.failure = DaemonReply.Failure(code: code, message: message)
-    }
-
-    init(_ error: any Error) {
-        switch error {
-        case let error as RequestFailure: self = error
-        case let error as EnvironmentError:
-            let code: DaemonReply.Failure.Code =
-                switch error.code {
-                case .notUp: .notUp
-                case .noSuchService: .noSuchService
-                case .busy: .busy
-                case .failed, .file: .failed
-                }
-            self.init(code, error.description)
-        case is CancellationError: self.init(.failed, "the request was cancelled before it was done. Try again.")
-        default: self.init(.failed, "\(error)")
-        }
-    }
-}
-
 /// Measures how long each step takes.
 struct Stopwatch {
     private var last = NIODeadline.now()
@@ -60,9 +34,10 @@ extension Intercept {
 
         let locations = try await claim.sidecars()
         guard !locations.isEmpty else {
-            throw RequestFailure(
+            throw Problem(
                 .failed,
-                "'\(self.service)' has no sidecar. Look how the service is: kl env status"
+                "'\(self.service)' has no sidecar",
+                "Look how the service is: kl env status"
             )
         }
         try self.checkWays(to: locations, self.request)
@@ -70,9 +45,10 @@ extension Intercept {
         try Task.checkCancellation()
 
         for location in locations where self.connect(location, takesOver: self.request.force) == nil {
-            throw RequestFailure(
+            throw Problem(
                 .failed,
-                "the sidecar \(location.name) can't be dialled at \(location.tcp). Look at its log: kl env status"
+                "the sidecar \(location.name) can't be dialled at \(location.tcp)",
+                "Look at its log: kl env status"
             )
         }
         try await self.waitUntilAcknowledged()
@@ -86,9 +62,10 @@ extension Intercept {
     /// Checks that --carrier and --endpoint can be used with these sidecars.
     private func checkWays(to locations: [SidecarLocation], _ request: StartRequest) throws {
         if request.endpoint != nil, locations.count > 1 {
-            throw RequestFailure(
+            throw Problem(
                 .failed,
-                "'\(self.service)' has \(locations.count) sidecars, and --endpoint is the address of one. Leave it out."
+                "'\(self.service)' has \(locations.count) sidecars, and --endpoint is the address of one",
+                "Leave it out."
             )
         }
         for location in locations where location.addresses(by: request.carrier, at: request.endpoint).isEmpty {
@@ -100,15 +77,16 @@ extension Intercept {
                 case .auto, .tcp:
                     "the sidecar \(location.name) can't be dialled at '\(location.tcp)'. Name its address by --endpoint."
                 }
-            throw RequestFailure(.failed, message)
+            throw Problem(.failed, message)
         }
     }
 
-    static func busy(_ service: String, holder: String, since: String?) -> RequestFailure {
+    static func busy(_ service: String, holder: String, since: String?) -> Problem {
         let since = since.map { " since \(UTCTime(rfc3339: $0)?.shortLocal ?? $0)" } ?? ""
-        return RequestFailure(
+        return Problem(
             .busy,
-            "'\(service)' is intercepted by \(holder)\(since). Ask them to stop it, or take it over with --force."
+            "'\(service)' is intercepted by \(holder)\(since)",
+            "Ask them to stop it, or take it over with --force."
         )
     }
 
@@ -125,9 +103,9 @@ extension Intercept {
             case .failed(.busy(let holder, let since, _)):
                 throw Self.busy(self.service, holder: holder ?? "someone else", since: since)
             case .failed(.takenOver): throw Self.busy(self.service, holder: "someone else", since: nil)
-            case .failed(let failure): throw RequestFailure(.failed, "\(failure)".startingSmall)
+            case .failed(let failure): throw Problem(.failed, "\(failure)".startingSmall)
             case .stopped, .ended:
-                throw RequestFailure(.failed, "the sidecar \(replica.location.name) ended the tunnel. Try again.")
+                throw Problem(.failed, "the sidecar \(replica.location.name) ended the tunnel", "Try again.")
             case .ready, .none: break
             }
         }
@@ -137,18 +115,20 @@ extension Intercept {
     private func checkReplicas() throws {
         try self.checkLive()
         guard self.replicas.isEmpty else { return }
-        throw RequestFailure(
+        throw Problem(
             .failed,
-            "'\(self.service)' has no sidecar any more. Look how the service is: kl env status"
+            "'\(self.service)' has no sidecar any more",
+            "Look how the service is: kl env status"
         )
     }
 
     /// Throws if the intercept has meanwhile ended with its environment.
     func checkLive() throws {
         guard self.machine.phase == .stopping else { return }
-        throw RequestFailure(
+        throw Problem(
             .failed,
-            "the environment has ended, and the intercept of '\(self.service)' with it. Start it again once it is up."
+            "the environment has ended, and the intercept of '\(self.service)' with it",
+            "Start it again once it is up."
         )
     }
 
@@ -170,13 +150,14 @@ extension Intercept {
             switch result {
             case .unsupported: continue
             case .failed(let reason):
-                throw RequestFailure(.failed, "no connection came through the tunnel: \(reason). Try again.")
+                throw Problem(.failed, "no connection came through the tunnel: \(reason)", "Try again.")
             case .answered(let answers):
                 let silent = self.targets.mappings.first { answers[$0.port] == nil }
                 guard let silent else { continue }
-                throw RequestFailure(
+                throw Problem(
                     .failed,
-                    "no connection came through the tunnel to port \(silent.port). Try again."
+                    "no connection came through the tunnel to port \(silent.port)",
+                    "Try again."
                 )
             }
         }
@@ -226,12 +207,11 @@ extension Intercept {
             try Task.checkCancellation()
             try self.checkLive()
             guard isBack, self.isLive else {
-                throw RequestFailure(
+                throw Problem(
                     .failed,
-                    """
-                    '\(self.service)' is intercepted already, but not reached: \
-                    \(self.machine.reason ?? "its sidecar doesn't answer"). Stop it first, or try again.
-                    """
+                    "'\(self.service)' is intercepted already, but not reached:"
+                        + " \(self.machine.reason ?? "its sidecar doesn't answer")",
+                    "Stop it first, or try again."
                 )
             }
         }
@@ -261,9 +241,10 @@ extension Intercept {
                 let mend =
                     self.environment.makesSidecars
                     ? " To have others, stop it first: kl intercept stop \(self.service)" : ""
-                throw RequestFailure(
+                throw Problem(
                     .failed,
-                    "the sidecar refused: \(reason.reason). The ports before stay in force.\(mend)"
+                    "the sidecar refused: \(reason.reason)",
+                    "The ports before stay in force.\(mend)"
                 )
             }
             try await self.waitUntilAcknowledgedOrFail(isAnswered)
@@ -287,7 +268,7 @@ extension Intercept {
 
     private func waitUntilAcknowledgedOrFail(_ isAnswered: Bool) async throws {
         guard isAnswered else {
-            throw RequestFailure(.failed, "a sidecar doesn't answer. The ports before stay in force; try again.")
+            throw Problem(.failed, "a sidecar doesn't answer", "The ports before stay in force; try again.")
         }
         try await self.waitUntilAcknowledged()
     }

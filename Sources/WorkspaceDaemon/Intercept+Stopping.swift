@@ -1,4 +1,5 @@
 import Environments
+import InterceptModel
 import NIOCore
 import WorkspaceAPI
 import WorkspaceAgent
@@ -46,7 +47,7 @@ extension Intercept {
                 return "it isn't in the environment any more"
             }
             return service.state == .stopped ? service.reason ?? "it is stopped" : nil
-        } catch let error as EnvironmentError where error.code == .notUp {
+        } catch let error as Problem where error.code == .notUp {
             return self.environment.reference.notUpReason
         } catch {
             return nil
@@ -87,12 +88,13 @@ extension Intercept {
         await self.lookEnded()
         do {
             try await self.claim.release()
-        } catch let error as EnvironmentError where error.code == .notUp || error.code == .noSuchService {
+        } catch let error as Problem where error.code == .notUp || error.code == .noSuchService {
             // The record went with the environment.
-        } catch let error as EnvironmentError {
-            throw EnvironmentError(
+        } catch let error as Problem {
+            throw Problem(
                 error.code,
-                "'\(self.service)' stays on record as yours. Stop it again once this is mended: \(error.description)"
+                "'\(self.service)' stays on record as yours",
+                "Stop it again once this is mended: \(error.description)"
             )
         }
     }

@@ -31,11 +31,11 @@ struct StoredIntercepts: Codable, Equatable, Sendable {
         do {
             let stored = try JSONDecoder().decode(StoredIntercepts.self, from: Data(bytes))
             guard stored.version == 1 else {
-                throw WorkspaceError("\(path) is of a later version of kl. Use that version, or remove the file.")
+                throw Problem(.failed, "\(path) is of a later version of kl", "Use that version, or remove the file.")
             }
             return stored
         } catch is DecodingError {
-            throw WorkspaceError("\(path) can't be read. Remove it; intercepts that it named can still be stopped.")
+            throw Problem(.failed, "\(path) can't be read", "Remove it; intercepts that it named can still be stopped.")
         }
     }
 

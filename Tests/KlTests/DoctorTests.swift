@@ -106,11 +106,11 @@ struct HomeFactsTests {
     @Test func whatIsRefusedIsSaidWithItsMend() {
         var facts = HomeFacts(
             home: self.home,
-            problem: "'/x' is open to other users (mode 0755). Close it with 'chmod 700'."
+            problem: Problem(.failed, "'/x' is open to other users (mode 0755)", "Close it with 'chmod 700'.")
         )
         #expect(facts.checks.map(\.name) == ["home"] && facts.checks.first?.state == .failed)
         #expect(facts.checks.first?.mend == "Close it with 'chmod 700'.")
-        facts = HomeFacts(home: self.home, key: .refused("'/x' is a link. Copy the key."))
+        facts = HomeFacts(home: self.home, key: .refused(Problem(.failed, "'/x' is a link", "Copy the key.")))
         #expect(facts.checks.map(\.state) == [.ok, .failed, .ok])
     }
 
@@ -157,7 +157,9 @@ struct MachineFactsTests {
     }
 
     @Test func oneLineEach() {
-        let view = DoctorView([.ok("a", "fine"), .warning("longer", "no b", "Make one."), .failed("c", "d\ne. Do f.")])
+        let view = DoctorView([
+            .ok("a", "fine"), .warning("longer", "no b", "Make one."), .failed("c", "d\ne", "Do f."),
+        ])
         #expect(view.text(.init()) == "✓ a        fine\n! longer   no b. Make one.\n✗ c        d e. Do f.\n")
         #expect(!view.isUsable)
         #expect(DoctorView([.warning("a", "b", "c")]).isUsable)

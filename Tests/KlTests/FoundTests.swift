@@ -1,4 +1,5 @@
 import Environments
+import InterceptModel
 import Testing
 
 @testable import kl
@@ -49,7 +50,7 @@ struct FoundTests {
     @Test(arguments: [FoundEnvironment.State.up, .down, .broken])
     func severalOfOneState(state: FoundEnvironment.State) {
         let found = Found([Self.one(.local, state, at: "/a"), Self.one(.docker, state, at: "b")])
-        let error = #expect(throws: CommandFailure.self) { try found.named("shop") }
+        let error = #expect(throws: Problem.self) { try found.named("shop") }
         #expect(error.map { "\($0)" }?.contains("several environments are named 'shop'") == true)
     }
 }

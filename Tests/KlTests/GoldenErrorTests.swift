@@ -12,8 +12,8 @@ import WorkspaceAPI
 /// What kl says when something is wrong, and the code with which it exits.
 @Suite struct GoldenErrorTests {
     private static func text(_ error: any Error) -> String {
-        let failure = CommandFailure(error)
-        return "\(failure.exitCode) \(failure.code.rawValue)\n\(failure.description)"
+        let view = ProblemView(error)
+        return "\(view.exitCode) \(view.error.code)\n\(view.description)"
     }
 
     private static func thrown(_ body: () throws -> Void) -> String {
@@ -25,21 +25,20 @@ import WorkspaceAPI
 
     @Test func `errors of each kind`() throws {
         var golden = GoldenFile("errors")
-        let environmentCodes: [EnvironmentError.Code] = [.failed, .file, .notUp, .noSuchService, .busy]
+        let environmentCodes: [Problem.Code] = [.failed, .file, .notUp, .noSuchService, .busy]
         for code in environmentCodes {
-            golden.add("environment: \(code)", Self.text(EnvironmentError(code, "it is so\nand so. Do this.")))
+            golden.add("environment: \(code)", Self.text(Problem(code, "it is so\nand so. Do this.")))
         }
-        for code in [DaemonReply.Failure.Code.failed, .notUp, .noSuchService, .noSuchIntercept, .busy] {
-            let failure = DaemonReply.Failure(code: code, message: "it is so\u{1B}. Do this.")
-            golden.add("daemon: \(code)", Self.text(CommandFailure(failure)))
+        for code in [Problem.Code.failed, .notUp, .noSuchService, .noSuchIntercept, .busy] {
+            golden.add("daemon: \(code)", Self.text(Problem(code, "it is so\u{1B}", "Do this.")))
         }
-        golden.add("workspace", Self.text(WorkspaceError("it is so. Do this.")))
+        golden.add("workspace", Self.text(Problem(.failed, "it is so. Do this.")))
         golden.add("host", Self.text(HostError("'/x' can't be read", code: ENOENT)))
         for pid in [nil, 77] as [Int32?] {
             let silent = SilentDaemon(pid: pid, home: WorkspaceHome(folder: "/home/ada/.kl"))
             golden.add("silent daemon \(pid ?? 0)", Self.text(silent))
         }
-        golden.add("not connected", Self.text(CommandFailure.notConnected))
+        golden.add("not connected", Self.text(Problem.notConnected))
         golden.add("flag", Self.thrown { _ = try PortFlag("1:2:3:4") })
         #expect(try golden.differences() == [])
     }
@@ -73,7 +72,7 @@ import WorkspaceAPI
                 let said = Self.thrown {
                     let mappings = try PortFlags.mappings([PortFlag(text)], for: service, listeningOn: places)
                     let warnings = PortFlags.undeclared(mappings, of: service).joined(separator: "\n")
-                    throw CommandFailure(.interrupted, "no error, and the warnings: \(warnings)")
+                    throw Problem(.interrupted, "no error, and the warnings: \(warnings)")
                 }
                 golden.add("\(service.name)\(service.mayHaveOtherPorts == true ? "?" : "") \(text)", said)
             }
@@ -91,7 +90,7 @@ import WorkspaceAPI
         service.containers = ["shop-api-1"]
         for reference in [GoldenViewTests.local, GoldenViewTests.docker] {
             for name in ["api-servr", "xyzzy", "shop-api-1"] {
-                let failure = NoSuchService.failure(name, among: [service], in: reference)
+                let failure = Problem.noService(named: name, among: [service], in: reference)
                 golden.add("service \(name) in \(reference.name)", Self.text(failure))
             }
         }
@@ -112,22 +111,35 @@ import WorkspaceAPI
         var facts: [(String, [Check])] = []
         let daemons: [DaemonFacts.Daemon] = [
             .none, .runs(version: "1"), .runs(version: "2"), .silent(silent),
-            .failed("a socket can't be made: too many open files. Look what is there."),
+            .failed(Problem(.failed, "a socket can't be made: too many open files", "Look what is there.")),
         ]
         for (number, daemon) in daemons.enumerated() {
             facts.append(("daemon \(number)", DaemonFacts(daemon: daemon, expected: "1").checks))
         }
-        let problems: [String?] = [
-            nil, "this user has no home folder. Name a folder of your own by the variable KL_HOME.",
-            "'/a' is open to other users (mode 0777). Close it with 'chmod 700'.", "no period", "one sentence.",
+        let problems: [(String, Problem?)] = [
+            ("-", nil),
+            (
+                "this user has no home folder. Name a folder of your own by the variable KL_HOME.",
+                Problem(.failed, "this user has no home folder", "Name a folder of your own by the variable KL_HOME.")
+            ),
+            (
+                "'/a' is open to other users (mode 0777). Close it with 'chmod 700'.",
+                Problem(.failed, "'/a' is open to other users (mode 0777)", "Close it with 'chmod 700'.")
+            ), ("no period", Problem(.failed, "no period")), ("one sentence.", Problem(.failed, "one sentence")),
         ]
-        for problem in problems {
-            facts.append(("home: \(problem ?? "-")", HomeFacts(home: home, problem: problem).checks))
+        for (name, problem) in problems {
+            facts.append(("home: \(name)", HomeFacts(home: home, problem: problem).checks))
         }
         facts.append(("no home", HomeFacts().checks))
         let keys: [HomeFacts.Key] = [
             .none, .good(publicKey: "9f3cAAAAAAAAAAAAYk="),
-            .refused("/home/ada/.kl/private.key is open to other users (mode 0644). Close it with 'chmod 600'."),
+            .refused(
+                Problem(
+                    .failed,
+                    "/home/ada/.kl/private.key is open to other users (mode 0644)",
+                    "Close it with 'chmod 600'."
+                )
+            ),
         ]
         for (number, key) in keys.enumerated() {
             facts.append(("key \(number)", HomeFacts(home: home, isNew: true, room: nil, key: key).checks))

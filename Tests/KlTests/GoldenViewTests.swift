@@ -154,7 +154,7 @@ import WorkspaceAPI
         golden.add("stop", try GoldenFile.json(StopView(environment: "demo", stopped: [stopped]), pretty: true))
         golden.add(
             "error",
-            try GoldenFile.json(ErrorView(error: .init(code: "busy", message: "it is so.")), pretty: true)
+            try GoldenFile.json(ProblemView(Problem(.busy, "it is so.")), pretty: true)
         )
         let states = [
             Self.status(.active), Self.status(.degraded) { $0.reason = "the tunnel is down\u{7}" },

@@ -40,9 +40,9 @@ struct PortFlagTests {
 
     @Test func whatTheServiceLacksIsNamedWithWhatItHas() throws {
         let flag = try PortFlag("grpc:1")
-        let failure = #expect(throws: CommandFailure.self) { try flag.mapping(for: Self.service) }
+        let failure = #expect(throws: Problem.self) { try flag.mapping(for: Self.service) }
         #expect(failure?.description == "'api' has no port named 'grpc'. It has 8080 (http), 9090, 53 (80).")
-        #expect(failure?.exitCode == 2)
+        #expect(failure.map { ProblemView($0).exitCode } == 2)
     }
 
     /// A container's ports are 80 and 53/udp; the engine's machine has them as 8080 and 5353.
@@ -68,9 +68,9 @@ struct PortFlagTests {
     ])
     func aPublishedPortIsNotTheContainers(_ text: String, _ what: String, _ mend: String) throws {
         let flag = try PortFlag(text)
-        let failure = #expect(throws: CommandFailure.self) { try flag.mapping(for: Self.published) }
+        let failure = #expect(throws: Problem.self) { try flag.mapping(for: Self.published) }
         #expect(failure?.description.contains(what) == true && failure?.description.hasSuffix(mend) == true)
-        #expect(failure?.exitCode == 2)
+        #expect(failure.map { ProblemView($0).exitCode } == 2)
     }
 
     @Test func whatIsDeclaredIsTakenWhateverIsPublished() throws {
@@ -95,7 +95,7 @@ struct PortFlagTests {
 
     @Test func twoForOnePortAreRefusedWithBoth() throws {
         let flags = try [PortFlag("8080:1"), PortFlag("http:2")]
-        let failure = #expect(throws: CommandFailure.self) {
+        let failure = #expect(throws: Problem.self) {
             try PortFlags.mappings(flags, for: Self.service, listeningOn: [])
         }
         #expect(failure?.description == "'8080:1' and 'http:2' are for the same port of 'api'. Give each port once.")
@@ -175,7 +175,7 @@ struct TextTests {
     }
 
     @Test func anErrorIsOneLine() {
-        let failure = CommandFailure(.failed, "/tmp/a\nb\u{1B}[2J/compose.yaml can't be read: \u{202E}é 支払い.")
+        let failure = ProblemView(Problem(.failed, "/tmp/a\nb\u{1B}[2J/compose.yaml can't be read: \u{202E}é 支払い."))
         #expect(failure.description == "/tmp/a?b?[2J/compose.yaml can't be read: ?é 支払い.")
     }
 
@@ -201,11 +201,11 @@ struct TextTests {
         #expect(InterceptView(old, holder: holder).text.contains("nothing listens there: clients are refused"))
         var record = InterceptRecord(service: "api", holder: holder, since: old.since, ports: [])
         record.isDiverting = false
-        let answered = InterceptView(record, environment: reference, isOwn: true).reason
+        let answered = InterceptView(record, environment: reference, isOwn: true).reason?.description
         #expect(answered?.contains("so the original answers.") == true)
         record.refuses = true
         for isOwn in [true, false] {
-            let reason = InterceptView(record, environment: reference, isOwn: isOwn).reason
+            let reason = InterceptView(record, environment: reference, isOwn: isOwn).reason?.description
             #expect(reason?.contains(", so clients are refused, for 10 min at most") == true)
         }
         new.phase = .degraded

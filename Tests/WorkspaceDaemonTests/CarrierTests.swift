@@ -59,18 +59,18 @@ import WorkspaceAPI
         let stage = try await Stage()
         let mine = try await NamedServer("workspace")
         let workspace = try await Workspace(stage)
-        var failure = await #expect(throws: RequestFailure.self) {
+        var failure = await #expect(throws: Problem.self) {
             try await workspace.start((8_080, mine.port), carrier: .exec)
         }
-        #expect(failure?.failure.message.contains("no command leads to the sidecar api-1") == true)
+        #expect(failure?.description.contains("no command leads to the sidecar api-1") == true)
         stage.change { $0.tcp = "" }
-        failure = await #expect(throws: RequestFailure.self) { try await workspace.start((8_080, mine.port)) }
-        #expect(failure?.failure.message.contains("--endpoint") == true)
+        failure = await #expect(throws: Problem.self) { try await workspace.start((8_080, mine.port)) }
+        #expect(failure?.description.contains("--endpoint") == true)
         try await stage.startSidecar("api-2")
-        failure = await #expect(throws: RequestFailure.self) {
+        failure = await #expect(throws: Problem.self) {
             try await workspace.start((8_080, mine.port), endpoint: self.nowhere)
         }
-        #expect(failure?.failure.message.contains("has 2 sidecars") == true)
+        #expect(failure?.description.contains("has 2 sidecars") == true)
         #expect(stage.records == [])
     }
 
@@ -88,7 +88,7 @@ import WorkspaceAPI
         #expect(status.sidecars.first?.address == endpoint)
         #expect(await ask(stage.port()) == "workspace")
         // One that leads nowhere is refused, and the one before stays.
-        await #expect(throws: RequestFailure.self) {
+        await #expect(throws: Problem.self) {
             try await workspace.start((8_080, mine.port), endpoint: self.nowhere)
         }
         #expect(await eventually { await workspace.phase == .active })

@@ -56,7 +56,7 @@ import WorkspaceAgent
         #expect(try StoredIntercepts.read(path) == stored)
         stored.version = 2
         try stored.write(to: path)
-        #expect(throws: WorkspaceError.self) { try StoredIntercepts.read(path) }
+        #expect(throws: Problem.self) { try StoredIntercepts.read(path) }
     }
 }
 

@@ -71,10 +71,10 @@ import WorkspaceAPI
         #expect(stage.records.first?.ports.first?.target == "127.0.0.1:\(two.port)")
 
         // A port that the sidecar doesn't have: the list before stays.
-        let failure = await #expect(throws: RequestFailure.self) {
+        let failure = await #expect(throws: Problem.self) {
             try await workspace.start((8_080, one.port), (9_999, one.port))
         }
-        #expect(failure?.failure.message.contains("port 9999") == true)
+        #expect(failure?.description.contains("port 9999") == true)
         #expect(await workspace.phase == .active)
         #expect(await workspace.status?.mappings.map(\.target.port) == [two.port])
         #expect(await ask(stage.port()) == "two")
@@ -85,12 +85,12 @@ import WorkspaceAPI
     @Test func `a start that fails leaves nothing`() async throws {
         let stage = try await Stage()
         let workspace = try await Workspace(stage)
-        let failure = await #expect(throws: RequestFailure.self) { try await workspace.start((9_999, 3_000)) }
-        #expect(failure?.failure.message.contains("port 9999") == true)
+        let failure = await #expect(throws: Problem.self) { try await workspace.start((9_999, 3_000)) }
+        #expect(failure?.description.contains("port 9999") == true)
         #expect(stage.records == [])
         #expect(await workspace.status == nil)
         stage.setUp(false)
-        let down = await #expect(throws: EnvironmentError.self) { try await workspace.start((8_080, 3_000)) }
+        let down = await #expect(throws: Problem.self) { try await workspace.start((8_080, 3_000)) }
         #expect(down?.code == .notUp)
         #expect(await workspace.status == nil)
     }
@@ -129,9 +129,9 @@ import WorkspaceAPI
                 }
             )
         }
-        let failure = await #expect(throws: RequestFailure.self) { try await start.task?.value }
-        #expect(failure?.failure.message.contains("kl intercept stop") == true)
-        #expect(failure?.failure.message.contains("kl intercept start api") == true)
+        let failure = await #expect(throws: Problem.self) { try await start.task?.value }
+        #expect(failure?.description.contains("kl intercept stop") == true)
+        #expect(failure?.description.contains("kl intercept start api") == true)
         _ = try await start.stop?.value
         #expect(workspace.status == nil)
         #expect(stage.records == [])
@@ -147,7 +147,7 @@ import WorkspaceAPI
         // Nobody answers there: the start waits.
         try await stage.endSidecar("api-1")
         let workspace = try await Workspace(stage)
-        await #expect(throws: RequestFailure.self) { try await workspace.start((8_080, 3_000)) }
+        await #expect(throws: Problem.self) { try await workspace.start((8_080, 3_000)) }
         #expect(await workspace.status == nil)
         #expect(stage.records == [])
     }
@@ -225,10 +225,10 @@ import WorkspaceAPI
         intercept.dispose()
         #expect(!intercept.isLive)
         let request = intercept.request
-        let failure = await #expect(throws: RequestFailure.self) {
+        let failure = await #expect(throws: Problem.self) {
             try await intercept.adjust(to: request, targets: LocalTargets(request)) { _ in }
         }
-        #expect(failure?.failure.message.hasPrefix("the environment has ended") == true)
+        #expect(failure?.description.hasPrefix("the environment has ended") == true)
         var steps: [Step] = []
         try await intercept.stop(drainSeconds: nil) { steps.append($0) }
         #expect(steps.map(\.name) == ["nothingAnswers", "drained"])
@@ -241,17 +241,17 @@ import WorkspaceAPI
         let ada = try await Workspace(stage)
         let grace = try await Workspace(stage)
         try await ada.start((8_080, mine.port))
-        let failure = await #expect(throws: RequestFailure.self) { try await grace.start((8_080, theirs.port)) }
-        #expect(failure?.failure.code == .busy)
+        let failure = await #expect(throws: Problem.self) { try await grace.start((8_080, theirs.port)) }
+        #expect(failure?.code == .busy)
         #expect(
-            failure?.failure.message.wholeMatch(
+            failure?.description.wholeMatch(
                 of:
                     /'api' is intercepted by \S+@\S+ since \d\d:\d\d\. Ask them to stop it, or take it over with --force\./
             ) != nil
         )
         #expect(await ask(stage.port()) == "ada")
-        let nothing = await #expect(throws: RequestFailure.self) { try await grace.stop() }
-        #expect(nothing?.failure.code == .noSuchIntercept)
+        let nothing = await #expect(throws: Problem.self) { try await grace.stop() }
+        #expect(nothing?.code == .noSuchIntercept)
 
         try await grace.start((8_080, theirs.port), force: true)
         #expect(await ask(stage.port()) == "grace")

@@ -145,9 +145,9 @@ import WorkspaceAPI
         }
         try golden.add("done", json: DaemonReply.done(nil))
         try golden.add("done with a status", json: DaemonReply.done(Self.fullStatus))
-        for code in [DaemonReply.Failure.Code.failed, .notUp, .noSuchService, .noSuchIntercept, .busy] {
-            let failure = DaemonReply.Failure(code: code, message: "\"quoted\" ü / \\ it is so. Do this.")
-            try golden.add("failed: \(code.rawValue)", json: DaemonReply.failed(failure))
+        for code in [Problem.Code.failed, .notUp, .noSuchService, .noSuchIntercept, .busy] {
+            let problem = Problem(code, "\"quoted\" ü / \\ it is so. Do this.")
+            try golden.add("failed: \(code.rawValue)", json: DaemonReply.failed(problem))
         }
         #expect(try golden.differences() == [])
     }
@@ -213,7 +213,7 @@ import WorkspaceAPI
             _ = try read.result.get()
             return "is granted"
         } catch let problem as Problem {
-            return (try? GoldenFile.json(DaemonReply.failed(RequestFailure(problem).failure))) ?? ""
+            return (try? GoldenFile.json(DaemonReply.failed(problem))) ?? ""
         } catch {
             return "isn't understood"
         }

@@ -204,7 +204,7 @@ final class Stage: Environment {
 
     private func found<Result>(_ body: (inout State) throws -> Result) throws -> Result {
         try self.state.withLock { state in
-            guard state.isUp else { throw EnvironmentError(.notUp, "environment 'demo' isn't up. Start it: kl env up") }
+            guard state.isUp else { throw Problem(.notUp, "environment 'demo' isn't up. Start it: kl env up") }
             return try body(&state)
         }
     }
@@ -225,7 +225,7 @@ final class Stage: Environment {
 
     func sidecars(of service: String) async throws -> [SidecarLocation] {
         try self.found { state in
-            guard service == "api" else { throw EnvironmentError(.noSuchService, "service '\(service)' isn't there") }
+            guard service == "api" else { throw Problem(.noSuchService, "service '\(service)' isn't there") }
             return state.sidecars.values.map(\.location).sorted { $0.name < $1.name }
         }
     }

@@ -1,4 +1,5 @@
 import HostSupport
+import InterceptModel
 import Libc
 import Testing
 import WorkspaceAPI
@@ -24,7 +25,7 @@ import WorkspaceAPI
     @Test func `a folder that others can enter is refused`() throws {
         let folder = try TemporaryFolder()
         #expect(chmod(folder.path, 0o755) == 0)
-        let error = #expect(throws: WorkspaceError.self) { try WorkspaceHome(folder: folder.path).prepare() }
+        let error = #expect(throws: Problem.self) { try WorkspaceHome(folder: folder.path).prepare() }
         #expect(
             error?.description
                 == "'\(folder.path)' is open to other users (mode 0755). Close it with 'chmod 700'."
@@ -34,8 +35,8 @@ import WorkspaceAPI
     @Test func `a file where the folder should be is refused`() throws {
         let folder = try TemporaryFolder()
         try SmallFile.replace("\(folder.path)/home", with: [])
-        #expect(throws: WorkspaceError.self) { try WorkspaceHome(folder: "\(folder.path)/home").prepare() }
-        #expect(throws: WorkspaceError.self) { try WorkspaceHome(folder: "\(folder.path)/home/in").prepare() }
+        #expect(throws: Problem.self) { try WorkspaceHome(folder: "\(folder.path)/home").prepare() }
+        #expect(throws: Problem.self) { try WorkspaceHome(folder: "\(folder.path)/home/in").prepare() }
     }
 
     @Test func `the folders are made, for this user alone`() throws {
@@ -56,7 +57,7 @@ import WorkspaceAPI
         let key = try WorkspaceIdentity(home: home).member
         #expect(try WorkspaceIdentity(ifAnyIn: home)?.member == key)
         #expect(chmod(home.state, 0o755) == 0)
-        #expect(throws: WorkspaceError.self) { try home.check() }
+        #expect(throws: Problem.self) { try home.check() }
     }
 
     @Test(.enabled(if: geteuid() == 0)) func `root makes no folders in another user's home`() throws {
@@ -65,7 +66,7 @@ import WorkspaceAPI
         try home.check()
         #expect(home.refusal(toMake: home.state) == nil)
         #expect(chown(folder.path, 12_345, 12_345) == 0)
-        let error = #expect(throws: WorkspaceError.self) { try home.prepare() }
+        let error = #expect(throws: Problem.self) { try home.prepare() }
         #expect(error?.description.hasPrefix("'\(folder.path)' belongs to user 12345") == true)
         #expect(access("\(folder.path)/.config", F_OK) != 0)
         // Who names a folder means it.

@@ -97,7 +97,7 @@ public struct SupervisorStarter: Sendable {
 extension SupervisorStarter {
     /// Starts the environment, and waits until each of its services runs or has failed, at most 30 s.
     ///
-    /// - Parameter progress: called with a line for people whenever something is new.
+    /// - Parameter progress: called with a line for people whenever something is new of a service that has yet to run.
     /// - Returns: the state at that time. A failed service isn't an error of the environment.
     public func up(progress: (String) -> Void) throws(EnvironmentError) -> EnvironmentState {
         try self.start()
@@ -107,7 +107,8 @@ extension SupervisorStarter {
             let state = try self.state()
             for service in state.services {
                 let line = service.line
-                if told.updateValue(line, forKey: service.service.name) != line { progress(line) }
+                let isNew = told.updateValue(line, forKey: service.service.name) != line
+                if isNew, !service.isAllRunning { progress(line) }
             }
             if state.isSettled || Steady.milliseconds >= deadline { return state }
             usleep(50_000)
@@ -148,6 +149,11 @@ extension EnvironmentState.ServiceState {
             case .running, .restarting, .stopped: true
             }
         return isDecided && self.sidecars.allSatisfy { $0.state != .starting }
+    }
+
+    /// Itself, with nothing to say of it, and its sidecars.
+    fileprivate var isAllRunning: Bool {
+        self.service.state == .running && self.service.reason == nil && self.sidecars.allSatisfy { $0.state == .ready }
     }
 
     /// `api-server: starting, doesn't listen on 21090 yet`

@@ -28,12 +28,8 @@ struct Check: Codable, Equatable {
         Check(name: name, state: .failed, text: text, mend: mend)
     }
 
-    /// From an error text whose first sentence says what is wrong, and the rest what to do.
-    static func failed(_ name: String, _ sentences: String) -> Check {
-        guard let end = sentences.firstRange(of: ". ") else {
-            return .failed(name, sentences.hasSuffix(".") ? String(sentences.dropLast()) : sentences, "Fix that.")
-        }
-        return .failed(name, String(sentences[..<end.lowerBound]), String(sentences[end.upperBound...]))
+    static func failed(_ name: String, _ problem: Problem) -> Check {
+        .failed(name, problem.what, problem.remedy ?? "Fix that.")
     }
 }
 

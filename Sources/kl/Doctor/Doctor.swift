@@ -1,5 +1,6 @@
 import ArgumentParser
 import Interactive
+import InterceptModel
 
 /// Looks at what `kl` needs, without changing anything.
 struct Doctor: AsyncParsableCommand {
@@ -18,9 +19,11 @@ struct Doctor: AsyncParsableCommand {
         let failed = view.checks.filter { $0.state == .failed }
         guard failed.isEmpty else {
             let names = failed.map(\.name).joined(separator: ", ")
-            throw CommandFailure(
-                .failed,
-                "\(names): \(failed.count == 1 ? "this has" : "these have") to be mended first."
+            throw ProblemView(
+                Problem(
+                    .failed,
+                    "\(names): \(failed.count == 1 ? "this has" : "these have") to be mended first."
+                )
             )
         }
     }

@@ -10,8 +10,7 @@ import WorkspaceAPI
 struct HomeFacts {
     /// Nil: there is none; `problem` says why.
     var home: WorkspaceHome?
-    /// In two sentences.
-    var problem: String?
+    var problem: Problem?
     /// Whether a folder is still missing and will be made.
     var isNew = false
     /// Bytes that can still be written there; nil: not known.
@@ -21,8 +20,7 @@ struct HomeFacts {
     enum Key: Equatable {
         case none
         case good(publicKey: String)
-        /// In two sentences.
-        case refused(String)
+        case refused(Problem)
     }
 
     /// The longest path in a socket's address (unix(7)).
@@ -31,7 +29,8 @@ struct HomeFacts {
 
     var checks: [Check] {
         guard let home = self.home, self.problem == nil else {
-            return [.failed("home", self.problem ?? "this user has no home folder. Name one by the variable KL_HOME.")]
+            let none = Problem(.failed, "this user has no home folder", "Name one by the variable KL_HOME.")
+            return [.failed("home", self.problem ?? none)]
         }
         return [self.folders(home), self.keyCheck(home), self.socket(home)]
     }
@@ -48,7 +47,7 @@ struct HomeFacts {
         switch self.key {
         case .none: .ok("key", "none yet: made when first needed")
         case .good(let publicKey): .ok("key", "\(home.privateKey), public key \(publicKey.abbreviatedKey)")
-        case .refused(let sentences): .failed("key", sentences)
+        case .refused(let problem): .failed("key", problem)
         }
     }
 
@@ -79,19 +78,19 @@ extension HomeFacts {
     /// The facts of this machine.
     static var here: HomeFacts {
         var facts = HomeFacts()
-        do throws(WorkspaceError) {
+        do throws(Problem) {
             let home = try WorkspaceHome()
             facts.home = home
             let lacking = [home.configuration, home.state].filter { !Self.isThere($0) }
             facts.isNew = !lacking.isEmpty
             if let folder = lacking.first {
-                facts.problem = home.refusal(toMake: folder)?.description ?? Self.problem(toMake: folder)
+                facts.problem = home.refusal(toMake: folder) ?? Self.problem(toMake: folder)
             }
             try home.check()
             facts.room = Self.room(above: home.state)
             if Self.isThere(home.privateKey) { facts.key = Self.key(home.privateKey) }
         } catch {
-            facts.problem = error.description
+            facts.problem = error
         }
         return facts
     }
@@ -102,10 +101,11 @@ extension HomeFacts {
     }
 
     /// Why the folder couldn't be made; nil if it could. Nothing is made here.
-    private static func problem(toMake folder: String) -> String? {
+    private static func problem(toMake folder: String) -> Problem? {
         let above = Self.existing(above: folder)
         guard access(above, W_OK | X_OK) != 0 else { return nil }
-        return "\(HostError("\(folder) can't be made", code: errno)). Name another folder by the variable KL_HOME."
+        let error = HostError("\(folder) can't be made", code: errno)
+        return Problem(.failed, "\(error)", "Name another folder by the variable KL_HOME.")
     }
 
     private static func existing(above path: String) -> String {
@@ -122,10 +122,10 @@ extension HomeFacts {
     }
 
     private static func key(_ path: String) -> Key {
-        do {
+        do throws(KeyFileError) {
             return .good(publicKey: try KeyFile.readPrivateKey(at: path).publicKey.base64)
         } catch {
-            return .refused("\(error)")
+            return .refused(Problem(.failed, error.what, error.remedy))
         }
     }
 }
@@ -136,8 +136,7 @@ struct DaemonFacts {
         case none
         case runs(version: String)
         case silent(SilentDaemon)
-        /// In two sentences.
-        case failed(String)
+        case failed(Problem)
     }
 
     var daemon: Daemon
@@ -156,7 +155,7 @@ struct DaemonFacts {
                 )
             ]
         case .silent(let silent): [.failed("daemon", silent.reason, "End it with '\(silent.mend)'.")]
-        case .failed(let sentences): [.failed("daemon", sentences)]
+        case .failed(let problem): [.failed("daemon", problem)]
         }
     }
 
@@ -169,7 +168,7 @@ struct DaemonFacts {
         } catch let error as SilentDaemon {
             return DaemonFacts(daemon: .silent(error))
         } catch {
-            return DaemonFacts(daemon: .failed("\(error). Look what is there."))
+            return DaemonFacts(daemon: .failed(Problem(.failed, "\(error)", "Look what is there.")))
         }
     }
 }

@@ -71,9 +71,10 @@ struct ConnectEnvironment: AsyncParsableCommand {
         guard let previous = try workspace.connectedReference(), previous.location != reference.location else { return }
         let own = try workspace.ownIntercepts().filter { $0.environment.location == previous.location }
         guard let first = own.first else { return }
-        throw CommandFailure(
+        throw Problem(
             .failed,
-            "you intercept '\(first.service)' in environment '\(previous.name)'. Disconnect from it first: kl env disconnect"
+            "you intercept '\(first.service)' in environment '\(previous.name)'",
+            "Disconnect from it first: kl env disconnect"
         )
     }
 }

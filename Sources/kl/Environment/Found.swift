@@ -2,6 +2,7 @@ import ComposeFiles
 import EnvironmentCatalog
 import Environments
 import HostSupport
+import InterceptModel
 import Libc
 import LocalEnvironment
 import WorkspaceAPI
@@ -39,7 +40,7 @@ struct Found {
         guard let first = matching.first else {
             let nearest = Suggestion.nearest(to: name, among: self.all.map(\.reference.name))
             let hint = nearest.map { "Did you mean '\($0)'? (kl env list lists them)" }
-            throw CommandFailure(
+            throw Problem(
                 .failed,
                 "no environment '\(name)' was found. "
                     + (hint
@@ -48,9 +49,10 @@ struct Found {
         }
         guard matching.count == 1 else {
             let places = matching.map(\.reference.location).joined(separator: ", ")
-            throw CommandFailure(
+            throw Problem(
                 .failed,
-                "several environments are named '\(name)'. Name one by --file, --docker or --docker-network: \(places)"
+                "several environments are named '\(name)'",
+                "Name one by --file, --docker or --docker-network: \(places)"
             )
         }
         return first
@@ -62,7 +64,7 @@ struct Found {
         let found = LocalDiscovery.look(at: path)
         if found.state == .up { return found.reference }
         let compose: ComposeFile
-        do throws(EnvironmentError) {
+        do throws(Problem) {
             compose = try ComposeFile.read(path: path)
         } catch {
             for warning in error.warnings { output.warn(warning) }
@@ -73,13 +75,13 @@ struct Found {
     }
 
     /// The error for an environment that kl can't start or end, because Docker does.
-    private static func othersStart(_ reference: EnvironmentReference, flagOf command: String) -> CommandFailure {
+    private static func othersStart(_ reference: EnvironmentReference, flagOf command: String) -> Problem {
         let words = command == "up" ? "up --detach" : "down"
         let project = reference.docker?.project.map { "docker compose --project-name \($0) \(words)" } ?? "docker"
-        return CommandFailure(
+        return Problem(
             .failed,
-            "environment '\(reference.name)' is Docker's, which starts and ends it by itself: \(project)."
-                + " A local one is named by --file."
+            "environment '\(reference.name)' is Docker's, which starts and ends it by itself: \(project)",
+            "A local one is named by --file."
         )
     }
 
@@ -101,9 +103,10 @@ struct Found {
             guard connected.kind == .local else { throw Self.othersStart(connected, flagOf: command) }
             return connected
         }
-        throw CommandFailure(
+        throw Problem(
             .usage,
-            "there is no compose file in this folder. Name one: kl env \(command) --file compose.yaml"
+            "there is no compose file in this folder",
+            "Name one: kl env \(command) --file compose.yaml"
         )
     }
 }

@@ -40,7 +40,7 @@ struct DisconnectEnvironment: AsyncParsableCommand {
         try await self.output.reporting {
             _ = Interrupt.descriptor
             let workspace = try Workspace(self.output)
-            guard let reference = try workspace.connectedReference() else { throw CommandFailure.notConnected }
+            guard let reference = try workspace.connectedReference() else { throw Problem.notConnected }
             try workspace.prepare()
             let report = StepReport(isOn: self.output.isText && !self.output.quiet)
             // An environment that is gone can't be asked; the daemon's intercepts in it are stopped anyway.
@@ -54,7 +54,7 @@ struct DisconnectEnvironment: AsyncParsableCommand {
             }
             if !names.isEmpty {
                 let requests = names.sorted().map { StopRequest(environment: reference, service: $0) }
-                try StopIntercept.stop(requests, workspace, QuietOutput.of(self.output))
+                try StopIntercept.stop(requests, workspace, self.output.quieted)
                 for name in names.sorted() { report.done("stopped the intercept of \(name)", nil) }
             }
             try? workspace.runningDaemon()?.shutDownIfIdle()
@@ -97,27 +97,11 @@ extension EnvironmentStatus {
                     interceptedBy: intercepts.first { $0.service == service.name && $0.phase != .failed }?.workspace
                 )
             }
-        } catch let error as EnvironmentError where error.code == .notUp {
+        } catch let error as Problem where error.code == .notUp {
             self.state = "down"
-        } catch let error as EnvironmentError where error.code == .file {
+        } catch let error as Problem where error.code == .file {
             self.state = "broken"
             self.reason = error.description
         }
-    }
-}
-
-/// The same options with nothing printed, for a command that runs a part of another one.
-enum QuietOutput {
-    static func of(_ output: OutputOptions) -> OutputOptions {
-        var quiet = output
-        quiet.quiet = true
-        quiet.output = .text
-        return quiet
-    }
-}
-
-enum StopRequestOf {
-    static func intercept(_ status: InterceptStatus) -> StopRequest {
-        StopRequest(environment: status.environment, service: status.service)
     }
 }

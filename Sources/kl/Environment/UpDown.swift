@@ -60,8 +60,8 @@ struct TakeDown: AsyncParsableCommand {
                 self.output.warn(error.description)
             }
             if !own.isEmpty {
-                let requests = own.map { StopRequestOf.intercept($0) }
-                try? StopIntercept.stop(requests, workspace, QuietOutput.of(self.output))
+                let requests = own.map { StopRequest(environment: $0.environment, service: $0.service) }
+                try? StopIntercept.stop(requests, workspace, self.output.quieted)
             }
             report.line("Ending environment \(reference.name.printable)")
             report.waiting("waiting for its services to end")
@@ -85,9 +85,7 @@ enum Up {
         report.line("Starting environment \(reference.name.printable) from \(reference.location.printable)\(override)")
         report.waiting("starting its services")
         let state = try report.ending {
-            try SupervisorStarter(file: reference.location).up { line in
-                if !line.hasSuffix(": running") { report.waiting(line.printable) }
-            }
+            try SupervisorStarter(file: reference.location).up { report.waiting($0.printable) }
         }
         for service in state.services {
             let name = service.service.name.printable

@@ -1,5 +1,6 @@
 import ArgumentParser
 import Environments
+import InterceptModel
 import WorkspaceAPI
 
 struct InterceptCommands: AsyncParsableCommand {
@@ -49,7 +50,7 @@ struct ShowIntercept: AsyncParsableCommand {
             if let service = self.service {
                 list.intercepts = list.intercepts.filter { $0.service == service }
                 guard !list.intercepts.isEmpty else {
-                    throw try await NoSuchIntercept.failure(service, in: environment, of: list)
+                    throw try await Problem.noIntercept(of: service, in: environment, of: list)
                 }
             }
             let text = list.intercepts.isEmpty ? list.text : list.intercepts.map(\.text).joined(separator: "\n")
@@ -59,38 +60,38 @@ struct ShowIntercept: AsyncParsableCommand {
 }
 
 /// The error for a name without an intercept, which may be a service's or unknown.
-enum NoSuchIntercept {
-    static func failure(
-        _ name: String,
+extension Problem {
+    static func noIntercept(
+        of name: String,
         in environment: any Environments.Environment,
         of list: InterceptList
-    ) async throws -> CommandFailure {
+    ) async throws -> Problem {
         let services = (try? await environment.services()) ?? []
         if services.isEmpty || services.contains(where: { $0.name == name }) {
-            return CommandFailure(
+            return Problem(
                 .noSuchIntercept,
-                "'\(name)' isn't intercepted, so the environment answers. Start with: kl intercept start \(name)"
+                "'\(name)' isn't intercepted, so the environment answers",
+                "Start with: kl intercept start \(name)"
             )
         }
-        return NoSuchService.failure(name, among: services, in: environment.reference)
+        return .noService(named: name, among: services, in: environment.reference)
     }
-}
 
-enum NoSuchService {
-    static func failure(
-        _ name: String,
+    static func noService(
+        named name: String,
         among services: [Environments.Service],
         in environment: EnvironmentReference
-    ) -> CommandFailure {
+    ) -> Problem {
         if let owner = services.first(where: { $0.hasContainer(name) }) {
-            return CommandFailure(
+            return Problem(
                 .noSuchService,
-                "'\(name)' is a container of service '\(owner.name)'. Name the service in its place."
+                "'\(name)' is a container of service '\(owner.name)'",
+                "Name the service in its place."
             )
         }
         let nearest = Suggestion.nearest(to: name, among: services.map(\.name))
         let hint = nearest.map { " Did you mean '\($0)'?" } ?? ""
-        return CommandFailure(
+        return Problem(
             .noSuchService,
             "service '\(name)' isn't in environment '\(environment.name)'.\(hint) (kl env status lists them)"
         )

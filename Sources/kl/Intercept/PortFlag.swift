@@ -48,7 +48,7 @@ struct PortFlag {
     }
 
     /// Resolves the flag for a service: turns a name into a number, and throws if the service has no such port.
-    func mapping(for service: Environments.Service) throws(CommandFailure) -> PortMapping {
+    func mapping(for service: Environments.Service) throws(Problem) -> PortMapping {
         var port: Environments.Service.Port?
         switch self.service {
         case .number(let number):
@@ -67,7 +67,7 @@ struct PortFlag {
                 case .name(let name): "port named '\(name)'"
                 }
             guard !service.ports.isEmpty else { throw PortFlags.unknownPorts(service) }
-            throw CommandFailure(.usage, "'\(service.name)' has no \(wanted). It has \(ports).")
+            throw Problem(.usage, "'\(service.name)' has no \(wanted)", "It has \(ports).")
         }
         let target = self.target ?? Endpoint(host: "127.0.0.1", port: port.published)
         return PortMapping(ServicePort(port.published, port.transport ?? .tcp), to: target)
@@ -77,7 +77,7 @@ struct PortFlag {
     /// machine publishes a port: that isn't a port of the container, and no client connects to it there.
     private func unknownPort(
         of service: Environments.Service
-    ) throws(CommandFailure) -> Environments.Service.Port? {
+    ) throws(Problem) -> Environments.Service.Port? {
         guard service.mayHaveOtherPorts == true, case .number(let number) = self.service else { return nil }
         let published = Set(
             (service.publications ?? []).filter { publication in
@@ -90,11 +90,11 @@ struct PortFlag {
             let target = self.target.flatMap { $0.host == "127.0.0.1" && $0.port == number ? nil : $0 }
             let local = target.map { $0.host == "127.0.0.1" ? "\($0.port)" : "\($0)" } ?? "3000"
             let other = "\(first.number):\(local)\(first.transport.suffix)"
-            throw CommandFailure(
+            throw Problem(
                 .usage,
                 "\(number) is where the engine's machine publishes port \(published.map { "\($0)" }.joined(separator: " and "))"
-                    + " of '\(service.name)', and no port of its own. Name that one,"
-                    + " \(target == nil ? "with a local port, as in" : "as in") --port \(other)"
+                    + " of '\(service.name)', and no port of its own",
+                "Name that one," + " \(target == nil ? "with a local port, as in" : "as in") --port \(other)"
             )
         }
         return Environments.Service.Port(published: number, target: number, transport: self.transport ?? .tcp)
@@ -103,19 +103,21 @@ struct PortFlag {
 
 /// Resolves several `--port` flags together.
 enum PortFlags {
-    static func noPorts(_ service: Environments.Service) -> CommandFailure {
-        CommandFailure(
+    static func noPorts(_ service: Environments.Service) -> Problem {
+        Problem(
             .usage,
-            "'\(service.name)' has no ports, so there is nothing to intercept. Give it ports in its compose file."
+            "'\(service.name)' has no ports, so there is nothing to intercept",
+            "Give it ports in its compose file."
         )
     }
 
     /// The error for a service that declares no ports.
-    static func unknownPorts(_ service: Environments.Service) -> CommandFailure {
+    static func unknownPorts(_ service: Environments.Service) -> Problem {
         guard service.mayHaveOtherPorts == true else { return Self.noPorts(service) }
-        return CommandFailure(
+        return Problem(
             .usage,
-            "'\(service.name)' declares no ports. Give the number of one that it listens on, such as --port 8080:3000."
+            "'\(service.name)' declares no ports",
+            "Give the number of one that it listens on, such as --port 8080:3000."
         )
     }
 
@@ -136,18 +138,19 @@ enum PortFlags {
         _ flags: [PortFlag],
         for service: Environments.Service,
         listeningOn places: [ListeningPlace]
-    ) throws(CommandFailure) -> [PortMapping] {
+    ) throws(Problem) -> [PortMapping] {
         var result: [PortMapping] = []
         var seen: [ServicePort: String] = [:]
         for flag in flags {
             let mapping = try flag.mapping(for: service)
             if let other = seen.updateValue(flag.text, forKey: mapping.port) {
-                throw CommandFailure(
+                throw Problem(
                     .usage,
-                    "'\(other)' and '\(flag.text)' are for the same port of '\(service.name)'. Give each port once."
+                    "'\(other)' and '\(flag.text)' are for the same port of '\(service.name)'",
+                    "Give each port once."
                 )
             }
-            if let problem = Self.loop(mapping, listeningOn: places) { throw CommandFailure(.usage, problem) }
+            if let problem = Self.loop(mapping, listeningOn: places) { throw Problem(.usage, problem) }
             result.append(mapping)
         }
         return result

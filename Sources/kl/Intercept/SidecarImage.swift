@@ -2,6 +2,7 @@ import DockerEnvironment
 import Environments
 import HostSupport
 import Interactive
+import InterceptModel
 import Libc
 import WorkspaceAPI
 
@@ -31,7 +32,7 @@ enum SidecarImage {
         switch try Terminal.ask(prompt) {
         case .chosen(let answer): return answer.lowercased().hasPrefix("y")
         case .cancelled: return false
-        case .interrupted: throw CommandFailure(.interrupted, "interrupted: nothing was done.")
+        case .interrupted: throw Problem(.interrupted, "interrupted: nothing was done.")
         }
     }
 
@@ -59,9 +60,10 @@ enum SidecarImage {
         while waitpid(pid, &status, 0) < 0, errno == EINTR {}
         let end = ProcessEnd(status: status)
         guard end.isSuccess else {
-            throw CommandFailure(
+            throw Problem(
                 .failed,
-                "the sidecar's image wasn't built: \(builder) \(end.reason). What it said stands above; fix that, then try again."
+                "the sidecar's image wasn't built: \(builder) \(end.reason)",
+                "What it said stands above; fix that, then try again."
             )
         }
     }

@@ -112,7 +112,7 @@ struct StartIntercept: AsyncParsableCommand {
             let environment = try workspace.environment()
             let services = try await environment.services()
             let service = try await self.chosenService(of: services, in: environment, workspace)
-            if let refusal = service.refusal { throw CommandFailure(.failed, refusal) }
+            if let refusal = service.refusal { throw Problem(.failed, refusal) }
             if environment.makesSidecars, service.state == .running || service.state == .starting,
                 let reason = service.reason
             {
@@ -160,7 +160,7 @@ struct StartIntercept: AsyncParsableCommand {
             )
         }
         guard let service = services.first(where: { $0.name == name }) else {
-            throw NoSuchService.failure(name, among: services, in: environment.reference)
+            throw Problem.noService(named: name, among: services, in: environment.reference)
         }
         return service
     }
@@ -223,7 +223,7 @@ struct StartIntercept: AsyncParsableCommand {
                 }
             }
         }
-        guard let status else { throw CommandFailure(.failed, "the daemon told nothing of the intercept. Try again.") }
+        guard let status else { throw Problem(.failed, "the daemon told nothing of the intercept", "Try again.") }
         let view = StartView(
             intercept: InterceptView(status, holder: try workspace.member()),
             steps: steps,
@@ -257,7 +257,7 @@ struct StartIntercept: AsyncParsableCommand {
             return !isOver
         }
         if isOver {
-            throw CommandFailure(.failed, "the intercept is over: \((last?.reason ?? "it was stopped").printable)")
+            throw Problem(.failed, "the intercept is over: \((last?.reason ?? "it was stopped").printable)")
         }
         Interrupt.forget()
         let stop = StopRequest(environment: request.environment, service: request.service)

@@ -101,13 +101,14 @@ struct StopIntercept: AsyncParsableCommand {
         // After a take-over there may be two: the new holder's, and the remains of this workspace's.
         let found = list.intercepts.filter { $0.service == service }
         guard let intercept = found.first(where: \.isOwn) ?? found.first else {
-            throw try await NoSuchIntercept.failure(service, in: environment, of: list)
+            throw try await Problem.noIntercept(of: service, in: environment, of: list)
         }
         guard intercept.isOwn else {
-            throw CommandFailure(
+            throw Problem(
                 .busy,
                 "'\(service)' is intercepted by \(intercept.workspace.printable) since \(Times.short(intercept.since)), "
-                    + "not by you. Ask them to stop it, or take it over: kl intercept start \(service) --force"
+                    + "not by you",
+                "Ask them to stop it, or take it over: kl intercept start \(service) --force"
             )
         }
     }
@@ -115,21 +116,23 @@ struct StopIntercept: AsyncParsableCommand {
     /// Stops one after the other. If several fail, the first failure is thrown after all have been tried.
     static func stop(_ requests: [StopRequest], _ workspace: Workspace, _ output: OutputOptions) throws {
         var stopped: [StopView.Stopped] = []
-        var failure: CommandFailure?
+        var failure: Problem?
         let report = StepReport(isOn: output.isText && !output.quiet)
         for request in requests {
             if requests.count > 1 { report.line("Stopping \(request.service)") }
+            report.waiting("waiting for the sidecar")
+            let daemon = try report.endingOnError { try workspace.daemon() }
             do {
-                let one = try Self.stop(request, workspace, report)
+                let one = try Self.stop(request, daemon, report)
                 stopped.append(one)
                 report.line(
                     one.reason == nil
                         ? "\(request.service) answers from the environment again."
                         : "The intercept of \(request.service) is over."
                 )
-            } catch let error as CommandFailure where error.code != .interrupted {
+            } catch let error as Problem where error.code != .interrupted {
                 if failure == nil { failure = error }
-                if requests.count > 1 { output.warn(error.description) }
+                if requests.count > 1 { output.warn(ProblemView(error).description) }
             }
         }
         if !output.isText {
@@ -141,7 +144,7 @@ struct StopIntercept: AsyncParsableCommand {
 
     private static func stop(
         _ request: StopRequest,
-        _ workspace: Workspace,
+        _ daemon: DaemonConversation,
         _ report: StepReport
     ) throws -> StopView.Stopped {
         var result = StopView.Stopped(
@@ -154,9 +157,8 @@ struct StopIntercept: AsyncParsableCommand {
             bytesOut: 0,
             steps: []
         )
-        report.waiting("waiting for the sidecar")
         let status = try report.ending {
-            try workspace.daemon().perform(
+            try daemon.perform(
                 .stop(request),
                 interrupted: "interrupted: \(request.service) is given back all the same, and what is open drains",
                 isCancellable: false

@@ -13,7 +13,7 @@ struct Asking {
 
     /// For one conversation. Throws the error if the user can't be asked.
     private func interview(else missing: String) throws -> Interview<TerminalRespondent> {
-        guard self.isOn else { throw CommandFailure(.usage, missing) }
+        guard self.isOn else { throw Problem(.usage, missing) }
         return self.mayAsk
     }
 
@@ -23,9 +23,10 @@ struct Asking {
                 "no environment is named. Give its name, or a compose file by --file. (kl env list lists what is found here)"
         )
         guard !found.isEmpty else {
-            throw CommandFailure(
+            throw Problem(
                 .failed,
-                "no environment was found here. Name a compose file: kl env connect --file compose.yaml"
+                "no environment was found here",
+                "Name a compose file: kl env connect --file compose.yaml"
             )
         }
         let offers = found.map {
@@ -52,7 +53,7 @@ struct Asking {
                 "no service is named. Give one: kl intercept start SERVICE --port 8080:3000 (kl env status lists them)"
         )
         guard !services.isEmpty else {
-            throw CommandFailure(
+            throw Problem(
                 .failed,
                 environment.kind == .local
                     ? "environment '\(environment.name)' has no services. Add some to \(environment.location)"
@@ -102,7 +103,7 @@ struct Asking {
             else: "no service is named. Give one: kl intercept stop SERVICE, or --all (kl intercept list lists them)"
         )
         guard !own.isEmpty else {
-            throw CommandFailure(.noSuchIntercept, "you intercept nothing here. Start with: kl intercept start")
+            throw Problem(.noSuchIntercept, "you intercept nothing here", "Start with: kl intercept start")
         }
         let offers = own.map {
             InterceptOffer(
@@ -118,11 +119,11 @@ struct Asking {
         switch result {
         case .chosen(let answer): return answer
         case .cancelled: throw Self.cancelled
-        case .interrupted: throw CommandFailure(.interrupted, "interrupted: nothing was done.")
+        case .interrupted: throw Problem(.interrupted, "interrupted: nothing was done.")
         }
     }
 
-    private static let cancelled = CommandFailure(.failed, "nothing was selected, so nothing was done.")
+    private static let cancelled = Problem(.failed, "nothing was selected, so nothing was done.")
 }
 
 extension Environments.Service.Port {

@@ -1,5 +1,6 @@
 import Environments
 import HostSupport
+import InterceptModel
 import WorkspaceAPI
 
 /// A request to the daemon, and its replies.
@@ -20,7 +21,7 @@ struct DaemonConversation {
         while true {
             switch try self.client.receive(DaemonReply.self, within: milliseconds) {
             case .message(.intercepts(let list)): return list
-            case .message(.failed(let failure)): throw CommandFailure(failure)
+            case .message(.failed(let failure)): throw failure
             case .message: continue
             case .timedOut: throw SilentDaemon(pid: self.client.peer, home: self.home)
             case .ended, .interrupted: throw Self.gone
@@ -43,12 +44,12 @@ struct DaemonConversation {
             switch try self.client.receive(DaemonReply.self, unless: interrupt) {
             case .message(.step(let step)): onStep(step)
             case .message(.done(let status)): return status
-            case .message(.failed(let failure)): throw CommandFailure(failure)
+            case .message(.failed(let failure)): throw failure
             case .message: continue
             case .ended, .timedOut: throw Self.gone
             case .interrupted:
                 if isCancellable { self.cancel() }
-                throw CommandFailure(.interrupted, interrupted)
+                throw Problem(.interrupted, interrupted)
             }
         }
     }
@@ -65,7 +66,7 @@ struct DaemonConversation {
         while true {
             switch try self.client.receive(DaemonReply.self, unless: Interrupt.descriptor) {
             case .message(.changed(let status)): if !onChange(status) { return }
-            case .message(.failed(let failure)): throw CommandFailure(failure)
+            case .message(.failed(let failure)): throw failure
             case .message, .timedOut: continue
             case .ended: throw Self.gone
             case .interrupted: return
@@ -80,8 +81,9 @@ struct DaemonConversation {
         while case .message = try self.client.receive(DaemonReply.self, within: Self.patience) {}
     }
 
-    private static let gone = CommandFailure(
+    private static let gone = Problem(
         .failed,
-        "the workspace daemon ended before it answered. Try again; its log is daemon.log in the state folder (kl -v names it)"
+        "the workspace daemon ended before it answered",
+        "Try again; its log is daemon.log in the state folder (kl -v names it)"
     )
 }

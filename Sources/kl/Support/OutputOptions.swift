@@ -1,6 +1,7 @@
 import ArgumentParser
 import FoundationEssentials
 import HostSupport
+import InterceptModel
 import Libc
 import Yams
 
@@ -55,23 +56,17 @@ struct OutputOptions: ParsableArguments {
         do {
             return try await body()
         } catch {
-            let failure = CommandFailure(error)
-            if !self.isText {
-                try? self.print(
-                    ErrorView(error: .init(code: failure.code.rawValue, message: failure.description)),
-                    text: ""
-                )
-            }
-            throw failure
+            let view = ProblemView(error)
+            if !self.isText { try? self.print(view, text: "") }
+            throw view
         }
     }
-}
 
-struct ErrorView: Codable {
-    struct Body: Codable {
-        var code: String
-        var message: String
+    /// The same options with nothing printed, for a command that runs a part of another one.
+    var quieted: OutputOptions {
+        var quiet = self
+        quiet.quiet = true
+        quiet.output = .text
+        return quiet
     }
-
-    var error: Body
 }

@@ -21,6 +21,14 @@ struct StepReport {
         Console.noteOutputFailure(self.progress.failure)
     }
 
+    /// Runs the body. If it throws, takes the current wait off the screen.
+    func endingOnError<Result>(_ body: () throws -> Result) rethrows -> Result {
+        do { return try body() } catch {
+            self.progress.end()
+            throw error
+        }
+    }
+
     /// Runs the body, then takes the current wait off the screen, even if the body throws.
     func ending<Result>(_ body: () throws -> Result) rethrows -> Result {
         defer { self.progress.end() }

@@ -34,7 +34,7 @@ struct Workspace {
 
     /// Throws the error that says how to connect, if no environment is connected.
     func environment() throws -> any Environments.Environment {
-        guard let reference = try self.connectedReference() else { throw CommandFailure.notConnected }
+        guard let reference = try self.connectedReference() else { throw Problem.notConnected }
         self.output.note("environment \(reference.name): \(reference.location)")
         return try EnvironmentCatalog.environment(reference)
     }
@@ -65,7 +65,7 @@ struct Workspace {
         do {
             return try JSONDecoder().decode(type, from: Data(bytes))
         } catch {
-            throw CommandFailure(.failed, "\(path) can't be understood. Remove it, then connect again: kl env connect")
+            throw Problem(.failed, "\(path) can't be understood", "Remove it, then connect again: kl env connect")
         }
     }
 
@@ -130,7 +130,7 @@ struct Workspace {
         } catch {
             guard !own.isEmpty else { throw silent ?? error }
             // The environment's folder was moved away, say: this workspace's own intercepts can still be stopped.
-            self.output.warn(CommandFailure(error).description)
+            self.output.warn(ProblemView(error).description)
         }
         for record in records {
             let isOwn = record.holder.publicKey == member?.publicKey
@@ -155,7 +155,7 @@ struct Workspace {
         var services: [Environments.Service]?
         do {
             services = try await environment.services()
-        } catch let error as EnvironmentError where error.code == .notUp {
+        } catch let error as Problem where error.code == .notUp {
             services = nil
         } catch {
             return
@@ -170,4 +170,12 @@ struct Workspace {
             views[index].nothingAnswers(because: service.reason ?? "it is stopped")
         }
     }
+}
+
+extension Problem {
+    static let notConnected = Problem(
+        .notConnected,
+        "not connected to an environment",
+        "Connect first: kl env connect"
+    )
 }

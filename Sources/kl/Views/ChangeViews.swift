@@ -2,7 +2,7 @@ import Environments
 import WorkspaceAPI
 
 /// The output of `kl intercept start`.
-struct StartView: Codable {
+struct StartView: Encodable {
     var intercept: InterceptView
     var steps: [StepView]
     var warnings: [String]

@@ -33,7 +33,7 @@ struct EnvironmentList: Codable {
 }
 
 /// The output of `kl env status`, and of `up` and `connect`.
-struct EnvironmentStatus: Codable {
+struct EnvironmentStatus: Encodable {
     struct Service: Codable {
         struct Port: Codable {
             var port: UInt16

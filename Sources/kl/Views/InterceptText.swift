@@ -22,7 +22,7 @@ extension InterceptList {
                 intercept.connections.map { "\($0.open) (\(Times.grouped($0.total)))" } ?? "-",
                 intercept.tunnelText ?? "-",
             ])
-            if let reason = intercept.reason { table.note("Reason: \(reason.printable)") }
+            if let reason = intercept.reason { table.note("Reason: \(reason.description.printable)") }
         }
         return table.text
     }
@@ -54,7 +54,7 @@ extension InterceptView {
         var lines: [(String, String)] = []
         lines.append(("Service:", "\(self.service)   Environment: \(self.environment)"))
         lines.append(("Phase:", self.phaseText))
-        if let reason = self.reason { lines.append(("Reason:", reason.printable)) }
+        if let reason = self.reason { lines.append(("Reason:", reason.description.printable)) }
         lines.append(("Workspace:", "\(self.workspace.printable)   key \(self.publicKey.abbreviatedKey)"))
         for (number, port) in self.ports.enumerated() {
             var text = "\(port.number) → \(port.target.printable)"

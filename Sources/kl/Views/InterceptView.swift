@@ -3,7 +3,7 @@ import InterceptModel
 import WorkspaceAPI
 
 /// An intercept as the CLI prints it, from the environment's record or from this workspace's daemon.
-struct InterceptView: Codable {
+struct InterceptView: Encodable {
     struct Port: Codable {
         var service: UInt16
         var transport = "tcp"
@@ -26,7 +26,7 @@ struct InterceptView: Codable {
     var environment: String
     var service: String
     var phase: Phase
-    var reason: String?
+    var reason: Reason?
     var phaseSince: String?
     var workspace: String
     var publicKey: String
@@ -42,7 +42,29 @@ struct InterceptView: Codable {
     /// Only known for this workspace's own intercepts.
     var sidecars: [SidecarStatus]?
 
-    private static let daemonIsGone = "the workspace daemon isn't running"
+    /// Why its phase isn't Active. Printed as a clause.
+    enum Reason: Encodable, CustomStringConvertible {
+        case said(String)
+        /// This workspace's daemon isn't running; what happens to clients meanwhile.
+        case daemonIsGone(clients: String)
+        /// Nothing answers for the service, for this reason.
+        case nothingAnswers(String, isDaemonGone: Bool)
+
+        var description: String {
+            let daemonIsGone = "the workspace daemon isn't running"
+            return switch self {
+            case .said(let reason): reason
+            case .daemonIsGone(let clients): "\(daemonIsGone), so \(clients). Start the intercept again, or stop it"
+            case .nothingAnswers(let why, let isDaemonGone):
+                "\(isDaemonGone ? "\(daemonIsGone), and " : "")nothing answers: \(why)"
+            }
+        }
+
+        func encode(to encoder: any Encoder) throws {
+            var value = encoder.singleValueContainer()
+            try value.encode(self.description)
+        }
+    }
 
     /// What happens to clients in the meantime. A sidecar refuses them as long as it waits for a workspace: ten minutes.
     private static func clients(of record: InterceptRecord) -> String {
@@ -75,11 +97,12 @@ struct InterceptView: Codable {
         if isOwn {
             self.phase = .degraded
             self.reason =
-                silent.map { "\($0.reason). End it with '\($0.mend)', then start the intercept again, or stop it" }
-                ?? "\(Self.daemonIsGone), so \(Self.clients(of: record)). Start the intercept again, or stop it"
+                silent.map {
+                    .said("\($0.reason). End it with '\($0.mend)', then start the intercept again, or stop it")
+                } ?? .daemonIsGone(clients: Self.clients(of: record))
         } else if record.isDiverting == false {
             self.phase = .degraded
-            self.reason = "the holder's workspace can't be reached, so \(Self.clients(of: record))"
+            self.reason = .said("the holder's workspace can't be reached, so \(Self.clients(of: record))")
         } else {
             self.phase = .active
         }
@@ -88,8 +111,8 @@ struct InterceptView: Codable {
     /// Adds that the service's original doesn't answer either.
     /// - Parameter reason: why nothing answers, as a clause.
     mutating func nothingAnswers(because reason: String) {
-        let isDaemonGone = self.reason?.hasPrefix(Self.daemonIsGone) == true
-        self.reason = (isDaemonGone ? "\(Self.daemonIsGone), and " : "") + "nothing answers: \(reason)"
+        let isDaemonGone = if case .daemonIsGone? = self.reason { true } else { false }
+        self.reason = .nothingAnswers(reason, isDaemonGone: isDaemonGone)
     }
 
     /// From this workspace's daemon.
@@ -97,7 +120,7 @@ struct InterceptView: Codable {
         self.environment = status.environment.name
         self.service = status.service
         self.phase = status.phase
-        self.reason = status.reason
+        self.reason = status.reason.map { .said($0) }
         self.phaseSince = status.phaseSince
         self.workspace = holder.label
         self.publicKey = holder.publicKey
@@ -135,7 +158,7 @@ extension Endpoint {
     var shown: String { self.host == "127.0.0.1" ? "localhost:\(self.port)" : self.description }
 }
 
-struct InterceptList: Codable {
+struct InterceptList: Encodable {
     var environment: String
     var intercepts: [InterceptView]
 }
