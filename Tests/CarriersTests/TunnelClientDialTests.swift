@@ -74,7 +74,7 @@ import Tunnel
             return server.listen(host: "127.0.0.1", port: 0).map { .tcp(host: "127.0.0.1", port: $0?.port ?? 0) }
         }
 
-        func tunnelServer(_ server: TunnelServer, did event: Responder.Event) {}
+        func tunnelServer(_ server: TunnelServer, did event: TunnelServer.Event) {}
 
         func tunnelServer(_ server: TunnelServer, dropped: DropReason, from remote: () -> SocketAddress?) {}
     }

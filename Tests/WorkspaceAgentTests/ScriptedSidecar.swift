@@ -18,6 +18,7 @@ final class ScriptedSidecar: TunnelServer.Delegate, @unchecked Sendable {
     let key = StaticKeyPair.generate()
     private let workspace = StaticKeyPair.generate()
     private var server: TunnelServer?
+    private var connection: ServerConnection?
     private var decoder = ControlMessageDecoder()
     private(set) var address = TunnelClient.Address.tcp(host: "127.0.0.1", port: 1)
     private(set) var heard: [ControlMessage] = []
@@ -88,7 +89,7 @@ final class ScriptedSidecar: TunnelServer.Delegate, @unchecked Sendable {
     }
 
     func withConnection<Result>(_ body: (inout Connection) -> Result) -> Result? {
-        self.server?.withConnection(of: self.workspace.publicKey, body)
+        self.connection?.withConnection(body)
     }
 
     func revoke() { self.server?.revoke(self.workspace.publicKey) }
@@ -134,9 +135,11 @@ final class ScriptedSidecar: TunnelServer.Delegate, @unchecked Sendable {
 
     // MARK: What it hears
 
-    func tunnelServer(_ server: TunnelServer, did event: Responder.Event) {
+    func tunnelServer(_ server: TunnelServer, did event: TunnelServer.Event) {
         switch event {
-        case .established: self.decoder = ControlMessageDecoder()
+        case .established(let connection):
+            self.connection = connection
+            self.decoder = ControlMessageDecoder()
         case .connection(_, .readable(.control)):
             while case .bytes(let bytes)? = self.withConnection({ $0.read(.control) }) { self.decoder.append(bytes) }
             while case .message(let message)? = try? self.decoder.next() { self.heard.append(message) }
