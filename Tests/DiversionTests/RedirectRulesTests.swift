@@ -140,7 +140,8 @@ struct RedirectRulesTests {
             let ending = rules.rejectOriginals(on: [8_080, 9_090]) + rules.renew(ports) + rules.keepOriginals
             try nftables.check(rules.create(diverting: ports) + ending + rules.delete)
         }
-        #expect(try !NFTables.tables().contains(rules.table))
+        // While the kernel undoes what another test has it check (a table added, deleted and added), that table can be listed.
+        #expect(try (0..<100).contains { _ in try !NFTables.tables().contains(rules.table) })
     }
 
     @Test(.enabled(if: geteuid() == 0, "asking the kernel needs root"))
