@@ -214,6 +214,11 @@ private final class Stage: TunnelServer.Delegate, @unchecked Sendable {
             if try await self.loop.submit({ isSo(self) }).get() { return true }
             try await Task.sleep(for: .milliseconds(5))
         }
+        let state = try await self.loop.submit {
+            "answer \(String(describing: self.answer)), heard '\(self.heard)', ended \(self.isEnded), life \(self.agent.life), "
+                + "open \(self.agent.openConnections), connected \(self.connection != nil)"
+        }.get()
+        Issue.record("after ten seconds: \(state)")
         return false
     }
 

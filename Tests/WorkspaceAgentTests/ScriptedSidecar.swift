@@ -109,7 +109,8 @@ final class ScriptedSidecar: TunnelServer.Delegate, @unchecked Sendable {
     /// Waits for what the agent says, an event or an outcome.
     func wait(until isSo: @escaping @Sendable (ScriptedSidecar) -> Bool) async throws {
         for _ in 0..<2_000 where try await !Self.on({ isSo(self) }) { try await Task.sleep(for: .milliseconds(5)) }
-        try #require(await Self.on { isSo(self) })
+        let state = try await Self.on { "heard \(self.heard), outcomes \(self.outcomes), events \(self.events)" }
+        try #require(await Self.on { isSo(self) }, "after ten seconds: \(state)")
     }
 
     /// Waits for this many outcomes, and returns the last.
