@@ -50,7 +50,7 @@ let package = Package(
         .target(name: "InterceptProtocol", dependencies: ["InterceptModel", logging, nioCore], swiftSettings: strict),
         .target(
             name: "Diversion",
-            dependencies: ["CNetlink", "Libc", logging, nioCore, nioPosix],
+            dependencies: ["CNetlink", "InterceptModel", "Libc", logging, nioCore, nioPosix],
             swiftSettings: strict
         ),
         .target(
@@ -228,20 +228,20 @@ let package = Package(
         ),
         .testTarget(
             name: "ComposeFilesTests",
-            dependencies: ["ComposeFiles", "Environments", "Libc", "TestSupport"],
+            dependencies: ["ComposeFiles", "Environments", "InterceptModel", "Libc", "TestSupport"],
             swiftSettings: strict
         ),
         .testTarget(
             name: "LocalEnvironmentTests",
             dependencies: [
-                "ComposeFiles", "Environments", "HostSupport", "Libc", "LocalEnvironment", "TestSupport", nioCore,
-                nioPosix,
+                "ComposeFiles", "Environments", "HostSupport", "InterceptModel", "Libc", "LocalEnvironment",
+                "TestSupport", nioCore, nioPosix,
             ],
             swiftSettings: strict
         ),
         .testTarget(
             name: "DockerEnvironmentTests",
-            dependencies: ["DockerEnvironment", "Environments", "HostSupport", "Libc", "Noise"],
+            dependencies: ["DockerEnvironment", "Environments", "HostSupport", "InterceptModel", "Libc", "Noise"],
             swiftSettings: strict
         ),
         .testTarget(

@@ -1,5 +1,6 @@
 import Environments
 import HostSupport
+import InterceptModel
 import Libc
 
 /// The files that belong to a compose file and stand beside it: the override file, which is laid over it, and `.env`.
@@ -44,7 +45,7 @@ struct ComposeCompanions {
 
     /// A user who names a compose file trusts the file's owner, but not other users who can write beside it: these
     /// companion files say what runs as the user. So their owner must be the user, root or the compose file's owner.
-    func check(_ path: String) throws(EnvironmentError) {
+    func check(_ path: String) throws(Problem) {
         var link = stat()
         var target = stat()
         var own = stat()
@@ -53,9 +54,10 @@ struct ComposeCompanions {
         guard let other = [link.st_uid, target.st_uid].first(where: { !trusted.contains($0) }),
             !FolderStatus.isShared(besideFile: self.file)
         else { return }
-        throw EnvironmentError(
+        throw Problem(
             .file,
-            "\(path) belongs to user \(other), and it says what runs as you. Take it away, or copy it so that it is yours."
+            "\(path) belongs to user \(other), and it says what runs as you",
+            "Take it away, or copy it so that it is yours."
         )
     }
 }
@@ -63,7 +65,7 @@ struct ComposeCompanions {
 extension ComposeReader {
     /// Reads `.env` for variables that the caller hasn't set, and warns of compose's own variables that have no effect
     /// here.
-    mutating func readDefaults(_ companions: ComposeCompanions) throws(EnvironmentError) {
+    mutating func readDefaults(_ companions: ComposeCompanions) throws(Problem) {
         let callers = self.interpolation.environment
         var defaults: [String: String] = [:]
         try companions.check(companions.defaults)

@@ -1,5 +1,6 @@
 import Environments
 import HostSupport
+import InterceptModel
 import Libc
 
 /// Where compose files are, and how their paths are written.
@@ -53,24 +54,24 @@ extension ComposeFile {
     static let maxBytes = 1_048_576
 
     /// Nil: there is no such file.
-    static func readText(_ path: String) throws(EnvironmentError) -> String? {
+    static func readText(_ path: String) throws(Problem) -> String? {
         var status = stat()
         if stat(path, &status) == 0, UInt32(status.st_mode) & UInt32(S_IFMT) != UInt32(S_IFREG) {
             // Reading a pipe would block.
-            throw EnvironmentError(.file, "\(path) isn't a file. Name the file that is meant.")
+            throw Problem(.file, "\(path) isn't a file", "Name the file that is meant.")
         }
         let bytes: [UInt8]?
         do throws(HostError) {
             bytes = try SmallFile.read(path, atMost: Self.maxBytes)
         } catch {
             if error.code == EFBIG {
-                throw EnvironmentError(.file, "\(path) is larger than 1 MiB. Name the file that is meant, or split it.")
+                throw Problem(.file, "\(path) is larger than 1 MiB", "Name the file that is meant, or split it.")
             }
-            throw EnvironmentError(.file, "\(error.description). Name a file that you may read.")
+            throw Problem(.file, "\(error.description)", "Name a file that you may read.")
         }
         guard let bytes else { return nil }
         guard let text = String(validating: bytes, as: UTF8.self) else {
-            throw EnvironmentError(.file, "\(path) isn't UTF-8 text. Save it as UTF-8.")
+            throw Problem(.file, "\(path) isn't UTF-8 text", "Save it as UTF-8.")
         }
         return text
     }

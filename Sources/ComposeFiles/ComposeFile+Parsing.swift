@@ -1,14 +1,15 @@
 import Environments
 import HostSupport
+import InterceptModel
 
 extension ComposeFile {
     /// Reads the file, the override file beside it, and `.env` there for variables that the caller hasn't set.
     public static func read(
         path: String,
         environment: [String: String] = Spawn.ownEnvironment
-    ) throws(EnvironmentError) -> ComposeFile {
+    ) throws(Problem) -> ComposeFile {
         guard let text = try Self.readText(path) else {
-            throw EnvironmentError(.file, "there is no \(path). Name a compose file with --file.")
+            throw Problem(.file, "there is no \(path)", "Name a compose file with --file.")
         }
         let companions = ComposeCompanions(of: path)
         var files = [(path: path, text: text)]
@@ -55,7 +56,7 @@ extension ComposeFile {
         text: String,
         path: String,
         environment: [String: String]
-    ) throws(EnvironmentError) -> ComposeFile {
+    ) throws(Problem) -> ComposeFile {
         var reader = ComposeReader([path], environment: environment)
         return try Self.parse([(path, text)], reader: &reader)
     }
@@ -64,9 +65,9 @@ extension ComposeFile {
     static func parse(
         _ files: [(path: String, text: String)],
         reader: inout ComposeReader
-    ) throws(EnvironmentError) -> ComposeFile {
+    ) throws(Problem) -> ComposeFile {
         for (path, text) in files where text.utf8.count > Self.maxBytes {
-            throw EnvironmentError(.file, "\(path) is larger than 1 MiB. Name the file that is meant, or split it.")
+            throw Problem(.file, "\(path) is larger than 1 MiB", "Name the file that is meant, or split it.")
         }
         let path = Self.absolutePath(of: files.first?.path ?? "")
         do throws(Fault) {

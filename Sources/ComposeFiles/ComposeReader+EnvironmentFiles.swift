@@ -1,4 +1,5 @@
 import Environments
+import InterceptModel
 
 extension ComposeReader {
     /// The variable files (`env_file`) of a service, in the order in which they are read.
@@ -70,7 +71,7 @@ extension ComposeReader {
         var result: [String: String] = [:]
         let names = self.interpolation.environment.merging(own.compactMapValues { $0 }) { caller, _ in caller }
         for file in files.files {
-            do throws(EnvironmentError) {
+            do throws(Problem) {
                 let path = self.absolute(file.path)
                 try self.readEnvironmentFile(path, file.isRequired, isRaw: file.isRaw, names: names, into: &result)
             } catch {
@@ -90,10 +91,10 @@ extension ComposeReader {
         isRaw: Bool = false,
         names: [String: String],
         into result: inout [String: String]
-    ) throws(EnvironmentError) {
+    ) throws(Problem) {
         guard let text = try ComposeFile.readText(path) else {
             guard isRequired else { return }
-            throw EnvironmentError(.file, "there is no \(path). Make the file, or take it out.")
+            throw Problem(.file, "there is no \(path)", "Make the file, or take it out.")
         }
         let file = self.number(of: path)
         let callers = self.interpolation.environment

@@ -20,8 +20,8 @@ struct Fault: Error, Equatable {
     }
 
     /// - Parameter paths: the files' paths, as messages name them.
-    func error(in paths: [String]) -> EnvironmentError {
-        EnvironmentError(.file, "\(self.position.text(in: paths)): \(self.text)")
+    func error(in paths: [String]) -> Problem {
+        Problem(.file, "\(self.position.text(in: paths)): \(self.text)")
     }
 }
 

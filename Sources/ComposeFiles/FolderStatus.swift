@@ -1,5 +1,6 @@
 import Environments
 import HostSupport
+import InterceptModel
 import Libc
 
 /// A path's owner and rights; a symbolic link isn't followed. They say whether a folder is shared with a group.
@@ -13,23 +14,23 @@ package struct FolderStatus {
     package var isShared: Bool { self.mode & 0o022 == 0o020 }
 
     /// Nil: nothing is there.
-    package static func of(_ path: String) throws(EnvironmentError) -> FolderStatus? {
+    package static func of(_ path: String) throws(Problem) -> FolderStatus? {
         var status = stat()
         guard lstat(path, &status) == 0 else {
             let code = errno
             if code == ENOENT { return nil }
-            throw EnvironmentError(HostError("\(path) can't be read", code: code))
+            throw Problem(HostError("\(path) can't be read", code: code))
         }
         return FolderStatus(path: path, mode: UInt32(status.st_mode), user: status.st_uid, group: status.st_gid)
     }
 
-    package static func of(folderOf file: String) throws(EnvironmentError) -> FolderStatus? {
+    package static func of(folderOf file: String) throws(Problem) -> FolderStatus? {
         let path = SmallFile.parent(of: file)
         var status = stat()
         guard stat(path, &status) == 0 else {
             let code = errno
             if code == ENOENT { return nil }
-            throw EnvironmentError(HostError("\(path) can't be read", code: code))
+            throw Problem(HostError("\(path) can't be read", code: code))
         }
         let name = path == "/" ? "" : path
         return FolderStatus(path: name, mode: UInt32(status.st_mode), user: status.st_uid, group: status.st_gid)
@@ -42,12 +43,13 @@ package struct FolderStatus {
     }
 
     /// Refuses a folder that is writable by a group to which this user doesn't belong.
-    package func checkGroup() throws(EnvironmentError) {
+    package func checkGroup() throws(Problem) {
         guard self.isShared, self.user != geteuid(), !Self.isMember(of: self.group) else { return }
-        throw EnvironmentError(
+        throw Problem(
             .failed,
             "\(self.path.isEmpty ? "/" : self.path) may be written by the group \(self.group), and you aren't in it:"
-                + " what they write there could name your processes to end. Copy the compose file to a folder of your own."
+                + " what they write there could name your processes to end",
+            "Copy the compose file to a folder of your own."
         )
     }
 

@@ -1,3 +1,4 @@
+public import InterceptModel
 import Libc
 public import Logging
 public import NIOCore
@@ -8,9 +9,7 @@ public import NIOCore
 /// process ends, and stops redirecting unless this event loop renews the ports.
 public final class RedirectDiversion {
     public struct Configuration: Sendable {
-        /// The service's TCP and UDP ports.
-        public var ports: [UInt16]
-        public var datagramPorts: [UInt16]
+        public var ports: [ServicePort]
         public var loopback: Loopback
         /// The descriptor number that the table's owner socket takes, replacing what is open there: 0, for a program that
         /// doesn't read its standard input. nil: any.
@@ -20,9 +19,8 @@ public final class RedirectDiversion {
         public var ownerDescriptor: CInt?
         public var log: Logger?
 
-        public init(ports: [UInt16], datagramPorts: [UInt16] = [], loopback: Loopback, log: Logger?) {
+        public init(ports: [ServicePort], loopback: Loopback, log: Logger?) {
             self.ports = ports
-            self.datagramPorts = datagramPorts
             self.loopback = loopback
             self.log = log
         }
@@ -94,7 +92,8 @@ public final class RedirectDiversion {
         } catch {
             return self.eventLoop.makeFailedFuture(error)
         }
-        let listeners = self.configuration.ports.map { port in
+        let ports = DivertedPorts(self.configuration.ports)
+        let listeners = ports.tcp.map { port in
             self.listen { channel in
                 // A client that calls the listener itself is refused: it could be this agent in a loop, or bypass the
                 // namespace's rules.
@@ -103,7 +102,7 @@ public final class RedirectDiversion {
             }
             .map { (port, $0) }
         }
-        let datagramListeners = self.configuration.datagramPorts.map { port in
+        let datagramListeners = ports.udp.map { port in
             self.listenForDatagrams { take($0, $1, port) }.map { (port, $0) }
         }
         let this = NIOLoopBound(self, eventLoop: self.eventLoop)

@@ -43,7 +43,7 @@ struct DockerClaim: ServiceClaim {
                 guard force else { return .heldBy(record) }
                 taken = taken ?? record
             }
-            if let refusal = service.refusal { throw EnvironmentError(.failed, refusal) }
+            if let refusal = service.refusal { throw Problem(.failed, refusal) }
             guard let replica = service.usable.first else { continue }
             if others.isEmpty, all.contains(where: { self.isUseful($0, for: replica, of: image) }) {
                 try await self.environment.remove(inTheWay)
@@ -74,15 +74,17 @@ struct DockerClaim: ServiceClaim {
             try await Task.sleep(for: Self.pause)
             project = try await self.model.project(.now)
             if !project.sidecars.contains(where: { $0.name == wanted.name }), try await self.isForeign(wanted.name) {
-                throw EnvironmentError(
+                throw Problem(
                     .failed,
-                    "a container that is no sidecar of '\(service.name)' has the name '\(wanted.name)'. Rename or remove it."
+                    "a container that is no sidecar of '\(service.name)' has the name '\(wanted.name)'",
+                    "Rename or remove it."
                 )
             }
         }
-        throw EnvironmentError(
+        throw Problem(
             .failed,
-            "the name of the sidecar of \(self.record.service.quoted) stays taken. Look who makes it: docker ps --all"
+            "the name of the sidecar of \(self.record.service.quoted) stays taken",
+            "Look who makes it: docker ps --all"
         )
     }
 
@@ -192,16 +194,18 @@ struct DockerClaim: ServiceClaim {
             let project = try await self.model.project(.now)
             guard let record = project.record(of: service.name), record.holder.publicKey == self.key else {
                 let holder = project.record(of: service.name)?.holder.label ?? "another developer"
-                throw EnvironmentError(
+                throw Problem(
                     .busy,
-                    "'\(service.name)' was just taken over by \(holder). Ask them to stop it, or take it back with --force."
+                    "'\(service.name)' was just taken over by \(holder)",
+                    "Ask them to stop it, or take it back with --force."
                 )
             }
             inTheWay = project.sidecars(of: service.name).filter { $0.name == wanted.name }
         }
-        throw EnvironmentError(
+        throw Problem(
             .failed,
-            "the name '\(wanted.name)' of a sidecar stays taken. Look who has it: docker ps --all"
+            "the name '\(wanted.name)' of a sidecar stays taken",
+            "Look who has it: docker ps --all"
         )
     }
 
@@ -306,7 +310,7 @@ struct DockerClaim: ServiceClaim {
         case .of(let id): if let own = sidecar.imageID, own != id { return false }
         case .missing: return false
         }
-        return Set(self.options.servicePorts).isSubset(of: sidecar.ports)
+        return Set(self.options.ports).isSubset(of: sidecar.ports)
     }
 
     private func container(for replica: DockerService.Replica, of service: DockerService) async -> SidecarContainer {
@@ -319,7 +323,7 @@ struct DockerClaim: ServiceClaim {
             namespace: isPodman ? replica.container.namespace : nil,
             gateways: replica.container.gateways,
             image: self.options.image ?? SidecarContainer.defaultImage,
-            ports: Set(service.ports + self.options.servicePorts).sorted(),
+            ports: Set(service.ports + self.options.ports).sorted(),
             holder: self.record.holder,
             since: self.record.since
         )
@@ -368,31 +372,33 @@ enum DockerFailure {
         _ container: SidecarContainer,
         _ service: String,
         _ client: DockerClient
-    ) -> EnvironmentError {
+    ) -> Problem {
         let small = result.errors.lowercased()
         if small.contains("no such image") || small.contains("unable to find image") {
-            return EnvironmentError(.failed, Self.noImage(container.image))
+            return Problem(.failed, Self.noImage(container.image))
         }
         let said = DockerClient.reason(result.errors)
         if small.contains("non running container") || small.contains("no such container")
             || small.contains("not running")
         {
-            return EnvironmentError(
+            return Problem(
                 .failed,
-                "'\(service)' ended while its sidecar was made. Check it, then try again: kl env status"
+                "'\(service)' ended while its sidecar was made",
+                "Check it, then try again: kl env status"
             )
         }
         if result.isLate {
-            return EnvironmentError(
+            return Problem(
                 .failed,
-                "the sidecar of '\(service)' says nothing, and was removed: \(said). Look at the engine: kl doctor"
+                "the sidecar of '\(service)' says nothing, and was removed: \(said)",
+                "Look at the engine: kl doctor"
             )
         }
         // Exit code 125 comes from the client or the engine; any other is the sidecar's own.
         guard result.code == 125 || result.code == nil else {
             let last = said.hasPrefix("kl-sidecar: ") ? String(said.dropFirst("kl-sidecar: ".count)) : said
             let end = last.hasSuffix(".") ? "" : "."
-            return EnvironmentError(.failed, "the sidecar of '\(service)' didn't start: \(last)\(end)")
+            return Problem(.failed, "the sidecar of '\(service)' didn't start: \(last)\(end)")
         }
         return DockerClient.error(saying: result.errors, at: client.engine.name)
     }

@@ -43,7 +43,7 @@ struct DockerClient: Sendable {
                 until: isEnough
             )
             guard let result else {
-                throw EnvironmentError(.failed, "\(program) can't be started. Look whether it runs: docker version")
+                throw Problem(.failed, "\(program) can't be started", "Look whether it runs: docker version")
             }
             return result
         }
@@ -56,17 +56,17 @@ struct DockerClient: Sendable {
         return result.output
     }
 
-    private static func program(_ words: [String]) throws(EnvironmentError) -> String {
+    private static func program(_ words: [String]) throws(Problem) -> String {
         for name in Set(["docker", words.first ?? "docker"]) {
             do throws(HostError) { try FilterProcess.program([name]) } catch {
-                throw EnvironmentError(
+                throw Problem(
                     .failed,
-                    "there is no \(name) program in PATH, which environments of containers need."
-                        + " Install Docker's client (Debian: apt install docker.io)."
+                    "there is no \(name) program in PATH, which environments of containers need",
+                    "Install Docker's client (Debian: apt install docker.io)."
                 )
             }
         }
-        do throws(HostError) { return try FilterProcess.program(words) } catch { throw EnvironmentError(error) }
+        do throws(HostError) { return try FilterProcess.program(words) } catch { throw Problem(error) }
     }
 
     /// The engine of the context that is selected here, with the current variables.
@@ -80,9 +80,10 @@ struct DockerClient: Sendable {
         // The client contacts the engine, too, although the answer isn't needed.
         let said = try await asking.answer(["context", "inspect", "--format", "{{json .}}"], within: milliseconds)
         guard let engine = DockerEngine(contextJSON: said, environment: environment) else {
-            throw EnvironmentError(
+            throw Problem(
                 .failed,
-                "the docker client doesn't say which context it uses. Look at what it says: docker context inspect"
+                "the docker client doesn't say which context it uses",
+                "Look at what it says: docker context inspect"
             )
         }
         return engine
@@ -90,31 +91,32 @@ struct DockerClient: Sendable {
 
     // MARK: Failures
 
-    func error(_ result: Result, within milliseconds: Int64 = Self.patience) -> EnvironmentError {
+    func error(_ result: Result, within milliseconds: Int64 = Self.patience) -> Problem {
         if result.isLate {
-            return EnvironmentError(
+            return Problem(
                 .failed,
-                "the Docker engine at \(self.engine.name.printable) doesn't answer within \(milliseconds / 1_000) s."
-                    + " Check it: kl doctor"
+                "the Docker engine at \(self.engine.name.printable) doesn't answer within \(milliseconds / 1_000) s",
+                "Check it: kl doctor"
             )
         }
         if result.isTooLong {
-            return EnvironmentError(
+            return Problem(
                 .failed,
-                "the Docker engine at \(self.engine.name.printable) says more than is read here."
-                    + " Look at what it says: docker ps --all"
+                "the Docker engine at \(self.engine.name.printable) says more than is read here",
+                "Look at what it says: docker ps --all"
             )
         }
         return Self.error(saying: result.errors, at: self.engine.name)
     }
 
-    static func error(saying errors: String, at engine: String) -> EnvironmentError {
+    static func error(saying errors: String, at engine: String) -> Problem {
         let reason = Self.reason(errors)
         let small = reason.lowercased()
         if small.contains("permission denied"), small.contains("socket") || small.contains("connect") {
-            return EnvironmentError(
+            return Problem(
                 .failed,
-                "you may not use the Docker engine's socket at \(engine.printable). Join its group (sudo usermod -aG docker"
+                "you may not use the Docker engine's socket at \(engine.printable)",
+                "Join its group (sudo usermod -aG docker"
                     + " $USER, then log in again), or name an engine of your own by DOCKER_HOST and connect again."
             )
         }
@@ -123,13 +125,13 @@ struct DockerClient: Sendable {
             "connection refused", "no such host", "unable to resolve docker endpoint",
         ].contains { small.contains($0) }
         guard !isAway else {
-            return EnvironmentError(
+            return Problem(
                 .failed,
-                "the Docker engine at \(engine.printable) can't be reached. Start it (systemctl start docker), or connect by"
-                    + " another DOCKER_HOST or DOCKER_CONTEXT."
+                "the Docker engine at \(engine.printable) can't be reached",
+                "Start it (systemctl start docker), or connect by" + " another DOCKER_HOST or DOCKER_CONTEXT."
             )
         }
-        return EnvironmentError(.failed, "docker says: \(reason). Fix that, then try again.")
+        return Problem(.failed, "docker says: \(reason)", "Fix that, then try again.")
     }
 
     /// The last line of an error output, as a clause.

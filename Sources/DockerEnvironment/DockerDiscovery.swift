@@ -59,14 +59,14 @@ public enum DockerDiscovery {
             let suggestion = Suggestion.sentence(for: name, among: projects)
             let list =
                 projects.isEmpty ? "It has no compose project" : "It has \(projects.prefix(10).joined(separator: ", "))"
-            throw EnvironmentError(
+            throw Problem(
                 .failed,
                 "there is no compose project \(name.quoted) on the Docker engine at \(engine.name.printable)."
                     + (suggestion.isEmpty ? " \(list)." : suggestion)
             )
         case .network(let name):
             guard DockerPlace.isSoundName(name) else {
-                throw EnvironmentError(.failed, "\(name.quoted) can't be a network's name. See: docker network ls")
+                throw Problem(.failed, "\(name.quoted) can't be a network's name", "See: docker network ls")
             }
             let result = try await client.run(["network", "inspect", "--format", "{{.Name}}", name])
             guard result.code == 0 else {
@@ -74,9 +74,10 @@ public enum DockerDiscovery {
                 else {
                     throw client.error(result)
                 }
-                throw EnvironmentError(
+                throw Problem(
                     .failed,
-                    "there is no network \(name.quoted) on the Docker engine at \(engine.name.printable). See: docker network ls"
+                    "there is no network \(name.quoted) on the Docker engine at \(engine.name.printable)",
+                    "See: docker network ls"
                 )
             }
             return place.reference
@@ -99,7 +100,7 @@ public enum DockerDiscovery {
     public static func clientWords(_ reference: EnvironmentReference) -> [String]? { reference.docker?.engine.words }
 
     /// The error for a user who asked for an image that the engine doesn't have.
-    public static func noImage(_ image: String?) -> EnvironmentError {
-        EnvironmentError(.failed, DockerFailure.noImage(image ?? SidecarContainer.defaultImage))
+    public static func noImage(_ image: String?) -> Problem {
+        Problem(.failed, DockerFailure.noImage(image ?? SidecarContainer.defaultImage))
     }
 }

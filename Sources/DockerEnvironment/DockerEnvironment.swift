@@ -10,12 +10,12 @@ public struct DockerEnvironment: Environment {
     let model: DockerModel
 
     /// - Throws: the stored reference lacks the engine.
-    public init(_ reference: EnvironmentReference) throws(EnvironmentError) {
+    public init(_ reference: EnvironmentReference) throws(Problem) {
         guard let place = reference.docker else {
-            throw EnvironmentError(
+            throw Problem(
                 .failed,
-                "environment \(reference.name.quoted) was written down without its engine. Connect again:"
-                    + " kl env connect --docker \(reference.name.shellQuoted)"
+                "environment \(reference.name.quoted) was written down without its engine",
+                "Connect again:" + " kl env connect --docker \(reference.name.shellQuoted)"
             )
         }
         self.reference = reference
@@ -70,31 +70,32 @@ public struct DockerEnvironment: Environment {
 
     // MARK: Parts
 
-    var isNotUp: EnvironmentError {
+    var isNotUp: Problem {
         let mend =
             switch self.model.place.selection {
             case .project(let name): "Start it: docker compose --project-name \(name.shellQuoted) up --detach"
             case .network: "Start some, then try again."
             }
-        return EnvironmentError(
+        return Problem(
             .notUp,
             "environment \(self.reference.name.quoted) has no containers on the Docker engine at"
                 + " \(self.model.place.engine.name.printable). \(mend)"
         )
     }
 
-    func find(_ name: String, in project: DockerProject) throws(EnvironmentError) -> DockerService {
+    func find(_ name: String, in project: DockerProject) throws(Problem) -> DockerService {
         guard !project.services.isEmpty else { throw self.isNotUp }
         if let service = project.service(name) { return service }
         if let owner = project.services.first(where: { $0.service.hasContainer(name) }) {
-            throw EnvironmentError(
+            throw Problem(
                 .noSuchService,
-                "\(name.quoted) is a container of service \(owner.name.quoted). Name the service in its place."
+                "\(name.quoted) is a container of service \(owner.name.quoted)",
+                "Name the service in its place."
             )
         }
         let suggestion = Suggestion.sentence(for: name, among: project.services.map(\.name))
         let mend = suggestion.isEmpty ? " See what is there: kl env status" : "\(suggestion) (kl env status lists them)"
-        throw EnvironmentError(
+        throw Problem(
             .noSuchService,
             "service \(name.quoted) isn't in environment \(self.reference.name.quoted).\(mend)"
         )

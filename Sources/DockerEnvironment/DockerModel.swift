@@ -127,10 +127,11 @@ actor DockerModel {
         let ids = DockerRows.ids(rows, self.place.selection)
         guard !ids.isEmpty else { return ([], rows) }
         guard ids.count <= Self.containersAtMost else {
-            throw EnvironmentError(
+            throw Problem(
                 .failed,
                 "environment \(self.place.reference.name.quoted) has \(ids.count) containers, and at most"
-                    + " \(Self.containersAtMost) are looked at. Remove those that aren't needed: docker container prune"
+                    + " \(Self.containersAtMost) are looked at",
+                "Remove those that aren't needed: docker container prune"
             )
         }
         let result = try await self.client.run(["container", "inspect", "--format", DockerContainer.format] + ids)

@@ -1,6 +1,6 @@
 /// The place where services run, as the CLI and the daemon see it, independent of its kind.
 ///
-/// The methods may wait for files or for another program. They throw an `EnvironmentError`, whose text is for people.
+/// The methods may wait for files or for another program. They throw an `Problem`, whose text is for people.
 public protocol Environment: Sendable {
     var reference: EnvironmentReference { get }
 

@@ -1,9 +1,6 @@
 import HostSupport
-public import InterceptModel
+import InterceptModel
 import Libc
-
-/// An environment's errors.
-public typealias EnvironmentError = Problem
 
 extension Problem {
     /// Says what the system refused, with advice that fits the reason.
@@ -25,11 +22,11 @@ extension Problem {
 
 extension Error {
     /// As a sentence for people.
-    package var environmentError: EnvironmentError {
+    package var problem: Problem {
         switch self {
-        case let error as EnvironmentError: error
-        case let error as HostError: EnvironmentError(error)
-        default: EnvironmentError(.failed, "\(self)")
+        case let error as Problem: error
+        case let error as HostError: Problem(error)
+        default: Problem(.failed, "\(self)")
         }
     }
 }

@@ -51,23 +51,14 @@ public enum ClaimState: Equatable, Sendable {
 }
 
 /// Options for sidecars that are made for an intercept.
-public struct SidecarOptions: Codable, Hashable, Sendable {
+public struct SidecarOptions: Hashable, Sendable {
     /// The container image; nil: this version's own.
     public var image: String?
     /// Ports that must be divertible, in addition to those that the environment knows.
-    public var ports: [UInt16]
-    /// The same for UDP; nil: none.
-    public var datagramPorts: [UInt16]?
+    public var ports: [ServicePort]
 
-    public init(image: String? = nil, ports: [UInt16] = [], datagramPorts: [UInt16] = []) {
+    public init(image: String? = nil, ports: [ServicePort] = []) {
         self.image = image
         self.ports = ports
-        self.datagramPorts = datagramPorts.isEmpty ? nil : datagramPorts
-    }
-
-    /// All ports of both transports.
-    package var servicePorts: [ServicePort] {
-        self.ports.map { .init($0) }
-            + (self.datagramPorts ?? []).map { .init($0, .udp) }
     }
 }

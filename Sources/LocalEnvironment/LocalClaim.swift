@@ -1,4 +1,5 @@
 import Environments
+import InterceptModel
 
 /// A claim in `record.json`. The sidecars are the supervisor's, which starts them anew by itself; the holder's key is let
 /// into them.
@@ -28,10 +29,10 @@ struct LocalClaim: ServiceClaim {
                 return (status, try status.find(service))
             }
             guard !found.sidecars.isEmpty else {
-                throw EnvironmentError(
+                throw Problem(
                     .failed,
-                    "service \(service.quoted) publishes no ports, so there is nothing to intercept."
-                        + " Give it 'ports' in \(self.environment.reference.location)"
+                    "service \(service.quoted) publishes no ports, so there is nothing to intercept",
+                    "Give it 'ports' in \(self.environment.reference.location)"
                 )
             }
             guard let late = found.sidecars.first(where: { $0.location == nil }) else {
@@ -40,10 +41,10 @@ struct LocalClaim: ServiceClaim {
             // Without a supervisor, no other sidecar will be started.
             guard status.isSupervised else { throw status.withoutSidecar(service) }
             guard ContinuousClock.now < deadline else {
-                throw EnvironmentError(
+                throw Problem(
                     .failed,
-                    "the sidecar \(late.name.quoted) isn't ready: \(late.reason ?? "it is \(late.state.rawValue)")."
-                        + " Look into \(status.folder.log(ofSidecar: late.name))"
+                    "the sidecar \(late.name.quoted) isn't ready: \(late.reason ?? "it is \(late.state.rawValue)")",
+                    "Look into \(status.folder.log(ofSidecar: late.name))"
                 )
             }
             try await Task.sleep(for: .milliseconds(50))

@@ -1,6 +1,7 @@
 import ComposeFiles
 import Environments
 import HostSupport
+import InterceptModel
 import Libc
 
 /// Finds the environments that a user in this folder may mean: the compose files of the folder and of those above it, and
@@ -32,7 +33,7 @@ public enum LocalDiscovery {
     /// one. Any user can put a file into /tmp, above the folder in which this user works.
     ///
     /// - Returns: nil if the file belongs to this user or root, or lies in a folder shared with a group of this user's.
-    public static func refusal(of path: String) -> EnvironmentError? {
+    public static func refusal(of path: String) -> Problem? {
         var link = stat()
         var file = stat()
         guard lstat(path, &link) == 0, stat(path, &file) == 0 else { return nil }
@@ -40,10 +41,10 @@ public enum LocalDiscovery {
         guard let other = [link.st_uid, file.st_uid].first(where: { !own.contains($0) }),
             !FolderStatus.isShared(besideFile: path)
         else { return nil }
-        return EnvironmentError(
+        return Problem(
             .file,
-            "\(path) belongs to user \(other), and its commands would run as you. If you trust them, name it:"
-                + " --file \(path.shellQuoted)"
+            "\(path) belongs to user \(other), and its commands would run as you",
+            "If you trust them, name it:" + " --file \(path.shellQuoted)"
         )
     }
 
@@ -55,7 +56,7 @@ public enum LocalDiscovery {
         environment: [String: String] = Spawn.ownEnvironment
     ) -> FoundEnvironment {
         let path = ComposeFile.absolutePath(of: path)
-        do throws(EnvironmentError) {
+        do throws(Problem) {
             // A running environment is up, whatever its file says by now.
             if let folder = try StateFolder.open(besideFile: path), let state = try EnvironmentState.read(from: folder),
                 state.file == path, state.isAlive

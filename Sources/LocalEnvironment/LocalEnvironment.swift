@@ -1,5 +1,6 @@
 import Environments
 import HostSupport
+import InterceptModel
 import NIOPosix
 
 /// An environment of processes on this machine. Its state is in the folder `.kl/`; its supervisor runs the processes.
@@ -76,7 +77,7 @@ public struct LocalEnvironment: Environment {
 
     // MARK: - Blocking parts
 
-    func status() throws(EnvironmentError) -> LocalStatus {
+    func status() throws(Problem) -> LocalStatus {
         guard let folder = try StateFolder.open(besideFile: self.reference.location),
             let status = try LocalStatus.read(self.reference, in: folder)
         else { throw LocalStatus.notUp(self.reference) }
@@ -84,7 +85,7 @@ public struct LocalEnvironment: Environment {
     }
 
     /// Makes sure that the sidecars accept the member's key.
-    func introduce(_ member: Member, in status: LocalStatus) throws(EnvironmentError) {
+    func introduce(_ member: Member, in status: LocalStatus) throws(Problem) {
         let record = RecordFile(in: status.folder)
         let isNew = try record.add(member)
         // Refresh for a known member, too: the process that added it may have been ended before the sidecars read the new
@@ -96,15 +97,15 @@ public struct LocalEnvironment: Environment {
         try record.removeMember(publicKey: member.publicKey)
         switch outcome {
         case .silent(let supervisor):
-            throw EnvironmentError(
+            throw Problem(
                 .failed,
                 "environment \(self.reference.name.quoted) hasn't let your key in: \(supervisor.sentence)"
             )
         case .failed(let reason):
-            throw EnvironmentError(
+            throw Problem(
                 .failed,
-                "the supervisor of environment \(self.reference.name.quoted) hasn't let your key in: \(reason)."
-                    + " Try again; if that doesn't help, look into \(status.folder.supervisorLog)"
+                "the supervisor of environment \(self.reference.name.quoted) hasn't let your key in: \(reason)",
+                "Try again; if that doesn't help, look into \(status.folder.supervisorLog)"
             )
         default: throw status.withoutSupervisor("your key is new to it, and nobody can let it in")
         }

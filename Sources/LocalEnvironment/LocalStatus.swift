@@ -1,5 +1,6 @@
 import Environments
 import HostSupport
+import InterceptModel
 
 /// A local environment's current state: what the supervisor wrote last. If the supervisor is gone, processes that have died
 /// since are taken out.
@@ -14,13 +15,13 @@ struct LocalStatus: Sendable {
     static func read(
         _ reference: EnvironmentReference,
         in folder: StateFolder
-    ) throws(EnvironmentError) -> LocalStatus? {
+    ) throws(Problem) -> LocalStatus? {
         guard let state = try EnvironmentState.read(from: folder), state.isAlive else { return nil }
         guard state.file == reference.location else {
-            throw EnvironmentError(
+            throw Problem(
                 .notUp,
-                "environment \(reference.name.quoted) isn't up, and \(folder.path) is in use by \(state.file)."
-                    + " End that one first: kl env down --file \(state.file.shellQuoted)"
+                "environment \(reference.name.quoted) isn't up, and \(folder.path) is in use by \(state.file)",
+                "End that one first: kl env down --file \(state.file.shellQuoted)"
             )
         }
         let isSupervised = state.supervisor.isAlive
@@ -53,33 +54,34 @@ struct LocalStatus: Sendable {
         return state
     }
 
-    func find(_ service: String) throws(EnvironmentError) -> EnvironmentState.ServiceState {
+    func find(_ service: String) throws(Problem) -> EnvironmentState.ServiceState {
         if let found = self.services.first(where: { $0.service.name == service }) { return found }
         let suggestion = Suggestion.sentence(for: service, among: self.services.map(\.service.name))
         let mend = suggestion.isEmpty ? " See what is there: kl env status" : "\(suggestion) (kl env status lists them)"
-        throw EnvironmentError(
+        throw Problem(
             .noSuchService,
             "service \(service.quoted) isn't in environment \(self.reference.name.quoted).\(mend)"
         )
     }
 
-    static func notUp(_ reference: EnvironmentReference) -> EnvironmentError {
-        EnvironmentError(
+    static func notUp(_ reference: EnvironmentReference) -> Problem {
+        Problem(
             .notUp,
-            "environment \(reference.name.quoted) isn't up. Bring it up: kl env up --file \(reference.location.shellQuoted)"
+            "environment \(reference.name.quoted) isn't up",
+            "Bring it up: kl env up --file \(reference.location.shellQuoted)"
         )
     }
 
-    func withoutSidecar(_ service: String) -> EnvironmentError {
+    func withoutSidecar(_ service: String) -> Problem {
         self.withoutSupervisor("the sidecar of \(service.quoted) doesn't run")
     }
 
     /// - Parameter clause: what can't be done without a supervisor.
-    func withoutSupervisor(_ clause: String) -> EnvironmentError {
-        EnvironmentError(
+    func withoutSupervisor(_ clause: String) -> Problem {
+        Problem(
             .failed,
-            "environment \(self.reference.name.quoted) has no supervisor: \(clause)."
-                + " Start one, which leaves what runs alone: kl env up --file \(self.reference.location.shellQuoted)"
+            "environment \(self.reference.name.quoted) has no supervisor: \(clause)",
+            "Start one, which leaves what runs alone: kl env up --file \(self.reference.location.shellQuoted)"
         )
     }
 }

@@ -29,20 +29,20 @@ public struct RecordFile: Sendable {
     public init(in folder: StateFolder) { self.folder = folder }
 
     /// Empty if the file doesn't exist.
-    public func read() throws(EnvironmentError) -> Content {
+    public func read() throws(Problem) -> Content {
         let bytes: [UInt8]?
         do throws(HostError) { bytes = try SmallFile.read(self.folder.record, atMost: Self.maxBytes) } catch {
-            throw EnvironmentError(error)
+            throw Problem(error)
         }
         guard let bytes else { return Content() }
         struct Version: Decodable { var version: Int }
         let data = Data(bytes)
         guard let version = try? JSONDecoder().decode(Version.self, from: data) else { throw self.broken }
         guard version.version == Content.currentVersion else {
-            throw EnvironmentError(
+            throw Problem(
                 .failed,
-                "\(self.folder.record) was written by another version of kl. Use that version to end the environment"
-                    + " (kl env down), then try again."
+                "\(self.folder.record) was written by another version of kl",
+                "Use that version to end the environment" + " (kl env down), then try again."
             )
         }
         guard let content = try? JSONDecoder().decode(Content.self, from: data), Self.isSound(content) else {
@@ -53,7 +53,7 @@ public struct RecordFile: Sendable {
 
     /// Records that a service is intercepted, unless another key has claimed it and `force` is false. A claim of the same
     /// key is replaced.
-    public func claim(_ record: InterceptRecord, force: Bool) throws(EnvironmentError) -> ClaimResult {
+    public func claim(_ record: InterceptRecord, force: Bool) throws(Problem) -> ClaimResult {
         var record = record
         record.service = record.service.printable
         // These are asked from the sidecars when needed, and not stored.
@@ -64,12 +64,13 @@ public struct RecordFile: Sendable {
         record.ports = record.ports.map {
             InterceptRecord.Port(service: $0.service, transport: $0.transport, target: $0.target.printable)
         }
-        return try self.change { content throws(EnvironmentError) in
+        return try self.change { content throws(Problem) in
             guard let index = content.intercepts.firstIndex(where: { $0.service == record.service }) else {
                 guard content.intercepts.count < Self.maxIntercepts else {
-                    throw EnvironmentError(
+                    throw Problem(
                         .failed,
-                        "there are \(Self.maxIntercepts) intercepts already. Stop one first."
+                        "there are \(Self.maxIntercepts) intercepts already",
+                        "Stop one first."
                     )
                 }
                 content.intercepts.append(record)
@@ -86,7 +87,7 @@ public struct RecordFile: Sendable {
     /// Removes the claim if it is this key's.
     /// - Returns: whether it was.
     @discardableResult
-    public func release(service: String, publicKey: String) throws(EnvironmentError) -> Bool {
+    public func release(service: String, publicKey: String) throws(Problem) -> Bool {
         try self.change { content in
             let count = content.intercepts.count
             content.intercepts.removeAll { $0.service == service && $0.holder.publicKey == publicKey }
@@ -97,18 +98,18 @@ public struct RecordFile: Sendable {
     /// Adds a member. A key that is already there gets the new label.
     /// - Returns: whether the key is new.
     @discardableResult
-    public func add(_ member: Member) throws(EnvironmentError) -> Bool {
+    public func add(_ member: Member) throws(Problem) -> Bool {
         let member = try Self.sound(member)
-        return try self.change { content throws(EnvironmentError) in
+        return try self.change { content throws(Problem) in
             if let index = content.members.firstIndex(where: { $0.publicKey == member.publicKey }) {
                 content.members[index] = member
                 return false
             }
             guard content.members.count < Self.maxMembers else {
-                throw EnvironmentError(
+                throw Problem(
                     .failed,
-                    "the environment has \(Self.maxMembers) members already, and that is the most. End it with kl env down,"
-                        + " remove \(self.folder.record), and bring it up again."
+                    "the environment has \(Self.maxMembers) members already, and that is the most",
+                    "End it with kl env down," + " remove \(self.folder.record), and bring it up again."
                 )
             }
             content.members.append(member)
@@ -118,7 +119,7 @@ public struct RecordFile: Sendable {
 
     /// - Returns: whether the key was a member's.
     @discardableResult
-    public func removeMember(publicKey: String) throws(EnvironmentError) -> Bool {
+    public func removeMember(publicKey: String) throws(Problem) -> Bool {
         try self.change { content in
             let count = content.members.count
             content.members.removeAll { $0.publicKey == publicKey }
@@ -132,8 +133,8 @@ public struct RecordFile: Sendable {
     private static let maxBytes = 4 * 1_048_576
 
     private func change<Result>(
-        _ body: (inout Content) throws(EnvironmentError) -> Result
-    ) throws(EnvironmentError) -> Result {
+        _ body: (inout Content) throws(Problem) -> Result
+    ) throws(Problem) -> Result {
         let lock = try self.folder.acquireLock()
         let before = try self.read()
         var content = before
@@ -144,24 +145,24 @@ public struct RecordFile: Sendable {
         return result
     }
 
-    private func write(_ content: Content) throws(EnvironmentError) {
+    private func write(_ content: Content) throws(Problem) {
         let encoder = JSONEncoder()
         encoder.outputFormatting = [.prettyPrinted, .sortedKeys, .withoutEscapingSlashes]
         guard let data = try? encoder.encode(content) else {
-            throw EnvironmentError(.failed, "\(self.folder.record) can't be written. Look at what is in it.")
+            throw Problem(.failed, "\(self.folder.record) can't be written", "Look at what is in it.")
         }
         do throws(HostError) {
             try SmallFile.replace(self.folder.record, with: Array(data), mode: self.folder.fileMode)
         } catch {
-            throw EnvironmentError(error)
+            throw Problem(error)
         }
     }
 
-    private var broken: EnvironmentError {
-        EnvironmentError(
+    private var broken: Problem {
+        Problem(
             .failed,
-            "\(self.folder.record) isn't as kl wrote it. Remove the file, then start your intercepts again:"
-                + " it says who may connect, and who intercepts what."
+            "\(self.folder.record) isn't as kl wrote it",
+            "Remove the file, then start your intercepts again:" + " it says who may connect, and who intercepts what."
         )
     }
 
@@ -177,9 +178,9 @@ public struct RecordFile: Sendable {
             }
     }
 
-    private static func sound(_ member: Member) throws(EnvironmentError) -> Member {
+    private static func sound(_ member: Member) throws(Problem) -> Member {
         guard PublicKey(base64: member.publicKey) != nil else {
-            throw EnvironmentError(.failed, "\(member.publicKey.quoted) isn't a public key. Make one with kl pubkey.")
+            throw Problem(.failed, "\(member.publicKey.quoted) isn't a public key", "Make one with kl pubkey.")
         }
         return Member(label: member.label.printable, publicKey: member.publicKey)
     }

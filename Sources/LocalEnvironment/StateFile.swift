@@ -1,6 +1,7 @@
 import Environments
 import FoundationEssentials
 import HostSupport
+import InterceptModel
 import Logging
 
 extension EnvironmentState {
@@ -8,25 +9,26 @@ extension EnvironmentState {
     private static let maxBytes = 16 * 1_048_576
 
     /// Nil: the file doesn't exist, so the environment isn't up.
-    public static func read(from folder: StateFolder) throws(EnvironmentError) -> EnvironmentState? {
+    public static func read(from folder: StateFolder) throws(Problem) -> EnvironmentState? {
         let bytes: [UInt8]?
         do throws(HostError) { bytes = try SmallFile.read(folder.state, atMost: Self.maxBytes) } catch {
-            throw EnvironmentError(error)
+            throw Problem(error)
         }
         guard let bytes else { return nil }
         struct Version: Decodable { var version: Int }
         let data = Data(bytes)
         if let version = try? JSONDecoder().decode(Version.self, from: data), version.version != Self.currentVersion {
-            throw EnvironmentError(
+            throw Problem(
                 .failed,
-                "\(folder.state) was written by another version of kl. Use that version to end the environment"
-                    + " (kl env down), then try again."
+                "\(folder.state) was written by another version of kl",
+                "Use that version to end the environment" + " (kl env down), then try again."
             )
         }
         guard let state = try? JSONDecoder().decode(EnvironmentState.self, from: data) else {
-            throw EnvironmentError(
+            throw Problem(
                 .failed,
-                "\(folder.state) isn't as kl wrote it. End the processes that run from it, remove the file, then bring the"
+                "\(folder.state) isn't as kl wrote it",
+                "End the processes that run from it, remove the file, then bring the"
                     + " environment up again (kl env up)."
             )
         }
@@ -34,14 +36,14 @@ extension EnvironmentState {
     }
 
     /// Replaces the whole file.
-    public func write(to folder: StateFolder) throws(EnvironmentError) {
+    public func write(to folder: StateFolder) throws(Problem) {
         let encoder = JSONEncoder()
         encoder.outputFormatting = [.sortedKeys, .withoutEscapingSlashes]
         guard let data = try? encoder.encode(self) else {
-            throw EnvironmentError(.failed, "\(folder.state) can't be written. Look at what is in it.")
+            throw Problem(.failed, "\(folder.state) can't be written", "Look at what is in it.")
         }
         do throws(HostError) { try SmallFile.replace(folder.state, with: Array(data), mode: folder.fileMode) } catch {
-            throw EnvironmentError(error)
+            throw Problem(error)
         }
     }
 
@@ -74,7 +76,7 @@ struct StateWriter {
         var state = state
         // If this write succeeds, the previous problem no longer exists.
         if state.problem == self.problem { state.problem = nil }
-        do throws(EnvironmentError) {
+        do throws(Problem) {
             try state.write(to: self.folder)
             if self.problem != nil { self.log.notice("the state can be written again") }
             self.problem = nil

@@ -1,6 +1,7 @@
 import ComposeFiles
 import Environments
 import HostSupport
+import InterceptModel
 import Libc
 
 /// `.kl/`: the folder beside a compose file that holds everything a local environment stores.
@@ -42,7 +43,7 @@ extension StateFolder {
     /// The existing folder. Nil: there is none, so the environment has never been up.
     ///
     /// - Parameter file: the compose file.
-    public static func open(besideFile file: String) throws(EnvironmentError) -> StateFolder? {
+    public static func open(besideFile file: String) throws(Problem) -> StateFolder? {
         // Nil also if the parent folder, with everything in it, was moved or removed.
         guard let parent = try FolderStatus.of(folderOf: file),
             let folder = try FolderStatus.of(parent.path + "/" + Self.name)
@@ -52,24 +53,24 @@ extension StateFolder {
     }
 
     /// The folder, which is created if it doesn't exist, with `logs/` in it.
-    public static func make(besideFile file: String) throws(EnvironmentError) -> StateFolder {
+    public static func make(besideFile file: String) throws(Problem) -> StateFolder {
         guard let parent = try FolderStatus.of(folderOf: file) else {
-            throw EnvironmentError(HostError("\(SmallFile.parent(of: file)) can't be read", code: ENOENT))
+            throw Problem(HostError("\(SmallFile.parent(of: file)) can't be read", code: ENOENT))
         }
         let path = parent.path + "/" + Self.name
         let folder = StateFolder(path: path, isShared: parent.isShared)
         try parent.checkGroup()
         if mkdir(path, 0o700) == 0 {
-            do throws(EnvironmentError) { try folder.share(with: parent) } catch {
+            do throws(Problem) { try folder.share(with: parent) } catch {
                 // A half-made folder would be refused from now on, for no reason that a user could see.
                 rmdir(path)
                 throw error
             }
         } else {
             let code = errno
-            guard code == EEXIST else { throw EnvironmentError(HostError("\(path) can't be made", code: code)) }
+            guard code == EEXIST else { throw Problem(HostError("\(path) can't be made", code: code)) }
             guard let existing = try FolderStatus.of(path) else {
-                throw EnvironmentError(HostError("\(path) can't be made", code: code))
+                throw Problem(HostError("\(path) can't be made", code: code))
             }
             try Self.check(existing, in: parent)
             // The compose file's folder was shared with a group after this folder was made.
@@ -81,64 +82,66 @@ extension StateFolder {
             // The group is inherited from the folder above, which is setgid.
             try Self.setRights(of: folder.logs, mode: folder.folderMode, group: nil)
         } else if errno != EEXIST {
-            throw EnvironmentError(HostError("\(folder.logs) can't be made", code: errno))
+            throw Problem(HostError("\(folder.logs) can't be made", code: errno))
         } else if let logs = try FolderStatus.of(folder.logs), logs.mode & UInt32(S_IFMT) != UInt32(S_IFDIR) {
-            throw EnvironmentError(.failed, "\(folder.logs) isn't a folder. Move it away: kl makes a folder there.")
+            throw Problem(.failed, "\(folder.logs) isn't a folder", "Move it away: kl makes a folder there.")
         }
         return folder
     }
 
-    private func share(with parent: FolderStatus) throws(EnvironmentError) {
+    private func share(with parent: FolderStatus) throws(Problem) {
         try Self.setRights(of: self.path, mode: self.folderMode, group: self.isShared ? parent.group : nil)
     }
 
     /// By descriptor and without following links: another user of the group may have replaced the folder by a link to one
     /// of this user's.
-    private static func setRights(of path: String, mode: UInt32, group: UInt32?) throws(EnvironmentError) {
+    private static func setRights(of path: String, mode: UInt32, group: UInt32?) throws(Problem) {
         let descriptor = systemOpen(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC)
         defer { if descriptor >= 0 { close(descriptor) } }
         let isDone =
             descriptor >= 0 && (group.map { fchown(descriptor, uid_t.max, $0) == 0 } ?? true)
             && fchmod(descriptor, mode_t(mode)) == 0
-        guard isDone else { throw EnvironmentError(HostError("\(path) can't be given its rights", code: errno)) }
+        guard isDone else { throw Problem(HostError("\(path) can't be given its rights", code: errno)) }
     }
 
     /// A user who can write there could name processes to end and keys to accept.
-    private static func check(_ folder: FolderStatus, in parent: FolderStatus) throws(EnvironmentError) {
+    private static func check(_ folder: FolderStatus, in parent: FolderStatus) throws(Problem) {
         switch folder.mode & UInt32(S_IFMT) {
         case UInt32(S_IFDIR): break
         case UInt32(S_IFLNK):
-            throw EnvironmentError(.failed, "\(folder.path) is a symbolic link. Remove it: kl makes a folder there.")
+            throw Problem(.failed, "\(folder.path) is a symbolic link", "Remove it: kl makes a folder there.")
         default:
-            throw EnvironmentError(.failed, "\(folder.path) isn't a folder. Move it away: kl makes a folder there.")
+            throw Problem(.failed, "\(folder.path) isn't a folder", "Move it away: kl makes a folder there.")
         }
         try parent.checkGroup()
         if parent.isShared {
             guard folder.user == geteuid() || folder.group == parent.group else {
-                throw EnvironmentError(
+                throw Problem(
                     .failed,
-                    "\(folder.path) belongs to user \(folder.user) and not to the group \(parent.group), whose its folder is."
-                        + " Ask them to run: chgrp \(parent.group) '\(folder.path)' && chmod 2770 '\(folder.path)'"
+                    "\(folder.path) belongs to user \(folder.user) and not to the group \(parent.group), whose its folder is",
+                    "Ask them to run: chgrp \(parent.group) '\(folder.path)' && chmod 2770 '\(folder.path)'"
                 )
             }
             guard folder.mode & 0o002 == 0 else {
-                throw EnvironmentError(
+                throw Problem(
                     .failed,
-                    "\(folder.path) may be written by everybody. Look what is in it, then: chmod 2770 '\(folder.path)'"
+                    "\(folder.path) may be written by everybody",
+                    "Look what is in it, then: chmod 2770 '\(folder.path)'"
                 )
             }
         } else {
             guard folder.user == geteuid() else {
-                throw EnvironmentError(
+                throw Problem(
                     .failed,
-                    "\(folder.path) belongs to user \(folder.user), and you are user \(geteuid())."
-                        + " Share the folder above with a group of yours both (chmod g+w), or copy the compose file to one of your own."
+                    "\(folder.path) belongs to user \(folder.user), and you are user \(geteuid())",
+                    "Share the folder above with a group of yours both (chmod g+w), or copy the compose file to one of your own."
                 )
             }
             guard folder.mode & 0o022 == 0 else {
-                throw EnvironmentError(
+                throw Problem(
                     .failed,
-                    "\(folder.path) may be written by others. Look what is in it, then: chmod 700 '\(folder.path)'"
+                    "\(folder.path) may be written by others",
+                    "Look what is in it, then: chmod 700 '\(folder.path)'"
                 )
             }
         }
@@ -153,7 +156,7 @@ extension StateFolder {
     private static let patienceMilliseconds = 10_000
 
     /// The lock for changes of the record. Waits while another process holds it.
-    func acquireLock() throws(EnvironmentError) -> FileLock {
+    func acquireLock() throws(Problem) -> FileLock {
         for _ in 0..<Self.patienceMilliseconds / 2 {
             do throws(HostError) {
                 if let lock = try FileLock.tryToAcquire(self.lock, mode: self.fileMode) {
@@ -163,14 +166,14 @@ extension StateFolder {
                     return lock
                 }
             } catch {
-                throw EnvironmentError(error)
+                throw Problem(error)
             }
             usleep(2_000)
         }
-        throw EnvironmentError(
+        throw Problem(
             .failed,
-            "\(self.lock) has been held for \(Self.patienceMilliseconds / 1_000) s by another process."
-                + " Look which one hangs (fuser '\(self.lock)'), and end it."
+            "\(self.lock) has been held for \(Self.patienceMilliseconds / 1_000) s by another process",
+            "Look which one hangs (fuser '\(self.lock)'), and end it."
         )
     }
 }

@@ -151,10 +151,8 @@ public final class SidecarAgent {
         let changeLog = configuration.log.limited(by: LogShare())
         self.changeLog = changeLog
         if case .redirect(let loopback) = configuration.divert {
-            let ports = configuration.servedPorts.map(\.port)
             var diverting = RedirectDiversion.Configuration(
-                ports: ports.filter { $0.transport == .tcp }.map(\.number),
-                datagramPorts: ports.filter { $0.transport == .udp }.map(\.number),
+                ports: configuration.servedPorts.map(\.port),
                 loopback: loopback,
                 log: changeLog
             )

@@ -35,10 +35,7 @@ final class WorkspaceLink {
         guard let intercept = self.intercept, self.isDiverting || intercept.onUnavailable == .refuse else {
             return DivertedPorts()
         }
-        func ports(_ transport: Transport) -> Set<UInt16> {
-            Set(intercept.ports.filter { $0.transport == transport }.map(\.number))
-        }
-        return DivertedPorts(tcp: ports(.tcp), udp: ports(.udp))
+        return DivertedPorts(intercept.ports)
     }
     /// The TCP ports diverted to this workspace since its intercept began. The workspace leaves a port out while nothing listens
     /// behind it; when it asks for the port again, connections that clients opened to the original meanwhile aren't ended.

@@ -1,4 +1,5 @@
 import Environments
+import InterceptModel
 import TestSupport
 import Testing
 
@@ -146,7 +147,7 @@ struct ComposeFileTests {
     @Test func filesThatCannotBeRead() throws {
         let room = try Room()
         func message(_ path: String) -> String? {
-            do throws(EnvironmentError) {
+            do throws(Problem) {
                 _ = try ComposeFile.read(path: path, environment: [:])
                 return nil
             } catch { return error.description.replacing(room.path, with: "") }

@@ -1,5 +1,6 @@
 import Environments
 import Foundation
+import InterceptModel
 import TestSupport
 import Testing
 
@@ -26,8 +27,8 @@ struct ComposeOracleTests {
         let room = try Room()
         for (name, text) in files { try room.file("project/\(name)", text) }
         let theirs = try Self.oracle.get().project(in: room("project"), environment: environment)
-        let own: Result<ComposeView, EnvironmentError>
-        do throws(EnvironmentError) {
+        let own: Result<ComposeView, Problem>
+        do throws(Problem) {
             own = .success(
                 ComposeView(try ComposeFile.read(path: room("project/compose.yaml"), environment: environment))
             )
@@ -196,7 +197,7 @@ struct ComposeOracleTests {
         let services: [String]
         switch first {
         case .failure(let refusal):
-            do throws(EnvironmentError) {
+            do throws(Problem) {
                 _ = try ComposeFile.read(path: path, environment: Self.callers)
                 return ["compose refuses: \(refusal.text.suffix(200))"]
             } catch { return ["both refuse: \(refusal.text.suffix(200)) / \(error)"] }
@@ -227,7 +228,7 @@ struct ComposeOracleTests {
             var files: [(path: String, text: String)] = []
             for path in texts + [extra] { files.append((path, try ComposeFile.readText(path) ?? "")) }
             var reader = ComposeReader(files.map(\.path), environment: Self.callers)
-            do throws(EnvironmentError) {
+            do throws(Problem) {
                 try reader.readDefaults(companions)
                 let own = ComposeView(try ComposeFile.parse(files, reader: &reader))
                 let theirs = try? Self.oracle.get().project(

@@ -1,4 +1,5 @@
 import Environments
+import InterceptModel
 import Libc
 import TestSupport
 import Testing
@@ -20,7 +21,7 @@ struct ComposeOverrideTests {
     private func message(_ files: [String: String]) throws -> String? {
         let room = try Room()
         for (name, text) in files { try room.file("demo/\(name)", text) }
-        do throws(EnvironmentError) {
+        do throws(Problem) {
             _ = try ComposeFile.read(path: room("demo/compose.yaml"), environment: [:])
             return nil
         } catch { return error.description.replacing(room("demo/"), with: "") }
@@ -166,7 +167,7 @@ struct ComposeOverrideTests {
         files[".env"] = "COMPOSE_PROJECT_NAME=four"
         #expect(try name() == ["four", "four", "four"])
         files[".env"] = "COMPOSE_PROJECT_NAME=Four"
-        #expect(throws: EnvironmentError.self) { try name() }
+        #expect(throws: Problem.self) { try name() }
         files = ["compose.yaml": "services: {a: {command: [$COMPOSE_PROJECT_NAME], env_file: e}}", "e": ""]
         #expect(try name() == ["demo", "demo", nil])
     }
@@ -192,7 +193,7 @@ struct ComposeOverrideTests {
         let other = try room.file(name, "")
         _ = try ComposeFile.read(path: path, environment: [:])
         #expect(chown(other, 12_345, 12_345) == 0)
-        let error = #expect(throws: EnvironmentError.self) { try ComposeFile.read(path: path, environment: [:]) }
+        let error = #expect(throws: Problem.self) { try ComposeFile.read(path: path, environment: [:]) }
         #expect(error?.description.contains("\(name) belongs to user 12345, and it says what runs as you.") == true)
         // Whoever has the compose file, too, is trusted with it.
         #expect(chown(path, 12_345, 12_345) == 0)

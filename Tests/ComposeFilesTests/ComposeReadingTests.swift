@@ -1,4 +1,5 @@
 import Environments
+import InterceptModel
 import Libc
 import TestSupport
 import Testing
@@ -53,7 +54,7 @@ struct ComposeReadingTests {
         let room = try Room()
         try room.file(".env", text)
         let path = try room.file("compose.yaml", "services: {a: {command: x}}")
-        let error = #expect(throws: EnvironmentError.self) { try ComposeFile.read(path: path, environment: [:]) }
+        let error = #expect(throws: Problem.self) { try ComposeFile.read(path: path, environment: [:]) }
         #expect(error?.description == "\(room(".env")):\(message)")
     }
 

@@ -1,8 +1,9 @@
 import ComposeFiles
 import Environments
+import InterceptModel
 
 /// Of a file in a folder that isn't there, so that every path in it is known.
-func parse(_ text: String, environment: [String: String] = [:]) throws(EnvironmentError) -> ComposeFile {
+func parse(_ text: String, environment: [String: String] = [:]) throws(Problem) -> ComposeFile {
     try ComposeFile.parse(text: text, path: "/no/such/demo/compose.yaml", environment: environment)
 }
 
@@ -10,7 +11,7 @@ func parse(_ text: String, environment: [String: String] = [:]) throws(Environme
 func withoutPath(_ text: String) -> String { text.replacing("/no/such/demo/compose.yaml:", with: "") }
 
 func failure(_ text: String, environment: [String: String] = [:]) -> String? {
-    do throws(EnvironmentError) {
+    do throws(Problem) {
         _ = try parse(text, environment: environment)
         return nil
     } catch {

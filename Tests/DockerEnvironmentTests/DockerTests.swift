@@ -1,5 +1,6 @@
 import Environments
 import HostSupport
+import InterceptModel
 import Noise
 import Testing
 
@@ -389,7 +390,7 @@ struct DockerArgumentsTests {
         #expect(place.reference.docker == place)
         let network = DockerPlace(.network("shop"), engine: DockerEngine(context: "far"))
         #expect(network.reference.location == "network:shop@context:far")
-        #expect(throws: EnvironmentError.self) {
+        #expect(throws: Problem.self) {
             try DockerEnvironment(EnvironmentReference(kind: .docker, name: "shop", location: "x"))
         }
     }

@@ -105,8 +105,7 @@ import Testing
         for selection in [DockerPlace.Selection.project("shop"), .network("net")] {
             try golden.add("reference to \(selection)", json: DockerPlace(selection, engine: engine).reference)
         }
-        try golden.add("sidecar options", json: SidecarOptions())
-        try golden.add("more options", json: SidecarOptions(image: "i", ports: [80, 443], datagramPorts: [53]))
+
         for state in [Service.State.starting, .running, .restarting, .stopped] {
             try golden.add("service \(state)", json: Service(name: "s", state: state, ports: []))
         }

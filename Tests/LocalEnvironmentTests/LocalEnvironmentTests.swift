@@ -1,6 +1,7 @@
 import Environments
 import Foundation
 import HostSupport
+import InterceptModel
 import NIOCore
 import NIOPosix
 import TestSupport
@@ -54,10 +55,11 @@ struct LocalEnvironmentTests {
         self.environment.claim(RecordFileTests.record(service, by: index), options: SidecarOptions())
     }
 
-    var notUp: EnvironmentError {
-        EnvironmentError(
+    var notUp: Problem {
+        Problem(
             .notUp,
-            "environment 'demo' isn't up. Bring it up: kl env up --file '\(self.environment.reference.location)'"
+            "environment 'demo' isn't up",
+            "Bring it up: kl env up --file '\(self.environment.reference.location)'"
         )
     }
 
@@ -86,7 +88,7 @@ struct LocalEnvironmentTests {
         #expect(try await self.environment.services() == state.services.map(\.service))
         #expect(try await self.environment.sidecars(of: "api-server") == [Self.location])
         await #expect(
-            throws: EnvironmentError(
+            throws: Problem(
                 .noSuchService,
                 "service 'api-sever' isn't in environment 'demo'. Did you mean 'api-server'? (kl env status lists them)"
             )
@@ -97,7 +99,7 @@ struct LocalEnvironmentTests {
             try await self.claim("api-server", by: 2).take(force: false)
                 == .heldBy(record)
         )
-        await #expect(throws: EnvironmentError.self) {
+        await #expect(throws: Problem.self) {
             try await self.claim("zzz", by: 2).take(force: false)
         }
         record.isDiverting = true
@@ -132,10 +134,10 @@ struct LocalEnvironmentTests {
         #expect(try await self.environment.sidecars(of: "api-server") == [Self.location])
         let member = RecordFileTests.member(1)
         await #expect(
-            throws: EnvironmentError(
+            throws: Problem(
                 .failed,
-                "environment 'demo' has no supervisor: your key is new to it, and nobody can let it in."
-                    + " Start one, which leaves what runs alone: kl env up --file '\(self.environment.reference.location)'"
+                "environment 'demo' has no supervisor: your key is new to it, and nobody can let it in",
+                "Start one, which leaves what runs alone: kl env up --file '\(self.environment.reference.location)'"
             )
         ) { try await self.claim("api-server", by: 1).sidecars() }
         #expect(try RecordFile(in: self.folder).read().members == [])
@@ -156,17 +158,17 @@ struct LocalEnvironmentTests {
         state.file = "/other/compose.yml"
         try state.write(to: self.folder)
         await #expect(
-            throws: EnvironmentError(
+            throws: Problem(
                 .notUp,
-                "environment 'demo' isn't up, and \(self.folder.path) is in use by /other/compose.yml."
-                    + " End that one first: kl env down --file /other/compose.yml"
+                "environment 'demo' isn't up, and \(self.folder.path) is in use by /other/compose.yml",
+                "End that one first: kl env down --file /other/compose.yml"
             )
         ) { try await self.environment.services() }
     }
 
     @Test func brokenState() async throws {
         try SmallFile.replace(self.folder.state, with: Array("{\"version\":1}".utf8))
-        await #expect(throws: EnvironmentError.self) { try await self.environment.services() }
+        await #expect(throws: Problem.self) { try await self.environment.services() }
         try SmallFile.replace(self.folder.state, with: Array("{\"version\":9}".utf8))
         await #expect {
             try await self.environment.services()
@@ -190,10 +192,10 @@ struct LocalEnvironmentTests {
         for (answer, reason) in [(SupervisorReply.failed("no"), "no"), (.progress("…"), "it didn't answer for 0 s")] {
             let supervisor = try await Supervisor(in: self.folder, answers: answer)
             await #expect(
-                throws: EnvironmentError(
+                throws: Problem(
                     .failed,
-                    "the supervisor of environment 'demo' hasn't let your key in: \(reason)."
-                        + " Try again; if that doesn't help, look into \(self.folder.supervisorLog)"
+                    "the supervisor of environment 'demo' hasn't let your key in: \(reason)",
+                    "Try again; if that doesn't help, look into \(self.folder.supervisorLog)"
                 )
             ) { try await self.claim("api-server", by: 1).sidecars() }
             #expect(try RecordFile(in: self.folder).read().members == [])
@@ -210,9 +212,10 @@ struct LocalEnvironmentTests {
         let member = RecordFileTests.member(1)
         try RecordFile(in: self.folder).add(member)
         await #expect(
-            throws: EnvironmentError(
+            throws: Problem(
                 .failed,
-                "the sidecar 'api-1' isn't ready: exited with code 1. Look into \(self.folder.logs)/api-1.sidecar.log"
+                "the sidecar 'api-1' isn't ready: exited with code 1",
+                "Look into \(self.folder.logs)/api-1.sidecar.log"
             )
         ) { try await self.claim("api-server", by: 1).sidecars() }
         async let locations = self.claim("api-server", by: 1).sidecars()
@@ -229,10 +232,10 @@ struct LocalEnvironmentTests {
         let member = RecordFileTests.member(1)
         try RecordFile(in: self.folder).add(member)
         await #expect(
-            throws: EnvironmentError(
+            throws: Problem(
                 .failed,
-                "service 'api-server' publishes no ports, so there is nothing to intercept."
-                    + " Give it 'ports' in \(self.environment.reference.location)"
+                "service 'api-server' publishes no ports, so there is nothing to intercept",
+                "Give it 'ports' in \(self.environment.reference.location)"
             )
         ) { try await self.claim("api-server", by: 1).sidecars() }
     }

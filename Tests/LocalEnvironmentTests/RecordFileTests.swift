@@ -1,6 +1,7 @@
 import Environments
 import Foundation
 import HostSupport
+import InterceptModel
 import NIOPosix
 import TestSupport
 import Testing
@@ -86,7 +87,7 @@ struct RecordFileTests {
         #expect(try self.record.read().members == [Member(label: "ada@other[31m", publicKey: Self.key(1))])
         #expect(try self.record.removeMember(publicKey: Self.key(1)))
         #expect(try !self.record.removeMember(publicKey: Self.key(1)))
-        #expect(throws: EnvironmentError(.failed, "'nonsense' isn't a public key. Make one with kl pubkey.")) {
+        #expect(throws: Problem(.failed, "'nonsense' isn't a public key", "Make one with kl pubkey.")) {
             try self.record.add(Member(label: "x", publicKey: "nonsense"))
         }
     }
@@ -98,13 +99,13 @@ struct RecordFileTests {
         try SmallFile.replace(self.folder.record, with: Array(JSONEncoder().encode(content)))
         #expect(try self.record.read() == content)
         #expect(
-            throws: EnvironmentError(
+            throws: Problem(
                 .failed,
-                "the environment has 1024 members already, and that is the most. End it with kl env down,"
-                    + " remove \(self.folder.record), and bring it up again."
+                "the environment has 1024 members already, and that is the most",
+                "End it with kl env down," + " remove \(self.folder.record), and bring it up again."
             )
         ) { try self.record.add(Self.member(2_000)) }
-        #expect(throws: EnvironmentError(.failed, "there are 1000 intercepts already. Stop one first.")) {
+        #expect(throws: Problem(.failed, "there are 1000 intercepts already", "Stop one first.")) {
             try self.record.claim(Self.record("one-more", by: 1), force: false)
         }
         #expect(
@@ -112,7 +113,7 @@ struct RecordFileTests {
         )
         content.members.append(Self.member(2_000))
         try SmallFile.replace(self.folder.record, with: Array(JSONEncoder().encode(content)))
-        #expect(throws: EnvironmentError.self) { try self.record.read() }
+        #expect(throws: Problem.self) { try self.record.read() }
     }
 
     @Test(arguments: [
@@ -122,10 +123,10 @@ struct RecordFileTests {
     ])
     func broken(text: String) throws {
         try self.room.file(".kl/record.json", text)
-        let error = EnvironmentError(
+        let error = Problem(
             .failed,
-            "\(self.folder.record) isn't as kl wrote it. Remove the file, then start your intercepts again:"
-                + " it says who may connect, and who intercepts what."
+            "\(self.folder.record) isn't as kl wrote it",
+            "Remove the file, then start your intercepts again:" + " it says who may connect, and who intercepts what."
         )
         #expect(throws: error) { try self.record.read() }
         #expect(throws: error) { try self.record.claim(Self.record("api", by: 1), force: true) }
@@ -135,10 +136,10 @@ struct RecordFileTests {
     @Test func anotherVersion() throws {
         try self.room.file(".kl/record.json", "{\"version\":2,\"people\":[]}")
         #expect(
-            throws: EnvironmentError(
+            throws: Problem(
                 .failed,
-                "\(self.folder.record) was written by another version of kl. Use that version to end the environment"
-                    + " (kl env down), then try again."
+                "\(self.folder.record) was written by another version of kl",
+                "Use that version to end the environment" + " (kl env down), then try again."
             )
         ) { try self.record.read() }
     }

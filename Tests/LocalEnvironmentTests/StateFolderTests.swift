@@ -1,5 +1,6 @@
 import Environments
 import HostSupport
+import InterceptModel
 import Libc
 import TestSupport
 import Testing
@@ -57,7 +58,7 @@ struct StateFolderTests {
     @Test func refused() throws {
         let path = self.room(".kl")
         func refusal() -> String? {
-            do throws(EnvironmentError) {
+            do throws(Problem) {
                 _ = try StateFolder.make(besideFile: self.file)
             } catch {
                 return (try? StateFolder.open(besideFile: self.file)) == nil ? error.description : "open takes it"
@@ -95,10 +96,11 @@ struct StateFolderTests {
         let folder = try StateFolder.make(besideFile: self.file)
         #expect(chown(self.room.path, 12_345, 12_345) == 0 && chmod(self.room.path, 0o775) == 0)
         #expect(chown(folder.path, 12_345, 12_345) == 0 && chmod(folder.path, 0o2770) == 0)
-        let refusal = EnvironmentError(
+        let refusal = Problem(
             .failed,
             "\(self.room.path) may be written by the group 12345, and you aren't in it:"
-                + " what they write there could name your processes to end. Copy the compose file to a folder of your own."
+                + " what they write there could name your processes to end",
+            "Copy the compose file to a folder of your own."
         )
         #expect(throws: refusal) { try StateFolder.open(besideFile: self.file) }
         #expect(throws: refusal) { try StateFolder.make(besideFile: self.file) }
@@ -109,9 +111,10 @@ struct StateFolderTests {
         rmdir(folder.logs)
         #expect(symlink("/tmp", folder.logs) == 0)
         #expect(
-            throws: EnvironmentError(
+            throws: Problem(
                 .failed,
-                "\(folder.logs) isn't a folder. Move it away: kl makes a folder there."
+                "\(folder.logs) isn't a folder",
+                "Move it away: kl makes a folder there."
             )
         ) { try StateFolder.make(besideFile: self.file) }
     }
@@ -145,9 +148,10 @@ struct StateFolderTests {
 
     @Test func noFolder() throws {
         #expect(
-            throws: EnvironmentError(
+            throws: Problem(
                 .failed,
-                "\(self.room("none")) can't be read: no such file or directory. Fix that, then try again."
+                "\(self.room("none")) can't be read: no such file or directory",
+                "Fix that, then try again."
             )
         ) { try StateFolder.make(besideFile: self.room("none/compose.yaml")) }
     }
@@ -164,6 +168,6 @@ struct StateFolderTests {
         ),
     ])
     func mends(code: CInt, text: String) {
-        #expect(EnvironmentError(HostError("/x/.kl can't be written", code: code)).description == text)
+        #expect(Problem(HostError("/x/.kl can't be written", code: code)).description == text)
     }
 }

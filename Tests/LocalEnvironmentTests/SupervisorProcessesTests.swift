@@ -1,5 +1,6 @@
 import Environments
 import HostSupport
+import InterceptModel
 import Libc
 import TestSupport
 import Testing
@@ -40,7 +41,7 @@ private struct Place {
     @Test func `it throws what the supervisor says`() throws {
         let place = try Place()
         let starter = self.starter(place.file, #"echo '{"error":"port 1 is taken","code":"busy"}' >&3; exit 1"#)
-        #expect(throws: EnvironmentError(.busy, "port 1 is taken")) { try starter.start() }
+        #expect(throws: Problem(.busy, "port 1 is taken")) { try starter.start() }
     }
 
     @Test(arguments: [
@@ -52,7 +53,7 @@ private struct Place {
         let place = try Place()
         var starter = self.starter(place.file, script)
         if part == "doesn't answer" { starter.patienceMilliseconds = 100 }
-        let error = #expect(throws: EnvironmentError.self) { try starter.start() }
+        let error = #expect(throws: Problem.self) { try starter.start() }
         #expect(error?.description.contains(part) == true)
         #expect(error?.description.contains("\(place.folder)/.kl/logs/supervisor.log") == true)
     }

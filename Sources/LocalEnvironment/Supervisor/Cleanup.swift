@@ -1,5 +1,6 @@
 import Environments
 import HostSupport
+import InterceptModel
 import Libc
 
 /// Removes the files of an environment that has ended. Its members and its logs are kept.
@@ -7,11 +8,11 @@ enum Cleanup {
     /// Nil, or a sentence that says what couldn't be removed.
     static func remove(from folder: StateFolder) -> String? {
         var problem: String?
-        do throws(EnvironmentError) { try Self.clearIntercepts(in: folder) } catch { problem = error.description }
+        do throws(Problem) { try Self.clearIntercepts(in: folder) } catch { problem = error.description }
         Self.removeHalfWritten(in: folder)
         for path in Self.paths(of: folder) {
             guard unlink(path) != 0, errno != ENOENT else { continue }
-            problem = EnvironmentError(HostError("\(path) can't be removed", code: errno)).description
+            problem = Problem(HostError("\(path) can't be removed", code: errno)).description
         }
         return problem
     }
@@ -47,7 +48,7 @@ enum Cleanup {
         return pid
     }
 
-    private static func clearIntercepts(in folder: StateFolder) throws(EnvironmentError) {
+    private static func clearIntercepts(in folder: StateFolder) throws(Problem) {
         let record = RecordFile(in: folder)
         for intercept in try record.read().intercepts {
             try record.release(service: intercept.service, publicKey: intercept.holder.publicKey)

@@ -45,7 +45,7 @@ struct MembersFile {
         guard stamp != self.seen || self.written == nil || self.problem != nil else { return false }
         var problem: String?
         var text = self.written ?? ""
-        do throws(EnvironmentError) {
+        do throws(Problem) {
             text = PeersText.make(try RecordFile(in: self.folder).read().members)
             self.seen = stamp
         } catch {
@@ -61,7 +61,7 @@ struct MembersFile {
                 generation += 1
                 isNew = true
             } catch {
-                problem = "the accepted keys stay as they were: \(EnvironmentError(error))"
+                problem = "the accepted keys stay as they were: \(Problem(error))"
             }
         }
         if let problem, self.problem != problem { self.log.error("\(problem)") }

@@ -1,6 +1,7 @@
 import ComposeFiles
 import Environments
 import HostSupport
+import InterceptModel
 import Libc
 
 /// Finds the process that has a port, as far as this user may see it.
@@ -116,29 +117,32 @@ struct NamespacePorts {
     }
 }
 
-extension EnvironmentError {
+extension Problem {
     /// The error for a public port that can't be opened.
-    static func port(_ port: ComposePort, of service: String, _ error: HostError) -> EnvironmentError {
+    static func port(_ port: ComposePort, of service: String, _ error: HostError) -> Problem {
         let what = "port \(port.publishedPort) of service '\(service)' can't be opened on \(port.hostAddress)"
         switch error.code {
         case EADDRINUSE:
             let holder = port.transport == .tcp ? PortOwner.describe(port.published) : nil
             let owner = holder.map { "\($0) has it" } ?? "another process has it"
-            return EnvironmentError(
+            return Problem(
                 .failed,
-                "\(what): \(owner). Stop that, or publish another port in the compose file."
+                "\(what): \(owner)",
+                "Stop that, or publish another port in the compose file."
             )
         case EADDRNOTAVAIL:
-            return EnvironmentError(
+            return Problem(
                 .failed,
-                "\(what): that isn't an address of this machine. Name another one in the compose file, or none."
+                "\(what): that isn't an address of this machine",
+                "Name another one in the compose file, or none."
             )
         case EACCES:
-            return EnvironmentError(
+            return Problem(
                 .failed,
-                "\(what): only root may have ports below 1024. Publish a higher one in the compose file."
+                "\(what): only root may have ports below 1024",
+                "Publish a higher one in the compose file."
             )
-        default: return EnvironmentError(HostError(what, code: error.code))
+        default: return Problem(HostError(what, code: error.code))
         }
     }
 }

@@ -16,9 +16,9 @@ struct Starting: Sendable {
 
     /// - Precondition: the supervisor's lock is held, and this is called on the event loop.
     /// - Throws: if it fails; then nothing runs that didn't run before.
-    func start(on eventLoop: any EventLoop) throws(EnvironmentError) -> Supervisor {
+    func start(on eventLoop: any EventLoop) throws(Problem) -> Supervisor {
         guard let identity = ProcessIdentity.own else {
-            throw EnvironmentError(.failed, "/proc can't be read. Mount it, then try again.")
+            throw Problem(.failed, "/proc can't be read", "Mount it, then try again.")
         }
         let context = SupervisorContext(
             eventLoop: eventLoop,
@@ -36,7 +36,7 @@ struct Starting: Sendable {
             identity: identity,
             since: adopted?.since ?? UTCTime.now.rfc3339
         )
-        do throws(EnvironmentError) {
+        do throws(Problem) {
             try supervisor.start(adopting: adopted, servingOn: try self.listen())
         } catch {
             _ = Cleanup.remove(from: self.folder)
@@ -46,11 +46,11 @@ struct Starting: Sendable {
         return supervisor
     }
 
-    private func listen() throws(EnvironmentError) -> CInt {
+    private func listen() throws(Problem) -> CInt {
         do throws(HostError) {
             return try LocalSocket.listen(at: self.folder.supervisorSocket, mode: self.folder.fileMode)
         } catch {
-            throw EnvironmentError(error)
+            throw Problem(error)
         }
     }
 
@@ -58,7 +58,7 @@ struct Starting: Sendable {
     ///
     /// - Throws: some belong to another user, and their supervisor is gone: only that user can end them or tell them of new
     ///   keys.
-    private func endWhatIsNotAdopted(_ mark: SupervisorMark) throws(EnvironmentError) -> EnvironmentState? {
+    private func endWhatIsNotAdopted(_ mark: SupervisorMark) throws(Problem) -> EnvironmentState? {
         // A state file that can't be read names no processes; they are still found by their mark.
         var state = (try? EnvironmentState.read(from: self.folder)) ?? nil
         let others = (state?.services ?? []).flatMap { [$0.process] + $0.sidecars.map(\.process) }

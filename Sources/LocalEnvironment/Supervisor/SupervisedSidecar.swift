@@ -43,7 +43,7 @@ final class SupervisedSidecar {
     // MARK: Starting
 
     /// Opens the service's public ports. An adopted sidecar keeps its own sockets until it ends.
-    func openPorts() throws(EnvironmentError) {
+    func openPorts() throws(Problem) {
         guard self.sockets.isEmpty, self.tunnel == nil else { return }
         var sockets: [ListeningSocket] = []
         // With redirect, the service itself listens on its ports.
@@ -67,14 +67,14 @@ final class SupervisedSidecar {
                     try ListeningSocket(host: "127.0.0.1", port: 0)
                 }
         } catch {
-            throw EnvironmentError(error)
+            throw Problem(error)
         }
         self.sockets = sockets
     }
 
     func start() {
         guard !self.isEnding, self.process == nil else { return }
-        do throws(EnvironmentError) {
+        do throws(Problem) {
             try self.openPorts()
             try self.spawn()
         } catch {
@@ -84,7 +84,7 @@ final class SupervisedSidecar {
         self.context.onChange(true)
     }
 
-    private func spawn() throws(EnvironmentError) {
+    private func spawn() throws(Problem) {
         guard let tunnel = self.tunnel else { return }
         var pipe: [CInt] = [-1, -1]
         do throws(HostError) {
@@ -104,7 +104,7 @@ final class SupervisedSidecar {
             self.watch(SupervisedProcess(child: try spawn.start()))
         } catch {
             if pipe[0] >= 0 { close(pipe[0]) }
-            throw EnvironmentError(error)
+            throw Problem(error)
         }
         self.state.state = .starting
         self.state.reason = nil

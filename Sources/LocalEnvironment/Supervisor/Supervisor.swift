@@ -2,6 +2,7 @@ import ComposeFiles
 import Environments
 import FoundationEssentials
 import HostSupport
+import InterceptModel
 import Libc
 import Logging
 import NIOCore
@@ -61,7 +62,7 @@ final class Supervisor {
     ///   - adopted: the state that an earlier supervisor has left, with processes that may still live.
     ///   - socket: from `LocalSocket.listen`.
     /// - Throws: if a public port is taken and nothing is running yet.
-    func start(adopting adopted: EnvironmentState?, servingOn socket: CInt) throws(EnvironmentError) {
+    func start(adopting adopted: EnvironmentState?, servingOn socket: CInt) throws(Problem) {
         let left = adopted?.services ?? []
         var sidecars: [SupervisedSidecar] = []
         var toStart: [SupervisedService] = []

@@ -2,13 +2,14 @@ import ComposeFiles
 import Environments
 import FoundationEssentials
 import HostSupport
+import InterceptModel
 import Libc
 
 /// Ends a local environment, whether or not its supervisor lives.
 public enum SupervisorEnding {
     /// Whether `down` would have something to do: there are running processes, even without a supervisor or an entry in a
     /// state file, or files left on the disk.
-    public static func isNeeded(file: String) throws(EnvironmentError) -> Bool {
+    public static func isNeeded(file: String) throws(Problem) -> Bool {
         guard let folder = try StateFolder.open(besideFile: ComposeFile.absolutePath(of: file)) else { return false }
         return Cleanup.isNeeded(in: folder) || !SupervisorMark(folder: folder.path).processes().isEmpty
     }
@@ -20,7 +21,7 @@ public enum SupervisorEnding {
     ///   - progress: called with a line for people whenever something is new.
     /// - Returns: whether there was something to end.
     @discardableResult
-    public static func down(file: String, progress: (String) -> Void) throws(EnvironmentError) -> Bool {
+    public static func down(file: String, progress: (String) -> Void) throws(Problem) -> Bool {
         let path = ComposeFile.absolutePath(of: file)
         guard let folder = try StateFolder.open(besideFile: path) else { return false }
         for _ in 0..<200 {
@@ -33,19 +34,19 @@ public enum SupervisorEnding {
                     return result
                 }
             } catch {
-                throw error.environmentError
+                throw error.problem
             }
             usleep(50_000)
         }
-        throw EnvironmentError(
+        throw Problem(
             .failed,
-            "\(folder.supervisorLock) is held by a process that doesn't answer. Look which one hangs"
-                + " (fuser '\(folder.supervisorLock)'), and end it."
+            "\(folder.supervisorLock) is held by a process that doesn't answer",
+            "Look which one hangs" + " (fuser '\(folder.supervisorLock)'), and end it."
         )
     }
 
     /// False: no supervisor listens.
-    private static func ask(_ folder: StateFolder, _ progress: (String) -> Void) throws(EnvironmentError) -> Bool {
+    private static func ask(_ folder: StateFolder, _ progress: (String) -> Void) throws(Problem) -> Bool {
         do {
             guard let client = try JSONLinesClient(path: folder.supervisorSocket) else { return false }
             let supervisor = client.peer.flatMap { ProcessIdentity(of: $0) }
@@ -56,16 +57,16 @@ public enum SupervisorEnding {
                 case .message(.done):
                     Self.waitForEnd(of: supervisor)
                     return true
-                case .message(.failed(let problem)): throw EnvironmentError(.failed, problem)
+                case .message(.failed(let problem)): throw Problem(.failed, problem)
                 case .message: continue
                 // The supervisor was killed meanwhile, say: the caller looks for leftovers.
                 case .ended, .timedOut, .interrupted: return false
                 }
             }
-        } catch let error as EnvironmentError {
+        } catch let error as Problem {
             throw error
         } catch {
-            throw EnvironmentError(.failed, "the environment's supervisor can't be asked: \(error).")
+            throw Problem(.failed, "the environment's supervisor can't be asked: \(error).")
         }
     }
 
@@ -78,7 +79,7 @@ public enum SupervisorEnding {
         of file: String,
         in folder: StateFolder,
         _ progress: (String) -> Void
-    ) throws(EnvironmentError) -> Bool {
+    ) throws(Problem) -> Bool {
         let mark = SupervisorMark(folder: folder.path)
         let state = (try? EnvironmentState.read(from: folder)) ?? nil
         let named = (state?.services ?? []).flatMap { [$0.process] + $0.sidecars.map(\.process) }.compactMap { $0 }
@@ -87,15 +88,16 @@ public enum SupervisorEnding {
         let grace = (try? ComposeFile.read(path: file))?.services.map(\.stopGraceSeconds).max() ?? 10
         let rest = Leftovers.end(groups: named, others: { mark.processes() }, grace: grace)
         if !rest.isEmpty { throw Self.othersProcesses(rest) }
-        if let problem = Cleanup.remove(from: folder) { throw EnvironmentError(.failed, problem) }
+        if let problem = Cleanup.remove(from: folder) { throw Problem(.failed, problem) }
         return isUp
     }
 
-    static func othersProcesses(_ processes: [ProcessIdentity]) -> EnvironmentError {
+    static func othersProcesses(_ processes: [ProcessIdentity]) -> Problem {
         let pids = processes.map { "\($0.pid)" }.joined(separator: ", ")
-        return EnvironmentError(
+        return Problem(
             .failed,
-            "the processes \(pids) of this environment are another user's. Ask them to end it: kl env down"
+            "the processes \(pids) of this environment are another user's",
+            "Ask them to end it: kl env down"
         )
     }
 }

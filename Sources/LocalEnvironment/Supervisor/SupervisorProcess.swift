@@ -2,6 +2,7 @@ import ComposeFiles
 import Environments
 import FoundationEssentials
 import HostSupport
+import InterceptModel
 import Libc
 public import Logging
 import NIOCore
@@ -13,7 +14,7 @@ public enum SupervisorProcess {
     struct Report: Codable, Equatable {
         var ready: Bool?
         var error: String?
-        var code: EnvironmentError.Code?
+        var code: Problem.Code?
     }
 
     static let reportDescriptor: CInt = 3
@@ -24,7 +25,7 @@ public enum SupervisorProcess {
     public static func run(file: String, version: String, log: Logger) -> Never {
         // Block the signals before any thread starts, so that all threads inherit that; the main thread waits for them.
         let signals = Self.holdSignals()
-        do throws(EnvironmentError) {
+        do throws(Problem) {
             try Self.supervise(file: file, version: version, signals: signals, log: log)
         } catch {
             log.error("\(error)")
@@ -38,7 +39,7 @@ public enum SupervisorProcess {
         version: String,
         signals: sigset_t,
         log: Logger
-    ) throws(EnvironmentError) -> Never {
+    ) throws(Problem) -> Never {
         let file = try ComposeFile.read(path: path)
         let folder = try StateFolder.make(besideFile: file.path)
         guard let lock = try Self.takeLock(of: folder) else {
@@ -54,10 +55,10 @@ public enum SupervisorProcess {
         let eventLoop = group.next()
         let starting = Starting(file: file, folder: folder, sidecar: try Self.findSidecar(), log: log)
         let held = SharedLock(lock)
-        let started: Result<NIOLoopBound<Supervisor>, EnvironmentError>
+        let started: Result<NIOLoopBound<Supervisor>, Problem>
         do {
             started = try eventLoop.submit {
-                Result { () throws(EnvironmentError) in
+                Result { () throws(Problem) in
                     let supervisor = try starting.start(on: eventLoop)
                     supervisor.onEnd = {
                         // Release the lock before clients are told that all is done: one of them may bring the environment
@@ -70,7 +71,7 @@ public enum SupervisorProcess {
             }
             .wait()
         } catch {
-            throw EnvironmentError(.failed, "\(error)")
+            throw Problem(.failed, "\(error)")
         }
         let supervisor = try started.get()
         Self.report(Report(ready: true))
@@ -99,7 +100,7 @@ public enum SupervisorProcess {
     }
 
     /// Nil: another supervisor runs, and isn't ending.
-    private static func takeLock(of folder: StateFolder) throws(EnvironmentError) -> FileLock? {
+    private static func takeLock(of folder: StateFolder) throws(Problem) -> FileLock? {
         // Wait for one that is ending, which gives its services their grace period.
         for _ in 0..<1_200 {
             do throws(HostError) {
@@ -108,15 +109,15 @@ public enum SupervisorProcess {
                     return lock
                 }
             } catch {
-                throw EnvironmentError(error)
+                throw Problem(error)
             }
             if Self.isUp(folder) { return nil }
             usleep(50_000)
         }
-        throw EnvironmentError(
+        throw Problem(
             .failed,
-            "\(folder.supervisorLock) is held by a process that doesn't answer. Look which one hangs"
-                + " (fuser '\(folder.supervisorLock)'), and end it."
+            "\(folder.supervisorLock) is held by a process that doesn't answer",
+            "Look which one hangs" + " (fuser '\(folder.supervisorLock)'), and end it."
         )
     }
 
@@ -129,15 +130,16 @@ public enum SupervisorProcess {
     }
 
     /// Beside this program, or else in PATH.
-    private static func findSidecar() throws(EnvironmentError) -> String {
+    private static func findSidecar() throws(Problem) -> String {
         let beside = SmallFile.parent(of: Spawn.ownExecutable) + "/kl-sidecar"
         if access(beside, X_OK) == 0 { return beside }
         if let found = Spawn.find("kl-sidecar", path: Spawn.ownEnvironment["PATH"]), found.hasPrefix("/") {
             return found
         }
-        throw EnvironmentError(
+        throw Problem(
             .failed,
-            "kl-sidecar isn't beside kl, nor in PATH. Install it there: both belong together."
+            "kl-sidecar isn't beside kl, nor in PATH",
+            "Install it there: both belong together."
         )
     }
 

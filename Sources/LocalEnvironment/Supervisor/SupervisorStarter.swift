@@ -2,6 +2,7 @@ import ComposeFiles
 import Environments
 import FoundationEssentials
 import HostSupport
+import InterceptModel
 import Libc
 
 /// Brings a local environment up: starts its supervisor as a process that outlives this one, and waits until it is ready.
@@ -22,7 +23,7 @@ public struct SupervisorStarter: Sendable {
     }
 
     /// Returns once the environment's ports are open and its services are being started, or were already.
-    public func start() throws(EnvironmentError) {
+    public func start() throws(Problem) {
         let folder = try StateFolder.make(besideFile: self.file)
         do {
             let log = try LogFiles.open(folder.supervisorLog, mode: folder.fileMode)
@@ -42,29 +43,30 @@ public struct SupervisorStarter: Sendable {
             let report = self.report(from: ends[0])
             try Self.check(report, pid: pid, folder: folder)
         } catch {
-            throw error.environmentError
+            throw error.problem
         }
     }
 
-    private static func check(_ line: Line, pid: Int32, folder: StateFolder) throws(EnvironmentError) {
+    private static func check(_ line: Line, pid: Int32, folder: StateFolder) throws(Problem) {
         switch line {
         case .text(let text):
             guard let report = try? JSONDecoder().decode(SupervisorProcess.Report.self, from: Data(text.utf8)) else {
-                throw EnvironmentError(
+                throw Problem(
                     .failed,
-                    "the environment's supervisor says what isn't understood. See \(folder.supervisorLog)."
+                    "the environment's supervisor says what isn't understood",
+                    "See \(folder.supervisorLog)."
                 )
             }
             // The supervisor has exited or is about to, and needn't be waited for.
-            if let error = report.error { throw EnvironmentError(report.code ?? .failed, error) }
+            if let error = report.error { throw Problem(report.code ?? .failed, error) }
         case .ended:
             var status: Int32 = 0
             let isKnown = waitpid(pid, &status, 0) == pid
             let how = isKnown ? ProcessEnd(status: status).reason : "ended"
-            throw EnvironmentError(.failed, "the environment's supervisor \(how). See \(folder.supervisorLog).")
+            throw Problem(.failed, "the environment's supervisor \(how)", "See \(folder.supervisorLog).")
         case .late:
             kill(pid, SIGTERM)
-            throw EnvironmentError(.failed, "the environment's supervisor doesn't answer. See \(folder.supervisorLog).")
+            throw Problem(.failed, "the environment's supervisor doesn't answer", "See \(folder.supervisorLog).")
         }
     }
 
@@ -99,7 +101,7 @@ extension SupervisorStarter {
     ///
     /// - Parameter progress: called with a line for people whenever something is new of a service that has yet to run.
     /// - Returns: the state at that time. A failed service isn't an error of the environment.
-    public func up(progress: (String) -> Void) throws(EnvironmentError) -> EnvironmentState {
+    public func up(progress: (String) -> Void) throws(Problem) -> EnvironmentState {
         try self.start()
         let deadline = Steady.milliseconds + self.settlingMilliseconds
         var told: [String: String] = [:]
@@ -115,7 +117,7 @@ extension SupervisorStarter {
         }
     }
 
-    private func state() throws(EnvironmentError) -> EnvironmentState {
+    private func state() throws(Problem) -> EnvironmentState {
         let folder = try StateFolder.open(besideFile: self.file)
         do {
             if let folder, let client = try JSONLinesClient(path: folder.supervisorSocket) {
@@ -125,11 +127,12 @@ extension SupervisorStarter {
                 }
             }
         } catch {
-            throw EnvironmentError(.failed, "the environment's supervisor can't be asked: \(error).")
+            throw Problem(.failed, "the environment's supervisor can't be asked: \(error).")
         }
-        throw EnvironmentError(
+        throw Problem(
             .notUp,
-            "the environment has ended meanwhile. See \(folder?.supervisorLog ?? "its log")."
+            "the environment has ended meanwhile",
+            "See \(folder?.supervisorLog ?? "its log")."
         )
     }
 }
