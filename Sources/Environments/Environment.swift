@@ -1,6 +1,6 @@
 /// The place where services run, as the CLI and the daemon see it, independent of its kind.
 ///
-/// The methods may wait for files or for another program. They throw an `Problem`, whose text is for people.
+/// The methods may wait for files or for another program. They throw a `Problem`, whose text is for people.
 public protocol Environment: Sendable {
     var reference: EnvironmentReference { get }
 
@@ -19,8 +19,8 @@ public protocol Environment: Sendable {
     /// The intercepts of all workspaces.
     func intercepts() async throws -> [InterceptRecord]
 
-    /// A workspace's claim to a service, as this record says. Nothing is claimed before `take(force:)`; a claim that an
-    /// earlier process took is gone on with.
+    /// A workspace's claim to a service, as this record says. Nothing is claimed before `take(force:)`, but a claim that an
+    /// earlier process took stays taken.
     func claim(_ record: InterceptRecord, options: SidecarOptions) -> any ServiceClaim
 
     /// Yields an element whenever a claim's answers may have changed. Ends where the environment can't tell: then claims

@@ -1,6 +1,6 @@
 import InterceptModel
 
-/// One workspace's claim to one service: the record that others are refused by, and the sidecars that serve it.
+/// One workspace's claim to one service: the record because of which others are refused, and the sidecars that serve it.
 ///
 /// It holds no state of its own: the environment has the record, so that a claim outlives the process that took it.
 public protocol ServiceClaim: Sendable {

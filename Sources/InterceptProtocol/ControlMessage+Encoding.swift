@@ -18,7 +18,7 @@ extension ControlMessage {
     /// Appends the message with its length. Strings are cut to the limits that the peer enforces.
     ///
     /// - Returns: false, with nothing appended, if the message is over 64 KiB: a `start` with far more than
-    ///   `Start.maxPortCount` ports.
+    ///   `ServicePort.maxCount` ports.
     @discardableResult
     public func encode(into output: inout ByteBuffer) -> Bool {
         let encoder = JSONEncoder()

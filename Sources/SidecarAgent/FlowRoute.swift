@@ -3,6 +3,8 @@ import NIOCore
 
 /// Whether one client's payloads go to the workspace or to the original, and which of them can still be given to the original.
 ///
+/// The kinds are those of a `FlowDatagram`: 1 has the flow's header, 0 the payload alone, 2 is a `FlowNotice` with its number.
+///
 /// ```
 ///   original ── a workspace wants it ─▶ workspace: kind 1 ── acknowledged ─▶ kind 0
 ///      ▲  ▲                                │  ▲───────── kind 2, 0 ───────────┘

@@ -10,7 +10,8 @@ import Tunnel
 ///                   └──▶ none within the time ──▶ left out ──▶ reset ──▶ released
 /// ```
 ///
-/// It shows that the tunnel carries streams and that a server listens behind each port. It isn't counted as a client.
+/// The answers, which are an `Answer` each, show that the tunnel carries streams and which ports have a server behind them. A
+/// probe isn't counted as a client.
 final class Probe {
     let id: UInt64
     private unowned let link: WorkspaceLink

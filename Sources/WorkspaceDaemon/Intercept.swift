@@ -254,7 +254,7 @@ final class Intercept {
         return status
     }
 
-    /// As the request is now; where another process took it, or this one with other ports, it is gone on with.
+    /// As the request is now. It stays the same claim where another process took it, or this one with other ports.
     var claim: any ServiceClaim { self.environment.claim(self.record, options: self.request.sidecarOptions) }
 
     private var record: InterceptRecord {

@@ -18,7 +18,8 @@ private let bridgedReadsAtMost = 4
 ///      └── no valid answer; or none came, and bytes were sent ──▶ done, with a reset: no request runs twice
 /// ```
 ///
-/// The end that answers begins with `open`. The channel needs `autoRead` off and `allowRemoteHalfClosure` on.
+/// The end that waits for the answer is the sidecar's. At the workspace's, which gives it, the first state is `open`. The
+/// channel needs `autoRead` off and `allowRemoteHalfClosure` on.
 public final class BridgedSocket<Access: ConnectionAccess>: ChannelInboundHandler, RemovableChannelHandler {
     public typealias InboundIn = ByteBuffer
 

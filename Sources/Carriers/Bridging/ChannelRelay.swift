@@ -5,8 +5,8 @@ public import NIOCore
 /// There is one relay in each socket's pipeline. As with `BridgedSocket`, half-close, reset and back-pressure pass through,
 /// and the channels need `autoRead` off and `allowRemoteHalfClosure` on.
 ///
-/// The client's relay is added before the other socket exists: NIO reads by itself when the end of a socket's input comes,
-/// and what it reads then must not be lost.
+/// The client's relay is added before the other socket exists. If the client ends its side meanwhile, NIO reads what it has
+/// sent without being asked, and somebody must be there to keep that.
 public final class ChannelRelay: ChannelInboundHandler, RemovableChannelHandler {
     public typealias InboundIn = ByteBuffer
 

@@ -15,7 +15,8 @@ import Tunnel
 ///              └── none is left: report ─────────────────────────────────▲
 /// ```
 ///
-/// There may be two carriers: after this machine's network has changed, one is dialled beside the other.
+/// A carrier that closes unanswered led nowhere, as if it couldn't be dialled: `explain` asks the driver why, and `failed` has
+/// the answer. There may be two carriers: after this machine's network has changed, one is dialled beside the other.
 ///
 /// A value type: events go in with their time, and what its driver has to do comes out.
 struct StreamDialMachine {

@@ -2,8 +2,8 @@ import Libc
 public import Noise
 public import Tunnel
 
-/// The last timestamp that a key has sent to one responder, stored for later programs with the same key (PROTOCOL, payloads):
-/// a responder drops initiations that aren't newer, even if the clock was set back.
+/// The last timestamp that a key has sent to one responder, stored for the next program with the same key (PROTOCOL, payloads).
+/// A responder drops initiations that aren't newer than the last one: without the file, all of them once the clock was set back.
 ///
 /// The file is one line of text, overwritten before each timestamp is sent. It isn't synced to the disk: a power cut can lose
 /// only the last seconds.

@@ -126,7 +126,8 @@ struct PathMTU {
         self.firstLostAt = nil
     }
 
-    /// Returns whether the path's MTU has fallen: then all messages larger than the base count as lost with this one.
+    /// Returns whether the path's MTU has fallen: then the messages that are found lost together with this one are no sign of
+    /// congestion.
     ///
     /// - Parameter patience: how long losses must last before they count as a black hole: a full queue, which still takes
     ///   small messages, loses large ones for a shorter time.
