@@ -80,3 +80,17 @@ def test_members_are_of_their_types():
         if not declared(match.group(1).split(".")[-1], match.group(2), match.group(3)):
             lacking.append(span)
     assert not lacking, f"no such member: {lacking}"
+
+
+def test_nested_types_are_in_their_types():
+    """Such as `Initiator.Carrier`: a file that declares or extends the first also declares the second."""
+    lacking = []
+    for span in spans(TEXT):
+        if not re.fullmatch(r"[A-Z]\w*\.[A-Z]\w*", span):
+            continue
+        outer, inner = span.split(".")
+        holds = rf"\b(?:struct|class|enum|protocol|actor|extension) (?:\w+\.)*{outer}\b"
+        nested = rf"\b(?:struct|class|enum|protocol|actor|typealias) {inner}\b"
+        if not any(re.search(holds, text) and re.search(nested, text) for text in swift().values()):
+            lacking.append(span)
+    assert not lacking, f"no such type: {lacking}"
