@@ -67,6 +67,27 @@ import Testing
         #expect(pair.responder.path(of: pair.key) == DatagramPair.here)
     }
 
+    /// Sockets may hold a link longer than its connection, or the responder, lives.
+    @Test(arguments: [false, true])
+    func candidatesKeysEndWithTheConnection(isReplaced: Bool) throws {
+        let pair = DatagramPair()
+        let arena = pair.responder.arena
+        pair.shakeHands()
+        let session = try #require(pair.newestSession)
+        pair.hand(pair.ping(sealedWith: session), from: DatagramPair.there)
+        let link = try #require(pair.link)
+        #expect(link.candidate != nil && arena.liveSecrets > 0)
+        if isReplaced {
+            pair.responder = Responder(staticKey: .generate(), configuration: TunnelConfiguration(), random: .system)
+        } else {
+            pair.responder.revoke(pair.key, at: pair.now)
+            pair.now = pair.now + .seconds(2)
+            pair.responder.handleDeadline(at: pair.now)
+        }
+        #expect(arena.liveSecrets == 0)
+        withExtendedLifetime(link) {}
+    }
+
     /// Also where what came has a length that no peer of ours sends.
     @Test func challengesStayWithinThreeTimesWhatCame() throws {
         let pair = DatagramPair()

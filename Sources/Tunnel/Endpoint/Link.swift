@@ -45,9 +45,11 @@ public final class Link {
 
     var usesDatagrams: Bool { self.path.map { $0.id == self.connection.carrier } ?? false }
 
+    /// The connection is over. Its keys don't stay with this link, which sockets may hold longer than the responder does.
     func letGo() {
         for entry in self.sessions { entry.link = nil }
         self.sessions.removeAll()
+        self.candidate = nil
         self.connection.wipe()
     }
 }

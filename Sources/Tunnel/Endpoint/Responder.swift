@@ -310,6 +310,7 @@ public struct Responder: ~Copyable {
     private mutating func discard(_ link: Link) {
         if self.lastWriter === link { self.lastWriter = nil }
         link.connection.wipe()
+        link.candidate = nil
         link.peer.closing.removeAll { $0 === link }
         if link.peer.current === link { link.peer.current = nil }
         for entry in link.sessions { self.sessions[entry.session.localIndex] = nil }
