@@ -428,7 +428,8 @@ final class WorkspaceLink {
         do {
             try client.channel.pipeline.syncOperations.addHandler(socket)
         } catch {
-            client.channel.close(promise: nil)
+            // The client has gone.
+            socket.abandon(.tcpReset)
             return true
         }
         socket.startWaiting(memory: self.agent.earlyMemory) { byte in

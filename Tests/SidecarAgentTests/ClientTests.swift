@@ -46,6 +46,22 @@ import Tunnel
         #expect(try await stage.becomes { $0.agent.clients == 0 && $0.agent.earlyMemory.used == 0 })
     }
 
+    /// Before it could be tied to its stream.
+    @Test func aClientThatHasGoneLeavesNothing() async throws {
+        let stage = try await Stage.start()
+        let bootstrap = ClientBootstrap(group: stage.loop)
+        let channel = try await bootstrap.connect(host: "127.0.0.1", port: stage.original.port).get()
+        try await channel.close()
+        let isOpened = try await stage.loop.submit {
+            stage.agent.clients += 1
+            let upstream = Endpoint(host: "127.0.0.1", port: 1)
+            let client = Client(channel: channel, input: UrgentInput(channel), port: 7_000, upstream: upstream)
+            return stage.agent.links.values.first?.open(client)
+        }.get()
+        #expect(isOpened == true)
+        #expect(try await stage.becomes { $0.agent.clients == 0 && $0.agent.links.values.first?.openCount == 0 })
+    }
+
     @Test func anAnswerThatIsNoneResetsTheClient() async throws {
         let stage = try await Stage.start()
         let client = await stage.connect()
