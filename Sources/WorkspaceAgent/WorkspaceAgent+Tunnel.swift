@@ -92,7 +92,8 @@ extension WorkspaceAgent: TunnelClient.Delegate {
         case .revoked: self.finish(.failed(.revoked))
         case .done: self.finish(.ended)
         default:
-            if self.isEnding { return self.finish(.ended) }
+            // Nothing is dialled any more: the agent that is over would ask another connection for the service again.
+            if self.isEnding { return self.close(.ended) }
             let metadata: Logger.Metadata = ["code": "\(end.code)", "reason": "\(end.reason.printable)"]
             self.peerLog.warning("the sidecar ended the connection: dialling again", metadata: metadata)
         }

@@ -94,6 +94,8 @@ final class ScriptedSidecar: TunnelServer.Delegate, @unchecked Sendable {
 
     func revoke() { self.server?.revoke(self.workspace.publicKey) }
 
+    func close(_ code: ErrorCode) { self.server?.close(self.workspace.publicKey, code) }
+
     /// A client's connection, up to its header.
     func open(port: UInt16 = 80) -> StreamID? {
         var header = ByteBuffer()

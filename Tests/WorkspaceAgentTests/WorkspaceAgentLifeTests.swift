@@ -282,6 +282,23 @@ import Tunnel
         try await sidecar.end()
     }
 
+    /// It may be told of another address just then, or this machine's network may change.
+    @Test func anErrorWhileItEndsIsTheEndOfDialling() async throws {
+        let sidecar = try await Sidecar.start { $0.drainSeconds = 10 }
+        try await sidecar.begin()
+        try await Sidecar.on { sidecar.agent?.shutDown() }
+        try await sidecar.wait { $0.heard.last == .stop }
+        try await Sidecar.on { sidecar.close(.internalError) }
+        #expect(try await sidecar.outcome(2) == .ended)
+        let count = try await Sidecar.on {
+            sidecar.agent?.dial(instead: [sidecar.address, sidecar.address])
+            return sidecar.heard.count
+        }
+        try await Task.sleep(for: .milliseconds(500))
+        #expect(try await Sidecar.on { sidecar.heard.count } == count)
+        try await sidecar.end()
+    }
+
     @Test func afterACrashItOnlyReleases() async throws {
         let sidecar = try await Sidecar.start { $0.onlyReleases = true }
         try await sidecar.wait { $0.heard == [.stop] }
