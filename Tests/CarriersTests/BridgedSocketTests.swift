@@ -221,3 +221,31 @@ import Testing
         #expect(stage.timesDone == 0 && stage.memory.used == 0)
     }
 }
+
+@Suite struct StreamOwnersTests {
+    private final class Owner: StreamOwner {
+        var onEnd: () -> Void = {}
+
+        func streamIsReadable() {}
+        func streamIsWritable() {}
+        func streamWasReset(_ code: StreamErrorCode) {}
+        func streamWasStopped(_ code: StreamErrorCode) {}
+        func streamEnded() { self.onEnd() }
+    }
+
+    /// An owner may look whether others are left, and end them too.
+    @Test func eachIsEndedOnce() {
+        let owners = StreamOwners()
+        var left: [Int] = []
+        for index in 1...3 as ClosedRange<UInt64> {
+            let owner = Owner()
+            owner.onEnd = {
+                left.append(owners.count)
+                if left.count == 2 { owners.endAll() }
+            }
+            owners.bind(StreamID(index: index, openedBy: .responder), to: owner)
+        }
+        owners.endAll()
+        #expect(left == [2, 1, 0])
+    }
+}

@@ -21,11 +21,9 @@ public final class StreamOwners {
 
     func unbind(_ stream: StreamID) { self.owners[stream] = nil }
 
-    /// Called when the connection is over.
+    /// Called when the connection is over. One by one: the end of the last may be the end of all that used the connection.
     public func endAll() {
-        let owners = self.owners
-        self.owners = [:]
-        for owner in owners.values { owner.streamEnded() }
+        for (stream, owner) in self.owners where self.owners.removeValue(forKey: stream) != nil { owner.streamEnded() }
     }
 
     /// False: the event is of no stream, or of one without an owner.
