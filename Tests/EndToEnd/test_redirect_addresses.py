@@ -216,4 +216,4 @@ def test_open_connections_hear_of_the_sidecars_end(pair, run, way):
         sidecar.stop()
     said = child.communicate(timeout=30)[0].split()
     assert "TimeoutError" not in said and "bytes" not in said, said
-    assert "kl_" not in pair.service.run("nft", "list", "ruleset")
+    eventually("no rule is left", lambda: "kl_" not in pair.service.run("nft", "list", "ruleset"), 2)
