@@ -175,13 +175,7 @@ struct DockerContainer: Decodable, Equatable, Sendable {
 }
 
 extension DockerContainer {
-    /// Whether it was started after the other. The engine writes all times alike, in UTC, except that it omits trailing
-    /// zeroes of the fraction.
-    func wasStarted(after other: DockerContainer) -> Bool {
-        guard let own = self.started, let others = other.started else { return false }
-        return Self.isLater(own, than: others)
-    }
-
+    /// Whether one of two times of the engine is later. It writes all alike, in UTC, but omits trailing zeroes of the fraction.
     static func isLater(_ first: String, than second: String) -> Bool {
         func parts(_ text: String) -> (Substring, Substring) {
             let end = text.hasSuffix("Z") ? text.dropLast() : text[...]

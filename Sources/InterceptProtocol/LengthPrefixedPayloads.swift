@@ -2,8 +2,6 @@ public import NIOCore
 
 /// The format of a flow's stream, for payloads too large for one message: each after its u16 length (PROTOCOL, UDP services).
 public struct LengthPrefixedPayloads {
-    /// The largest payload that the length can express.
-    public static let greatestPayload = Int(UInt16.max)
     private var bytes = ByteBuffer()
 
     public init() {}

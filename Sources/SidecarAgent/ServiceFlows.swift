@@ -118,7 +118,7 @@ final class ServiceFlows {
             // The client's next payload opens a new socket.
             case .failed(let error):
                 flow.original = nil
-                if flow.route.way == .original, Failure.isRefusal(error) { self.refuse(flow) }
+                if flow.route.way == .original, SocketError.isRefusal(error) { self.refuse(flow) }
             }
         }
         flow.original = socket

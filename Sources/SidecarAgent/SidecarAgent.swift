@@ -392,6 +392,6 @@ public struct StartError: Error, CustomStringConvertible {
     init(_ description: String) { self.description = description }
 
     public init(_ what: String, _ error: any Error) {
-        self.description = "\(what): \(Failure.describe(error))."
+        self.description = "\(what): \(SocketError.describe(error))."
     }
 }

@@ -193,7 +193,6 @@ extension Initiator {
 extension Responder {
     package var secretArena: SecretArena { self.arena }
     package var sessionCount: Int { self.sessions.count }
-    package var carrierCount: Int { self.carriers.count }
 
     /// Sessions of this key that no data message has confirmed.
     package func unconfirmedCount(of key: PublicKey) -> Int { self.peers[key]?.unconfirmed.count ?? 0 }

@@ -164,7 +164,7 @@ final class LocalConnection {
         self.agent.localServerFailed(self.port, error)
         switch error {
         case ChannelError.connectTimeout: self.answer(.timedOut)
-        case _ where Failure.isRefusal(error): self.answer(.refused)
+        case _ where SocketError.isRefusal(error): self.answer(.refused)
         default: self.answer(.other)
         }
     }

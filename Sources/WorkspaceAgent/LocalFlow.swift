@@ -134,7 +134,7 @@ final class LocalFlows {
         let number = flow.number
         self.table.remove(flow.header)
         self.close(flow, .handedToOriginal)
-        if let number { self.tell(Failure.isRefusal(error) ? .refused : .other, of: number) }
+        if let number { self.tell(SocketError.isRefusal(error) ? .refused : .other, of: number) }
     }
 
     // MARK: Answers

@@ -21,7 +21,7 @@ public struct LocalTargets: Sendable {
                 do {
                     targets[mapping.port] = try DialTarget(host: target.host, port: Int(target.port))
                 } catch {
-                    throw StartError("'\(target)' can't be reached: \(Failure.describe(error)). Check the \(flag).")
+                    throw StartError("'\(target)' can't be reached: \(SocketError.describe(error)). Check the \(flag).")
                 }
             }
         }

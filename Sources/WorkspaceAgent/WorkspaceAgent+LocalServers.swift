@@ -44,14 +44,14 @@ struct LocalServers {
 extension WorkspaceAgent {
     /// A connection to the port's server failed, or a datagram was refused.
     func localServerFailed(_ port: ServicePort, _ error: any Error) {
-        let (isNew, mayTell) = self.servers.failed(port, isRefusal: Carriers.Failure.isRefusal(error), at: .now())
+        let (isNew, mayTell) = self.servers.failed(port, isRefusal: SocketError.isRefusal(error), at: .now())
         self.lookAtServersInTime()
         if isNew { self.tell(.changed) }
         guard mayTell else { return }
         let target = self.configuration.targets.mappings.first { $0.port == port }?.target
         self.peerLog.warning(
             "the local server can't be reached: until it can, \(self.whatClientsGet)",
-            metadata: ["target": "\(target.map { "\($0)" } ?? "?")", "error": "\(Carriers.Failure.describe(error))"]
+            metadata: ["target": "\(target.map { "\($0)" } ?? "?")", "error": "\(SocketError.describe(error))"]
         )
     }
 
@@ -135,7 +135,7 @@ extension WorkspaceAgent {
             switch result {
             case .success: self.localServerAnswered(port)
             case .failure(let error):
-                self.servers.asked.saw(Carriers.Failure.isRefusal(error) ? .refuses : .unknown, at: port, .now())
+                self.servers.asked.saw(SocketError.isRefusal(error) ? .refuses : .unknown, at: port, .now())
                 self.lookAtServersInTime()
             }
         }

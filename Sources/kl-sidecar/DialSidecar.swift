@@ -84,7 +84,7 @@ private enum TCPConnection {
         do {
             address = try SocketAddress.makeAddressResolvingHost(endpoint.host, port: Int(endpoint.port))
         } catch {
-            throw DialError("\(endpoint) can't be reached: \(Failure.describe(error)). Check --to.")
+            throw DialError("\(endpoint) can't be reached: \(SocketError.describe(error)). Check --to.")
         }
         let family = if case .v6 = address { AF_INET6 } else { AF_INET }
         let descriptor = socket(family, SocketType.stream | SocketType.closedByExec, 0)

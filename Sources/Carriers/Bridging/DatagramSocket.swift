@@ -100,7 +100,7 @@ public final class DatagramSocket {
         let promise = channel.eventLoop.makePromise(of: Void.self)
         promise.futureResult.assumeIsolated().whenFailure { [weak self] error in
             // A datagram too large for the path is lost, as any may be.
-            guard Failure.isRefusal(error) else { return }
+            guard SocketError.isRefusal(error) else { return }
             self?.socketFailed(channel, error)
         }
         channel.writeAndFlush(payload, promise: promise)

@@ -108,7 +108,7 @@ final class DatagramDialler: Dialler {
             do {
                 try self.open(address, at: self.order.place(of: try result.get()))
             } catch {
-                self.failed(.unreachable(address, why: Failure.describe(error)))
+                self.failed(.unreachable(address, why: SocketError.describe(error)))
             }
         }
     }

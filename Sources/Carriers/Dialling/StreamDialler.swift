@@ -128,7 +128,7 @@ final class StreamDialler: Dialler {
             .assumeIsolated()
             .whenComplete { [weak self] result in
                 guard let self, case .failure(let error) = result else { return }
-                self.handle(.failed(.unreachable(address, why: Failure.describe(error))))
+                self.handle(.failed(.unreachable(address, why: SocketError.describe(error))))
             }
     }
 
@@ -151,7 +151,7 @@ final class StreamDialler: Dialler {
             .assumeIsolated()
             .whenComplete { [weak self] result in
                 guard case .failure(let error) = result else { return }
-                process.end { _ in self?.handle(.failed(.unreachable(address, why: Failure.describe(error)))) }
+                process.end { _ in self?.handle(.failed(.unreachable(address, why: SocketError.describe(error)))) }
             }
     }
 
@@ -182,7 +182,7 @@ extension StreamDialler: StreamCarrierHandler.Owner {
         guard let address = carrier.address else { return }
         if carrier.command == nil, SelfConnection.closes(carrier.channel) {
             let error = IOError(errnoCode: ECONNREFUSED, reason: "connect")
-            return self.handle(.failed(.unreachable(address, why: Failure.describe(error))))
+            return self.handle(.failed(.unreachable(address, why: SocketError.describe(error))))
         }
         let now = Clock.now()
         let actions = self.machine.handle(.opened(carrier.id, address), at: now)

@@ -178,10 +178,6 @@ extension Connection {
         self.events.append(.stopped(id, StreamErrorCode(rawValue: code)))
     }
 
-    func shouldAnnounceStreamCredit(_ stream: StreamState) -> Bool {
-        stream.receiveWindow.wantsUpdate && stream.finalSize == nil && stream.stopRequested == nil
-    }
-
     /// Gives back the credit of bytes that were received and will never be read.
     mutating func consumeAll(_ stream: StreamState) {
         self.consume(stream.receiveWindow.buffered - UInt64(stream.receiveBuffer.readyCount), of: stream)

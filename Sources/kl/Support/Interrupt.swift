@@ -29,11 +29,6 @@ enum Interrupt {
         var bytes: [UInt8] = [0, 0, 0, 0, 0, 0, 0, 0]
         while read(self.descriptor, &bytes, bytes.count) > 0 {}
     }
-
-    static var hasCome: Bool {
-        var wait = pollfd(fd: self.descriptor, events: Int16(POLLIN), revents: 0)
-        return poll(&wait, 1, 0) > 0
-    }
 }
 
 private let writeEnd = Atomic<CInt>(-1)

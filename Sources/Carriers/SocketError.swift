@@ -3,7 +3,7 @@ import NIOCore
 import NIOPosix
 
 /// Describes a socket's error for people.
-public enum Failure {
+public enum SocketError {
     public static func describe(_ error: any Error) -> String {
         switch error {
         case let error as NIOConnectionError:
