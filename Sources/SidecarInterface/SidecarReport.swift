@@ -57,7 +57,7 @@ public struct SidecarReport: Equatable, Sendable {
     private static let maxBytes = 1_048_576
 
     private struct Content: Decodable {
-        var ready: Bool?
+        var ready: Bool
         var publicKey: String
         var tcp: String?
         var udp: String?
@@ -69,7 +69,7 @@ public struct SidecarReport: Equatable, Sendable {
     /// Nil: the line isn't a report.
     public init?(line: some StringProtocol) {
         guard line.first == "{", line.utf8.count <= Self.maxBytes,
-            let content = try? JSONDecoder().decode(Content.self, from: Data(line.utf8)), content.ready != false
+            let content = try? JSONDecoder().decode(Content.self, from: Data(line.utf8)), content.ready
         else { return nil }
         self.publicKey = content.publicKey
         self.tcp = content.tcp

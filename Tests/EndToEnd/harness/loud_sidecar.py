@@ -83,7 +83,8 @@ def flood(said, report):
     sidecar = Loud(generate_key(), {}, max_data=1 << 30, max_stream_data=1 << 30)
     sidecar.peers = Everybody()
     tell("READY=1")
-    print(json.dumps({"publicKey": as_text(sidecar.public), "tcp": "%s:%d" % sidecar.address}), flush=True)
+    ready = {"ready": True, "publicKey": as_text(sidecar.public), "tcp": "%s:%d" % sidecar.address}
+    print(json.dumps(ready), flush=True)
     texts = [text.encode() for text in said]
     block = b"".join(struct.pack(">I", len(text)) + text for text in texts) * 200
     written, began = 0, None
