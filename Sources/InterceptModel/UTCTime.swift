@@ -1,7 +1,7 @@
 import Libc
 
 /// A time of day in UTC, to store and to show: written as RFC 3339 has it, by every program here.
-public struct UTCTime: Hashable, Sendable {
+public struct UTCTime: Hashable, Comparable, Sendable {
     /// Since 1970, leap seconds not counted.
     public let seconds: Int
     /// 0 to 999.
@@ -10,6 +10,10 @@ public struct UTCTime: Hashable, Sendable {
     public init(seconds: Int, milliseconds: Int = 0) {
         self.seconds = seconds
         self.milliseconds = milliseconds
+    }
+
+    public static func < (left: UTCTime, right: UTCTime) -> Bool {
+        (left.seconds, left.milliseconds) < (right.seconds, right.milliseconds)
     }
 
     public static var now: UTCTime {

@@ -48,6 +48,7 @@ extension DecodedControlMessage: Decodable {
         let type = try values.decode(String.self, forKey: .type)
         switch type {
         case "start": self = try Self.start(values)
+        case "mirror": self = try Self.mirror(values)
         case "stop": self = .message(.stop)
         case "probe": self = try Self.probe(values)
         case "started": self = .message(.started(generation: try values.requiredNumber(.generation)))
@@ -68,13 +69,14 @@ extension DecodedControlMessage: Decodable {
             let total = try values.number(.total) ?? 0
             self = .message(.stopped(total: total, passed: try values.number(.passed) ?? 0))
         case "status":
-            let status = ControlMessage.Status(
+            var status = ControlMessage.Status(
                 open: try values.number(.open) ?? 0,
                 total: try values.number(.total) ?? 0,
                 passed: try values.number(.passed) ?? 0,
                 bytesIn: try values.number(.bytesIn) ?? 0,
                 bytesOut: try values.number(.bytesOut) ?? 0
             )
+            status.behind = try values.number(.behind) ?? 0
             self = .message(.status(status))
         case "probed": self = .message(.probed(try Self.probed(values)))
         default:
@@ -108,6 +110,25 @@ extension DecodedControlMessage: Decodable {
             return .refused(.init(generation: start.generation, code: .unsupported, reason: error.reason))
         }
         return .message(.start(start))
+    }
+
+    private static func mirror(_ values: KeyedDecodingContainer<Key>) throws -> Self {
+        var mirror = ControlMessage.Mirror(
+            generation: try values.requiredNumber(.generation),
+            workspace: try values.string(.workspace)?.printable ?? "",
+            ports: []
+        )
+        let ports = try values.decode([RawPort].self, forKey: .ports)
+        let probes = try values.string(.probes)
+        let proxyProtocol = try values.string(.proxyProtocol)
+        do throws(RefusedValue) {
+            mirror.ports = try Self.ports(ports)
+            mirror.probes = try Self.choice(probes, .probes) ?? mirror.probes
+            mirror.proxyProtocol = try Self.choice(proxyProtocol, .proxyProtocol)
+        } catch {
+            return .refused(.init(generation: mirror.generation, code: .unsupported, reason: error.reason))
+        }
+        return .message(.mirror(mirror))
     }
 
     private static func probe(_ values: KeyedDecodingContainer<Key>) throws -> Self {

@@ -53,6 +53,12 @@ private struct Wire: Encodable {
             try values.encode(start.probes.rawValue, forKey: .probes)
             try values.encodeIfPresent(start.proxyProtocol?.rawValue, forKey: .proxyProtocol)
             if start.takeover { try values.encode(true, forKey: .takeover) }
+        case .mirror(let mirror):
+            try write("mirror", (.generation, mirror.generation))
+            try values.encode(mirror.workspace.printable, forKey: .workspace)
+            try values.encode(mirror.ports.map(WirePort.init), forKey: .ports)
+            try values.encode(mirror.probes.rawValue, forKey: .probes)
+            try values.encodeIfPresent(mirror.proxyProtocol?.rawValue, forKey: .proxyProtocol)
         case .stop: try write("stop")
         case .probe(let probe):
             try write("probe", (.id, probe.id))
@@ -75,7 +81,8 @@ private struct Wire: Encodable {
                 (.total, status.total),
                 (.passed, status.passed),
                 (.bytesIn, status.bytesIn),
-                (.bytesOut, status.bytesOut)
+                (.bytesOut, status.bytesOut),
+                (.behind, status.behind > 0 ? status.behind : nil)
             )
         case .probed(let probed):
             try write("probed", (.id, probed.id))

@@ -20,6 +20,7 @@ extension ControlMessage {
         case passed
         case bytesIn
         case bytesOut
+        case behind
         case id
         case answers
         case answer

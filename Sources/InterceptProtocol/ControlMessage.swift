@@ -4,6 +4,7 @@ public import InterceptModel
 public enum ControlMessage: Equatable, Sendable {
     // Workspace to sidecar
     case start(Start)
+    case mirror(Mirror)
     case stop
     case probe(Probe)
     // Sidecar to workspace
@@ -27,6 +28,25 @@ public enum ControlMessage: Equatable, Sendable {
         public var probes: Probes = .original
         public var proxyProtocol: ProxyProtocol?
         public var takeover = false
+
+        public init(generation: UInt64, workspace: String, ports: [ServicePort]) {
+            self.generation = generation
+            self.workspace = workspace
+            self.ports = ports
+        }
+    }
+
+    /// Copy what clients send to exactly these ports. Another side answers them, and what the workspace's server answers goes
+    /// nowhere.
+    ///
+    /// A type of its own, not a key of `start`: a sidecar ignores keys that it doesn't know, and would then give this workspace
+    /// the connections themselves.
+    public struct Mirror: Equatable, Sendable {
+        public var generation: UInt64
+        public var workspace: String
+        public var ports: [ServicePort]
+        public var probes: Probes = .original
+        public var proxyProtocol: ProxyProtocol?
 
         public init(generation: UInt64, workspace: String, ports: [ServicePort]) {
             self.generation = generation
@@ -62,6 +82,8 @@ public enum ControlMessage: Equatable, Sendable {
         public enum Code: String, Sendable {
             case busy
             case port
+            /// The key may not do that here, or no longer.
+            case denied
             case unsupported
             case `internal`
         }
@@ -100,6 +122,8 @@ public enum ControlMessage: Equatable, Sendable {
         /// From clients to the workspace.
         public var bytesIn: UInt64
         public var bytesOut: UInt64
+        /// Copies that were reset, or not begun, because the workspace or the tunnel couldn't keep up.
+        public var behind: UInt64 = 0
 
         public init(open: UInt64, total: UInt64, passed: UInt64, bytesIn: UInt64, bytesOut: UInt64) {
             self.open = open

@@ -178,6 +178,8 @@ final class WorkspaceLink {
         case .start(let start): self.start(start)
         case .stop: self.stop()
         case .probe(let probe): self.probe(probe)
+        case .mirror(let mirror):
+            self.fail(mirror.generation, .unsupported, "'mirror' isn't a message that this sidecar knows")
         case .unknown(let type, let generation):
             self.fail(generation, .unsupported, "'\(type)' isn't a message that this sidecar knows")
         // Only a sidecar sends these.

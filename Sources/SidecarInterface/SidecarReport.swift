@@ -15,7 +15,44 @@ public struct SidecarReport: Equatable, Sendable {
     /// Where it takes the service's clients.
     public var listen: [ServicePort: String] = [:]
     public var metrics: String?
+    /// Of all its holders, the one whose intercept began first. Earlier versions of kl know no more than this one.
     public var intercept: Intercept?
+    /// All workspaces that hold ports, or may do so as soon as they connect. Nil: the sidecar is of a version that has one
+    /// holder at most.
+    public var holders: [Holder]?
+
+    public struct Holder: Codable, Equatable, Sendable {
+        /// Base64.
+        public var key: String
+        public var workspace: String
+        public var kind: HoldingKind
+        /// `80`, `53/udp`
+        public var ports: [String]
+        /// RFC 3339, UTC.
+        public var since: String
+        /// RFC 3339, UTC: when the sidecar last heard of the workspace. Nil: it hasn't connected yet.
+        public var lastSeen: String?
+        /// The workspace gets the connections, or their copies, now.
+        public var isServed: Bool
+        public var open: UInt64
+        public var total: UInt64
+        public var passed: UInt64
+        /// Copies that were reset, or not begun, because the workspace or the tunnel couldn't keep up.
+        public var behind: UInt64
+
+        public init(key: String, workspace: String, kind: HoldingKind, ports: [ServicePort], since: String) {
+            self.key = key
+            self.workspace = workspace
+            self.kind = kind
+            self.ports = ports.map { "\($0)" }
+            self.since = since
+            self.isServed = false
+            self.open = 0
+            self.total = 0
+            self.passed = 0
+            self.behind = 0
+        }
+    }
 
     /// Who intercepts. What an earlier version doesn't say is nil.
     public struct Intercept: Codable, Equatable, Sendable {
@@ -48,6 +85,9 @@ public struct SidecarReport: Equatable, Sendable {
         fields.append(("listen", .object(listen.map { ("\($0.key)", .string($0.value)) })))
         if let metrics = self.metrics { fields.append(("metrics", .string(metrics))) }
         if let intercept = self.intercept { fields.append(("intercept", .object(intercept.fields))) }
+        if let holders = self.holders {
+            fields.append(("holders", .array(holders.map { .object($0.fields) })))
+        }
         return JSONLine.object(fields)
     }
 
@@ -64,6 +104,7 @@ public struct SidecarReport: Equatable, Sendable {
         var listen: [String: String]?
         var metrics: String?
         var intercept: Intercept?
+        var holders: [Holder]?
     }
 
     /// Nil: the line isn't a report.
@@ -79,6 +120,7 @@ public struct SidecarReport: Equatable, Sendable {
         }
         self.metrics = content.metrics
         self.intercept = content.intercept
+        self.holders = content.holders
     }
 }
 
@@ -96,6 +138,25 @@ extension SidecarReport.Intercept {
             ("open", self.open.map { .integer($0) }),
             ("total", self.total.map { .integer($0) }),
             ("passed", self.passed.map { .integer($0) }),
+        ]
+        return fields.compactMap { name, value in value.map { (name, $0) } }
+    }
+}
+
+extension SidecarReport.Holder {
+    fileprivate var fields: [(String, JSONLine.Value)] {
+        let fields: [(String, JSONLine.Value?)] = [
+            ("key", .string(self.key)),
+            ("workspace", .string(self.workspace)),
+            ("kind", .string(self.kind.rawValue)),
+            ("ports", .array(self.ports.map { .string($0) })),
+            ("since", .string(self.since)),
+            ("lastSeen", self.lastSeen.map { .string($0) }),
+            ("isServed", .bool(self.isServed)),
+            ("open", .integer(self.open)),
+            ("total", .integer(self.total)),
+            ("passed", .integer(self.passed)),
+            ("behind", .integer(self.behind)),
         ]
         return fields.compactMap { name, value in value.map { (name, $0) } }
     }

@@ -84,7 +84,7 @@ extension WorkspaceAgent {
             self.counters.received(status)
             self.tell(.changed)
         case .probed(let probed): if self.probing.isCurrent(probed.id) { self.endProbe(.answered(probed.answers)) }
-        case .start, .stop, .probe, .unknown: break
+        case .start, .mirror, .stop, .probe, .unknown: break
         }
     }
 

@@ -18,10 +18,29 @@ import Testing
         return .start(start)
     }()
 
+    static let fullMirror: ControlMessage = {
+        var mirror = ControlMessage.Mirror(
+            generation: 9_007_199_254_740_991,
+            workspace: "ada@thinkpad",
+            ports: [.init(1), .init(65_535, .udp)]
+        )
+        mirror.probes = .workspace
+        mirror.proxyProtocol = .v2
+        return .mirror(mirror)
+    }()
+
+    static let behind: ControlMessage = {
+        var status = ControlMessage.Status(open: 3, total: 128, passed: 0, bytesIn: 1, bytesOut: 0)
+        status.behind = 7
+        return .status(status)
+    }()
+
     static let all: [ControlMessage] = [
         .start(.init(generation: 0, workspace: "", ports: [])),
         fullStart,
         .stop,
+        .mirror(.init(generation: 0, workspace: "", ports: [])),
+        fullMirror,
         .started(generation: 1),
         .failed(.init(generation: nil, code: .internal, reason: "")),
         .failed(.init(generation: 2, code: .port, reason: "port 9999 is not served here")),
@@ -33,6 +52,8 @@ import Testing
         .withdrawn(holder: "grace@desk"),
         .stopped(total: 128, passed: 2),
         .status(.init(open: 3, total: 128, passed: 2, bytesIn: 13_002_342, bytesOut: 102_865_121)),
+        behind,
+        .failed(.init(generation: 4, code: .denied, reason: "the key may not intercept port 80 here")),
         .probe(.init(id: 0, ports: [])),
         .probe(.init(id: 7, ports: [.init(8_080), .init(53, .udp)])),
         .probed(.init(id: 7, answers: [:])),
@@ -70,6 +91,11 @@ import Testing
                 == #"{"answers":[{"answer":0,"service":8080,"transport":"tcp"},"#
                 + #"{"answer":1,"service":9090,"transport":"tcp"}],"id":7,"type":"probed"}"#
         )
+        #expect(
+            json(.mirror(.init(generation: 1, workspace: "ada@thinkpad", ports: [.init(8_080)])))
+                == #"{"generation":1,"ports":[{"service":8080,"transport":"tcp"}],"probes":"original","#
+                + #""type":"mirror","workspace":"ada@thinkpad"}"#
+        )
         #expect(json(.withdrawn(holder: "a/b")) == #"{"holder":"a/b","type":"withdrawn"}"#)
         #expect(
             json(.start(.init(generation: 1, workspace: "ada@thinkpad", ports: [.init(8_080)])))
@@ -90,6 +116,10 @@ import Testing
         #expect(
             try decode(#"{"type":"probe","id":7,"ports":[{"service":1}]}"#)
                 == .message(.probe(.init(id: 7, ports: [.init(1)])))
+        )
+        #expect(
+            try decode(#"{"type":"mirror","generation":1,"ports":[{"service":1}],"takeover":true,"drainSeconds":7}"#)
+                == .message(.mirror(.init(generation: 1, workspace: "", ports: [.init(1)])))
         )
         // Answers that mean nothing here are as good as none.
         #expect(

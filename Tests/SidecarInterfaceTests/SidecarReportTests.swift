@@ -8,7 +8,9 @@ import Testing
     private static let long =
         #"{"ready":true,"publicKey":"a+/=","tcp":"[::1]:1","udp":"[::1]:2","listen":{"53":"a:1","53/udp":"a:2","8080":"b:3"},"#
         + #""metrics":"127.0.0.1:9","intercept":{"diverting":true,"key":"k","workspace":"ada@thinkpad","since":"s","#
-        + #""generation":3,"ports":[53,8080],"udpPorts":[53],"open":1,"total":4,"passed":2}}"#
+        + #""generation":3,"ports":[53,8080],"udpPorts":[53],"open":1,"total":4,"passed":2},"#
+        + #""holders":[{"key":"k","workspace":"ada@thinkpad","kind":"mirror","ports":["80","53/udp"],"since":"s","#
+        + #""lastSeen":"t","isServed":true,"open":1,"total":2,"passed":3,"behind":4}]}"#
 
     @Test func `as it is written`() throws {
         var report = SidecarReport(publicKey: "a+/=")
@@ -30,6 +32,15 @@ import Testing
         intercept.total = 4
         intercept.passed = 2
         report.intercept = intercept
+        let ports: [ServicePort] = [.init(80), .init(53, .udp)]
+        var holder = SidecarReport.Holder(key: "k", workspace: "ada@thinkpad", kind: .mirror, ports: ports, since: "s")
+        holder.lastSeen = "t"
+        holder.isServed = true
+        holder.open = 1
+        holder.total = 2
+        holder.passed = 3
+        holder.behind = 4
+        report.holders = [holder]
         #expect(report.line == Self.long)
         #expect(SidecarReport(line: Self.long) == report)
     }
