@@ -18,6 +18,7 @@ extension WorkspaceAgent {
     func sayStart() {
         guard !self.isEnding else { return self.sendStop() }
         guard !self.configuration.onlyReleases else { return self.shutDownAfterCrash() }
+        guard self.configuration.kind == .intercept else { return self.send(.mirror(self.mirror)) }
         var start = ControlMessage.Start(
             generation: self.lists.generation,
             workspace: self.configuration.label,
@@ -30,6 +31,17 @@ extension WorkspaceAgent {
         // Only in the first `start`: a service that another workspace took back isn't taken again unless a person asks.
         start.takeover = self.configuration.takesOver && self.isStarting
         self.send(.start(start))
+    }
+
+    private var mirror: ControlMessage.Mirror {
+        var mirror = ControlMessage.Mirror(
+            generation: self.lists.generation,
+            workspace: self.configuration.label,
+            ports: self.servers.asked.asked
+        )
+        mirror.probes = self.configuration.probes
+        mirror.proxyProtocol = self.configuration.proxyProtocol
+        return mirror
     }
 
     func send(_ message: ControlMessage) {
@@ -128,7 +140,9 @@ extension WorkspaceAgent {
         switch self.lists.refused(failure.generation, wanted: wanted) {
         case .own: self.ownListWasRefused(failure)
         case .later: self.tell(.refused(generation: wanted, failure))
-        case .first: self.fail(.refused(reason: failure.reason))
+        case .first:
+            let isUnknown = self.configuration.kind == .mirror && failure.code == .unsupported
+            self.fail(isUnknown ? .cannotCopy(reason: failure.reason) : .refused(reason: failure.reason))
         }
     }
 }

@@ -1,4 +1,6 @@
 import Carriers
+import InterceptModel
+import Logging
 import NIOCore
 import Tunnel
 
@@ -104,7 +106,8 @@ extension WorkspaceAgent {
         guard self.life.beginToEnd(open: self.openConnections) else { return }
         let hasCarrier = self.client?.withConnection { $0.hasCarrier } ?? false
         guard !wasStarting, hasCarrier || patience > .zero else { return self.close(.ended) }
-        self.log.info("ending: new connections reach the original", metadata: ["open": "\(self.openConnections)"])
+        let what = self.configuration.kind == .mirror ? "nothing more is copied" : "new connections reach the original"
+        self.log.info("ending: \(what)", metadata: ["open": "\(self.openConnections)"])
         if hasCarrier { self.sendStop() } else { self.end(within: patience) }
     }
 

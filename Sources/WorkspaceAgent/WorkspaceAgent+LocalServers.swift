@@ -50,13 +50,17 @@ extension WorkspaceAgent {
         guard mayTell else { return }
         let target = self.configuration.targets.mappings.first { $0.port == port }?.target
         self.peerLog.warning(
-            "the local server can't be reached: until it can, \(self.whatClientsGet)",
+            "the local server can't be reached: until it can, \(self.whatHappens)",
             metadata: ["target": "\(target.map { "\($0)" } ?? "?")", "error": "\(SocketError.describe(error))"]
         )
     }
 
-    private var whatClientsGet: Logger.Message {
-        self.configuration.onUnavailable == .refuse ? "clients are refused" : "the original answers"
+    private var whatHappens: Logger.Message {
+        switch (self.configuration.kind, self.configuration.onUnavailable) {
+        case (.mirror, _): "nothing is copied"
+        case (.intercept, .refuse): "clients are refused"
+        case (.intercept, .original): "the original answers"
+        }
     }
 
     /// The port's server accepted a connection, sent a datagram, or was found listening.
@@ -169,7 +173,7 @@ extension WorkspaceAgent.Configuration {
     func askedPorts(doubted: Set<ServicePort>) -> AskedPorts {
         AskedPorts(
             self.targets.ports,
-            leavesToOriginal: self.onUnavailable == .original,
+            leavesToOriginal: self.kind == .mirror || self.onUnavailable == .original,
             doubted: doubted,
             at: .now()
         )

@@ -54,6 +54,8 @@ extension WorkspaceAgent {
         case busy(holder: String?, since: String?, isTakeoverDenied: Bool)
         case takenOver(by: String)
         case refused(reason: String)
+        /// The sidecar doesn't do mirrors, or not this one.
+        case cannotCopy(reason: String)
         case noControlStream
         case presharedKeysDiffer
         case overloaded
@@ -85,6 +87,11 @@ extension WorkspaceAgent.Failure: CustomStringConvertible {
             return "The service is intercepted by \(holder ?? "someone else")\(since). \(way)"
         case .takenOver(let holder): return "The intercept was taken over by \(holder)."
         case .refused(let reason): return "The sidecar refused: \(reason)."
+        case .cannotCopy(let reason):
+            return """
+                The sidecar copies nothing: \(reason). If it is of an earlier version, which can't copy, update it there. \
+                Nothing was intercepted.
+                """
         case .noControlStream: return "The sidecar allows no control stream: it isn't one of ours."
         case .presharedKeysDiffer:
             return "The preshared keys differ: give both sides the same --preshared-key-file, or neither of them one."

@@ -49,6 +49,13 @@ struct RunWorkspace: ParsableCommand {
     @Flag(help: "Take the service over from the workspace that intercepts it.")
     var takeover = false
 
+    @Flag(
+        help: """
+            Take no connection: get a copy of what clients send, and throw away what the local servers answer.
+            """
+    )
+    var mirror = false
+
     @Option(
         help: ArgumentHelp(
             "Which local port answers for a service's port: 8080:3000, 8080 for the same one, 8080:HOST:3000; with "
@@ -99,6 +106,10 @@ struct RunWorkspace: ParsableCommand {
             throw ValidationError("One sidecar is dialled. All --sidecar must have the same public key.")
         }
         if self.map.isEmpty { throw ValidationError("No port is mapped. Name one by --map, such as --map 8080:3000.") }
+        if self.mirror, self.takeover || self.onUnavailable == .refuse {
+            let flag = self.takeover ? "--takeover" : "--on-unavailable refuse"
+            throw ValidationError("\(flag) and --mirror exclude each other: a mirror takes nobody's clients.")
+        }
         do throws(FlagError) {
             try Flags.checkDistinct(self.map)
         } catch {
@@ -139,6 +150,7 @@ struct RunWorkspace: ParsableCommand {
         configuration.probes = self.probes
         configuration.proxyProtocol = self.proxyProtocol
         configuration.takesOver = self.takeover
+        configuration.kind = self.mirror ? .mirror : .intercept
         // Rounded up, as the wire has whole seconds: the drain time is never shorter than asked for.
         configuration.drainSeconds = Int((self.drain.nanoseconds + 999_999_999) / 1_000_000_000)
 

@@ -84,6 +84,37 @@ import Tunnel
         try await sidecar.end()
     }
 
+    @Test func aMirrorAsksForCopiesAlone() async throws {
+        let sidecar = try await Sidecar.start {
+            $0.kind = .mirror
+            $0.takesOver = true
+            $0.probes = .workspace
+            $0.proxyProtocol = .v1
+        }
+        try await sidecar.wait { !$0.heard.isEmpty }
+        var mirror = ControlMessage.Mirror(generation: 1, workspace: "ada@thinkpad", ports: [ServicePort(80)])
+        mirror.probes = .workspace
+        mirror.proxyProtocol = .v1
+        #expect(try await Sidecar.on { sidecar.heard } == [.mirror(mirror)])
+        try await Sidecar.on { sidecar.say(.started(generation: 1)) }
+        guard case .ready? = try await sidecar.outcome() else { return #expect(Bool(false)) }
+        try await Sidecar.on { sidecar.agent?.shutDown() }
+        try await sidecar.wait { $0.heard.count == 2 && $0.heard.last == .stop }
+        try await sidecar.end()
+    }
+
+    @Test func aSidecarThatCantCopyEndsAMirror() async throws {
+        let sidecar = try await Sidecar.start { $0.kind = .mirror }
+        try await sidecar.wait { !$0.heard.isEmpty }
+        // As version 0.1.0 says it.
+        let reason = "'mirror' isn't a message that this sidecar knows"
+        try await Sidecar.on { sidecar.say(.failed(.init(generation: 1, code: .unsupported, reason: reason))) }
+        let text =
+            "The sidecar copies nothing: \(reason). If it is of an earlier version, which can't copy, update it there. "
+        #expect(try await self.failure(of: sidecar.outcome()) == (text + "Nothing was intercepted.", false))
+        try await sidecar.end()
+    }
+
     @Test func aSidecarThatLostTheListIsAskedAgain() async throws {
         let sidecar = try await Sidecar.start()
         try await sidecar.begin()
