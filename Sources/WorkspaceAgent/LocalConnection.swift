@@ -14,7 +14,8 @@ import Tunnel
 /// ```
 ///
 /// A bridge or a flow's stream owns the stream from then on.
-/// A probe from the sidecar gets its answer and no more: the local server sees a client that connects and leaves.
+/// A probe from the sidecar gets its answer and no more: the local server sees a client that connects and leaves. In a mirror, what
+/// the local server says is thrown away.
 final class LocalConnection {
     private enum State {
         case header
@@ -132,14 +133,17 @@ final class LocalConnection {
         }
         let rounds = self.agent.keepAlive
         let (agent, stream, descriptor) = (self.agent, self.stream, self.descriptor)
-        let bridge = BridgedSocket(client, stream: stream, channel: channel, keepAlive: rounds) {
+        let input = UrgentInput(channel)
+        let bridge = BridgedSocket(client, stream: stream, channel: channel, keepAlive: rounds, input: input) {
             [unowned agent] bridge, _ in
             withExtendedLifetime(descriptor) {
                 if let code = bridge.peersCode { agent.noteCut(code) }
                 agent.streamIsDone(stream)
             }
         }
-        guard (try? channel.pipeline.syncOperations.addHandler(bridge)) != nil else {
+        let handlers: [any ChannelHandler] =
+            self.agent.configuration.kind == .mirror ? [DiscardedInput(input), bridge] : [bridge]
+        guard (try? channel.pipeline.syncOperations.addHandlers(handlers)) != nil else {
             channel.closeWithReset()
             return self.answer(.other)
         }
@@ -262,4 +266,16 @@ extension LocalConnection: StreamOwner {
     }
 
     func streamEnded() { self.done() }
+}
+
+/// Before the bridge of a mirror's connection: throws away what the local server says, since another side answers the client. The
+/// bridge reads on after each read, of 64 KiB at most, and passes ends and resets.
+private final class DiscardedInput: ChannelInboundHandler {
+    typealias InboundIn = ByteBuffer
+
+    private let input: UrgentInput
+
+    init(_ input: UrgentInput) { self.input = input }
+
+    func channelRead(context: ChannelHandlerContext, data: NIOAny) { self.input.forgetMarks() }
 }

@@ -142,6 +142,7 @@ final class LocalFlows {
     private func answer(_ payload: ByteBuffer, of flow: LocalFlow) {
         _ = self.table.use(flow.header, isAnswer: true, at: .now())
         self.agent.localServerAnswered(flow.port)
+        guard self.agent.configuration.kind == .intercept else { return }
         guard let number = flow.number else { return flow.stream?.send(payload) ?? () }
         let datagram = FlowDatagram.payload(flow: number, payload).encoded
         let fits = self.withConnection { connection -> Bool in

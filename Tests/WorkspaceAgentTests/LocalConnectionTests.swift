@@ -28,6 +28,35 @@ import Tunnel
         #expect(try await stage.loop.submit { stage.agent.descriptors.count }.get() == 0)
     }
 
+    @Test func whatAMirrorsServerSaysIsThrownAway() async throws {
+        let stage = try await Stage.start(kind: .mirror)
+        try await stage.open { $0.write(Stage.header, to: $1) }
+        let server = await stage.server.accept()
+        // More than a stream and the buffers of both sockets hold.
+        let much = String(repeating: "x", count: 8 << 20)
+        #expect(await server.say(much))
+        try await stage.onStream {
+            $0.write(ByteBuffer(string: "question"), to: $1)
+            $0.finish($1)
+        }
+        #expect(await server.hearAll() == ["question", "end"])
+        server.finish()
+        #expect(try await stage.becomes { $0.isEnded && $0.agent.openConnections == 0 })
+        #expect(try await stage.loop.submit { stage.answer == 0 && stage.heard.isEmpty }.get())
+    }
+
+    @Test func aMirroredClientsResetIsItsCopys() async throws {
+        let stage = try await Stage.start(kind: .mirror)
+        try await stage.open { $0.write(Stage.header, to: $1) }
+        let server = await stage.server.accept()
+        try await stage.onStream {
+            $0.write(ByteBuffer(string: "half of"), to: $1)
+            $0.reset($1, .tcpReset)
+        }
+        #expect(await server.hearAll() == ["half of", "reset"])
+        #expect(try await stage.becomes { $0.agent.openConnections == 0 && $0.heard.isEmpty })
+    }
+
     @Test func aHeaderMayComeInPieces() async throws {
         let stage = try await Stage.start()
         var bytes = Stage.header
@@ -171,7 +200,7 @@ private final class Stage: TunnelServer.Delegate, @unchecked Sendable {
     }
 
     /// Port 7000 leads to the local server, 7001 to a port where nothing listens, and 7002 nowhere.
-    static func start(backlog: CInt = 4) async throws -> Stage {
+    static func start(backlog: CInt = 4, kind: HoldingKind = .intercept) async throws -> Stage {
         let loop = MultiThreadedEventLoopGroup.singleton.next()
         let (server, closed) = (try #require(RawListener(backlog: backlog)), try #require(RawListener()).port)
         let (sidecar, workspace) = (StaticKeyPair.generate(), StaticKeyPair.generate())
@@ -179,15 +208,17 @@ private final class Stage: TunnelServer.Delegate, @unchecked Sendable {
             PortMapping(ServicePort(7_000), to: Endpoint(host: "127.0.0.1", port: UInt16(server.port))),
             PortMapping(ServicePort(7_001), to: Endpoint(host: "127.0.0.1", port: UInt16(closed))),
         ])
-        let configuration = WorkspaceAgent.Configuration(
+        var configuration = WorkspaceAgent.Configuration(
             tunnel: Initiator.Configuration(staticKey: workspace, responder: sidecar.publicKey),
             sidecar: [],
             targets: targets,
             label: "test",
             log: Logger(label: "workspace") { _ in SwiftLogNoOpLogHandler() }
         )
+        configuration.kind = kind
+        let built = configuration
         let stage = try await loop.flatSubmit {
-            let stage = Stage(WorkspaceAgent(configuration, eventLoop: loop), on: loop, server: server)
+            let stage = Stage(WorkspaceAgent(built, eventLoop: loop), on: loop, server: server)
             let tunnel = TunnelServer(
                 staticKey: sidecar,
                 configuration: TunnelConfiguration(),
