@@ -13,7 +13,8 @@ public struct Member: Codable, Hashable, Sendable {
     }
 }
 
-/// Says which workspace intercepts a service. Others see no more of an intercept than this; its holder's own daemon knows more.
+/// Says that a workspace holds ports of a service. A service has a record for each workspace that holds some. Others see no
+/// more of a holder than this; the holder's own daemon knows more.
 public struct InterceptRecord: Codable, Equatable, Sendable {
     public struct Port: Codable, Equatable, Hashable, Sendable {
         /// The service's port.
@@ -28,16 +29,23 @@ public struct InterceptRecord: Codable, Equatable, Sendable {
             self.transport = transport == .tcp ? nil : transport
             self.target = target
         }
+
+        public var port: ServicePort { ServicePort(self.service, self.transport ?? .tcp) }
     }
 
     public var service: String
     public var holder: Member
     /// RFC 3339, UTC.
     public var since: String
+    /// When the environment last heard of the holder's workspace; RFC 3339, UTC. Nil: it isn't known.
+    public var lastSeen: String?
     public var ports: [Port]
     /// True: clients are refused while the workspace can't answer. Nil: the original answers them, or it isn't known.
     public var refuses: Bool?
-    /// Whether a sidecar gives connections to the holder's workspace, as the environment sees it; nil if it can't tell.
+    /// Nil: an intercept, as each record was before there were other kinds.
+    private var otherKind: HoldingKind?
+    /// Whether a sidecar gives connections, or their copies, to the holder's workspace, as the environment sees it; nil if it
+    /// can't tell.
     public var isDiverting: Bool?
     /// The environment's sidecars' own counts.
     public var connections: Connections?
@@ -46,18 +54,44 @@ public struct InterceptRecord: Codable, Equatable, Sendable {
         public var open: UInt64
         public var total: UInt64
         public var passed: UInt64
+        /// Of a mirror: copies that were reset, or not begun, because the workspace couldn't keep up.
+        public var behind: UInt64?
 
-        public init(open: UInt64, total: UInt64, passed: UInt64) {
+        public init(open: UInt64, total: UInt64, passed: UInt64, behind: UInt64? = nil) {
             self.open = open
             self.total = total
             self.passed = passed
+            self.behind = behind
         }
     }
 
-    public init(service: String, holder: Member, since: String, ports: [Port]) {
+    private enum CodingKeys: String, CodingKey {
+        case service, holder, since, lastSeen, ports, refuses, isDiverting, connections
+        case otherKind = "kind"
+    }
+
+    public init(service: String, holder: Member, since: String, ports: [Port], kind: HoldingKind = .intercept) {
         self.service = service
         self.holder = holder
         self.since = since
         self.ports = ports
+        self.kind = kind
+    }
+}
+
+extension InterceptRecord {
+    public var kind: HoldingKind {
+        get { self.otherKind ?? .intercept }
+        set { self.otherKind = newValue == .intercept ? nil : newValue }
+    }
+
+    /// Whether both can't be in force at once: of two keys that intercept the same port only one gets it. A mirror is in nobody's
+    /// way. A record without ports stands for all of them.
+    public func conflicts(with other: InterceptRecord) -> Bool {
+        guard self.service == other.service, self.holder.publicKey != other.holder.publicKey,
+            self.kind == .intercept, other.kind == .intercept
+        else { return false }
+        return self.ports.isEmpty || other.ports.isEmpty
+            || !Set(self.ports.map(\.port)).isDisjoint(with: other.ports.map(\.port))
     }
 }

@@ -1,11 +1,13 @@
-import InterceptModel
+public import InterceptModel
 
-/// One workspace's claim to one service: the record because of which others are refused, and the sidecars that serve it.
+/// One workspace's claim to ports of one service: the record because of which others are refused, and the sidecars that serve it.
 ///
 /// It holds no state of its own: the environment has the record, so that a claim outlives the process that took it.
 public protocol ServiceClaim: Sendable {
-    /// Records that the service is intercepted, unless another key has it and `force` is false. Of several claims at once
-    /// one wins. A claim of the same key is replaced, as far as the record can be changed: a container's labels can't.
+    /// Records that this key holds these ports, beside other keys' records, unless another key intercepts one of them and
+    /// `force` is false. Of several claims at once to one port one wins. A mirror conflicts with nobody, but a service has 16 of
+    /// them at most. A claim of the same key and kind is replaced, as far as the record can be changed: a container's labels
+    /// can't; one of another kind is an error, `Problem.held(_:as:)`.
     func take(force: Bool) async throws -> ClaimResult
 
     /// Makes sure that each replica has a sidecar that runs and accepts the holder's key, and returns their locations. Waits
@@ -25,7 +27,7 @@ public protocol ServiceClaim: Sendable {
 
 public enum ClaimResult: Equatable, Sendable {
     case claimed
-    /// With `force`: the record of the previous holder.
+    /// With `force`: the record of the previous holder, of the first one where there were several.
     case takenOver(from: InterceptRecord)
     case heldBy(InterceptRecord)
 }
@@ -44,10 +46,30 @@ public enum ClaimState: Equatable, Sendable {
     case sidecars([SidecarLocation])
     /// None is ready; the environment starts those anew that there were.
     case restarting
-    /// Another workspace has the service now.
+    /// Another workspace has one of the ports now.
     case lost(to: InterceptRecord)
     /// The environment has ended, and the record went with it.
     case ended
+}
+
+extension Problem {
+    /// A key holds a service in one way at a time.
+    public static func held(_ service: String, as kind: HoldingKind) -> Problem {
+        Problem(
+            .failed,
+            kind == .mirror
+                ? "you get copies of traffic to \(service.quoted) already" : "you intercept \(service.quoted) already",
+            "Stop that first: kl intercept stop \(service.shellQuoted)"
+        )
+    }
+
+    public static func tooManyMirrors(of service: String) -> Problem {
+        Problem(
+            .failed,
+            "\(HoldingKind.mirrorsAtMost) workspaces get copies of traffic to \(service.quoted), and that is the most",
+            "Ask one of them to stop."
+        )
+    }
 }
 
 /// Options for sidecars that are made for an intercept.

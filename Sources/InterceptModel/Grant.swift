@@ -4,6 +4,9 @@ public enum HoldingKind: String, Codable, Sendable, CaseIterable {
     case intercept
     /// The workspace gets a copy of what clients send; another side answers them.
     case mirror
+
+    /// † At one sidecar: each mirror costs it as many copies as there are clients.
+    public static let mirrorsAtMost = 16
 }
 
 /// Something that a key may do at a sidecar.
