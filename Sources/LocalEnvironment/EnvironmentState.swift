@@ -30,6 +30,9 @@ public struct EnvironmentState: Codable, Equatable, Sendable {
         public var process: ProcessIdentity?
         public var restarts: Int
         public var sidecars: [SidecarState]
+        /// Another program that has the service's port, so that the service can't start. An earlier version's supervisor
+        /// says it in the reason alone.
+        public var stranger: String?
 
         public init(service: Service, process: ProcessIdentity? = nil, restarts: Int = 0, sidecars: [SidecarState] = [])
         {

@@ -457,6 +457,7 @@ def test_a_stranger_on_a_services_own_port(environment, closing):
     expected = f"its port {port} is held by {process_name()} (pid {os.getpid()})"
     eventually("it is said who has the port", lambda: environment.service("api")["service"].get("reason") == expected, 2)
     assert environment.service("api")["service"]["state"] == "starting"
+    assert environment.service("api")["stranger"] == f"{process_name()} (pid {os.getpid()})"
     stranger.close()
     expected = f"doesn't listen on {port} yet"
     eventually("nobody has it", lambda: environment.service("api")["service"].get("reason") == expected, 2)

@@ -43,6 +43,35 @@ import Testing
     }
 }
 
+/// `kl env up` waits until nothing more will happen by itself.
+@Suite struct SettlingTests {
+    static let process = ProcessIdentity(of: getpid())
+
+    @Test(
+        arguments: [
+            // It listens on none of its ports yet, but may soon.
+            (.starting, Self.process, nil, false),
+            (.starting, Self.process, "python3 (pid 4711)", true),
+            // It waits for another service.
+            (.starting, nil, nil, true),
+            (.running, Self.process, nil, true), (.restarting, nil, nil, true), (.stopped, nil, nil, true),
+        ] as [(Service.State, ProcessIdentity?, String?, Bool)]
+    )
+    func `settled is what waiting doesn't change`(
+        state: Service.State,
+        process: ProcessIdentity?,
+        stranger: String?,
+        isSettled: Bool
+    ) throws {
+        var service = EnvironmentState.ServiceState(service: Service(name: "api", state: state, ports: []))
+        service.process = process
+        service.stranger = stranger
+        let supervisor = try #require(Self.process)
+        let environment = EnvironmentState(name: "", file: "", supervisor: supervisor, since: "", services: [service])
+        #expect(environment.isSettled == isSettled)
+    }
+}
+
 @Suite struct ServiceLifeTests {
     /// It is read from a file that a whole group may write.
     @Test(arguments: [(Int.max, 1_000_000_000), (1_000_000_000, 1_000_000_000), (Int.min, 1), (3, 4)])
@@ -57,7 +86,7 @@ import Testing
         var life = ServiceLife(policy: .always)
         #expect(life.state == .starting)
         life.waits(for: "db")
-        #expect(life.phase == .waiting && life.reason == "waits for db")
+        #expect(life.phase == .waiting(for: "db") && life.reason == "waits for db")
         life.started(awaiting: [80, 443])
         #expect(life.state == .starting && life.reason == "doesn't listen on 80, 443 yet" && !life.hasRun)
         life.listens(allBut: [443])
@@ -71,8 +100,9 @@ import Testing
         life.started(awaiting: [80, 443])
         life.listens(allBut: [80, 443], heldBy: "python3 (pid 4711)")
         #expect(life.state == .starting && life.reason == "its port 80 is held by python3 (pid 4711)" && !life.hasRun)
+        #expect(life.stranger == "python3 (pid 4711)")
         life.listens(allBut: [443])
-        #expect(life.reason == "doesn't listen on 443 yet")
+        #expect(life.reason == "doesn't listen on 443 yet" && life.stranger == nil)
     }
 
     @Test func `one without ports runs at once`() {

@@ -10,12 +10,14 @@ import HostSupport
 ///                  └─ restarting / stopped
 struct ServiceLife: Equatable, Sendable {
     enum Phase: Equatable, Sendable {
-        /// For services that it depends on.
-        case waiting
-        case starting
+        /// For a service that it depends on, or for its turn.
+        case waiting(for: String?)
+        /// Its process doesn't listen on these ports yet. The first of them may be held by another program.
+        case starting(lacking: [UInt16], stranger: String?)
         case running
-        case restarting
-        case stopped
+        /// It ended, or couldn't be started, for this reason; and will be started again.
+        case restarting(String)
+        case stopped(String)
     }
 
     enum Action: Equatable, Sendable {
@@ -24,9 +26,7 @@ struct ServiceLife: Equatable, Sendable {
         case leave
     }
 
-    private(set) var phase = Phase.waiting
-    /// Why it isn't running.
-    private(set) var reason: String?
+    private(set) var phase = Phase.waiting(for: nil)
     private(set) var restarts = 0
     /// It has run at least once, which is what its dependents wait for.
     private(set) var hasRun = false
@@ -35,40 +35,26 @@ struct ServiceLife: Equatable, Sendable {
 
     init(policy: ComposeService.RestartPolicy) { self.policy = policy }
 
-    static let waitingFor = "waits for"
-
     /// The count may also come from a file, so it is bounded.
     private static let mostRestarts = 1_000_000_000
 
     /// Continues the count of an earlier supervisor.
     mutating func goesOn(restarts: Int) { self.restarts = min(max(restarts, 0), Self.mostRestarts) }
 
-    mutating func waits(for other: String) {
-        self.phase = .waiting
-        self.reason = "\(Self.waitingFor) \(other)"
-    }
+    mutating func waits(for other: String) { self.phase = .waiting(for: other) }
 
     mutating func started(awaiting ports: [UInt16]) {
-        self.phase = .starting
+        self.phase = .starting(lacking: ports, stranger: nil)
         self.listens(allBut: ports)
     }
-
-    static let itsPort = "its port"
 
     /// - Parameters:
     ///   - lacking: the ports on which it doesn't listen yet; if there are none, it is running.
     ///   - stranger: the program that has the first of them.
     mutating func listens(allBut lacking: [UInt16], heldBy stranger: String? = nil) {
-        guard self.phase == .starting else { return }
-        if lacking.isEmpty {
-            self.phase = .running
-            self.reason = nil
-            self.hasRun = true
-        } else if let stranger, let port = lacking.first {
-            self.reason = "\(Self.itsPort) \(port) is held by \(stranger)"
-        } else {
-            self.reason = "doesn't listen on \(lacking.map { String($0) }.joined(separator: ", ")) yet"
-        }
+        guard case .starting = self.phase else { return }
+        self.phase = lacking.isEmpty ? .running : .starting(lacking: lacking, stranger: stranger)
+        if lacking.isEmpty { self.hasRun = true }
     }
 
     /// Its process has ended.
@@ -89,22 +75,19 @@ struct ServiceLife: Equatable, Sendable {
     }
 
     private mutating func failed(_ reason: String, afterLifeOf life: Int64, isTriedAgain: Bool) -> Action {
-        self.reason = reason
         guard isTriedAgain else {
-            self.phase = .stopped
+            self.phase = .stopped(reason)
             return .leave
         }
-        self.phase = .restarting
+        self.phase = .restarting(reason)
         self.restarts = min(self.restarts + 1, Self.mostRestarts)
         return .restart(after: self.backoff.next(afterLifeOf: life))
     }
 
-    mutating func isEnding() {
-        self.phase = .stopped
-        self.reason = "is being stopped"
-    }
+    mutating func isEnding() { self.phase = .stopped("is being stopped") }
 
-    /// As people see it.
+    // MARK: As people see it
+
     var state: Service.State {
         switch self.phase {
         case .waiting, .starting: .starting
@@ -113,4 +96,22 @@ struct ServiceLife: Equatable, Sendable {
         case .stopped: .stopped
         }
     }
+
+    /// Why it isn't running, as a clause.
+    var reason: String? {
+        switch self.phase {
+        case .waiting(let other): other.map { "waits for \($0)" }
+        case .starting(let lacking, let stranger):
+            if let stranger, let port = lacking.first {
+                "its port \(port) is held by \(stranger)"
+            } else {
+                "doesn't listen on \(lacking.map { String($0) }.joined(separator: ", ")) yet"
+            }
+        case .running: nil
+        case .restarting(let reason), .stopped(let reason): reason
+        }
+    }
+
+    /// The program that has its port.
+    var stranger: String? { if case .starting(_, let stranger) = self.phase { stranger } else { nil } }
 }

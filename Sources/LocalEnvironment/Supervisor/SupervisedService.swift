@@ -35,7 +35,7 @@ final class SupervisedService {
 
     /// The service's entry in `state.json`.
     var state: EnvironmentState.ServiceState {
-        EnvironmentState.ServiceState(
+        var state = EnvironmentState.ServiceState(
             service: Service(
                 name: self.service.name,
                 state: self.life.state,
@@ -53,6 +53,8 @@ final class SupervisedService {
             restarts: self.life.restarts,
             sidecars: self.sidecar.map { [$0.state] } ?? []
         )
+        state.stranger = self.life.stranger
+        return state
     }
 
     // MARK: Starting

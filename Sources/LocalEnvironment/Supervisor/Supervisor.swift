@@ -94,7 +94,8 @@ final class Supervisor {
         var mayGoOn = true
         while mayGoOn {
             mayGoOn = false
-            for service in self.services where service.life.phase == .waiting {
+            for service in self.services {
+                guard case .waiting = service.life.phase else { continue }
                 let lacking = service.service.dependsOn.first { name in
                     self.services.contains { $0.service.name == name && !$0.life.hasRun }
                 }

@@ -146,9 +146,8 @@ extension EnvironmentState.ServiceState {
     fileprivate var isSettled: Bool {
         let isDecided =
             switch self.service.state {
-            case .starting:
-                self.process == nil && self.service.reason?.hasPrefix(ServiceLife.waitingFor) == true
-                    || self.service.reason?.hasPrefix(ServiceLife.itsPort) == true
+            // Without a process, it waits for another service.
+            case .starting: self.process == nil || self.stranger != nil
             case .running, .restarting, .stopped: true
             }
         return isDecided && self.sidecars.allSatisfy { $0.state != .starting }
