@@ -1,4 +1,5 @@
 import HostSupport
+import InterceptModel
 
 /// Sends requests to a local environment's supervisor, and waits for the answers.
 struct SupervisorClient {
@@ -52,11 +53,22 @@ struct SupervisorClient {
                 case .timedOut, .interrupted: return .failed("it didn't answer for \(milliseconds / 1_000) s")
                 }
             }
-        } catch let error as HostError {
-            return .failed(error.description)
         } catch {
-            return .failed("its answer can't be read")
+            return .failed(Self.reason(error))
         }
+    }
+
+    /// Why a conversation failed, as a clause.
+    private static func reason(_ error: any Error) -> String {
+        (error as? HostError)?.description ?? "its answer can't be read"
+    }
+
+    static func problem(_ error: any Error, _ folder: StateFolder?) -> Problem {
+        Problem(
+            .failed,
+            "the environment's supervisor can't be asked: \(Self.reason(error))",
+            "Try again; if that doesn't help, look into \(folder?.supervisorLog ?? "its log")."
+        )
     }
 }
 

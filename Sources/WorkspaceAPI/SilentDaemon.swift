@@ -1,4 +1,5 @@
 import HostSupport
+import InterceptModel
 import Libc
 
 /// A workspace daemon that runs but doesn't answer: it was stopped (SIGSTOP), or hangs. Only the user can decide whether to
@@ -26,7 +27,8 @@ public struct SilentDaemon: Error, Equatable, CustomStringConvertible, Sendable 
         do throws(HostError) {
             return try JSONLinesClient(path: home.daemonSocket, within: milliseconds)
         } catch {
-            throw error.code == ETIMEDOUT ? SilentDaemon(pid: nil, home: home) as any Error : error
+            if error.code == ETIMEDOUT { throw SilentDaemon(pid: nil, home: home) }
+            throw Problem(.failed, "\(error)", "Look what is there, or name another folder by the variable KL_HOME.")
         }
     }
 }

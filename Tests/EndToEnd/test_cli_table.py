@@ -511,3 +511,30 @@ def test_a_supervisor_that_hangs(demo, make_developer):
     finally:
         os.kill(supervisor, signal.SIGKILL)
     grace.ok("env", "connect", "demo")
+
+
+def test_a_supervisor_that_is_not_understood(make_project, make_developer, closing):
+    """Of another version, say: what to do is told, not what a decoder thinks of it."""
+    project = make_project({"api": {"command": ["sleep", "1000"]}})
+    state = project.folder / ".kl"
+    state.mkdir(mode=0o700)
+    listener = closing(socket.socket(socket.AF_UNIX))
+    # By the folder: the whole path may be too long for an address.
+    with in_folder(state) as name:
+        listener.bind(f"{name}/supervisor.sock")
+    listener.listen()
+
+    def answer():
+        connection, _ = listener.accept()
+        with connection, connection.makefile() as lines:
+            lines.readline()
+            connection.sendall(b'{"greeting":{}}\n')
+            lines.read()
+
+    talking = threading.Thread(target=answer)
+    talking.start()
+    ran = make_developer("ada", project.folder).run("env", "down")
+    talking.join()
+    assert ran.code == 1
+    problem = "kl: the environment's supervisor can't be asked: its answer can't be read."
+    assert ran.error.strip() == f"{problem} Try again; if that doesn't help, look into {state}/logs/supervisor.log."

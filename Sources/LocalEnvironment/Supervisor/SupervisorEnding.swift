@@ -66,7 +66,7 @@ public enum SupervisorEnding {
         } catch let error as Problem {
             throw error
         } catch {
-            throw Problem(.failed, "the environment's supervisor can't be asked: \(error).")
+            throw SupervisorClient.problem(error, folder)
         }
     }
 

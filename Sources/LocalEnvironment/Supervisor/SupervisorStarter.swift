@@ -127,7 +127,7 @@ extension SupervisorStarter {
                 }
             }
         } catch {
-            throw Problem(.failed, "the environment's supervisor can't be asked: \(error).")
+            throw SupervisorClient.problem(error, folder)
         }
         throw Problem(
             .notUp,

@@ -168,7 +168,8 @@ struct DaemonFacts {
         } catch let error as SilentDaemon {
             return DaemonFacts(daemon: .silent(error))
         } catch {
-            return DaemonFacts(daemon: .failed(Problem(.failed, "\(error)", "Look what is there.")))
+            let problem = error as? Problem ?? Problem(.failed, "\(error)", "Look what is there.")
+            return DaemonFacts(daemon: .failed(problem))
         }
     }
 }

@@ -52,7 +52,11 @@ struct Workspace {
 
     func disconnect() throws {
         guard unlink(self.home.connected) == 0 || errno == ENOENT else {
-            throw HostError("\(self.home.connected) can't be removed", code: errno)
+            throw Problem(
+                .failed,
+                "\(HostError("\(self.home.connected) can't be removed", code: errno))",
+                "Check the folder."
+            )
         }
     }
 
