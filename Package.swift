@@ -60,8 +60,8 @@ let package = Package(
         .target(
             name: "SidecarAgent",
             dependencies: [
-                "Carriers", "Diversion", "InterceptModel", "InterceptProtocol", "Noise", "Tunnel", logging, nioCore,
-                nioPosix,
+                "Carriers", "CommandText", "Diversion", "InterceptModel", "InterceptProtocol", "Noise", "Tunnel",
+                logging, nioCore, nioPosix,
             ],
             swiftSettings: strict
         ),

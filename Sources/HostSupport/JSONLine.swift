@@ -15,7 +15,7 @@ public enum JSONLine {
         "{" + fields.map { "\(Self.quoted($0.0)):\(Self.text(of: $0.1))" }.joined(separator: ",") + "}"
     }
 
-    private static func text(of value: Value) -> String {
+    public static func text(of value: Value) -> String {
         switch value {
         case .string(let text): Self.quoted(text)
         case .bool(let value): value ? "true" : "false"

@@ -15,6 +15,8 @@ struct FlowKey: Hashable {
 final class ClientFlow {
     let key: FlowKey
     let upstream: Endpoint
+    /// Of the service's port.
+    let sides: PortSides
     /// The address that the client sends to, behind a redirect. nil if it sends to the listener itself or the kernel
     /// doesn't tell.
     let called: SocketAddress?
@@ -40,12 +42,14 @@ final class ClientFlow {
     init(
         _ key: FlowKey,
         upstream: Endpoint,
+        sides: PortSides,
         called: SocketAddress?,
         _ listener: DatagramListener,
         _ arrival: DatagramListener.Arrival
     ) {
         self.key = key
         self.upstream = upstream
+        self.sides = sides
         self.called = called
         self.listener = listener
         self.client = arrival.client

@@ -7,7 +7,7 @@ import NIOCore
 /// The first few are made at once. After that, all requests within 100 ms† become one change to the latest wanted state,
 /// and each of them is answered with its result.
 struct RuleChanges {
-    /// The TCP ports that are newly diverted.
+    /// The TCP ports that nobody intercepted before.
     typealias Change = Result<Set<UInt16>, DiversionError>
 
     /// Shared by all workspaces. †
@@ -15,4 +15,10 @@ struct RuleChanges {
     var next: Scheduled<Void>?
     /// The requests to answer with the next change, oldest first.
     var waiting: [(Change) -> Void] = []
+}
+
+/// Connections that are open to the original on ports that a workspace intercepts now, and get a time.
+struct OriginalsDrain {
+    var ports: Set<UInt16> = []
+    var timer: Scheduled<Void>?
 }

@@ -71,20 +71,19 @@ final class ServiceFlows {
             }
         }
         #endif
-        return ClientFlow(key, upstream: upstream, called: called, listener, arrival)
+        let sides = self.agent.sides(of: .init(key.port, .udp))
+        return ClientFlow(key, upstream: upstream, sides: sides, called: called, listener, arrival)
     }
 
     /// Sends the payload to the workspace or to the original.
     private func send(_ payload: ByteBuffer, of flow: ClientFlow, at now: NIODeadline) {
-        let holder = self.agent.holder
-        let isWanted = holder?.wants(.init(flow.key.port, .udp)) ?? false
-        guard let holder, isWanted else { return self.passOn(payload, of: flow, countedFor: nil) }
-        if holder.isDiverting, flow.route.mayTryWorkspace(at: now) {
-            if flow.link !== holder || flow.route.way == .original {
-                holder.begin(flow)
+        guard let holder = flow.sides.holder else { return self.passOn(payload, of: flow, countedFor: nil) }
+        if let side = flow.sides.defaultSide, flow.route.mayTryWorkspace(at: now) {
+            if flow.link !== side || flow.route.way == .original {
+                side.begin(flow)
                 self.agent.flowWasIntercepted()
             }
-            if holder.send(payload, of: flow, at: now) { return }
+            if side.send(payload, of: flow, at: now) { return }
             // The tunnel had no room for this payload. The client isn't told of a refusal, since the next may get through.
             return self.passOn(payload, of: flow, countedFor: holder, tellsRefusal: false)
         }
@@ -99,7 +98,7 @@ final class ServiceFlows {
         tellsRefusal: Bool = true
     ) {
         if flow.route.way != .original { flow.link?.forget(flow) }
-        if link?.intercept?.onUnavailable == .refuse { return tellsRefusal ? self.refuse(flow) : () }
+        if link?.holding?.refuses == true { return tellsRefusal ? self.refuse(flow) : () }
         guard let original = flow.original ?? self.openOriginal(for: flow, countedFor: link) else { return }
         original.send(payload)
     }

@@ -1,34 +1,35 @@
 import Diversion
-public import InterceptModel
+import InterceptModel
 import InterceptProtocol
 import Logging
 import NIOCore
-public import Noise
+import Noise
 import Tunnel
 
-/// Which workspace holds the service, and how the kernel's rules follow from that.
+/// Which workspaces hold ports of the service, and how the kernel's rules follow from that.
 extension SidecarAgent {
+    /// The workspace's ports are served from now on: the caller has seen that the table refuses nothing of it.
+    ///
     /// - Parameters:
-    ///   - known: ports that this workspace had before. If they aren't diverted now, they are diverted to it again without ending
-    ///     the connections that are open to the original on them.
+    ///   - known: ports that this workspace had before. If it hasn't them now, they are given to it again without ending the
+    ///     connections that are open to the original on them.
     ///   - done: called after the kernel's rules changed, with the error if the kernel refused.
     func hold(
         _ link: WorkspaceLink,
-        _ start: ControlMessage.Start,
-        isFresh: Bool,
+        _ holding: Holding,
         besides known: Set<UInt16>,
         then done: @escaping (DiversionError?) -> Void
     ) {
-        self.holder = link
-        let fresh = isFresh && self.unstopped != link.key
+        let returning = holding.tcpPorts.filter { self.unstopped[$0] == link.key }
+        self.table.hold(link.key, label: link.name, holding)
         self.changeRules { [weak self] change in
             switch change {
             case .success(let added):
-                if let self, self.holder === link, link.intercept == start {
-                    self.unstopped = nil
-                    let added = added.subtracting(known)
-                    let delay = TimeAmount.seconds(Int64(start.drainSeconds))
-                    if fresh, !added.isEmpty { self.drainOriginals(added, in: delay, for: link) }
+                if let self, self.table[link.key]?.holding == holding, holding.kind == .intercept {
+                    for port in holding.tcpPorts { self.unstopped[port] = nil }
+                    let fresh = added.intersection(holding.tcpPorts).subtracting(known).subtracting(returning)
+                    let delay = TimeAmount.seconds(Int64(holding.drainSeconds))
+                    if !fresh.isEmpty { self.drainOriginals(fresh, in: delay, for: link) }
                 }
                 done(nil)
             case .failure(let error): done(error)
@@ -36,15 +37,16 @@ extension SidecarAgent {
         }
     }
 
-    func releaseHolder(_ link: WorkspaceLink, isStopped: Bool, then done: @escaping () -> Void = {}) {
-        guard self.holder === link else { return done() }
-        self.unstopped = isStopped ? nil : link.key
-        self.letGo(of: link, then: done)
-    }
-
-    func letGo(of link: WorkspaceLink, then done: @escaping () -> Void = {}) {
-        guard self.holder === link else { return done() }
-        self.holder = nil
+    /// - Parameter isStopped: the workspace asked for it. Otherwise, when it returns and nobody has had its ports meanwhile, connections
+    ///   to the original aren't drained.
+    func releaseHolder(_ key: PublicKey, isStopped: Bool, then done: @escaping () -> Void = {}) {
+        guard let entry = self.table[key] else { return done() }
+        if entry.kind == .intercept {
+            for port in entry.reserved where port.transport == .tcp {
+                self.unstopped[port.number] = isStopped ? nil : key
+            }
+        }
+        self.table.remove(key)
         self.diversionMayHaveChanged(then: done)
     }
 
@@ -92,88 +94,54 @@ extension SidecarAgent {
 
     private var rulesDiffer: Bool { self.redirect != nil && !self.isEnding && self.wantedPorts != self.diverted }
 
-    private var wantedPorts: DivertedPorts { self.holder?.divertedPorts ?? DivertedPorts() }
+    private var wantedPorts: DivertedPorts { DivertedPorts(self.table.divertedPorts) }
 
-    /// - Returns: the TCP ports that weren't diverted before.
+    /// - Returns: the TCP ports of which a workspace has all traffic now, and none had before.
     private func applyDiversion() throws(DiversionError) -> Set<UInt16> {
-        guard let redirect = self.redirect, self.rulesDiffer else { return [] }
-        let (ports, before) = (self.wantedPorts, self.diverted)
-        if ports.isEmpty { self.endDrain() }
-        try redirect.divert(ports)
-        self.diverted = ports
-        // On a port that is no longer diverted, new connections to the original can't be told from those to be ended, so none is.
-        self.draining.formIntersection(ports.tcp)
-        if self.draining.isEmpty { self.endDrain() }
-        return ports.tcp.subtracting(before.tcp)
+        guard let redirect = self.redirect, !self.isEnding else { return [] }
+        let (ports, intercepted, before) = (self.wantedPorts, self.table.interceptedPorts, self.intercepted)
+        // On other ports, new connections to the original can't be told from those to be ended, so none is.
+        self.keepDrains(within: ports.tcp.intersection(intercepted))
+        if ports != self.diverted {
+            try redirect.divert(ports)
+            self.diverted = ports
+        }
+        self.intercepted = intercepted
+        return intercepted.subtracting(before)
     }
 
     /// Connections that were open to the original before get the drain time, then both ends are closed: so a client that
     /// keeps its connection open also comes to the workspace.
     private func drainOriginals(_ ports: Set<UInt16>, in delay: TimeAmount, for link: WorkspaceLink) {
-        self.originalsDrain?.cancel()
-        let log = link.log
-        // Ports of an earlier call whose time isn't over are included; the time begins anew for all.
-        self.draining.formUnion(ports)
-        self.originalsDrain = self.eventLoop.assumeIsolated().scheduleTask(in: delay) { [weak self] in
-            guard let self, let redirect = self.redirect else { return }
-            let still = self.draining
-            self.endDrain()
-            guard !still.isEmpty else { return }
+        var drain = self.originalDrains[link.key] ?? OriginalsDrain()
+        drain.timer?.cancel()
+        let (log, key) = (link.log, link.key)
+        // Ports of an earlier call whose time isn't over are included; the time begins anew for all of this workspace's.
+        drain.ports.formUnion(ports)
+        drain.timer = self.eventLoop.assumeIsolated().scheduleTask(in: delay) { [weak self] in
+            guard let self, let redirect = self.redirect,
+                let still = self.originalDrains.removeValue(forKey: key)?.ports
+            else { return }
             let ended = redirect.endOriginalConnections(on: still).map { "\($0)" } ?? "as they speak"
             log.info(
                 "the drain time is over: connections to the original are ended",
                 metadata: ["count": "\(ended)"]
             )
         }
+        self.originalDrains[link.key] = drain
     }
 
-    private func endDrain() {
-        self.originalsDrain?.cancel()
-        self.originalsDrain = nil
-        self.draining = []
+    private func keepDrains(within ports: Set<UInt16>) {
+        for (key, drain) in self.originalDrains {
+            let still = drain.ports.intersection(ports)
+            self.originalDrains[key]?.ports = still
+            guard still.isEmpty else { continue }
+            drain.timer?.cancel()
+            self.originalDrains[key] = nil
+        }
     }
 
     func closeConnection(of key: PublicKey, _ code: ErrorCode) { self.server?.close(key, code) }
-
-    /// The intercept as reported to the environment.
-    public struct Intercept: Equatable, Sendable {
-        /// The workspace that gets new connections; nil if the original does.
-        public var divertingTo: PublicKey?
-        /// The workspace that holds the service, even while it can't be reached; nil if none does.
-        public var holder: Holder?
-        /// Of the holder's intercept.
-        public var open: UInt64 = 0
-        public var total: UInt64 = 0
-        public var passed: UInt64 = 0
-
-        public init() {}
-    }
-
-    public struct Holder: Equatable, Sendable {
-        public var key: PublicKey
-        public var workspace: String
-        /// RFC 3339, UTC.
-        public var since: String
-        public var generation: UInt64
-        public var ports: [ServicePort]
-    }
-
-    public var intercept: Intercept {
-        guard let holder = self.holder else { return Intercept() }
-        var intercept = Intercept()
-        intercept.divertingTo = holder.isDiverting ? holder.key : nil
-        intercept.holder = Holder(
-            key: holder.key,
-            workspace: holder.name,
-            since: holder.since?.rfc3339 ?? "",
-            generation: holder.intercept?.generation ?? 0,
-            ports: holder.intercept?.ports ?? []
-        )
-        intercept.open = UInt64(holder.openCount)
-        intercept.total = holder.total
-        intercept.passed = holder.passed
-        return intercept
-    }
 
     /// Reports all changes within one turn of the loop, or within the pace's interval, once: when a service changes hands,
     /// only the final state.

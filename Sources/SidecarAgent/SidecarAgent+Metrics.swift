@@ -8,7 +8,7 @@ extension SidecarAgent {
         result.clients = self.clients
         result.intercepted = self.interceptedTotal
         result.passed = self.passedTotal
-        result.isDiverting = self.holder?.isDiverting ?? false
+        result.isDiverting = self.table.entries.contains { $0.kind == .intercept && $0.isServed }
         for link in self.links.values {
             let status = link.status
             result.bytesIn += status.bytesIn

@@ -16,7 +16,8 @@ extension SidecarAgent {
             delegate: self
         )
         self.server = server
-        for key in self.configuration.peers { server.accept(key, presharedKey: self.configuration.presharedKey) }
+        self.accept(self.configuration.peers)
+        self.claimAtStart()
         let this = NIOLoopBound(self, eventLoop: self.eventLoop)
         return self.listenForWorkspaces(server).flatMap { tunnel in
             this.value.listenForDial(besides: tunnel).map { tunnel }

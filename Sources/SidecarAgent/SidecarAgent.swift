@@ -14,7 +14,7 @@ public import Tunnel
 public final class SidecarAgent {
     public struct Configuration: Sendable {
         public var staticKey: StaticKeyPair
-        public var peers: [PublicKey]
+        public var peers: [AcceptedKey]
         public var presharedKey: PresharedKey = .none
         public var tunnel = TunnelConfiguration()
         public var tunnelAddress: Endpoint
@@ -48,7 +48,7 @@ public final class SidecarAgent {
             log: Logger
         ) {
             self.staticKey = staticKey
-            self.peers = peers
+            self.peers = peers.map { AcceptedKey($0) }
             self.tunnelAddress = tunnelAddress
             self.servedPorts = servedPorts
             self.divert = divert
@@ -104,18 +104,29 @@ public final class SidecarAgent {
     /// Set if the kernel redirects the clients.
     let redirect: RedirectDiversion?
     var upstreams: [Endpoint: DialTarget] = [:]
-    /// Ends connections that were already open to the original on newly diverted ports, after the drain time.
-    var originalsDrain: Scheduled<Void>?
-    /// The ports that `originalsDrain` is for.
-    var draining: Set<UInt16> = []
-    /// The holder whose connection ended without a `stop`: when it returns, connections to the original aren't drained.
-    var unstopped: PublicKey?
+    /// By the workspace that they were begun for.
+    var originalDrains: [PublicKey: OriginalsDrain] = [:]
+    /// By TCP port, the last holder of all its traffic whose connection ended without a `stop`: when it returns, connections to the
+    /// original aren't drained.
+    var unstopped: [UInt16: PublicKey] = [:]
     private static let upstreamTimeout = TimeAmount.seconds(10)
     var links: [PublicKey: WorkspaceLink] = [:]
     /// Of accepted keys that have connected.
-    private var standings: [PublicKey: PeerStanding] = [:]
-    var holder: WorkspaceLink? { didSet { self.interceptMayHaveChanged() } }
-    /// Called on the event loop, soon after the workspace that gets new connections, or the holder, has changed.
+    var standings: [PublicKey: PeerStanding] = [:]
+    /// The accepted keys of flags and file, and those that `admit` let in.
+    var configured: [AcceptedKey] = []
+    var admitted: [PublicKey: AcceptedKey] = [:]
+    var claimsTimer: Scheduled<Void>?
+    /// Who holds which ports.
+    var table = HolderTable() {
+        didSet {
+            self.sidesMayHaveChanged()
+            self.interceptMayHaveChanged()
+        }
+    }
+    /// What the table says, for each port that this agent serves.
+    let sidesByPort: [ServicePort: PortSides]
+    /// Called on the event loop, soon after the table has changed.
     public var onInterceptChange: (() -> Void)?
     var changeIsScheduled = false
     /// Limits the calls of `onInterceptChange`, since a workspace may start and stop as often as it likes; but what a person sees of
@@ -123,6 +134,8 @@ public final class SidecarAgent {
     var tidings = Allowance(atOnce: 32, interval: .milliseconds(20))
     /// The ports that the kernel redirects now.
     var diverted = DivertedPorts()
+    /// The TCP ports of which a workspace had all traffic when the rules were last applied.
+    var intercepted: Set<UInt16> = []
     var rules = RuleChanges()
     /// Of all clients that wait for a workspace's answer.
     let earlyMemory = EarlyMemory()
@@ -148,6 +161,10 @@ public final class SidecarAgent {
         self.eventLoop = eventLoop
         self.keepAlive = KeepAliveRounds(on: eventLoop)
         self.log = configuration.log
+        self.sidesByPort = Dictionary(
+            configuration.servedPorts.map { ($0.port, PortSides()) },
+            uniquingKeysWith: { first, _ in first }
+        )
         let changeLog = configuration.log.limited(by: LogShare())
         self.changeLog = changeLog
         if case .redirect(let loopback) = configuration.divert {
@@ -179,26 +196,6 @@ public final class SidecarAgent {
         self.clientsAtMost = max(16, (configuration.descriptorLimit - Self.keptBack - self.flowsAtMost) / 2)
     }
 
-    // MARK: Who may connect
-
-    /// Replaces the accepted keys. Connections of keys that are no longer accepted end at once.
-    public func accept(_ keys: [PublicKey]) {
-        guard let server = self.server else { return }
-        for key in server.acceptedKeys where !keys.contains(key) {
-            self.log.notice("key is no longer accepted", metadata: ["key": "\(key.abbreviated)"])
-            server.revoke(key)
-            self.standings[key] = nil
-        }
-        for key in keys { server.accept(key, presharedKey: self.configuration.presharedKey) }
-    }
-
-    func standing(of key: PublicKey) -> PeerStanding {
-        if let standing = self.standings[key] { return standing }
-        let standing = PeerStanding()
-        self.standings[key] = standing
-        return standing
-    }
-
     // MARK: Clients
 
     func serves(_ port: ServicePort) -> Bool { self.servicePorts.contains(port) }
@@ -220,7 +217,7 @@ public final class SidecarAgent {
             called: called,
             upstream: served.upstream
         )
-        guard let holder = self.holder, holder.wants(.init(port)), self.mayBeProbe(client, for: holder) else {
+        guard let holder = self.sides(of: .init(port)).holder, self.mayBeProbe(client, for: holder) else {
             return self.decide(client)
         }
         let detector = ProbeDetector(channel: channel) { [weak self] finding in
@@ -241,7 +238,7 @@ public final class SidecarAgent {
     }
 
     private func mayBeProbe(_ client: Client, for holder: WorkspaceLink) -> Bool {
-        guard holder.intercept?.probes == .original, !self.configuration.nodeAddresses.isEmpty,
+        guard holder.holding?.probes == .original, !self.configuration.nodeAddresses.isEmpty,
             let address = client.channel.remoteAddress
         else { return false }
         // An IPv4 client of an IPv6 socket counts as an IPv4 client.
@@ -249,13 +246,13 @@ public final class SidecarAgent {
         return seen.map { self.configuration.nodeAddresses.contains($0) } ?? false
     }
 
-    /// Passes the client to the workspace or to the original, which may still get it later: see `BridgedSocket`.
+    /// Passes the client to the port's default side, a workspace or the original, which may still get it later: see
+    /// `BridgedSocket`.
     private func decide(_ client: Client) {
+        let sides = self.sides(of: .init(client.port))
         // What the workspace gets while the sidecar ends would be reset with the rest when the drain time is over.
-        guard !self.isEnding, let holder = self.holder, holder.wants(.init(client.port)) else {
-            return self.passOn(client, countedFor: nil)
-        }
-        if holder.isDiverting, holder.open(client) {
+        guard !self.isEnding, let holder = sides.holder else { return self.passOn(client, countedFor: nil) }
+        if let side = sides.defaultSide, side.open(client) {
             self.interceptedTotal += 1
             return
         }
@@ -270,7 +267,7 @@ public final class SidecarAgent {
         countedFor link: WorkspaceLink?
     ) {
         let channel = client.channel
-        if let link, link.intercept?.onUnavailable == .refuse {
+        if let link, link.holding?.refuses == true {
             channel.closeWithReset()
             return self.clientIsDone()
         }
@@ -354,7 +351,7 @@ public final class SidecarAgent {
         let promise = self.eventLoop.makePromise(of: Void.self)
         self.isEnding = true
         self.unusedTimer?.cancel()
-        self.originalsDrain?.cancel()
+        for drain in self.originalDrains.values { drain.timer?.cancel() }
         self.changeRulesNow()
         if let redirect = self.redirect {
             // Connections that were redirected but not yet accepted still arrive, and are passed on.

@@ -91,7 +91,17 @@ public struct SidecarReport: Equatable, Sendable {
         return JSONLine.object(fields)
     }
 
+    /// Holders as one JSON array, as in the line.
+    static func text(of holders: [Holder]) -> String {
+        JSONLine.text(of: .array(holders.map { .object($0.fields) }))
+    }
+
     // MARK: Reading
+
+    static func holders(in text: String) -> [Holder]? {
+        guard text.utf8.count <= Self.maxBytes else { return nil }
+        return try? JSONDecoder().decode([Holder].self, from: Data(text.utf8))
+    }
 
     /// † A report names each port, and little else.
     private static let maxBytes = 1_048_576
@@ -170,6 +180,8 @@ public struct DivertingNotice: Equatable, Sendable {
     public var open: UInt64
     public var total: UInt64
     public var passed: UInt64
+    /// Nil: the sidecar is of a version that has one holder at most.
+    public var holders: [SidecarReport.Holder]?
 
     public init(divertingTo: String?, open: UInt64, total: UInt64, passed: UInt64) {
         self.divertingTo = divertingTo
@@ -179,10 +191,11 @@ public struct DivertingNotice: Equatable, Sendable {
     }
 
     public var fields: [(String, String)] {
-        [
+        let fields: [(String, String?)] = [
             ("X_KL_DIVERTING", self.divertingTo ?? ""), ("X_KL_OPEN", "\(self.open)"), ("X_KL_TOTAL", "\(self.total)"),
-            ("X_KL_PASSED", "\(self.passed)"),
+            ("X_KL_PASSED", "\(self.passed)"), ("X_KL_HOLDERS", self.holders.map(SidecarReport.text(of:))),
         ]
+        return fields.compactMap { name, value in value.map { (name, $0) } }
     }
 
     /// Nil: these fields are of another notification.
@@ -195,5 +208,6 @@ public struct DivertingNotice: Equatable, Sendable {
             total: count("X_KL_TOTAL"),
             passed: count("X_KL_PASSED")
         )
+        self.holders = fields["X_KL_HOLDERS"].flatMap(SidecarReport.holders(in:))
     }
 }

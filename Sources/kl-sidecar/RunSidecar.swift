@@ -187,16 +187,19 @@ struct RunSidecar: ParsableCommand {
 
         var configuration = SidecarAgent.Configuration(
             staticKey: try self.agent.staticKey(),
-            peers: self.peer,
+            peers: [],
             tunnelAddress: self.listenTcp,
             servedPorts: self.servicePort,
             divert: self.divert.resolved(loopback: self.loopback ?? self.usualLoopback),
             log: log
         )
+        configuration.peers = self.peer.map { AcceptedKey($0) }
         configuration.nodeAddresses = Set(self.nodeAddress)
         configuration.allowsTakeover = self.allowTakeover
         configuration.allowsRefuse = self.allowRefuse
-        if let peersFile = self.peersFile { configuration.peers += try PeersFile(contentsOf: peersFile).keys }
+        if let peersFile = self.peersFile {
+            configuration.peers += try PeersFile(contentsOf: peersFile).keys.map { AcceptedKey($0) }
+        }
         configuration.presharedKey = try self.agent.presharedKey()
         configuration.tunnel.linger = self.linger
         configuration.tunnel.deadAfter = self.deadAfter
@@ -243,7 +246,7 @@ struct RunSidecar: ParsableCommand {
             metrics: metrics,
             options: .init(isEphemeral: self.ephemeral, announcesIntercepts: self.announceIntercepts),
             peersFile: self.peersFile,
-            peers: self.peer,
+            peers: self.peer.map { AcceptedKey($0) },
             notifier: notifier,
             eventLoop: eventLoop
         )

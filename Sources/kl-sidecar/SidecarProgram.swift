@@ -22,7 +22,7 @@ struct SidecarProgram: Sendable {
     private let metrics: MetricsPlace
     private let options: Options
     private let peersFile: String?
-    private let peers: [PublicKey]
+    private let peers: [AcceptedKey]
     private let notifier: ServiceNotifier?
     private let eventLoop: any EventLoop
 
@@ -31,7 +31,7 @@ struct SidecarProgram: Sendable {
         metrics: MetricsPlace,
         options: Options,
         peersFile: String?,
-        peers: [PublicKey],
+        peers: [AcceptedKey],
         notifier: ServiceNotifier?,
         eventLoop: any EventLoop
     ) {
@@ -54,15 +54,15 @@ struct SidecarProgram: Sendable {
     final class Running {
         private let program: SidecarProgram
         private let agent: SidecarAgent
-        private var lastKeys: [PublicKey]
+        private var lastPeers: [AcceptedKey]
         private var lastProblem: String?
         private var isReady = false
         private var mustReload = false
-        private var lastTold: SidecarAgent.Intercept?
+        private var lastTold: [SidecarAgent.Holder]?
         private let notifications: NotificationQueue?
         /// What was printed last; nil until it is ready.
         private var report: SidecarReport?
-        private var lastAnnounced = SidecarAgent.Intercept()
+        private var lastAnnounced: [SidecarAgent.Holder] = []
         private var lastAnnouncedAt = NIODeadline.uptimeNanoseconds(0)
         /// Limits the lines about who intercepts: a workspace may change that as often as it likes, and the lines are kept. †
         private var announcements = Allowance(atOnce: 20, interval: .seconds(1))
@@ -75,7 +75,7 @@ struct SidecarProgram: Sendable {
         init(_ program: SidecarProgram) {
             self.program = program
             self.agent = SidecarAgent(program.configuration, eventLoop: program.eventLoop)
-            self.lastKeys = program.configuration.peers
+            self.lastPeers = program.configuration.peers
             self.notifications = program.notifier.map { NotificationQueue($0, on: program.eventLoop) }
         }
 
@@ -112,6 +112,7 @@ struct SidecarProgram: Sendable {
             report.udp = ready.datagrams?.description
             report.listen = ready.services.mapValues(\.endpointText)
             report.metrics = metrics?.endpointText
+            if self.program.options.announcesIntercepts { report.tell(self.agent.holders) }
             self.report = report
             Console.write(report.line + "\n", to: 1)
             self.watchPeersFile()
@@ -150,11 +151,11 @@ struct SidecarProgram: Sendable {
 
         private func readPeersFile(_ path: String) {
             do {
-                let keys = self.program.peers + (try PeersFile(contentsOf: path).keys)
+                let peers = self.program.peers + (try PeersFile(contentsOf: path).keys.map { AcceptedKey($0) })
                 self.lastProblem = nil
-                guard keys != self.lastKeys else { return }
-                self.lastKeys = keys
-                self.agent.accept(keys)
+                guard peers != self.lastPeers else { return }
+                self.lastPeers = peers
+                self.agent.accept(peers)
             } catch {
                 // The keys stay as they were until the file is readable again; the error is logged once.
                 guard self.lastProblem != "\(error)" else { return }
@@ -194,16 +195,15 @@ struct SidecarProgram: Sendable {
 
         /// Prints the ready line again. Each line is complete, and the last one counts.
         private func announceIntercept() {
-            let intercept = self.agent.intercept
-            guard intercept != self.lastAnnounced else { return }
-            let isMore =
-                intercept.holder != self.lastAnnounced.holder || intercept.divertingTo != self.lastAnnounced.divertingTo
+            let holders = self.agent.holders
+            guard !holders.isLike(self.lastAnnounced) else { return }
+            let isMore = !holders.map(\.withoutCounts).isLike(self.lastAnnounced.map(\.withoutCounts))
             // What isn't announced now is announced by `watchCounts` within the next seconds.
             let isTime = NIODeadline.now() - self.lastAnnouncedAt >= Self.countsEvery
             guard isMore ? self.announcements.take() : isTime else { return }
-            self.lastAnnounced = intercept
+            self.lastAnnounced = holders
             self.lastAnnouncedAt = .now()
-            self.report?.intercept = intercept.report
+            self.report?.tell(holders)
             if let report = self.report { Console.write(report.line + "\n", to: 1) }
         }
 
@@ -216,17 +216,11 @@ struct SidecarProgram: Sendable {
         }
 
         private func tellIntercept() {
-            let intercept = self.agent.intercept
-            guard intercept != self.lastTold else { return }
-            let notice = DivertingNotice(
-                divertingTo: intercept.divertingTo?.base64,
-                open: intercept.open,
-                total: intercept.total,
-                passed: intercept.passed
-            )
-            let isSent = self.program.notifier?.send(notice.fields)
+            let holders = self.agent.holders
+            guard !holders.isLike(self.lastTold) else { return }
+            let isSent = self.program.notifier?.send(DivertingNotice(holders).fields)
             // If it isn't sent, it is tried again in a second.
-            if isSent == true { self.lastTold = intercept }
+            if isSent == true { self.lastTold = holders }
         }
 
         // MARK: Ending
@@ -294,23 +288,5 @@ extension SidecarMeasurements {
                 self.drops.map { ([("reason", $0.reason)], Double($0.count)) }
             ),
         ]
-    }
-}
-
-extension SidecarAgent.Intercept {
-    /// Nil: nobody intercepts.
-    fileprivate var report: SidecarReport.Intercept? {
-        guard let holder = self.holder else { return nil }
-        var report = SidecarReport.Intercept(diverting: self.divertingTo != nil)
-        report.key = holder.key.base64
-        report.workspace = holder.workspace
-        report.since = holder.since
-        report.generation = holder.generation
-        report.ports = holder.ports.filter { $0.transport == .tcp }.map(\.number)
-        report.udpPorts = holder.ports.filter { $0.transport == .udp }.map(\.number)
-        report.open = self.open
-        report.total = self.total
-        report.passed = self.passed
-        return report
     }
 }

@@ -1,5 +1,6 @@
 """What systemd has for services: sockets that are handed over, and datagrams that say how it goes."""
 
+import json
 import os
 import signal
 import socket
@@ -8,6 +9,7 @@ import pytest
 from harness.agents import Sidecar
 from harness.keys import KeyPair
 from harness.load import Load, ask, summary
+from harness.pair import SERVICE
 from harness.ports import address
 from harness.servers import Server, say
 from harness.sockets import connect, ending, receive
@@ -107,9 +109,14 @@ def test_notifications(pair, notifications):
     pair.start_sidecar(environment={"NOTIFY_SOCKET": notifications.name})
     assert notifications.next() == {"READY": "1"}
     idle = {"X_KL_DIVERTING": "", "X_KL_OPEN": "0", "X_KL_TOTAL": "0", "X_KL_PASSED": "0"}
-    assert notifications.next() == idle
+    assert notifications.next() == idle | {"X_KL_HOLDERS": "[]"}
     pair.start_workspace()
-    assert notifications.next() == idle | {"X_KL_DIVERTING": pair.workspace_key.public}
+    told = notifications.next()
+    (holder,) = json.loads(told.pop("X_KL_HOLDERS"))
+    assert told == idle | {"X_KL_DIVERTING": pair.workspace_key.public}
+    told = {name: holder[name] for name in ("key", "kind", "ports", "isServed", "total")}
+    ports = [str(SERVICE)]
+    assert told == {"key": pair.workspace_key.public, "kind": "intercept", "ports": ports, "isServed": True, "total": 0}
     for _ in range(3):
         assert ask(pair.public) == "workspace"
     assert notifications.until("X_KL_TOTAL", "3")["X_KL_PASSED"] == "0"

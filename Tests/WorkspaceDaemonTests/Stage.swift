@@ -235,7 +235,7 @@ final class Stage: Environment {
             state.members.insert(member.publicKey)
             return (Array(state.sidecars.values), state.members.compactMap { PublicKey(base64: $0) })
         }
-        for one in running { try await one.agent.eventLoop.submit { one.agent.value.accept(keys) }.get() }
+        for one in running { try await one.agent.eventLoop.submit { one.agent.value.accept(keys.map { AcceptedKey($0) }) }.get() }
     }
 
     func intercepts() async throws -> [InterceptRecord] { try self.found { Array($0.records.values) } }

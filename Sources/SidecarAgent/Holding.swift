@@ -1,0 +1,37 @@
+import InterceptModel
+import InterceptProtocol
+
+/// What a workspace asks a sidecar for, by `start` or by `mirror`: each replaces the one before.
+struct Holding: Equatable {
+    var kind: HoldingKind
+    var generation: UInt64
+    var ports: [ServicePort]
+    var onUnavailable = OnUnavailable.original
+    /// What open connections get at the start and at the end. A copy gets no time: nobody waits for its answer.
+    var drainSeconds = 0
+    var probes: Probes
+    var proxyProtocol: ProxyProtocol?
+
+    init(_ start: ControlMessage.Start) {
+        self.kind = .intercept
+        self.generation = start.generation
+        self.ports = start.ports
+        self.onUnavailable = start.onUnavailable
+        self.drainSeconds = start.drainSeconds
+        self.probes = start.probes
+        self.proxyProtocol = start.proxyProtocol
+    }
+
+    init(_ mirror: ControlMessage.Mirror) {
+        self.kind = .mirror
+        self.generation = mirror.generation
+        self.ports = mirror.ports
+        self.probes = mirror.probes
+        self.proxyProtocol = mirror.proxyProtocol
+    }
+
+    /// Clients come to the sidecar on these ports even while the workspace isn't served: it refuses them.
+    var refuses: Bool { self.kind == .intercept && self.onUnavailable == .refuse }
+
+    var tcpPorts: Set<UInt16> { Set(self.ports.lazy.filter { $0.transport == .tcp }.map(\.number)) }
+}
