@@ -19,13 +19,21 @@ public enum AbstractSocket {
         return descriptor
     }
 
-    /// nil if no process listens there.
+    /// † In seconds. A program that isn't stopped accepts a connection within milliseconds.
+    private static let patience = 5
+
+    /// nil if no process listens there. If one listens but doesn't accept, the error's code is ETIMEDOUT.
     public static func connect(_ name: String) throws(HostError) -> CInt? {
         let descriptor = try Self.make(name)
+        LocalSocket.limitSending(descriptor, timeval(tv_sec: Self.patience, tv_usec: 0))
         let code: CInt = Self.withAddress(name) { address, size in
-            while systemConnect(descriptor, address, size) != 0 { if errno != EINTR { return errno } }
+            while systemConnect(descriptor, address, size) != 0 {
+                if errno == EAGAIN { return ETIMEDOUT }
+                if errno != EINTR { return errno }
+            }
             return 0
         }
+        LocalSocket.limitSending(descriptor, timeval())
         guard code != 0 else { return descriptor }
         close(descriptor)
         if code == ECONNREFUSED { return nil }
@@ -47,8 +55,47 @@ public enum AbstractSocket {
         return names.sorted()
     }
 
-    /// The other end's user, according to the kernel; for the connecting end, the user that called listen(2).
-    public static func peerUser(of descriptor: CInt) -> UInt32? { LocalSocket.peer(of: descriptor)?.user }
+    public enum Found: Equatable, Sendable {
+        case connected(CInt, name: String)
+        case none
+        /// Programs listen under such names, and none of them is wanted.
+        case othersOnly
+        /// Several are wanted: their names.
+        case several([String])
+    }
+
+    /// Connects to the only one of these that runs and is wanted. One that can't be reached is an error only if there is none.
+    public static func connect(
+        toOnlyOneOf names: [String],
+        where isWanted: (LocalPeer) -> Bool
+    ) throws(HostError) -> Found {
+        var connections: [(name: String, descriptor: CInt)] = []
+        var sawOthers = false
+        var failure: HostError?
+        for name in names {
+            let reached: CInt?
+            do throws(HostError) { reached = try Self.connect(name) } catch {
+                failure = error
+                continue
+            }
+            guard let descriptor = reached else { continue }
+            guard let peer = LocalPeer(of: descriptor), isWanted(peer) else {
+                sawOthers = true
+                close(descriptor)
+                continue
+            }
+            connections.append((name, descriptor))
+        }
+        guard let only = connections.first else {
+            if let failure { throw failure }
+            return sawOthers ? .othersOnly : .none
+        }
+        guard connections.count == 1 else {
+            for connection in connections { close(connection.descriptor) }
+            return .several(connections.map(\.name))
+        }
+        return .connected(only.descriptor, name: only.name)
+    }
 
     private static func shown(_ name: String) -> String { "@\(name.visibleText)" }
 

@@ -19,6 +19,14 @@ public final class JSONLinesClient {
         self.path = path
     }
 
+    /// - Parameters:
+    ///   - descriptor: a connected socket, which is closed with this.
+    ///   - name: what errors call it.
+    public init(descriptor: CInt, name: String) {
+        self.descriptor = descriptor
+        self.path = name
+    }
+
     deinit { close(self.descriptor) }
 
     /// The listening process, according to the kernel; it need not have sent anything.

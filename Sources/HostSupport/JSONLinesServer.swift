@@ -37,28 +37,36 @@ public final class JSONLinesServer<Request: Decodable & SendableMetatype, Reply:
     }
 
     private let eventLoop: any EventLoop
+    private let isStranger: ((LocalPeer) -> Bool)?
     private let mayConnect: (UInt32) -> Bool
     private let onConnect: (Connection) -> Void
     private let onRequest: (Request, Connection) -> Void
     private var listener: (any Channel)?
     private let connectionsAtMost: Int
+    private let lifetime: TimeAmount?
     /// In the order of their last requests, or of connecting if they have sent none.
     private var handlers: [LineHandler] = []
 
     /// - Parameters:
     ///   - connectionsAtMost: beyond it, a new connection replaces the one that has gone longest without a request and isn't
     ///     waiting; if all are waiting, the new one is closed.
+    ///   - lifetime: how long a connection may last; nil: any time.
+    ///   - isStranger: asked before all else: a stranger's connection is closed at once, and replaces none.
     ///   - mayConnect: whether this user may connect; otherwise the connection is closed without an answer.
     ///   - onRequest: called for each request; a line that can't be decoded closes the connection instead.
     public init(
         eventLoop: any EventLoop,
         connectionsAtMost: Int = 64,
+        lifetime: TimeAmount? = nil,
+        isStranger: ((LocalPeer) -> Bool)? = nil,
         mayConnect: @escaping (UInt32) -> Bool,
         onConnect: @escaping (Connection) -> Void,
         onRequest: @escaping (Request, Connection) -> Void
     ) {
         self.eventLoop = eventLoop
         self.connectionsAtMost = connectionsAtMost
+        self.lifetime = lifetime
+        self.isStranger = isStranger
         self.mayConnect = mayConnect
         self.onConnect = onConnect
         self.onRequest = onRequest
@@ -94,11 +102,13 @@ public final class JSONLinesServer<Request: Decodable & SendableMetatype, Reply:
         private var buffer = ByteBuffer()
         private var hasEnded = false
         private var channel: (any Channel)?
+        private var end: Scheduled<Void>?
 
         init(server: JSONLinesServer) { self.server = server }
 
         func channelActive(context: ChannelHandlerContext) {
             let channel = context.channel
+            guard !self.isStranger(context) else { return context.close(promise: nil) }
             if self.server.handlers.count >= self.server.connectionsAtMost {
                 guard let longest = self.server.handlers.first(where: { $0.connection?.isWaiting != true }) else {
                     return context.close(promise: nil)
@@ -107,6 +117,9 @@ public final class JSONLinesServer<Request: Decodable & SendableMetatype, Reply:
             }
             self.channel = channel
             self.server.handlers.append(self)
+            self.end = self.server.lifetime.map {
+                context.eventLoop.assumeIsolated().scheduleTask(in: $0) { channel.close(promise: nil) }
+            }
             guard let provider = channel as? any SocketOptionProvider else { return context.close(promise: nil) }
             let credentials: EventLoopFuture<LocalSocket.Credentials> = provider.unsafeGetSocketOption(
                 level: .socket,
@@ -120,6 +133,14 @@ public final class JSONLinesServer<Request: Decodable & SendableMetatype, Reply:
                 self.takeLines()
                 if self.hasEnded { connection.onClose?() }
             }
+        }
+
+        private func isStranger(_ context: ChannelHandlerContext) -> Bool {
+            guard let isStranger = self.server.isStranger else { return false }
+            let answer = try? context.pipeline.syncOperations.withUnsafeTransportIfAvailable(of: CInt.self) {
+                LocalPeer(of: $0).map(isStranger)
+            }
+            return (answer ?? nil) ?? true
         }
 
         func channelRead(context: ChannelHandlerContext, data: NIOAny) {
@@ -169,6 +190,8 @@ public final class JSONLinesServer<Request: Decodable & SendableMetatype, Reply:
         }
 
         private func leave() {
+            self.end?.cancel()
+            self.end = nil
             self.channel = nil
             self.server.handlers.removeAll { $0 === self }
         }

@@ -43,8 +43,10 @@ public enum LocalSocket {
     /// - Parameter milliseconds: how long connecting may take, and later each send.
     public static func connect(to path: String, within milliseconds: Int = Self.patience) throws(HostError) -> CInt? {
         let descriptor = try Self.make(path)
-        var patience = timeval(tv_sec: milliseconds / 1_000, tv_usec: suseconds_t(milliseconds % 1_000 * 1_000))
-        setsockopt(descriptor, SOL_SOCKET, SO_SNDTIMEO, &patience, socklen_t(MemoryLayout<timeval>.size))
+        Self.limitSending(
+            descriptor,
+            timeval(tv_sec: milliseconds / 1_000, tv_usec: suseconds_t(milliseconds % 1_000 * 1_000))
+        )
         let code: CInt = Self.withAddress(path) { address, size in
             while systemConnect(descriptor, address, size) != 0 {
                 if errno == EAGAIN { return ETIMEDOUT }
@@ -56,6 +58,12 @@ public enum LocalSocket {
         close(descriptor)
         if code == ENOENT || code == ENOTDIR || code == ECONNREFUSED { return nil }
         throw HostError("\(path) can't be reached", code: code)
+    }
+
+    /// The limit applies to connect(2) as well; 0 means none.
+    static func limitSending(_ descriptor: CInt, _ limit: timeval) {
+        var limit = limit
+        setsockopt(descriptor, SOL_SOCKET, SO_SNDTIMEO, &limit, socklen_t(MemoryLayout<timeval>.size))
     }
 
     /// The process at the other end, according to the kernel (SO_PEERCRED).

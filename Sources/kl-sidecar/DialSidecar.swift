@@ -45,7 +45,7 @@ struct DialSidecar: ParsableCommand {
 
     private func find() throws -> CInt {
         switch try DialSocket.connect() {
-        case .connected(let socket): return socket
+        case .connected(let socket, _): return socket
         case .none:
             throw DialError(
                 "no sidecar runs in this network namespace. Start one by kl-sidecar run, or name it by --to HOST:PORT."
@@ -55,9 +55,15 @@ struct DialSidecar: ParsableCommand {
                 "the sidecars here are other users'. Run this as the sidecar's user, or name it by --to HOST:PORT."
             )
         case .several(let tunnels):
-            let choices = tunnels.map { "--to \(Self.dialled($0))" }.joined(separator: ", ")
-            throw DialError("\(tunnels.count) sidecars run here. Say which: \(choices).")
+            throw DialError("\(tunnels.count) sidecars run here. Say which: \(SeveralSidecars.choices(tunnels)).")
         }
+    }
+}
+
+/// The flags by which a command can choose one.
+enum SeveralSidecars {
+    static func choices(_ tunnels: [String]) -> String {
+        tunnels.map { "--to \(Self.dialled($0))" }.joined(separator: ", ")
     }
 
     /// A sidecar that listens on all addresses is dialled at the loopback.

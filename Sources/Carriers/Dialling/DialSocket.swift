@@ -18,35 +18,14 @@ public enum DialSocket {
         try AbstractSocket.listen(Self.prefix + tunnel)
     }
 
-    public enum Found: Equatable, Sendable {
-        case connected(CInt)
-        case none
-        /// All sidecars that run here belong to other users.
-        case othersOnly
-        /// Several sidecars run here: where their tunnels listen.
-        case several([String])
-    }
-
-    /// Connects to this user's only sidecar here; root may connect to any user's.
-    public static func connect() throws(HostError) -> Found {
+    /// Connects to this user's only sidecar here; root may connect to any user's. Of several, the names are where their tunnels
+    /// listen.
+    public static func connect() throws(HostError) -> AbstractSocket.Found {
         let own = geteuid()
-        var connections: [(tunnel: String, descriptor: CInt)] = []
-        var sawOthers = false
-        for name in try AbstractSocket.names(from: Self.prefix) {
-            guard let descriptor = try AbstractSocket.connect(name) else { continue }
-            guard let user = AbstractSocket.peerUser(of: descriptor), own == 0 || user == own else {
-                sawOthers = true
-                close(descriptor)
-                continue
-            }
-            connections.append((String(name.dropFirst(Self.prefix.count)), descriptor))
-        }
-        guard let only = connections.first else { return sawOthers ? .othersOnly : .none }
-        guard connections.count == 1 else {
-            for connection in connections { close(connection.descriptor) }
-            return .several(connections.map { $0.tunnel.visibleText })
-        }
-        return .connected(only.descriptor)
+        let names = try AbstractSocket.names(from: Self.prefix)
+        let found = try AbstractSocket.connect(toOnlyOneOf: names) { own == 0 || $0.user == own }
+        guard case .several(let names) = found else { return found }
+        return .several(names.map { String($0.dropFirst(Self.prefix.count)).visibleText })
     }
 
     /// The program that connected belongs to another user.
