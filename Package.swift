@@ -211,7 +211,8 @@ let package = Package(
         .testTarget(
             name: "DiversionTests",
             dependencies: [
-                "CNetlink", "Diversion", "Libc", nioCore, .product(name: "NIOEmbedded", package: "swift-nio"),
+                "CNetlink", "Diversion", "InterceptModel", "Libc", nioCore,
+                .product(name: "NIOEmbedded", package: "swift-nio"),
             ],
             swiftSettings: strict
         ),

@@ -4,8 +4,8 @@ import CNetlink
 
 /// The netlink socket that owns the diversion's table. A process has one, for its whole life.
 ///
-/// It talks to nf_tables directly and reads nothing but the names of tables: other programs' rules in the namespace may
-/// contain things that this program doesn't know.
+/// It talks to nf_tables directly and reads nothing but the names of tables, and the ports of other sidecars' ones: other
+/// programs' rules in the namespace may contain things that this program doesn't know.
 final class NFTables {
     private let socket: NFTablesSocket
 
@@ -26,7 +26,7 @@ final class NFTables {
     /// The names of all tables of the family inet, up to a bound.
     static func tables() throws(DiversionError) -> [String] {
         // A separate socket, as an answer that isn't read to its end stays in the socket.
-        try NFTablesSocket().tables()
+        try NFTablesSocket().tables().map(\.name)
     }
 
     /// Removes tables that an earlier agent left without an owner. Those that running agents own can't be removed, and stay.

@@ -1,5 +1,6 @@
 #if os(Linux)
 import CNetlink
+import InterceptModel
 
 /// A set of ports in a table, or a map from ports to ports.
 struct NFTablesSet: Equatable {
@@ -19,8 +20,13 @@ struct NFTablesSet: Equatable {
     /// nft(8)'s type `inet_service`, so that nft can display the table.
     private static let portType: UInt32 = 13
     private static let portSize: UInt32 = 2
-    /// The list of elements is one attribute of at most 64 KiB, and a map's element takes 28 bytes.
+    /// The list of elements is one attribute of at most 64 KiB. A map's element takes 28 bytes, one with a comment up to 160.
     private static let elementsAtOnce = 1_024
+    private static let elementsWithCommentsAtOnce = 256
+    /// With the byte 0 at its end, as nft has it.
+    private static let maxComment = 128
+    /// NFTNL_UDATA_SET_ELEM_COMMENT of libnftnl, which is how nft writes comments.
+    private static let commentType: UInt8 = 0
 
     func add(to table: String) -> NFTablesMessage {
         var flags: UInt32 = 0
@@ -51,17 +57,26 @@ struct NFTablesSet: Equatable {
         )
     }
 
-    func fill(_ table: String, _ ports: Set<UInt16>) -> [NFTablesMessage] {
-        self.fill(table, ports.sorted().map { ($0, nil) })
+    private struct Element {
+        var key: UInt16
+        var value: UInt16?
+        var comment: String?
+    }
+
+    /// - Parameter comments: shown by nft; of ports that are also in `ports`.
+    func fill(_ table: String, _ ports: Set<UInt16>, comments: [UInt16: String] = [:]) -> [NFTablesMessage] {
+        self.fill(table, ports.sorted().map { Element(key: $0, comment: comments[$0]) })
     }
 
     func fill(_ table: String, _ ports: [UInt16: UInt16]) -> [NFTablesMessage] {
-        self.fill(table, ports.sorted { $0.key < $1.key }.map { ($0.key, $0.value) })
+        self.fill(table, ports.sorted { $0.key < $1.key }.map { Element(key: $0.key, value: $0.value) })
     }
 
-    private func fill(_ table: String, _ elements: [(key: UInt16, value: UInt16?)]) -> [NFTablesMessage] {
-        stride(from: 0, to: elements.count, by: Self.elementsAtOnce).map { start in
-            let some = elements[start..<min(start + Self.elementsAtOnce, elements.count)]
+    private func fill(_ table: String, _ elements: [Element]) -> [NFTablesMessage] {
+        let hasComments = elements.contains { $0.comment != nil }
+        let atOnce = hasComments ? Self.elementsWithCommentsAtOnce : Self.elementsAtOnce
+        return stride(from: 0, to: elements.count, by: atOnce).map { start in
+            let some = elements[start..<min(start + atOnce, elements.count)]
             let attributes = NetlinkAttributes {
                 $0.add(NFTA_SET_ELEM_LIST_TABLE, table)
                 $0.add(NFTA_SET_ELEM_LIST_SET, self.name)
@@ -77,7 +92,7 @@ struct NFTablesSet: Equatable {
         }
     }
 
-    private static func list(_ elements: ArraySlice<(key: UInt16, value: UInt16?)>) -> NetlinkAttributes {
+    private static func list(_ elements: ArraySlice<Element>) -> NetlinkAttributes {
         func data(_ port: UInt16) -> NetlinkAttributes {
             NetlinkAttributes { $0.add(NFTA_DATA_VALUE, NetlinkAttributes.bytes(port)) }
         }
@@ -86,6 +101,7 @@ struct NFTablesSet: Equatable {
                 let attributes = NetlinkAttributes {
                     $0.add(NFTA_SET_ELEM_KEY, data(element.key))
                     if let value = element.value { $0.add(NFTA_SET_ELEM_DATA, data(value)) }
+                    if let comment = element.comment { $0.add(NFTA_SET_ELEM_USERDATA, Self.userData(comment)) }
                 }
                 // libnftnl numbers the elements; the kernel ignores the numbers.
                 list.add(ListIndex(rawValue: UInt32(index + 1)), attributes)
@@ -93,7 +109,66 @@ struct NFTablesSet: Equatable {
         }
     }
 
+    /// A type, a length, the text and a 0. nft puts it between quotation marks as it is.
+    private static func userData(_ comment: String) -> [UInt8] {
+        var text: [UInt8] = []
+        for character in comment.printable {
+            let bytes = character == "\"" || character == "\\" ? [UInt8(ascii: "'")] : Array(character.utf8)
+            guard text.count + bytes.count < Self.maxComment else { break }
+            text += bytes
+        }
+        return [Self.commentType, UInt8(text.count + 1)] + text + [0]
+    }
+
     private struct ListIndex: RawRepresentable { var rawValue: UInt32 }
+
+    // MARK: Reading
+
+    /// The ports of a message about a set's elements, with their comments.
+    static func elements(of content: UnsafeRawBufferPointer) -> [(port: UInt16, comment: String?)] {
+        let start = MemoryLayout<nfgenmsg>.size
+        guard content.count >= start else { return [] }
+        var found: [(UInt16, String?)] = []
+        ConntrackMessage.attributes(UnsafeRawBufferPointer(rebasing: content[start...])) { type, list in
+            guard UInt32(type) == NFTA_SET_ELEM_LIST_ELEMENTS.rawValue else { return }
+            ConntrackMessage.attributes(list) { _, element in if let one = Self.element(element) { found.append(one) } }
+        }
+        return found
+    }
+
+    private static func element(_ bytes: UnsafeRawBufferPointer) -> (UInt16, String?)? {
+        var port: UInt16?
+        var comment: String?
+        ConntrackMessage.attributes(bytes) { type, value in
+            switch UInt32(type) {
+            case NFTA_SET_ELEM_KEY.rawValue:
+                ConntrackMessage.attributes(value) { type, key in
+                    guard UInt32(type) == NFTA_DATA_VALUE.rawValue, key.count == Self.portSize else { return }
+                    port = UInt16(bigEndian: key.loadUnaligned(as: UInt16.self))
+                }
+            case NFTA_SET_ELEM_USERDATA.rawValue: comment = Self.comment(value)
+            default: break
+            }
+        }
+        return port.map { ($0, comment) }
+    }
+
+    private static func comment(_ bytes: UnsafeRawBufferPointer) -> String? {
+        var rest = bytes[...]
+        while rest.count >= 2 {
+            let (type, length) = (rest[rest.startIndex], Int(rest[rest.startIndex + 1]))
+            rest = rest.dropFirst(2)
+            guard length <= rest.count else { return nil }
+            if type == Self.commentType {
+                let text = String(decoding: rest.prefix(length).prefix { $0 != 0 }, as: UTF8.self).printable
+                return text.isEmpty ? nil : text
+            }
+            rest = rest.dropFirst(length)
+        }
+        return nil
+    }
+
+    // MARK: Emptying
 
     /// Removes all elements.
     func flush(_ table: String) -> NFTablesMessage {

@@ -53,35 +53,101 @@ final class NFTablesSocket {
         return failure
     }
 
-    /// The names of the tables of the family inet.
-    func tables() throws(DiversionError) -> [String] {
-        self.sequence &+= 1
-        let type = UInt16(NFNL_SUBSYS_NFTABLES) << 8 | UInt16(NFT_MSG_GETTABLE.rawValue)
-        let request = NFTablesMessage.message(type, NLM_F_DUMP, self.sequence, NFTablesMessage.inet, [0, 0], [])
-        try self.send(request, "listing the tables")
-        var names: [String] = []
-        let code = try self.receive(waits: true) { header, content in
-            switch CInt(header.nlmsg_type) {
-            case NLMSG_DONE: return 0
-            case NLMSG_ERROR: return NetlinkMessages.code(content)
-            default:
-                if let name = Self.tableName(content) { names.append(name) }
-                return names.count < Self.tablesAtMost ? nil : 0
+    // MARK: Reading
+
+    /// A table of the family inet.
+    struct Table: Equatable {
+        var name = ""
+        /// The kernel numbers tables in the order of their making.
+        var handle: UInt64 = 0
+        /// A program that runs owns it.
+        var isOwned = false
+
+        /// Nil: the message isn't of such a table.
+        init?(_ content: UnsafeRawBufferPointer) {
+            let start = MemoryLayout<nfgenmsg>.size
+            guard content.count >= start, content[0] == UInt8(NFTablesMessage.inet) else { return nil }
+            ConntrackMessage.attributes(UnsafeRawBufferPointer(rebasing: content[start...])) { type, value in
+                switch UInt32(type) {
+                case NFTA_TABLE_NAME.rawValue: self.name = String(decoding: value.prefix { $0 != 0 }, as: UTF8.self)
+                case NFTA_TABLE_HANDLE.rawValue where value.count >= 8:
+                    self.handle = UInt64(bigEndian: value.loadUnaligned(as: UInt64.self))
+                case NFTA_TABLE_FLAGS.rawValue where value.count >= 4:
+                    let flags = UInt32(bigEndian: value.loadUnaligned(as: UInt32.self))
+                    self.isOwned = flags & NFT_TABLE_F_OWNER.rawValue != 0
+                default: break
+                }
             }
+            guard !self.name.isEmpty else { return nil }
         }
-        if let code, code != 0 { throw Self.error(code, "listing the tables") }
-        return names
     }
 
-    private static func tableName(_ content: UnsafeRawBufferPointer) -> String? {
-        let start = MemoryLayout<nfgenmsg>.size
-        guard content.count >= start, content[0] == UInt8(NFTablesMessage.inet) else { return nil }
-        var name: String?
-        ConntrackMessage.attributes(UnsafeRawBufferPointer(rebasing: content[start...])) { type, value in
-            guard UInt32(type) == NFTA_TABLE_NAME.rawValue else { return }
-            name = String(decoding: value.prefix { $0 != 0 }, as: UTF8.self)
+    /// The tables of the family inet, up to a bound. An answer that isn't read to its end stays in the socket, so use it for
+    /// nothing else.
+    func tables() throws(DiversionError) -> [Table] {
+        try self.dump(NFT_MSG_GETTABLE, [], "listing the tables", atMost: Self.tablesAtMost) { content in
+            Table(content).map { [$0] } ?? []
         }
-        return name
+    }
+
+    /// The ports of a set, up to a bound, with their comments; none if it isn't there. Use the socket for nothing else, as above.
+    func elements(of set: String, in table: String) throws(DiversionError) -> [UInt16: String?] {
+        let attributes = NetlinkAttributes {
+            $0.add(NFTA_SET_ELEM_LIST_TABLE, table)
+            $0.add(NFTA_SET_ELEM_LIST_SET, set)
+        }
+        let purpose = "listing another sidecar's ports"
+        let found = try self.dump(
+            NFT_MSG_GETSETELEM,
+            attributes.bytes,
+            purpose,
+            atMost: Int(UInt16.max),
+            NFTablesSet.elements(of:)
+        )
+        return Dictionary(found.map { ($0.port, $0.comment) }) { first, _ in first }
+    }
+
+    /// † A list that others change while it is read, as often as that, is taken as it was read last.
+    private static let dumpsAtMost = 3
+
+    /// - Parameter body: what one message has of the things that are listed.
+    private func dump<Thing>(
+        _ request: nf_tables_msg_types,
+        _ attributes: [UInt8],
+        _ purpose: String,
+        atMost limit: Int,
+        _ body: (UnsafeRawBufferPointer) -> [Thing]
+    ) throws(DiversionError) -> [Thing] {
+        var things: [Thing] = []
+        for _ in 0..<Self.dumpsAtMost {
+            self.sequence &+= 1
+            let number = self.sequence
+            let type = UInt16(NFNL_SUBSYS_NFTABLES) << 8 | UInt16(request.rawValue)
+            let message = NFTablesMessage.message(type, NLM_F_DUMP, number, NFTablesMessage.inet, [0, 0], attributes)
+            try self.send(message, purpose)
+            things = []
+            var isWhole = true
+            let code = try self.receive(waits: true) { header, content in
+                guard header.nlmsg_seq == number else { return nil }
+                if CInt(header.nlmsg_flags) & NLM_F_DUMP_INTR != 0 { isWhole = false }
+                switch CInt(header.nlmsg_type) {
+                case NLMSG_DONE: return NetlinkMessages.code(content)
+                case NLMSG_ERROR: return NetlinkMessages.code(content)
+                default:
+                    things += body(content)
+                    return things.count < limit ? nil : 0
+                }
+            }
+            switch code {
+            // It has gone since.
+            case ENOENT: return []
+            case EINTR: isWhole = false
+            case nil, 0: break
+            case let code?: throw Self.error(code, purpose)
+            }
+            if isWhole || things.count >= limit { break }
+        }
+        return things
     }
 
     // MARK: Netlink

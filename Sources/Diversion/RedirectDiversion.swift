@@ -162,6 +162,49 @@ public final class RedirectDiversion {
             throw DiversionError("Nothing can be diverted: the listeners aren't there.")
         }
         guard ports != self.diverted else { return }
+        let before = self.diverted
+        let new = DivertedPorts(tcp: ports.tcp.subtracting(before.tcp), udp: ports.udp.subtracting(before.udp))
+        if let conflict = self.conflict(on: new) { throw conflict }
+        try self.change(to: ports, rules, nftables)
+        if let conflict = self.conflict(on: new, isOlder: true) {
+            try self.change(to: before, rules, nftables)
+            if before.isEmpty, self.removal == nil { self.removeTableSoon() }
+            throw conflict
+        }
+        self.diverted = ports
+        self.moveFlows(of: ports.udp.symmetricDifference(before.udp))
+        self.lastProblem = nil
+        self.renewal?.cancel()
+        self.renewal = nil
+        self.removal?.cancel()
+        self.removal = nil
+        if ports.isEmpty { self.removeTableSoon() } else { self.renewFromTimeToTime() }
+    }
+
+    /// Who else in this network namespace diverts one of these ports.
+    public func conflict(on ports: DivertedPorts) -> DiversionError? { self.conflict(on: ports, isOlder: false) }
+
+    private func conflict(on ports: DivertedPorts, isOlder: Bool) -> DiversionError? {
+        guard !ports.isEmpty, let rules = self.rules else { return nil }
+        do throws(DiversionError) {
+            return try OtherDiversions(besides: rules.table).conflict(on: ports, isOlder: isOlder)
+        } catch {
+            self.configuration.log?.warning("whether another sidecar diverts here can't be told: \(error)")
+            return nil
+        }
+    }
+
+    /// The workspaces that hold the ports. The kernel's table has their names from its next change or renewal on.
+    public var labels: [ServicePort: String] {
+        get { self.rules?.labels ?? [:] }
+        set { self.rules?.labels = newValue }
+    }
+
+    private func change(
+        to ports: DivertedPorts,
+        _ rules: RedirectRules,
+        _ nftables: NFTables
+    ) throws(DiversionError) {
         if self.isTableThere {
             // Connections opened to the original while its port wasn't redirected aren't reset when the port is redirected again.
             let keeps = !self.rejected.isSubset(of: ports.tcp)
@@ -178,15 +221,6 @@ public final class RedirectDiversion {
             try nftables.run(rules.create(diverting: ports), "making the table")
             self.isTableThere = true
         }
-        let before = self.diverted
-        self.diverted = ports
-        self.moveFlows(of: ports.udp.symmetricDifference(before.udp))
-        self.lastProblem = nil
-        self.renewal?.cancel()
-        self.renewal = nil
-        self.removal?.cancel()
-        self.removal = nil
-        if ports.isEmpty { self.removeTableSoon() } else { self.renewFromTimeToTime() }
     }
 
     /// Renewed by the loop that accepts the connections: if it hangs, the kernel's redirection expires.
@@ -366,6 +400,11 @@ public final class RedirectDiversion {
         self.eventLoop.makeFailedFuture(DiversionError("Only Linux can redirect. Divert by listen."))
     }
     public func divert(_ ports: DivertedPorts) throws(DiversionError) {}
+    public func conflict(on ports: DivertedPorts) -> DiversionError? { nil }
+    public var labels: [ServicePort: String] {
+        get { [:] }
+        set {}
+    }
     public func originalConnections(on ports: Set<UInt16>) -> Int { 0 }
     public func endOriginalConnections(on ports: Set<UInt16>) -> Int? { 0 }
     public func close() { self.listening.close() }

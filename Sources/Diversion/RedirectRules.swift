@@ -1,5 +1,6 @@
 #if os(Linux)
 import CNetlink
+import InterceptModel
 
 /// The rules for the kernel, in nft(8)'s language:
 ///
@@ -48,12 +49,15 @@ struct RedirectRules: Equatable {
     /// The mark of the agent's own connections, which aren't redirected.
     var mark: UInt32
 
+    /// The workspaces that hold the ports. The table says so to people, and to other sidecars here.
+    var labels: [ServicePort: String] = [:]
+
     /// A port is redirected while it is in the set. It expires after this time unless it is renewed. †
     static let lifetimeSeconds = 10
 
-    private static let live = NFTablesSet(name: "live", id: 1, lifetimeSeconds: Self.lifetimeSeconds)
+    static let live = NFTablesSet(name: "live", id: 1, lifetimeSeconds: Self.lifetimeSeconds)
     private static let listenerMap = NFTablesSet(name: "listeners", id: 2, isMap: true)
-    private static let liveDatagrams = NFTablesSet(name: "live_udp", id: 3, lifetimeSeconds: Self.lifetimeSeconds)
+    static let liveDatagrams = NFTablesSet(name: "live_udp", id: 3, lifetimeSeconds: Self.lifetimeSeconds)
     private static let datagramMap = NFTablesSet(name: "listeners_udp", id: 4, isMap: true)
     private static let divert = "divert"
     private static let prerouting = "prerouting"
@@ -147,7 +151,12 @@ struct RedirectRules: Equatable {
     }
 
     private func fill(_ ports: DivertedPorts) -> [Step] {
-        Self.live.fill(self.table, ports.tcp) + Self.liveDatagrams.fill(self.table, ports.udp)
+        func comments(_ transport: Transport) -> [UInt16: String] {
+            let some = self.labels.filter { $0.key.transport == transport }
+            return Dictionary(uniqueKeysWithValues: some.map { ($0.key.number, $0.value) })
+        }
+        return Self.live.fill(self.table, ports.tcp, comments: comments(.tcp))
+            + Self.liveDatagrams.fill(self.table, ports.udp, comments: comments(.udp))
     }
 
     /// For a kernel without SOCK_DESTROY: connections to the original are reset at their client's next packet. They aren't
