@@ -271,7 +271,7 @@ let package = Package(
             name: "SidecarAgentTests",
             dependencies: [
                 "Carriers", "InterceptModel", "InterceptProtocol", "Noise", "RawSockets", "SidecarAgent", "Tunnel",
-                logging, nioCore, nioPosix,
+                logging, nioCore, nioPosix, .product(name: "NIOEmbedded", package: "swift-nio"),
             ],
             swiftSettings: strict
         ),

@@ -43,6 +43,8 @@ struct SendQueues {
     }
 
     var hasControl: Bool { !self.controlFrames.isEmpty || !self.control.isEmpty }
+    /// Streams wait for the connection's credit.
+    var hasBlocked: Bool { !self.blocked.isEmpty }
     var hasStreams: Bool { !self.lost.isEmpty || !self.fresh.isEmpty }
     var isEmpty: Bool { !self.pingIsPending && !self.hasControl && !self.hasStreams }
     var freshCount: Int { self.fresh.count }

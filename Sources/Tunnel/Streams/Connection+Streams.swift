@@ -104,6 +104,25 @@ extension Connection {
     /// Whether the peer has acknowledged all that was written, the FIN included.
     public func isAcknowledged(_ id: StreamID) -> Bool { self.streams.peek(id)?.isSendingDone ?? true }
 
+    /// How much of what was written to the stream isn't sent yet, and how much the peer hasn't acknowledged, that included.
+    public func backlog(_ id: StreamID) -> (unsent: Int, unacknowledged: Int) {
+        guard let buffer = self.streams.peek(id)?.sendBuffer else { return (0, 0) }
+        return (buffer.unsent, buffer.buffered)
+    }
+
+    /// Bytes of all streams that the peer hasn't acknowledged.
+    public var unacknowledgedBytes: Int { self.flow.sendBuffered }
+
+    /// Nothing that was written waits to be sent, but on streams whose own credit is used up: what is written now delays nothing.
+    public var isIdle: Bool {
+        let isControlWaiting = self.streams.control.map { $0.hasLostToSend || $0.hasFreshToSend } ?? false
+        return !isControlWaiting && !self.queues.hasStreams && !self.queues.hasBlocked
+            && self.datagrams.outgoing.isEmpty
+    }
+
+    /// `.writable` is to come once bytes of the stream are sent, though it has room.
+    public mutating func reportSending(_ id: StreamID) { self.streams[id]?.wantsWritable = true }
+
     /// The application is done with the stream, and its socket is closed: only now may the peer open another one (PROTOCOL,
     /// ends).
     public mutating func release(_ id: StreamID) {

@@ -1,0 +1,214 @@
+import Carriers
+import NIOCore
+import Tunnel
+
+/// Limits of copies.
+enum MirrorLimits {
+    /// Bytes of one copy that its workspace hasn't acknowledged, or that aren't written yet.
+    static let copy = 1_024 * 1_024
+    /// The same of all copies of a sidecar.
+    static let all = 16 * 1_024 * 1_024  // †
+    /// What a copy in a link's queue counts for, beside its bytes: for clients that connect and say nothing. †
+    static let queued = 1_024
+    /// What is written at once of one copy, and of all copies of a link. †
+    static let piece = 64 * 1_024
+    static let turn = 128 * 1_024
+    /// How long bytes wait for others, which then go out in the same message: nobody waits for a copy. †
+    static let gathering = TimeAmount.milliseconds(1)
+    /// The longest pause before it is looked again whether the tunnel is idle. †
+    static let pauseAtMost = TimeAmount.milliseconds(16)
+}
+
+/// The memory for copies, which all mirrors of a sidecar share.
+final class CopyMemory {
+    fileprivate(set) var used = 0
+
+    /// A mirror gets as much as it then leaves to the others: one that stands still doesn't take what others need.
+    fileprivate func hasRoom(own: Int) -> Bool { own <= (MirrorLimits.all - (self.used - own)) / 2 }
+}
+
+/// The copies for one mirror. They are written to its tunnel only while nothing else waits there, a bounded share in a turn of the
+/// loop, so that they delay neither each other nor what others need.
+final class MirrorCopies<Access: ConnectionAccess> {
+    private let access: Access
+    private let eventLoop: any EventLoop
+    private let memory: CopyMemory
+    private var nextNumber: UInt64 = 0
+    private var copies: [UInt64: MirrorCopy<Access>] = [:]
+    /// Those that have something to write, each once.
+    private var queue = CircularBuffer<MirrorCopy<Access>>()
+    /// The memory that bytes keep alive that aren't written yet, and what the queue counts for.
+    private(set) var pending = 0
+    /// Bytes that the workspace hasn't acknowledged, when that was last asked for: later it is less.
+    private var unacknowledged = 0
+    private var next: Scheduled<Void>?
+    private var pause = MirrorLimits.gathering
+    /// Copies that were reset, or not begun, since the workspace or the tunnel couldn't follow.
+    var behind: UInt64 = 0
+    private(set) var bytes: UInt64 = 0
+    /// A copy is over.
+    var onEnd: (() -> Void)?
+
+    init(_ access: Access, memory: CopyMemory, on eventLoop: any EventLoop) {
+        self.access = access
+        self.memory = memory
+        self.eventLoop = eventLoop
+    }
+
+    var count: Int { self.copies.count }
+
+    func withConnection<Result>(_ body: (inout Connection) -> Result) -> Result? { self.access.withConnection(body) }
+
+    /// Begins a copy. Its stream is opened when its first bytes are written.
+    ///
+    /// - Parameter header: what the stream begins with.
+    func begin(_ header: ByteBuffer) -> MirrorCopy<Access> {
+        let copy = MirrorCopy(header, number: self.nextNumber, of: self)
+        self.nextNumber += 1
+        self.copies[copy.number] = copy
+        self.keep(copy.pendingCapacity)
+        if self.hasRoom { self.enqueue(copy) } else { copy.isBehind() }
+        return copy
+    }
+
+    /// Ends all copies.
+    func giveUp(_ code: StreamErrorCode) {
+        for copy in Array(self.copies.values) { copy.giveUp(code) }
+        while self.dequeue() != nil {}
+    }
+
+    /// The workspace can't be reached.
+    func areBehind() {
+        for copy in Array(self.copies.values) { copy.isBehind() }
+        while self.dequeue() != nil {}
+    }
+
+    func isOver(_ copy: MirrorCopy<Access>) {
+        guard self.copies.removeValue(forKey: copy.number) != nil else { return }
+        if let stream = copy.stream { self.access.release(stream) }
+        self.onEnd?()
+    }
+
+    // MARK: Memory
+
+    func keep(_ size: Int) {
+        self.pending += size
+        self.memory.used += size
+    }
+
+    var hasRoom: Bool {
+        if self.memory.hasRoom(own: self.pending + self.unacknowledged) { return true }
+        self.look()
+        return self.memory.hasRoom(own: self.pending + self.unacknowledged)
+    }
+
+    /// Asks how much is unacknowledged.
+    func look() { self.note(self.access.withConnection { $0.unacknowledgedBytes } ?? 0) }
+
+    private func note(_ unacknowledged: Int) {
+        self.memory.used += unacknowledged - self.unacknowledged
+        self.unacknowledged = unacknowledged
+    }
+
+    // MARK: Writing
+
+    func enqueue(_ copy: MirrorCopy<Access>) {
+        guard !copy.isQueued else { return }
+        self.append(copy)
+        if self.next == nil { self.schedule(in: MirrorLimits.gathering) }
+    }
+
+    private func append(_ copy: MirrorCopy<Access>) {
+        copy.isQueued = true
+        self.queue.append(copy)
+        self.keep(MirrorLimits.queued)
+    }
+
+    private func schedule(in delay: TimeAmount) {
+        self.next = self.eventLoop.assumeIsolated().scheduleTask(in: delay) { [weak self] in
+            self?.next = nil
+            self?.write()
+        }
+    }
+
+    private func dequeue() -> MirrorCopy<Access>? {
+        guard let copy = self.queue.popFirst() else { return nil }
+        copy.isQueued = false
+        self.keep(-MirrorLimits.queued)
+        return copy
+    }
+
+    /// Writes a share, if nothing else waits.
+    func write() {
+        guard !self.queue.isEmpty else { return }
+        self.next?.cancel()
+        self.next = nil
+        var outcome = Outcome()
+        guard self.access.withConnection({ self.write(to: &$0, &outcome) }) != nil else { return }
+        for copy in outcome.opened where !copy.isOver {
+            if let stream = copy.stream { self.access.owners.bind(stream, to: copy) }
+        }
+        for copy in outcome.refused { copy.isBehind() }
+        for (copy, stream) in outcome.written {
+            self.copies[copy.number] = nil
+            self.access.release(stream)
+        }
+        if !outcome.written.isEmpty { self.onEnd?() }
+        guard !self.queue.isEmpty else {
+            self.pause = MirrorLimits.gathering
+            return
+        }
+        if outcome.bytes > 0 {
+            self.pause = MirrorLimits.gathering
+            self.next = self.eventLoop.inNextTurn { [weak self] in
+                self?.next = nil
+                self?.write()
+            }
+        } else {
+            self.schedule(in: self.pause)
+            self.pause = min(self.pause * 2, MirrorLimits.pauseAtMost)
+        }
+    }
+
+    private struct Outcome {
+        var bytes = 0
+        var opened: [MirrorCopy<Access>] = []
+        var refused: [MirrorCopy<Access>] = []
+        var written: [(MirrorCopy<Access>, StreamID)] = []
+    }
+
+    private func write(to connection: inout Connection, _ outcome: inout Outcome) {
+        if connection.isIdle {
+            var left = MirrorLimits.turn
+            var turns = self.queue.count
+            while left > 0, turns > 0, let copy = self.dequeue() {
+                turns -= 1
+                guard !copy.isOver else { continue }
+                let (isOpened, before) = (copy.stream != nil, copy.pendingCapacity)
+                let written = copy.write(to: &connection, atMost: min(left, MirrorLimits.piece))
+                self.keep(copy.pendingCapacity - before)
+                if !isOpened, copy.stream != nil { outcome.opened.append(copy) }
+                // What a message or a stream costs by itself counts, too.
+                left -= MirrorLimits.queued
+                left -= written.count
+                outcome.bytes += written.count
+                switch written.next {
+                case .nothing, .wait: break
+                case .goOn: self.append(copy)
+                case .noStream: outcome.refused.append(copy)
+                case .release(let stream): outcome.written.append((copy, stream))
+                }
+            }
+            self.bytes += UInt64(outcome.bytes)
+        }
+        self.note(connection.unacknowledgedBytes)
+    }
+
+    /// The connection is over, and all copies with it.
+    func close() {
+        self.next?.cancel()
+        self.next = nil
+        self.giveUp(.tcpReset)
+        self.note(0)
+    }
+}
