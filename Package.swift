@@ -240,7 +240,7 @@ let package = Package(
             name: "LocalEnvironmentTests",
             dependencies: [
                 "ComposeFiles", "Environments", "HostSupport", "InterceptModel", "Libc", "LocalEnvironment",
-                "TestSupport", nioCore, nioPosix,
+                "SidecarInterface", "TestSupport", nioCore, nioPosix,
             ],
             swiftSettings: strict
         ),

@@ -69,11 +69,14 @@ public final class NotificationSocket: Sendable {
         public var fields: [String: String]
     }
 
+    /// † A sidecar with all its holders takes some 10 KiB.
+    private static let maxBytes = 65_536
+
     /// Waits for the next datagram from this user. nil if there will be none.
     ///
     /// Everyone can see an abstract name in /proc/net/unix: datagrams from other users are discarded here, before they cost more.
     public func next() -> Datagram? {
-        var bytes = [UInt8](repeating: 0, count: 4_096)
+        var bytes = [UInt8](repeating: 0, count: Self.maxBytes)
         while true {
             var sender: pid_t = 0
             var user: uid_t = 0

@@ -1,5 +1,6 @@
 import Environments
 public import HostSupport
+public import SidecarInterface
 
 /// `state.json`: the local environment as its supervisor knows it. Only the supervisor writes it, each time as a whole.
 public struct EnvironmentState: Codable, Equatable, Sendable {
@@ -58,8 +59,10 @@ public struct EnvironmentState: Codable, Equatable, Sendable {
         public var process: ProcessIdentity?
         /// Nil until it is ready.
         public var location: SidecarLocation?
-        /// The public key, base64, of the workspace that gets the service's connections.
+        /// The public key, base64, of the workspace that gets the service's connections; of the first one where there are several.
         public var divertingTo: String?
+        /// All workspaces that hold ports. Nil: the sidecar hasn't told, or is of a version that has one holder at most.
+        public var holders: [SidecarReport.Holder]?
         public var open: UInt64
         public var total: UInt64
         public var passed: UInt64

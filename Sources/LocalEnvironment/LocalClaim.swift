@@ -11,7 +11,9 @@ struct LocalClaim: ServiceClaim {
         try await Blocking.run {
             let status = try self.environment.status()
             _ = try status.find(self.record.service)
-            return try RecordFile(in: status.folder).claim(self.record, force: force)
+            var record = self.record
+            record.lastSeen = UTCTime.now.rfc3339
+            return try RecordFile(in: status.folder).claim(record, force: force)
         }
     }
 
@@ -51,14 +53,21 @@ struct LocalClaim: ServiceClaim {
         }
     }
 
-    /// While the sidecars say that all is well, the record isn't read.
+    /// While the sidecars say that all is well, they know better who holds what than the record.
     func reconcile(_ occasion: ReconcileOccasion) async throws -> ClaimState {
+        let key = self.record.holder.publicKey
         if occasion != .routine {
-            let records = try await self.environment.intercepts()
-            guard let record = records.first(where: { $0.service == self.record.service }) else { return .ended }
-            if record.holder.publicKey != self.record.holder.publicKey { return .lost(to: record) }
+            let records = try await self.environment.recorded(of: self.record.service)
+            guard records.contains(where: { $0.holder.publicKey == key }) else {
+                return records.first { $0.conflicts(with: self.record) }.map { .lost(to: $0) } ?? .ended
+            }
         }
         let locations = try await self.environment.sidecars(of: self.record.service)
+        // † What can't be written now is written at another look.
+        try? await Blocking.run {
+            guard let folder = try StateFolder.open(besideFile: self.environment.reference.location) else { return }
+            try RecordFile(in: folder).touch(service: self.record.service, publicKey: key)
+        }
         return locations.isEmpty ? .restarting : .sidecars(locations)
     }
 

@@ -63,7 +63,15 @@ public struct LocalEnvironment: Environment {
         try await Blocking.run {
             guard let folder = try StateFolder.open(besideFile: self.reference.location) else { return [] }
             let status = try LocalStatus.read(self.reference, in: folder)
-            return try RecordFile(in: folder).read().intercepts.map { Self.merged($0, status) }
+            return try Holdings(RecordFile(in: folder).read().intercepts, status).all
+        }
+    }
+
+    /// What is on record of this service, whatever its sidecars say.
+    func recorded(of service: String) async throws -> [InterceptRecord] {
+        try await Blocking.run {
+            guard let folder = try StateFolder.open(besideFile: self.reference.location) else { return [] }
+            return try RecordFile(in: folder).read().intercepts.filter { $0.service == service }
         }
     }
 
@@ -109,26 +117,6 @@ public struct LocalEnvironment: Environment {
             )
         default: throw status.withoutSupervisor("your key is new to it, and nobody can let it in")
         }
-    }
-
-    private static func merged(_ record: InterceptRecord, _ status: LocalStatus?) -> InterceptRecord {
-        var record = record
-        guard let status else {
-            record.isDiverting = false
-            return record
-        }
-        // Without a supervisor, the state file doesn't say what the sidecars do now.
-        guard status.isSupervised, let service = status.services.first(where: { $0.service.name == record.service })
-        else {
-            return record
-        }
-        record.isDiverting = service.sidecars.contains { $0.divertingTo == record.holder.publicKey }
-        record.connections = InterceptRecord.Connections(
-            open: service.sidecars.reduce(0) { $0 &+ $1.open },
-            total: service.sidecars.reduce(0) { $0 &+ $1.total },
-            passed: service.sidecars.reduce(0) { $0 &+ $1.passed }
-        )
-        return record
     }
 }
 

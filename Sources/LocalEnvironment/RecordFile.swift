@@ -4,15 +4,13 @@ import HostSupport
 import InterceptModel
 import Noise
 
-/// `record.json`: which workspaces may connect to the environment, and which of them intercepts what.
+/// `record.json`: which workspaces may connect to the environment, and which of them holds what: an entry for each service and
+/// key.
 ///
 /// Every workspace writes the file itself, under the folder's lock and by replacing it: concurrent changes happen one after
 /// the other, and a reader needs no lock. The methods wait for the disk, and for other writers.
 public struct RecordFile: Sendable {
-    public struct Content: Codable, Equatable, Sendable {
-        public static let currentVersion = 1
-
-        public var version = Self.currentVersion
+    public struct Content: Equatable, Sendable {
         public var members: [Member] = []
         public var intercepts: [InterceptRecord] = []
 
@@ -21,7 +19,7 @@ public struct RecordFile: Sendable {
 
     /// The limit of `peers` (`PeersFile`).
     public static let maxMembers = 1_024
-    /// One for each service that a compose file may have.
+    /// As many as a compose file may have services.
     public static let maxIntercepts = 1_000
 
     private let folder: StateFolder
@@ -38,7 +36,7 @@ public struct RecordFile: Sendable {
         struct Version: Decodable { var version: Int }
         let data = Data(bytes)
         guard let version = try? JSONDecoder().decode(Version.self, from: data) else { throw self.broken }
-        guard version.version == Content.currentVersion else {
+        guard Content.versions.contains(version.version) else {
             throw Problem(
                 .failed,
                 "\(self.folder.record) was written by another version of kl",
@@ -51,38 +49,58 @@ public struct RecordFile: Sendable {
         return content
     }
 
-    /// Records that a service is intercepted, unless another key has claimed it and `force` is false. A claim of the same
-    /// key is replaced.
+    /// Records that a key holds ports of a service, unless another key intercepts one of them and `force` is false; then those that
+    /// do lose their entries. A claim of the same key is replaced.
     public func claim(_ record: InterceptRecord, force: Bool) throws(Problem) -> ClaimResult {
-        var record = record
-        record.service = record.service.printable
-        // These are asked from the sidecars when needed, and not stored.
-        record.isDiverting = nil
-        record.connections = nil
-        record.holder = try Self.sound(record.holder)
-        record.since = record.since.printable
-        record.ports = record.ports.map {
-            InterceptRecord.Port(service: $0.service, transport: $0.transport, target: $0.target.printable)
-        }
+        let record = try Self.cleaned(record)
         return try self.change { content throws(Problem) in
-            guard let index = content.intercepts.firstIndex(where: { $0.service == record.service }) else {
-                guard content.intercepts.count < Self.maxIntercepts else {
-                    throw Problem(
-                        .failed,
-                        "there are \(Self.maxIntercepts) intercepts already",
-                        "Stop one first."
-                    )
-                }
-                content.intercepts.append(record)
-                return .claimed
+            let key = record.holder.publicKey
+            let place = content.intercepts.firstIndex { $0.service == record.service && $0.holder.publicKey == key }
+            if let place, content.intercepts[place].kind != record.kind {
+                throw Problem.held(record.service, as: content.intercepts[place].kind)
             }
-            let current = content.intercepts[index]
-            let isOwn = current.holder.publicKey == record.holder.publicKey
-            guard isOwn || force else { return .heldBy(current) }
-            content.intercepts[index] = record
-            return isOwn ? .claimed : .takenOver(from: current)
+            let conflicts = content.intercepts.filter { $0.conflicts(with: record) }
+            if let first = conflicts.first, !force { return .heldBy(first) }
+            if let place {
+                content.intercepts[place] = record
+            } else if let first = content.intercepts.firstIndex(where: { $0.conflicts(with: record) }) {
+                content.intercepts[first] = record
+            } else {
+                try Self.checkRoom(for: record, in: content)
+                content.intercepts.append(record)
+            }
+            content.intercepts.removeAll { $0.conflicts(with: record) }
+            return conflicts.first.map { .takenOver(from: $0) } ?? .claimed
         }
     }
+
+    private static func checkRoom(for record: InterceptRecord, in content: Content) throws(Problem) {
+        guard content.intercepts.count < Self.maxIntercepts else {
+            throw Problem(.failed, "there are \(Self.maxIntercepts) intercepts already", "Stop one first.")
+        }
+        let mirrors = content.intercepts.count { $0.service == record.service && $0.kind == .mirror }
+        guard record.kind == .intercept || mirrors < HoldingKind.mirrorsAtMost else {
+            throw Problem.tooManyMirrors(of: record.service)
+        }
+    }
+
+    /// Notes that the key's workspace is there, at most once in a while.
+    public func touch(service: String, publicKey: String, at now: UTCTime = .now) throws(Problem) {
+        func place(in content: Content) -> Int? {
+            content.intercepts.firstIndex { one in
+                let last = one.lastSeen.flatMap { UTCTime(rfc3339: $0) }
+                let isOld = last.map { now.seconds - $0.seconds >= Self.touchesEvery || $0 > now } ?? true
+                return one.service == service && one.holder.publicKey == publicKey && isOld
+            }
+        }
+        guard place(in: try self.read()) != nil else { return }
+        try self.change { content in
+            if let place = place(in: content) { content.intercepts[place].lastSeen = now.rfc3339 }
+        }
+    }
+
+    /// † In seconds. The sidecars know it better; this is for when none of them runs.
+    private static let touchesEvery = 60
 
     /// Removes the claim if it is this key's.
     /// - Returns: whether it was.
@@ -173,9 +191,36 @@ public struct RecordFile: Sendable {
             && content.members.allSatisfy { (try? Self.sound($0)) == $0 }
             && content.intercepts.allSatisfy { record in
                 (try? Self.sound(record.holder)) == record.holder && record.service == record.service.printable
-                    && record.since == record.since.printable && record.ports.count <= 65_535
+                    && record.since == record.since.printable && record.lastSeen == record.lastSeen?.printable
+                    && record.ports.count <= 65_535
                     && record.ports.allSatisfy { $0.target == $0.target.printable }
-            }
+            } && Self.isFreeOfConflicts(content.intercepts)
+    }
+
+    private static func isFreeOfConflicts(_ records: [InterceptRecord]) -> Bool {
+        Dictionary(grouping: records, by: \.service).values.allSatisfy { ofOne in
+            let keys = Set(ofOne.map(\.holder.publicKey))
+            let intercepts = ofOne.filter { $0.kind == .intercept }
+            let ports = intercepts.flatMap { Set($0.ports.map(\.port)) }
+            return keys.count == ofOne.count && ofOne.count - intercepts.count <= HoldingKind.mirrorsAtMost
+                && Set(ports).count == ports.count
+                && (intercepts.count <= 1 || intercepts.allSatisfy { !$0.ports.isEmpty })
+        }
+    }
+
+    /// As it is stored: what the sidecars say is asked from them when it is needed.
+    private static func cleaned(_ record: InterceptRecord) throws(Problem) -> InterceptRecord {
+        var record = record
+        record.service = record.service.printable
+        record.isDiverting = nil
+        record.connections = nil
+        record.holder = try Self.sound(record.holder)
+        record.since = record.since.printable
+        record.lastSeen = record.lastSeen?.printable
+        record.ports = record.ports.map {
+            InterceptRecord.Port(service: $0.service, transport: $0.transport, target: $0.target.printable)
+        }
+        return record
     }
 
     private static func sound(_ member: Member) throws(Problem) -> Member {
@@ -183,5 +228,33 @@ public struct RecordFile: Sendable {
             throw Problem(.failed, "\(member.publicKey.quoted) isn't a public key", "Make one with kl pubkey.")
         }
         return Member(label: member.label.printable, publicKey: member.publicKey)
+    }
+}
+
+extension RecordFile.Content: Codable {
+    static let versions = 1...2
+
+    private enum CodingKeys: CodingKey {
+        case version, members, intercepts
+    }
+
+    /// Version 1 has one entry for a service at most, and intercepts alone. It is written as long as that says everything: so a
+    /// developer whose kl knows no more of it goes on using the environment.
+    var version: Int {
+        let isPlain = self.intercepts.allSatisfy { $0.kind == .intercept }
+        return isPlain && Set(self.intercepts.map(\.service)).count == self.intercepts.count ? 1 : 2
+    }
+
+    public init(from decoder: any Decoder) throws {
+        let values = try decoder.container(keyedBy: CodingKeys.self)
+        self.members = try values.decode([Member].self, forKey: .members)
+        self.intercepts = try values.decode([InterceptRecord].self, forKey: .intercepts)
+    }
+
+    public func encode(to encoder: any Encoder) throws {
+        var values = encoder.container(keyedBy: CodingKeys.self)
+        try values.encode(self.version, forKey: .version)
+        try values.encode(self.members, forKey: .members)
+        try values.encode(self.intercepts, forKey: .intercepts)
     }
 }

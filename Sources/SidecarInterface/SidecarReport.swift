@@ -52,6 +52,11 @@ public struct SidecarReport: Equatable, Sendable {
             self.passed = 0
             self.behind = 0
         }
+
+        /// Those of `ports` that can be understood.
+        public var servicePorts: [ServicePort] {
+            self.ports.compactMap { try? Admission.ports($0) }.flatMap { $0 }.sorted()
+        }
     }
 
     /// Who intercepts. What an earlier version doesn't say is nil.

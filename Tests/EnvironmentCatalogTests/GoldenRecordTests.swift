@@ -91,6 +91,16 @@ import Testing
         content.members = [Self.holder]
         content.intercepts = Self.records
         try golden.add("record.json", json: content)
+        var mirror = InterceptRecord(
+            service: "api",
+            holder: Member(label: "grace@thinkpad", publicKey: "3Jx5AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA4Q="),
+            since: "2026-03-01T09:30:00Z",
+            ports: [.init(service: 8_080, target: "127.0.0.1:3000")],
+            kind: .mirror
+        )
+        mirror.lastSeen = "2026-03-01T09:31:00Z"
+        content.intercepts.append(mirror)
+        try golden.add("record.json with a mirror", json: content)
         golden.add("peers", PeersText.make([Self.holder]))
         try golden.add(
             "reference",

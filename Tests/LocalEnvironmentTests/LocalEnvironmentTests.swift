@@ -4,6 +4,7 @@ import HostSupport
 import InterceptModel
 import NIOCore
 import NIOPosix
+import SidecarInterface
 import TestSupport
 import Testing
 
@@ -95,6 +96,7 @@ struct LocalEnvironmentTests {
         ) { try await self.environment.sidecars(of: "api-sever") }
         var record = RecordFileTests.record("api-server", by: 1)
         #expect(try await self.environment.claim(record, options: SidecarOptions()).take(force: false) == .claimed)
+        record.lastSeen = try #require(try RecordFile(in: self.folder).read().intercepts.first?.lastSeen)
         #expect(
             try await self.claim("api-server", by: 2).take(force: false)
                 == .heldBy(record)
@@ -105,6 +107,75 @@ struct LocalEnvironmentTests {
         record.isDiverting = true
         record.connections = InterceptRecord.Connections(open: 3, total: 128, passed: 2)
         #expect(try await self.environment.intercepts() == [record])
+    }
+
+    /// What is true is what the sidecars say.
+    @Test func holders() async throws {
+        var state = self.state(supervisor: self.own, service: self.own, sidecar: self.own)
+        func holder(_ number: Int, _ kind: HoldingKind, isServed: Bool) -> SidecarReport.Holder {
+            let member = RecordFileTests.member(number)
+            var holder = SidecarReport.Holder(
+                key: member.publicKey,
+                workspace: member.label,
+                kind: kind,
+                ports: [ServicePort(8_080), ServicePort(53, .udp)],
+                since: "2026-11-22T21:40:03Z"
+            )
+            (holder.open, holder.total, holder.passed, holder.behind) = (1, 2, 3, 4)
+            holder.isServed = isServed
+            holder.lastSeen = "2026-11-22T21:41:00Z"
+            return holder
+        }
+        state.services[0].sidecars[0].divertingTo = RecordFileTests.key(1)
+        state.services[0].sidecars[0].holders = [
+            holder(1, .intercept, isServed: true), holder(2, .mirror, isServed: false),
+            // Not on record, and one of them not served either.
+            holder(3, .mirror, isServed: true), holder(4, .mirror, isServed: false),
+        ]
+        try state.write(to: self.folder)
+        #expect(try EnvironmentState.read(from: self.folder) == state)
+        let file = RecordFile(in: self.folder)
+        var ada = RecordFileTests.record("api-server", by: 1, ports: [8_080])
+        var bob = RecordFileTests.mirror("api-server", by: 2, ports: [8_080])
+        var gone = RecordFileTests.record("api-server", by: 5, ports: [9_090])
+        for record in [ada, bob, gone] { _ = try file.claim(record, force: false) }
+        (ada.isDiverting, bob.isDiverting, gone.isDiverting) = (true, false, false)
+        ada.lastSeen = "2026-11-22T21:41:00Z"
+        bob.lastSeen = ada.lastSeen
+        ada.connections = .init(open: 1, total: 2, passed: 3)
+        bob.connections = .init(open: 1, total: 2, passed: 3, behind: 4)
+        gone.connections = .init(open: 0, total: 0, passed: 0)
+        var eve = InterceptRecord(
+            service: "api-server",
+            holder: RecordFileTests.member(3),
+            since: "2026-11-22T21:40:03Z",
+            ports: [.init(service: 53, transport: .udp, target: ""), .init(service: 8_080, target: "")],
+            kind: .mirror
+        )
+        eve.isDiverting = true
+        eve.lastSeen = ada.lastSeen
+        eve.connections = bob.connections
+        #expect(try await self.environment.intercepts() == [ada, bob, gone, eve])
+    }
+
+    /// One of our ports is another's: only then it is lost.
+    @Test func reconcilingBesideOthers() async throws {
+        try self.state(supervisor: self.own, service: self.own, sidecar: self.own).write(to: self.folder)
+        let file = RecordFile(in: self.folder)
+        let own = RecordFileTests.record("api-server", by: 1, ports: [80])
+        let claim = self.environment.claim(own, options: SidecarOptions())
+        #expect(try await claim.take(force: false) == .claimed)
+        _ = try file.claim(RecordFileTests.record("api-server", by: 2, ports: [81]), force: false)
+        _ = try file.claim(RecordFileTests.mirror("api-server", by: 3, ports: [80]), force: false)
+        #expect(try await claim.reconcile(.incomplete) == .sidecars([Self.location]))
+        let other = RecordFileTests.record("api-server", by: 4, ports: [80])
+        _ = try file.claim(other, force: true)
+        #expect(try await claim.reconcile(.incomplete) == .lost(to: other))
+        // It removes its own entry only.
+        try await claim.release()
+        #expect(try file.read().intercepts.count == 3)
+        try file.release(service: "api-server", publicKey: other.holder.publicKey)
+        #expect(try await claim.reconcile(.incomplete) == .ended)
     }
 
     @Test func reconciling() async throws {

@@ -57,4 +57,24 @@ import Testing
         #expect(DivertingNotice(Dictionary(uniqueKeysWithValues: notice.fields)) == notice)
         #expect(DivertingNotice(["READY": "1"]) == nil)
     }
+
+    @Test func `holders of a notice`() {
+        var holder = SidecarReport.Holder(
+            key: "k",
+            workspace: "ada@\u{1B}\n\"x\"",
+            kind: .mirror,
+            ports: [ServicePort(80), ServicePort(53, .udp)],
+            since: "2026-11-22T21:40:03Z"
+        )
+        holder.behind = 7
+        #expect(holder.servicePorts == [ServicePort(53, .udp), ServicePort(80)])
+        for holders in [[], [holder], [holder, holder]] {
+            var notice = DivertingNotice(divertingTo: nil, open: 0, total: 0, passed: 0)
+            notice.holders = holders
+            // Each field is a line.
+            #expect(notice.fields.allSatisfy { !$0.1.contains("\n") })
+            #expect(DivertingNotice(Dictionary(uniqueKeysWithValues: notice.fields))?.holders == holders)
+        }
+        #expect(DivertingNotice(["X_KL_DIVERTING": "", "X_KL_HOLDERS": "[{}]"])?.holders == nil)
+    }
 }

@@ -221,7 +221,8 @@ final class SupervisedSidecar {
             self.state.open = notice.open
             self.state.total = notice.total
             self.state.passed = notice.passed
-            if self.state != before { self.context.onChange(self.state.divertingTo != before.divertingTo) }
+            self.state.holders = notice.holders
+            if self.state != before { self.context.onChange(self.state.served != before.served) }
         }
         if fields["RELOADING"] == "1" {
             self.reload.begins(at: fields["MONOTONIC_USEC"].flatMap { UInt64($0) } ?? 0)
@@ -263,6 +264,7 @@ final class SupervisedSidecar {
         self.state.process = nil
         self.state.location = nil
         self.state.divertingTo = nil
+        self.state.holders = nil
         self.state.open = 0
         self.startAgain(because: end.reason, afterLifeOf: process.life)
         self.context.onChange(true)
@@ -306,6 +308,13 @@ extension ComposeService {
             return self.ports.map { "\(Endpoint(host: $0.hostAddress, port: $0.published))\($0.transport.suffix)" }
         }
         return self.ports.map { "\(netns):\($0.publishedPort)" }
+    }
+}
+
+extension EnvironmentState.SidecarState {
+    /// Who gets connections, or copies of them: a change of that is written at once, one of counts a little later.
+    fileprivate var served: Set<String> {
+        Set((self.holders ?? []).map { "\($0.key) \($0.kind) \($0.isServed)" } + [self.divertingTo ?? ""])
     }
 }
 
