@@ -75,10 +75,12 @@ public enum Phase: String, Codable, Sendable {
     case failed = "Failed"
 }
 
-/// One of this workspace's intercepts, as its daemon knows it.
+/// One of this workspace's intercepts or mirrors, as its daemon knows it.
 public struct InterceptStatus: Codable, Equatable, Sendable {
     public var environment: EnvironmentReference
     public var service: String
+    /// Nil: an intercept.
+    private var otherKind: HoldingKind?
     public var phase: Phase
     /// Why the phase isn't Active, as a clause.
     public var reason: String?
@@ -96,9 +98,18 @@ public struct InterceptStatus: Codable, Equatable, Sendable {
     public var open: UInt64
     public var total: UInt64
     public var passed: UInt64
+    /// Of a mirror: copies that were reset, or not begun, because this workspace couldn't keep up. Nil: it is an intercept.
+    public var behind: UInt64?
     public var bytesIn: UInt64
     public var bytesOut: UInt64
     public var sidecars: [SidecarStatus]
+
+    private enum CodingKeys: String, CodingKey {
+        case environment, service, phase, reason, phaseSince, since, generation, mappings
+        case missingLocalServers, missingDatagramServers, onUnavailable
+        case open, total, passed, behind, bytesIn, bytesOut, sidecars
+        case otherKind = "kind"
+    }
 
     public init(environment: EnvironmentReference, service: String, phase: Phase, since: String) {
         self.environment = environment
@@ -119,6 +130,11 @@ public struct InterceptStatus: Codable, Equatable, Sendable {
 }
 
 extension InterceptStatus {
+    public var kind: HoldingKind {
+        get { self.otherKind ?? .intercept }
+        set { self.otherKind = newValue == .intercept ? nil : newValue }
+    }
+
     /// Service ports of `mappings` whose local server doesn't listen.
     public var missingServers: [ServicePort] {
         get {

@@ -7,6 +7,7 @@ public import InterceptModel
 public struct StartRequest: Equatable, Sendable {
     public let environment: EnvironmentReference
     public let service: String
+    public private(set) var kind = HoldingKind.intercept
     /// Empty only for a claim of which no more is known.
     public private(set) var mappings: [PortMapping] = []
     public private(set) var onUnavailable = OnUnavailable.original
@@ -26,6 +27,7 @@ public struct StartRequest: Equatable, Sendable {
         environment: EnvironmentReference,
         service: String,
         mappings: [PortMapping],
+        kind: HoldingKind = .intercept,
         onUnavailable: OnUnavailable = .original,
         probes: Probes = .original,
         drainSeconds: Int = 10,
@@ -35,7 +37,7 @@ public struct StartRequest: Equatable, Sendable {
         endpoint: Endpoint? = nil,
         sidecarImage: String? = nil
     ) throws(Problem) {
-        self.init(claimOf: service, in: environment)
+        self.init(claimOf: service, in: environment, as: kind)
         self.mappings = mappings
         self.onUnavailable = onUnavailable
         self.probes = probes
@@ -50,15 +52,20 @@ public struct StartRequest: Equatable, Sendable {
     }
 
     /// Stands for a claim of this workspace's that its daemon knows no more of.
-    package init(claimOf service: String, in environment: EnvironmentReference) {
+    package init(
+        claimOf service: String,
+        in environment: EnvironmentReference,
+        as kind: HoldingKind = .intercept
+    ) {
         self.environment = environment
         self.service = service
+        self.kind = kind
     }
 
     /// Whether both ask for the same, in whatever order of ports. `force` and `sidecarImage` change nothing of a running
     /// intercept.
     package func isSame(as other: StartRequest) -> Bool {
-        self.onUnavailable == other.onUnavailable && self.probes == other.probes
+        self.kind == other.kind && self.onUnavailable == other.onUnavailable && self.probes == other.probes
             && self.drainSeconds == other.drainSeconds && self.proxyProtocol == other.proxyProtocol
             && self.carrier == other.carrier && self.endpoint == other.endpoint
             && Set(self.mappings) == Set(other.mappings)
@@ -90,6 +97,13 @@ public struct StartRequest: Equatable, Sendable {
 
     private func checkOptions() throws(Problem) {
         guard self.endpoint == nil || self.carrier != .exec else { throw Self.wrongEndpoint }
+        guard self.kind == .intercept || (!self.force && self.onUnavailable == .original) else {
+            throw Problem(
+                .failed,
+                "a mirror takes nothing from others, and another side answers clients",
+                "Leave out --force and --on-unavailable."
+            )
+        }
         guard self.sidecarImage.map({ Self.isImage($0) }) ?? true else {
             throw Problem(.failed, "--sidecar-image is an image's name, such as kl-sidecar:0.1.0.")
         }
@@ -119,6 +133,10 @@ extension StartRequest: Codable {
         var environment: EnvironmentReference
         var service: String
         var mappings: [PortMapping]
+        /// Nil: an intercept.
+        var kind: String?
+        /// Of a mirror `none`, since another side answers clients. A daemon that doesn't know `kind` takes that for an error, and
+        /// so never gets everybody's traffic where copies were asked for.
         var onUnavailable: String
         var probes: String
         var drainSeconds: Int
@@ -130,15 +148,22 @@ extension StartRequest: Codable {
         var sidecarImage: String?
     }
 
+    private static let nobodyIsUnavailable = "none"
+
     public init(from decoder: any Decoder) throws {
         let wire = try Wire(from: decoder)
-        self.init(claimOf: wire.service, in: wire.environment)
+        let kind = wire.kind.map { HoldingKind(rawValue: $0) } ?? .intercept
+        guard let kind else {
+            throw Problem(.failed, "a start is of kind \(HoldingKind.intercept) or \(HoldingKind.mirror).")
+        }
+        self.init(claimOf: wire.service, in: wire.environment, as: kind)
         self.mappings = wire.mappings
         self.drainSeconds = wire.drainSeconds
         self.force = wire.force
         self.sidecarImage = wire.sidecarImage
         try self.checkPorts()
-        guard let onUnavailable = OnUnavailable(rawValue: wire.onUnavailable),
+        let isMirror = kind == .mirror && wire.onUnavailable == Self.nobodyIsUnavailable
+        guard let onUnavailable = isMirror ? .original : OnUnavailable(rawValue: wire.onUnavailable),
             let probes = Probes(rawValue: wire.probes)
         else {
             throw Problem(.failed, "--on-unavailable is original or refuse, --probes original or workspace.")
@@ -165,7 +190,8 @@ extension StartRequest: Codable {
             environment: self.environment,
             service: self.service,
             mappings: self.mappings,
-            onUnavailable: self.onUnavailable.rawValue,
+            kind: self.kind == .intercept ? nil : self.kind.rawValue,
+            onUnavailable: self.kind == .mirror ? Self.nobodyIsUnavailable : self.onUnavailable.rawValue,
             probes: self.probes.rawValue,
             drainSeconds: self.drainSeconds,
             force: self.force,

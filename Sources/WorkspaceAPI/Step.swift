@@ -14,6 +14,8 @@ public struct Step: Equatable, Sendable {
         case originalAnswers
         /// In place of `originalAnswers`, if there is no original that could answer; why, as a clause.
         case nothingAnswers(because: String?)
+        /// In place of `originalAnswers`, at the stop of a mirror: nothing more is copied.
+        case copiesEnded
         /// How many connections were open at the stop, and how many of them had to be reset.
         case drained(open: UInt64, reset: UInt64)
     }
@@ -35,7 +37,7 @@ extension Step: Codable {
     private struct Wire: Codable {
         enum Name: String, Codable {
             case waitsForDrain, sidecarRunning, tunnelUp, portMapped, localServerMissing
-            case originalAnswers, nothingAnswers, drained
+            case originalAnswers, nothingAnswers, copiesEnded, drained
         }
 
         var name: Name
@@ -54,6 +56,7 @@ extension Step: Codable {
         case .waitsForDrain: return wire(.waitsForDrain)
         case .sidecarRunning: return wire(.sidecarRunning)
         case .originalAnswers: return wire(.originalAnswers)
+        case .copiesEnded: return wire(.copiesEnded)
         case .tunnelUp(let sidecars):
             result = wire(.tunnelUp)
             result.sidecars = sidecars
@@ -89,6 +92,7 @@ extension Step: Codable {
             case .portMapped: .portMapped(try mapping())
             case .localServerMissing: .localServerMissing(try mapping())
             case .originalAnswers: .originalAnswers
+            case .copiesEnded: .copiesEnded
             case .nothingAnswers: .nothingAnswers(because: wire.reason)
             case .drained: .drained(open: wire.connections ?? 0, reset: wire.reset ?? 0)
             }

@@ -39,6 +39,8 @@ extension WorkspaceAgent {
         public var open: UInt64 = 0
         public var total: UInt64 = 0
         public var passed: UInt64 = 0
+        /// Of a mirror: copies that were reset, or not begun, because this workspace or the tunnel couldn't keep up.
+        public var behind: UInt64 = 0
         /// From clients to the workspace.
         public var bytesIn: UInt64 = 0
         public var bytesOut: UInt64 = 0
@@ -55,6 +57,7 @@ extension WorkspaceAgent {
             sum.open = add(one.open, other.open)
             sum.total = add(one.total, other.total)
             sum.passed = add(one.passed, other.passed)
+            sum.behind = add(one.behind, other.behind)
             sum.bytesIn = add(one.bytesIn, other.bytesIn)
             sum.bytesOut = add(one.bytesOut, other.bytesOut)
             return sum
@@ -100,6 +103,7 @@ extension WorkspaceAgent {
             self.current.open = status.open
             self.current.total = status.total
             self.current.passed = status.passed
+            self.current.behind = status.behind
             self.current.bytesIn = status.bytesIn
             self.current.bytesOut = status.bytesOut
         }

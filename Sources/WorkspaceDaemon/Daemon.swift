@@ -422,7 +422,7 @@ final class Daemon {
             return nil
         }
         return Intercept(
-            StartRequest(claimOf: request.service, in: request.environment),
+            StartRequest(claimOf: request.service, in: request.environment, as: record.kind),
             targets: try LocalTargets([]),
             environment: environment,
             identity: self.identity,

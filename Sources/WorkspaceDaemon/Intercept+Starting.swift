@@ -103,12 +103,24 @@ extension Intercept {
             case .failed(.busy(let holder, let since, _)):
                 throw Self.busy(self.service, holder: holder ?? "someone else", since: since)
             case .failed(.takenOver): throw Self.busy(self.service, holder: "someone else", since: nil)
+            case .failed(.cannotCopy(let reason)): throw self.cannotCopy(replica.location, reason)
             case .failed(let failure): throw Problem(.failed, "\(failure)".startingSmall)
             case .stopped, .ended:
                 throw Problem(.failed, "the sidecar \(replica.location.name) ended the tunnel", "Try again.")
             case .ready, .none: break
             }
         }
+    }
+
+    /// A sidecar stays of the version that started it.
+    private func cannotCopy(_ sidecar: SidecarLocation, _ reason: String) -> Problem {
+        Problem(
+            .failed,
+            "the sidecar \(sidecar.name) copies nothing: \(reason)",
+            self.environment.makesSidecars
+                ? "If an earlier version of kl made it, it goes with the intercept that it was made for."
+                : "If an earlier version of kl started it, end the environment (kl env down), and bring it up by this one."
+        )
     }
 
     /// `allSatisfy` is true for an empty list, so having no sidecar left is checked separately.
@@ -201,6 +213,7 @@ extension Intercept {
     func adjust(to request: StartRequest, targets: LocalTargets, _ progress: Progress) async throws {
         var watch = Stopwatch()
         let request = request.withImage(of: self.request)
+        guard request.kind == self.request.kind else { throw Problem.held(self.service, as: self.request.kind) }
         if self.machine.phase != .active {
             self.lookAgain(in: .zero)
             let isBack = await self.changes.wait(within: .seconds(10)) { self.machine.phase == .active || !self.isLive }

@@ -19,7 +19,11 @@ extension Intercept {
         defer { letting.cancel() }
         // The agents' own time limits end each of these waits.
         _ = await self.changes.wait { self.replicas.allSatisfy { $0.isWithdrawn || $0.outcome != nil } }
-        progress(await self.whoAnswersNow(&watch))
+        if self.request.kind == .mirror {
+            progress(Step(.copiesEnded, seconds: watch.lap()))
+        } else {
+            progress(await self.whoAnswersNow(&watch))
+        }
         _ = await self.changes.wait { self.replicas.allSatisfy { $0.outcome != nil } }
         let (open, reset) = self.replicas.reduce((0 as UInt64, 0 as UInt64)) { sum, replica in
             guard case .stopped(let stopped) = replica.outcome else { return sum }
@@ -68,7 +72,7 @@ extension Intercept {
 
     private func endAgents(_ drainSeconds: Int?) {
         for replica in self.replicas where replica.outcome == nil {
-            if let drainSeconds, drainSeconds != self.request.drainSeconds {
+            if let drainSeconds, drainSeconds != self.request.drainSeconds, self.request.kind == .intercept {
                 replica.agent.update { $0.drainSeconds = drainSeconds }
             }
             // An agent that is just redialling has 1 s to get a carrier and tell its sidecar.

@@ -9,7 +9,7 @@ import Tunnel
 import WorkspaceAPI
 import WorkspaceAgent
 
-/// One service that this workspace intercepts: the state machine, the agents for its sidecars, and the callbacks for
+/// One service that this workspace intercepts or mirrors: the state machine, the agents for its sidecars, and the callbacks for
 /// changes.
 ///
 /// Starting, changing, watching and stopping it are in extensions.
@@ -153,6 +153,7 @@ final class Intercept {
                 log: self.log
             )
             self.apply(self.request, to: &configuration)
+            configuration.kind = self.request.kind
             configuration.timestamps = self.identity.timestamps
             configuration.descriptorLimit = Self.descriptorLimit
             configuration.localDescriptors = Self.localDescriptors
@@ -176,7 +177,8 @@ final class Intercept {
     func apply(_ request: StartRequest, to configuration: inout WorkspaceAgent.Configuration) {
         configuration.onUnavailable = request.onUnavailable
         configuration.probes = request.probes
-        configuration.drainSeconds = request.drainSeconds
+        // Nobody waits for what a copy leads to.
+        configuration.drainSeconds = request.kind == .mirror ? 0 : request.drainSeconds
         configuration.proxyProtocol = request.proxyProtocol
     }
 
@@ -237,16 +239,18 @@ final class Intercept {
             phase: self.machine.phase,
             since: self.since
         )
+        status.kind = self.request.kind
         status.reason = self.machine.reason
         status.phaseSince = self.phaseSince
         status.generation = self.generation
         status.mappings = self.request.mappings
         status.missingServers = self.missingServers.sorted()
-        status.onUnavailable = self.request.onUnavailable
+        if self.request.kind == .intercept { status.onUnavailable = self.request.onUnavailable }
         let counts = self.counts
         status.open = counts.open
         status.total = counts.total
         status.passed = counts.passed
+        if self.request.kind == .mirror { status.behind = counts.behind }
         status.bytesIn = counts.bytesIn
         status.bytesOut = counts.bytesOut
         let isStarting = self.machine.phase == .pending
@@ -264,7 +268,8 @@ final class Intercept {
             since: self.since,
             ports: self.request.mappings.map {
                 .init(service: $0.port.number, transport: $0.port.transport, target: $0.target.description)
-            }
+            },
+            kind: self.request.kind
         )
         record.refuses = self.request.onUnavailable == .refuse ? true : nil
         return record

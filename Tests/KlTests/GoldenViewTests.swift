@@ -121,14 +121,62 @@ import WorkspaceAPI
         return views
     }
 
+    /// Of this workspace's daemon, and on record.
+    static var mirrors: [(String, InterceptView)] {
+        let own = Self.status(.active) {
+            $0.kind = .mirror
+            $0.behind = 1
+            $0.missingServers = [ServicePort(8_080)]
+        }
+        var record = InterceptRecord(
+            service: "api",
+            holder: Member(label: "grace@thinkpad", publicKey: "3Jx5AAAAAAAAAA4Q="),
+            since: Self.since,
+            ports: [.init(service: 8_080, target: "127.0.0.1:3000")],
+            kind: .mirror
+        )
+        record.lastSeen = Self.since
+        var views = [("own mirror", InterceptView(own, holder: Self.holder))]
+        for isDiverting in [true, false] {
+            record.isDiverting = isDiverting
+            record.connections = .init(open: 1, total: 2_000, passed: 0, behind: isDiverting ? 1_234 : 0)
+            views.append(("mirror, \(isDiverting)", InterceptView(record, environment: Self.docker, isOwn: false)))
+        }
+        views.append(("own mirror, on record", InterceptView(record, environment: Self.docker, isOwn: true)))
+        return views
+    }
+
+    @Test func `who answers beside a mirror`() throws {
+        var golden = GoldenFile("start-words")
+        let request = try StartRequest(environment: Self.local, service: "api", mappings: Self.mappings, kind: .mirror)
+        func holder(_ name: String, _ port: UInt16, isServed: Bool = true) -> InterceptView {
+            var record = InterceptRecord(
+                service: "api",
+                holder: Member(label: name, publicKey: name),
+                since: Self.since,
+                ports: [.init(service: port, target: "")]
+            )
+            record.isDiverting = isServed
+            return InterceptView(record, environment: Self.local, isOwn: false)
+        }
+        let grace = holder("grace@thinkpad", 8_080)
+        for (name, holders) in [
+            ("nobody", []), ("a holder of one", [grace]),
+            ("a holder who isn't there", [holder("grace@thinkpad", 8_080, isServed: false)]),
+            ("mirrors", Self.mirrors.map(\.1)), ("two holders", [grace, holder("eve\u{1B}", 9_090)]),
+        ] { golden.add(name, StartWords(request).done(holders)) }
+        golden.add("warning", StartWords(request).warning ?? "")
+        #expect(try golden.differences() == [])
+    }
+
     @Test func `intercepts`() throws {
         var json = GoldenFile("intercepts-json")
         var text = GoldenFile("intercepts-text")
-        for (name, view) in Self.views { text.add(name, view.text) }
-        let all = InterceptList(environment: "demo", intercepts: Self.views.map(\.1))
-        for list in [all, InterceptList(environment: "demo", intercepts: [])] {
-            json.add("list of \(list.intercepts.count)", try GoldenFile.json(list, pretty: true))
-            text.add("list of \(list.intercepts.count)", list.text)
+        for (name, view) in Self.views + Self.mirrors { text.add(name, view.text) }
+        let all = InterceptList(environment: "demo", holders: (Self.views + Self.mirrors).map(\.1))
+        for list in [all, InterceptList(environment: "demo", holders: [])] {
+            json.add("list of \(list.holders.count)", try GoldenFile.json(list, pretty: true))
+            text.add("list of \(list.holders.count)", list.text)
         }
         #expect(try json.differences() == [])
         #expect(try text.differences() == [])
@@ -152,6 +200,15 @@ import WorkspaceAPI
             steps: steps
         )
         golden.add("stop", try GoldenFile.json(StopView(environment: "demo", stopped: [stopped]), pretty: true))
+        var mirror = stopped
+        (mirror.kind, mirror.reason, mirror.behind) = (.mirror, nil, 7)
+        golden.add(
+            "stop of a mirror",
+            try GoldenFile.json(StopView(environment: "demo", stopped: [mirror]), pretty: true)
+        )
+        var given = stopped
+        given.reason = nil
+        golden.add("ends", [stopped, given, mirror].map(\.sentence).joined(separator: "\n"))
         golden.add(
             "error",
             try GoldenFile.json(ProblemView(Problem(.busy, "it is so.")), pretty: true)
@@ -211,7 +268,7 @@ import WorkspaceAPI
                 interceptedBy: "ada@thinkpad"
             ), .init(name: "web", state: "restarting", reason: "exited with code 1", replicas: 1, ports: []),
         ]
-        status.intercepts = [Self.views[0].1, Self.views[5].1]
+        status.holders = [Self.views[0].1, Self.views[5].1] + Self.mirrors.map(\.1)
         for (name, list) in [("none", none), ("list", list)] {
             golden.add(name, list.text)
             golden.add("\(name), json", try GoldenFile.json(list, pretty: true))

@@ -167,7 +167,7 @@ struct TextTests {
         )
         let reference = EnvironmentReference(kind: .local, name: "demo", location: "/x")
         let view = InterceptView(record, environment: reference, isOwn: false)
-        for text in [InterceptList(environment: "demo", intercepts: [view]).text, view.text] {
+        for text in [InterceptList(environment: "demo", holders: [view]).text, view.text] {
             #expect(
                 !text.unicodeScalars.contains { $0.value < 32 && $0 != "\n" || $0.value == 0x202E || $0.value == 0x7F }
             )

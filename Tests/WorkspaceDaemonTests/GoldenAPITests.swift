@@ -53,6 +53,10 @@ import WorkspaceAPI
         )
     }
 
+    static func mirror() throws -> StartRequest {
+        try StartRequest(environment: Self.local, service: "api", mappings: [Self.tcp], kind: .mirror)
+    }
+
     static let sidecar = SidecarStatus(
         name: "api-1",
         phase: .pending,
@@ -111,7 +115,7 @@ import WorkspaceAPI
         Step(.waitsForDrain), Step(.sidecarRunning, seconds: 0.25),
         Step(.tunnelUp([Self.sidecar, Self.fullSidecar]), seconds: 0.5), Step(.portMapped(Self.tcp), seconds: 0.125),
         Step(.localServerMissing(Self.udp)), Step(.originalAnswers, seconds: 1.5),
-        Step(.nothingAnswers(because: "exited with code 1"), seconds: 2),
+        Step(.nothingAnswers(because: "exited with code 1"), seconds: 2), Step(.copiesEnded, seconds: 0.5),
         Step(.drained(open: 3, reset: 1), seconds: 10),
     ]
 
@@ -123,6 +127,7 @@ import WorkspaceAPI
             ("start over a command", .start(try Self.plain(carrier: .exec))),
             ("start with PROXY v1", .start(try Self.plain(proxyProtocol: .v1))),
             ("start with an endpoint", .start(try Self.plain(endpoint: .init(host: "sidecar.example", port: 51_820)))),
+            ("start of a mirror", .start(try Self.mirror())),
             ("stop", .stop(StopRequest(environment: Self.local, service: "api"))),
             ("stop with a time", .stop(StopRequest(environment: Self.docker, service: "api", drainSeconds: 3))),
             ("status", .status), ("follow", .follow(service: "api")), ("shutDown", .shutDown),
@@ -143,6 +148,9 @@ import WorkspaceAPI
             status.phase = phase
             try golden.add("changed to \(phase.rawValue)", json: DaemonReply.changed(status))
         }
+        var mirror = Self.status
+        (mirror.kind, mirror.behind) = (.mirror, 5)
+        try golden.add("changed, a mirror", json: DaemonReply.changed(mirror))
         try golden.add("done", json: DaemonReply.done(nil))
         try golden.add("done with a status", json: DaemonReply.done(Self.fullStatus))
         for code in [Problem.Code.failed, .notUp, .noSuchService, .noSuchIntercept, .busy] {
@@ -162,6 +170,8 @@ import WorkspaceAPI
             .init(request: try Self.plain(), generation: 1, since: "2026-03-01T09:30:00Z"),
         ]
         try golden.add("two", json: stored)
+        stored.intercepts.append(.init(request: try Self.mirror(), generation: 1, since: "2026-03-01T09:30:00Z"))
+        try golden.add("with a mirror", json: stored)
         #expect(try golden.differences() == [])
         let folder = try TemporaryFolder()
         let path = "\(folder.path)/intercepts.json"
@@ -179,6 +189,12 @@ import WorkspaceAPI
             "{\(environment),\(mappings),\(rest)}",
             "{\(environment),\(mappings),\(rest),\"later\":{\"unknown\":[1]}}",
             "{\(environment),\(mappings),\(rest),\"carrier\":\"auto\"}",
+            "{\(environment),\(mappings),\(rest),\"kind\":\"intercept\"}",
+            "{\(environment),\(mappings),\(rest),\"kind\":\"mirror\"}",
+            "{\(environment),\(mappings),\(rest),\"kind\":\"filter\"}",
+            "{\(environment),\(mappings),\(rest.replacing("original\",\"probes", with: "none\",\"probes")),\"kind\":\"mirror\"}",
+            "{\(environment),\(mappings),\(rest.replacing("original\",\"probes", with: "none\",\"probes"))}",
+            "{\(environment),\(mappings),\(rest.replacing("false", with: "true")),\"kind\":\"mirror\"}",
             "{\(environment),\(mappings),\(rest),\"carrier\":\"pigeon\"}",
             "{\(environment),\(mappings),\(rest),\"carrier\":\"exec\",\"endpoint\":\"127.0.0.1:1\"}",
             "{\(environment),\(mappings),\(rest),\"endpoint\":\"nowhere\"}",

@@ -108,7 +108,7 @@ final class Stage: Environment {
     struct State {
         var sidecars: [String: Running] = [:]
         var members: Set<String> = []
-        var records: [String: InterceptRecord] = [:]
+        var records: [InterceptRecord] = []
         var isUp = true
         /// Of each sidecar: the service's ports that it knows.
         var served: [UInt16] = []
@@ -196,7 +196,7 @@ final class Stage: Environment {
         }
     }
 
-    var records: [InterceptRecord] { self.state.withLock { Array($0.records.values) } }
+    var records: [InterceptRecord] { self.state.withLock { $0.records } }
 
     func setUp(_ isUp: Bool) { self.state.withLock { $0.isUp = isUp } }
 
@@ -238,7 +238,7 @@ final class Stage: Environment {
         for one in running { try await one.agent.eventLoop.submit { one.agent.value.accept(keys.map { AcceptedKey($0) }) }.get() }
     }
 
-    func intercepts() async throws -> [InterceptRecord] { try self.found { Array($0.records.values) } }
+    func intercepts() async throws -> [InterceptRecord] { try self.found { $0.records } }
 
     func claim(_ record: InterceptRecord, options: SidecarOptions) -> any ServiceClaim {
         StageClaim(stage: self, record: record)
@@ -249,19 +249,21 @@ final class Stage: Environment {
     fileprivate func take(_ record: InterceptRecord, force: Bool) throws -> ClaimResult {
         try self.found { state in
             state.claims += 1
-            let held = state.records[record.service]
-            let isOwn = held.map { $0.holder.publicKey == record.holder.publicKey } ?? true
-            if let held, !isOwn, !force { return .heldBy(held) }
-            state.records[record.service] = record
-            if let held, !isOwn { return .takenOver(from: held) }
-            return .claimed
+            let isOwn = { (other: InterceptRecord) in other.holder.publicKey == record.holder.publicKey }
+            if let own = state.records.first(where: isOwn), own.kind != record.kind {
+                throw Problem.held(record.service, as: own.kind)
+            }
+            let held = state.records.first { $0.conflicts(with: record) }
+            if let held, !force { return .heldBy(held) }
+            state.records.removeAll { isOwn($0) || $0.conflicts(with: record) }
+            state.records.append(record)
+            return held.map { .takenOver(from: $0) } ?? .claimed
         }
     }
 
     fileprivate func release(_ record: InterceptRecord) throws {
         try self.found { state in
-            let holder = state.records[record.service]?.holder
-            if holder?.publicKey == record.holder.publicKey { state.records[record.service] = nil }
+            state.records.removeAll { $0.holder.publicKey == record.holder.publicKey }
         }
     }
 
@@ -269,6 +271,7 @@ final class Stage: Environment {
 
     func request(
         _ mappings: [(UInt16, UInt16)],
+        kind: HoldingKind = .intercept,
         force: Bool = false,
         carrier: CarrierChoice = .auto,
         endpoint: Endpoint? = nil
@@ -277,6 +280,7 @@ final class Stage: Environment {
             environment: self.reference,
             service: "api",
             mappings: mappings.map { PortMapping(ServicePort($0.0), to: Endpoint(host: "127.0.0.1", port: $0.1)) },
+            kind: kind,
             drainSeconds: 1,
             force: force,
             carrier: carrier,
@@ -301,8 +305,9 @@ private struct StageClaim: ServiceClaim {
     func reconcile(_ occasion: ReconcileOccasion) async throws -> ClaimState {
         if occasion != .routine {
             let records = try await self.stage.intercepts()
-            guard let record = records.first(where: { $0.service == self.record.service }) else { return .ended }
-            if record.holder.publicKey != self.record.holder.publicKey { return .lost(to: record) }
+            guard records.contains(where: { $0.holder == self.record.holder }) else {
+                return records.first { $0.conflicts(with: self.record) }.map { .lost(to: $0) } ?? .ended
+            }
         }
         let locations = try await self.stage.sidecars(of: self.record.service)
         return locations.isEmpty ? .restarting : .sidecars(locations)
@@ -348,12 +353,13 @@ final class Workspace {
     @discardableResult
     func start(
         _ mappings: (UInt16, UInt16)...,
+        kind: HoldingKind = .intercept,
         force: Bool = false,
         carrier: CarrierChoice = .auto,
         endpoint: Endpoint? = nil
     ) async throws -> (InterceptStatus, [Step]) {
         var steps: [Step] = []
-        let request = try self.stage.request(mappings, force: force, carrier: carrier, endpoint: endpoint)
+        let request = try self.stage.request(mappings, kind: kind, force: force, carrier: carrier, endpoint: endpoint)
         let status = try await self.daemon.start(request, cancel: {}, { steps.append($0) })
         return (status, steps)
     }

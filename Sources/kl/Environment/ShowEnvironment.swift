@@ -50,7 +50,7 @@ struct DisconnectEnvironment: AsyncParsableCommand {
             if let environment = try? EnvironmentCatalog.environment(reference),
                 let list = try? await workspace.intercepts(in: environment)
             {
-                names.formUnion(list.intercepts.filter(\.isOwn).map(\.service))
+                names.formUnion(list.holders.filter(\.isOwn).map(\.service))
             }
             if !names.isEmpty {
                 let requests = names.sorted().map { StopRequest(environment: reference, service: $0) }
@@ -69,17 +69,17 @@ extension EnvironmentStatus {
     /// The environment's current status, also if it is down or its file is broken.
     init(_ reference: EnvironmentReference, _ workspace: Workspace) async throws {
         let isConnected = try workspace.connectedReference()?.location == reference.location
-        self.init(isConnected: isConnected, services: [], intercepts: [])
+        self.init(isConnected: isConnected, services: [], holders: [])
         self.environment = reference.name
         self.kind = reference.kind.rawValue
         self.location = reference.location
         do {
             let environment = try EnvironmentCatalog.environment(reference)
             let services = try await environment.services()
-            let intercepts = try await workspace.intercepts(in: environment).intercepts
+            let holders = try await workspace.intercepts(in: environment).holders
             self.state = "up"
             if reference.kind == .local { self.reason = try await LocalEnvironment(reference).problem }
-            self.intercepts = intercepts
+            self.holders = holders
             self.services = services.map { service in
                 Service(
                     name: service.name,
@@ -94,7 +94,9 @@ extension EnvironmentStatus {
                             transport: ($0.transport ?? .tcp).rawValue
                         )
                     },
-                    interceptedBy: intercepts.first { $0.service == service.name && $0.phase != .failed }?.workspace
+                    interceptedBy: holders.first {
+                        $0.service == service.name && $0.kind == .intercept && $0.phase != .failed
+                    }?.workspace
                 )
             }
         } catch let error as Problem where error.code == .notUp {

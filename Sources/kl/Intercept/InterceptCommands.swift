@@ -48,12 +48,12 @@ struct ShowIntercept: AsyncParsableCommand {
             let environment = try workspace.environment()
             var list = try await workspace.intercepts(in: environment)
             if let service = self.service {
-                list.intercepts = list.intercepts.filter { $0.service == service }
-                guard !list.intercepts.isEmpty else {
+                list.holders = list.holders.filter { $0.service == service }
+                guard !list.holders.isEmpty else {
                     throw try await Problem.noIntercept(of: service, in: environment, of: list)
                 }
             }
-            let text = list.intercepts.isEmpty ? list.text : list.intercepts.map(\.text).joined(separator: "\n")
+            let text = list.holders.isEmpty ? list.text : list.holders.map(\.text).joined(separator: "\n")
             try self.output.print(list, text: text)
         }
     }

@@ -35,14 +35,17 @@ struct StartIntercept: AsyncParsableCommand {
     @Flag(help: "Intercept all ports of the service, each to the port of the same number here.")
     var allPorts = false
 
+    @Flag(help: "Get a copy of what clients send, and leave the answers to whichever side gives them now.")
+    var mirror = false
+
     @Option(
         help: ArgumentHelp(
-            "How long open connections may take when the intercept ends; at most 10m.",
+            "How long open connections may take when the intercept ends; at most 10m. (default: 10s)",
             valueName: "time"
         ),
         transform: TimeAmount.drainFlag
     )
-    var drain: TimeAmount = .seconds(10)
+    var drain: TimeAmount?
 
     @Option(help: "What clients get when the local server can't be reached: the original service, or a reset (refuse).")
     var onUnavailable: OnUnavailable = .original
@@ -95,6 +98,9 @@ struct StartIntercept: AsyncParsableCommand {
         if self.allPorts, !self.port.isEmpty {
             throw ValidationError("--all-ports and --port exclude each other. Give one of them.")
         }
+        if self.mirror, let flag = self.flagAgainstMirror {
+            throw ValidationError("\(flag) Leave it out, or --mirror.")
+        }
         if self.carrier == .exec, self.endpoint != nil {
             throw ValidationError("--carrier exec dials no address. Leave out --endpoint, or take another carrier.")
         }
@@ -103,6 +109,16 @@ struct StartIntercept: AsyncParsableCommand {
                 "--foreground prints lines for people. Leave --output out, or follow with kl intercept status."
             )
         }
+    }
+
+    /// Why another flag makes no sense in a mirror: it takes nothing from anybody, and nobody's connection ends with it.
+    private var flagAgainstMirror: String? {
+        if self.force { return "--force takes a service from another workspace, and a mirror takes nothing." }
+        if self.onUnavailable == .refuse {
+            return "--on-unavailable refuse is for clients that come to you, not for copies."
+        }
+        if self.drain != nil { return "--drain is for connections that you answer, and a mirror answers none." }
+        return nil
     }
 
     func run() async throws {
@@ -123,9 +139,10 @@ struct StartIntercept: AsyncParsableCommand {
                 environment: environment.reference,
                 service: service.name,
                 mappings: mappings,
+                kind: self.mirror ? .mirror : .intercept,
                 onUnavailable: self.onUnavailable,
                 probes: self.probes,
-                drainSeconds: Int((self.drain.nanoseconds + 999_999_999) / 1_000_000_000),
+                drainSeconds: Int(((self.drain ?? .seconds(10)).nanoseconds + 999_999_999) / 1_000_000_000),
                 force: self.force,
                 proxyProtocol: self.proxyProtocol,
                 carrier: self.carrier,
@@ -133,7 +150,7 @@ struct StartIntercept: AsyncParsableCommand {
                 sidecarImage: self.sidecarImage ?? Self.imageOfVariable
             )
             try await SidecarImage.offer(request, self.output)
-            try self.start(request, workspace, warnings: PortFlags.undeclared(mappings, of: service))
+            try await self.start(request, workspace, environment, warnings: PortFlags.undeclared(mappings, of: service))
             if self.foreground { try self.stay(request, workspace) }
         }
     }
@@ -151,11 +168,11 @@ struct StartIntercept: AsyncParsableCommand {
         _ workspace: Workspace
     ) async throws -> Environments.Service {
         guard let name = self.service else {
-            let intercepts = try await workspace.intercepts(in: environment).intercepts
+            let intercepts = try await workspace.intercepts(in: environment).holders
             return try Asking(self.output).service(
                 of: services,
                 intercepts: intercepts,
-                takingOver: self.force,
+                takingOver: self.force || self.mirror,
                 in: environment.reference
             )
         }
@@ -187,12 +204,19 @@ struct StartIntercept: AsyncParsableCommand {
 
     // MARK: Starting
 
-    private func start(_ request: StartRequest, _ workspace: Workspace, warnings: [String]) throws {
+    private func start(
+        _ request: StartRequest,
+        _ workspace: Workspace,
+        _ environment: any Environments.Environment,
+        warnings: [String]
+    ) async throws {
         let says = self.output.isText && !self.output.quiet
         let report = StepReport(isOn: says)
-        report.line("Intercepting \(request.service) in environment \(request.environment.name.printable)")
+        let words = StartWords(request)
+        report.line("\(words.begins) \(request.service) in environment \(request.environment.name.printable)")
         var steps: [StepView] = []
         var warnings = warnings
+        if let doubled = words.warning { warnings.append(doubled) }
         report.waiting("waiting for the sidecar")
         let status = try report.ending {
             try workspace.daemon().perform(
@@ -212,14 +236,13 @@ struct StartIntercept: AsyncParsableCommand {
                     report.done("tunnel up: \(Self.tunnelText(sidecars))", step.seconds)
                     report.waiting("waiting for a probe to come back through it")
                 case .portMapped(let mapping):
-                    report.done("port \(mapping.port) → \(mapping.target.shown)", nil)
+                    report.done("\(words.what)port \(mapping.port) → \(mapping.target.shown)", nil)
                 case .localServerMissing(let mapping):
-                    let consequence =
-                        request.onUnavailable == .refuse ? "clients are refused" : "the original service answers"
-                    let warning = "nothing is listening on \(mapping.target.shown) yet: until it does, \(consequence)."
+                    let warning =
+                        "nothing is listening on \(mapping.target.shown) yet: until it does, \(words.withoutServer)."
                     // Several service ports may lead to the same local one.
                     if !warnings.contains(warning) { warnings.append(warning) }
-                case .waitsForDrain, .originalAnswers, .nothingAnswers, .drained: break
+                case .waitsForDrain, .originalAnswers, .nothingAnswers, .copiesEnded, .drained: break
                 }
             }
         }
@@ -230,7 +253,9 @@ struct StartIntercept: AsyncParsableCommand {
             warnings: warnings
         )
         guard self.output.isText else { return try self.output.print(view, text: "") }
-        report.line("Traffic to \(request.service) now reaches your workspace.")
+        let holders =
+            says && self.mirror ? await workspace.holders(of: request.service, in: environment) : []
+        report.line(words.done(holders))
         for warning in warnings { self.output.warn(warning) }
         if !self.foreground { report.line("Stop with: kl intercept stop \(request.service)") }
     }
@@ -262,30 +287,6 @@ struct StartIntercept: AsyncParsableCommand {
         Interrupt.forget()
         let stop = StopRequest(environment: request.environment, service: request.service)
         try StopIntercept.stop([stop], workspace, self.output)
-    }
-}
-
-/// The lines for a user who keeps an intercept in the foreground.
-enum ForegroundNews {
-    static func lines(from old: InterceptStatus?, to new: InterceptStatus) -> [String] {
-        guard let old else { return [] }
-        var lines: [String] = []
-        if old.phase != new.phase {
-            let reason = new.reason.map { ": \($0.printable)" } ?? ""
-            lines.append("\(new.service) is \(new.phase.rawValue)\(reason)")
-        }
-        for mapping in new.mappings {
-            let was = old.isMissing(mapping)
-            let isMissing = new.isMissing(mapping)
-            if was, !isMissing {
-                lines.append("✓ \(mapping.target.shown) listens now: it answers for port \(mapping.port)")
-            }
-            if !was, isMissing {
-                let consequence = new.onUnavailable == .refuse ? "clients are refused" : "the original service answers"
-                lines.append("! nothing is listening on \(mapping.target.shown): \(consequence)")
-            }
-        }
-        return lines
     }
 }
 

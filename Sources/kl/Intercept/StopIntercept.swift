@@ -48,7 +48,7 @@ struct StopIntercept: AsyncParsableCommand {
             } else {
                 let silent: SilentDaemon? = if case .unknown(let silent) = held { silent } else { nil }
                 let list = try await workspace.intercepts(in: environment, silent: silent)
-                let own = list.intercepts.filter(\.isOwn)
+                let own = list.holders.filter(\.isOwn)
                 if self.all {
                     services = own.map(\.service)
                 } else if let service = self.service {
@@ -99,15 +99,20 @@ struct StopIntercept: AsyncParsableCommand {
         _ list: InterceptList
     ) async throws {
         // After a take-over there may be two: the new holder's, and the remains of this workspace's.
-        let found = list.intercepts.filter { $0.service == service }
-        guard let intercept = found.first(where: \.isOwn) ?? found.first else {
+        let found = list.holders.filter { $0.service == service }
+        guard
+            let intercept = found.first(where: \.isOwn) ?? found.first(where: { $0.kind == .intercept }) ?? found.first
+        else {
             throw try await Problem.noIntercept(of: service, in: environment, of: list)
         }
         guard intercept.isOwn else {
+            let since = "\(intercept.workspace.printable) since \(Times.short(intercept.since)), not by you"
+            guard intercept.kind == .intercept else {
+                throw Problem(.busy, "'\(service)' is mirrored by \(since)", "Ask them to stop it.")
+            }
             throw Problem(
                 .busy,
-                "'\(service)' is intercepted by \(intercept.workspace.printable) since \(Times.short(intercept.since)), "
-                    + "not by you",
+                "'\(service)' is intercepted by \(since)",
                 "Ask them to stop it, or take it over: kl intercept start \(service) --force"
             )
         }
@@ -125,11 +130,7 @@ struct StopIntercept: AsyncParsableCommand {
             do {
                 let one = try Self.stop(request, daemon, report)
                 stopped.append(one)
-                report.line(
-                    one.reason == nil
-                        ? "\(request.service) answers from the environment again."
-                        : "The intercept of \(request.service) is over."
-                )
+                report.line(one.sentence)
             } catch let error as Problem where error.code != .interrupted {
                 if failure == nil { failure = error }
                 if requests.count > 1 { output.warn(ProblemView(error).description) }
@@ -172,9 +173,12 @@ struct StopIntercept: AsyncParsableCommand {
                     let reason = (why ?? "it doesn't run").printable
                     result.reason = reason
                     report.line("  ! nothing answers for \(request.service): \(reason)")
+                case .copiesEnded:
+                    result.kind = .mirror
+                    report.done("nothing more is copied", step.seconds)
                 case .drained(let open, let reset):
                     (result.drained, result.reset) = (open, reset)
-                    if open > 0 { report.done(Self.drainText(result), step.seconds) }
+                    if open > 0, result.kind == .intercept { report.done(Self.drainText(result), step.seconds) }
                 case .waitsForDrain, .sidecarRunning, .tunnelUp, .portMapped, .localServerMissing: break
                 }
             }
@@ -182,6 +186,7 @@ struct StopIntercept: AsyncParsableCommand {
         if let status {
             result.total = status.total
             result.passed = status.passed
+            result.behind = status.behind
             result.bytesIn = status.bytesIn
             result.bytesOut = status.bytesOut
         }

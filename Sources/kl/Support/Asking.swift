@@ -61,7 +61,7 @@ struct Asking {
             )
         }
         let offers = services.map { service in
-            let other = intercepts.first { $0.service == service.name && !$0.isOwn }
+            let other = Self.whoHasAll(of: service, intercepts)
             return ServiceOffer(
                 name: service.name,
                 state: service.state.rawValue,
@@ -73,6 +73,14 @@ struct Asking {
         let chosen = try Self.answer(interview.service(offers))
         guard let index = offers.firstIndex(of: chosen) else { throw Self.cancelled }
         return services[index]
+    }
+
+    /// Nil: a port of it can be had.
+    private static func whoHasAll(of service: Environments.Service, _ holders: [InterceptView]) -> InterceptView? {
+        let others = holders.filter { $0.service == service.name && !$0.isOwn && $0.kind == .intercept }
+        let ports = service.ports.map { ServicePort($0.published, $0.transport ?? .tcp) }
+        let hasAll = ports.allSatisfy { port in others.contains { $0.holds(port) } }
+        return hasAll ? others.first : nil
     }
 
     func mappings(

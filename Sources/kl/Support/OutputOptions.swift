@@ -25,7 +25,8 @@ struct OutputOptions: ParsableArguments {
     var isText: Bool { self.output == .text }
 
     /// Prints the result in the requested format.
-    func print(_ value: some Encodable, text: @autoclosure () -> String) throws {
+    func print(_ result: some Encodable, text: @autoclosure () -> String) throws {
+        let value = Versioned(value: result)
         switch self.output {
         case .text: Console.write(text(), to: STDOUT_FILENO)
         case .json:
@@ -38,6 +39,24 @@ struct OutputOptions: ParsableArguments {
             // No limit, so that each value is on one line.
             encoder.options.width = -1
             Console.write(PlainNumbers.text(of: try encoder.encode(value)), to: STDOUT_FILENO)
+        }
+    }
+
+    /// An object, with the version of its schema.
+    private struct Versioned<Value: Encodable>: Encodable {
+        /// Version 1, of before this key was there, had one intercept of a service at most, and no mirrors.
+        static var schemaVersion: Int { 2 }
+
+        let value: Value
+
+        private enum CodingKeys: CodingKey {
+            case schemaVersion
+        }
+
+        func encode(to encoder: any Encoder) throws {
+            try self.value.encode(to: encoder)
+            var values = encoder.container(keyedBy: CodingKeys.self)
+            try values.encode(Self.schemaVersion, forKey: .schemaVersion)
         }
     }
 

@@ -145,8 +145,18 @@ struct Workspace {
         if let silent, !views.contains(where: \.isOwn) { self.output.warn(silent.description) }
         if let member { views += own.map { InterceptView($0, holder: member) } }
         if silent == nil { await self.tellWhereNothingAnswers(&views, environment) }
-        views.sort { $0.service < $1.service }
-        return InterceptList(environment: environment.reference.name, intercepts: views)
+        // Of one service: who answers comes before who gets copies.
+        views.sort {
+            ($0.service, $0.kind == .mirror ? 1 : 0, $0.since, $0.publicKey)
+                < ($1.service, $1.kind == .mirror ? 1 : 0, $1.since, $1.publicKey)
+        }
+        return InterceptList(environment: environment.reference.name, holders: views)
+    }
+
+    /// Of one service; none where the environment can't be read.
+    func holders(of service: String, in environment: any Environments.Environment) async -> [InterceptView] {
+        let list = try? await self.intercepts(in: environment)
+        return list?.holders.filter { $0.service == service } ?? []
     }
 
     /// A degraded intercept leaves its service to the original. If the original doesn't run, the view must say that nothing
@@ -155,7 +165,8 @@ struct Workspace {
         _ views: inout [InterceptView],
         _ environment: any Environments.Environment
     ) async {
-        guard views.contains(where: { $0.phase == .degraded }) else { return }
+        func isConcerned(_ view: InterceptView) -> Bool { view.phase == .degraded && view.kind == .intercept }
+        guard views.contains(where: isConcerned) else { return }
         var services: [Environments.Service]?
         do {
             services = try await environment.services()
@@ -164,7 +175,7 @@ struct Workspace {
         } catch {
             return
         }
-        for index in views.indices where views[index].phase == .degraded {
+        for index in views.indices where isConcerned(views[index]) {
             guard let services else {
                 views[index].nothingAnswers(because: environment.reference.notUpReason)
                 continue

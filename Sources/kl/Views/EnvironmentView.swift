@@ -52,7 +52,7 @@ struct EnvironmentStatus: Encodable {
         var reason: String?
         var replicas: Int
         var ports: [Port]
-        /// The workspace that intercepts it.
+        /// The workspace that intercepts it; of the first one where several have different ports.
         var interceptedBy: String?
     }
 
@@ -64,9 +64,26 @@ struct EnvironmentStatus: Encodable {
     var reason: String?
     var location: String?
     var services: [Service]
-    var intercepts: [InterceptView]
+    var holders: [InterceptView]
 
-    static let notConnected = EnvironmentStatus(isConnected: false, services: [], intercepts: [])
+    static let notConnected = EnvironmentStatus(isConnected: false, services: [], holders: [])
+
+    private enum CodingKeys: CodingKey {
+        case isConnected, environment, kind, state, reason, location, services, intercepts, mirrors
+    }
+
+    func encode(to encoder: any Encoder) throws {
+        var values = encoder.container(keyedBy: CodingKeys.self)
+        try values.encode(self.isConnected, forKey: .isConnected)
+        try values.encodeIfPresent(self.environment, forKey: .environment)
+        try values.encodeIfPresent(self.kind, forKey: .kind)
+        try values.encodeIfPresent(self.state, forKey: .state)
+        try values.encodeIfPresent(self.reason, forKey: .reason)
+        try values.encodeIfPresent(self.location, forKey: .location)
+        try values.encode(self.services, forKey: .services)
+        try values.encode(self.holders.filter { $0.kind == .intercept }, forKey: .intercepts)
+        try values.encode(self.holders.filter { $0.kind == .mirror }, forKey: .mirrors)
+    }
 
     var text: String {
         guard let environment = self.environment else {
@@ -83,19 +100,30 @@ struct EnvironmentStatus: Encodable {
                 service.name.printable,
                 service.state,
                 ports.isEmpty ? "-" : ports.joined(separator: ", "),
-                service.interceptedBy?.printable ?? "-",
+                self.interceptedBy(service),
             ])
             if let reason = service.reason { table.note("Reason: \(reason.printable)") }
         }
         result += "\n" + table.text
-        if !self.intercepts.isEmpty {
-            result += "\nIntercepts:\n"
-            for intercept in self.intercepts {
-                let ports = intercept.ports.map(\.arrow).joined(separator: ", ")
-                result +=
-                    "  \(intercept.service)   \(intercept.phase.rawValue)   \(ports)   \(intercept.workspace.printable)\n"
+        for (title, kind) in [("Intercepts", HoldingKind.intercept), ("Mirrors", .mirror)] {
+            let holders = self.holders.filter { $0.kind == kind }
+            guard !holders.isEmpty else { continue }
+            result += "\n\(title):\n"
+            for holder in holders {
+                let ports = holder.ports.map(\.arrow).joined(separator: ", ")
+                result += "  \(holder.service)   \(holder.phase.rawValue)   \(ports)   \(holder.workspace.printable)\n"
             }
         }
         return result
+    }
+
+    /// `ada@thinkpad`; if several have different ports, `ada@thinkpad (80), grace@thinkpad (81)`.
+    private func interceptedBy(_ service: Service) -> String {
+        let holders = self.holders.filter {
+            $0.service == service.name && $0.kind == .intercept && $0.phase != .failed
+        }
+        guard holders.count > 1 else { return service.interceptedBy?.printable ?? "-" }
+        return holders.map { "\($0.workspace.printable) (\($0.ports.map(\.number).joined(separator: ", ")))" }
+            .joined(separator: ", ")
     }
 }

@@ -7,13 +7,14 @@ import WorkspaceAPI
 /// The texts of `kl intercept list` and `status`.
 extension InterceptList {
     var text: String {
-        guard !self.intercepts.isEmpty else {
+        guard !self.holders.isEmpty else {
             return "No active intercepts in environment \(self.environment).\nStart one with: kl intercept start\n"
         }
-        var table = Table(["SERVICE", "PHASE", "PORTS", "WORKSPACE", "SINCE", "CONNECTIONS", "TUNNEL"])
-        for intercept in self.intercepts {
+        var table = Table(["SERVICE", "KIND", "PHASE", "PORTS", "WORKSPACE", "SINCE", "CONNECTIONS", "TUNNEL"])
+        for intercept in self.holders {
             table.add([
                 intercept.service,
+                intercept.kind.rawValue,
                 intercept.phase.rawValue,
                 // Another workspace's sidecars list no ports while no local server listens there.
                 intercept.ports.isEmpty ? "-" : intercept.ports.map(\.arrow).joined(separator: ", "),
@@ -22,7 +23,11 @@ extension InterceptList {
                 intercept.connections.map { "\($0.open) (\(Times.grouped($0.total)))" } ?? "-",
                 intercept.tunnelText ?? "-",
             ])
-            if let reason = intercept.reason { table.note("Reason: \(reason.description.printable)") }
+            if let reason = intercept.reason {
+                let seen = intercept.lastSeen.map { "; last seen \(Times.age(of: $0)) ago" } ?? ""
+                table.note("Reason: \(reason.description.printable)\(seen)")
+            }
+            if let behind = intercept.connections?.behindText { table.note(behind) }
         }
         return table.text
     }
@@ -41,6 +46,15 @@ extension InterceptView.Port {
     }
 }
 
+extension InterceptView.Connections {
+    /// Nil: all is copied.
+    var behindText: String? {
+        guard let behind = self.behind, behind > 0 else { return nil }
+        return
+            "\(Times.grouped(behind)) cop\(behind == 1 ? "y was" : "ies were") cut off or left out: the workspace couldn't keep up"
+    }
+}
+
 extension InterceptView {
     /// "tcp 0.3 ms", of the first active sidecar, or else of the first one.
     var tunnelText: String? {
@@ -53,19 +67,21 @@ extension InterceptView {
     var text: String {
         var lines: [(String, String)] = []
         lines.append(("Service:", "\(self.service)   Environment: \(self.environment)"))
+        lines.append(("Kind:", self.kind == .mirror ? "mirror: another side answers" : "intercept"))
         lines.append(("Phase:", self.phaseText))
         if let reason = self.reason { lines.append(("Reason:", reason.description.printable)) }
         lines.append(("Workspace:", "\(self.workspace.printable)   key \(self.publicKey.abbreviatedKey)"))
+        if let seen = self.lastSeen { lines.append(("Last seen:", "\(Times.local(seen)) (\(Times.age(of: seen)))")) }
         for (number, port) in self.ports.enumerated() {
             var text = "\(port.number) → \(port.target.printable)"
             if port.isListening == false { text += "   ! nothing listens there: \(self.whoAnswersInstead)" }
             lines.append((number == 0 ? "Ports:" : "", text))
         }
         if let connections = self.connections {
-            let passed = "\(Times.grouped(connections.passed)) passed to the original"
-            lines.append(
-                ("Connections:", "\(connections.open) open, \(Times.grouped(connections.total)) total, \(passed)")
-            )
+            let counts = "\(connections.open) open, \(Times.grouped(connections.total)) total"
+            let passed = self.kind == .mirror ? "" : ", \(Times.grouped(connections.passed)) passed to the original"
+            lines.append((self.kind == .mirror ? "Copies:" : "Connections:", counts + passed))
+            if let behind = connections.behindText { lines.append(("Behind:", behind)) }
         }
         if let tunnel = self.sidecars?.first(where: { $0.phase == .active }) {
             var text = "\(tunnel.carrier.rawValue) \(tunnel.shortAddress)"
@@ -96,7 +112,8 @@ extension InterceptView {
     }
 
     private var whoAnswersInstead: String {
-        self.onUnavailable == .refuse ? "clients are refused" : "the original answers"
+        if self.kind == .mirror { return "nothing is copied" }
+        return self.onUnavailable == .refuse ? "clients are refused" : "the original answers"
     }
 
     private var phaseText: String {

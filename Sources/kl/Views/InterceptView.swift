@@ -2,7 +2,7 @@ import Environments
 import InterceptModel
 import WorkspaceAPI
 
-/// An intercept as the CLI prints it, from the environment's record or from this workspace's daemon.
+/// An intercept or a mirror as the CLI prints it, from the environment's record or from this workspace's daemon.
 struct InterceptView: Encodable {
     struct Port: Codable {
         var service: UInt16
@@ -16,6 +16,8 @@ struct InterceptView: Encodable {
         var open: UInt64
         var total: UInt64
         var passed: UInt64
+        /// Of a mirror: copies that were reset, or not begun, because the workspace couldn't keep up.
+        var behind: UInt64?
     }
 
     struct Traffic: Codable {
@@ -25,6 +27,7 @@ struct InterceptView: Encodable {
 
     var environment: String
     var service: String
+    var kind: HoldingKind
     var phase: Phase
     var reason: Reason?
     var phaseSince: String?
@@ -33,6 +36,8 @@ struct InterceptView: Encodable {
     /// Whether it is this workspace's own.
     var isOwn: Bool
     var since: String
+    /// When the environment last heard of the workspace. Not told of this workspace's own, which its daemon knows.
+    var lastSeen: String?
     var generation: UInt64?
     var ports: [Port]
     var connections: Connections?
@@ -46,7 +51,7 @@ struct InterceptView: Encodable {
     enum Reason: Encodable, CustomStringConvertible {
         case said(String)
         /// This workspace's daemon isn't running; what happens to clients meanwhile.
-        case daemonIsGone(clients: String)
+        case daemonIsGone(HoldingKind, clients: String)
         /// Nothing answers for the service, for this reason.
         case nothingAnswers(String, isDaemonGone: Bool)
 
@@ -54,7 +59,8 @@ struct InterceptView: Encodable {
             let daemonIsGone = "the workspace daemon isn't running"
             return switch self {
             case .said(let reason): reason
-            case .daemonIsGone(let clients): "\(daemonIsGone), so \(clients). Start the intercept again, or stop it"
+            case .daemonIsGone(let kind, let clients):
+                "\(daemonIsGone), so \(clients). Start the \(kind.rawValue) again, or stop it"
             case .nothingAnswers(let why, let isDaemonGone):
                 "\(isDaemonGone ? "\(daemonIsGone), and " : "")nothing answers: \(why)"
             }
@@ -68,7 +74,8 @@ struct InterceptView: Encodable {
 
     /// What happens to clients in the meantime. A sidecar refuses them as long as it waits for a workspace: ten minutes.
     private static func clients(of record: InterceptRecord) -> String {
-        record.refuses == true ? "clients are refused, for 10 min at most" : "the original answers"
+        if record.kind == .mirror { return "nothing is copied" }
+        return record.refuses == true ? "clients are refused, for 10 min at most" : "the original answers"
     }
 
     /// From the environment's record.
@@ -81,6 +88,8 @@ struct InterceptView: Encodable {
     ) {
         self.environment = environment.name
         self.service = record.service
+        self.kind = record.kind
+        self.lastSeen = record.lastSeen
         self.workspace = record.holder.label
         self.publicKey = record.holder.publicKey
         self.isOwn = isOwn
@@ -93,13 +102,17 @@ struct InterceptView: Encodable {
                 isListening: nil
             )
         }
-        self.connections = record.connections.map { Connections(open: $0.open, total: $0.total, passed: $0.passed) }
+        self.connections = record.connections.map {
+            Connections(open: $0.open, total: $0.total, passed: $0.passed, behind: $0.behind)
+        }
         if isOwn {
             self.phase = .degraded
             self.reason =
                 silent.map {
-                    .said("\($0.reason). End it with '\($0.mend)', then start the intercept again, or stop it")
-                } ?? .daemonIsGone(clients: Self.clients(of: record))
+                    .said(
+                        "\($0.reason). End it with '\($0.mend)', then start the \(record.kind.rawValue) again, or stop it"
+                    )
+                } ?? .daemonIsGone(record.kind, clients: Self.clients(of: record))
         } else if record.isDiverting == false {
             self.phase = .degraded
             self.reason = .said("the holder's workspace can't be reached, so \(Self.clients(of: record))")
@@ -119,6 +132,7 @@ struct InterceptView: Encodable {
     init(_ status: InterceptStatus, holder: Member) {
         self.environment = status.environment.name
         self.service = status.service
+        self.kind = status.kind
         self.phase = status.phase
         self.reason = status.reason.map { .said($0) }
         self.phaseSince = status.phaseSince
@@ -135,7 +149,12 @@ struct InterceptView: Encodable {
                 isListening: Self.isListening($0, status)
             )
         }
-        self.connections = Connections(open: status.open, total: status.total, passed: status.passed)
+        self.connections = Connections(
+            open: status.open,
+            total: status.total,
+            passed: status.passed,
+            behind: status.behind
+        )
         self.traffic = Traffic(bytesIn: status.bytesIn, bytesOut: status.bytesOut)
         self.onUnavailable = status.onUnavailable
         self.sidecars = status.sidecars
@@ -158,7 +177,27 @@ extension Endpoint {
     var shown: String { self.host == "127.0.0.1" ? "localhost:\(self.port)" : self.description }
 }
 
+extension InterceptView {
+    /// A record without ports stands for all of them.
+    func holds(_ port: ServicePort) -> Bool {
+        self.ports.isEmpty
+            || self.ports.contains { $0.service == port.number && $0.transport == port.transport.rawValue }
+    }
+}
+
+/// All holders of an environment's services. As JSON, mirrors are apart: who reads `intercepts` asks who gets the clients.
 struct InterceptList: Encodable {
     var environment: String
-    var intercepts: [InterceptView]
+    var holders: [InterceptView]
+
+    private enum CodingKeys: CodingKey {
+        case environment, intercepts, mirrors
+    }
+
+    func encode(to encoder: any Encoder) throws {
+        var values = encoder.container(keyedBy: CodingKeys.self)
+        try values.encode(self.environment, forKey: .environment)
+        try values.encode(self.holders.filter { $0.kind == .intercept }, forKey: .intercepts)
+        try values.encode(self.holders.filter { $0.kind == .mirror }, forKey: .mirrors)
+    }
 }

@@ -114,6 +114,15 @@ class Developer:
     def intercepts(self):
         return self.ok("intercept", "list", "-o", "json").json["intercepts"]
 
+    def holders(self):
+        """All who hold something in the environment, mirrors too."""
+        listed = self.ok("intercept", "list", "-o", "json").json
+        return listed["intercepts"] + listed["mirrors"]
+
+    def own(self):
+        """What this developer holds, as `kl intercept list` has it; None where it is nothing."""
+        return next((holder for holder in self.holders() if holder["isOwn"]), None)
+
     def phase(self, service):
         """The phase of an intercept as `kl intercept list` has it; None where there is none."""
         return next((i["phase"] for i in self.intercepts() if i["service"] == service), None)
