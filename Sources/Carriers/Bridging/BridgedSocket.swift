@@ -38,11 +38,11 @@ public final class BridgedSocket<Access: ConnectionAccess>: ChannelInboundHandle
         case done
     }
 
-    private enum Output {
+    private enum Incoming {
         case open
-        /// The stream's end was read: the output closes after everything written.
-        case closing
+        /// The FIN was read.
         case closed
+        case reset
     }
 
     private let access: Access
@@ -53,9 +53,8 @@ public final class BridgedSocket<Access: ConnectionAccess>: ChannelInboundHandle
     private var state = State.open
     /// Created with the first urgent byte for the socket.
     private var urgentOutput: UrgentOutput?
-    private var inputIsClosed = false
-    private var output = Output.open
-    private var wasReset = false
+    private var incoming = Incoming.open
+    private var output = SocketOutput.open
     /// The stream has room for what the socket sends.
     private var mayRead = true
     private var readsAtOnce = 1
@@ -109,7 +108,7 @@ public final class BridgedSocket<Access: ConnectionAccess>: ChannelInboundHandle
         self.rounds.add(self.channel)
         guard self.channel.isActive else { return self.socketClosed() }
         self.pumpToSocket()
-        if !self.inputIsClosed { self.read() }
+        if self.incoming == .open { self.read() }
     }
 
     // MARK: Socket to stream
@@ -152,13 +151,13 @@ public final class BridgedSocket<Access: ConnectionAccess>: ChannelInboundHandle
         }
     }
 
-    private func readOn() { if self.mayRead, !self.inputIsClosed, case .open = self.state { self.read() } }
+    private func readOn() { if self.mayRead, self.incoming == .open, case .open = self.state { self.read() } }
 
     public func userInboundEventTriggered(context: ChannelHandlerContext, event: Any) {
-        guard case ChannelEvent.inputClosed = event, !self.inputIsClosed else {
+        guard case ChannelEvent.inputClosed = event, self.incoming == .open else {
             return context.fireUserInboundEventTriggered(event)
         }
-        self.inputIsClosed = true
+        self.incoming = .closed
         if case .waiting(let wait) = self.state { return wait.inputClosed() }
         _ = self.access.withConnection { $0.finish(self.stream) }
         self.closeIfDone()
@@ -166,14 +165,14 @@ public final class BridgedSocket<Access: ConnectionAccess>: ChannelInboundHandle
 
     /// The socket was reset, so both directions of the stream are too.
     public func errorCaught(context: ChannelHandlerContext, error: any Error) {
-        self.wasReset = true
+        if self.incoming == .open { self.incoming = .reset }
         context.close(promise: nil)
     }
 
     public func channelInactive(context: ChannelHandlerContext) {
         // If the output was closed before, NIO reports the end of the input only by this call.
-        if self.output == .closed, !self.inputIsClosed, !self.wasReset {
-            self.inputIsClosed = true
+        if self.output == .closed, self.incoming == .open {
+            self.incoming = .closed
             _ = self.access.withConnection { $0.finish(self.stream) }
         }
         self.socketClosed()
@@ -184,7 +183,7 @@ public final class BridgedSocket<Access: ConnectionAccess>: ChannelInboundHandle
         // What is called here does nothing for a direction that is over.
         if self.output == .open {
             self.giveUpStream(.tcpReset)
-        } else if !self.inputIsClosed {
+        } else if self.incoming != .closed {
             _ = self.access.withConnection { $0.reset(self.stream, .tcpReset) }
         }
         self.done()
@@ -238,7 +237,7 @@ public final class BridgedSocket<Access: ConnectionAccess>: ChannelInboundHandle
     }
 
     private func closeIfDone() {
-        guard self.inputIsClosed, self.output == .closed, !self.isDone else { return }
+        guard self.incoming == .closed, self.output == .closed, !self.isDone else { return }
         self.channel.close(promise: nil)
         self.done()
     }

@@ -51,3 +51,12 @@ extension Channel {
         return written + (isKnown ? Int(queued) : 0)
     }
 }
+
+/// What became of the direction in which a socket sends.
+enum SocketOutput {
+    case open
+    /// Nothing more will be written: it closes after everything written.
+    case closing
+    /// Everything written is sent, and the FIN behind it.
+    case closed
+}

@@ -10,27 +10,30 @@ public import NIOCore
 public final class ChannelRelay: ChannelInboundHandler, RemovableChannelHandler {
     public typealias InboundIn = ByteBuffer
 
+    private enum State {
+        /// The other socket is not connected yet, but already uses a descriptor. What the client has sent before is kept for
+        /// it, even if the client is gone.
+        case dialling(early: [ByteBuffer], isGone: Bool)
+        case joined(ChannelRelay)
+        /// The other socket is closed; this one will be, once both of its directions have ended.
+        case left
+        case over
+    }
+
     private let channel: any Channel
     private let memory: RelayMemory
     private let input: UrgentInput
     private let rounds: KeepAliveRounds
+    private var state: State
+    private var inputIsClosed: Bool
+    private var output = SocketOutput.open
     /// Created with the first urgent byte for this socket.
     private var urgentOutput: UrgentOutput?
-    private var partner: ChannelRelay?
     /// Capacity of the buffers read here that are not fully written to the other socket.
     private var unsent = 0
     /// Reading resumes once all of them are written.
     private var isHeld = false
     private var readsLittle = false
-    private var early: [ByteBuffer]
-    private var inputIsClosed: Bool
-    private var outputIsClosing = false
-    /// Everything written is sent, and the FIN behind it.
-    private var outputIsClosed = false
-    private var isOver = false
-    private var wasJoined = false
-    /// The other socket is not connected yet, but already uses a descriptor.
-    private var isDialling: Bool
     private var onDone: (() -> Void)?
 
     /// - Parameters:
@@ -52,90 +55,79 @@ public final class ChannelRelay: ChannelInboundHandler, RemovableChannelHandler 
         self.memory = memory
         self.rounds = rounds
         self.input = input ?? UrgentInput(client)
-        self.early = firstBytes
+        self.state = .dialling(early: firstBytes, isGone: false)
         self.inputIsClosed = inputIsClosed
-        self.isDialling = true
         self.onDone = onDone
         for bytes in firstBytes { self.keep(bytes.storageCapacity) }
     }
 
-    private init(server: any Channel, memory: RelayMemory, keepAlive rounds: KeepAliveRounds) {
+    private init(server: any Channel, of client: ChannelRelay) {
         self.channel = server
-        self.memory = memory
-        self.rounds = rounds
+        self.memory = client.memory
+        self.rounds = client.rounds
         self.input = UrgentInput(server)
-        self.early = []
+        self.state = .left
         self.inputIsClosed = false
-        self.isDialling = false
     }
+
+    private var partner: ChannelRelay? { if case .joined(let partner) = self.state { partner } else { nil } }
 
     public func handlerAdded(context: ChannelHandlerContext) { self.rounds.add(self.channel) }
 
     public func handlerRemoved(context: ChannelHandlerContext) { self.rounds.remove(self.channel) }
 
-    /// The other socket is connected.
+    /// The other socket is connected. If the client was reset meanwhile, it gets what the client has sent, the FIN if there
+    /// was one, and then the reset.
     public func join(_ server: any Channel) {
-        let back = ChannelRelay(server: server, memory: self.memory, keepAlive: self.rounds)
-        let isUseful = !self.isOver || !self.early.isEmpty
-        guard isUseful, (try? server.pipeline.syncOperations.addHandler(back)) != nil else {
+        guard case .dialling(let early, let isGone) = self.state else { return server.closeWithReset() }
+        let back = ChannelRelay(server: server, of: self)
+        guard !isGone || !early.isEmpty, (try? server.pipeline.syncOperations.addHandler(back)) != nil else {
             server.closeWithReset()
             return self.refuse()
         }
-        self.isDialling = false
-        self.wasJoined = true
-        if self.isOver { return self.giveLastWords(to: back) }
-        self.partner = back
-        back.partner = self
-        self.writeEarly(to: back)
-        server.flush()
-        if self.inputIsClosed { back.closeOutput() } else { self.readOn() }
-        server.read()
-        if !server.isActive { back.end() }
-    }
-
-    /// The client was reset before the other socket existed: passes on what it sent, its FIN if there was one, and then the
-    /// reset.
-    private func giveLastWords(to back: ChannelRelay) {
-        self.writeEarly(to: back)
-        if self.inputIsClosed { back.closeOutput() } else { back.channel.flush() }
-        self.leave(to: back)
-        back.endBehindBytes()
-    }
-
-    private func writeEarly(to back: ChannelRelay) {
-        let early = self.early
-        self.early = []
+        if isGone {
+            self.state = .over
+            self.leave(to: back)
+        } else {
+            self.state = .joined(back)
+            back.state = .joined(self)
+        }
         var offset: UInt64 = 0
         for bytes in early {
             self.write(bytes, at: offset, to: back)
             offset += UInt64(bytes.readableBytes)
         }
         self.input.forgetMarks()
+        server.flush()
+        if self.inputIsClosed { back.closeOutput() }
+        if isGone { return back.endBehindBytes() }
+        self.readOn()
+        server.read()
+        if !server.isActive { back.end() }
     }
 
     /// There will be no other socket: the client's connection is reset, as the original service's host would do.
     public func refuse() {
-        self.isDialling = false
-        self.forgetEarly()
+        if case .dialling(let early, let isGone) = self.state {
+            for bytes in early { self.release(bytes.storageCapacity) }
+            self.state = isGone ? .over : .left
+        }
         self.end()
         // `end` does nothing if the client is gone already.
         self.done()
     }
 
-    private func forgetEarly() {
-        for bytes in self.early { self.release(bytes.storageCapacity) }
-        self.early = []
-    }
-
     public func channelRead(context: ChannelHandlerContext, data: NIOAny) {
         let bytes = Self.unwrapInboundIn(data)
-        if let partner = self.partner {
+        switch self.state {
+        case .joined(let partner):
             self.keep(bytes.storageCapacity)
             self.write(bytes, at: self.input.offset(ofNew: bytes), to: partner)
             self.input.forgetMarks()
-        } else if !self.isOver, !self.wasJoined {
+        case .dialling(let early, false):
             self.keep(bytes.storageCapacity)
-            self.early.append(bytes)
+            self.state = .dialling(early: early + [bytes], isGone: false)
+        case .dialling, .left, .over: break
         }
     }
 
@@ -187,7 +179,7 @@ public final class ChannelRelay: ChannelInboundHandler, RemovableChannelHandler 
                 self.urgentOutput
                 ?? UrgentOutput(self.channel) { [weak self] in
                     guard let self else { return }
-                    if self.outputIsClosing { self.endOutput() } else { self.partner?.readOn() }
+                    if self.output == .open { self.partner?.readOn() } else { self.endOutput() }
                 }
             self.urgentOutput = output
             output.writeUrgent(byte)
@@ -237,15 +229,15 @@ public final class ChannelRelay: ChannelInboundHandler, RemovableChannelHandler 
 
     /// Closes the output after everything written.
     private func closeOutput() {
-        guard !self.outputIsClosing else { return }
-        self.outputIsClosing = true
+        guard self.output == .open else { return }
+        self.output = .closing
         if !self.isSendingUrgent { self.endOutput() }
     }
 
     private func endOutput() {
         self.channel.flush()
         self.channel.closeOutputWhenWritten().assumeIsolated().whenComplete { result in
-            if case .success = result { self.outputIsClosed = true }
+            if case .success = result { self.output = .closed }
             self.endIfDone()
         }
     }
@@ -255,31 +247,37 @@ public final class ChannelRelay: ChannelInboundHandler, RemovableChannelHandler 
     public func channelInactive(context: ChannelHandlerContext) {
         // NIO reports the second of two ends only by this call: the end of the input if the output was closed before, or the
         // end of the output if the input was. Errors were reported to `errorCaught` before.
-        if self.outputIsClosed, !self.inputIsClosed {
+        if self.output == .closed, !self.inputIsClosed {
             self.inputIsClosed = true
             self.partner?.closeOutput()
         }
-        if self.inputIsClosed, self.outputIsClosing { self.outputIsClosed = true }
+        if self.inputIsClosed, self.output == .closing { self.output = .closed }
         self.end()
     }
 
     /// If both directions of this socket have ended properly, closes it. The other socket closes when its own have.
     private func endIfDone() {
-        if self.inputIsClosed, self.outputIsClosed { self.end() }
+        if self.isProper { self.end() }
     }
+
+    private var isProper: Bool { self.inputIsClosed && self.output == .closed }
 
     /// Ends this socket. If it had not ended properly, it is reset, and so is the other one, behind the bytes written before.
     /// What the client sent before there was another socket is kept for that one.
     private func end() {
-        guard !self.isOver else { return }
-        self.isOver = true
-        let isProper = self.inputIsClosed && self.outputIsClosed
         let partner = self.partner
-        self.partner = nil
-        partner?.partner = nil
+        switch self.state {
+        case .dialling(let early, false): self.state = .dialling(early: early, isGone: true)
+        case .joined, .left: self.state = .over
+        case .dialling, .over: return
+        }
+        partner?.state = .left
+        let isProper = self.isProper
         if isProper { self.channel.closeProperly() } else { self.channel.closeWithReset() }
-        if let partner { self.leave(to: partner) }
-        if !isProper { partner?.endBehindBytes() }
+        if let partner {
+            self.leave(to: partner)
+            if !isProper { partner.endBehindBytes() }
+        }
         self.done()
     }
 
@@ -291,14 +289,14 @@ public final class ChannelRelay: ChannelInboundHandler, RemovableChannelHandler 
     }
 
     private func endBehindBytes() {
-        guard !self.isOver else { return }
-        self.isOver = true
+        if case .over = self.state { return }
+        self.state = .over
         ResetBehindBytes(self.channel) { .init(isWritten: !self.isSendingUrgent) }.look()
         self.channel.closeFuture.assumeIsolated().whenComplete { _ in self.done() }
     }
 
     private func done() {
-        guard !self.isDialling else { return }
+        if case .dialling = self.state { return }
         let onDone = self.onDone
         self.onDone = nil
         onDone?()
