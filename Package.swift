@@ -88,7 +88,7 @@ let package = Package(
         ),
         .target(
             name: "SidecarInterface",
-            dependencies: ["CommandText", "HostSupport", "InterceptModel"],
+            dependencies: ["CommandText", "HostSupport", "InterceptModel", "Libc"],
             swiftSettings: strict
         ),
         .target(
@@ -149,7 +149,7 @@ let package = Package(
         .executableTarget(
             name: "kl-sidecar",
             dependencies: [
-                "Carriers", "CommandText", "Diversion", "HostSupport", "InterceptModel", "InterceptProtocol",
+                "CSpawn", "Carriers", "CommandText", "Diversion", "HostSupport", "InterceptModel", "InterceptProtocol",
                 "KeyFiles", "Libc", "Noise", "ProgramSupport", "SidecarAgent", "SidecarInterface", "Tunnel",
                 argumentParser, logging, nioCore, nioPosix,
             ],

@@ -2,6 +2,7 @@
 #include "CSpawn.h"
 #include <errno.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -48,3 +49,5 @@ int kl_open_process(pid_t process) {
     return -1;
 #endif
 }
+
+void kl_be_visible(void) { prctl(PR_SET_DUMPABLE, 1, 0, 0, 0); }

@@ -86,6 +86,13 @@ struct HolderTable {
         }
     }
 
+    /// Of each of these ports, the name of who has all its traffic, or else of its first mirror.
+    func labels(of ports: Set<ServicePort>) -> [ServicePort: String] {
+        var labels: [ServicePort: String] = [:]
+        for port in ports { labels[port] = (self.holder(of: port) ?? self.mirrors(of: port).first)?.label }
+        return labels
+    }
+
     // MARK: Whether a key may hold
 
     /// Why this key can't hold these ports now; nil if it can.

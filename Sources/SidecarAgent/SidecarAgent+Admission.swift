@@ -1,4 +1,5 @@
 public import CommandText
+import Diversion
 import InterceptModel
 public import InterceptProtocol
 import NIOCore
@@ -29,6 +30,8 @@ extension SidecarAgent {
         if let claim = peer.claim, let failure = self.claim(claim, of: peer, force: force) { return .refused(failure) }
         self.admitted[peer.key] = peer
         self.server?.accept(peer.key, presharedKey: self.configuration.presharedKey)
+        self.stay()
+        if self.links[peer.key] == nil { self.isAway(peer.key) }
         return .admitted
     }
 
@@ -40,23 +43,13 @@ extension SidecarAgent {
         return self.admit(peer, force: force)
     }
 
-    /// Ends what an admitted key holds, and forgets the key: its connection ends with REVOKED.
-    ///
-    /// - Returns: false if it wasn't admitted.
-    public func leave(_ key: PublicKey) -> Bool {
-        guard self.admitted.removeValue(forKey: key) != nil else { return false }
-        // Said so by whoever admitted it: nothing of it returns.
-        self.releaseHolder(key, isStopped: true)
-        if !self.configured.contains(where: { $0.key == key }) { self.forget(key) }
-        return true
-    }
-
     /// Those that `admit` has let in, and that haven't left.
     public var admittedKeys: [PublicKey] { Array(self.admitted.keys) }
 
     /// Replaces the keys of flags and file. Connections of keys that are no longer accepted end at once.
     public func accept(_ peers: [AcceptedKey]) {
         guard let server = self.server else { return }
+        let known = Set(self.configured.map(\.key))
         self.configured = peers
         let keys = Set(peers.map(\.key))
         for key in server.acceptedKeys where !keys.contains(key) && self.admitted[key] == nil {
@@ -64,10 +57,12 @@ extension SidecarAgent {
             self.forget(key)
         }
         for key in keys { server.accept(key, presharedKey: self.configuration.presharedKey) }
+        for key in keys.subtracting(known) where self.links[key] == nil { self.isAway(key) }
     }
 
-    private func forget(_ key: PublicKey) {
+    func forget(_ key: PublicKey) {
         self.server?.revoke(key)
+        self.away[key] = nil
         self.standings[key] = nil
         // A claim has no connection whose end would remove it.
         if self.links[key] == nil { self.releaseHolder(key, isStopped: true) }
@@ -92,6 +87,7 @@ extension SidecarAgent {
 
     private func claim(_ claim: Admission.Claim, of peer: AcceptedKey, force: Bool) -> ControlMessage.Failure? {
         if let port = claim.ports.sorted().first(where: { !self.serves($0) }) { return self.notServed(port) }
+        if let failure = self.takenElsewhere(claim.ports) { return failure }
         if let failure = self.makeRoom(
             for: peer.key,
             claim.kind,
@@ -156,6 +152,23 @@ extension SidecarAgent {
             }
             return nil
         }
+    }
+
+    /// Another sidecar in this network namespace diverts one of these ports, which this one doesn't yet.
+    func takenElsewhere(_ ports: Set<ServicePort>) -> ControlMessage.Failure? {
+        var new = DivertedPorts(ports)
+        new.tcp.subtract(self.diverted.tcp)
+        new.udp.subtract(self.diverted.udp)
+        return self.redirect?.conflict(on: new).map { Self.failure(of: $0) }
+    }
+
+    /// Why the kernel's rules couldn't be changed.
+    static func failure(of error: DiversionError) -> ControlMessage.Failure {
+        guard error.isTaken else { return Self.failure(.internal, error.description) }
+        // Workspaces show the holder alone.
+        let place = "another sidecar in this network"
+        let holder = error.holder.map { "\($0) (by \(place))" } ?? place
+        return Self.failure(.busy, error.description, holder: holder)
     }
 
     private func busy(

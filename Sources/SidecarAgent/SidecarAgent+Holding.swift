@@ -102,6 +102,7 @@ extension SidecarAgent {
         let (ports, intercepted, before) = (self.wantedPorts, self.table.interceptedPorts, self.intercepted)
         // On other ports, new connections to the original can't be told from those to be ended, so none is.
         self.keepDrains(within: ports.tcp.intersection(intercepted))
+        redirect.labels = self.table.labels(of: self.table.divertedPorts)
         if ports != self.diverted {
             try redirect.divert(ports)
             self.diverted = ports

@@ -12,6 +12,7 @@ extension SidecarAgent: TunnelServer.Delegate {
         case .established(let connection):
             self.unusedTimer?.cancel()
             let key = connection.key
+            self.isHere(key)
             let link = WorkspaceLink(connection, agent: self)
             self.links[key] = link
             link.log.info("workspace connected", metadata: ["key": "\(key.abbreviated)"])
@@ -27,7 +28,9 @@ extension SidecarAgent: TunnelServer.Delegate {
             if case .ended(let end) = event {
                 self.links[connection.key] = nil
                 // A workspace that didn't come back for `linger` has used up the waiting time already.
-                self.watchUse(in: end.origin == .lingerOver ? .zero : self.configuration.tunnel.linger)
+                let linger = end.origin == .lingerOver ? TimeAmount.zero : self.configuration.tunnel.linger
+                self.watchUse(in: linger)
+                self.isAway(connection.key, since: .now() - self.configuration.tunnel.linger + linger)
             }
         }
     }

@@ -152,6 +152,14 @@ public final class SidecarAgent {
     var interceptedTotal: UInt64 = 0
     var drops = DropLog()
     private var onIdle: (() -> Void)?
+    /// Called on the event loop with each accepted key whose workspace has been away for `linger`, or hasn't come within that time.
+    public var onAway: ((PublicKey) -> Void)? {
+        didSet { for peer in self.configured where self.links[peer.key] == nil { self.isAway(peer.key) } }
+    }
+    /// Accepted keys that aren't connected, and since when.
+    var away: [PublicKey: NIODeadline] = [:]
+    var awayTimer: Scheduled<Void>?
+    var retirement: (() -> Void)?
     var unusedTimer: Scheduled<Void>?
     var isEnding = false
 
@@ -315,7 +323,9 @@ public final class SidecarAgent {
     func clientIsDone() {
         self.clients -= 1
         self.diversion.pause(self.clients >= self.clientsAtMost)
-        if self.clients == 0 { self.onIdle?() }
+        guard self.clients == 0 else { return }
+        self.onIdle?()
+        self.retireIfIdle()
     }
 
     // MARK: Flows of UDP clients
@@ -351,6 +361,7 @@ public final class SidecarAgent {
         let promise = self.eventLoop.makePromise(of: Void.self)
         self.isEnding = true
         self.unusedTimer?.cancel()
+        self.awayTimer?.cancel()
         for drain in self.originalDrains.values { drain.timer?.cancel() }
         self.changeRulesNow()
         if let redirect = self.redirect {

@@ -18,7 +18,9 @@ extension WorkspaceLink {
         }
         let name = label.isEmpty ? self.name : label
         let ports = Set(holding.ports)
-        if var failure = self.agent.makeRoom(for: self.key, holding.kind, ports, as: name, takesOver: takesOver) {
+        if var failure = self.agent.takenElsewhere(ports)
+            ?? self.agent.makeRoom(for: self.key, holding.kind, ports, as: name, takesOver: takesOver)
+        {
             failure.generation = generation
             return self.send(.failed(failure))
         }
@@ -33,11 +35,8 @@ extension WorkspaceLink {
             let isInForce = self.holding == holding
             if let error {
                 if isInForce { self.settle() }
-                let failure = ControlMessage.Failure(
-                    generation: generation,
-                    code: .internal,
-                    reason: error.description
-                )
+                var failure = SidecarAgent.failure(of: error)
+                failure.generation = generation
                 self.send(.failed(failure), at: place)
             } else {
                 if isInForce { self.started(holding, isNew: !wasServed) }

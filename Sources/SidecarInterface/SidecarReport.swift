@@ -1,6 +1,6 @@
 import CommandText
 import FoundationEssentials
-import HostSupport
+public import HostSupport
 public import InterceptModel
 
 /// A line of a sidecar's standard output, which says that it is ready, and who intercepts. Each line is complete by itself;
@@ -82,7 +82,10 @@ public struct SidecarReport: Equatable, Sendable {
     // MARK: Writing
 
     /// Its keys have an order, which people are used to.
-    public var line: String {
+    public var line: String { self.line(with: []) }
+
+    /// - Parameter more: keys that aren't part of a report, and follow it.
+    public func line(with more: [(String, JSONLine.Value)]) -> String {
         var fields: [(String, JSONLine.Value)] = [("ready", .bool(true)), ("publicKey", .string(self.publicKey))]
         if let tcp = self.tcp { fields.append(("tcp", .string(tcp))) }
         if let udp = self.udp { fields.append(("udp", .string(udp))) }
@@ -93,7 +96,7 @@ public struct SidecarReport: Equatable, Sendable {
         if let holders = self.holders {
             fields.append(("holders", .array(holders.map { .object($0.fields) })))
         }
-        return JSONLine.object(fields)
+        return JSONLine.object(fields + more)
     }
 
     /// Holders as one JSON array, as in the line.

@@ -9,7 +9,9 @@ struct KlSidecar: ParsableCommand {
         commandName: "kl-sidecar",
         abstract: "Stand next to a service and hand its connections to a workspace.",
         version: Version.text,
-        subcommands: [RunSidecar.self, DialSidecar.self]
+        subcommands: [
+            RunSidecar.self, DialSidecar.self, AdmitKey.self, LeaveSidecar.self, EndSidecar.self, ShowHolders.self,
+        ]
     )
 
     static func main() { Self.runAsProgram() }

@@ -213,6 +213,7 @@ struct RunSidecar: ParsableCommand {
         // opened before.
         var opened: [ListeningSocket] = []
         var metrics = MetricsPlace(endpoint: self.metrics)
+        var admission: CInt?
         if let netns = self.netns {
             var tunnel = self.listenTcp
             if configuration.sockets.tunnel.isEmpty {
@@ -223,6 +224,7 @@ struct RunSidecar: ParsableCommand {
             }
             // If this fails, the agent opens one in the namespace, and logs it if that fails, too.
             configuration.sockets.dial = try? DialSocket.listen(for: "\(tunnel)")
+            admission = try? AdmissionSocket.listen(for: "\(tunnel)")
             if let endpoint = self.listenUdp {
                 configuration.sockets.datagrams = try Self.openDatagrams(endpoint)
             }
@@ -244,7 +246,11 @@ struct RunSidecar: ParsableCommand {
         let program = SidecarProgram(
             configuration,
             metrics: metrics,
-            options: .init(isEphemeral: self.ephemeral, announcesIntercepts: self.announceIntercepts),
+            options: .init(
+                isEphemeral: self.ephemeral,
+                announcesIntercepts: self.announceIntercepts,
+                admissionSocket: admission
+            ),
             peersFile: self.peersFile,
             peers: self.peer.map { AcceptedKey($0) },
             notifier: notifier,

@@ -18,13 +18,13 @@ struct MetricsPlace {
 
 /// The parts of the program that live on the event loop: the agent, its metrics, and the polled file of accepted keys.
 struct SidecarProgram: Sendable {
-    private let configuration: SidecarAgent.Configuration
+    let configuration: SidecarAgent.Configuration
     private let metrics: MetricsPlace
-    private let options: Options
+    let options: Options
     private let peersFile: String?
     private let peers: [AcceptedKey]
     private let notifier: ServiceNotifier?
-    private let eventLoop: any EventLoop
+    let eventLoop: any EventLoop
 
     init(
         _ configuration: SidecarAgent.Configuration,
@@ -47,27 +47,32 @@ struct SidecarProgram: Sendable {
     struct Options {
         var isEphemeral = false
         var announcesIntercepts = false
+        /// A socket of `AdmissionSocket`, if it had to be opened before entering the namespace.
+        var admissionSocket: CInt?
     }
 
     func build() -> Running { Running(self) }
 
     final class Running {
-        private let program: SidecarProgram
-        private let agent: SidecarAgent
-        private var lastPeers: [AcceptedKey]
+        let program: SidecarProgram
+        let agent: SidecarAgent
+        /// Of the flags, but for those that have left; and of the file.
+        var peers: [AcceptedKey]
+        var filePeers: [AcceptedKey]
         private var lastProblem: String?
         private var isReady = false
         private var mustReload = false
         private var lastTold: [SidecarAgent.Holder]?
         private let notifications: NotificationQueue?
         /// What was printed last; nil until it is ready.
-        private var report: SidecarReport?
+        private(set) var report: SidecarReport?
         private var lastAnnounced: [SidecarAgent.Holder] = []
         private var lastAnnouncedAt = NIODeadline.uptimeNanoseconds(0)
         /// Limits the lines about who intercepts: a workspace may change that as often as it likes, and the lines are kept. †
         private var announcements = Allowance(atOnce: 20, interval: .seconds(1))
         private var links: LinkWatch?
-        private var isEnding = false
+        private var admission: AdmissionServer?
+        private(set) var isEnding = false
 
         /// How often a change of counts alone is announced. †
         private static let countsEvery = TimeAmount.seconds(10)
@@ -75,7 +80,8 @@ struct SidecarProgram: Sendable {
         init(_ program: SidecarProgram) {
             self.program = program
             self.agent = SidecarAgent(program.configuration, eventLoop: program.eventLoop)
-            self.lastPeers = program.configuration.peers
+            self.peers = program.peers
+            self.filePeers = Array(program.configuration.peers.dropFirst(program.peers.count))
             self.notifications = program.notifier.map { NotificationQueue($0, on: program.eventLoop) }
         }
 
@@ -89,7 +95,7 @@ struct SidecarProgram: Sendable {
         }
 
         private func startMetrics(then ready: SidecarAgent.Ready) {
-            guard let metrics = self.program.metrics.endpoint else { return self.announce(ready, metrics: nil) }
+            guard let metrics = self.program.metrics.endpoint else { return self.listen(then: ready, metrics: nil) }
             let agent = self.agent
             MetricsServer.start(
                 host: metrics.host,
@@ -100,9 +106,31 @@ struct SidecarProgram: Sendable {
             .assumeIsolated()
             .whenComplete { result in
                 switch result {
-                case .success(let address): self.announce(ready, metrics: address)
+                case .success(let address): self.listen(then: ready, metrics: address)
                 case .failure(let error): self.fail(StartError("Metrics can't be served on \(metrics)", error))
                 }
+            }
+        }
+
+        /// Listens for `kl-sidecar admit` and its like. If that fails, the keys that are accepted already can still connect.
+        private func listen(then ready: SidecarAgent.Ready, metrics: SocketAddress?) {
+            let log = self.program.configuration.log
+            let server = AdmissionServer(eventLoop: self.program.eventLoop, log: log) { [weak self] request in
+                self?.answer(request) ?? .init(line: "{}", isDone: false)
+            }
+            do {
+                let tunnel = ready.tunnel?.endpointText ?? ""
+                let socket = try self.program.options.admissionSocket ?? AdmissionSocket.listen(for: tunnel)
+                server.start(on: socket).assumeIsolated().whenComplete { result in
+                    switch result {
+                    case .success: self.admission = server
+                    case .failure(let error): log.warning("kl-sidecar admit finds no way in here: \(error)")
+                    }
+                    self.announce(ready, metrics: metrics)
+                }
+            } catch {
+                log.warning("kl-sidecar admit finds no way in here: \(error)")
+                self.announce(ready, metrics: metrics)
             }
         }
 
@@ -117,15 +145,13 @@ struct SidecarProgram: Sendable {
             Console.write(report.line + "\n", to: 1)
             self.watchPeersFile()
             self.notify()
+            self.agent.onAway = { [weak self] key in self?.isAway(key) }
             if self.program.options.isEphemeral { self.endWhenUnused() }
         }
 
         /// An ephemeral sidecar must end by itself: the program that started it may be gone.
         private func endWhenUnused() {
-            self.agent.onUnused = { [weak self] in
-                self?.program.configuration.log.notice("no workspace for the linger time: ending")
-                self?.shutDown()
-            }
+            self.agent.onUnused = { [weak self] in self?.retire("no workspace for the linger time") }
             let links = LinkWatch(eventLoop: self.program.eventLoop)
             links.start { [weak self] in
                 self?.program.configuration.log.notice("the namespace's last interface has gone: ending")
@@ -151,11 +177,11 @@ struct SidecarProgram: Sendable {
 
         private func readPeersFile(_ path: String) {
             do {
-                let peers = self.program.peers + (try PeersFile(contentsOf: path).keys.map { AcceptedKey($0) })
+                let peers = try PeersFile(contentsOf: path).keys.map { AcceptedKey($0) }
                 self.lastProblem = nil
-                guard peers != self.lastPeers else { return }
-                self.lastPeers = peers
-                self.agent.accept(peers)
+                guard peers != self.filePeers else { return }
+                self.filePeers = peers
+                self.acceptPeers()
             } catch {
                 // The keys stay as they were until the file is readable again; the error is logged once.
                 guard self.lastProblem != "\(error)" else { return }
@@ -163,6 +189,8 @@ struct SidecarProgram: Sendable {
                 self.program.configuration.log.error("the accepted keys stay as they were: \(error)")
             }
         }
+
+        func acceptPeers() { self.agent.accept(self.peers + self.filePeers) }
 
         /// SIGHUP: reads the file now, without waiting for the next poll.
         func reload() {

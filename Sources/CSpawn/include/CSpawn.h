@@ -1,4 +1,5 @@
-/// What the C library's Swift module lacks: glibc's additions to posix_spawn(3), the macros of cmsg(3), and pidfd_open(2).
+/// What the C library's Swift module lacks: glibc's additions to posix_spawn(3), the macros of cmsg(3), pidfd_open(2)
+/// and prctl(2).
 #ifndef KL_CSPAWN_H
 #define KL_CSPAWN_H
 
@@ -16,5 +17,7 @@ int kl_spawn_add_closefrom(posix_spawn_file_actions_t *actions, int from);
 ssize_t kl_receive_from(int socket, void *bytes, size_t size, pid_t *sender, uid_t *user);
 /// A descriptor that can be read from once the process has ended; closed on exec; -1 and errno.
 int kl_open_process(pid_t process);
+/// Lets other processes of the same user look at this one in /proc, even if its file has given it capabilities.
+void kl_be_visible(void);
 
 #endif

@@ -1,0 +1,70 @@
+import NIOCore
+public import Noise
+
+/// How keys are forgotten, and how an agent that nobody needs any more ends without harm to the original's clients.
+extension SidecarAgent {
+    /// Ends what a key holds. It is forgotten, and its connection ends with REVOKED, unless a later `accept` names it.
+    ///
+    /// - Returns: false if it wasn't accepted.
+    public func leave(_ key: PublicKey) -> Bool {
+        let isAdmitted = self.admitted.removeValue(forKey: key) != nil
+        let isConfigured = self.configured.contains { $0.key == key }
+        guard isAdmitted || isConfigured else { return false }
+        // Said so by whoever admitted it: nothing of it returns.
+        self.releaseHolder(key, isStopped: true)
+        if !isConfigured { self.forget(key) }
+        return true
+    }
+
+    // MARK: Away
+
+    /// Calls back when the workspace of an accepted key has been away for `linger`, or hasn't come within that time.
+    func isAway(_ key: PublicKey, since time: NIODeadline = .now()) {
+        guard self.onAway != nil, self.admitted[key] != nil || self.configured.contains(where: { $0.key == key }) else {
+            return
+        }
+        self.away[key] = time
+        self.watchAway()
+    }
+
+    func isHere(_ key: PublicKey) {
+        self.away[key] = nil
+        self.stay()
+    }
+
+    private func watchAway() {
+        self.awayTimer?.cancel()
+        guard !self.isEnding, let first = self.away.values.min() else { return }
+        let linger = self.configuration.tunnel.linger
+        self.awayTimer = self.eventLoop.assumeIsolated().scheduleTask(deadline: first + linger) { [weak self] in
+            guard let self else { return }
+            let now = NIODeadline.now()
+            for (key, since) in self.away where since + linger <= now {
+                self.away[key] = nil
+                self.onAway?(key)
+            }
+            self.watchAway()
+        }
+    }
+
+    // MARK: Nobody left
+
+    /// Calls back once nothing is open that this agent passes on, however long that takes. A key that is admitted meanwhile, or a
+    /// workspace that connects, keeps the agent.
+    ///
+    /// An agent that owns the service's port would get new clients for ever, so it calls back at once.
+    public func retire(then done: @escaping () -> Void) {
+        guard !self.isEnding else { return }
+        self.retirement = done
+        self.retireIfIdle()
+    }
+
+    /// Somebody needs the agent again.
+    func stay() { self.retirement = nil }
+
+    func retireIfIdle() {
+        guard let done = self.retirement, !self.isEnding, self.clients == 0 || self.redirect == nil else { return }
+        self.retirement = nil
+        done()
+    }
+}

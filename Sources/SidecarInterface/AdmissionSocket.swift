@@ -1,0 +1,78 @@
+import CommandText
+public import HostSupport
+public import InterceptModel
+import Libc
+
+/// By which a program beside the sidecar tells it whom to admit: an abstract Unix socket whose name holds the address of the
+/// tunnel's listener, as that of `kl-sidecar dial` does.
+///
+/// Abstract names belong to a network namespace, which several containers may share. So both ends look where the other one is
+/// (`LocalPeer`): of the same user, or root, and in the same mount namespace.
+public enum AdmissionSocket {
+    private static let prefix = "kl-sidecar-admission/"
+
+    /// Opens the socket. It stays in the network namespace in which it was opened.
+    ///
+    /// - Parameter tunnel: HOST:PORT.
+    public static func listen(for tunnel: String) throws(HostError) -> CInt {
+        try AbstractSocket.listen(Self.prefix + tunnel)
+    }
+
+    /// What is asked, in one line. The next line is the answer, and the connection's end.
+    public enum Request: Codable, Equatable, Sendable {
+        /// - Parameter line: an `Admission`.
+        case admit(line: String, force: Bool)
+        /// - Parameter key: base64.
+        case leave(key: String)
+        case end
+        case holders
+    }
+
+    public struct Reply: Codable, Equatable, Sendable {
+        /// What the program prints: an object of JSON.
+        public var line: String
+        /// What was asked for is done.
+        public var isDone: Bool
+
+        public init(line: String, isDone: Bool) {
+            self.line = line
+            self.isDone = isDone
+        }
+    }
+
+    /// † In milliseconds, for the sidecar's answer. It is made at once, unless the sidecar hangs.
+    public static let patience = 10_000
+
+    /// Why a program that connected is refused; nil: it isn't.
+    public static func refusal(of peer: LocalPeer) -> String? {
+        guard peer.user == geteuid() || peer.user == 0 else { return "it is user \(peer.user)'s" }
+        return switch peer.place() {
+        case .here: nil
+        case .elsewhere: "it is in another mount namespace, as a container beside this one is"
+        case .unknown(let code): "where it runs can't be told: \(String(cString: strerror(code)).lowercased())"
+        }
+    }
+
+    /// Connects to this user's only sidecar in this mount namespace; root may connect to any user's. Of several, the names are
+    /// where their tunnels listen.
+    ///
+    /// - Parameter tunnel: which one, if it isn't the only one.
+    public static func connect(to tunnel: Endpoint?) throws(HostError) -> AbstractSocket.Found {
+        let own = geteuid()
+        let names = try AbstractSocket.names(from: Self.prefix).filter { name in
+            tunnel.map { Self.isMeant($0, by: name.dropFirst(Self.prefix.count)) } ?? true
+        }
+        let found = try AbstractSocket.connect(toOnlyOneOf: names) { peer in
+            // A sidecar with more rights than this program can't be looked at; it will look at this program.
+            (own == 0 || peer.user == own) && peer.place() != .elsewhere
+        }
+        guard case .several(let names) = found else { return found }
+        return .several(names.map { String($0.dropFirst(Self.prefix.count)).visibleText })
+    }
+
+    /// A sidecar that listens on all addresses is also meant by one of them.
+    private static func isMeant(_ tunnel: Endpoint, by name: Substring) -> Bool {
+        guard let listener = try? Flags.endpoint(String(name)) else { return false }
+        return listener == tunnel || (["0.0.0.0", "::"].contains(listener.host) && listener.port == tunnel.port)
+    }
+}

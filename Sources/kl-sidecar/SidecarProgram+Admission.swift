@@ -1,0 +1,113 @@
+import CommandText
+import HostSupport
+import InterceptModel
+import InterceptProtocol
+import Logging
+import Noise
+import SidecarAgent
+import SidecarInterface
+
+/// What a program beside the sidecar asks for by `kl-sidecar admit`, `leave`, `end` and `holders`, and what becomes of a sidecar
+/// that was started for an intercept when nobody is left.
+extension SidecarProgram.Running {
+    private var log: Logger { self.program.configuration.log }
+
+    func answer(_ request: AdmissionSocket.Request) -> AdmissionSocket.Reply {
+        switch request {
+        case .admit(let line, let force): self.admit(line, force: force)
+        case .leave(let key): self.answerLeave(key)
+        case .end: self.answerEnd()
+        case .holders: .init(line: self.currentReport.line, isDone: true)
+        }
+    }
+
+    private var currentReport: SidecarReport {
+        var report = self.report ?? SidecarReport(publicKey: self.program.configuration.staticKey.publicKey.base64)
+        report.tell(self.agent.holders)
+        return report
+    }
+
+    // MARK: Admitting
+
+    private func admit(_ line: String, force: Bool) -> AdmissionSocket.Reply {
+        // Whoever wants to hold something makes another sidecar then.
+        guard !self.isEnding else { return Self.refusal("ending", "the sidecar is ending") }
+        let admission: Admission
+        do throws(FlagError) { admission = try Admission(line: line) } catch {
+            return Self.refusal("unsupported", error.description)
+        }
+        switch self.agent.admit(admission, force: force) {
+        case .refused(let failure):
+            return Self.refusal(failure.code.rawValue, failure.reason, failure.holder, failure.since)
+        case .admitted:
+            self.log.info(
+                "a key is admitted",
+                metadata: ["key": "\(admission.publicKey)", "workspace": "\(admission.label?.printable ?? "")"]
+            )
+            return .init(line: self.currentReport.line(with: [("admitted", .bool(true))]), isDone: true)
+        }
+    }
+
+    private static func refusal(
+        _ code: String,
+        _ reason: String,
+        _ holder: String? = nil,
+        _ since: String? = nil
+    ) -> AdmissionSocket.Reply {
+        var fields: [(String, JSONLine.Value)] = [
+            ("admitted", .bool(false)), ("code", .string(code)), ("reason", .string(reason)),
+        ]
+        if let holder { fields.append(("holder", .string(holder))) }
+        if let since { fields.append(("since", .string(since))) }
+        return .init(line: JSONLine.object(fields), isDone: false)
+    }
+
+    // MARK: Leaving
+
+    private func answerLeave(_ text: String) -> AdmissionSocket.Reply {
+        let left = PublicKey(base64: text).map { self.leave($0) } ?? false
+        let fields: [(String, JSONLine.Value)] = [("left", .bool(left)), ("isLast", .bool(self.acceptsNobody))]
+        return .init(line: JSONLine.object(fields), isDone: true)
+    }
+
+    /// Of the keys in the file, which its writer takes out, none leaves.
+    private func leave(_ key: PublicKey) -> Bool {
+        guard !self.filePeers.contains(where: { $0.key == key }), self.agent.leave(key) else { return false }
+        self.peers.removeAll { $0.key == key }
+        self.acceptPeers()
+        self.log.info("a key has left", metadata: ["key": "\(key.base64)"])
+        if self.program.options.isEphemeral, self.acceptsNobody { self.retire("the last key has left") }
+        return true
+    }
+
+    private var acceptsNobody: Bool {
+        self.peers.isEmpty && self.filePeers.isEmpty && self.agent.admittedKeys.isEmpty
+    }
+
+    /// Whoever admitted the key may be gone for good, too.
+    func isAway(_ key: PublicKey) {
+        let isForAnIntercept = self.program.options.isEphemeral && self.peers.contains { $0.key == key }
+        guard isForAnIntercept || self.agent.admittedKeys.contains(key) else { return }
+        self.log.notice(
+            "no workspace with this key for the linger time: forgetting it",
+            metadata: ["key": "\(key.base64)"]
+        )
+        _ = self.leave(key)
+    }
+
+    // MARK: Ending
+
+    private func answerEnd() -> AdmissionSocket.Reply {
+        self.log.notice("told to end by kl-sidecar end")
+        // The answer goes out first.
+        self.program.eventLoop.assumeIsolated().execute { self.shutDown() }
+        return .init(line: JSONLine.object([("ending", .bool(true))]), isDone: true)
+    }
+
+    /// Ends once the connections that are passed on have ended, unless somebody needs the sidecar again by then.
+    func retire(_ reason: String) {
+        guard !self.isEnding else { return }
+        self.log.notice("\(reason): ending when nothing is open any more")
+        self.agent.retire { [weak self] in self?.shutDown() }
+    }
+}
