@@ -36,6 +36,8 @@ final class ClientFlow {
     weak var countedBy: WorkspaceLink?
     /// For payloads too large for one message.
     var stream: FlowStream?
+    /// One for each mirror that gets what the client sends.
+    var copies: [CopiedFlow] = []
     /// The socket towards the original, once it has been needed.
     var original: DatagramSocket?
 
@@ -84,6 +86,7 @@ final class ClientFlow {
 
     func end() {
         self.link?.forget(self)
+        for copy in self.copies { copy.end() }
         self.original?.close()
         self.original = nil
     }

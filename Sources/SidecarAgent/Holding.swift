@@ -33,5 +33,7 @@ struct Holding: Equatable {
     /// Clients come to the sidecar on these ports even while the workspace isn't served: it refuses them.
     var refuses: Bool { self.kind == .intercept && self.onUnavailable == .refuse }
 
+    var takesProbes: Bool { self.probes == .workspace }
+
     var tcpPorts: Set<UInt16> { Set(self.ports.lazy.filter { $0.transport == .tcp }.map(\.number)) }
 }

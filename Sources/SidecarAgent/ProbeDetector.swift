@@ -3,7 +3,7 @@ import NIOCore
 /// Reads the first bytes from a client at the node's own address, to recognise health probes before the client is routed.
 ///
 /// ```
-///   says a probe's words, or leaves without a word ──▶ .probe: the original's
+///   says a probe's words, or leaves without a word ──▶ .probe
 ///   says anything else, or nothing for a while ──────▶ .other: as any client
 ///   breaks off ──────────────────────────────────────▶ .gone
 /// ```
@@ -12,8 +12,8 @@ final class ProbeDetector: ChannelInboundHandler, RemovableChannelHandler {
     typealias InboundOut = ByteBuffer
 
     enum Finding {
-        case probe(said: [ByteBuffer], inputIsClosed: Bool)
-        /// The first bytes are passed to the handlers that the callback adds to the pipeline.
+        // What the client has said is passed to the handlers that the callback adds to the pipeline.
+        case probe
         case other
         case gone
     }
@@ -35,7 +35,7 @@ final class ProbeDetector: ChannelInboundHandler, RemovableChannelHandler {
 
     func start() {
         self.timeout = self.channel.eventLoop.assumeIsolated().scheduleTask(in: Self.patience) { [weak self] in
-            self?.isOther()
+            self?.is(.other)
         }
         self.channel.read()
     }
@@ -44,8 +44,8 @@ final class ProbeDetector: ChannelInboundHandler, RemovableChannelHandler {
         guard !self.isDone else { return context.fireChannelRead(data) }
         self.said.writeImmutableBuffer(Self.unwrapInboundIn(data))
         switch ProbeSignature.of(self.said.readableBytesView) {
-        case .isProbe: self.isProbe()
-        case .isOther: self.isOther()
+        case .isProbe: self.is(.probe)
+        case .isOther: self.is(.other)
         case .needsMore: break
         }
     }
@@ -61,7 +61,7 @@ final class ProbeDetector: ChannelInboundHandler, RemovableChannelHandler {
         }
         self.inputIsClosed = true
         // The client only connected: a probe of TCP alone.
-        if self.said.readableBytes == 0 { self.isProbe() } else { self.isOther() }
+        self.is(self.said.readableBytes == 0 ? .probe : .other)
     }
 
     func errorCaught(context: ChannelHandlerContext, error: any Error) { context.close(promise: nil) }
@@ -71,19 +71,12 @@ final class ProbeDetector: ChannelInboundHandler, RemovableChannelHandler {
         self.onFinding(.gone)
     }
 
-    private func isProbe() {
-        guard self.finish() else { return }
-        let said = self.said.readableBytes > 0 ? [self.said] : []
-        self.onFinding(.probe(said: said, inputIsClosed: self.inputIsClosed))
-        self.channel.pipeline.syncOperations.removeHandler(self, promise: nil)
-    }
-
-    private func isOther() {
+    private func `is`(_ finding: Finding) {
         guard self.finish() else { return }
         guard let context = try? self.channel.pipeline.syncOperations.context(handler: self) else {
             return self.onFinding(.gone)
         }
-        self.onFinding(.other)
+        self.onFinding(finding)
         if self.said.readableBytes > 0 {
             context.fireChannelRead(Self.wrapInboundOut(self.said))
             context.fireChannelReadComplete()

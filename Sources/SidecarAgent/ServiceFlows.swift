@@ -30,13 +30,13 @@ final class ServiceFlows {
         let key = FlowKey(client: ClientAddress(arrival.client), port: port)
         if let flow = self.table.use(key, at: now) {
             flow.note(arrival, on: listener)
-            return self.send(arrival.payload, of: flow, at: now)
+            return self.received(arrival.payload, of: flow, at: now)
         }
         guard self.budget.allows(at: now) else { return self.countDropped(at: now) }
         guard let flow = self.begin(key, listener, arrival) else { return }
         self.table.insert(flow, for: key, at: now)?.end()
         self.watchExpiry()
-        self.send(arrival.payload, of: flow, at: now)
+        self.received(arrival.payload, of: flow, at: now)
     }
 
     /// Logged at most once a minute.
@@ -73,6 +73,11 @@ final class ServiceFlows {
         #endif
         let sides = self.agent.sides(of: .init(key.port, .udp))
         return ClientFlow(key, upstream: upstream, sides: sides, called: called, listener, arrival)
+    }
+
+    private func received(_ payload: ByteBuffer, of flow: ClientFlow, at now: NIODeadline) {
+        self.send(payload, of: flow, at: now)
+        for mirror in flow.sides.mirrors { mirror.copy(payload, of: flow, at: now) }
     }
 
     /// Sends the payload to the workspace or to the original.

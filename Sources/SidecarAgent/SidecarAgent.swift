@@ -139,6 +139,8 @@ public final class SidecarAgent {
     var rules = RuleChanges()
     /// Of all clients that wait for a workspace's answer.
     let earlyMemory = EarlyMemory()
+    /// Of all copies for mirrors.
+    let copyMemory = CopyMemory()
     private let relayMemory = RelayMemory()
     let keepAlive: KeepAliveRounds
     var clients = 0
@@ -225,13 +227,10 @@ public final class SidecarAgent {
             called: called,
             upstream: served.upstream
         )
-        guard let holder = self.sides(of: .init(port)).holder, self.mayBeProbe(client, for: holder) else {
-            return self.decide(client)
-        }
+        guard self.mayBeProbe(client) else { return self.decide(client) }
         let detector = ProbeDetector(channel: channel) { [weak self] finding in
             switch finding {
-            case .probe(let said, let inputIsClosed):
-                self?.passOn(client, firstBytes: said, inputIsClosed: inputIsClosed, countedFor: nil)
+            case .probe: self?.decide(client, isProbe: true)
             case .other: self?.decide(client)
             case .gone: self?.clientIsDone()
             }
@@ -245,10 +244,15 @@ public final class SidecarAgent {
         detector.start()
     }
 
-    private func mayBeProbe(_ client: Client, for holder: WorkspaceLink) -> Bool {
-        guard holder.holding?.probes == .original, !self.configuration.nodeAddresses.isEmpty,
-            let address = client.channel.remoteAddress
-        else { return false }
+    /// Whether it matters, and the client connects from where probes come from.
+    private func mayBeProbe(_ client: Client) -> Bool {
+        guard !self.configuration.nodeAddresses.isEmpty, let address = client.channel.remoteAddress else {
+            return false
+        }
+        let sides = self.sides(of: .init(client.port))
+        guard sides.holder?.takesProbes == false || sides.mirrors.contains(where: { !$0.takesProbes }) else {
+            return false
+        }
         // An IPv4 client of an IPv6 socket counts as an IPv4 client.
         let seen = ClientAddress(address).socketAddress?.ipAddress
         return seen.map { self.configuration.nodeAddresses.contains($0) } ?? false
@@ -256,10 +260,15 @@ public final class SidecarAgent {
 
     /// Passes the client to the port's default side, a workspace or the original, which may still get it later: see
     /// `BridgedSocket`.
-    private func decide(_ client: Client) {
+    private func decide(_ client: Client, isProbe: Bool = false) {
         let sides = self.sides(of: .init(client.port))
         // What the workspace gets while the sidecar ends would be reset with the rest when the drain time is over.
-        guard !self.isEnding, let holder = sides.holder else { return self.passOn(client, countedFor: nil) }
+        guard !self.isEnding else { return self.passOn(client, countedFor: nil) }
+        // Before the handler that passes it on.
+        if !sides.mirrors.isEmpty { self.copy(client, isProbe: isProbe, sides) }
+        guard let holder = sides.holder, holder.takesProbes || !isProbe else {
+            return self.passOn(client, countedFor: nil)
+        }
         if let side = sides.defaultSide, side.open(client) {
             self.interceptedTotal += 1
             return

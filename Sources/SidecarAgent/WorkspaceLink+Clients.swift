@@ -7,15 +7,7 @@ import Tunnel
 extension WorkspaceLink {
     /// Opens a stream to the workspace for the client. False if none can be opened now.
     func open(_ client: Client) -> Bool {
-        let address = ClientAddress(client.channel.remoteAddress)
-        let header = ConnectionHeader(transport: .tcp, servicePort: client.port, client: address)
-        var bytes = ByteBuffer()
-        header.write(into: &bytes)
-        if let version = self.holding?.proxyProtocol {
-            // Not part of the client's bytes: if the original gets the client after all, it doesn't get this header.
-            ProxyHeader(client: address, destination: ClientAddress(client.called))
-                .write(version, into: &bytes)
-        }
+        let bytes = self.beginning(of: client)
         let opened = self.withConnection { connection -> StreamID? in
             guard let id = connection.openStream() else { return nil }
             connection.write(bytes, to: id)
@@ -49,6 +41,20 @@ extension WorkspaceLink {
         return true
     }
 
+    /// What a client's stream begins with, before the client's bytes.
+    func beginning(of client: Client) -> ByteBuffer {
+        let address = ClientAddress(client.channel.remoteAddress)
+        let header = ConnectionHeader(transport: .tcp, servicePort: client.port, client: address)
+        var bytes = ByteBuffer()
+        header.write(into: &bytes)
+        if let version = self.holding?.proxyProtocol {
+            // Not part of the client's bytes: if the original gets the client after all, it doesn't get this header.
+            ProxyHeader(client: address, destination: ClientAddress(client.called))
+                .write(version, into: &bytes)
+        }
+        return bytes
+    }
+
     private func ended(
         _ socket: BridgedSocket<ServerConnection>,
         _ end: BridgedSocket<ServerConnection>.End,
@@ -77,6 +83,8 @@ extension WorkspaceLink {
         self.stopIfDrained()
     }
 
-    /// Open connections and UDP flows.
-    var openCount: Int { self.clients.count + self.flows.byNumber.count }
+    /// Open connections, UDP flows, and copies of either.
+    var openCount: Int {
+        self.clients.count + self.flows.byNumber.count + self.copies.count + self.flows.copied.count
+    }
 }

@@ -6,6 +6,8 @@ import Tunnel
 /// The UDP clients' flows that this workspace serves.
 struct LinkFlows {
     fileprivate(set) var byNumber: [UInt64: ClientFlow] = [:]
+    /// Copies of flows that another side serves.
+    fileprivate(set) var copied: [UInt64: CopiedFlow] = [:]
     /// The number of the flow whose header a datagram announced, until the datagram is acknowledged.
     fileprivate var announcements: [DatagramID: UInt64] = [:]
     fileprivate var announcementOrder = CircularBuffer<DatagramID>()
@@ -23,8 +25,7 @@ extension WorkspaceLink {
     /// Gives the flow the connection's next number. Numbers aren't reused.
     func begin(_ flow: ClientFlow) {
         flow.link?.forget(flow)
-        let number = self.flows.nextNumber
-        self.flows.nextNumber += 1
+        let number = self.nextFlowNumber()
         self.flows.byNumber[number] = flow
         flow.link = self
         flow.number = number
@@ -34,6 +35,20 @@ extension WorkspaceLink {
         flow.countedBy = self
         self.countFlow()
     }
+
+    private func nextFlowNumber() -> UInt64 {
+        defer { self.flows.nextNumber += 1 }
+        return self.flows.nextNumber
+    }
+
+    /// The same for the copy of a flow.
+    func number(_ copy: CopiedFlow) -> UInt64 {
+        let number = self.nextFlowNumber()
+        self.flows.copied[number] = copy
+        return number
+    }
+
+    func forget(_ copy: CopiedFlow, _ number: UInt64) { self.flows.copied[number] = nil }
 
     /// False if the tunnel can't take the payload now.
     func send(_ payload: ByteBuffer, of flow: ClientFlow, at now: NIODeadline) -> Bool {
@@ -59,7 +74,7 @@ extension WorkspaceLink {
         return true
     }
 
-    private func remember(_ id: DatagramID, of number: UInt64) {
+    func remember(_ id: DatagramID, of number: UInt64) {
         self.flows.announcements[id] = number
         self.flows.announcementOrder.append(id)
         while self.flows.announcementOrder.count > LinkFlows.announcementsAtMost {
@@ -70,6 +85,7 @@ extension WorkspaceLink {
     func datagramWasAcknowledged(_ id: DatagramID) {
         guard let number = self.flows.announcements.removeValue(forKey: id) else { return }
         self.flows.byNumber[number]?.route.headerArrived()
+        self.flows.copied[number]?.route.headerArrived()
     }
 
     private func openStream(for flow: ClientFlow) -> FlowStream? {
@@ -103,6 +119,7 @@ extension WorkspaceLink {
             if let flow = self.flows.byNumber[number] { self.deliver(payload, to: flow) }
         case .notice(let number, let notice):
             if let flow = self.flows.byNumber[number] { self.receive(notice, of: flow) }
+            self.flows.copied[number]?.receive(notice)
         case .opening: break
         }
     }
@@ -146,6 +163,7 @@ extension WorkspaceLink {
     /// The original serves all flows from now on.
     func forgetAllFlows() {
         for flow in self.flows.byNumber.values { self.forget(flow) }
+        for copy in self.flows.copied.values { copy.end() }
         self.flows.announcements = [:]
         self.flows.announcementOrder.removeAll()
     }

@@ -111,6 +111,7 @@ extension WorkspaceLink {
         }
         // UDP flows need no drain: a client's next payload goes to the default side.
         self.forgetAllFlows()
+        self.copies.giveUp(.shuttingDown)
         self.log.info("withdrawn: the workspace gets no new connections", metadata: self.metadata)
         self.drain = self.agent.eventLoop.assumeIsolated().scheduleTask(in: .seconds(seconds)) { [weak self] in
             self?.drainIsOver()
@@ -120,6 +121,7 @@ extension WorkspaceLink {
 
     private func drainIsOver() {
         for client in self.clients.values { client.abandon(.shuttingDown) }
+        self.copies.giveUp(.shuttingDown)
         self.stopIfDrained()
     }
 

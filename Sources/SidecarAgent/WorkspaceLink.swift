@@ -39,6 +39,12 @@ final class WorkspaceLink {
     var lastSeen: UTCTime { self.presence == .live ? .now : self.lostAt ?? .now }
 
     var flows = LinkFlows()
+    /// Of what TCP clients send to ports that this workspace mirrors, and of UDP payloads too large for a datagram.
+    private(set) lazy var copies = MirrorCopies(
+        self.access,
+        memory: self.agent.copyMemory,
+        on: self.agent.eventLoop
+    )
     var total: UInt64 = 0
     var passed: UInt64 = 0
     var bytesIn: UInt64 = 0
@@ -118,6 +124,7 @@ final class WorkspaceLink {
             self.owesWithdrawn = true
         }
         for client in self.clients.values { client.peerIsGone() }
+        self.copies.areBehind()
     }
 
     private func ended(_ end: ConnectionEnd) {
@@ -128,6 +135,7 @@ final class WorkspaceLink {
         self.control.pause?.cancel()
         self.flows.pause?.cancel()
         if self.isServed { self.withdraw() }
+        self.copies.close()
         self.access.owners.endAll()
         self.clients.removeAll()
         self.forgetAllFlows()
@@ -230,9 +238,10 @@ final class WorkspaceLink {
             open: UInt64(self.openCount),
             total: self.total,
             passed: self.passed,
-            bytesIn: self.bytesIn,
+            bytesIn: self.bytesIn + self.copies.bytes,
             bytesOut: self.bytesOut
         )
+        status.behind = self.copies.behind
         for client in self.clients.values {
             status.bytesIn += client.bytesToStream
             status.bytesOut += client.bytesFromStream

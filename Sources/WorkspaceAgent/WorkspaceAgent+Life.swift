@@ -64,7 +64,7 @@ extension WorkspaceAgent {
         self.life = .intercepting
         let address = self.client?.address
         self.log.info(
-            "intercepting",
+            self.configuration.kind == .mirror ? "mirroring" : "intercepting",
             metadata: ["sidecar": "\(address.map { "\($0)" } ?? "-")", "carrier": "\(address?.carrier ?? "")"]
         )
         self.tellReady()

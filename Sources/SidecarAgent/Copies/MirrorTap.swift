@@ -38,7 +38,10 @@ final class MirrorTap<Access: ConnectionAccess>: ChannelDuplexHandler {
         context.fireChannelInactive()
     }
 
-    func handlerRemoved(context: ChannelHandlerContext) { self.end(.reset) }
+    func handlerRemoved(context: ChannelHandlerContext) { self.leave() }
+
+    /// The client has no pipeline any more.
+    func leave() { self.end(.reset) }
 
     func close(context: ChannelHandlerContext, mode: CloseMode, promise: EventLoopPromise<Void>?) {
         guard case .output = mode else {

@@ -1,0 +1,48 @@
+import Carriers
+import InterceptModel
+import InterceptProtocol
+import NIOCore
+
+/// Which mirrors get copies of what a client sends.
+extension SidecarAgent {
+    /// Begins a copy of a new client for each mirror of its port, whoever then answers the client.
+    func copy(_ client: Client, isProbe: Bool, _ sides: PortSides) {
+        // A client that has gone says nothing, and one that is refused at once isn't heard.
+        guard client.channel.isActive, sides.defaultSide != nil || sides.holder?.holding?.refuses != true else {
+            return
+        }
+        let mirrors = isProbe ? sides.mirrors.filter(\.takesProbes) : sides.mirrors
+        guard !mirrors.isEmpty else { return }
+        let tap = MirrorTap(mirrors.map { $0.beginCopy(of: client) })
+        do {
+            try client.channel.pipeline.syncOperations.addHandler(tap)
+        } catch {
+            tap.leave()
+        }
+    }
+}
+
+extension WorkspaceLink {
+    /// Whether it wants the health probes of the service's node, which are the original's otherwise.
+    var takesProbes: Bool { self.holding?.takesProbes ?? true }
+
+    fileprivate func beginCopy(of client: Client) -> MirrorCopy<ServerConnection> {
+        self.total += 1
+        return self.copies.begin(self.beginning(of: client))
+    }
+
+    /// Sends a UDP client's payload to this mirror, too.
+    func copy(_ payload: ByteBuffer, of flow: ClientFlow, at now: NIODeadline) {
+        let copy: CopiedFlow
+        if let known = flow.copies.first(where: { $0.link === self }) {
+            copy = known
+        } else {
+            // Of connections that have ended.
+            flow.copies.removeAll { $0.link == nil }
+            copy = CopiedFlow(flow, link: self)
+            flow.copies.append(copy)
+            self.countFlow()
+        }
+        copy.send(payload, at: now)
+    }
+}
