@@ -44,8 +44,8 @@ def test_the_whole_day(demo, closing):
 
     eventually("it goes over UDP", lambda: " udp " in ada.ok("i", "ls").out, 5)
     table = ada.ok("i", "ls").out.splitlines()
-    assert table[0].split() == ["SERVICE", "PHASE", "PORTS", "WORKSPACE", "SINCE", "CONNECTIONS", "TUNNEL"]
-    assert re.search(rf"^api-server +Active +{port} → {mine.address[1]} .*udp \d+\.\d ms$", table[1])
+    assert table[0].split() == ["SERVICE", "KIND", "PHASE", "PORTS", "WORKSPACE", "SINCE", "CONNECTIONS", "TUNNEL"]
+    assert re.search(rf"^api-server +intercept +Active +{port} → {mine.address[1]} .*udp \d+\.\d ms$", table[1])
 
     details = ada.ok("int", "st", "api-server").out
     for word in ("Service:", "Phase:", "Active", "Workspace:", "Sidecars:", "1 of 1 ready", "Traffic:"):

@@ -72,6 +72,17 @@ WITHOUT_ENVIRONMENT = [
         USAGE,
         "kl: --all-ports and --port exclude each other. Give one of them.",
     ),
+    *[
+        (["intercept", "start", "a", "-p", "8080", "--mirror", *flag], USAGE, f"kl: {why} Leave it out, or --mirror.")
+        for flag, why in (
+            (["--force"], "--force takes a service from another workspace, and a mirror takes nothing."),
+            (
+                ["--on-unavailable", "refuse"],
+                "--on-unavailable refuse is for clients that come to you, not for copies.",
+            ),
+            (["--drain", "0"], "--drain is for connections that you answer, and a mirror answers none."),
+        )
+    ],
     (["intercept", "start", "a", "-p", "8080", "--drain", "11m"], USAGE, r"^kl: The value '11m' is invalid for '--drain <time>': '11m' is too long. .*10m at most"),
     (["intercept", "start", "a", "-p", "8080", "--drain", "soon"], USAGE, r"^kl: .*'soon' isn't a length of time\."),
     (["intercept", "start", "a", "--on-unavailable", "never"], USAGE, r"^kl: The value 'never' is invalid"),
