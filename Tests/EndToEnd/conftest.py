@@ -67,7 +67,8 @@ def pytest_generate_tests(metafunc):
     has_homes = name == "test_daemon" or name.startswith("test_cli")
     if "homes" not in metafunc.fixturenames or not has_homes:
         return
-    if name == "test_cli_intercept" and "the_whole_day" not in metafunc.function.__name__:
+    one = {"test_cli_intercept": "test_the_whole_day", "test_cli_holders": "test_what_a_mirror_says"}
+    if metafunc.function.__name__ != one.get(name, metafunc.function.__name__):
         return
     metafunc.parametrize("homes", ["plain home", "long home"], indirect=True)
 

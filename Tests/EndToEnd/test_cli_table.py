@@ -80,7 +80,7 @@ WITHOUT_ENVIRONMENT = [
                 ["--on-unavailable", "refuse"],
                 "--on-unavailable refuse is for clients that come to you, not for copies.",
             ),
-            (["--drain", "0"], "--drain is for connections that you answer, and a mirror answers none."),
+            (["--drain", "0s"], "--drain is for connections that you answer, and a mirror answers none."),
         )
     ],
     (["intercept", "start", "a", "-p", "8080", "--drain", "11m"], USAGE, r"^kl: The value '11m' is invalid for '--drain <time>': '11m' is too long. .*10m at most"),
