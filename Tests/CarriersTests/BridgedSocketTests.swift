@@ -86,9 +86,9 @@ import Testing
         try await self.loop.submit { body(stage) }.get()
     }
 
-    /// Looks until it is so, for ten seconds at most.
+    /// Looks until it is so, for a minute at most.
     private func becomes(_ stage: Stage, _ isSo: @escaping @Sendable (Stage) -> Bool) async throws -> Bool {
-        for _ in 0..<2_000 {
+        for _ in 0..<12_000 {
             if try await self.loop.submit({ isSo(stage) }).get() { return true }
             try await Task.sleep(for: .milliseconds(5))
         }

@@ -51,7 +51,7 @@ import Testing
     }
 
     private func isDone(_ stage: Stage) async throws -> Int {
-        for _ in 0..<2_000 {
+        for _ in 0..<12_000 {
             let times = try await self.loop.submit { stage.timesDone }.get()
             if times > 0 { return times }
             try await Task.sleep(for: .milliseconds(5))

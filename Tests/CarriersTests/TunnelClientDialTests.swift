@@ -97,7 +97,7 @@ import Tunnel
     }
 
     private func wait(until isSo: @escaping @Sendable () -> Bool) async throws {
-        for _ in 0..<2_000 where try await !self.on(isSo) { try await Task.sleep(for: .milliseconds(5)) }
+        for _ in 0..<12_000 where try await !self.on(isSo) { try await Task.sleep(for: .milliseconds(5)) }
         try #require(await self.on(isSo))
     }
 

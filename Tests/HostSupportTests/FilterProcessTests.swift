@@ -60,7 +60,7 @@ struct FilterProcessTests {
         eventLoop.execute { process.value.end { promise.succeed($0) } }
         #expect(try await promise.futureResult.get().end == .killed(by: SIGKILL))
         close(socket)
-        for _ in 0..<100 where ProcessIdentity(of: inner) != nil { usleep(10_000) }
+        for _ in 0..<6_000 where ProcessIdentity(of: inner) != nil { usleep(10_000) }
         #expect(ProcessIdentity(of: inner) == nil)
     }
 

@@ -4,20 +4,28 @@ import Testing
 @testable import Interactive
 
 @Suite struct ProgressTests {
-    /// What is written to a pipe meanwhile.
-    static func written(_ body: (CInt) -> Void) -> String {
+    /// What is written to a pipe meanwhile. The second thing that `body` gets waits until a text was written.
+    static func written(_ body: (CInt, _ until: (String) -> Void) -> Void) -> String {
         var ends: [CInt] = [-1, -1]
         #expect(pipe(&ends) == 0)
-        body(ends[1])
+        var text = ""
+        func readMore() -> Bool {
+            var wait = pollfd(fd: ends[0], events: Int16(POLLIN), revents: 0)
+            guard poll(&wait, 1, 60_000) > 0 else { return false }
+            var bytes = [UInt8](repeating: 0, count: 65_536)
+            let count = read(ends[0], &bytes, bytes.count)
+            text += String(decoding: bytes.prefix(max(0, count)), as: UTF8.self)
+            return count > 0
+        }
+        body(ends[1]) { expected in while !text.contains(expected), readMore() {} }
         close(ends[1])
-        var bytes = [UInt8](repeating: 0, count: 65_536)
-        let count = read(ends[0], &bytes, bytes.count)
+        while readMore() {}
         close(ends[0])
-        return String(decoding: bytes.prefix(max(0, count)), as: UTF8.self)
+        return text
     }
 
     @Test func elsewhereOnlyWhatIsDoneIsALine() {
-        let text = Self.written { descriptor in
+        let text = Self.written { descriptor, _ in
             let progress = Progress(descriptor: descriptor)
             progress.begin("waiting for the sidecar")
             progress.succeed("sidecar running next to api-server", seconds: 0.2)
@@ -40,17 +48,17 @@ import Testing
     }
 
     @Test func elsewhereALongStepIsALine() {
-        let text = Self.written { descriptor in
+        let text = Self.written { descriptor, until in
             let progress = Progress(descriptor: descriptor)
             progress.begin("waiting for the tunnel")
-            usleep(1_500_000)
+            until("…")
             progress.succeed("tunnel up")
         }
         #expect(text == "  … waiting for the tunnel\n  ✓ tunnel up\n")
     }
 
     @Test func silence() {
-        let text = Self.written { descriptor in
+        let text = Self.written { descriptor, _ in
             let progress = Progress(descriptor: descriptor, form: .silent)
             progress.begin("a")
             progress.note("b")
@@ -61,10 +69,10 @@ import Testing
     }
 
     @Test func turning() {
-        let text = Self.written { descriptor in
+        let text = Self.written { descriptor, until in
             let progress = Progress(descriptor: descriptor, form: .turning)
             progress.begin("waiting")
-            usleep(300_000)
+            until("⠙")
             progress.succeed("done")
         }
         #expect(text.hasPrefix("\r  "))
@@ -74,7 +82,7 @@ import Testing
 
     /// However fast steps follow, none writes into another's row.
     @Test func manyShortSteps() {
-        let text = Self.written { descriptor in
+        let text = Self.written { descriptor, _ in
             let progress = Progress(descriptor: descriptor, form: .turning)
             for step in 0..<200 {
                 progress.begin("step \(step)")

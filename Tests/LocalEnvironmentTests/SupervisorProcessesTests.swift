@@ -25,7 +25,7 @@ private struct Place {
         var starter = SupervisorStarter(file: file)
         starter.executable = "/bin/sh"
         starter.arguments = ["-c", script]
-        starter.patienceMilliseconds = 2_000
+        starter.patienceMilliseconds = 60_000
         return starter
     }
 
@@ -34,7 +34,7 @@ private struct Place {
         try self.starter(place.file, #"echo '{"ready":true}' >&3; echo said >&2"#).start()
         let log = "\(place.folder)/.kl/logs/supervisor.log"
         // What it says otherwise goes to its log.
-        for _ in 0..<200 where try SmallFile.read(log)?.isEmpty != false { usleep(10_000) }
+        for _ in 0..<6_000 where try SmallFile.read(log)?.isEmpty != false { usleep(10_000) }
         #expect(try SmallFile.read(log) == Array("said\n".utf8))
     }
 

@@ -105,7 +105,7 @@ import Testing
             try await idle.removeLast().close()
             // The server may hear of it a little later.
             var answer = ""
-            for _ in 0..<100 where answer.isEmpty {
+            for _ in 0..<3_000 where answer.isEmpty {
                 answer = (try? await talk(address, "GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n")) ?? ""
                 if answer.isEmpty { try await Task.sleep(for: .milliseconds(20)) }
             }

@@ -1,7 +1,7 @@
 import Foundation
 import Libc
 
-/// What the other program does with its end of a connection: plain calls that give up after ten seconds.
+/// What the other program does with its end of a connection: plain calls that give up after a minute.
 ///
 /// Calls that may block run on a thread of their own. Swift's threads are as few as the machine's cores, and all tests share
 /// them: one that blocks them stops all others.
@@ -10,7 +10,7 @@ public final class RawSocket: Sendable {
 
     fileprivate init(_ descriptor: CInt) {
         self.descriptor = descriptor
-        var patience = timeval(tv_sec: 10, tv_usec: 0)
+        var patience = timeval(tv_sec: 60, tv_usec: 0)
         setsockopt(descriptor, SOL_SOCKET, SO_RCVTIMEO, &patience, socklen_t(MemoryLayout<timeval>.size))
     }
 

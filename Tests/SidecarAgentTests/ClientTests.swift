@@ -199,9 +199,9 @@ private final class Stage: TunnelClient.Delegate, @unchecked Sendable {
 
     func connect() async -> RawSocket { await rawConnect(to: self.port) }
 
-    /// Looks until it is so, for ten seconds at most.
+    /// Looks until it is so, for a minute at most.
     func becomes(_ isSo: @escaping @Sendable (Stage) -> Bool) async throws -> Bool {
-        for _ in 0..<2_000 {
+        for _ in 0..<12_000 {
             if try await self.loop.submit({ isSo(self) }).get() { return true }
             try await Task.sleep(for: .milliseconds(5))
         }

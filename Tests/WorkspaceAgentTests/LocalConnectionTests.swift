@@ -239,9 +239,9 @@ private final class Stage: TunnelServer.Delegate, @unchecked Sendable {
         return stage
     }
 
-    /// Looks until it is so, for ten seconds at most.
+    /// Looks until it is so, for a minute at most.
     func becomes(_ isSo: @escaping @Sendable (Stage) -> Bool) async throws -> Bool {
-        for _ in 0..<2_000 {
+        for _ in 0..<12_000 {
             if try await self.loop.submit({ isSo(self) }).get() { return true }
             try await Task.sleep(for: .milliseconds(5))
         }
@@ -249,7 +249,7 @@ private final class Stage: TunnelServer.Delegate, @unchecked Sendable {
             "answer \(String(describing: self.answer)), heard '\(self.heard)', ended \(self.isEnded), life \(self.agent.life), "
                 + "open \(self.agent.openConnections), connected \(self.connection != nil)"
         }.get()
-        Issue.record("after ten seconds: \(state)")
+        Issue.record("after a minute: \(state)")
         return false
     }
 

@@ -161,12 +161,26 @@ import Tunnel
     // MARK: No connection
 
     @Test func anAddressThatRefusesIsNamed() async throws {
-        let sidecar = try await Sidecar.start(isThere: false) { $0.givesUpAfter = .milliseconds(200) }
+        let sidecar = try await Sidecar.start(isThere: false)
         let reason = "127.0.0.1:1 can't be reached: connection refused"
+        try await sidecar.wait { $0.agent?.snapshot.problem == reason }
+        try await Sidecar.on { sidecar.agent?.noAnswer(within: .seconds(10)) }
         let outcome = try await sidecar.outcome()
         #expect(self.failure(of: outcome) == ("\(reason). Check the address, and that the sidecar runs.", false))
-        #expect(try await Sidecar.on { sidecar.agent?.snapshot.problem == reason })
         try await sidecar.end()
+    }
+
+    @Test func silenceIsGivenUpInTime() async throws {
+        let socket = try await DatagramBootstrap(group: Sidecar.loop).bind(host: "127.0.0.1", port: 0).get()
+        let port = try #require(socket.localAddress?.port)
+        let sidecar = try await Sidecar.start(isThere: false) {
+            $0.sidecar = [.udp(host: "127.0.0.1", port: port)]
+            $0.givesUpAfter = .seconds(1)
+        }
+        let text = try await self.failure(of: sidecar.outcome()).text
+        #expect(text.hasPrefix("No answer from the sidecar at 127.0.0.1:\(port) for 1 s."))
+        try await sidecar.end()
+        try await socket.close()
     }
 
     /// Silence over UDP has many causes, which are all named.
@@ -175,17 +189,15 @@ import Tunnel
         let port = try #require(socket.localAddress?.port)
         let sidecar = try await Sidecar.start(isThere: false) {
             $0.sidecar = [.udp(host: "127.0.0.1", port: port), .udp(host: "localhost", port: port)]
-            $0.givesUpAfter = .seconds(6)
         }
-        try await sidecar.wait { $0.agent?.snapshot.problem != nil }
+        try await sidecar.wait { $0.agent?.snapshot.problem == "localhost:\(port) gives no answer over UDP" }
+        try await Sidecar.on { sidecar.agent?.noAnswer(within: .seconds(6)) }
         let outcome = try await sidecar.outcome()
         let (text, isBusy) = self.failure(of: outcome)
         #expect(!isBusy)
         let begin = "No answer from the sidecar at 127.0.0.1:\(port) and localhost:\(port) for 6 s. Either the address"
         #expect(text.hasPrefix(begin))
         #expect(text.hasSuffix("clock is wrong, or the network drops UDP, or it speaks another version."))
-        let problem = try await Sidecar.on { sidecar.agent?.snapshot.problem }
-        #expect(problem == "localhost:\(port) gives no answer over UDP")
         try await sidecar.end()
         try await socket.close()
     }
@@ -197,8 +209,9 @@ import Tunnel
                 return true
             })
         )
-        let sidecar = try await Sidecar.start(presharedKey: key) { $0.givesUpAfter = .milliseconds(700) }
+        let sidecar = try await Sidecar.start(presharedKey: key)
         try await sidecar.wait { $0.agent?.snapshot.problem == "the preshared keys differ" }
+        try await Sidecar.on { sidecar.agent?.noAnswer(within: .seconds(10)) }
         let text = "The preshared keys differ: give both sides the same --preshared-key-file, or neither of them one."
         #expect(try await self.failure(of: sidecar.outcome()) == (text, false))
         try await sidecar.end()
@@ -244,7 +257,7 @@ import Tunnel
     func aTakeoverIsAlsoTheEndOfOneThatEnds(endsFirst: Bool) async throws {
         let listener = try await ServerBootstrap(group: Sidecar.loop).bind(host: "127.0.0.1", port: 0).get()
         let port = UInt16(try #require(listener.localAddress?.port))
-        let sidecar = try await Sidecar.start(targetPort: port)
+        let sidecar = try await Sidecar.start(targetPort: port) { $0.drainSeconds = 60 }
         try await sidecar.begin()
         let stream = try #require(await Sidecar.on { sidecar.open() })
         try await sidecar.wait { $0.withConnection { $0.hasBytes(stream) } ?? false }
@@ -280,7 +293,7 @@ import Tunnel
     @Test func theSidecarsConfirmationHasTheCounts() async throws {
         let listener = try await ServerBootstrap(group: Sidecar.loop).bind(host: "127.0.0.1", port: 0).get()
         let port = UInt16(try #require(listener.localAddress?.port))
-        let sidecar = try await Sidecar.start(targetPort: port) { $0.drainSeconds = 10 }
+        let sidecar = try await Sidecar.start(targetPort: port) { $0.drainSeconds = 60 }
         try await sidecar.begin()
         let streams = try await Sidecar.on { [sidecar.open(), sidecar.open()] }
         let one = try #require(streams[0])
@@ -315,7 +328,7 @@ import Tunnel
 
     /// It may be told of another address just then, or this machine's network may change.
     @Test func anErrorWhileItEndsIsTheEndOfDialling() async throws {
-        let sidecar = try await Sidecar.start { $0.drainSeconds = 10 }
+        let sidecar = try await Sidecar.start { $0.drainSeconds = 60 }
         try await sidecar.begin()
         try await Sidecar.on { sidecar.agent?.shutDown() }
         try await sidecar.wait { $0.heard.last == .stop }
@@ -331,7 +344,11 @@ import Tunnel
     }
 
     @Test func afterACrashItOnlyReleases() async throws {
-        let sidecar = try await Sidecar.start { $0.onlyReleases = true }
+        // It ends by itself three seconds after this.
+        let sidecar = try await Sidecar.start {
+            $0.onlyReleases = true
+            $0.drainSeconds = 60
+        }
         try await sidecar.wait { $0.heard == [.stop] }
         try await Sidecar.on { sidecar.say(.stopped(total: 0, passed: 0)) }
         #expect(try await sidecar.outcome() == .stopped(.init(total: 0, passed: 0, open: 0, reset: 0)))

@@ -94,9 +94,9 @@ func ask(_ port: UInt16) async -> String {
     return (try? await promise.futureResult.get()) ?? ""
 }
 
-/// Until it holds, or five seconds are over.
+/// Until it holds, or a minute is over.
 func eventually(_ condition: @Sendable () async -> Bool) async -> Bool {
-    for _ in 0..<500 {
+    for _ in 0..<6_000 {
         if await condition() { return true }
         try? await Task.sleep(for: .milliseconds(10))
     }
@@ -235,7 +235,9 @@ final class Stage: Environment {
             state.members.insert(member.publicKey)
             return (Array(state.sidecars.values), state.members.compactMap { PublicKey(base64: $0) })
         }
-        for one in running { try await one.agent.eventLoop.submit { one.agent.value.accept(keys.map { AcceptedKey($0) }) }.get() }
+        for one in running {
+            try await one.agent.eventLoop.submit { one.agent.value.accept(keys.map { AcceptedKey($0) }) }.get()
+        }
     }
 
     func intercepts() async throws -> [InterceptRecord] { try self.found { $0.records } }
