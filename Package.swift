@@ -42,7 +42,7 @@ let package = Package(
         .target(name: "CMemory"),
         .target(name: "Libc", swiftSettings: strict),
         .target(name: "Noise", dependencies: ["CSodium"], swiftSettings: strict),
-        .target(name: "KeyFiles", dependencies: ["Libc", "Noise"], swiftSettings: strict),
+        .target(name: "KeyFiles", dependencies: ["CommandText", "Libc", "Noise"], swiftSettings: strict),
         .target(name: "Tunnel", dependencies: ["Noise", nioCore], swiftSettings: strict),
         .target(
             name: "Carriers",
@@ -186,7 +186,11 @@ let package = Package(
         // Test support, as TunnelSimulator.
         .target(name: "RawSockets", dependencies: ["Libc"], path: "Tests/RawSockets", swiftSettings: strict),
         .testTarget(name: "NoiseTests", dependencies: ["Noise"], swiftSettings: strict),
-        .testTarget(name: "KeyFilesTests", dependencies: ["KeyFiles", "Libc", "Noise"], swiftSettings: strict),
+        .testTarget(
+            name: "KeyFilesTests",
+            dependencies: ["CommandText", "InterceptModel", "KeyFiles", "Libc", "Noise"],
+            swiftSettings: strict
+        ),
         .testTarget(
             name: "TunnelTests",
             dependencies: ["Noise", "Tunnel", "TunnelSimulator", nioCore],
@@ -270,8 +274,9 @@ let package = Package(
         .testTarget(
             name: "SidecarAgentTests",
             dependencies: [
-                "Carriers", "InterceptModel", "InterceptProtocol", "Noise", "RawSockets", "SidecarAgent", "Tunnel",
-                logging, nioCore, nioPosix, .product(name: "NIOEmbedded", package: "swift-nio"),
+                "Carriers", "CommandText", "InterceptModel", "InterceptProtocol", "Noise", "RawSockets",
+                "SidecarAgent", "Tunnel", logging, nioCore, nioPosix,
+                .product(name: "NIOEmbedded", package: "swift-nio"),
             ],
             swiftSettings: strict
         ),

@@ -156,6 +156,12 @@ public final class TunnelServer {
         self.listeners.removeAll()
     }
 
+    /// Where the key's peer sends from: its datagrams, or else its byte stream. Nil: it has no connection, or its stream has no address.
+    public func remoteAddress(of key: PublicKey) -> SocketAddress? {
+        if let route = self.responder.link(of: key)?.datagramRoute { return SocketAddress(route.remote) }
+        return self.carriers.first { self.responder.key(of: $0.id) == key }?.channel.remoteAddress
+    }
+
     public var hasConnections: Bool { self.responder.hasConnections }
     public var drops: DropCounters { self.responder.drops }
     public var lastOldTimestamp: (sent: TAI64N, greatest: TAI64N)? { self.responder.lastOldTimestamp }

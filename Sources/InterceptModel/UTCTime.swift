@@ -16,6 +16,11 @@ public struct UTCTime: Hashable, Comparable, Sendable {
         (left.seconds, left.milliseconds) < (right.seconds, right.milliseconds)
     }
 
+    /// Negative if it is before the other.
+    public func milliseconds(after other: UTCTime) -> Int64 {
+        Int64(clamping: self.seconds - other.seconds) * 1_000 + Int64(self.milliseconds - other.milliseconds)
+    }
+
     public static var now: UTCTime {
         var time = timespec()
         clock_gettime(CLOCK_REALTIME, &time)

@@ -17,6 +17,9 @@ public struct KeyFileError: Error, Equatable, Sendable {
 
     public enum LineProblem: Equatable, Sendable {
         case notAPublicKey
+        /// What stands behind the key, with what to write there.
+        case notAnAdmission(String)
+        case keyWithOtherRights
         case tooManyKeys(limit: Int)
     }
 
@@ -116,6 +119,16 @@ extension KeyFileError: CustomStringConvertible {
             (
                 "'\(path)' has no public key in line \(number)",
                 "Write one a line, 44 characters of base64 as 'kl pubkey' prints them, and comments after '#'."
+            )
+        case .line(let number, .notAnAdmission(let problem)):
+            (
+                "'\(path)' has no rights in line \(number)",
+                problem
+            )
+        case .line(let number, .keyWithOtherRights):
+            (
+                "'\(path)' has the key of line \(number) in an earlier line, with other rights",
+                "Write one line for each key."
             )
         case .line(let number, .tooManyKeys(let limit)):
             (

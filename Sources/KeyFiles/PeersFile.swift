@@ -1,13 +1,16 @@
-import Noise
+public import CommandText
+public import Noise
 
-/// The public keys that a responder accepts, from a text file: one key a line, `#` begins a comment, blank lines are
-/// ignored. They aren't secret, but write access to the file decides who may connect.
-public struct PeersFile: Equatable, Sendable {
+/// The public keys that a responder accepts, from a text file: one `Admission` a line, which is a key and what it may do, `#`
+/// begins a comment, blank lines are ignored. They aren't secret, but write access to the file decides who may connect.
+public struct PeersFile: Sendable {
     public static let maximumKeyCount = 1_024
     public static let maximumByteCount = 65_536
 
     /// In the file's order, without duplicates.
-    public let keys: [PublicKey]
+    public let peers: [(key: PublicKey, admission: Admission)]
+
+    public var keys: [PublicKey] { self.peers.map(\.key) }
 
     public init(contentsOf path: String) throws(KeyFileError) {
         let file = try CheckedFile.open(path, for: .peers)
@@ -26,7 +29,7 @@ public struct PeersFile: Equatable, Sendable {
             throw KeyFileError(path: path, reason: .tooLong(limit: Self.maximumByteCount, .peers))
         }
         do {
-            keys = try Self.parse(bytes)
+            peers = try Self.parse(bytes)
         } catch {
             throw KeyFileError(path: path, reason: .line(error.line, error.problem))
         }
@@ -37,22 +40,33 @@ public struct PeersFile: Equatable, Sendable {
         let problem: KeyFileError.LineProblem
     }
 
-    static func parse(_ bytes: [UInt8]) throws(LineError) -> [PublicKey] {
-        var keys: [PublicKey] = []
-        var known: Set<PublicKey> = []
+    private static func parse(_ bytes: [UInt8]) throws(LineError) -> [(key: PublicKey, admission: Admission)] {
+        var peers: [(key: PublicKey, admission: Admission)] = []
+        var known: [PublicKey: Admission] = [:]
         for (index, line) in bytes.split(separator: UInt8(ascii: "\n"), omittingEmptySubsequences: false).enumerated() {
             var text = line.prefix { $0 != UInt8(ascii: "#") }.drop(while: KeyText.isBlank)
             while let last = text.last, KeyText.isBlank(last) { text.removeLast() }
             if text.isEmpty { continue }
-            guard let key = PublicKey(base64: String(decoding: text, as: UTF8.self)) else {
-                throw LineError(line: index + 1, problem: .notAPublicKey)
+            let (key, admission) = try Self.peer(String(decoding: text, as: UTF8.self), line: index + 1)
+            if let before = known.updateValue(admission, forKey: key) {
+                guard before == admission else { throw LineError(line: index + 1, problem: .keyWithOtherRights) }
+                continue
             }
-            guard known.insert(key).inserted else { continue }
-            guard keys.count < maximumKeyCount else {
+            guard peers.count < maximumKeyCount else {
                 throw LineError(line: index + 1, problem: .tooManyKeys(limit: maximumKeyCount))
             }
-            keys.append(key)
+            peers.append((key, admission))
         }
-        return keys
+        return peers
+    }
+
+    private static func peer(_ text: String, line: Int) throws(LineError) -> (PublicKey, Admission) {
+        let word = text.prefix { $0 != " " && $0 != "\t" && $0 != "\r" }
+        guard let key = PublicKey(base64: String(word)) else { throw LineError(line: line, problem: .notAPublicKey) }
+        do throws(FlagError) {
+            return (key, try Admission(line: text))
+        } catch {
+            throw LineError(line: line, problem: .notAnAdmission("\(error)"))
+        }
     }
 }

@@ -18,10 +18,15 @@ public struct AcceptedKey: Hashable, Sendable {
         self.claim = claim
     }
 
+    /// - Parameter key: the admission's.
+    public init(_ key: PublicKey, _ admission: Admission) {
+        self.init(key, label: admission.label, grant: admission.grant, claim: admission.claim)
+    }
+
     /// Nil: its key isn't one.
     public init?(_ admission: Admission) {
         guard let key = PublicKey(base64: admission.publicKey) else { return nil }
-        self.init(key, label: admission.label, grant: admission.grant, claim: admission.claim)
+        self.init(key, admission)
     }
 
     var name: String { self.label ?? self.key.abbreviated }

@@ -18,18 +18,26 @@ extension SidecarAgent {
 
     /// Accepts one more key. Its claim stands for 30 s, within which its workspace connects and asks for the same.
     ///
-    /// A key that is admitted already gets what is said now, in place of what was said before.
+    /// A key that is admitted already gets what is said now, in place of what was said before. A key of the flags or the file keeps
+    /// the rights that it has there.
     ///
     /// - Parameter force: takes the ports of the claim from whoever intercepts them.
     public func admit(_ peer: AcceptedKey, force: Bool) -> AdmissionOutcome {
-        guard self.admitted[peer.key] != nil || self.admitted.count < Self.admittedAtMost else {
-            return .refused(
-                Self.failure(.unsupported, "\(Self.admittedAtMost) keys are admitted already, and no more can be")
-            )
-        }
-        if let claim = peer.claim, let failure = self.claim(claim, of: peer, force: force) { return .refused(failure) }
+        let before = self.admitted[peer.key]
         self.admitted[peer.key] = peer
-        self.server?.accept(peer.key, presharedKey: self.configuration.presharedKey)
+        let failure =
+            before == nil && self.admitted.count > Self.admittedAtMost
+            ? Self.failure(.unsupported, "\(Self.admittedAtMost) keys are admitted already, and no more can be")
+            : self.accepted(peer.key)?.grant?.isOver(at: .now) ?? false
+                ? Self.failure(.denied, "this key's time is over")
+                : peer.claim.flatMap { self.claim($0, of: peer, force: force) }
+        if let failure {
+            self.admitted[peer.key] = before
+            self.audit(.admission, peer.key, failure.code.rawValue, of: peer.claim, label: peer.label, failure.reason)
+            return .refused(failure)
+        }
+        self.audit(.admission, peer.key, "admitted", of: peer.claim, label: peer.label)
+        self.followKeys()
         self.stay()
         if self.links[peer.key] == nil { self.isAway(peer.key) }
         return .admitted
@@ -46,18 +54,52 @@ extension SidecarAgent {
     /// Those that `admit` has let in, and that haven't left.
     public var admittedKeys: [PublicKey] { Array(self.admitted.keys) }
 
-    /// Replaces the keys of flags and file. Connections of keys that are no longer accepted end at once.
+    /// Replaces the keys of flags and file; of a key that is there twice the first counts. Connections of keys that are no longer
+    /// accepted end at once, and so does what a key holds without the right to it.
     public func accept(_ peers: [AcceptedKey]) {
+        let known = Set(self.configured.keys)
+        self.configured = Dictionary(peers.map { ($0.key, $0) }, uniquingKeysWith: { first, _ in first })
+        self.followKeys()
+        for key in self.configured.keys where !known.contains(key) && self.links[key] == nil { self.isAway(key) }
+    }
+
+    /// What a key was accepted with. Nil: it isn't accepted.
+    func accepted(_ key: PublicKey) -> AcceptedKey? { self.configured[key] ?? self.admitted[key] }
+
+    /// The tunnel takes exactly the keys that are accepted now, and each holds only what it may.
+    private func followKeys() {
         guard let server = self.server else { return }
-        let known = Set(self.configured.map(\.key))
-        self.configured = peers
-        let keys = Set(peers.map(\.key))
-        for key in server.acceptedKeys where !keys.contains(key) && self.admitted[key] == nil {
-            self.log.notice("key is no longer accepted", metadata: ["key": "\(key.abbreviated)"])
-            self.forget(key)
+        let now = UTCTime.now
+        let peers = self.configured.merging(self.admitted) { configured, _ in configured }
+        let over = peers.filter { $0.value.grant?.isOver(at: now) ?? false }
+        for key in server.acceptedKeys {
+            if over[key] != nil {
+                self.log.notice("key's time is over", metadata: ["key": "\(key.abbreviated)"])
+                self.audit(.expiry, key, "revoked")
+                self.forget(key)
+            } else if peers[key] == nil {
+                self.log.notice("key is no longer accepted", metadata: ["key": "\(key.abbreviated)"])
+                self.audit(.revocation, key, "revoked")
+                self.forget(key)
+            }
         }
-        for key in keys { server.accept(key, presharedKey: self.configuration.presharedKey) }
-        for key in keys.subtracting(known) where self.links[key] == nil { self.isAway(key) }
+        for key in over.keys { self.admitted[key] = nil }
+        for key in peers.keys where over[key] == nil {
+            server.accept(key, presharedKey: self.configuration.presharedKey)
+        }
+        self.followRights()
+        self.watchTime(peers.values.compactMap { $0.grant?.until }.filter { $0 > now }.min())
+    }
+
+    /// Looks at the time of day at least once a second, since that may be set.
+    private func watchTime(_ next: UTCTime?) {
+        self.keysTimer?.cancel()
+        self.keysTimer = nil
+        guard let next else { return }
+        let wait = min(1_000, max(1, next.milliseconds(after: .now)))
+        self.keysTimer = self.eventLoop.assumeIsolated().scheduleTask(in: .milliseconds(wait)) { [weak self] in
+            if next <= .now { self?.followKeys() } else { self?.watchTime(next) }
+        }
     }
 
     func forget(_ key: PublicKey) {
@@ -70,6 +112,8 @@ extension SidecarAgent {
 
     func standing(of key: PublicKey) -> PeerStanding {
         if let standing = self.standings[key] { return standing }
+        // Keys that nobody accepts share one.
+        guard self.accepted(key) != nil else { return self.strangers }
         let standing = PeerStanding()
         self.standings[key] = standing
         return standing
@@ -79,7 +123,7 @@ extension SidecarAgent {
 
     /// The claims of the keys that flags name. Of two for one port the first stands.
     func claimAtStart() {
-        for peer in self.configured {
+        for peer in self.configuration.peers where self.server?.acceptedKeys.contains(peer.key) ?? false {
             guard let claim = peer.claim, let failure = self.claim(claim, of: peer, force: false) else { continue }
             self.log.warning("a claim is left out: \(failure.reason)", metadata: ["key": "\(peer.key.abbreviated)"])
         }
@@ -87,15 +131,10 @@ extension SidecarAgent {
 
     private func claim(_ claim: Admission.Claim, of peer: AcceptedKey, force: Bool) -> ControlMessage.Failure? {
         if let port = claim.ports.sorted().first(where: { !self.serves($0) }) { return self.notServed(port) }
-        if let failure = self.takenElsewhere(claim.ports) { return failure }
-        if let failure = self.makeRoom(
-            for: peer.key,
-            claim.kind,
-            claim.ports,
-            as: peer.name,
-            takesOver: force,
-            isForced: force
-        ) {
+        let (kind, ports) = (claim.kind, claim.ports)
+        if let denial = self.denial(of: peer.key, kind, ports, refuses: false) { return denial }
+        if let failure = self.takenElsewhere(ports) { return failure }
+        if let failure = self.makeRoom(for: peer.key, kind, ports, as: peer.name, takesOver: force, isForced: force) {
             return failure
         }
         self.table.claim(peer.key, label: peer.name, claim.kind, claim.ports, at: .now())
@@ -117,92 +156,5 @@ extension SidecarAgent {
             }
             self.watchClaims()
         }
-    }
-
-    // MARK: Conflicts
-
-    /// Ends the holdings that are in the way, if this may be done; otherwise says what is in the way. Nil: nothing is, or any more.
-    ///
-    /// - Parameters:
-    ///   - label: of who asks.
-    ///   - isForced: by whoever may admit keys here, whatever the sidecar lets workspaces do.
-    func makeRoom(
-        for key: PublicKey,
-        _ kind: HoldingKind,
-        _ ports: Set<ServicePort>,
-        as label: String,
-        takesOver: Bool,
-        isForced: Bool = false
-    ) -> ControlMessage.Failure? {
-        switch self.table.refusal(of: key, kind, ports) {
-        case nil: return nil
-        case .otherKind(let other):
-            let what = other == .mirror ? "mirrors" : "intercepts"
-            return Self.failure(.unsupported, "this workspace \(what) ports of the service; stop that first")
-        case .tooManyMirrors:
-            let count = HolderTable.mirrorsAtMost
-            return Self.failure(.unsupported, "\(count) workspaces mirror this service already, and no more can")
-        case .busy(let others):
-            guard takesOver, isForced || self.configuration.allowsTakeover else {
-                return others.first.map { self.busy($0, ports, isTakeover: takesOver) }
-            }
-            for other in others {
-                self.table.remove(other.key)
-                if other.holding != nil { self.links[other.key]?.isTakenOver(by: label) }
-            }
-            return nil
-        }
-    }
-
-    /// Another sidecar in this network namespace diverts one of these ports, which this one doesn't yet.
-    func takenElsewhere(_ ports: Set<ServicePort>) -> ControlMessage.Failure? {
-        var new = DivertedPorts(ports)
-        new.tcp.subtract(self.diverted.tcp)
-        new.udp.subtract(self.diverted.udp)
-        return self.redirect?.conflict(on: new).map { Self.failure(of: $0) }
-    }
-
-    /// Why the kernel's rules couldn't be changed.
-    static func failure(of error: DiversionError) -> ControlMessage.Failure {
-        guard error.isTaken else { return Self.failure(.internal, error.description) }
-        // Workspaces show the holder alone.
-        let place = "another sidecar in this network"
-        let holder = error.holder.map { "\($0) (by \(place))" } ?? place
-        return Self.failure(.busy, error.description, holder: holder)
-    }
-
-    private func busy(
-        _ other: HolderTable.Entry,
-        _ ports: Set<ServicePort>,
-        isTakeover: Bool
-    ) -> ControlMessage.Failure {
-        let common = other.reserved.intersection(ports)
-        let link = self.links[other.key]
-        let standing =
-            if other.holding == nil { ", who hasn't begun yet" } else if link?.presence ?? .gone == .gone {
-                ", who can't be reached at the moment"
-            } else { "" }
-        return Self.failure(
-            .busy,
-            "port\(common.count == 1 ? "" : "s") \(Admission.text(of: common)) \(common.count == 1 ? "is" : "are") intercepted by "
-                + other.label + standing
-                + (isTakeover ? ", and this sidecar was started without --allow-takeover" : ""),
-            holder: other.label,
-            since: other.since.rfc3339
-        )
-    }
-
-    func notServed(_ port: ServicePort) -> ControlMessage.Failure {
-        let served = self.servicePorts.map { "\($0)" }.joined(separator: ", ")
-        return Self.failure(.port, "port \(port) isn't the service's; it has \(served)")
-    }
-
-    private static func failure(
-        _ code: ControlMessage.Failure.Code,
-        _ reason: String,
-        holder: String? = nil,
-        since: String? = nil
-    ) -> ControlMessage.Failure {
-        ControlMessage.Failure(generation: nil, code: code, reason: reason, holder: holder, since: since)
     }
 }

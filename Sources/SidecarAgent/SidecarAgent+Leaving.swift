@@ -7,12 +7,11 @@ extension SidecarAgent {
     ///
     /// - Returns: false if it wasn't accepted.
     public func leave(_ key: PublicKey) -> Bool {
-        let isAdmitted = self.admitted.removeValue(forKey: key) != nil
-        let isConfigured = self.configured.contains { $0.key == key }
-        guard isAdmitted || isConfigured else { return false }
-        // Said so by whoever admitted it: nothing of it returns.
-        self.releaseHolder(key, isStopped: true)
-        if !isConfigured { self.forget(key) }
+        guard self.accepted(key) != nil else { return false }
+        self.audit(.leave, key, "left")
+        self.admitted[key] = nil
+        self.endHolding(of: key)
+        if self.configured[key] == nil { self.forget(key) }
         return true
     }
 
@@ -20,7 +19,7 @@ extension SidecarAgent {
 
     /// Calls back when the workspace of an accepted key has been away for `linger`, or hasn't come within that time.
     func isAway(_ key: PublicKey, since time: NIODeadline = .now()) {
-        guard self.onAway != nil, self.admitted[key] != nil || self.configured.contains(where: { $0.key == key }) else {
+        guard self.onAway != nil, self.accepted(key) != nil else {
             return
         }
         self.away[key] = time

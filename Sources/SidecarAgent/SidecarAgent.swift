@@ -114,9 +114,15 @@ public final class SidecarAgent {
     /// Of accepted keys that have connected.
     var standings: [PublicKey: PeerStanding] = [:]
     /// The accepted keys of flags and file, and those that `admit` let in.
-    var configured: [AcceptedKey] = []
+    var configured: [PublicKey: AcceptedKey] = [:]
     var admitted: [PublicKey: AcceptedKey] = [:]
     var claimsTimer: Scheduled<Void>?
+    /// Until the next key's time is over.
+    var keysTimer: Scheduled<Void>?
+    /// Of keys that aren't accepted.
+    let strangers = PeerStanding()
+    /// Called for each line of the audit that is to be written, on the event loop.
+    public var onAudit: ((AuditLine) -> Void)?
     /// Who holds which ports.
     var table = HolderTable() {
         didSet {
@@ -156,7 +162,7 @@ public final class SidecarAgent {
     private var onIdle: (() -> Void)?
     /// Called on the event loop with each accepted key whose workspace has been away for `linger`, or hasn't come within that time.
     public var onAway: ((PublicKey) -> Void)? {
-        didSet { for peer in self.configured where self.links[peer.key] == nil { self.isAway(peer.key) } }
+        didSet { for key in self.configured.keys where self.links[key] == nil { self.isAway(key) } }
     }
     /// Accepted keys that aren't connected, and since when.
     var away: [PublicKey: NIODeadline] = [:]

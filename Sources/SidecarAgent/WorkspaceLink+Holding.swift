@@ -11,20 +11,24 @@ extension WorkspaceLink {
         guard !self.isStopping else {
             return self.fail(generation, .internal, "what this workspace holds is being stopped")
         }
-        if let failure = self.refusal(of: holding.ports, generation: generation) { return self.send(.failed(failure)) }
+        let ports = Set(holding.ports)
+        if let failure = self.refusal(of: holding.ports, generation: generation) {
+            return self.refuse(holding, failure)
+        }
+        if let denial = self.agent.denial(of: self.key, holding.kind, ports, refuses: holding.refuses) {
+            return self.refuse(holding, denial)
+        }
         if holding.refuses, !self.agent.configuration.allowsRefuse {
             let reason = "this sidecar refuses no clients: it was started without --allow-refuse"
-            return self.fail(generation, .unsupported, reason)
+            return self.refuse(holding, .init(generation: generation, code: .unsupported, reason: reason))
         }
         let name = label.isEmpty ? self.name : label
-        let ports = Set(holding.ports)
-        if var failure = self.agent.takenElsewhere(ports)
+        if let failure = self.agent.takenElsewhere(ports)
             ?? self.agent.makeRoom(for: self.key, holding.kind, ports, as: name, takesOver: takesOver)
         {
-            failure.generation = generation
-            return self.send(.failed(failure))
+            return self.refuse(holding, failure)
         }
-        let wasServed = self.isServed
+        let isNew = !self.isServed || self.holding?.ports != holding.ports
         if self.waitingStarts == 0 { self.settled = self.agent.table[self.key] }
         self.waitingStarts += 1
         self.name = name
@@ -39,17 +43,26 @@ extension WorkspaceLink {
                 failure.generation = generation
                 self.send(.failed(failure), at: place)
             } else {
-                if isInForce { self.started(holding, isNew: !wasServed) }
+                if isInForce { self.started(holding, isNew: isNew) }
                 self.send(.started(generation: generation), at: place)
             }
         }
+    }
+
+    private func refuse(_ holding: Holding, _ failure: ControlMessage.Failure) {
+        var failure = failure
+        failure.generation = holding.generation
+        self.agent.audit(.refusal, self.key, failure.code.rawValue, holding.kind, Set(holding.ports), failure.reason)
+        self.send(.failed(failure))
     }
 
     private func started(_ holding: Holding, isNew: Bool) {
         if holding.kind == .intercept { self.heldBefore.formUnion(holding.tcpPorts) }
         self.owesWithdrawn = false
         self.startStatus()
+        self.heldLast = self.agent.table[self.key]
         guard isNew else { return }
+        self.agent.audit(.start, self.key, "started", holding.kind, Set(holding.ports))
         var metadata = self.metadata
         metadata["ports"] = "\(holding.ports.map { "\($0)" }.joined(separator: ","))"
         switch holding.kind {
@@ -93,6 +106,23 @@ extension WorkspaceLink {
         self.log.info("taken over by \(other)", metadata: self.metadata)
     }
 
+    /// A right was taken back, and the agent has removed what it allowed. The workspace asks for its ports again, and is told why it
+    /// doesn't get them.
+    func isDenied() {
+        self.settled = nil
+        self.heldBefore = []
+        self.endStreams()
+        self.send(.withdrawn(holder: nil))
+    }
+
+    /// What goes through the tunnel now is ended.
+    func endStreams() {
+        self.forgetAllFlows()
+        for client in self.clients.values { client.abandon(.shuttingDown) }
+        self.copies.giveUp(.shuttingDown)
+        self.stopIfDrained()
+    }
+
     /// The default side without this workspace gets what new clients send. A workspace that is gone still holds its ports until its
     /// connection ends.
     func withdraw() {
@@ -105,6 +135,9 @@ extension WorkspaceLink {
         self.isStopping = true
         self.settled = nil
         let seconds = Int64(self.holding?.drainSeconds ?? 0)
+        if let entry = self.agent.table[self.key] {
+            self.agent.audit(.stop, self.key, "stopped", entry.kind, entry.reserved)
+        }
         let place = self.answers.reserve()
         self.agent.releaseHolder(self.key, isStopped: true) { [weak self] in
             self?.send(.withdrawn(holder: nil), at: place)
@@ -114,19 +147,13 @@ extension WorkspaceLink {
         self.copies.giveUp(.shuttingDown)
         self.log.info("withdrawn: the workspace gets no new connections", metadata: self.metadata)
         self.drain = self.agent.eventLoop.assumeIsolated().scheduleTask(in: .seconds(seconds)) { [weak self] in
-            self?.drainIsOver()
+            self?.endStreams()
         }
         self.stopIfDrained()
     }
 
-    private func drainIsOver() {
-        for client in self.clients.values { client.abandon(.shuttingDown) }
-        self.copies.giveUp(.shuttingDown)
-        self.stopIfDrained()
-    }
-
     /// The agent ends: everything that is still open is reset.
-    func abandonAll() { self.drainIsOver() }
+    func abandonAll() { self.endStreams() }
 
     func stopIfDrained() {
         guard self.isStopping, self.clients.isEmpty, self.drain != nil else { return }

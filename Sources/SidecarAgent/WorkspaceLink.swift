@@ -26,6 +26,8 @@ final class WorkspaceLink {
     /// is restored if the kernel refuses.
     var waitingStarts = 0
     var settled: HolderTable.Entry?
+    /// What this workspace held last, of which streams may still be open.
+    var heldLast: HolderTable.Entry?
     /// Whether this workspace gets what clients send to its ports now.
     var isServed: Bool { self.agent.table[self.key]?.isServed ?? false }
     /// The TCP ports of which this workspace had all traffic since its intercept began. The workspace leaves a port out while nothing
@@ -64,7 +66,7 @@ final class WorkspaceLink {
     }
 
     /// The workspace's name as others see it. It is kept after the holding's end, for the log.
-    lazy var name = self.key.abbreviated
+    lazy var name = self.agent.accepted(self.key)?.name ?? self.key.abbreviated
 
     @discardableResult
     func withConnection<Result>(_ body: (inout Connection) -> Result) -> Result? { self.access.withConnection(body) }
@@ -143,6 +145,9 @@ final class WorkspaceLink {
         metadata["code"] = "\(end.code)"
         metadata["reason"] = "\(end.reason.printable)"
         self.log.info("workspace's connection ended (\(Self.describe(end)))", metadata: metadata)
+        if let entry = self.agent.table[self.key] {
+            self.agent.audit(.stop, self.key, "lost", entry.kind, entry.reserved)
+        }
         self.agent.releaseHolder(self.key, isStopped: self.isStopping)
     }
 

@@ -26,14 +26,18 @@ struct RunSidecar: ParsableCommand {
     )
 
     @Option(
-        help: ArgumentHelp("Accept the workspace with this public key; may be repeated.", valueName: "key"),
-        transform: PublicKey.flag
+        help: ArgumentHelp(
+            "Accept the workspace with this public key; may be repeated. What it may do can stand behind the key, as in the peers "
+                + "file: 'KEY may=mirror ports=80 until=2026-12-01T00:00:00Z'.",
+            valueName: "key"
+        ),
+        transform: Self.peer
     )
-    var peer: [PublicKey] = []
+    var peer: [AcceptedKey] = []
 
     @Option(
         help: ArgumentHelp(
-            "Accept the workspaces whose keys are in this file, one a line; re-read when it changes.",
+            "Accept the workspaces whose keys are in this file, one a line, with what each may do; re-read when it changes.",
             valueName: "file"
         )
     )
@@ -142,6 +146,11 @@ struct RunSidecar: ParsableCommand {
 
     @OptionGroup var agent: AgentOptions
 
+    private static func peer(_ text: String) throws -> AcceptedKey {
+        let admission = try Admission(line: text)
+        return AcceptedKey(try PublicKey.flag(admission.publicKey), admission)
+    }
+
     private static func address(_ text: String) throws -> String {
         guard let address = try? SocketAddress(ipAddress: text, port: 0), let canonical = address.ipAddress else {
             throw ValidationError("'\(text)' isn't an IP address.")
@@ -193,7 +202,7 @@ struct RunSidecar: ParsableCommand {
             divert: self.divert.resolved(loopback: self.loopback ?? self.usualLoopback),
             log: log
         )
-        configuration.peers = self.peer.map { AcceptedKey($0) }
+        configuration.peers = self.peer
         configuration.nodeAddresses = Set(self.nodeAddress)
         configuration.allowsTakeover = self.allowTakeover
         configuration.allowsRefuse = self.allowRefuse
@@ -252,7 +261,7 @@ struct RunSidecar: ParsableCommand {
                 admissionSocket: admission
             ),
             peersFile: self.peersFile,
-            peers: self.peer.map { AcceptedKey($0) },
+            peers: self.peer,
             notifier: notifier,
             eventLoop: eventLoop
         )

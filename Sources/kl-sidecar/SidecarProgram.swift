@@ -86,6 +86,7 @@ struct SidecarProgram: Sendable {
         }
 
         func start() {
+            self.agent.onAudit = { Console.write($0.text + "\n", to: 2) }
             self.agent.start().assumeIsolated().whenComplete { result in
                 switch result {
                 case .success(let ready): self.startMetrics(then: ready)
@@ -177,7 +178,7 @@ struct SidecarProgram: Sendable {
 
         private func readPeersFile(_ path: String) {
             do {
-                let peers = try PeersFile(contentsOf: path).keys.map { AcceptedKey($0) }
+                let peers = try PeersFile(contentsOf: path).peers.map(AcceptedKey.init)
                 self.lastProblem = nil
                 guard peers != self.filePeers else { return }
                 self.filePeers = peers

@@ -1,3 +1,5 @@
+import CommandText
+import InterceptModel
 import Libc
 import Noise
 import Testing
@@ -31,7 +33,10 @@ import Testing
     }
 
     @Test func `a line that is no key is named`() throws {
-        let lines = ["x", "\(first) \(second)", "\(first)x", "\(first.base64.dropLast())", "\(first)\u{0}", "\u{0}"]
+        let lines = [
+            "x", "\(first),\(second)", "\(first)x", "may=mirror \(first)", "\(first)\u{b}may=mirror",
+            "\(first.base64.dropLast())", "\(first)\u{0}", "\u{0}",
+        ]
         for line in lines {
             let path = try room.file("peers", "# one\n\(second)\n\(line)\n\(first)\n")
             #expect(throws: KeyFileError(path: path, reason: .line(3, .notAPublicKey))) {
@@ -40,6 +45,36 @@ import Testing
         }
         let path = try room.file("bytes", Bytes("\(first)".utf8.dropLast(2)) + [0xff, 0xfe])
         #expect(throws: KeyFileError(path: path, reason: .line(1, .notAPublicKey))) { try PeersFile(contentsOf: path) }
+    }
+
+    @Test func `what a key may do stands behind it`() throws {
+        let text = """
+            \(first) may=mirror ports=80,53/udp # a colleague
+            \(second)\tlabel=ada@thinkpad until=2026-12-01T00:00:00Z
+            \(first)   may=mirror   ports=53/udp,80
+            """
+        let peers = try PeersFile(contentsOf: room.file("peers", text)).peers
+        #expect(peers.map(\.key) == [first, second])
+        #expect(peers[0].admission.grant == Grant([.mirror], ports: [.init(80), .init(53, .udp)]))
+        #expect(peers[1].admission.grant?.until == UTCTime(rfc3339: "2026-12-01T00:00:00Z"))
+        #expect(peers[1].admission.label == "ada@thinkpad")
+    }
+
+    @Test func `rights that can't be read are none, and not all`() throws {
+        for rest in [
+            "may=", "may=everything", "ports=0", "until=tomorrow", "Mirror=80", "\(second)", "may=mirror may=refuse",
+        ] {
+            let path = try room.file("peers", "\(second)\n\(first) \(rest)\n")
+            let error = #expect(throws: KeyFileError.self) { try PeersFile(contentsOf: path) }
+            guard case .line(2, .notAnAdmission)? = error?.reason else {
+                Issue.record("'\(rest)' was taken: \(String(describing: error))")
+                continue
+            }
+        }
+        let path = try room.file("twice", "\(first)\n\(first) may=mirror\n")
+        #expect(throws: KeyFileError(path: path, reason: .line(2, .keyWithOtherRights))) {
+            try PeersFile(contentsOf: path)
+        }
     }
 
     @Test func `as many keys as there may be, and one more`() throws {

@@ -56,7 +56,7 @@ import Testing
         #expect(run.listenTcp == arguments.listenTCP && run.listenUdp == arguments.listenUDP)
         #expect(run.divert == .redirect && run.netns != nil && run.loopback?.rawValue == "original")
         #expect(run.servicePort == arguments.servicePorts)
-        #expect(run.peer.map(\.base64) == [Self.key] && run.peersFile == "peers")
+        #expect(run.peer.map(\.key.base64) == [Self.key] && run.peersFile == "peers")
         #expect(run.nodeAddress == arguments.nodeAddresses)
         #expect(run.allowTakeover && run.allowRefuse && run.ephemeral && run.announceIntercepts)
         #expect(run.linger == .minutes(3) && run.agent.logFormat == .json)

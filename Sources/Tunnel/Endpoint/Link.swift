@@ -43,6 +43,9 @@ public final class Link {
         return entry.peer === self.peer && entry.answered == self.connection.id
     }
 
+    /// The path in use; nil: the peer's messages come over a byte stream.
+    public var datagramRoute: DatagramRoute? { self.usesDatagrams ? self.path?.route : nil }
+
     var usesDatagrams: Bool { self.path.map { $0.id == self.connection.carrier } ?? false }
 
     /// The connection is over. Its keys don't stay with this link, which sockets may hold longer than the responder does.

@@ -1,0 +1,95 @@
+import CommandText
+public import InterceptModel
+import InterceptProtocol
+import NIOCore
+public import Noise
+
+/// One line about what a key did here or what was done to it: for whoever must know later who had a service's clients.
+public struct AuditLine: Equatable, Sendable {
+    public enum Event: String, Sendable {
+        case start
+        case stop
+        /// A `start` or `mirror` was answered by `failed`.
+        case refusal
+        case takeover = "take-over"
+        case admission
+        case leave
+        /// A right was taken back while it was used.
+        case withdrawal
+        /// The key isn't accepted any more.
+        case revocation
+        /// Its time is over.
+        case expiry
+    }
+
+    public var event: Event
+    public var time = UTCTime.now
+    public var key: PublicKey
+    public var label: String
+    /// Where its workspace sends from. Nil: it isn't connected, or not over the internet's protocols.
+    public var address: String?
+    public var kind: HoldingKind?
+    public var ports: [ServicePort]
+    /// In a word, or the code of a failure.
+    public var result: String
+    /// For people.
+    public var reason: String?
+    /// How many lines of this key were left out since the last one.
+    public var leftOut: UInt64 = 0
+}
+
+/// What one key may have written: 20 lines at once, then one each second. †
+struct AuditShare {
+    private var lines = Allowance(atOnce: 20, interval: .seconds(1))
+    private var leftOut: UInt64 = 0
+
+    /// Nil: don't write now. Otherwise, how many were left out since the last one.
+    mutating func takeLine(at now: NIODeadline = .now()) -> UInt64? {
+        guard self.lines.take(at: now) else {
+            self.leftOut += 1
+            return nil
+        }
+        defer { self.leftOut = 0 }
+        return self.leftOut
+    }
+}
+
+extension SidecarAgent {
+    func audit(
+        _ event: AuditLine.Event,
+        _ key: PublicKey,
+        _ result: String,
+        _ kind: HoldingKind? = nil,
+        _ ports: Set<ServicePort>? = nil,
+        _ reason: String? = nil,
+        label: String? = nil
+    ) {
+        guard let onAudit = self.onAudit, let leftOut = self.standing(of: key).audit.takeLine() else { return }
+        let entry = self.table[key]
+        var line = AuditLine(
+            event: event,
+            key: key,
+            label: label ?? self.links[key]?.name ?? self.accepted(key)?.name ?? key.abbreviated,
+            kind: kind ?? entry?.kind,
+            ports: (ports ?? entry?.reserved ?? []).sorted(),
+            result: result,
+            reason: reason,
+            leftOut: leftOut
+        )
+        if let address = self.server?.remoteAddress(of: key), let host = address.ipAddress {
+            line.address = Endpoint(host: host, port: UInt16(clamping: address.port ?? 0)).description
+        }
+        onAudit(line)
+    }
+
+    func audit(
+        _ event: AuditLine.Event,
+        _ key: PublicKey,
+        _ result: String,
+        of claim: Admission.Claim?,
+        label: String?,
+        _ reason: String? = nil
+    ) {
+        self.audit(event, key, result, claim?.kind, claim?.ports ?? [], reason, label: label)
+    }
+}

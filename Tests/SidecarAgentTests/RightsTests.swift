@@ -1,0 +1,154 @@
+import CommandText
+import InterceptModel
+import InterceptProtocol
+import Logging
+import NIOCore
+import NIOPosix
+import Noise
+import Testing
+
+@testable import SidecarAgent
+
+@Suite struct RightsTests {
+    private let key = StaticKeyPair.generate().publicKey
+    private let loop = MultiThreadedEventLoopGroup.singleton.next()
+
+    /// Runs the body with an agent that accepts these keys, has the ports 80 and 81, and isn't started.
+    private func withAgent<Result: Sendable>(
+        accepting peers: [AcceptedKey],
+        _ body: @escaping @Sendable (SidecarAgent) -> Result
+    ) async throws -> Result {
+        var configuration = SidecarAgent.Configuration(
+            staticKey: .generate(),
+            peers: [],
+            tunnelAddress: Endpoint(host: "127.0.0.1", port: 0),
+            servedPorts: [80, 81].map {
+                ServedPort(ServicePort($0), upstream: Endpoint(host: "127.0.0.1", port: 1))
+            },
+            divert: .listenOnAll(host: "127.0.0.1"),
+            log: Logger(label: "sidecar") { _ in SwiftLogNoOpLogHandler() }
+        )
+        configuration.peers = peers
+        let loop = self.loop
+        return try await loop.submit { [configuration] in
+            let agent = SidecarAgent(configuration, eventLoop: loop)
+            agent.accept(peers)
+            return body(agent)
+        }.get()
+    }
+
+    private func denial(
+        _ grant: Grant?,
+        _ kind: HoldingKind,
+        _ ports: ServicePort...,
+        refuses: Bool = false
+    ) async throws
+        -> String?
+    {
+        let (key, asked) = (self.key, Set(ports))
+        return try await self.withAgent(accepting: [AcceptedKey(key, grant: grant)]) {
+            $0.denial(of: key, kind, asked, refuses: refuses)?.reason
+        }
+    }
+
+    @Test func `each right is needed for what it is called`() async throws {
+        let all = Grant.everything
+        #expect(try await self.denial(nil, .intercept, .init(80), refuses: true) == nil)
+        #expect(try await self.denial(all, .intercept, .init(80), refuses: true) == nil)
+        let no = "this workspace's key has no right here"
+        let mirror = Grant([.mirror])
+        #expect(try await self.denial(mirror, .mirror, .init(80)) == nil)
+        #expect(try await self.denial(mirror, .intercept, .init(80)) == "\(no) to intercept port 80")
+        #expect(try await self.denial(mirror, .intercept) == "\(no) to intercept ports")
+        let intercept = Grant([.intercept])
+        #expect(try await self.denial(intercept, .intercept, .init(80)) == nil)
+        #expect(
+            try await self.denial(intercept, .mirror, .init(81), .init(80)) == "\(no) to mirror ports 80,81"
+        )
+        #expect(
+            try await self.denial(intercept, .intercept, .init(80), refuses: true)
+                == "\(no) to refuse clients of port 80"
+        )
+        let one = Grant([.intercept, .mirror], ports: [.init(80)])
+        for kind in HoldingKind.allCases {
+            #expect(try await self.denial(one, kind, .init(80)) == nil)
+            #expect(
+                try await self.denial(one, kind, .init(80), .init(81))
+                    == "\(no) to \(kind.rawValue) port 81, only 80"
+            )
+        }
+    }
+
+    @Test func `who admits is told what stands in the way`() async throws {
+        let (ada, bo, cy) = (self.key, StaticKeyPair.generate().publicKey, StaticKeyPair.generate().publicKey)
+        let claim = Admission.Claim(.intercept, [.init(80)])
+        let outcomes = try await self.withAgent(accepting: []) { agent in
+            [
+                agent.admit(AcceptedKey(ada, label: "ada", claim: claim), force: false),
+                agent.admit(AcceptedKey(bo, label: "bo", claim: claim), force: false),
+                agent.admit(AcceptedKey(bo, label: "bo", claim: .init(.intercept, [.init(82)])), force: false),
+                agent.admit(AcceptedKey(bo, label: "bo", claim: .init(.mirror, [.init(80)])), force: false),
+                agent.admit(AcceptedKey(cy, grant: Grant([.mirror]), claim: claim), force: true),
+                agent.admit(AcceptedKey(cy, claim: claim), force: true),
+            ]
+        }
+        #expect(outcomes[0] == .admitted && outcomes[3] == .admitted && outcomes[5] == .admitted)
+        #expect(Self.failure(outcomes[1])?.code == .busy && Self.failure(outcomes[1])?.holder == "ada")
+        #expect(Self.failure(outcomes[1])?.reason == "port 80 is intercepted by ada, who hasn't begun yet")
+        #expect(Self.failure(outcomes[2])?.code == .port)
+        #expect(Self.failure(outcomes[4])?.code == .denied)
+    }
+
+    @Test func `an admission that is refused leaves what was before`() async throws {
+        let (ada, bo) = (self.key, StaticKeyPair.generate().publicKey)
+        let claim = Admission.Claim(.intercept, [.init(80)])
+        let (holders, rights) = try await self.withAgent(accepting: []) { agent in
+            _ = agent.admit(AcceptedKey(ada, claim: claim), force: false)
+            _ = agent.admit(AcceptedKey(bo, grant: Grant([.mirror])), force: false)
+            _ = agent.admit(AcceptedKey(bo, grant: Grant([.intercept]), claim: claim), force: false)
+            return (agent.holders, agent.accepted(bo)?.grant)
+        }
+        #expect(holders.map(\.key) == [ada] && holders[0].generation == nil && !holders[0].isServed)
+        #expect(rights == Grant([.mirror]))
+        let left = try await self.withAgent(accepting: []) { agent in
+            _ = agent.admit(AcceptedKey(ada, claim: claim), force: false)
+            return (agent.leave(bo), agent.leave(ada), agent.leave(ada), agent.holders, agent.admittedKeys)
+        }
+        #expect(left.0 == false && left.1 && left.2 == false && left.3 == [] && left.4 == [])
+    }
+
+    @Test func `what stands in the file counts, not what is admitted besides`() async throws {
+        let key = self.key
+        let configured = AcceptedKey(key, grant: Grant([.mirror]))
+        let denied = try await self.withAgent(accepting: [configured]) { agent in
+            _ = agent.admit(AcceptedKey(key, grant: .everything), force: false)
+            let before = agent.denial(of: key, .intercept, [.init(80)], refuses: false)
+            agent.accept([])
+            return (before?.code, agent.denial(of: key, .intercept, [.init(80)], refuses: false)?.code)
+        }
+        #expect(denied.0 == .denied && denied.1 == nil)
+    }
+
+    @Test func `the audit is limited for each key, and says what it left out`() async throws {
+        let (ada, bo) = (self.key, StaticKeyPair.generate().publicKey)
+        let lines = try await self.withAgent(accepting: [AcceptedKey(ada, label: "ada"), AcceptedKey(bo)]) { agent in
+            var lines: [AuditLine] = []
+            agent.onAudit = { lines.append($0) }
+            for _ in 0..<100 { agent.audit(.refusal, ada, "denied", .mirror, [.init(80)]) }
+            agent.audit(.refusal, bo, "denied")
+            return lines
+        }
+        #expect(lines.count == 21 && lines.allSatisfy { $0.leftOut == 0 })
+        #expect(lines[0].label == "ada" && lines[0].ports == [.init(80)] && lines[20].key == bo)
+        var share = AuditShare()
+        let start = NIODeadline.uptimeNanoseconds(0)
+        let taken = (0..<30).map { _ in share.takeLine(at: start) }
+        #expect(taken.count { $0 == 0 } == 20 && taken.count { $0 == nil } == 10)
+        #expect(share.takeLine(at: start + .seconds(1)) == 10)
+        #expect(share.takeLine(at: start + .seconds(1)) == nil)
+    }
+
+    private static func failure(_ outcome: SidecarAgent.AdmissionOutcome) -> ControlMessage.Failure? {
+        if case .refused(let failure) = outcome { failure } else { nil }
+    }
+}
