@@ -17,12 +17,14 @@ extension SidecarAgent {
 
     // MARK: Away
 
-    /// Calls back when the workspace of an accepted key has been away for `linger`, or hasn't come within that time.
-    func isAway(_ key: PublicKey, since time: NIODeadline = .now()) {
+    /// The workspace of an accepted key isn't connected.
+    ///
+    /// - Parameter delay: after which the key counts as away for good; nil: `linger`.
+    func isAway(_ key: PublicKey, for delay: TimeAmount? = nil) {
         guard self.onAway != nil, self.accepted(key) != nil else {
             return
         }
-        self.away[key] = time
+        self.away[key] = .now() + (delay ?? self.configuration.tunnel.linger)
         self.watchAway()
     }
 
@@ -34,11 +36,10 @@ extension SidecarAgent {
     private func watchAway() {
         self.awayTimer?.cancel()
         guard !self.isEnding, let first = self.away.values.min() else { return }
-        let linger = self.configuration.tunnel.linger
-        self.awayTimer = self.eventLoop.assumeIsolated().scheduleTask(deadline: first + linger) { [weak self] in
+        self.awayTimer = self.eventLoop.assumeIsolated().scheduleTask(deadline: first) { [weak self] in
             guard let self else { return }
             let now = NIODeadline.now()
-            for (key, since) in self.away where since + linger <= now {
+            for (key, end) in self.away where end <= now {
                 self.away[key] = nil
                 self.onAway?(key)
             }

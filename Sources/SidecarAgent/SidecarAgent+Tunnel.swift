@@ -30,7 +30,7 @@ extension SidecarAgent: TunnelServer.Delegate {
                 // A workspace that didn't come back for `linger` has used up the waiting time already.
                 let linger = end.origin == .lingerOver ? TimeAmount.zero : self.configuration.tunnel.linger
                 self.watchUse(in: linger)
-                self.isAway(connection.key, since: .now() - self.configuration.tunnel.linger + linger)
+                self.isAway(connection.key, for: linger)
             }
         }
     }

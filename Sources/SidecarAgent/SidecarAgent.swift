@@ -164,7 +164,7 @@ public final class SidecarAgent {
     public var onAway: ((PublicKey) -> Void)? {
         didSet { for key in self.configured.keys where self.links[key] == nil { self.isAway(key) } }
     }
-    /// Accepted keys that aren't connected, and since when.
+    /// Accepted keys that aren't connected, and when they count as away for good.
     var away: [PublicKey: NIODeadline] = [:]
     var awayTimer: Scheduled<Void>?
     var retirement: (() -> Void)?

@@ -134,11 +134,24 @@ struct AskedSidecar: ParsableArguments {
     func ask(_ request: AdmissionSocket.Request) throws {
         signal(SIGPIPE, SIG_IGN)
         // The sidecar looks where this program runs. The kernel forbids that, even to the same user, of a program that has got
-        // capabilities by its file.
+        // capabilities by its file; and of one with more of them than the sidecar has, as after nsenter.
         kl_be_visible()
+        switch try self.answer(to: request) {
+        case .ended where kl_drop_capabilities() == 0: try self.finish(try self.answer(to: request))
+        case let received: try self.finish(received)
+        }
+    }
+
+    private typealias Received = JSONLinesClient.Received<AdmissionSocket.Reply>
+
+    private func answer(to request: AdmissionSocket.Request) throws -> Received {
         let client = JSONLinesClient(descriptor: try self.find(), name: "the sidecar")
         try? client.send(request)
-        switch try client.receive(AdmissionSocket.Reply.self, within: AdmissionSocket.patience) {
+        return (try? client.receive(AdmissionSocket.Reply.self, within: AdmissionSocket.patience)) ?? .ended
+    }
+
+    private func finish(_ received: Received) throws {
+        switch received {
         case .message(let reply):
             Console.write(reply.line + "\n", to: STDOUT_FILENO)
             if !reply.isDone { Ending(text: "", code: Ending.failed).exit() }

@@ -4,13 +4,14 @@ import contextlib
 import json
 import os
 import re
+import shutil
 import socket
 import subprocess
 import sys
 import time
 
 import pytest
-from harness.agents import Workspace, endpoint
+from harness.agents import Agent, Workspace, endpoint, split_address
 from harness.cable import Cable, RedirectingAgents
 from harness.keys import KeyPair
 from harness.load import who
@@ -217,6 +218,30 @@ def test_who_shares_the_network_but_no_processes_is_process_zero(closing, proces
     assert "it is in another mount namespace" in sidecar.log()
     cable.service.run(binaries / "kl-sidecar", "end", prefix=cable.service.inside)
     eventually("the sidecar has ended", lambda: not sidecar.is_running, 3)
+
+
+@pytest.mark.parametrize("user", [0, 65534])
+def test_with_hardly_any_rights(closing, processes, binaries, folder, user):
+    """As in a container: no capability but one, or another user. Root has more there after nsenter, and gives it up."""
+    needs_root()
+    program = folder / "kl-sidecar"
+    shutil.copy(binaries / "kl-sidecar", program)
+    folder.chmod(0o755)
+    rights = ["--bounding-set", "-all,+net_admin", "--inh-caps", "-all"]
+    prefix = ["setpriv", "--reuid", str(user), "--regid", str(user), "--clear-groups", *rights, "--"]
+    words = ["run", "--peer", KeyPair().public, "--listen-tcp", "127.0.0.1:0", "--service-port", "8080:127.0.0.1:9"]
+    sidecar = Agent(processes, "kl-sidecar", [*prefix, program, *words, "--divert", "listen=127.0.0.1:0"])
+    sidecar.tunnel = split_address(sidecar.ready["tcp"])
+    console = Console(folder, sidecar)
+    assert console.run("holders", prefix=prefix)[0] == 0
+    code, answer, said = console.run("holders")
+    if user == 0:
+        assert (code, answer["holders"]) == (0, [])
+    else:
+        # It can't see where root's processes run, and so obeys none of them.
+        assert (code, answer) == (1, None) and "without an answer" in said
+        assert "where it runs can't be told: permission denied" in sidecar.process.log()
+    assert console.run("end", prefix=prefix)[0] == 0
 
 
 def test_a_process_that_has_ended_vouches_for_nobody(pair, console):

@@ -1,5 +1,5 @@
-/// What the C library's Swift module lacks: glibc's additions to posix_spawn(3), the macros of cmsg(3), pidfd_open(2)
-/// and prctl(2).
+/// What the C library's Swift module lacks: glibc's additions to posix_spawn(3), the macros of cmsg(3), pidfd_open(2),
+/// prctl(2) and capset(2).
 #ifndef KL_CSPAWN_H
 #define KL_CSPAWN_H
 
@@ -19,5 +19,7 @@ ssize_t kl_receive_from(int socket, void *bytes, size_t size, pid_t *sender, uid
 int kl_open_process(pid_t process);
 /// Lets other processes of the same user look at this one in /proc, even if its file has given it capabilities.
 void kl_be_visible(void);
+/// Gives up all capabilities of the calling thread, and so of a process that has one; -1 and errno.
+int kl_drop_capabilities(void);
 
 #endif
