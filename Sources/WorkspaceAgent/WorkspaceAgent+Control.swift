@@ -28,8 +28,7 @@ extension WorkspaceAgent {
         start.probes = self.configuration.probes
         start.proxyProtocol = self.configuration.proxyProtocol
         start.drainSeconds = self.configuration.drainSeconds
-        // Only in the first `start`: a service that another workspace took back isn't taken again unless a person asks.
-        start.takeover = self.configuration.takesOver && self.isStarting
+        start.takeover = self.configuration.takesOver
         self.send(.start(start))
     }
 
@@ -104,6 +103,8 @@ extension WorkspaceAgent {
         let wanted = self.configuration.generation
         guard !self.isEnding, self.lists.started(generation, wanted: wanted) else { return }
         self.forgetOwed()
+        // Once: what another workspace takes back isn't taken again unless a person asks.
+        self.configuration.takesOver = false
         self.isInForce()
         self.lookAtServersInTime()
         self.tell(.started(generation: wanted))
@@ -130,17 +131,16 @@ extension WorkspaceAgent {
         }
         // The failure is for a probe that has ended, or for an earlier list of ports.
         guard failure.id == nil, !self.lists.isOutdated(failure.generation) else { return }
-        guard failure.code != .busy else {
-            let isTakeoverDenied = self.configuration.takesOver && self.isStarting
-            return self.fail(
-                .busy(holder: failure.holder, since: failure.since, isTakeoverDenied: isTakeoverDenied)
-            )
-        }
         let wanted = self.configuration.generation
-        switch self.lists.refused(failure.generation, wanted: wanted) {
-        case .own: self.ownListWasRefused(failure)
-        case .later: self.tell(.refused(generation: wanted, failure))
-        case .first:
+        switch (self.lists.refused(failure.generation, wanted: wanted), failure.code) {
+        case (.later, _):
+            self.configuration.takesOver = false
+            self.tell(.refused(generation: wanted, failure))
+        case (_, .busy):
+            let isTakeoverDenied = self.configuration.takesOver
+            self.fail(.busy(holder: failure.holder, since: failure.since, isTakeoverDenied: isTakeoverDenied))
+        case (.own, _): self.ownListWasRefused(failure)
+        case (.first, _):
             let isUnknown = self.configuration.kind == .mirror && failure.code == .unsupported
             self.fail(isUnknown ? .cannotCopy(reason: failure.reason) : .refused(reason: failure.reason))
         }

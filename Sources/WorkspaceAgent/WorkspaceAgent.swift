@@ -25,7 +25,7 @@ public final class WorkspaceAgent {
         public var drainSeconds = 10
         /// Local servers get each client's address in a PROXY header before its bytes.
         public var proxyProtocol: ProxyProtocol?
-        /// Take the service over if another workspace holds it.
+        /// Take ports over from workspaces that intercept them, until this list is in force or refused.
         public var takesOver = false
         /// Ask for nothing, and only have the sidecar release what it holds for this key. Used after a crash.
         public var onlyReleases = false

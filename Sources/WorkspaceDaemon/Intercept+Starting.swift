@@ -237,34 +237,25 @@ extension Intercept {
 
     private func raise(to request: StartRequest, _ targets: LocalTargets) async throws {
         let before = (request: self.request, targets: self.targets)
+        let claim = self.claim(for: request)
+        if case .heldBy(let other) = try await claim.take(force: request.force) {
+            throw Self.busy(self.service, holder: other.holder.label, since: other.since)
+        }
         self.handle(.raising)
         defer { self.handle(.raised) }
         do {
-            self.ask(for: request, targets)
+            self.ask(for: request, targets, takesOver: request.force)
             let generation = self.generation
             let isAnswered = await self.changes.wait(within: .seconds(10)) {
                 self.replicas.contains { $0.refusal?.generation == generation || $0.outcome != nil }
                     || self.replicas.allSatisfy { $0.state(generation) == .acknowledged }
             }
             try Task.checkCancellation()
-            if let reason = self.replicas.lazy.compactMap({ $0.refusal }).first(where: { $0.generation == generation })
-            {
-                // Where sidecars are made for the intercept, a new one could have the ports; but that would end the open
-                // connections.
-                let mend =
-                    self.environment.makesSidecars
-                    ? " To have others, stop it first: kl intercept stop \(self.service)" : ""
-                throw Problem(
-                    .failed,
-                    "the sidecar refused: \(reason.reason)",
-                    "The ports before stay in force.\(mend)"
-                )
+            if let refusal = self.replicas.lazy.compactMap(\.refusal).first(where: { $0.generation == generation }) {
+                throw self.refused(refusal.failure)
             }
             try await self.waitUntilAcknowledgedOrFail(isAnswered)
             try await self.probe()
-            if case .heldBy(let other) = try await self.claim.take(force: false) {
-                throw Self.busy(self.service, holder: other.holder.label, since: other.since)
-            }
             try self.checkLive()
         } catch {
             self.ask(for: before.request, before.targets)
@@ -274,9 +265,26 @@ extension Intercept {
                 _ = await self.changes.wait(within: .seconds(5)) {
                     self.replicas.allSatisfy { $0.state(generation) == .acknowledged }
                 }
+                // An environment that has ended needs no record of it.
+                if self.isLive { _ = try? await self.claim.take(force: false) }
             }.value
             throw error
         }
+    }
+
+    private func refused(_ failure: ControlMessage.Failure) -> Problem {
+        if failure.code == .busy {
+            return Self.busy(self.service, holder: failure.holder ?? "someone else", since: failure.since)
+        }
+        // Where sidecars are made for the intercept, a new one could have the ports; but that would end the open connections.
+        let mend =
+            self.environment.makesSidecars
+            ? " To have others, stop it first: kl intercept stop \(self.service)" : ""
+        return Problem(
+            .failed,
+            "the sidecar refused: \(failure.reason)",
+            "The ports before stay in force.\(mend)"
+        )
     }
 
     private func waitUntilAcknowledgedOrFail(_ isAnswered: Bool) async throws {
@@ -286,7 +294,7 @@ extension Intercept {
         try await self.waitUntilAcknowledged()
     }
 
-    private func ask(for request: StartRequest, _ targets: LocalTargets) {
+    private func ask(for request: StartRequest, _ targets: LocalTargets, takesOver: Bool = false) {
         self.request = request
         self.targets = targets
         self.generation += 1
@@ -295,6 +303,7 @@ extension Intercept {
                 self.apply(request, to: &configuration)
                 configuration.targets = targets
                 configuration.generation = self.generation
+                configuration.takesOver = takesOver
                 configuration.sidecar = self.addresses(of: replica.location)
             }
         }

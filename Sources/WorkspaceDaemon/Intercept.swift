@@ -259,19 +259,23 @@ final class Intercept {
     }
 
     /// As the request is now. It stays the same claim where another process took it, or this one with other ports.
-    var claim: any ServiceClaim { self.environment.claim(self.record, options: self.request.sidecarOptions) }
+    var claim: any ServiceClaim { self.claim(for: self.request) }
 
-    private var record: InterceptRecord {
+    func claim(for request: StartRequest) -> any ServiceClaim {
+        self.environment.claim(self.record(of: request), options: request.sidecarOptions)
+    }
+
+    private func record(of request: StartRequest) -> InterceptRecord {
         var record = InterceptRecord(
             service: self.service,
             holder: self.identity.member,
             since: self.since,
-            ports: self.request.mappings.map {
+            ports: request.mappings.map {
                 .init(service: $0.port.number, transport: $0.port.transport, target: $0.target.description)
             },
-            kind: self.request.kind
+            kind: request.kind
         )
-        record.refuses = self.request.onUnavailable == .refuse ? true : nil
+        record.refuses = request.onUnavailable == .refuse ? true : nil
         return record
     }
 }

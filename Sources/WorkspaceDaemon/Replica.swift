@@ -2,6 +2,7 @@ import Carriers
 import CommandText
 import Environments
 import InterceptModel
+import InterceptProtocol
 import NIOCore
 import Noise
 import Tunnel
@@ -18,7 +19,7 @@ final class Replica {
     /// Set once the agent has ended.
     private(set) var outcome: WorkspaceAgent.Outcome?
     /// The last generation (list of ports) that the sidecar refused, and why.
-    private(set) var refusal: (generation: UInt64, reason: String)?
+    private(set) var refusal: (generation: UInt64, failure: ControlMessage.Failure)?
     /// The sidecar has confirmed that new connections reach the original.
     private(set) var isWithdrawn = false
 
@@ -50,7 +51,7 @@ final class Replica {
             case .changed, .started: onChange(self, .any)
             case .carrierLost: onChange(self, .lost)
             case .refused(let generation, let failure):
-                self.refusal = (generation, failure.reason)
+                self.refusal = (generation, failure)
                 onChange(self, .any)
             case .withdrawn:
                 self.isWithdrawn = true
