@@ -37,7 +37,7 @@ class Stand:
         self.tunnel = ("127.0.0.1", free_port())
         self.ports = [free_port(), free_port()]
         self.fronts = [("127.0.0.1", port) for port in self.ports]
-        self.keys, self.peers = {}, folder / "peers"
+        self.keys, self.rights, self.peers = {}, {}, folder / "peers"
         self.peers.write_text("")
         self.peers.chmod(0o600)
         self.stack = contextlib.ExitStack()
@@ -57,15 +57,15 @@ class Stand:
 
     def allow(self, **rights):
         """Each key is there with its rights, which are the end of its line; those not named aren't accepted any more."""
+        self.rights = rights
         for name in rights:
             self.keys.setdefault(name, generate_key())
         lines = [f"{as_text(public_key(self.keys[name]))} label={name} {more}\n" for name, more in rights.items()]
         self.peers.write_text("".join(lines))
         self.program.process.send_signal(signal.SIGHUP)
 
-    def workspace(self, name, rights=None):
-        if name not in self.keys:
-            self.allow(**{known: "" for known in self.keys}, **{name: rights or ""})
+    def workspace(self, name, rights=""):
+        self.allow(**self.rights, **{name: rights})
         made = Peer(self.keys[name], public_key(self.own), self.tunnel)
         self.stack.callback(made.shut)
         made.wait_connected()
@@ -106,7 +106,9 @@ def open_stream(front, workspace):
     """A client's connection, and its stream, answered with 0."""
     with socket.create_connection(front, 15) as client:
         service, _ = workspace.next_stream()
-        service.write(bytes([control.CONNECTED]))
+        service.write(bytes([control.CONNECTED]) + b"!")
+        # Until the answer is there, the original could still get the client.
+        assert client.recv(1) == b"!"
         yield client, service
 
 
@@ -116,7 +118,7 @@ STARTED = {"type": "started", "generation": 1}
 def test_each_holds_a_port_and_the_same_port_is_busy(stand):
     first, second, third = (stand.workspace(name) for name in ("ada", "bo", "cy"))
     one, two = stand.ports
-    assert ask_for(first, "start", one) == STARTED
+    assert ask_for(first, "start", one, drainSeconds=0) == STARTED
     assert ask_for(second, "start", two) == STARTED
     for workspace, front in ((first, stand.fronts[0]), (second, stand.fronts[1])):
         with open_stream(front, workspace) as (client, service):
@@ -366,8 +368,8 @@ class Redirected(Cable):
         command = [*prefix, sys.executable, "-B", PROGRAMS / "who_server.py", "--name", name, "--port", str(port)]
         self.processes.start(name, command).first_line(30)
 
-    def join(self, name, *ports, mirror=False):
-        flags = ["--private-key-file", self.files[name], "--drain", "0s"]
+    def join(self, name, *ports, mirror=False, drain="10s"):
+        flags = ["--private-key-file", self.files[name], "--drain", drain]
         flags += ["--sidecar", endpoint(self.key.public, *self.sidecar.tunnel)]
         flags += itertools.chain(*(("--map", f"{port}:{self.locals[name]}") for port in ports))
         return Workspace(self.processes, self.binaries, [*flags, *(["--mirror"] if mirror else [])])
@@ -462,7 +464,7 @@ def test_what_was_open_is_ended_by_an_intercept_that_begins_under_a_mirror(redir
     redirected.join("bo", 8080, mirror=True)
     asker = redirected.asker(8080, "--keep")
     time.sleep(0.3)
-    redirected.join("ada", 8080)
+    redirected.join("ada", 8080, drain="0s")
     time.sleep(1)
     told = answers(asker)
     assert told[0][0] == "original" and told[-1][0] == "ada"
