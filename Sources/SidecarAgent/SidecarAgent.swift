@@ -210,6 +210,7 @@ public final class SidecarAgent {
         let hasDatagrams = configuration.servedPorts.contains { $0.port.transport == .udp }
         self.flowsAtMost = hasDatagrams ? FlowLimits.flows(ofDescriptors: configuration.descriptorLimit) : 0
         self.clientsAtMost = max(16, (configuration.descriptorLimit - Self.keptBack - self.flowsAtMost) / 2)
+        self.copyMemory.onShortage = { [unowned self] in for link in self.links.values { link.copies.look() } }
     }
 
     // MARK: Clients

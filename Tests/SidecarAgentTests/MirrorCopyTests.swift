@@ -269,6 +269,7 @@ private final class Stage: ConnectionAccess {
         self.sidecar.accept(self.key)
         self.workspace.carrierOpened(self.carrier, at: self.now)
         self.sidecar.carrierOpened(self.carrier, at: self.now)
+        self.memory.onShortage = { [unowned self] in self.copies.look() }
         self.settle()
     }
 

@@ -22,6 +22,8 @@ enum MirrorLimits {
 /// The memory for copies, which all mirrors of a sidecar share.
 final class CopyMemory {
     fileprivate(set) var used = 0
+    /// Has each mirror ask again how much of its copies is unacknowledged, which is less than it knows.
+    var onShortage: () -> Void = {}
 
     /// A mirror gets as much as it then leaves to the others: one that stands still doesn't take what others need.
     fileprivate func hasRoom(own: Int) -> Bool { own <= (MirrorLimits.all - (self.used - own)) / 2 }
@@ -98,7 +100,7 @@ final class MirrorCopies<Access: ConnectionAccess> {
 
     var hasRoom: Bool {
         if self.memory.hasRoom(own: self.pending + self.unacknowledged) { return true }
-        self.look()
+        self.memory.onShortage()
         return self.memory.hasRoom(own: self.pending + self.unacknowledged)
     }
 
