@@ -20,6 +20,9 @@ public enum SocketError {
     /// Nothing listens there.
     public static func isRefusal(_ error: any Error) -> Bool { (error as? IOError)?.errnoCode == ECONNREFUSED }
 
+    /// The socket's address has no port left for a connection to there.
+    public static func isWithoutPort(_ error: any Error) -> Bool { (error as? IOError)?.errnoCode == EADDRNOTAVAIL }
+
     private static func text(of code: CInt) -> String {
         switch code {
         case ECONNREFUSED: "connection refused"

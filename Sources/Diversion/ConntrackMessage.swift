@@ -15,10 +15,12 @@ enum ConntrackMessage {
         var original: ConnectionTracking.Tuple?
         var reply: ConnectionTracking.Tuple?
         var name: [UInt8] = []
+        var hasOwnZone = false
         Self.attributes(UnsafeRawBufferPointer(rebasing: content[start...])) { type, body in
             switch UInt32(type) {
             case CTA_TUPLE_ORIG.rawValue:
                 original = Self.tuple(body)
+                Self.attributes(body) { type, _ in if UInt32(type) == CTA_TUPLE_ZONE.rawValue { hasOwnZone = true } }
                 name += Self.attribute(UInt16(CTA_TUPLE_ORIG.rawValue) | Self.nested, Array(body))
             case CTA_TUPLE_REPLY.rawValue: reply = Self.tuple(body)
             // In a table with zones, the same addresses may occur twice.
@@ -27,7 +29,7 @@ enum ConntrackMessage {
             }
         }
         guard let original, let reply else { return nil }
-        return ConnectionTracking.Entry(original: original, reply: reply, name: name)
+        return ConnectionTracking.Entry(original: original, reply: reply, isInOwnZone: hasOwnZone, name: name)
     }
 
     /// nil if it isn't UDP.

@@ -47,6 +47,26 @@ struct NFTablesExpression: Equatable {
         }
     }
 
+    /// The same of what began the connection, in the direction of its first packet.
+    static func original(_ key: nft_ct_keys) -> Self {
+        Self("ct", module: "nft_ct") {
+            $0.add(NFTA_CT_KEY, key.rawValue)
+            $0.add(NFTA_CT_DREG, Self.register)
+            $0.add(NFTA_CT_DIRECTION, Self.originalDirection)
+        }
+    }
+
+    /// IP_CT_DIR_ORIGINAL of linux/netfilter/nf_conntrack_tuple_common.h.
+    private static let originalDirection: [UInt8] = [0]
+
+    /// Puts a value into the register.
+    static func value(_ bytes: [UInt8]) -> Self {
+        Self("immediate") {
+            $0.add(NFTA_IMMEDIATE_DREG, Self.register)
+            $0.add(NFTA_IMMEDIATE_DATA, NetlinkAttributes { $0.add(NFTA_DATA_VALUE, bytes) })
+        }
+    }
+
     /// The destination address's type in the routing table.
     static let destinationKind = Self("fib", module: "nft_fib_inet") {
         $0.add(NFTA_FIB_FLAGS, NFTA_FIB_F_DADDR.rawValue)
@@ -90,6 +110,21 @@ struct NFTablesExpression: Equatable {
             $0.add(NFTA_LOOKUP_SET, set.name)
             $0.add(NFTA_LOOKUP_SET_ID, set.id)
         }
+    }
+
+    // MARK: Setting
+
+    /// Marks the packet with what is in the register.
+    static let setMark = Self("meta") {
+        $0.add(NFTA_META_KEY, NFT_META_MARK.rawValue)
+        $0.add(NFTA_META_SREG, Self.register)
+    }
+
+    /// The packet's connection is looked for, and made, in the zone that is in the register; its answers in no zone.
+    static let setOriginalZone = Self("ct", module: "nft_ct with zones") {
+        $0.add(NFTA_CT_KEY, NFT_CT_ZONE.rawValue)
+        $0.add(NFTA_CT_DIRECTION, Self.originalDirection)
+        $0.add(NFTA_CT_SREG, Self.register)
     }
 
     // MARK: Deciding

@@ -106,12 +106,20 @@ extension NFTablesMessage {
         return Self(type: NFT_MSG_NEWCHAIN, flags: NLM_F_CREATE, attributes: attributes, subject: "chain \(chain)")
     }
 
+    /// What a chain's rules may do.
+    enum ChainKind: String {
+        case filter
+        case nat
+        /// The packet is routed again if they change its mark.
+        case route
+    }
+
     /// A chain that the kernel calls. Packets that no rule decides on are accepted.
-    static func addChain(_ table: String, _ chain: String, isNAT: Bool, _ hook: Hook, priority: Int32) -> Self {
+    static func addChain(_ table: String, _ chain: String, _ kind: ChainKind, _ hook: Hook, priority: Int32) -> Self {
         let attributes = NetlinkAttributes {
             $0.add(NFTA_CHAIN_TABLE, table)
             $0.add(NFTA_CHAIN_NAME, chain)
-            $0.add(NFTA_CHAIN_TYPE, isNAT ? "nat" : "filter")
+            $0.add(NFTA_CHAIN_TYPE, kind.rawValue)
             // NF_ACCEPT of linux/netfilter.h.
             $0.add(NFTA_CHAIN_POLICY, UInt32(1))
             $0.add(
@@ -127,7 +135,7 @@ extension NFTablesMessage {
             flags: NLM_F_CREATE,
             attributes: attributes,
             subject: "chain \(chain)",
-            modules: isNAT ? ["nft_chain_nat"] : []
+            modules: kind == .nat ? ["nft_chain_nat"] : []
         )
     }
 

@@ -137,6 +137,8 @@ struct StaleFlows {
     var own: LocalAddresses
 
     func contains(_ entry: ConnectionTracking.Entry) -> Bool {
+        // The agent's own flow to the original.
+        guard !entry.isInOwnZone else { return false }
         let (original, reply) = (entry.original, entry.reply)
         let port = original.destinationPort
         if self.ports.contains(port), self.own.contains(original.destination) {

@@ -52,6 +52,8 @@ public final class RedirectDiversion {
     private var renewal: Ticker?
     private var removal: Ticker?
     private var lastProblem: DiversionError?
+    /// nil: the original can't see its clients' addresses here.
+    private var answers: AnswerRouting?
     #endif
 
     /// A third of the kernel's timeout. †
@@ -88,6 +90,7 @@ public final class RedirectDiversion {
         do {
             let nftables = try NFTables(at: self.configuration.ownerDescriptor)
             try nftables.removeLeftTables()
+            AnswerRouting.removeLeft(living: try NFTables.tables())
             self.nftables = nftables
         } catch {
             return self.eventLoop.makeFailedFuture(error)
@@ -143,7 +146,7 @@ public final class RedirectDiversion {
     ) throws(DiversionError) {
         let random = UInt64.random(in: .min ... .max)
         let word = String(repeating: "0", count: 16) + String(random, radix: 16)
-        let rules = RedirectRules(
+        var rules = RedirectRules(
             table: "kl_" + word.suffix(16),
             listeners: listeners,
             datagramListeners: datagramListeners,
@@ -151,8 +154,33 @@ public final class RedirectDiversion {
             mark: Self.mark
         )
         let all = DivertedPorts(tcp: Set(listeners.keys), udp: Set(datagramListeners.keys))
+        self.answers = self.answerRouting(&rules, all)
         try self.nftables?.check(rules.create(diverting: all))
         self.rules = rules
+    }
+
+    /// nil, with the reason in the log: this process or kernel can't do it.
+    private func answerRouting(_ rules: inout RedirectRules, _ all: DivertedPorts) -> AnswerRouting? {
+        guard let table = AnswerRouting.table(of: rules.table), let nftables = self.nftables else { return nil }
+        let without = rules
+        let reason: String
+        if let refusal = AnswerRouting.refusal() {
+            reason = refusal
+        } else {
+            do throws(DiversionError) {
+                rules.returnsAnswers = true
+                try nftables.check(rules.create(diverting: all))
+                return AnswerRouting(table: table, log: self.configuration.log)
+            } catch {
+                reason = error.description
+            }
+        }
+        rules = without
+        self.configuration.log?.info(
+            "the original will see this sidecar's address in place of its clients'",
+            metadata: ["reason": "\(reason)"]
+        )
+        return nil
     }
 
     /// From this call's return, new connections to exactly these ports are redirected. Connections redirected before
@@ -214,13 +242,19 @@ public final class RedirectDiversion {
             } catch {
                 // If another program removed the table, make it again.
                 guard !ports.isEmpty else { throw error }
-                try nftables.run(rules.create(diverting: ports), "making the table")
-                self.rejected = []
+                try self.makeTable(ports, "making the table")
             }
         } else if !ports.isEmpty {
-            try nftables.run(rules.create(diverting: ports), "making the table")
+            try self.makeTable(ports, "making the table")
             self.isTableThere = true
         }
+    }
+
+    private func makeTable(_ ports: DivertedPorts, _ purpose: String) throws(DiversionError) {
+        guard let rules = self.rules, let nftables = self.nftables else { return }
+        try nftables.run(rules.create(diverting: ports), purpose)
+        self.rejected = []
+        self.answers?.setUp(Set(rules.listeners.keys))
     }
 
     /// Renewed by the loop that accepts the connections: if it hangs, the kernel's redirection expires.
@@ -235,10 +269,10 @@ public final class RedirectDiversion {
         guard let rules = self.rules, let nftables = self.nftables, !self.diverted.isEmpty else { return }
         do throws(DiversionError) {
             try nftables.run(rules.renew(self.diverted), "renewing the ports")
+            self.answers?.keep()
         } catch {
             do throws(DiversionError) {
-                try nftables.run(rules.create(diverting: self.diverted), "making the table again")
-                self.rejected = []
+                try self.makeTable(self.diverted, "making the table again")
                 self.configuration.log?.warning("the diversion's table had gone, and is there again")
             } catch {
                 guard self.lastProblem != error else { return }
@@ -274,6 +308,7 @@ public final class RedirectDiversion {
         guard self.isTableThere, let rules = self.rules, let nftables = self.nftables else { return }
         self.isTableThere = false
         self.rejected = []
+        self.answers?.takeDown()
         do throws(DiversionError) {
             try nftables.run(rules.delete, "removing the table")
         } catch {
@@ -282,12 +317,17 @@ public final class RedirectDiversion {
         }
     }
 
-    /// Whether a redirected connection is open or being opened.
+    /// Whether a redirected connection is open or being opened, or one of the agent's own to the original, which may need its
+    /// answers routed.
     private var isInUse: Bool {
         do throws(DiversionError) {
             let diagnosis = try SocketDiagnosis()
             for port in self.rules?.listeners.values.sorted() ?? [] where try !diagnosis.sockets(.local, port).isEmpty {
                 return true
+            }
+            guard self.answers != nil else { return false }
+            for port in self.rules?.listeners.keys.sorted() ?? [] {
+                if try diagnosis.sockets(.remote, port).contains(where: { $0.mark == Self.mark }) { return true }
             }
             return false
         } catch {
@@ -297,6 +337,16 @@ public final class RedirectDiversion {
     }
 
     // MARK: The original's connections
+
+    /// Whether the original sees its clients' addresses, as far as is known before a client has come.
+    public var showsClients: Bool { self.answers?.isUsable ?? false }
+
+    /// For a connection to the original at the address that this client called; nil: it is another one's.
+    public func ownSocket(for client: SocketAddress?, calling called: SocketAddress?) -> OwnSocket {
+        guard self.isTableThere, let called, let answers = self.answers else { return OwnSocket(from: nil) }
+        guard let address = answers.address(for: client, calling: called) else { return OwnSocket(from: nil) }
+        return OwnSocket(from: address, avoiding: answers.avoided(with: address))
+    }
 
     /// The number of connections that are open to the original on these ports, except the agent's own.
     public func originalConnections(on ports: Set<UInt16>) -> Int {
@@ -385,6 +435,8 @@ public final class RedirectDiversion {
         self.listening.close()
         if let nftables = self.nftables, self.isTableThere, self.isInUse {
             _ = Unmanaged.passRetained(nftables)
+            // The rule and the route would stay when the process ends, which is soon.
+            self.answers?.takeDown()
         } else {
             self.removeTable()
         }
@@ -404,6 +456,10 @@ public final class RedirectDiversion {
     public var labels: [ServicePort: String] {
         get { [:] }
         set {}
+    }
+    public var showsClients: Bool { false }
+    public func ownSocket(for client: SocketAddress?, calling called: SocketAddress?) -> OwnSocket {
+        OwnSocket(from: nil)
     }
     public func originalConnections(on ports: Set<UInt16>) -> Int { 0 }
     public func endOriginalConnections(on ports: Set<UInt16>) -> Int? { 0 }

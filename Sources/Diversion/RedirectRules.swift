@@ -28,6 +28,15 @@ import InterceptModel
 ///             udp dport { 40003 } drop
 ///             ct state established accept
 ///         }
+///         chain own {
+///             type filter hook output priority -310
+///             ip6 saddr fe80::/16 return
+///             meta mark 0x206c ct original zone set 8300
+///         }
+///         chain answers {
+///             type route hook output priority 290
+///             ct direction reply ct original zone 8300 meta mark set 0x2068
+///         }
 ///     }
 ///
 /// Only the netlink socket that created the table may change it, and the kernel removes the table with the socket, however
@@ -35,6 +44,12 @@ import InterceptModel
 ///
 /// Only the port is translated (`dnat to :PORT`). `redirect` would also change the address, for clients in the namespace to
 /// the loopback's, which a client that is bound to a device or calls a link-local address can't reach.
+///
+/// The last two chains are there where the agent connects to the original with its clients' addresses (`AnswerRouting`). Its
+/// connection may then have the same addresses and ports as the client's own, and the kernel would take the one for the other:
+/// so the agent's are in a zone of their own, in the direction of their first packet. In the other direction there is one of
+/// each, since an original has one, too; the kernel gives whichever comes later another port. The zone also says which answers
+/// are for the agent: no other program saves, restores or masks it, as they do with connections' marks.
 struct RedirectRules: Equatable {
     typealias Step = NFTablesMessage
     private typealias Part = NFTablesExpression
@@ -48,6 +63,14 @@ struct RedirectRules: Equatable {
     var includesLoopback: Bool
     /// The mark of the agent's own connections, which aren't redirected.
     var mark: UInt32
+    /// Whether answers to the agent's own connections are marked, so that they are routed back to it.
+    var returnsAnswers = false
+
+    /// The mark of what the original answers to the agent's own connections. It has none of the bits that `mark` avoids, nor the
+    /// lowest ones, by which others' rules for transparent proxies are often selected.
+    static let answerMark: UInt32 = 0x2068
+    /// Of the agent's own connections in connection tracking.
+    private static let zone: UInt16 = 8_300
 
     /// The workspaces that hold the ports. The table says so to people, and to other sidecars here.
     var labels: [ServicePort: String] = [:]
@@ -64,6 +87,8 @@ struct RedirectRules: Equatable {
     private static let output = "output"
     private static let tracked = "tracked"
     private static let ending = "ending"
+    private static let own = "own"
+    private static let answers = "answers"
 
     private var hasDatagrams: Bool { !self.datagramListeners.isEmpty }
 
@@ -75,9 +100,9 @@ struct RedirectRules: Equatable {
         var steps: [Step] = [.addTable(self.table), .deleteTable(self.table), .addTable(self.table)]
         steps += [
             .addChain(self.table, Self.divert),
-            .addChain(self.table, Self.prerouting, isNAT: true, .prerouting, priority: -95),
-            .addChain(self.table, Self.output, isNAT: true, .output, priority: -105),
-            .addChain(self.table, Self.tracked, isNAT: false, .input, priority: 0),
+            .addChain(self.table, Self.prerouting, .nat, .prerouting, priority: -95),
+            .addChain(self.table, Self.output, .nat, .output, priority: -105),
+            .addChain(self.table, Self.tracked, .filter, .input, priority: 0),
             Self.live.add(to: self.table),
             Self.listenerMap.add(to: self.table),
         ]
@@ -87,6 +112,7 @@ struct RedirectRules: Equatable {
             steps += Self.datagramMap.fill(self.table, self.datagramListeners)
         }
         steps += self.divertRules + self.hookRules + self.trackedRules
+        if self.returnsAnswers { steps += self.answerRules }
         return steps + self.fill(ports)
     }
 
@@ -144,6 +170,26 @@ struct RedirectRules: Equatable {
         return steps + [.addRule(self.table, Self.tracked, isEstablished + [.accept])]
     }
 
+    /// The zone is set before `raw` (-300), where other programs decide what isn't tracked; the mark after all others, since
+    /// a chain that restores a connection's mark would take it away.
+    var answerRules: [Step] {
+        let isOwn: [Part] = [.meta(NFT_META_MARK), .isEqual(Self.native(self.mark))]
+        let zone = Self.native(Self.zone)
+        // IP_CT_DIR_REPLY of linux/netfilter/nf_conntrack_tuple_common.h.
+        let isAnswer = [Part.connection(NFT_CT_DIRECTION), .isEqual([1]), .original(NFT_CT_ZONE), .isEqual(zone)]
+        // A link-local address is answered on its link; another route would lead the answer astray.
+        let isOnLink =
+            Self.isFamily(10)
+            + [.payload(NFT_PAYLOAD_NETWORK_HEADER, offset: 8, count: 2), Part.isEqual([0xFE, 0x80]), .goBack]
+        return [
+            .addChain(self.table, Self.own, .filter, .output, priority: -310),
+            .addChain(self.table, Self.answers, .route, .output, priority: 290),
+            .addRule(self.table, Self.own, isOnLink),
+            .addRule(self.table, Self.own, isOwn + [.value(zone), .setOriginalZone]),
+            .addRule(self.table, Self.answers, isAnswer + [.value(Self.native(Self.answerMark)), .setMark]),
+        ]
+    }
+
     /// Sets exactly these ports with a new lifetime. The set is flushed first, since adding an existing element doesn't renew it.
     func renew(_ ports: DivertedPorts) -> [Step] {
         [Self.live.flush(self.table)] + (self.hasDatagrams ? [Self.liveDatagrams.flush(self.table)] : [])
@@ -178,7 +224,7 @@ struct RedirectRules: Equatable {
             Self.isTCP + [.payload(.destinationPort), .isIn(Self.live), .payload(.destinationPort), .isIn(set)]
             + isNeither + [.reset]
         return [
-            .addTable(self.table), .addChain(self.table, Self.ending, isNAT: false, .input, priority: 0),
+            .addTable(self.table), .addChain(self.table, Self.ending, .filter, .input, priority: 0),
         ] + self.loopbackStays(Self.ending) + [.addRule(self.table, Self.ending, self.ownPasses)]
             + [set.add(to: self.table)] + set.fill(self.table, ports)
             + [.addRule(self.table, Self.ending, rule)]
@@ -215,7 +261,9 @@ struct RedirectRules: Equatable {
     }
 
     /// The kernel loads its own numbers into the register in host byte order.
-    private static func native(_ number: UInt32) -> [UInt8] { withUnsafeBytes(of: number) { Array($0) } }
+    private static func native(_ number: some FixedWidthInteger) -> [UInt8] {
+        withUnsafeBytes(of: number) { Array($0) }
+    }
 }
 
 extension NFTablesExpression {

@@ -112,8 +112,14 @@ final class ServiceFlows {
         guard let target = self.agent.original(at: flow.upstream, port: flow.key.port, called: flow.called) else {
             return nil
         }
-        let mark = self.agent.redirect == nil ? nil : RedirectDiversion.mark
-        let socket = DatagramSocket(target, mark: mark, on: self.agent.eventLoop) { [weak self, weak flow] event in
+        let own = self.agent.ownSocket(
+            to: flow.upstream,
+            .init(flow.key.port, .udp),
+            for: flow.client,
+            calling: flow.called
+        )
+        let socket = DatagramSocket(target, prepare: own?.prepare, on: self.agent.eventLoop) {
+            [weak self, weak flow] event in
             guard let self, let flow else { return }
             switch event {
             case .payload(let payload):

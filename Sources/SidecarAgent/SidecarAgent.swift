@@ -311,9 +311,13 @@ public final class SidecarAgent {
             channel.closeWithReset()
             return self.clientIsDone()
         }
-        let mark = self.redirect == nil ? nil : RedirectDiversion.mark
-        target.connect(on: self.eventLoop, timeout: Self.upstreamTimeout, mark: mark).assumeIsolated().whenComplete {
-            result in
+        let own = self.ownSocket(
+            to: client.upstream,
+            .init(client.port),
+            for: channel.remoteAddress,
+            calling: client.called
+        )
+        self.connect(to: target, by: own, timeout: Self.upstreamTimeout).assumeIsolated().whenComplete { result in
             switch result {
             case .success(let original): relay.join(original)
             case .failure: relay.refuse()
@@ -330,9 +334,7 @@ public final class SidecarAgent {
     /// Behind a redirect, this is only the address that the client called: otherwise another host could reach, through the
     /// sidecar, servers that listen on the namespace's loopback only. An address given by a flag is dialled as it is.
     func original(at upstream: Endpoint, port: UInt16, called: SocketAddress?) -> DialTarget? {
-        guard self.redirect != nil, upstream == Endpoint(host: "127.0.0.1", port: port) else {
-            return self.upstreams[upstream]
-        }
+        guard self.isWhereCalled(upstream, port) else { return self.upstreams[upstream] }
         return called.map { DialTarget(addresses: [$0]) }
     }
 

@@ -21,6 +21,10 @@ public struct SidecarReport: Equatable, Sendable {
     /// holder at most.
     public var holders: [Holder]?
 
+    /// Whose address the original sees where a client is passed on to it: `client` or `sidecar`. Nil: the sidecar is of a version
+    /// that doesn't tell.
+    public var originalSees: String?
+
     public struct Holder: Codable, Equatable, Sendable {
         /// Base64.
         public var key: String
@@ -92,6 +96,7 @@ public struct SidecarReport: Equatable, Sendable {
         let listen = self.listen.sorted { $0.key < $1.key }
         fields.append(("listen", .object(listen.map { ("\($0.key)", .string($0.value)) })))
         if let metrics = self.metrics { fields.append(("metrics", .string(metrics))) }
+        if let sees = self.originalSees { fields.append(("originalSees", .string(sees))) }
         if let intercept = self.intercept { fields.append(("intercept", .object(intercept.fields))) }
         if let holders = self.holders {
             fields.append(("holders", .array(holders.map { .object($0.fields) })))
@@ -121,6 +126,7 @@ public struct SidecarReport: Equatable, Sendable {
         var udp: String?
         var listen: [String: String]?
         var metrics: String?
+        var originalSees: String?
         var intercept: Intercept?
         var holders: [Holder]?
     }
@@ -137,6 +143,7 @@ public struct SidecarReport: Equatable, Sendable {
             if let port = try? ServedPort(port).port { self.listen[port] = place }
         }
         self.metrics = content.metrics
+        self.originalSees = content.originalSees
         self.intercept = content.intercept
         self.holders = content.holders
     }

@@ -23,6 +23,7 @@ extension SidecarProgram.Running {
 
     private var currentReport: SidecarReport {
         var report = self.report ?? SidecarReport(publicKey: self.program.configuration.staticKey.publicKey.base64)
+        report.originalSees = self.agent.originalSees.rawValue
         report.tell(self.agent.holders)
         return report
     }

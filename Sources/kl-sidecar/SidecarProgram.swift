@@ -142,6 +142,7 @@ struct SidecarProgram: Sendable {
             report.listen = ready.services.mapValues(\.endpointText)
             report.metrics = metrics?.endpointText
             if self.program.options.announcesIntercepts { report.tell(self.agent.holders) }
+            report.originalSees = self.agent.originalSees.rawValue
             self.report = report
             Console.write(report.line + "\n", to: 1)
             self.watchPeersFile()
@@ -225,14 +226,18 @@ struct SidecarProgram: Sendable {
         /// Prints the ready line again. Each line is complete, and the last one counts.
         private func announceIntercept() {
             let holders = self.agent.holders
-            guard !holders.isLike(self.lastAnnounced) else { return }
-            let isMore = !holders.map(\.withoutCounts).isLike(self.lastAnnounced.map(\.withoutCounts))
+            let sees = self.agent.originalSees.rawValue
+            let seesOther = sees != self.report?.originalSees
+            guard seesOther || !holders.isLike(self.lastAnnounced) else { return }
+            let isMore =
+                seesOther || !holders.map(\.withoutCounts).isLike(self.lastAnnounced.map(\.withoutCounts))
             // What isn't announced now is announced by `watchCounts` within the next seconds.
             let isTime = NIODeadline.now() - self.lastAnnouncedAt >= Self.countsEvery
             guard isMore ? self.announcements.take() : isTime else { return }
             self.lastAnnounced = holders
             self.lastAnnouncedAt = .now()
             self.report?.tell(holders)
+            self.report?.originalSees = sees
             if let report = self.report { Console.write(report.line + "\n", to: 1) }
         }
 

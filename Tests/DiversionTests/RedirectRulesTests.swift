@@ -36,6 +36,15 @@ struct RedirectRulesTests {
         self.expect(self.rules.keepOriginals, RecordedMessages.keepOriginals)
     }
 
+    @Test func answersAreMarkedAsNftDoesIt() {
+        self.expect([.addTable(self.rules.table)] + self.rules.answerRules, RecordedMessages.answers)
+        var returning = self.rules
+        returning.returnsAnswers = true
+        let ports = DivertedPorts(tcp: [8_080])
+        let added = returning.create(diverting: ports).filter { !self.rules.create(diverting: ports).contains($0) }
+        #expect(added == self.rules.answerRules)
+    }
+
     @Test func theTableIsDeleted() { self.expect(self.rules.delete, RecordedMessages.delete) }
 
     private func expect(
@@ -135,7 +144,9 @@ struct RedirectRulesTests {
         var rules = self.rules
         rules.includesLoopback = includesLoopback
         let nftables = try NFTables()
-        for rules in [rules, self.withoutDatagrams] {
+        var returning = rules
+        returning.returnsAnswers = true
+        for rules in [rules, self.withoutDatagrams, returning] {
             let ports = DivertedPorts(tcp: [8_080], udp: rules.datagramListeners.isEmpty ? [] : [53])
             let ending = rules.rejectOriginals(on: [8_080, 9_090]) + rules.renew(ports) + rules.keepOriginals
             try nftables.check(rules.create(diverting: ports) + ending + rules.delete)
@@ -185,7 +196,7 @@ struct RedirectRulesTests {
 }
 
 struct NFTablesFailureTests {
-    private static let chain = NFTablesMessage.addChain("kl_a", "output", isNAT: true, .output, priority: -105)
+    private static let chain = NFTablesMessage.addChain("kl_a", "output", .nat, .output, priority: -105)
 
     @Test(arguments: [
         (EPERM, nil, "CAP_NET_ADMIN"),

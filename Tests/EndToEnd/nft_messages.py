@@ -12,6 +12,7 @@ printed a set, and NFTA_BITWISE_OP where it is 0, which is what the kernel takes
 
 import argparse
 import re
+import shlex
 import struct
 import subprocess
 import sys
@@ -55,6 +56,21 @@ add element inet {TABLE} live {{ 8080, 9090 }}
 add element inet {TABLE} live_udp {{ 53 }}
 """
 
+ANSWERS = f"""
+table inet {TABLE} {{
+    flags owner
+    chain own {{
+        type filter hook output priority -310; policy accept;
+        ip6 saddr fe80::/16 return
+        meta mark 0x206c ct original zone set 8300
+    }}
+    chain answers {{
+        type route hook output priority 290; policy accept;
+        ct direction reply ct original zone 8300 meta mark set 0x2068
+    }}
+}}
+"""
+
 REJECT = f"""
 table inet {TABLE} {{
     flags owner
@@ -76,14 +92,30 @@ add element inet {TABLE} live {{ 8080 }}
 
 PARTS = {
     "create": CREATE,
+    "answers": ANSWERS,
     "rejectOriginals": REJECT,
     "renew": RENEW,
     "keepOriginals": f"delete chain inet {TABLE} ending\n",
     "delete": f"delete table inet {TABLE}\n",
 }
 
+RULE = "pref 7 fwmark 0x2068/0xffffffff lookup 1802240291 protocol 107".split()
+ROUTE = "local default dev lo table 1802240291 protocol 107".split()
+ROUTING = {
+    f"{what}{version}": ["ip", f"-{version}", *words]
+    for version in (4, 6)
+    for what, words in {
+        "addRule": ["rule", "add", *RULE],
+        "addRoute": ["route", "add", *ROUTE],
+        "deleteRule": ["rule", "del", *RULE],
+        "deleteRoute": ["route", "del", *ROUTE],
+    }.items()
+}
+
 NESTED, SUBSYSTEM = 0x8000, 10
 NEWRULE, NEWSET = 6, 9
+# RTM_NEWROUTE, RTM_DELROUTE, RTM_NEWRULE and RTM_DELRULE.
+ROUTING_TYPES = (24, 25, 32, 33)
 SET_USERDATA, RULE_EXPRESSIONS, EXPRESSION_NAME, EXPRESSION_DATA, BITWISE_OP = 13, 4, 1, 2, 6
 
 
@@ -122,16 +154,38 @@ def meant(kind, content):
     return result
 
 
+def sent_by(*command, before=()):
+    """What a command sends by netlink, in a network namespace of its own."""
+    traced = ["strace", "-e", "trace=sendmsg", "-e", "write=all", "-e", "signal=none", *command]
+    script = "; ".join(shlex.join(one) for one in [*before, traced])
+    done = subprocess.run(["unshare", "--net", "sh", "-ec", script], capture_output=True, text=True, check=True)
+    # ` | 00010  14 00 00 00 …  …   ................ |`
+    lines = [line for line in done.stderr.splitlines() if re.match(r"^ \| [0-9a-f]{5,} ", line)]
+    return bytes.fromhex("".join(line.split(None, 2)[2][:50] for line in lines))
+
+
 def sent(text):
     """The bytes of nft's transaction."""
     with tempfile.NamedTemporaryFile("w", suffix=".nft") as file:
         file.write(text)
         file.flush()
-        command = ["unshare", "--net", "strace", "-e", "trace=sendmsg", "-e", "write=all", "-e", "signal=none"]
-        done = subprocess.run([*command, "nft", "-f", file.name], capture_output=True, text=True, check=True)
-    # ` | 00010  14 00 00 00 …  …   ................ |`
-    lines = [line for line in done.stderr.splitlines() if re.match(r"^ \| [0-9a-f]{5,} ", line)]
-    return bytes.fromhex("".join(line.split(None, 2)[2][:50] for line in lines))
+        return sent_by("nft", "-f", file.name)
+
+
+def routing(name):
+    """Type, flags, and the rest behind the header, of what ip sends."""
+    command = ROUTING[name]
+    before = [["ip", "link", "set", "lo", "up"]]
+    if name.startswith("delete"):
+        before.append(ROUTING[name.replace("delete", "add")])
+    content, result = sent_by(*command, before=before), []
+    while content:
+        length, kind, flags = struct.unpack("=IHH", content[:8])
+        # Neither a question about a device.
+        if kind in ROUTING_TYPES:
+            result.append((kind, flags, content[16:length]))
+        content = content[(length + 3) & ~3 :]
+    return result
 
 
 def messages(text):
@@ -145,11 +199,24 @@ def messages(text):
     return result
 
 
+def array(name, recorded):
+    lines = [f"    static let {name}: [(type: UInt32, flags: UInt16, attributes: String)] = ["]
+    for kind, flags, body in recorded:
+        words = body.hex()
+        pieces = [words[at : at + 96] for at in range(0, len(words), 96)]
+        lines += ["        (", f"            {kind}, {flags:#06x},"]
+        for index, piece in enumerate(pieces):
+            lines.append(f'            {"" if index == 0 else "    + "}"{piece}"')
+        lines.append("        )," if len(recorded) > 1 else "        )")
+    return [*lines, "    ]"]
+
+
 def swift():
     version = subprocess.run(["nft", "--version"], capture_output=True, text=True, check=True).stdout.split()[1]
+    ip = subprocess.run(["ip", "-V"], capture_output=True, text=True, check=True).stdout.split("iproute2-")[1].split(",")[0]
     lines = [
-        f"/// What nft {version} sends for the same rules: of each message type, flags and attributes. Written by",
-        "/// Tests/EndToEnd/nft_messages.py, which says what is left out.",
+        f"/// What nft {version} sends for the same rules, and ip of iproute2 {ip} for the same routing: of each message type,",
+        "/// flags and attributes. Written by Tests/EndToEnd/nft_messages.py, which says what is left out.",
         "enum RecordedMessages {",
     ]
     before = ""
@@ -158,16 +225,9 @@ def swift():
         known = len(messages(before)) if before else 0
         before += text
         lines += [""] if known else []
-        lines.append(f"    static let {name}: [(type: UInt32, flags: UInt16, attributes: String)] = [")
-        recorded = messages(before)[known:]
-        for kind, flags, body in recorded:
-            words = body.hex()
-            pieces = [words[at : at + 96] for at in range(0, len(words), 96)]
-            lines += ["        (", f"            {kind}, {flags:#06x},"]
-            for index, piece in enumerate(pieces):
-                lines.append(f'            {"" if index == 0 else "    + "}"{piece}"')
-            lines.append("        )," if len(recorded) > 1 else "        )")
-        lines.append("    ]")
+        lines += array(name, messages(before)[known:])
+    for name in ROUTING:
+        lines += ["", *array(name, routing(name))]
     return "\n".join([*lines, "}"]) + "\n"
 
 

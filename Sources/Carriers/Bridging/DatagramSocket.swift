@@ -15,7 +15,7 @@ public final class DatagramSocket {
     }
 
     private let target: DialTarget
-    private let mark: UInt32?
+    private let prepare: (@Sendable (CInt) -> Void)?
     private let eventLoop: any EventLoop
     private var onEvent: ((Event) -> Void)?
     private var index = 0
@@ -24,15 +24,15 @@ public final class DatagramSocket {
     /// The latest payloads that were sent to this address without an answer, or that wait for the socket.
     private var recent = RecentPayloads()
 
-    /// - Parameter mark: the socket's SO_MARK, for firewall rules; Linux only.
+    /// - Parameter prepare: called with each socket's descriptor before it connects, for options of the caller's.
     public init(
         _ target: DialTarget,
-        mark: UInt32? = nil,
+        prepare: (@Sendable (CInt) -> Void)? = nil,
         on eventLoop: any EventLoop,
         _ onEvent: @escaping (Event) -> Void
     ) {
         self.target = target
-        self.mark = mark
+        self.prepare = prepare
         self.eventLoop = eventLoop
         self.onEvent = onEvent
         self.connect()
@@ -60,10 +60,12 @@ public final class DatagramSocket {
         }
         let address = self.target.addresses[self.index]
         let bound = NIOLoopBound(self, eventLoop: self.eventLoop)
-        self.bootstrap
+        let prepare = self.prepare
+        DatagramBootstrap(group: self.eventLoop)
             .channelOption(.recvAllocator, value: FixedSizeRecvByteBufferAllocator(capacity: 65_536))
             .channelInitializer { channel in
-                channel.eventLoop.makeCompletedFuture {
+                if let prepare, let descriptor = channel.descriptor { prepare(descriptor) }
+                return channel.eventLoop.makeCompletedFuture {
                     try channel.pipeline.syncOperations.addHandler(DatagramSocketHandler(bound.value))
                 }
             }
@@ -76,17 +78,6 @@ public final class DatagramSocket {
                 case .failure(let error): self?.refused(error)
                 }
             }
-    }
-
-    private var bootstrap: DatagramBootstrap {
-        let bootstrap = DatagramBootstrap(group: self.eventLoop)
-        #if os(Linux)
-        guard let mark else { return bootstrap }
-        let option = ChannelOptions.socketOption(NIOBSDSocket.Option(rawValue: SO_MARK))
-        return bootstrap.channelOption(option, value: Int(mark))
-        #else
-        return bootstrap
-        #endif
     }
 
     private func connected(_ channel: any Channel) {

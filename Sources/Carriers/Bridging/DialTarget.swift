@@ -25,28 +25,29 @@ public struct DialTarget: Sendable {
 
     /// Connects a socket for `BridgedSocket` or `ChannelRelay`, which the caller adds at once.
     ///
-    /// - Parameter mark: the socket's SO_MARK, for firewall rules; Linux only.
+    /// - Parameter prepare: called with each socket's descriptor before it connects, for options of the caller's.
     public func connect(
         on eventLoop: any EventLoop,
         timeout: TimeAmount,
-        mark: UInt32? = nil
+        prepare: (@Sendable (CInt) -> Void)? = nil
     ) -> EventLoopFuture<any Channel> {
-        self.connect(on: eventLoop, timeout: timeout, mark: mark, from: 0)
+        self.connect(on: eventLoop, timeout: timeout, prepare: prepare, from: 0)
     }
 
     private func connect(
         on eventLoop: any EventLoop,
         timeout: TimeAmount,
-        mark: UInt32?,
+        prepare: (@Sendable (CInt) -> Void)?,
         from index: Int
     ) -> EventLoopFuture<any Channel> {
         guard index < self.addresses.count else {
             return eventLoop.makeFailedFuture(IOError(errnoCode: ECONNREFUSED, reason: "connect"))
         }
-        let attempt = self.bootstrap(on: eventLoop, mark: mark)
+        let attempt = ClientBootstrap(group: eventLoop)
             .connectTimeout(timeout)
             .channelInitializer { channel in
                 SocketOptions.prepare(channel)
+                if let prepare, let descriptor = channel.descriptor { prepare(descriptor) }
                 return channel.eventLoop.makeCompletedFuture { try SocketOptions.setUp(channel) }
             }
             .connect(to: self.addresses[index])
@@ -55,18 +56,7 @@ public struct DialTarget: Sendable {
         return attempt.flatMapError { error in
             guard let error = error as? IOError, error.errnoCode == ECONNREFUSED || error.errnoCode == EADDRNOTAVAIL
             else { return eventLoop.makeFailedFuture(error) }
-            return self.connect(on: eventLoop, timeout: timeout, mark: mark, from: index + 1)
+            return self.connect(on: eventLoop, timeout: timeout, prepare: prepare, from: index + 1)
         }
-    }
-
-    private func bootstrap(on eventLoop: any EventLoop, mark: UInt32?) -> ClientBootstrap {
-        let bootstrap = ClientBootstrap(group: eventLoop)
-        #if os(Linux)
-        guard let mark else { return bootstrap }
-        let option = ChannelOptions.socketOption(NIOBSDSocket.Option(rawValue: SO_MARK))
-        return bootstrap.channelOption(option, value: Int(mark))
-        #else
-        return bootstrap
-        #endif
     }
 }

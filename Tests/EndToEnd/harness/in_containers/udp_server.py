@@ -1,4 +1,5 @@
-"""A UDP service: answers each payload with its name and the payload. `answer N` asks for N bytes in place of that."""
+"""A UDP service: answers each payload with its name and the payload. `answer N` asks for N bytes in place of that, and `whom`
+for the client's address as the service sees it."""
 
 import argparse
 import socket
@@ -21,6 +22,8 @@ while True:
     words = payload[:64].split()
     if words[:1] == [b"answer"]:
         answer = (flags.name.encode() + b" ").ljust(int(words[1]), b"x")
+    elif words[:1] == [b"whom"]:
+        answer = f"{flags.name} {client[0].removeprefix('::ffff:')} {client[1]}".encode()
     else:
         answer = flags.name.encode() + b" " + payload
     try:
