@@ -20,12 +20,15 @@ final class Daemon {
         var intercept: Intercept?
         /// Cancels the start that is under way; nil: there is none.
         var cancelStart: (() -> Void)?
+        /// Of that start.
+        private(set) var startedKind = HoldingKind.intercept
         /// Why this daemon cancelled the start; nil: it was cancelled because its client has gone.
         private(set) var cancellation: Problem?
         var waiting = 0
 
-        func startBegins(cancel: @escaping () -> Void) {
+        func startBegins(_ kind: HoldingKind, cancel: @escaping () -> Void) {
             self.cancelStart = cancel
+            self.startedKind = kind
             self.cancellation = nil
         }
 
@@ -316,7 +319,7 @@ final class Daemon {
         }
         return try await self.inTurn(key, cancelsStart: false) { slot in
             guard !self.isEnding else { throw Problem(.failed, "the workspace daemon is ending", "Try again.") }
-            slot.startBegins(cancel: cancel)
+            slot.startBegins(request.kind, cancel: cancel)
             defer { slot.cancelStart = nil }
             return try await self.start(request, targets, in: slot, of: environment, progress)
         }
@@ -370,7 +373,7 @@ final class Daemon {
 
     func stop(_ request: StopRequest, _ progress: @escaping Progress) async throws -> InterceptStatus {
         let key = Intercept.Key(request.environment, request.service)
-        let wasStarting = self.slots[key]?.cancelStart != nil
+        let started = self.slots[key].flatMap { $0.cancelStart == nil ? nil : $0.startedKind }
         return try await self.inTurn(key, cancelsStart: true) { slot in
             let intercept: Intercept
             if let held = slot.intercept {
@@ -378,16 +381,17 @@ final class Daemon {
             } else if let claimed = try await self.claimed(request) {
                 intercept = claimed
                 self.install(intercept, in: slot)
-            } else if wasStarting {
+            } else if let started {
                 // The cancelled start has undone its work.
-                progress(Step(.originalAnswers))
-                let (environment, since) = (request.environment, UTCTime.now.rfc3339)
-                return InterceptStatus(
-                    environment: environment,
+                progress(Step(started == .mirror ? .copiesEnded : .originalAnswers))
+                var status = InterceptStatus(
+                    environment: request.environment,
                     service: request.service,
                     phase: .stopping,
-                    since: since
+                    since: UTCTime.now.rfc3339
                 )
+                status.kind = started
+                return status
             } else {
                 throw Problem.noSuchIntercept(of: request.service)
             }

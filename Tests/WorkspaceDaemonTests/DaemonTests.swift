@@ -114,14 +114,15 @@ import WorkspaceAPI
     }
 
     /// The stop is asked for at the start's first step.
-    @Test @DaemonLoop func `a start that one's own stop ended says so`() async throws {
+    @Test(arguments: HoldingKind.allCases) @DaemonLoop
+    func `a start that one's own stop ended says so`(kind: HoldingKind) async throws {
         let stage = try await Stage()
         let mine = try await NamedServer("workspace")
         let workspace = try await Workspace(stage)
         let start = Waiting()
         start.task = Task {
             try await workspace.daemon.start(
-                try stage.request([(8_080, mine.port)]),
+                try stage.request([(8_080, mine.port)], kind: kind),
                 cancel: { start.task?.cancel() },
                 { step in
                     guard step.event == .sidecarRunning else { return }
@@ -132,7 +133,8 @@ import WorkspaceAPI
         let failure = await #expect(throws: Problem.self) { try await start.task?.value }
         #expect(failure?.description.contains("kl intercept stop") == true)
         #expect(failure?.description.contains("kl intercept start api") == true)
-        _ = try await start.stop?.value
+        let ends = [kind == .mirror ? "copiesEnded" : "originalAnswers"]
+        #expect(try await start.stop?.value.1.map(\.name) == ends)
         #expect(workspace.status == nil)
         #expect(stage.records == [])
     }
