@@ -255,6 +255,28 @@ def test_taking_over_one_of_two(room, make_developer):
     check_nothing_left(room)
 
 
+def test_further_ports(room):
+    """A holder who asks for another one's port as well keeps what it has, and gets it with --force."""
+    ada, ida = room.developers["ada"], room.developers["ida"]
+    room.start("ada")
+    room.start("ida")
+    both = ["intercept", "start", "api-server"]
+    for port in room.ports:
+        both += ["-p", f"{port}:{room.servers['ada'].address[1]}"]
+    for _ in range(2):
+        refused = ada.run(*both)
+        assert refused.code == 5 and "'api-server' is intercepted by" in refused.error, refused
+        assert [ada.own()["phase"], ida.own()["phase"]] == ["Active"] * 2
+        assert [port["service"] for port in ada.own()["ports"]] == room.ports[:1]
+        assert [room.ask(0), room.ask(1)] == ["ada", "ida"]
+    ada.ok(*both, "--force")
+    assert [room.ask(0), room.ask(1)] == ["ada", "ada"]
+    eventually("ida is told", lambda: ida.own()["phase"] == "Failed", 2)
+    room.stop("ada")
+    room.stop("ida")
+    check_nothing_left(room)
+
+
 def test_what_a_mirror_says(room):
     """Each command, in words and as JSON."""
     ada, grace = room.developers["ada"], room.developers["grace"]

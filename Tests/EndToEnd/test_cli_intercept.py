@@ -559,6 +559,7 @@ def test_bash_completes(demo, closing, folder):
         ("kl intercept start ap", "kl intercept start api-server "),
         ("kl i s -p 80:80 ap", "kl i s -p 80:80 api-server "),
         ("kl i s --carrier=u", "kl i s --carrier=udp "),
+        ("kl i s --mi", "kl i s --mirror "),
         ("kl i be", "kl i begin "),
         ("kl env connect -f comp", "kl env connect -f compose.yaml "),
     ]
