@@ -10,7 +10,7 @@ extension SidecarAgent {
     ///
     /// - Parameters:
     ///   - label: of who asks.
-    ///   - isForced: by whoever may admit keys here, whatever the sidecar lets workspaces do.
+    ///   - isForced: by whoever may admit keys here: with or without --allow-takeover, but with what that one grants the key.
     func makeRoom(
         for key: PublicKey,
         _ kind: HoldingKind,
@@ -31,7 +31,7 @@ extension SidecarAgent {
             guard takesOver, isForced || self.configuration.allowsTakeover else {
                 return others.first.map { self.busy($0, ports, isTakeover: takesOver) }
             }
-            if !isForced, let denial = self.takeoverDenial(of: key, others, ports) { return denial }
+            if let denial = self.takeoverDenial(of: key, others, ports) { return denial }
             for other in others {
                 self.table.remove(other.key)
                 if other.holding != nil { self.links[other.key]?.isTakenOver(by: label) }

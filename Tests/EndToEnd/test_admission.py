@@ -155,7 +155,10 @@ def test_the_claim_is_the_winners(pair, console):
     # The losers weren't admitted, so they can't leave.
     loser = keys[(winners[0] + 1) % 50]
     assert console.leave(loser)["left"] is False
-    # Whoever may admit may also take the port over.
+    # Whoever may admit may also take the port over, unless they don't grant that.
+    code, answer, _ = console.run("admit", loser.public, "--may", "intercept", "--claim", "intercept:8080", "--force")
+    assert (code, answer["code"]) == (1, "denied") and "take over" in answer["reason"], answer
+    assert [holder["workspace"] for holder in console.holders().values()] == [winner]
     answer = console.admit(loser, "--label", "loser", "--claim", "intercept:8080", "--force")
     assert [holder["workspace"] for holder in answer["holders"]] == ["loser"]
     workspace_of(pair, loser)
