@@ -28,18 +28,14 @@ struct ConnectionTracking: ~Copyable {
         var destinationPort: UInt16 = 0
     }
 
-    private let descriptor: CInt
+    private let socket: NetlinkSocket
 
-    private static let pieceSize = 64 * 1_024
     /// The number of entries that the kernel tracks by default on a large machine: reading them takes a third of a second. †
     static let entriesAtMost = 262_144
 
     init() throws(DiversionError) {
-        self.descriptor = kl_netlink_open(NETLINK_NETFILTER)
-        guard self.descriptor >= 0 else { throw Self.error("can't be asked", errno) }
+        self.socket = try NetlinkSocket(NETLINK_NETFILTER, about: "The kernel's table of flows (ctnetlink)")
     }
-
-    deinit { close(self.descriptor) }
 
     /// The limit of flows forgotten at once, at 10 µs each: any host can send from many ports, and the calling loop has
     /// other work. †
@@ -52,12 +48,12 @@ struct ConnectionTracking: ~Copyable {
         var stale: [Entry] = []
         var seen = 0
         try self.send(IPCTNL_MSG_CT_GET, family: AF_UNSPEC, flags: NLM_F_REQUEST | NLM_F_DUMP, [])
-        let code = try self.receive { body in
+        let code = try self.socket.receive { _, body in
             seen += 1
             if let entry = ConntrackMessage.entry(body), isStale(entry) { stale.append(entry) }
             return seen < Self.entriesAtMost && stale.count < Self.forgottenAtOnce
         }
-        guard code == 0 else { throw Self.error("doesn't tell its flows", code) }
+        guard code == 0 else { throw self.socket.error("doesn't tell its flows", code) }
         // Another socket, as this one may still have the unread rest of a long table.
         let other = try ConnectionTracking()
         var count = 0
@@ -68,9 +64,9 @@ struct ConnectionTracking: ~Copyable {
     private func delete(_ entry: Entry) throws(DiversionError) -> Bool {
         let family = entry.original.source.count == 4 ? AF_INET : AF_INET6
         try self.send(IPCTNL_MSG_CT_DELETE, family: family, flags: NLM_F_REQUEST | NLM_F_ACK, entry.name)
-        let code = try self.receive { _ in true }
+        let code = try self.socket.receive { _, _ in true }
         // The flow may have ended by itself.
-        guard code == 0 || code == ENOENT else { throw Self.error("doesn't forget a flow", code) }
+        guard code == 0 || code == ENOENT else { throw self.socket.error("doesn't forget a flow", code) }
         return code == 0
     }
 
@@ -80,11 +76,11 @@ struct ConnectionTracking: ~Copyable {
         let attributes = ConntrackMessage.replyAttribute(reply)
         try self.send(IPCTNL_MSG_CT_GET, family: family, flags: NLM_F_REQUEST | NLM_F_ACK, attributes)
         var found: Entry?
-        let code = try self.receive { body in
+        let code = try self.socket.receive { _, body in
             found = ConntrackMessage.entry(body)
             return true
         }
-        guard code == 0 || code == ENOENT else { throw Self.error("doesn't tell a flow", code) }
+        guard code == 0 || code == ENOENT else { throw self.socket.error("doesn't tell a flow", code) }
         return found
     }
 
@@ -95,8 +91,8 @@ struct ConnectionTracking: ~Copyable {
         let flags = NLM_F_REQUEST | NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL
         let attributes = ConntrackMessage.translated(original, to: address, port, seconds: seconds)
         try self.send(IPCTNL_MSG_CT_NEW, family: family, flags: flags, attributes)
-        let code = try self.receive { _ in true }
-        guard code == 0 || code == EEXIST else { throw Self.error("doesn't take a flow", code) }
+        let code = try self.socket.receive { _, _ in true }
+        guard code == 0 || code == EEXIST else { throw self.socket.error("doesn't take a flow", code) }
     }
 
     // MARK: Netlink
@@ -119,67 +115,7 @@ struct ConnectionTracking: ~Copyable {
         withUnsafeBytes(of: header) { bytes.append(contentsOf: $0) }
         withUnsafeBytes(of: general) { bytes.append(contentsOf: $0) }
         bytes += attributes
-        let sent = bytes.withUnsafeBytes { Glibc.send(self.descriptor, $0.baseAddress, $0.count, 0) }
-        guard sent == bytes.count else { throw Self.error("can't be asked", errno) }
-    }
-
-    /// Passes each message of the answer to `body` until `body` returns false.
-    ///
-    /// - Returns: the error code that ended it; 0 if there was none.
-    private func receive(_ body: (UnsafeRawBufferPointer) -> Bool) throws(DiversionError) -> CInt {
-        var buffer = [UInt8](repeating: 0, count: Self.pieceSize)
-        while true {
-            let count = buffer.withUnsafeMutableBytes { recv(self.descriptor, $0.baseAddress, $0.count, 0) }
-            guard count > 0 else {
-                if count < 0, errno == EINTR { continue }
-                throw Self.error("doesn't answer", count == 0 ? EPIPE : errno)
-            }
-            let end = buffer.withUnsafeBytes { bytes in
-                NetlinkMessages.walk(UnsafeRawBufferPointer(rebasing: bytes[..<count])) { body($1) }
-            }
-            if let end { return end }
-        }
-    }
-
-    private static func error(_ what: String, _ code: CInt) -> DiversionError {
-        DiversionError("The kernel's table of flows (ctnetlink) \(what): \(String(cString: strerror(code))).")
-    }
-}
-
-/// Parses consecutive netlink messages in a received buffer.
-enum NetlinkMessages {
-    /// - Parameter body: gets each message's type and content, and returns whether to go on.
-    /// - Returns: the code that ended it, 0 for none; nil if more messages are to come.
-    static func walk(_ bytes: UnsafeRawBufferPointer, _ body: (UInt16, UnsafeRawBufferPointer) -> Bool) -> CInt? {
-        Self.walk(bytes) { header, content in
-            switch CInt(header.nlmsg_type) {
-            case NLMSG_DONE: return 0
-            case NLMSG_ERROR: return Self.code(content)
-            default: return body(header.nlmsg_type, content) ? nil : 0
-            }
-        }
-    }
-
-    /// The error code in an NLMSG_ERROR; 0 means success.
-    static func code(_ content: UnsafeRawBufferPointer) -> CInt {
-        guard content.count >= MemoryLayout<CInt>.size else { return EPROTO }
-        return 0 &- content.loadUnaligned(as: CInt.self)
-    }
-
-    /// - Parameter body: gets each message, and returns a code to end with, or nil to go on.
-    /// - Returns: that code; nil if there was none.
-    static func walk(_ bytes: UnsafeRawBufferPointer, _ body: (nlmsghdr, UnsafeRawBufferPointer) -> CInt?) -> CInt? {
-        var rest = bytes
-        let headerSize = MemoryLayout<nlmsghdr>.size
-        while rest.count >= headerSize {
-            let header = rest.loadUnaligned(as: nlmsghdr.self)
-            let size = Int(header.nlmsg_len)
-            guard size >= headerSize, size <= rest.count else { return EPROTO }
-            if let end = body(header, UnsafeRawBufferPointer(rebasing: rest[headerSize..<size])) { return end }
-            // Messages are aligned to four bytes.
-            rest = UnsafeRawBufferPointer(rebasing: rest[min((size + 3) & ~3, rest.count)...])
-        }
-        return nil
+        try self.socket.send(bytes)
     }
 }
 #endif

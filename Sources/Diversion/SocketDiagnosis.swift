@@ -35,18 +35,14 @@ struct SocketDiagnosis: ~Copyable {
         case remote
     }
 
-    private let descriptor: CInt
+    private let socket: NetlinkSocket
 
     /// All states (tcp_states.h) except TIME_WAIT, CLOSE and LISTEN: connections that are open or being opened.
     private static let liveStates: UInt32 = ((1 << 13) - 2) & ~((1 << 6) | (1 << 7) | (1 << 10))
-    private static let pieceSize = 64 * 1_024
 
     init() throws(DiversionError) {
-        self.descriptor = kl_netlink_open(NETLINK_SOCK_DIAG)
-        guard self.descriptor >= 0 else { throw Self.error("can't be asked", errno) }
+        self.socket = try NetlinkSocket(NETLINK_SOCK_DIAG, about: "The kernel's list of connections (sock_diag)")
     }
-
-    deinit { close(self.descriptor) }
 
     /// Live sockets with this port.
     func sockets(_ side: Side, _ port: UInt16) throws(DiversionError) -> [Socket] {
@@ -65,10 +61,11 @@ struct SocketDiagnosis: ~Copyable {
             case .remote: request.1.id.idiag_dport = port.bigEndian
             }
             try self.send(request)
-            try self.receive { message, body in
-                guard message == UInt16(SOCK_DIAG_BY_FAMILY), let socket = Socket(body) else { return }
+            try self.socket.receive { message, body in
+                guard message == UInt16(SOCK_DIAG_BY_FAMILY), let socket = Socket(body) else { return true }
                 // The IPv6 dump may contain IPv4 sockets, which the IPv4 dump lists.
                 if socket.family == UInt8(family) { result.append(socket) }
+                return true
             }
         }
         return result
@@ -86,12 +83,12 @@ struct SocketDiagnosis: ~Copyable {
         request.1.idiag_states = Self.liveStates
         request.1.id = socket.id
         try self.send(request)
-        let code = try self.receive { _, _ in }
+        let code = try self.socket.receive { _, _ in true }
         switch code {
         case 0: return .ended
         case ENOENT: return .gone
         case EOPNOTSUPP: return .unsupported
-        default: throw Self.error("doesn't end a connection", code)
+        default: throw self.socket.error("doesn't end a connection", code)
         }
     }
 
@@ -115,34 +112,7 @@ struct SocketDiagnosis: ~Copyable {
         var bytes: [UInt8] = []
         withUnsafeBytes(of: request.0) { bytes.append(contentsOf: $0) }
         withUnsafeBytes(of: request.1) { bytes.append(contentsOf: $0) }
-        let sent = bytes.withUnsafeBytes { Glibc.send(self.descriptor, $0.baseAddress, $0.count, 0) }
-        guard sent == bytes.count else { throw Self.error("can't be asked", errno) }
-    }
-
-    /// Passes each message of the answer to `body`.
-    ///
-    /// - Returns: the error code that ended it; 0 if there was none.
-    @discardableResult
-    private func receive(_ body: (UInt16, UnsafeRawBufferPointer) -> Void) throws(DiversionError) -> CInt {
-        var buffer = [UInt8](repeating: 0, count: Self.pieceSize)
-        while true {
-            let count = buffer.withUnsafeMutableBytes { recv(self.descriptor, $0.baseAddress, $0.count, 0) }
-            guard count > 0 else {
-                if count < 0, errno == EINTR { continue }
-                throw Self.error("doesn't answer", count == 0 ? EPIPE : errno)
-            }
-            let end = buffer.withUnsafeBytes { bytes in
-                NetlinkMessages.walk(UnsafeRawBufferPointer(rebasing: bytes[..<count])) { type, content in
-                    body(type, content)
-                    return true
-                }
-            }
-            if let end { return end }
-        }
-    }
-
-    private static func error(_ what: String, _ code: CInt) -> DiversionError {
-        DiversionError("The kernel's list of connections (sock_diag) \(what): \(String(cString: strerror(code))).")
+        try self.socket.send(bytes)
     }
 }
 
