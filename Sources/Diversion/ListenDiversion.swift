@@ -94,9 +94,6 @@ public final class ListenDiversion {
     }
 }
 
-/// A separate function, as `listen` is a method's name above.
-private func systemListen(_ descriptor: CInt, _ backlog: CInt) -> CInt { listen(descriptor, backlog) }
-
 /// Passes the channel on once it is active, and removes itself.
 private final class AcceptHandler: ChannelInboundHandler, RemovableChannelHandler {
     typealias InboundIn = ByteBuffer

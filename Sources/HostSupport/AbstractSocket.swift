@@ -122,10 +122,3 @@ public enum AbstractSocket {
         }
     }
 }
-
-/// `listen` and `connect` are methods' names above.
-private func systemListen(_ descriptor: CInt, _ backlog: CInt) -> CInt { listen(descriptor, backlog) }
-
-private func systemConnect(_ descriptor: CInt, _ address: UnsafePointer<sockaddr>, _ size: socklen_t) -> CInt {
-    connect(descriptor, address, size)
-}

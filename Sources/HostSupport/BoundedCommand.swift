@@ -70,15 +70,15 @@ public struct BoundedCommand {
         keepsApart: Bool,
         until isEnough: ((String) -> Bool)? = nil
     ) -> Result? {
-        guard let output = Pipe() else { return nil }
-        defer { output.closeReader() }
-        let errors = keepsApart ? Pipe() : nil
-        defer { errors?.closeReader() }
+        guard let output = try? Pipe() else { return nil }
+        defer { close(output.reader) }
+        let errors = keepsApart ? try? Pipe() : nil
+        defer { if let errors { close(errors.reader) } }
         var spawn = Spawn(program, arguments)
         spawn.descriptors = [nil, output.writer, errors?.writer ?? output.writer]
         let started = try? spawn.start()
-        output.closeWriter()
-        errors?.closeWriter()
+        close(output.writer)
+        if let errors { close(errors.writer) }
         guard let pid = started else { return nil }
         ProcessGroups.add(pid)
         var reading = Reading(
@@ -87,19 +87,19 @@ public struct BoundedCommand {
             outputAtMost: outputAtMost,
             errorsAtMost: Self.errorsAtMost
         )
-        let until = Self.now() + milliseconds
+        let until = Steady.milliseconds + milliseconds
         var end: ProcessEnd?
         var isDone = false
         while !reading.isOver, !isDone {
             if end == nil { end = ProcessGroups.reap(pid) }
-            let left = until - Self.now()
+            let left = until - Steady.milliseconds
             // Processes that the program left behind may hold the pipe open forever.
             let count = reading.next(within: end != nil ? 0 : CInt(max(0, min(10, left))))
             if count > 0, let isEnough, isEnough(reading.outputText) { isDone = true }
             if count == 0, end != nil || left <= 0 { break }
             if left <= 0 { break }
         }
-        while end == nil, !isDone, !reading.isTooLong, Self.now() < until {
+        while end == nil, !isDone, !reading.isTooLong, Steady.milliseconds < until {
             end = ProcessGroups.reap(pid)
             if end == nil { usleep(1_000) }
         }
@@ -116,29 +116,6 @@ public struct BoundedCommand {
         if case .exited(let code)? = end, !result.isTooLong { result.code = code }
         return result
     }
-
-    private static func now() -> Int64 {
-        var time = timespec()
-        clock_gettime(CLOCK_MONOTONIC, &time)
-        return Int64(time.tv_sec) * 1_000 + Int64(time.tv_nsec) / 1_000_000
-    }
-}
-
-/// A pipe whose ends other programs don't inherit.
-private struct Pipe {
-    let reader: CInt
-    let writer: CInt
-
-    init?() {
-        var ends: [CInt] = [-1, -1]
-        guard pipe(&ends) == 0 else { return nil }
-        for end in ends { _ = fcntl(end, F_SETFD, FD_CLOEXEC) }
-        self.reader = ends[0]
-        self.writer = ends[1]
-    }
-
-    func closeReader() { close(self.reader) }
-    func closeWriter() { close(self.writer) }
 }
 
 /// Reads a program's two outputs.
@@ -194,9 +171,4 @@ private struct Reading {
         self.output += piece[..<min(count, self.outputAtMost - self.output.count)]
         if self.output.count >= self.outputAtMost { self.isTooLong = true }
     }
-}
-
-/// `read` is a method's name above.
-private func systemRead(_ descriptor: CInt, _ bytes: UnsafeMutableRawPointer?, _ count: Int) -> Int {
-    read(descriptor, bytes, count)
 }

@@ -32,8 +32,3 @@ public enum Console {
 }
 
 private let lastFailure = Atomic<CInt>(0)
-
-/// `write` is a method's name above.
-private func systemWrite(_ descriptor: CInt, _ bytes: UnsafeRawPointer?, _ count: Int) -> Int {
-    write(descriptor, bytes, count)
-}

@@ -53,21 +53,20 @@ public final class FilterProcess {
         let type = SocketType.stream | SocketType.closedByExec
         guard socketpair(AF_UNIX, type, 0, &pair) == 0 else { throw .last(spawn.executable, "can't be talked to") }
         defer { close(pair[1]) }
-        var pipes: [CInt] = [-1, -1]
-        guard pipe(&pipes) == 0, pipes.allSatisfy({ fcntl($0, F_SETFD, FD_CLOEXEC) == 0 }) else {
+        guard let errors = try? Pipe() else {
             let error = HostError.last(spawn.executable, "can't be listened to")
             close(pair[0])
             throw error
         }
-        defer { close(pipes[1]) }
-        spawn.descriptors = [pair[1], pair[1], pipes[1]]
+        defer { close(errors.writer) }
+        spawn.descriptors = [pair[1], pair[1], errors.writer]
         do throws(HostError) {
             let process = FilterProcess(try spawn.start(), on: eventLoop)
-            process.readErrors(pipes[0])
+            process.readErrors(errors.reader)
             return (process, pair[0])
         } catch {
             close(pair[0])
-            close(pipes[0])
+            close(errors.reader)
             throw error
         }
     }

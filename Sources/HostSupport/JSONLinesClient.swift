@@ -68,7 +68,7 @@ public final class JSONLinesClient {
         within milliseconds: Int? = nil,
         unless interrupt: CInt? = nil
     ) throws -> Received<Message> {
-        let until = milliseconds.map { Self.now() + Int64($0) }
+        let until = milliseconds.map { Steady.milliseconds + Int64($0) }
         while true {
             if let end = self.buffer.firstIndex(of: UInt8(ascii: "\n")) {
                 let line = self.buffer[..<end]
@@ -78,7 +78,7 @@ public final class JSONLinesClient {
             guard self.buffer.count <= Self.maxLine else { throw HostError(self.path, code: EMSGSIZE) }
             var waits = [pollfd(fd: self.descriptor, events: Int16(POLLIN), revents: 0)]
             if let interrupt { waits.append(pollfd(fd: interrupt, events: Int16(POLLIN), revents: 0)) }
-            let rest = until.map { max(0, $0 - Self.now()) } ?? -1
+            let rest = until.map { max(0, $0 - Steady.milliseconds) } ?? -1
             let ready = poll(&waits, nfds_t(waits.count), CInt(clamping: rest))
             if ready < 0, errno == EINTR { continue }
             guard ready >= 0 else { throw HostError.last(self.path, "can't be waited for") }
@@ -91,12 +91,6 @@ public final class JSONLinesClient {
             guard count > 0 else { return .ended }
             self.buffer += piece[..<count]
         }
-    }
-
-    private static func now() -> Int64 {
-        var time = timespec()
-        clock_gettime(CLOCK_MONOTONIC, &time)
-        return Int64(time.tv_sec) * 1_000 + Int64(time.tv_nsec) / 1_000_000
     }
 }
 

@@ -34,19 +34,8 @@ public final class ListeningSocket {
         }
         self.descriptor = descriptor
         self.host = host
-        self.port = Self.localPort(of: descriptor) ?? port
+        self.port = localPort(of: descriptor) ?? port
     }
 
     deinit { close(self.descriptor) }
-
-    private static func localPort(of descriptor: CInt) -> UInt16? {
-        var address = sockaddr_storage()
-        var size = socklen_t(MemoryLayout<sockaddr_storage>.size)
-        let result = withUnsafeMutablePointer(to: &address) {
-            $0.withMemoryRebound(to: sockaddr.self, capacity: 1) { getsockname(descriptor, $0, &size) }
-        }
-        guard result == 0 else { return nil }
-        // Both address families have the port at the same place.
-        return withUnsafeBytes(of: &address) { UInt16(bigEndian: $0.loadUnaligned(fromByteOffset: 2, as: UInt16.self)) }
-    }
 }

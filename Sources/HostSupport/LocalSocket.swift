@@ -117,10 +117,3 @@ public enum LocalSocket {
         }
     }
 }
-
-/// `listen` and `connect` are methods' names above.
-private func systemListen(_ descriptor: CInt, _ backlog: CInt) -> CInt { listen(descriptor, backlog) }
-
-private func systemConnect(_ descriptor: CInt, _ address: UnsafePointer<sockaddr>, _ size: socklen_t) -> CInt {
-    connect(descriptor, address, size)
-}

@@ -107,6 +107,3 @@ public enum LogFiles {
         deinit { close(self.descriptor) }
     }
 }
-
-/// `open` is a method's name above.
-private func systemOpen(_ path: String, _ flags: CInt) -> CInt { open(path, flags) }

@@ -46,13 +46,9 @@ private final class ProcessWaiter: Sendable {
     private let isWoken: CInt
 
     private init?() {
-        var ends: [CInt] = [-1, -1]
-        guard pipe(&ends) == 0 else { return nil }
-        (self.isWoken, self.wakes) = (ends[0], ends[1])
-        for end in ends {
-            _ = fcntl(end, F_SETFD, FD_CLOEXEC)
-            _ = fcntl(end, F_SETFL, O_NONBLOCK)
-        }
+        guard let pipe = try? Pipe() else { return nil }
+        pipe.makeNonblocking()
+        (self.isWoken, self.wakes) = (pipe.reader, pipe.writer)
         let pool = NIOThreadPool(numberOfThreads: 1)
         pool.start()
         pool.submit { _ in while true { self.wait() } }

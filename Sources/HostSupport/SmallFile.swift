@@ -66,12 +66,3 @@ public enum SmallFile {
         return slash == path.startIndex ? "/" : String(path[..<slash])
     }
 }
-
-/// `read` and `write` are methods' names above.
-private func systemRead(_ descriptor: CInt, _ bytes: UnsafeMutableRawPointer?, _ count: Int) -> Int {
-    read(descriptor, bytes, count)
-}
-
-private func systemWrite(_ descriptor: CInt, _ bytes: UnsafeRawPointer?, _ count: Int) -> Int {
-    write(descriptor, bytes, count)
-}

@@ -111,3 +111,20 @@ private func withCStrings<Result>(
         buffer.baseAddress.map(body) ?? body(UnsafeMutablePointer.allocate(capacity: 1))
     }
 }
+
+/// A pipe whose ends no program inherits, but for those that `Spawn` is to pass on.
+package struct Pipe {
+    package let reader: CInt
+    package let writer: CInt
+
+    package init() throws(HostError) {
+        var ends: [CInt] = [-1, -1]
+        guard pipe(&ends) == 0 else { throw HostError("a pipe can't be made", code: errno) }
+        for end in ends { _ = fcntl(end, F_SETFD, FD_CLOEXEC) }
+        (self.reader, self.writer) = (ends[0], ends[1])
+    }
+
+    package func makeNonblocking() {
+        for end in [self.reader, self.writer] { _ = fcntl(end, F_SETFL, O_NONBLOCK) }
+    }
+}

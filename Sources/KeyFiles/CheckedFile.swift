@@ -11,7 +11,7 @@ struct CheckedFile: ~Copyable {
     static func open(_ path: String, for purpose: FilePurpose) throws(KeyFileError) -> CheckedFile {
         // A list of peers may be a link, as clusters mount configuration that way. What matters is who may change the target.
         let links = purpose.isSecret ? O_NOFOLLOW : 0
-        let descriptor = openFile(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY | links)
+        let descriptor = systemOpen(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY | links)
         guard descriptor >= 0 else { throw KeyFileError(path: path, reason: reason(for: .last)) }
         let file = CheckedFile(descriptor: descriptor, path: path)
         try file.check(for: purpose)
@@ -69,9 +69,4 @@ struct CheckedFile: ~Copyable {
         default: .system(error, during: .open)
         }
     }
-}
-
-/// `open` is a method's name above.
-private func openFile(_ path: String, _ flags: CInt) -> CInt {
-    open(path, flags)
 }

@@ -47,6 +47,3 @@ enum DescriptorIO {
         }
     }
 }
-
-private let systemRead = read
-private let systemWrite = write

@@ -148,9 +148,6 @@ extension StateFolder {
     }
 }
 
-/// In the extension above, `open` would be its own method.
-private func systemOpen(_ path: String, _ flags: CInt) -> CInt { open(path, flags) }
-
 extension StateFolder {
     /// † A change takes milliseconds. A process that holds the lock this long must have been stopped.
     private static let patienceMilliseconds = 10_000

@@ -1,5 +1,6 @@
 import HostSupport
 import InterceptModel
+import Libc
 
 /// Sends requests to a local environment's supervisor, and waits for the answers.
 struct SupervisorClient {

@@ -87,14 +87,3 @@ private func type(of descriptor: CInt) -> CInt? {
     var size = socklen_t(MemoryLayout<CInt>.size)
     return getsockopt(descriptor, SOL_SOCKET, SO_TYPE, &value, &size) == 0 ? value : nil
 }
-
-private func localPort(of descriptor: CInt) -> UInt16? {
-    var address = sockaddr_storage()
-    var size = socklen_t(MemoryLayout<sockaddr_storage>.size)
-    let result = withUnsafeMutablePointer(to: &address) {
-        $0.withMemoryRebound(to: sockaddr.self, capacity: 1) { getsockname(descriptor, $0, &size) }
-    }
-    guard result == 0, [AF_INET, AF_INET6].contains(CInt(address.ss_family)) else { return nil }
-    // Both address families have the port at the same place.
-    return withUnsafeBytes(of: &address) { UInt16(bigEndian: $0.loadUnaligned(fromByteOffset: 2, as: UInt16.self)) }
-}

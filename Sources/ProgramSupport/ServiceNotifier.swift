@@ -73,14 +73,8 @@ extension ServiceNotifier {
 
     /// The time lets the receiver tell whether the configuration was read after a change.
     static var reloading: [(String, String)] {
-        [("RELOADING", "1"), ("MONOTONIC_USEC", "\(Self.monotonicMicroseconds)")]
+        [("RELOADING", "1"), ("MONOTONIC_USEC", "\(Steady.microseconds)")]
     }
 
     public func stopping() { self.send([("STOPPING", "1")]) }
-
-    private static var monotonicMicroseconds: UInt64 {
-        var time = timespec()
-        clock_gettime(CLOCK_MONOTONIC, &time)
-        return UInt64(time.tv_sec) * 1_000_000 + UInt64(time.tv_nsec) / 1_000
-    }
 }

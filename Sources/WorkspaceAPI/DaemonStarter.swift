@@ -53,14 +53,14 @@ public struct DaemonStarter: Sendable {
         home: WorkspaceHome,
         within milliseconds: Int
     ) throws -> (client: JSONLinesClient, version: String)? {
-        let until = Self.now() + Int64(milliseconds)
+        let until = Steady.milliseconds + Int64(milliseconds)
         while let client = try SilentDaemon.client(home, within: milliseconds) {
             switch try client.receive(DaemonReply.self, within: milliseconds) {
             case .message(.hello(let version, _)): return (client, version)
             case .timedOut: throw SilentDaemon(pid: client.peer, home: home)
             default:
                 // The daemon closed the connection: it is ending, or has as many clients as it can serve.
-                guard Self.now() < until else { throw SilentDaemon(pid: client.peer, home: home) }
+                guard Steady.milliseconds < until else { throw SilentDaemon(pid: client.peer, home: home) }
                 usleep(Self.pause)
             }
         }
@@ -69,7 +69,7 @@ public struct DaemonStarter: Sendable {
 
     public func connect() throws -> JSONLinesClient {
         try self.home.prepare()
-        let until = Self.now() + Self.giveUpAfter
+        let until = Steady.milliseconds + Self.giveUpAfter
         while true {
             if let client = try SilentDaemon.client(self.home, within: Self.helloWithin) {
                 if try self.greets(client) { return client }
@@ -77,7 +77,7 @@ public struct DaemonStarter: Sendable {
                 try self.start(holding: lock)
                 continue
             }
-            guard Self.now() < until else {
+            guard Steady.milliseconds < until else {
                 throw Problem(
                     .failed,
                     "the workspace daemon doesn't answer at \(self.home.daemonSocket)",
@@ -113,22 +113,19 @@ public struct DaemonStarter: Sendable {
         let log = try self.openLog()
         defer { close(log) }
         let logStart = lseek(log, 0, SEEK_END)
-        var ends: [CInt] = [-1, -1]
-        guard pipe(&ends) == 0 else { throw HostError("a pipe can't be made", code: errno) }
-        let ready = (read: ends[0], write: ends[1])
-        // The pipe needs no close-on-exec flag: `Spawn` passes on only the descriptors that it is given.
-        defer { close(ready.read) }
+        let ready = try Pipe()
+        defer { close(ready.reader) }
         var spawn = Spawn(
             self.executable,
             ["daemon", "--lock-descriptor", "3", "--ready-descriptor", "4"],
             environment: self.home.variables
         )
         spawn.workingDirectory = "/"
-        spawn.descriptors = [nil, log, log, lock.rawDescriptor, ready.write]
+        spawn.descriptors = [nil, log, log, lock.rawDescriptor, ready.writer]
         let started = Result { try spawn.start() }
-        close(ready.write)
+        close(ready.writer)
         let pid = try started.get()
-        guard self.isReady(ready.read) else {
+        guard self.isReady(ready.reader) else {
             // A daemon that can't start ends by itself. One that only took too long must not go on running.
             kill(pid, SIGKILL)
             waitpid(pid, nil, 0)
@@ -152,10 +149,10 @@ public struct DaemonStarter: Sendable {
 
     /// The daemon writes one byte once it listens; if the pipe ends without it, the daemon never will.
     private func isReady(_ pipe: CInt) -> Bool {
-        let until = Self.now() + Int64(Self.readyWithin)
+        let until = Steady.milliseconds + Int64(Self.readyWithin)
         while true {
             var wait = pollfd(fd: pipe, events: Int16(POLLIN), revents: 0)
-            let count = poll(&wait, 1, CInt(clamping: max(0, until - Self.now())))
+            let count = poll(&wait, 1, CInt(clamping: max(0, until - Steady.milliseconds)))
             if count < 0, errno == EINTR { continue }
             guard count > 0 else { return false }
             var byte: UInt8 = 0
@@ -173,12 +170,6 @@ public struct DaemonStarter: Sendable {
         let said = String(decoding: bytes.dropFirst(Int(clamping: start)), as: UTF8.self)
         guard let line = said.split(separator: "\n").last else { return nil }
         return String(line.trimmingPrefix("kl: ")).trimmingSuffix(".")
-    }
-
-    private static func now() -> Int64 {
-        var time = timespec()
-        clock_gettime(CLOCK_MONOTONIC, &time)
-        return Int64(time.tv_sec) * 1_000 + Int64(time.tv_nsec) / 1_000_000
     }
 }
 

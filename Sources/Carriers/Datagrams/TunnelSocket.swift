@@ -78,24 +78,13 @@ final class TunnelSocket {
         var socketAddress = path.socketAddress(forIPv6Socket: isIPv6)
         let descriptor = kl_open_datagrams(&socketAddress)
         guard descriptor >= 0 else { throw HostError(what, code: errno) }
-        return (descriptor, isIPv6, Self.port(of: descriptor) ?? path.port)
+        return (descriptor, isIPv6, Libc.localPort(of: descriptor) ?? path.port)
     }
 
-    deinit { if !self.isClosed { closeDescriptor(self.descriptor) } }
+    deinit { if !self.isClosed { systemClose(self.descriptor) } }
 
     /// The port that the socket is bound to.
-    var localPort: UInt16? { Self.port(of: self.descriptor) }
-
-    private static func port(of descriptor: CInt) -> UInt16? {
-        var address = sockaddr_storage()
-        var size = socklen_t(MemoryLayout<sockaddr_storage>.size)
-        let result = withUnsafeMutablePointer(to: &address) {
-            $0.withMemoryRebound(to: sockaddr.self, capacity: 1) { getsockname(descriptor, $0, &size) }
-        }
-        guard result == 0 else { return nil }
-        // The port has the same offset in both families' addresses.
-        return withUnsafeBytes(of: &address) { UInt16(bigEndian: $0.loadUnaligned(fromByteOffset: 2, as: UInt16.self)) }
-    }
+    var localPort: UInt16? { Libc.localPort(of: self.descriptor) }
 
     // MARK: Reading
 
@@ -192,7 +181,7 @@ final class TunnelSocket {
         self.isClosed = true
         self.retry?.cancel()
         self.channel?.close(promise: nil)
-        closeDescriptor(self.descriptor)
+        systemClose(self.descriptor)
     }
 }
 
@@ -211,9 +200,6 @@ struct Datagrams {
         body(rest)
     }
 }
-
-/// The system's `close`: inside the class, that name means its own method.
-private func closeDescriptor(_ descriptor: CInt) { close(descriptor) }
 
 private final class TunnelSocketHandler: ChannelInboundHandler {
     typealias InboundIn = AddressedEnvelope<ByteBuffer>

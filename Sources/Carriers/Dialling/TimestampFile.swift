@@ -19,7 +19,7 @@ public final class TimestampFile {
         if mkdir(folder, 0o700) != 0, errno != EEXIST { throw Failure(path: folder, code: errno) }
         Self.prune(folder)
         let path = "\(folder)/\(Self.name(responder))"
-        let descriptor = openFile(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK, 0o600)
+        let descriptor = systemOpen(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK, 0o600)
         guard descriptor >= 0 else { throw Failure(path: path, code: errno) }
         self.descriptor = descriptor
         self.last = Self.read(descriptor)
@@ -109,6 +109,3 @@ public final class TimestampFile {
         for file in files.dropLast(Self.filesAtMost) { unlink("\(folder)/\(file.name)") }
     }
 }
-
-/// Within a type with a method `open`, the call would resolve to that.
-private func openFile(_ path: String, _ flags: CInt, _ mode: mode_t) -> CInt { open(path, flags, mode) }

@@ -42,10 +42,4 @@ struct Reload: Equatable, Sendable {
         self.asked = nil
         self.isReading = false
     }
-
-    static func now() -> UInt64 {
-        var time = timespec()
-        clock_gettime(CLOCK_MONOTONIC, &time)
-        return UInt64(time.tv_sec) * 1_000_000 + UInt64(time.tv_nsec) / 1_000
-    }
 }

@@ -86,10 +86,10 @@ final class SupervisedSidecar {
 
     private func spawn() throws(Problem) {
         guard let tunnel = self.tunnel else { return }
-        var pipe: [CInt] = [-1, -1]
+        let report: Pipe
+        do throws(HostError) { report = try Pipe() } catch { throw Problem(error) }
         do throws(HostError) {
-            guard systemPipe(&pipe) else { throw HostError("a pipe can't be made", code: errno) }
-            defer { close(pipe[1]) }
+            defer { close(report.writer) }
             let log = try LogFiles.open(
                 self.context.folder.log(ofSidecar: self.state.name),
                 mode: self.context.folder.fileMode
@@ -100,16 +100,16 @@ final class SupervisedSidecar {
             let script = "LISTEN_PID=$$; export LISTEN_PID; exec \"$@\""
             var spawn = Spawn("/bin/sh", ["-c", script, "sh", self.context.sidecar] + self.arguments(tunnel).words)
             spawn.environment = self.environment
-            spawn.descriptors = [nil, pipe[1], log, tunnel.descriptor] + self.sockets.map(\.descriptor)
+            spawn.descriptors = [nil, report.writer, log, tunnel.descriptor] + self.sockets.map(\.descriptor)
             self.watch(SupervisedProcess(child: try spawn.start()))
         } catch {
-            if pipe[0] >= 0 { close(pipe[0]) }
+            close(report.reader)
             throw Problem(error)
         }
         self.state.state = .starting
         self.state.reason = nil
         self.reload.started(generation: self.context.peersGeneration)
-        self.readReadyLine(from: pipe[0], of: self.process?.pid)
+        self.readReadyLine(from: report.reader, of: self.process?.pid)
         self.timer = self.context.after(milliseconds: Self.readyWithin) { self.isLate() }
         self.context.log.info("sidecar started", metadata: self.metadata)
     }
@@ -248,7 +248,7 @@ final class SupervisedSidecar {
     }
 
     private func askToReload() {
-        self.reload.asked(generation: self.context.peersGeneration, at: Reload.now())
+        self.reload.asked(generation: self.context.peersGeneration, at: Steady.microseconds)
         self.process?.send(SIGHUP)
     }
 
@@ -316,11 +316,4 @@ extension EnvironmentState.SidecarState {
     fileprivate var served: Set<String> {
         Set((self.holders ?? []).map { "\($0.key) \($0.kind) \($0.isServed)" } + [self.divertingTo ?? ""])
     }
-}
-
-/// With close-on-exec, so that a child gets only the descriptors that `Spawn` passes to it.
-private func systemPipe(_ ends: inout [CInt]) -> Bool {
-    guard pipe(&ends) == 0 else { return false }
-    for end in ends { _ = fcntl(end, F_SETFD, FD_CLOEXEC) }
-    return true
 }

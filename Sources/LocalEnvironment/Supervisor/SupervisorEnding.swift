@@ -113,15 +113,15 @@ enum Leftovers {
         let groups = groups.filter(\.isAlive)
         var asked: Set<ProcessIdentity> = []
         var refused: Set<ProcessIdentity> = []
-        let deadline = Self.now() + grace
+        let deadline = Steady.milliseconds + Int64(min(grace, 86_400) * 1_000)
         // A process that survives SIGKILL waits in the kernel for a disk or network that doesn't answer.
-        while Self.now() < deadline + 5 {
+        while Steady.milliseconds < deadline + 5_000 {
             let found = Set(groups.flatMap { RunningProcesses.inGroup($0.pid) } + others()).subtracting(refused)
             guard !found.isEmpty else { break }
             for process in found where process.isAlive {
                 let isNew = asked.insert(process).inserted
-                guard isNew || Self.now() >= deadline else { continue }
-                if kill(process.pid, Self.now() >= deadline ? SIGKILL : SIGTERM) != 0, errno == EPERM {
+                guard isNew || Steady.milliseconds >= deadline else { continue }
+                if kill(process.pid, Steady.milliseconds >= deadline ? SIGKILL : SIGTERM) != 0, errno == EPERM {
                     refused.insert(process)
                 } else {
                     kill(process.pid, SIGCONT)
@@ -130,11 +130,5 @@ enum Leftovers {
             usleep(20_000)
         }
         return refused.sorted { $0.pid < $1.pid }
-    }
-
-    private static func now() -> Double {
-        var time = timespec()
-        clock_gettime(CLOCK_MONOTONIC, &time)
-        return Double(time.tv_sec) + Double(time.tv_nsec) / 1e9
     }
 }

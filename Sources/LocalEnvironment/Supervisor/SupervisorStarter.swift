@@ -28,19 +28,16 @@ public struct SupervisorStarter: Sendable {
         do {
             let log = try LogFiles.open(folder.supervisorLog, mode: folder.fileMode)
             defer { close(log) }
-            var ends: [CInt] = [-1, -1]
-            guard pipe(&ends) == 0 else { throw HostError("a pipe can't be made", code: errno) }
-            for end in ends { _ = fcntl(end, F_SETFD, FD_CLOEXEC) }
-            defer { close(ends[0]) }
-            defer { if ends[1] >= 0 { close(ends[1]) } }
+            let said = try Pipe()
+            defer { close(said.reader) }
             var spawn = Spawn(self.executable, self.arguments)
             spawn.environment = SupervisorContext.inheritable(spawn.environment)
-            spawn.descriptors = [nil, log, log, ends[1]]
-            let pid = try spawn.start()
+            spawn.descriptors = [nil, log, log, said.writer]
+            let started = Result { try spawn.start() }
             // From here on only the supervisor has the write end, so its end closes the pipe.
-            close(ends[1])
-            ends[1] = -1
-            let report = self.report(from: ends[0])
+            close(said.writer)
+            let pid = try started.get()
+            let report = self.report(from: said.reader)
             try Self.check(report, pid: pid, folder: folder)
         } catch {
             throw error.problem
@@ -166,14 +163,5 @@ extension EnvironmentState.ServiceState {
             parts.append("sidecar \(sidecar.name) \(sidecar.reason ?? "\(sidecar.state)")")
         }
         return "\(self.service.name): \(parts.joined(separator: ", "))"
-    }
-}
-
-/// A monotonic clock.
-enum Steady {
-    static var milliseconds: Int64 {
-        var time = timespec()
-        clock_gettime(CLOCK_MONOTONIC, &time)
-        return Int64(time.tv_sec) * 1_000 + Int64(time.tv_nsec) / 1_000_000
     }
 }

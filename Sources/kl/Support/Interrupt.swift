@@ -1,3 +1,4 @@
+import HostSupport
 import Libc
 import Synchronization
 
@@ -5,17 +6,13 @@ import Synchronization
 enum Interrupt {
     /// Readable once one of the signals has come. The handlers are installed at its first use.
     static let descriptor: CInt = {
-        var ends: [CInt] = [-1, -1]
-        guard pipe(&ends) == 0 else { return -1 }
-        for end in ends {
-            _ = fcntl(end, F_SETFD, FD_CLOEXEC)
-            _ = fcntl(end, F_SETFL, O_NONBLOCK)
-        }
-        writeEnd.store(ends[1], ordering: .relaxed)
+        guard let pipe = try? Pipe() else { return -1 }
+        pipe.makeNonblocking()
+        writeEnd.store(pipe.writer, ordering: .relaxed)
         signal(SIGINT) { _ in Interrupt.note() }
         signal(SIGTERM) { _ in Interrupt.note() }
         signal(SIGHUP) { _ in Interrupt.note() }
-        return ends[0]
+        return pipe.reader
     }()
 
     /// Runs in a signal handler, so it only calls write(2).
