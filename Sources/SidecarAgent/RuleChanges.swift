@@ -16,9 +16,3 @@ struct RuleChanges {
     /// The requests to answer with the next change, oldest first.
     var waiting: [(Change) -> Void] = []
 }
-
-/// Connections that are open to the original on ports that a workspace intercepts now, and get a time.
-struct OriginalsDrain {
-    var ports: Set<UInt16> = []
-    var timer: Scheduled<Void>?
-}

@@ -1,3 +1,4 @@
+import Carriers
 import Diversion
 import InterceptModel
 import InterceptProtocol
@@ -119,14 +120,17 @@ extension SidecarAgent {
         let (log, key) = (link.log, link.key)
         // Ports of an earlier call whose time isn't over are included; the time begins anew for all of this workspace's.
         drain.ports.formUnion(ports)
+        for port in ports { drain.passed[port] = self.passed.numbers(on: port) }
         drain.timer = self.eventLoop.assumeIsolated().scheduleTask(in: delay) { [weak self] in
             guard let self, let redirect = self.redirect,
-                let still = self.originalDrains.removeValue(forKey: key)?.ports
+                let drain = self.originalDrains.removeValue(forKey: key)
             else { return }
-            let ended = redirect.endOriginalConnections(on: still).map { "\($0)" } ?? "as they speak"
+            let passed = drain.ports.flatMap { self.passed.channels(drain.passed[$0] ?? [], on: $0) }
+            for channel in passed { channel.closeWithReset() }
+            let ended = redirect.endOriginalConnections(on: drain.ports)
             log.info(
                 "the drain time is over: connections to the original are ended",
-                metadata: ["count": "\(ended)"]
+                metadata: ["count": "\(ended.map { "\($0 + passed.count)" } ?? "as they speak")"]
             )
         }
         self.originalDrains[link.key] = drain

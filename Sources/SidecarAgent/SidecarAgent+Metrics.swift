@@ -1,4 +1,5 @@
 import Carriers
+public import InterceptModel
 import Tunnel
 
 extension SidecarAgent {
@@ -9,6 +10,8 @@ extension SidecarAgent {
         result.intercepted = self.interceptedTotal
         result.passed = self.passedTotal
         result.isDiverting = self.table.entries.contains { $0.kind == .intercept && $0.isServed }
+        for entry in self.table.entries { result.holders[entry.kind, default: 0] += 1 }
+        result.refused = self.refusedTotal.sorted { $0.key < $1.key }.map { ($0.key, $0.value) }
         for link in self.links.values {
             let status = link.status
             result.bytesIn += status.bytesIn
@@ -33,6 +36,8 @@ public struct SidecarMeasurements {
     public var intercepted: UInt64 = 0
     public var passed: UInt64 = 0
     public var isDiverting = false
+    public var holders: [HoldingKind: Int] = [:]
+    public var refused: [(code: String, count: UInt64)] = []
     public var openStreams = 0
     public var bytesIn: UInt64 = 0
     public var bytesOut: UInt64 = 0

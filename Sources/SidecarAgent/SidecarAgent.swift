@@ -104,6 +104,7 @@ public final class SidecarAgent {
     /// Set if the kernel redirects the clients.
     let redirect: RedirectDiversion?
     var upstreams: [Endpoint: DialTarget] = [:]
+    var passed = PassedClients()
     /// By the workspace that they were begun for.
     var originalDrains: [PublicKey: OriginalsDrain] = [:]
     /// By TCP port, the last holder of all its traffic whose connection ended without a `stop`: when it returns, connections to the
@@ -158,6 +159,8 @@ public final class SidecarAgent {
     private(set) lazy var flows = ServiceFlows(agent: self, atMost: self.flowsAtMost)
     var passedTotal: UInt64 = 0
     var interceptedTotal: UInt64 = 0
+    /// By the code.
+    var refusedTotal: [String: UInt64] = [:]
     var drops = DropLog()
     private var onIdle: (() -> Void)?
     /// Called on the event loop with each accepted key whose workspace has been away for `linger`, or hasn't come within that time.
@@ -297,6 +300,7 @@ public final class SidecarAgent {
         }
         link?.passed += 1
         self.passedTotal += 1
+        let (port, number) = (client.port, self.passed.add(channel, on: client.port))
         let relay = ChannelRelay(
             client: channel,
             memory: self.relayMemory,
@@ -304,11 +308,15 @@ public final class SidecarAgent {
             input: client.input,
             firstBytes: firstBytes,
             inputIsClosed: inputIsClosed
-        ) { [weak self] in self?.clientIsDone() }
+        ) { [weak self] in
+            self?.passed.remove(number, on: port)
+            self?.clientIsDone()
+        }
         guard let target = self.original(of: client),
             (try? channel.pipeline.syncOperations.addHandler(relay)) != nil
         else {
             channel.closeWithReset()
+            self.passed.remove(number, on: port)
             return self.clientIsDone()
         }
         let own = self.ownSocket(

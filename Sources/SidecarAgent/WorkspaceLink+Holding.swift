@@ -52,6 +52,7 @@ extension WorkspaceLink {
     private func refuse(_ holding: Holding, _ failure: ControlMessage.Failure) {
         var failure = failure
         failure.generation = holding.generation
+        self.agent.refusedTotal[failure.code.rawValue, default: 0] += 1
         self.agent.audit(.refusal, self.key, failure.code.rawValue, holding.kind, Set(holding.ports), failure.reason)
         self.send(.failed(failure))
     }

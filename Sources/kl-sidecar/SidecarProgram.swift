@@ -286,6 +286,18 @@ extension SidecarMeasurements {
                 "1 while a workspace gets new connections.",
                 self.isDiverting ? 1 : 0
             ),
+            Metric(
+                "kl_sidecar_holders",
+                .gauge,
+                "Keys that hold or claim ports.",
+                HoldingKind.allCases.map { ([("kind", $0.rawValue)], Double(self.holders[$0] ?? 0)) }
+            ),
+            Metric(
+                "kl_sidecar_refused_total",
+                .counter,
+                "Workspaces' requests for ports that were refused, by reason.",
+                self.refused.map { ([("code", $0.code)], Double($0.count)) }
+            ),
             Metric("kl_sidecar_clients", .gauge, "Clients that are connected.", Double(self.clients)),
             Metric("kl_sidecar_streams", .gauge, "Clients that are in the tunnel.", Double(self.openStreams)),
             Metric("kl_sidecar_intercepted_total", .counter, "Clients given to a workspace.", Double(self.intercepted)),
