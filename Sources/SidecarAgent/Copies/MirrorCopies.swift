@@ -13,7 +13,7 @@ enum MirrorLimits {
     /// What is written at once of one copy, and of all copies of a link. †
     static let piece = 64 * 1_024
     static let turn = 128 * 1_024
-    /// How long bytes wait for others, which then go out in the same message: nobody waits for a copy. †
+    /// How long a few bytes wait for others, which then go out in the same message: nobody waits for a copy. †
     static let gathering = TimeAmount.milliseconds(1)
     /// The longest pause before it is looked again whether the tunnel is idle. †
     static let pauseAtMost = TimeAmount.milliseconds(16)
@@ -44,12 +44,12 @@ final class MirrorCopies<Access: ConnectionAccess> {
     /// Bytes that the workspace hasn't acknowledged, when that was last asked for: later it is less.
     private var unacknowledged = 0
     private var next: Scheduled<Void>?
+    /// The next write is only put off so that others share its message.
+    private var isGathering = false
     private var pause = MirrorLimits.gathering
     /// Copies that were reset, or not begun, since the workspace or the tunnel couldn't follow.
     var behind: UInt64 = 0
     private(set) var bytes: UInt64 = 0
-    /// A copy is over.
-    var onEnd: (() -> Void)?
 
     init(_ access: Access, memory: CopyMemory, on eventLoop: any EventLoop) {
         self.access = access
@@ -88,7 +88,6 @@ final class MirrorCopies<Access: ConnectionAccess> {
     func isOver(_ copy: MirrorCopy<Access>) {
         guard self.copies.removeValue(forKey: copy.number) != nil else { return }
         if let stream = copy.stream { self.access.release(stream) }
-        self.onEnd?()
     }
 
     // MARK: Memory
@@ -115,9 +114,23 @@ final class MirrorCopies<Access: ConnectionAccess> {
     // MARK: Writing
 
     func enqueue(_ copy: MirrorCopy<Access>) {
-        guard !copy.isQueued else { return }
-        self.append(copy)
-        if self.next == nil { self.schedule(in: MirrorLimits.gathering) }
+        if !copy.isQueued { self.append(copy) }
+        let isMuch = self.pending >= MirrorLimits.piece
+        if self.next == nil, !isMuch {
+            self.isGathering = true
+            self.schedule(in: MirrorLimits.gathering)
+        } else if isMuch, self.next == nil || self.isGathering {
+            self.next?.cancel()
+            self.writeInNextTurn()
+        }
+    }
+
+    private func writeInNextTurn() {
+        self.isGathering = false
+        self.next = self.eventLoop.inNextTurn { [weak self] in
+            self?.next = nil
+            self?.write()
+        }
     }
 
     private func append(_ copy: MirrorCopy<Access>) {
@@ -145,6 +158,7 @@ final class MirrorCopies<Access: ConnectionAccess> {
         guard !self.queue.isEmpty else { return }
         self.next?.cancel()
         self.next = nil
+        self.isGathering = false
         var outcome = Outcome()
         guard self.access.withConnection({ self.write(to: &$0, &outcome) }) != nil else { return }
         for copy in outcome.opened where !copy.isOver {
@@ -155,17 +169,13 @@ final class MirrorCopies<Access: ConnectionAccess> {
             self.copies[copy.number] = nil
             self.access.release(stream)
         }
-        if !outcome.written.isEmpty { self.onEnd?() }
         guard !self.queue.isEmpty else {
             self.pause = MirrorLimits.gathering
             return
         }
         if outcome.bytes > 0 {
             self.pause = MirrorLimits.gathering
-            self.next = self.eventLoop.inNextTurn { [weak self] in
-                self?.next = nil
-                self?.write()
-            }
+            self.writeInNextTurn()
         } else {
             self.schedule(in: self.pause)
             self.pause = min(self.pause * 2, MirrorLimits.pauseAtMost)
