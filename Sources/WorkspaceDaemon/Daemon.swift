@@ -341,6 +341,7 @@ final class Daemon {
                 try intercept.checkLive()
                 return intercept.status
             }
+            await slot.intercept?.hasLeft()
             self.remove(from: slot)
             let intercept = Intercept(
                 request,
@@ -403,6 +404,7 @@ final class Daemon {
                 } catch {
                     failure = error
                 }
+                await intercept.hasLeft()
                 let status = intercept.status
                 if slot.intercept === intercept { self.remove(from: slot) }
                 await self.persist()

@@ -42,6 +42,8 @@ final class Intercept {
     var earlier = WorkspaceAgent.Counts()
     /// Whether the record may say that the service is ours.
     var mayBeClaimed = false
+    /// Gives the claim of a failed intercept back.
+    private var leaving: Task<Void, Never>?
     let changes = Changes()
     /// The status may have changed.
     var onChange: (() -> Void)?
@@ -203,11 +205,14 @@ final class Intercept {
         guard self.mayBeClaimed else { return }
         self.mayBeClaimed = false
         let claim = self.claim
-        Task {
+        self.leaving = Task {
             await self.lookEnded()
             try? await claim.release()
         }
     }
+
+    /// Waits until a failed intercept has given its claim back, which would otherwise end a newer claim of the same key.
+    func hasLeft() async { await self.leaving?.value }
 
     /// Releases everything. An abandoned agent comes to no outcome, so the replicas are removed: a stop that still waits
     /// for their outcomes, because it was asked for while the environment ended, finds that there are none.
