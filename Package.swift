@@ -112,7 +112,8 @@ let package = Package(
         .target(
             name: "DockerEnvironment",
             dependencies: [
-                "Environments", "HostSupport", "InterceptModel", "Libc", "Noise", "SidecarInterface", nioCore, nioPosix,
+                "CommandText", "Environments", "HostSupport", "InterceptModel", "Libc", "Noise", "SidecarInterface",
+                nioCore, nioPosix,
             ],
             swiftSettings: strict
         ),
@@ -250,7 +251,10 @@ let package = Package(
         ),
         .testTarget(
             name: "DockerEnvironmentTests",
-            dependencies: ["DockerEnvironment", "Environments", "HostSupport", "InterceptModel", "Libc", "Noise"],
+            dependencies: [
+                "CommandText", "DockerEnvironment", "Environments", "HostSupport", "InterceptModel", "Libc", "Noise",
+                "SidecarInterface",
+            ],
             swiftSettings: strict
         ),
         .testTarget(

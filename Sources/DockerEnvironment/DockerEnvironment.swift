@@ -2,9 +2,9 @@ import Environments
 import InterceptModel
 import SidecarInterface
 
-/// Services in containers of a Docker engine. Each intercepted replica gets a container with a sidecar in its network; the
-/// first replica's sidecar is the record of which workspace holds the service. The service's own containers are neither
-/// restarted nor changed.
+/// Services in containers of a Docker engine. Each replica of which a workspace holds ports gets a container with a sidecar in
+/// its network, which serves all workspaces and says who they are. The service's own containers are neither restarted nor
+/// changed.
 public struct DockerEnvironment: Environment {
     public let reference: EnvironmentReference
     let model: DockerModel
@@ -24,7 +24,7 @@ public struct DockerEnvironment: Environment {
 
     public var makesSidecars: Bool { true }
 
-    /// Each sidecar gets its holder's key when it is made, so there is nothing to announce.
+    /// A sidecar is told of each workspace when that one claims ports, so there is nothing to announce.
     public func join(_ member: Member) async throws {}
 
     public func services() async throws -> [Service] {
@@ -43,7 +43,7 @@ public struct DockerEnvironment: Environment {
         let project = try await self.model.project(.recent)
         let record = project.record(of: service)
         let sidecars = project.sidecars(of: service).filter {
-            $0.isRunning && $0.holder.publicKey == record?.holder.publicKey
+            $0.isRunning && ($0.admits || $0.holder.publicKey == record?.holder.publicKey)
         }
         return try await self.locations(of: sidecars, project.service(service))
     }
@@ -52,13 +52,10 @@ public struct DockerEnvironment: Environment {
         let project = try await self.model.project(.recent)
         return try await withThrowingTaskGroup { group in
             for name in project.interceptedServices {
-                let service = project.service(name)
                 let alive = project.sidecars(of: name).filter { $0.isAlive && $0.isNamedAsMade }
-                guard let first = alive.first else { continue }
-                let own = alive.filter { $0.holder.publicKey == first.holder.publicKey }
-                group.addTask { try await self.record(of: name, first, own, replicas: service?.usable.count ?? 0) }
+                group.addTask { try await self.records(of: name, alive) }
             }
-            return try await group.reduce(into: []) { $0.append($1) }.sorted { $0.service < $1.service }
+            return try await group.reduce(into: []) { $0 += $1 }.sorted { $0.isBefore($1) }
         }
     }
 
@@ -144,38 +141,5 @@ public struct DockerEnvironment: Environment {
             command: self.model.place.engine.words + dial,
             listens: sidecar.ports.compactMap { port in endpoint(port.number).map { $0 + port.transport.suffix } }
         )
-    }
-
-    private static func ports(_ said: [SidecarReport.Intercept]) -> [InterceptRecord.Port] {
-        Set(said.flatMap { $0.ports ?? [] }).sorted().map { .init(service: $0, target: "") }
-            + Set(said.flatMap { $0.udpPorts ?? [] }).sorted().map { .init(service: $0, transport: .udp, target: "") }
-    }
-
-    /// The labels say who holds the service and since when; the sidecars' output says which ports, and whether they divert
-    /// them to the holder.
-    private func record(
-        of name: String,
-        _ first: DockerSidecar,
-        _ sidecars: [DockerSidecar],
-        replicas: Int
-    ) async throws -> InterceptRecord {
-        let said = try await withThrowingTaskGroup { group in
-            for sidecar in sidecars { group.addTask { try await self.model.lastWords(of: sidecar) } }
-            return try await group.reduce(into: [SidecarWords]()) { all, one in if let one { all.append(one) } }
-        }
-        let own = said.compactMap(\.intercept).filter { $0.key == first.holder.publicKey }
-        var record = InterceptRecord(
-            service: name,
-            holder: first.holder,
-            since: first.since,
-            ports: Self.ports(own)
-        )
-        record.isDiverting = own.contains(where: \.diverting)
-        record.connections = InterceptRecord.Connections(
-            open: own.reduce(0) { $0 &+ ($1.open ?? 0) },
-            total: own.reduce(0) { $0 &+ ($1.total ?? 0) },
-            passed: own.reduce(0) { $0 &+ ($1.passed ?? 0) }
-        )
-        return record
     }
 }

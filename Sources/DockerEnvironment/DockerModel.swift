@@ -50,6 +50,8 @@ actor DockerModel {
 
     private struct Said {
         var words: SidecarWords
+        /// The keys that this process has had admitted there.
+        var admits: Set<String> = []
         /// The time at which its container was started; nil: not read yet.
         var started: String?
     }
@@ -165,7 +167,7 @@ actor DockerModel {
     /// Adds a sidecar that was just made, with its first report.
     func add(_ sidecar: DockerSidecar, _ words: SidecarWords) {
         self.version += 1
-        self.words[SidecarIdentity(sidecar)] = Said(words: words)
+        self.words[SidecarIdentity(sidecar)] = Said(words: words, admits: [sidecar.holder.publicKey])
         guard var project else { return }
         project.sidecars.removeAll { $0.name == sidecar.name }
         project.sidecars.append(sidecar)
@@ -189,7 +191,7 @@ actor DockerModel {
         if let said = self.words[identity] {
             if said.started == nil { self.words[identity]?.started = sidecar.started }
             // A sidecar that was restarted has another key.
-            if said.started == nil || sidecar.started == nil || said.started == sidecar.started { return said.words }
+            if self.isSame(said, sidecar) { return said.words }
         }
         let result = try await self.client.run(
             ["logs", "--follow", sidecar.id],
@@ -199,6 +201,29 @@ actor DockerModel {
         guard let words = SidecarWords.last(in: result.output) else { return nil }
         self.words[identity] = Said(words: words, started: sidecar.started)
         return words
+    }
+
+    /// The sidecar has admitted this key now.
+    func admitted(_ key: String, at sidecar: DockerSidecar, _ words: SidecarWords) {
+        let identity = SidecarIdentity(sidecar)
+        let isKnown = self.isSame(self.words[identity], sidecar)
+        let others = isKnown ? self.words[identity]?.admits ?? [] : []
+        self.words[identity] = Said(words: words, admits: others.union([key]), started: sidecar.started)
+    }
+
+    func left(_ key: String, _ sidecar: DockerSidecar) { self.words[SidecarIdentity(sidecar)]?.admits.remove(key) }
+
+    /// Whether this process has had the key admitted there. One that was restarted knows nothing of it any more.
+    func isAdmitted(_ key: String, at sidecar: DockerSidecar) -> Bool {
+        let identity = SidecarIdentity(sidecar)
+        guard let said = self.words[identity], said.admits.contains(key) else { return false }
+        if said.started == nil { self.words[identity]?.started = sidecar.started }
+        return self.isSame(said, sidecar)
+    }
+
+    private func isSame(_ said: Said?, _ sidecar: DockerSidecar) -> Bool {
+        guard let started = said?.started, let now = sidecar.started else { return said != nil }
+        return started == now
     }
 
     /// The sidecar's last report, including its connection counts. Nil: there is none, or the sidecar has gone.

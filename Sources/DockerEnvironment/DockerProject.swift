@@ -45,7 +45,8 @@ struct DockerProject: Equatable, Sendable {
         }
     }
 
-    /// The sidecar that says which workspace holds the service: the first replica's.
+    /// The first replica's sidecar, whose answer decides who gets a port. An earlier version's says by its labels who has the
+    /// service.
     func record(of name: String) -> DockerSidecar? {
         self.sidecars(of: name).first { $0.isAlive && $0.isNamedAsMade }
     }

@@ -1,10 +1,11 @@
+import CommandText
 import Environments
 import InterceptModel
 import Noise
 import SidecarInterface
 
-/// The labels of a sidecar's container. They are the record of which workspace intercepts which service: the engine keeps
-/// them with the container, and they can't be changed after it was made.
+/// The labels of a sidecar's container, which can't be changed after it was made: where it belongs, and who made it. Who holds
+/// ports there is what the sidecar reports.
 enum SidecarLabel {
     static let project = "io.kl.project"
     static let service = "io.kl.service"
@@ -15,9 +16,12 @@ enum SidecarLabel {
     static let ports = "io.kl.ports"
     /// The engine machine's addresses that the sidecar was given: `10.0.0.1,fd00::1`.
     static let nodes = "io.kl.nodes"
+    /// Who made it, and when. Of a sidecar of an earlier version that is its only holder.
     static let holder = "io.kl.holder"
     static let key = "io.kl.key"
     static let since = "io.kl.since"
+    /// Other workspaces can be admitted to it. Sidecars that earlier versions made lack this label.
+    static let admits = "io.kl.admits"
     static let version = "io.kl.version"
 }
 
@@ -35,8 +39,11 @@ struct DockerSidecar: Equatable, Sendable {
     var ports: [ServicePort]
     /// Nil: made by a version that didn't store them.
     var nodes: Set<String>?
+    /// Who made it.
     var holder: Member
     var since: String
+    /// Whether it serves several workspaces; else its maker alone.
+    var admits: Bool
     var status: String
     var started: String?
 
@@ -64,6 +71,7 @@ struct DockerSidecar: Equatable, Sendable {
             .compactMap { DockerContainer.port(String($0)) }
         self.holder = Member(label: (container.label(SidecarLabel.holder) ?? "").printable, publicKey: key)
         self.since = (container.label(SidecarLabel.since) ?? "").printable
+        self.admits = container.label(SidecarLabel.admits) != nil
         self.status = container.status
         self.started = container.started
     }
@@ -79,18 +87,19 @@ struct DockerSidecar: Equatable, Sendable {
         self.namespace = made.namespace
         self.nodes = Set(made.gateways)
         self.ports = made.ports
-        self.holder = made.holder
-        self.since = made.since
+        self.holder = made.record.holder
+        self.since = made.record.since
+        self.admits = true
         self.status = "running"
     }
 
-    /// False while it is being taken over: then it has been renamed for a moment.
+    /// False while an earlier version of kl takes the service over: then it has been renamed for a moment.
     var isNamedAsMade: Bool {
         let identity = (project: self.project, service: self.service, replica: self.replica)
         return self.name == SidecarContainer.name(identity) || self.name == SidecarContainer.joined(identity)
     }
 
-    /// It counts for the record: it runs, or is about to run.
+    /// It runs, or is about to run.
     var isAlive: Bool { ["created", "running", "paused", "restarting"].contains(self.status) }
 
     var isRunning: Bool { self.status == "running" }
@@ -107,8 +116,8 @@ struct SidecarContainer: Equatable, Sendable {
     var gateways: [String]
     var image: String
     var ports: [ServicePort]
-    var holder: Member
-    var since: String
+    /// Of the workspace that makes it.
+    var record: InterceptRecord
 
     typealias Identity = (project: String, service: String, replica: Int)
 
@@ -144,9 +153,10 @@ struct SidecarContainer: Equatable, Sendable {
             (SidecarLabel.target, self.target),
             (SidecarLabel.ports, self.ports.map { "\($0)" }.joined(separator: ",")),
             (SidecarLabel.nodes, self.gateways.joined(separator: ",")),
-            (SidecarLabel.holder, self.holder.label.printable),
-            (SidecarLabel.key, self.holder.publicKey),
-            (SidecarLabel.since, self.since.printable),
+            (SidecarLabel.holder, self.record.holder.label.printable),
+            (SidecarLabel.key, self.record.holder.publicKey),
+            (SidecarLabel.since, self.record.since.printable),
+            (SidecarLabel.admits, "1"),
             (SidecarLabel.version, Version.number),
         ]
     }
@@ -178,9 +188,9 @@ struct SidecarContainer: Equatable, Sendable {
             divert: .redirect,
             servicePorts: self.ports.map { ServedPort($0, onThisHostAt: $0.number) }
         )
-        program.peers = [self.holder.publicKey]
+        program.peers = [Admission(self.record)]
         program.nodeAddresses = self.gateways
-        // The claim, not the sidecar, decides which workspace holds the service.
+        // Who may use the engine may do all that it allows.
         program.allowsTakeover = true
         program.allowsRefuse = true
         program.lingerMinutes = 10
@@ -188,6 +198,19 @@ struct SidecarContainer: Equatable, Sendable {
         program.announcesIntercepts = true
         program.logFormat = .text
         return program
+    }
+}
+
+extension Admission {
+    /// What a sidecar is told of a workspace. One that only wants copies gets no other right.
+    init(_ record: InterceptRecord) {
+        let ports = Set(record.ports.map(\.port))
+        self.init(
+            record.holder.publicKey,
+            label: record.holder.label,
+            grant: record.kind == .mirror ? Grant([.mirror]) : nil,
+            claim: ports.isEmpty ? nil : Claim(record.kind, ports)
+        )
     }
 }
 
@@ -199,12 +222,13 @@ struct SidecarWords: Equatable, Sendable {
     /// The port at which it takes datagrams; nil: it takes none.
     var datagramPort: UInt16?
     var intercept: SidecarReport.Intercept?
+    /// Nil: an earlier version's sidecar, which knows one holder.
+    var holders: [SidecarReport.Holder]?
 
-    init(publicKey: String, port: UInt16, datagramPort: UInt16? = nil, intercept: SidecarReport.Intercept? = nil) {
+    init(publicKey: String, port: UInt16, datagramPort: UInt16? = nil) {
         self.publicKey = publicKey
         self.port = port
         self.datagramPort = datagramPort
-        self.intercept = intercept
     }
 
     /// Nil: the line isn't a report.
@@ -215,9 +239,10 @@ struct SidecarWords: Equatable, Sendable {
         self.init(
             publicKey: report.publicKey,
             port: port,
-            datagramPort: report.udp.flatMap(Self.port(of:)),
-            intercept: report.intercept
+            datagramPort: report.udp.flatMap(Self.port(of:))
         )
+        self.intercept = report.intercept
+        self.holders = report.holders
     }
 
     /// The port after the last colon; nil if it is 0.

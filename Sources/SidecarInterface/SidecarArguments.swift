@@ -13,8 +13,7 @@ public struct SidecarArguments: Equatable, Sendable {
     public var listenUDP: Endpoint?
     public var divert: DivertFlag
     public var servicePorts: [ServedPort]
-    /// Base64.
-    public var peers: [String] = []
+    public var peers: [Admission] = []
     public var peersFile: String?
     /// A path, or `pid:N`. Nil: the sidecar's own network.
     public var netns: String?
@@ -45,7 +44,7 @@ public struct SidecarArguments: Equatable, Sendable {
         add("--divert", self.divert.description)
         add("--netns", self.netns)
         add("--loopback", self.loopback?.rawValue)
-        for peer in self.peers { add("--peer", peer) }
+        for peer in self.peers { add("--peer", "\(peer)") }
         add("--peers-file", self.peersFile)
         for served in self.servicePorts { add("--service-port", Self.text(of: served)) }
         for address in self.nodeAddresses { add("--node-address", address) }

@@ -144,8 +144,12 @@ import Testing
             gateways: ["10.0.0.1", "fd00::1"],
             image: "kl-sidecar:1",
             ports: [.init(80), .init(53, .udp)],
-            holder: Self.holder,
-            since: "2026-11-23T17:00:00Z"
+            record: InterceptRecord(
+                service: "web",
+                holder: Self.holder,
+                since: "2026-11-23T17:00:00Z",
+                ports: [.init(service: 80, target: "127.0.0.1:3000")]
+            )
         )
         func words() -> String {
             container.arguments.map { $0.replacing(Version.number, with: "VERSION") }.joined(separator: "\n")
@@ -154,6 +158,8 @@ import Testing
         container.namespace = "/run/netns/netns-1"
         container.gateways = []
         golden.add("arguments with a namespace", words())
+        container.record.kind = .mirror
+        golden.add("arguments of a mirror", words())
         #expect(try golden.differences() == [])
     }
 

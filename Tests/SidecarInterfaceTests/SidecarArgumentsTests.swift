@@ -41,7 +41,7 @@ import Testing
                 ServedPort(ServicePort(5_353, .udp), onThisHostAt: 53),
             ]
         )
-        arguments.peers = [Self.key]
+        arguments.peers = [Admission(Self.key)]
         arguments.peersFile = "peers"
         arguments.netns = "/run/netns/demo"
         arguments.loopback = .original
@@ -72,7 +72,7 @@ import Testing
             divert: .redirect,
             servicePorts: [ServedPort(ServicePort(80), onThisHostAt: 80)]
         )
-        arguments.peers = [Self.key]
+        arguments.peers = [Admission(Self.key)]
         arguments.loopback = loopback
         #expect(try Self.parsed(arguments).loopback?.rawValue == loopback.rawValue)
     }

@@ -1,0 +1,123 @@
+import CommandText
+import Environments
+import FoundationEssentials
+import InterceptModel
+import SidecarInterface
+
+/// Has sidecars let a workspace in and out, by the program in their containers: who may `docker exec` there may do so.
+struct DockerAdmission: Sendable {
+    let client: DockerClient
+    let admission: Admission
+
+    private var key: String { self.admission.publicKey }
+
+    /// † In milliseconds. The engine starts a program in a container within some tenths of a second, on a busy machine later. Less
+    /// than the program itself waits for a sidecar that hangs.
+    private static let patience: Int64 = 8_000
+    private static let outputAtMost = 1_048_576
+    private static let program = "/kl-sidecar"
+
+    enum Answer: Equatable, Sendable {
+        case admitted(SidecarWords)
+        /// Another workspace intercepts one of the ports.
+        case busy(holder: String, since: String)
+        case refused(String)
+        /// Nothing runs in its container: it is just being made, or has ended; with what the client says.
+        case absent(String)
+    }
+
+    enum Leave: Equatable, Sendable {
+        /// Nobody else holds anything there: the sidecar ends.
+        case wasLast
+        case othersStay
+        case absent
+        /// It doesn't answer.
+        case silent
+    }
+
+    /// Beside what the sidecar's report has.
+    private struct Said: Decodable {
+        var admitted: Bool?
+        var left: Bool?
+        var isLast: Bool?
+        var code: String?
+        var holder: String?
+        var since: String?
+        var reason: String?
+    }
+
+    // MARK: Questions
+
+    func admit(at sidecar: DockerSidecar, force: Bool) async throws -> Answer {
+        let result = try await self.run(Self.words(self.admission, force: force), in: sidecar)
+        if result.isLate { throw Self.silence(of: sidecar) }
+        guard let (line, said) = Self.answer(in: result.output), let isAdmitted = said.admitted else {
+            return .absent(DockerClient.reason(result.errors))
+        }
+        if isAdmitted {
+            guard let words = SidecarWords(line: line) else { return .absent("it doesn't say where it listens") }
+            return .admitted(words)
+        }
+        let reason = (said.reason ?? "it gives no reason").printable
+        switch (said.code, said.holder) {
+        case ("busy", let holder?): return .busy(holder: holder.printable, since: (said.since ?? "").printable)
+        case ("ending", _): return .absent(reason)
+        default: return .refused(reason)
+        }
+    }
+
+    func leave(_ sidecar: DockerSidecar) async throws -> Leave {
+        let result = try await self.run(["leave", self.key], in: sidecar)
+        if let (_, said) = Self.answer(in: result.output), said.left != nil {
+            return said.isLast == true ? .wasLast : .othersStay
+        }
+        // The program found the sidecar, and got no answer; where it finds none, it says "no sidecar runs".
+        return result.isLate || result.errors.contains("kl-sidecar: the sidecar") ? .silent : .absent
+    }
+
+    /// The labels of the other workspaces that hold ports there. Nil: it doesn't answer.
+    func others(at sidecar: DockerSidecar) async throws -> [String]? {
+        let result = try await self.run(["holders"], in: sidecar)
+        guard let (line, _) = Self.answer(in: result.output), let holders = SidecarWords(line: line)?.holders else {
+            return nil
+        }
+        return Set(holders.filter { $0.key != self.key }.map(\.workspace.printable)).sorted()
+    }
+
+    // MARK: Words
+
+    /// Each value in one word with its flag, since it may begin with a dash.
+    static func words(_ admission: Admission, force: Bool) -> [String] {
+        var words = ["admit", admission.publicKey]
+        if let label = admission.label { words.append("--label=\(label.printable)") }
+        if let grant = admission.grant { words.append("--may=\(Admission.text(of: grant.rights))") }
+        if let claim = admission.claim { words.append("--claim=\(claim)") }
+        if force { words.append("--force") }
+        return words
+    }
+
+    private func run(_ words: [String], in sidecar: DockerSidecar) async throws -> DockerClient.Result {
+        try await self.client.run(
+            ["exec", sidecar.id, Self.program] + words,
+            within: Self.patience,
+            outputAtMost: Self.outputAtMost
+        )
+    }
+
+    /// The last line that is a JSON object.
+    private static func answer(in output: String) -> (Substring, Said)? {
+        let decoder = JSONDecoder()
+        return output.split(separator: "\n").reversed().lazy.compactMap { line in
+            (try? decoder.decode(Said.self, from: Data(line.utf8))).map { (line, $0) }
+        }
+        .first
+    }
+
+    static func silence(of sidecar: DockerSidecar) -> Problem {
+        Problem(
+            .failed,
+            "the sidecar \(sidecar.name) doesn't answer",
+            "If it hangs, remove it: docker rm --force \(sidecar.name)"
+        )
+    }
+}

@@ -1,0 +1,119 @@
+import Environments
+import InterceptModel
+
+/// Keeps to what was claimed, and gives it back.
+extension DockerClaim {
+    func reconcile(_ occasion: ReconcileOccasion) async throws -> ClaimState {
+        if occasion == .doubtful { await self.model.touch() }
+        var project = try await self.model.project(.followed)
+        let name = self.record.service
+        if let first = project.record(of: name), !first.admits, first.holder.publicKey != self.key {
+            return .lost(to: self.record(of: first))
+        }
+        guard let service = project.service(name) else { return .sidecars([]) }
+        // Those whose replica has gone, or is in another network namespace now, serve nobody. The sidecar of a paused replica
+        // stays, since the replica comes back unchanged.
+        let present = service.replicas.filter { $0.isUsable || $0.container.status == "paused" }
+        let shared = project.sidecars(of: name).filter { $0.admits || $0.holder.publicKey == self.key }
+        let useless = shared.filter { sidecar in
+            sidecar.isNamedAsMade
+                && !present.contains { replica in
+                    let standing = self.standing(of: sidecar, for: replica)
+                    return standing == .coming
+                        || standing == .useful && (sidecar.admits || self.serves(sidecar))
+                }
+        }
+        try await self.environment.remove(useless)
+        if !useless.isEmpty, let known = await self.model.known { project = known }
+        do {
+            if project.record(of: name) == nil {
+                // An earlier version of kl has renamed it: another workspace is taking the service over right now.
+                let renamed = shared.filter { !$0.isNamedAsMade && $0.isRunning }
+                if !renamed.isEmpty {
+                    return .sidecars(try await self.environment.locations(of: renamed, service))
+                }
+                guard !service.usable.isEmpty else { return .sidecars([]) }
+                if case .heldBy(let other) = try await self.take(force: false) { return .lost(to: other) }
+                if let known = await self.model.known { project = known }
+            }
+            if occasion == .doubtful { try await self.doubt(shared) }
+            // A running sidecar keeps its image: replacing it would end its open connections.
+            return .sidecars(try await self.sidecarsForAll(in: project, of: .any))
+        } catch let held as Held {
+            return .lost(to: held.record)
+        } catch {
+            // Return the sidecars that run; the missing ones are tried again later.
+            let locations = try await self.locations()
+            guard !locations.isEmpty else { throw error }
+            return .sidecars(locations)
+        }
+    }
+
+    /// A sidecar forgets a workspace that was away for long: then it is to be told of us again.
+    private func doubt(_ sidecars: [DockerSidecar]) async throws {
+        for sidecar in sidecars where sidecar.admits && sidecar.isRunning {
+            let holders = try await self.model.lastWords(of: sidecar)?.holders
+            guard holders?.contains(where: { $0.key == self.key }) != true else { continue }
+            await self.model.left(self.key, sidecar)
+        }
+    }
+
+    func gone(of sidecars: [SidecarLocation]) async throws -> [SidecarLocation] {
+        let there = try await self.environment.sidecars(of: self.record.service)
+        return sidecars.filter { sidecar in !there.contains { $0.publicKey == sidecar.publicKey } }
+    }
+
+    // MARK: The end
+
+    /// † In milliseconds: a sidecar that passes nothing on ends as soon as the last one has left.
+    private static let endsWithin: Int64 = 1_000
+
+    func release() async throws {
+        let project = try await self.model.project(.now)
+        let all = project.sidecars(of: self.record.service)
+        try await self.removeEarlier(all.filter { !$0.admits && $0.holder.publicKey == self.key })
+        // One that we were about to make, and those that serve nobody.
+        try await self.environment.remove(
+            all.filter {
+                $0.admits && ($0.status == "paused" || $0.status == "created" && $0.holder.publicKey == self.key)
+            }
+        )
+        var ending: [DockerSidecar] = []
+        var silent: [DockerSidecar] = []
+        let shared = all.filter { $0.admits && $0.isRunning }
+        try await withThrowingTaskGroup { group in
+            for sidecar in shared {
+                await self.model.left(self.key, sidecar)
+                group.addTask { (sidecar, try await self.admission.leave(sidecar)) }
+            }
+            for try await (sidecar, leave) in group {
+                switch leave {
+                case .wasLast: ending.append(sidecar)
+                case .silent: silent.append(sidecar)
+                case .othersStay, .absent: break
+                }
+            }
+        }
+        try await self.waitForEnd(of: ending)
+        for sidecar in silent {
+            // As far as it has said, nobody else needs it.
+            let holders = try await self.model.lastWords(of: sidecar)?.holders ?? []
+            guard holders.allSatisfy({ $0.key == self.key }) else { throw DockerAdmission.silence(of: sidecar) }
+            try await self.environment.remove([sidecar])
+        }
+    }
+
+    /// Not until the last connection that a sidecar passes on has ended, which may take long: it needs nobody for that.
+    private func waitForEnd(of sidecars: [DockerSidecar]) async throws {
+        guard !sidecars.isEmpty else { return }
+        let result = try await self.model.client.run(["wait"] + sidecars.map(\.id), within: Self.endsWithin)
+        await self.model.touch()
+        guard !result.isLate else { return }
+        // The engine removes their containers now.
+        for _ in 0..<10 {
+            let there = try await self.model.project(.now).sidecars
+            guard there.contains(where: { one in sidecars.contains { $0.id == one.id } }) else { return }
+            try await Task.sleep(for: Self.pause)
+        }
+    }
+}

@@ -1,0 +1,116 @@
+import Environments
+import InterceptModel
+import Noise
+import SidecarInterface
+
+/// Who holds ports of a service: what its sidecars say in their last reports.
+extension DockerEnvironment {
+    func records(of name: String, _ sidecars: [DockerSidecar]) async throws -> [InterceptRecord] {
+        let said = try await withThrowingTaskGroup { group in
+            for (index, sidecar) in sidecars.enumerated() {
+                group.addTask { (index, try await self.model.lastWords(of: sidecar)) }
+            }
+            return try await group.reduce(into: [Int: SidecarWords]()) { all, one in all[one.0] = one.1 }
+        }
+        return DockerRecords(of: name, sidecars.enumerated().map { ($1, said[$0]) }).all
+    }
+}
+
+struct DockerRecords {
+    private(set) var all: [InterceptRecord] = []
+
+    /// † More than a sidecar admits.
+    private static let holdersAtMost = 64
+
+    /// - Parameter said: of each sidecar the last report; nil: there is none yet.
+    init(of service: String, _ said: [(sidecar: DockerSidecar, words: SidecarWords?)]) {
+        // Labels are all there is of a sidecar of an earlier version, and of one that was just made.
+        let labelled = said.filter { !$0.sidecar.admits || $0.words?.holders == nil }
+        for (_, words) in said.filter({ $0.sidecar.admits }) {
+            for holder in (words?.holders ?? []).prefix(Self.holdersAtMost) { self.add(holder, service) }
+        }
+        if let first = labelled.first?.sidecar,
+            !self.all.contains(where: { $0.holder.publicKey == first.holder.publicKey })
+        {
+            let own = labelled.filter { $0.sidecar.holder.publicKey == first.holder.publicKey }
+            // A shared sidecar that is just being made says nothing that another replica's doesn't say.
+            if !first.admits || self.all.isEmpty {
+                self.all.append(Self.record(of: service, first, own.compactMap(\.words)))
+            }
+        }
+        self.all.sort { $0.isBefore($1) }
+    }
+
+    /// One replica's sidecar says this of a holder; others may have said something of it already.
+    private mutating func add(_ said: SidecarReport.Holder, _ service: String) {
+        guard PublicKey(base64: said.key) != nil else { return }
+        let index: Int
+        if let known = self.all.firstIndex(where: { $0.holder.publicKey == said.key }) {
+            index = known
+        } else {
+            index = self.all.count
+            let holder = Member(label: said.workspace.printable, publicKey: said.key)
+            let record = InterceptRecord(
+                service: service,
+                holder: holder,
+                since: said.since.printable,
+                ports: [],
+                kind: said.kind
+            )
+            self.all.append(record)
+        }
+        var record = self.all[index]
+        let ports = said.ports.compactMap { DockerContainer.port($0) }
+        record.ports = Self.ports(Set(record.ports.map(\.port)).union(ports))
+        record.since = min(record.since, said.since.printable)
+        record.lastSeen = [record.lastSeen, said.lastSeen?.printable].compactMap(\.self).max()
+        record.isDiverting = (record.isDiverting ?? false) || said.isServed
+        let before = record.connections ?? .init(open: 0, total: 0, passed: 0)
+        record.connections = InterceptRecord.Connections(
+            open: before.open &+ said.open,
+            total: before.total &+ said.total,
+            passed: before.passed &+ said.passed,
+            behind: said.kind == .mirror ? (before.behind ?? 0) &+ said.behind : nil
+        )
+        self.all[index] = record
+    }
+
+    private static func ports(_ ports: Set<ServicePort>) -> [InterceptRecord.Port] {
+        ports.sorted { ($0.transport.rawValue, $0.number) < ($1.transport.rawValue, $1.number) }
+            .map { .init(service: $0.number, transport: $0.transport, target: "") }
+    }
+
+    /// The labels say who holds the service and since when; the sidecars' output says which ports, and whether they divert
+    /// them to the holder.
+    private static func record(
+        of service: String,
+        _ first: DockerSidecar,
+        _ said: [SidecarWords]
+    ) -> InterceptRecord {
+        let own = said.compactMap(\.intercept).filter { $0.key == first.holder.publicKey }
+        let ports =
+            own.flatMap { $0.ports ?? [] }.map { ServicePort($0) }
+            + own.flatMap { $0.udpPorts ?? [] }.map { ServicePort($0, .udp) }
+        var record = InterceptRecord(
+            service: service,
+            holder: first.holder,
+            since: first.since,
+            ports: Self.ports(Set(ports))
+        )
+        record.isDiverting = own.contains(where: \.diverting)
+        record.connections = InterceptRecord.Connections(
+            open: own.reduce(0) { $0 &+ ($1.open ?? 0) },
+            total: own.reduce(0) { $0 &+ ($1.total ?? 0) },
+            passed: own.reduce(0) { $0 &+ ($1.passed ?? 0) }
+        )
+        return record
+    }
+}
+
+extension InterceptRecord {
+    /// By service; who intercepts comes before those who get copies.
+    func isBefore(_ other: InterceptRecord) -> Bool {
+        (self.service, self.kind == .mirror ? 1 : 0, self.since, self.holder.label)
+            < (other.service, other.kind == .mirror ? 1 : 0, other.since, other.holder.label)
+    }
+}
