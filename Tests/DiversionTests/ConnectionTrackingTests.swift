@@ -58,6 +58,13 @@ struct ConnectionTrackingTests {
         #expect(!stale.contains(Self.flow(53, 53)))
     }
 
+    @Test func theSidecarsOwnToTheOriginalStay() {
+        var flow = Self.flow(53, 53)
+        flow.isInOwnZone = true
+        #expect(!Self.stale(diverted: [53]).contains(flow))
+        #expect(!Self.stale(diverted: []).contains(flow))
+    }
+
     /// This machine's own questions to servers elsewhere, and what it forwards.
     @Test func whatIsNotForThisNamespaceIsLeftAlone() {
         for diverted in [[53], []] as [Set<UInt16>] {

@@ -7,7 +7,8 @@ import Testing
         #"{"ready":true,"publicKey":"a+/=","tcp":"127.0.0.1:51820","listen":{"80":"10.0.0.2:80"}}"#
     private static let long =
         #"{"ready":true,"publicKey":"a+/=","tcp":"[::1]:1","udp":"[::1]:2","listen":{"53":"a:1","53/udp":"a:2","8080":"b:3"},"#
-        + #""metrics":"127.0.0.1:9","intercept":{"diverting":true,"key":"k","workspace":"ada@thinkpad","since":"s","#
+        + #""metrics":"127.0.0.1:9","originalSees":"client","#
+        + #""intercept":{"diverting":true,"key":"k","workspace":"ada@thinkpad","since":"s","#
         + #""generation":3,"ports":[53,8080],"udpPorts":[53],"open":1,"total":4,"passed":2},"#
         + #""holders":[{"key":"k","workspace":"ada@thinkpad","kind":"mirror","ports":["80","53/udp"],"since":"s","#
         + #""lastSeen":"t","isServed":true,"open":1,"total":2,"passed":3,"behind":4}]}"#
@@ -21,6 +22,7 @@ import Testing
         report.udp = "[::1]:2"
         report.listen = [ServicePort(8_080): "b:3", ServicePort(53, .udp): "a:2", ServicePort(53): "a:1"]
         report.metrics = "127.0.0.1:9"
+        report.originalSees = "client"
         var intercept = SidecarReport.Intercept(diverting: true)
         intercept.key = "k"
         intercept.workspace = "ada@thinkpad"
