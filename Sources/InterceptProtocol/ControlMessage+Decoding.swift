@@ -92,6 +92,7 @@ extension DecodedControlMessage: Decodable {
         )
         // Decode all values first: one of a wrong kind is a protocol error, even if another value would be refused.
         let ports = try values.decode([RawPort].self, forKey: .ports)
+        let absent = values.contains(.absent) ? try values.decode([RawPort].self, forKey: .absent) : nil
         let onUnavailable = try values.string(.onUnavailable)
         let drainSeconds = try values.number(.drainSeconds)
         let probes = try values.string(.probes)
@@ -99,6 +100,7 @@ extension DecodedControlMessage: Decodable {
         start.takeover = try values.boolean(.takeover) ?? false
         do throws(RefusedValue) {
             start.ports = try Self.ports(ports)
+            if let absent { start.absent = try Self.ports(absent) }
             start.onUnavailable = try Self.choice(onUnavailable, .onUnavailable) ?? start.onUnavailable
             start.probes = try Self.choice(probes, .probes) ?? start.probes
             start.proxyProtocol = try Self.choice(proxyProtocol, .proxyProtocol)

@@ -48,6 +48,7 @@ private struct Wire: Encodable {
             try write("start", (.generation, start.generation))
             try values.encode(start.workspace.printable, forKey: .workspace)
             try values.encode(start.ports.map(WirePort.init), forKey: .ports)
+            try values.encodeIfPresent(start.absent?.map(WirePort.init), forKey: .absent)
             try values.encode(start.onUnavailable.rawValue, forKey: .onUnavailable)
             try values.encode(start.drainSeconds, forKey: .drainSeconds)
             try values.encode(start.probes.rawValue, forKey: .probes)

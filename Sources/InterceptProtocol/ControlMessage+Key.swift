@@ -4,6 +4,7 @@ extension ControlMessage {
         case generation
         case workspace
         case ports
+        case absent
         case service
         case transport
         case onUnavailable

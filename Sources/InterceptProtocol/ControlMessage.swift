@@ -22,6 +22,9 @@ public enum ControlMessage: Equatable, Sendable {
         public var generation: UInt64
         public var workspace: String
         public var ports: [ServicePort]
+        /// Ports that stay this workspace's own, though their clients go to the original: nothing listens behind them at the
+        /// workspace. Nil: a workspace of an earlier version doesn't say.
+        public var absent: [ServicePort]?
         public var onUnavailable: OnUnavailable = .original
         /// 0 to 600.
         public var drainSeconds = 10

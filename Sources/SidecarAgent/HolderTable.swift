@@ -22,8 +22,8 @@ struct HolderTable {
         var kind: HoldingKind
         /// What its workspace asks for. Nil: a claim, whose workspace hasn't asked for anything yet.
         var holding: Holding?
-        /// All ports that others can't intercept while this entry stands: those claimed, and those asked for since it began. A
-        /// workspace leaves out a port while nothing listens behind it, and doesn't lose it by that.
+        /// All ports that others can't intercept while this entry stands: those claimed, or those asked for with those that are
+        /// absent. A workspace leaves out a port while nothing listens behind it, and doesn't lose it by that.
         var reserved: Set<ServicePort>
         /// The workspace gets what clients send to the ports of `holding` now.
         fileprivate(set) var isServed = false
@@ -140,12 +140,13 @@ struct HolderTable {
             since: since,
             kind: holding.kind,
             holding: holding,
-            reserved: Set(holding.ports),
+            reserved: Set(holding.claimed),
             isServed: true
         )
         guard let before = self.byKey[key], before.kind == holding.kind else { return self.putNew(entry) }
         (entry.since, entry.number) = (before.since, before.number)
-        entry.reserved.formUnion(before.reserved)
+        // A workspace that doesn't say what is absent keeps all that it had.
+        if holding.absent == nil { entry.reserved.formUnion(before.reserved) }
         self.put(entry)
     }
 

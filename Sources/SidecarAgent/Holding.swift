@@ -6,6 +6,8 @@ struct Holding: Equatable {
     var kind: HoldingKind
     var generation: UInt64
     var ports: [ServicePort]
+    /// See `ControlMessage.Start.absent`.
+    var absent: [ServicePort]? = []
     var onUnavailable = OnUnavailable.original
     /// What open connections get at the start and at the end. A copy gets no time: nobody waits for its answer.
     var drainSeconds = 0
@@ -16,6 +18,7 @@ struct Holding: Equatable {
         self.kind = .intercept
         self.generation = start.generation
         self.ports = start.ports
+        self.absent = start.absent
         self.onUnavailable = start.onUnavailable
         self.drainSeconds = start.drainSeconds
         self.probes = start.probes
@@ -29,6 +32,9 @@ struct Holding: Equatable {
         self.probes = mirror.probes
         self.proxyProtocol = mirror.proxyProtocol
     }
+
+    /// The ports that others can't intercept.
+    var claimed: [ServicePort] { self.ports + (self.absent ?? []) }
 
     /// Clients come to the sidecar on these ports even while the workspace isn't served: it refuses them.
     var refuses: Bool { self.kind == .intercept && self.onUnavailable == .refuse }

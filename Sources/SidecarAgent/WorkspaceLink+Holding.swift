@@ -11,8 +11,8 @@ extension WorkspaceLink {
         guard !self.isStopping else {
             return self.fail(generation, .internal, "what this workspace holds is being stopped")
         }
-        let ports = Set(holding.ports)
-        if let failure = self.refusal(of: holding.ports, generation: generation) {
+        let ports = Set(holding.claimed)
+        if let failure = self.refusal(of: holding.claimed, generation: generation) {
             return self.refuse(holding, failure)
         }
         if let denial = self.agent.denial(of: self.key, holding.kind, ports, refuses: holding.refuses) {

@@ -80,6 +80,9 @@ struct AskedPorts {
     /// The ports to ask the sidecar for.
     var asked: [Port] { self.ports.filter { !self.left.contains($0) } }
 
+    /// The mapped ports that aren't asked for.
+    var absent: [Port] { self.ports.filter { self.left.contains($0) } }
+
     /// The ports that refuse connections.
     var refusing: Set<Port> { Set(self.watches.filter { $0.value.server != .silent }.keys) }
 

@@ -24,6 +24,7 @@ extension WorkspaceAgent {
             workspace: self.configuration.label,
             ports: self.servers.asked.asked
         )
+        start.absent = self.servers.asked.absent
         start.onUnavailable = self.configuration.onUnavailable
         start.probes = self.configuration.probes
         start.proxyProtocol = self.configuration.proxyProtocol

@@ -15,6 +15,7 @@ import Testing
         start.probes = .workspace
         start.proxyProtocol = .v2
         start.takeover = true
+        start.absent = [.init(2), .init(3)]
         return .start(start)
     }()
 

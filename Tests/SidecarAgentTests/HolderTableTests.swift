@@ -27,7 +27,7 @@ import Testing
 
     /// Holds if nothing refuses it.
     private func hold(_ key: PublicKey, _ holding: Holding) -> HolderTable.Refusal? {
-        if let refusal = self.table.refusal(of: key, holding.kind, holding.ports) { return refusal }
+        if let refusal = self.table.refusal(of: key, holding.kind, holding.claimed) { return refusal }
         self.table.hold(key, label: key.abbreviated, holding)
         return nil
     }
@@ -99,6 +99,19 @@ import Testing
         #expect(self.hold(self.ada, self.intercept(.init(80), generation: 3)) == nil)
         #expect(self.table.defaultSide(of: .init(80))?.key == self.ada)
         #expect(self.table[self.ada]?.since == since && self.table.entries.count == 1)
+    }
+
+    @Test func `a workspace that says what is absent gives back everything else`() {
+        #expect(self.hold(self.ada, self.intercept(.init(80), .init(81), .init(82))) == nil)
+        var holding = self.intercept(.init(81), generation: 2)
+        holding.absent = [.init(82)]
+        #expect(self.hold(self.ada, holding) == nil)
+        #expect(self.inTheWay(self.hold(self.bo, self.intercept(.init(82)))) == [self.ada])
+        #expect(self.hold(self.bo, self.intercept(.init(80))) == nil)
+        #expect(self.table.defaultSide(of: .init(80))?.key == self.bo)
+        holding.absent = []
+        #expect(self.hold(self.ada, holding) == nil)
+        #expect(self.hold(self.cy, self.intercept(.init(82))) == nil)
     }
 
     @Test func `a holder that is gone keeps its ports, and is no default side`() {

@@ -27,6 +27,7 @@ import Tunnel
         var start = ControlMessage.Start(generation: 1, workspace: "ada@thinkpad", ports: [ServicePort(80)])
         start.takeover = true
         start.drainSeconds = 0
+        start.absent = []
         #expect(try await Sidecar.on { sidecar.heard } == [.start(start)])
         #expect(try await Sidecar.on { sidecar.agent?.snapshot.acknowledged } == nil)
         try await Sidecar.on {
