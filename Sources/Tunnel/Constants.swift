@@ -155,6 +155,9 @@ enum Constants {
     static let gapsPerStream = 4_096  // †
     static let gapsPerConnection = 16_384  // †
     static let peerStreams: UInt64 = 8_192  // †
+    /// Streams of both sides that a connection has at most before it opens no more: a peer that grants any number, and never ends
+    /// its direction of one, must not fill the memory. A stream is kept longer here than by a peer that has closed it. †
+    static let streams = 32_768
     static let greatestStreamCount: UInt64 = 1 << 60
     static let pathResponsesKept = 8
     /// Bytes of queued DATAGRAMs, in each direction: PROTOCOL, limits.

@@ -114,6 +114,22 @@ import Testing
         #expect(stage.isClean)
     }
 
+    /// A workspace that grants any number of streams, acknowledges everything, and never ends its own direction.
+    @Test func streamsThatTheWorkspaceNeverEndsAreBounded() throws {
+        let stage = try Stage(streams: 1 << 40)
+        for count in 0..<20 {
+            for _ in 0..<1_000 {
+                let client = try stage.client()
+                try client.say("x")
+                client.channel.pipeline.fireUserInboundEventTriggered(ChannelEvent.inputClosed)
+            }
+            stage.settle()
+            if count == 0 { #expect(stage.copies.behind == 0) }
+        }
+        #expect(stage.copies.behind > 10_000)
+        #expect(stage.withConnection { $0.openStreamCount } ?? 0 <= MirrorLimits.all / 2 / MirrorLimits.stream)
+    }
+
     @Test(arguments: [1, 2, 3, 4, 5, 255] as [UInt8])
     func aRefusedCopyIsDroppedQuietly(_ answer: UInt8) throws {
         let stage = try Stage()

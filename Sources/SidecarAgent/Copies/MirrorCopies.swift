@@ -10,6 +10,8 @@ enum MirrorLimits {
     static let all = 16 * 1_024 * 1_024  // †
     /// What a copy in a link's queue counts for, beside its bytes: for clients that connect and say nothing. †
     static let queued = 1_024
+    /// What a stream counts for, beside its bytes. †
+    static let stream = 1_024
     /// What is written at once of one copy, and of all copies of a link. †
     static let piece = 64 * 1_024
     static let turn = 128 * 1_024
@@ -104,7 +106,12 @@ final class MirrorCopies<Access: ConnectionAccess> {
     }
 
     /// Asks how much is unacknowledged.
-    func look() { self.note(self.access.withConnection { $0.unacknowledgedBytes } ?? 0) }
+    func look() { self.note(self.access.withConnection { Self.held(by: $0) } ?? 0) }
+
+    /// A stream counts until both of its directions are over: the workspace may never end its own.
+    private static func held(by connection: borrowing Connection) -> Int {
+        connection.unacknowledgedBytes + connection.openStreamCount * MirrorLimits.stream
+    }
 
     private func note(_ unacknowledged: Int) {
         self.memory.used += unacknowledged - self.unacknowledged
@@ -213,7 +220,7 @@ final class MirrorCopies<Access: ConnectionAccess> {
             }
             self.bytes += UInt64(outcome.bytes)
         }
-        self.note(connection.unacknowledgedBytes)
+        self.note(Self.held(by: connection))
     }
 
     /// The connection is over, and all copies with it.

@@ -49,9 +49,9 @@ struct StreamTable {
 
     // MARK: Opening
 
-    /// Opens a stream of ours; nil when the peer allows no more at the moment.
+    /// Opens a stream of ours; nil when the peer allows no more at the moment, or too many are open.
     mutating func open() -> StreamID? {
-        guard self.localNext < self.localLimit else { return nil }
+        guard self.localNext < self.localLimit, self.entries.count < Constants.streams else { return nil }
         let id = StreamID(index: self.localNext, openedBy: self.role)
         self.localNext += 1
         self.insert(id)
