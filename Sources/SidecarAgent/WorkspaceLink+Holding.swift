@@ -23,7 +23,7 @@ extension WorkspaceLink {
             return self.refuse(holding, .init(generation: generation, code: .unsupported, reason: reason))
         }
         let name = label.isEmpty ? self.name : label
-        if let failure = self.agent.takenElsewhere(ports)
+        if let failure = self.agent.takenElsewhere(Set(holding.ports))
             ?? self.agent.makeRoom(for: self.key, holding.kind, ports, as: name, takesOver: takesOver)
         {
             return self.refuse(holding, failure)
