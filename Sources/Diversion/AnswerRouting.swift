@@ -58,14 +58,16 @@ final class AnswerRouting {
 
     /// Removes the rules and routes that killed agents have left.
     ///
-    /// - Parameter living: the names of the tables of rules in the namespace. An agent makes its own before its routes.
-    static func removeLeft(living: [String]) {
+    /// - Parameter living: reads the names of the tables of rules in the namespace. An agent makes its own before its routes, so
+    ///   the tables are read after the routes: one that starts meanwhile isn't taken for a killed one.
+    static func removeLeft(living: () throws(DiversionError) -> [String]) throws(DiversionError) {
         guard let socket = try? RouteSocket() else { return }
-        let used = Set(living.compactMap(Self.table))
-        for family in Self.families {
-            for rule in (try? socket.rules(family)) ?? [] where Self.isAgents(rule) && !used.contains(rule.table) {
-                Self.remove(family, rule.table, socket)
-            }
+        let found = Self.families.map { family in
+            (family, ((try? socket.rules(family)) ?? []).filter { Self.isAgents($0) })
+        }
+        let used = Set(try living().compactMap(Self.table))
+        for (family, rules) in found {
+            for rule in rules where !used.contains(rule.table) { Self.remove(family, rule.table, socket) }
         }
     }
 
