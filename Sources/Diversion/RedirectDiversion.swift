@@ -43,8 +43,6 @@ public final class RedirectDiversion {
     #if os(Linux)
     private var nftables: NFTables?
     private(set) var rules: RedirectRules?
-    /// What the kernel said last of other sidecars' tables, and when.
-    private var others: (time: NIODeadline, OtherDiversions)?
     private(set) var diverted = DivertedPorts()
     /// Repeats the sweeps for stale UDP flows for a while after a change.
     var flowSweep = FlowSweep()
@@ -60,7 +58,6 @@ public final class RedirectDiversion {
 
     /// A third of the kernel's timeout. †
     private static let renewEvery = TimeAmount.seconds(3)
-    private static let othersHold = TimeAmount.milliseconds(100)  // †
     /// How often to check whether the last redirected connection has ended. †
     private static let removeEvery = TimeAmount.milliseconds(250)
 
@@ -213,21 +210,12 @@ public final class RedirectDiversion {
     }
 
     /// Who else in this network namespace diverts one of these ports.
-    ///
-    /// Workspaces may ask as often as they like, so what the kernel said holds for a moment. `divert` reads anew.
-    public func conflict(on ports: DivertedPorts) -> DiversionError? {
-        if let (time, others) = self.others, NIODeadline.now() - time < Self.othersHold {
-            return others.conflict(on: ports)
-        }
-        return self.conflict(on: ports, isOlder: false)
-    }
+    public func conflict(on ports: DivertedPorts) -> DiversionError? { self.conflict(on: ports, isOlder: false) }
 
     private func conflict(on ports: DivertedPorts, isOlder: Bool) -> DiversionError? {
         guard !ports.isEmpty, let rules = self.rules else { return nil }
         do throws(DiversionError) {
-            let others = try OtherDiversions(besides: rules.table)
-            self.others = (.now(), others)
-            return others.conflict(on: ports, isOlder: isOlder)
+            return try OtherDiversions(besides: rules.table).conflict(on: ports, isOlder: isOlder)
         } catch {
             self.configuration.log?.warning("whether another sidecar diverts here can't be told: \(error)")
             return nil

@@ -46,6 +46,8 @@ extension SidecarAgent {
         var new = DivertedPorts(ports)
         new.tcp.subtract(self.diverted.tcp)
         new.udp.subtract(self.diverted.udp)
+        // The kernel is asked again before its rules change, and those changes have a pace.
+        guard self.looksElsewhere.take() else { return nil }
         return self.redirect?.conflict(on: new).map { Self.failure(of: $0) }
     }
 

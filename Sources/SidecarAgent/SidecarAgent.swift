@@ -139,6 +139,8 @@ public final class SidecarAgent {
     /// Limits the calls of `onInterceptChange`, since a workspace may start and stop as often as it likes; but what a person sees of
     /// an ordinary change must not come late. †
     var tidings = Allowance(atOnce: 32, interval: .milliseconds(20))
+    /// Limits how often other sidecars' tables are read for a workspace that asks for ports: each time is several system calls. †
+    var looksElsewhere = Allowance(atOnce: 16, interval: .milliseconds(50))
     /// The ports that the kernel redirects now.
     var diverted = DivertedPorts()
     /// The TCP ports of which a workspace had all traffic when the rules were last applied.

@@ -106,7 +106,9 @@ def test_a_port_behind_which_nothing_listens_is_left_out_until_something_does(se
     shorter = sidecar.wait_message("start", timeout=30)
     assert services(shorter) == [MAPPED, ECHO]
     assert shorter["generation"] > setup.start["generation"]
-    assert shorter | {"ports": 0, "generation": 0} == setup.start | {"ports": 0, "generation": 0}
+    changed = {"ports": 0, "absent": 0, "generation": 0}
+    assert shorter | changed == setup.start | changed
+    assert setup.start["absent"] == [] and services(shorter) + [port["service"] for port in shorter["absent"]] == services(setup.start)
     # The same again on another carrier; the third port is known still.
     with sidecar.changed:
         sidecar.drop_carrier(sidecar.connection.carrier, abort=True)
