@@ -169,6 +169,22 @@ extension SidecarReport.Intercept {
 }
 
 extension SidecarReport.Holder {
+    public init(from decoder: any Decoder) throws {
+        let values = try decoder.container(keyedBy: CodingKeys.self)
+        self.key = try values.decode(String.self, forKey: .key)
+        self.workspace = try values.decode(String.self, forKey: .workspace)
+        // Of a kind that only later versions know: whoever asks for its ports is to take them for held.
+        self.kind = HoldingKind(rawValue: try values.decode(String.self, forKey: .kind)) ?? .intercept
+        self.ports = try values.decode([String].self, forKey: .ports)
+        self.since = try values.decode(String.self, forKey: .since)
+        self.lastSeen = try values.decodeIfPresent(String.self, forKey: .lastSeen)
+        self.isServed = try values.decode(Bool.self, forKey: .isServed)
+        self.open = try values.decode(UInt64.self, forKey: .open)
+        self.total = try values.decode(UInt64.self, forKey: .total)
+        self.passed = try values.decode(UInt64.self, forKey: .passed)
+        self.behind = try values.decode(UInt64.self, forKey: .behind)
+    }
+
     fileprivate var fields: [(String, JSONLine.Value)] {
         let fields: [(String, JSONLine.Value?)] = [
             ("key", .string(self.key)),

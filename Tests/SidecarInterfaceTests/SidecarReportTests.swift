@@ -50,6 +50,12 @@ import Testing
     @Test(arguments: [Self.short, Self.long])
     func `what was written is read`(line: String) { #expect(SidecarReport(line: line)?.line == line) }
 
+    @Test func `a holder of a later version's kind intercepts`() throws {
+        let later = Self.long.replacing(#""kind":"mirror""#, with: #""kind":"sample""#)
+        let holder = try #require(SidecarReport(line: later)?.holders?.first)
+        #expect(holder.kind == .intercept && holder.servicePorts == [.init(80), .init(53, .udp)])
+    }
+
     @Test(arguments: ["", "{}", "ready", #"{"ready":false,"publicKey":"k","tcp":"a:1"}"#, #"{"ready":true}"#])
     func `what isn't a report`(line: String) { #expect(SidecarReport(line: line) == nil) }
 
