@@ -39,5 +39,10 @@ public struct Grant: Hashable, Sendable {
 
     public func allows(_ port: ServicePort) -> Bool { self.ports?.contains(port) ?? true }
 
+    /// To hold the port, so that its clients or copies come to the workspace.
+    public func allows(_ kind: HoldingKind, _ port: ServicePort) -> Bool {
+        self.allows(kind == .mirror ? .mirror : .intercept) && self.allows(port)
+    }
+
     public func isOver(at time: UTCTime) -> Bool { self.until.map { $0 <= time } ?? false }
 }

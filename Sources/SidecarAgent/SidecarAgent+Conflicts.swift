@@ -148,12 +148,9 @@ extension SidecarAgent {
             self.audit(.withdrawal, entry.key, denial.code.rawValue, entry.kind, entry.reserved, denial.reason)
             self.endHolding(of: entry.key)
         }
-        // What was taken over or stopped may have streams that are still open.
+        // What was held before may have streams that are still open, whatever is held now.
         for link in self.links.values {
-            guard let entry = link.heldLast, self.table[link.key] == nil,
-                self.denial(of: link.key, entry.kind, entry.reserved, refuses: false) != nil
-            else { continue }
-            link.endStreams()
+            if let grant = self.accepted(link.key)?.grant { link.endStreams(without: grant) }
         }
     }
 

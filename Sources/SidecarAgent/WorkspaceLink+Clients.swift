@@ -1,4 +1,5 @@
 import Carriers
+import InterceptModel
 import InterceptProtocol
 import NIOCore
 import Tunnel
@@ -22,7 +23,7 @@ extension WorkspaceLink {
             input: client.input
         ) { [unowned self] socket, end in self.ended(socket, end, client, stream) }
         self.total += 1
-        self.clients[stream] = socket
+        self.clients[stream] = (socket, ServicePort(client.port))
         self.access.owners.bind(stream, to: socket)
         do {
             try client.channel.pipeline.syncOperations.addHandler(socket)

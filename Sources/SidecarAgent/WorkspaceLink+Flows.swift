@@ -1,4 +1,5 @@
 import Carriers
+import InterceptModel
 import InterceptProtocol
 import NIOCore
 import Tunnel
@@ -158,6 +159,13 @@ extension WorkspaceLink {
         flow.link = nil
         if let number = flow.number { self.flows.byNumber[number] = nil }
         flow.number = nil
+    }
+
+    /// Those of kinds and ports for which that is so.
+    func forgetFlows(where isOver: (HoldingKind, ServicePort) -> Bool) {
+        let (flows, copies) = (Array(self.flows.byNumber.values), Array(self.flows.copied.values))
+        for flow in flows where isOver(.intercept, .init(flow.key.port, .udp)) { self.forget(flow) }
+        for copy in copies where copy.port.map({ isOver(.mirror, $0) }) ?? true { copy.end() }
     }
 
     /// The original serves all flows from now on.

@@ -61,7 +61,6 @@ extension WorkspaceLink {
         if holding.kind == .intercept { self.heldBefore.formUnion(holding.tcpPorts) }
         self.owesWithdrawn = false
         self.startStatus()
-        self.heldLast = self.agent.table[self.key]
         guard isNew else { return }
         self.agent.audit(.start, self.key, "started", holding.kind, Set(holding.ports))
         var metadata = self.metadata
@@ -119,8 +118,18 @@ extension WorkspaceLink {
     /// What goes through the tunnel now is ended.
     func endStreams() {
         self.forgetAllFlows()
-        for client in self.clients.values { client.abandon(.shuttingDown) }
+        for client in self.clients.values { client.socket.abandon(.shuttingDown) }
         self.copies.giveUp(.shuttingDown)
+        self.stopIfDrained()
+    }
+
+    /// The same for what the key has no right to any more. It may be of an earlier holding, which had other ports or was of the other
+    /// kind.
+    func endStreams(without grant: Grant) {
+        let served = self.clients.values.filter { !grant.allows(.intercept, $0.port) }
+        for client in served { client.socket.abandon(.shuttingDown) }
+        self.forgetFlows { !grant.allows($0, $1) }
+        self.copies.giveUp(.shuttingDown) { !grant.allows(.mirror, $0) }
         self.stopIfDrained()
     }
 

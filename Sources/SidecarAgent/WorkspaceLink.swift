@@ -17,8 +17,8 @@ final class WorkspaceLink {
     let log: Logger
     var control = ControlReading()
     var answers = ControlAnswers()
-    /// TCP clients that are routed to the workspace.
-    var clients: [StreamID: BridgedSocket<ServerConnection>] = [:]
+    /// TCP clients that are routed to the workspace, with the service's port of each.
+    var clients: [StreamID: (socket: BridgedSocket<ServerConnection>, port: ServicePort)] = [:]
 
     /// What the workspace asks for; nil: nothing, or no longer.
     var holding: Holding? { self.agent.table[self.key]?.holding }
@@ -26,8 +26,6 @@ final class WorkspaceLink {
     /// is restored if the kernel refuses.
     var waitingStarts = 0
     var settled: HolderTable.Entry?
-    /// What this workspace held last, of which streams may still be open.
-    var heldLast: HolderTable.Entry?
     /// Whether this workspace gets what clients send to its ports now.
     var isServed: Bool { self.agent.table[self.key]?.isServed ?? false }
     /// The TCP ports of which this workspace had all traffic since its intercept began. The workspace leaves a port out while nothing
@@ -109,7 +107,7 @@ final class WorkspaceLink {
 
     private func tellIfReachable() {
         guard self.isReachable else { return }
-        for client in self.clients.values { client.peerIsBack() }
+        for client in self.clients.values { client.socket.peerIsBack() }
     }
 
     private func presenceChanged(to presence: Presence) {
@@ -125,7 +123,7 @@ final class WorkspaceLink {
             self.withdraw()
             self.owesWithdrawn = true
         }
-        for client in self.clients.values { client.peerIsGone() }
+        for client in self.clients.values { client.socket.peerIsGone() }
         self.copies.areBehind()
     }
 
@@ -248,8 +246,8 @@ final class WorkspaceLink {
         )
         status.behind = self.copies.behind
         for client in self.clients.values {
-            status.bytesIn += client.bytesToStream
-            status.bytesOut += client.bytesFromStream
+            status.bytesIn += client.socket.bytesToStream
+            status.bytesOut += client.socket.bytesFromStream
         }
         return status
     }

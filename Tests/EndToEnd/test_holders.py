@@ -268,6 +268,58 @@ def test_a_right_that_is_taken_back_ends_what_it_allowed_at_once(stand):
     assert ask_for(ada, "mirror", one, generation=3)["type"] == "started"
 
 
+@contextlib.contextmanager
+def ended_by_its_rights(client, service):
+    """What is open has ended soon after the block."""
+    yield
+    with pytest.raises(StreamReset) as end:
+        service.read(timeout=10)
+    assert end.value.code == wire.SHUTTING_DOWN
+    client.settimeout(10)
+    with pytest.raises(ConnectionResetError):
+        client.recv(1)
+
+
+def test_a_port_that_is_taken_back_ends_streams_of_an_earlier_holding(stand):
+    one, two = stand.ports
+    ada = stand.workspace("ada")
+    assert ask_for(ada, "start", one, two) == STARTED
+    with open_stream(stand.fronts[0], ada) as (client, service), open_stream(stand.fronts[1], ada) as (other, kept):
+        assert ask_for(ada, "start", two, generation=2, absent=[])["type"] == "started"
+        client.sendall(b"goes on")
+        assert service.read_exactly(7) == b"goes on"
+        with ended_by_its_rights(client, service):
+            stand.allow(ada=f"ports={two}")
+        other.sendall(b"still")
+        assert kept.read_exactly(5) == b"still"
+    assert not [message for message in ada.messages if message["type"] == "withdrawn"]
+
+
+def test_a_kind_that_is_taken_back_ends_streams_of_an_earlier_holding(stand):
+    one, two = stand.ports
+    ada, bo = stand.workspace("ada"), stand.workspace("bo")
+    assert ask_for(ada, "start", one) == STARTED
+    with open_stream(stand.fronts[0], ada) as (client, service):
+        assert ask_for(bo, "start", one, takeover=True) == STARTED
+        assert ask_for(ada, "mirror", two, generation=2)["type"] == "started"
+        client.sendall(b"goes on")
+        assert service.read_exactly(7) == b"goes on"
+        with ended_by_its_rights(client, service):
+            stand.allow(ada="may=mirror", bo="")
+    # The mirror goes on.
+    with socket.create_connection(stand.fronts[1], 15) as client:
+        client.sendall(b"GET / HTTP/1.1\r\n\r\n")
+        copy, _ = ada.next_stream()
+        assert copy.read_exactly(3) == b"GET"
+        # And its copies end with the right to them, though what is held by then is another port.
+        assert ask_for(ada, "mirror", one, generation=3)["type"] == "started"
+        stand.allow(ada=f"may=mirror ports={one}", bo="")
+        with pytest.raises(StreamReset) as end:
+            while copy.read(timeout=10):
+                pass
+        assert end.value.code == wire.SHUTTING_DOWN
+
+
 def test_a_key_that_is_removed_is_revoked_at_once(stand):
     ada = stand.workspace("ada")
     assert ask_for(ada, "start", *stand.ports) == STARTED

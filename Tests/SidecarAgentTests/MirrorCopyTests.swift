@@ -1,3 +1,4 @@
+import InterceptModel
 import InterceptProtocol
 import NIOCore
 import NIOEmbedded
@@ -295,7 +296,7 @@ private final class Stage: ConnectionAccess {
 
     func client(copies: Int = 1) throws -> TappedClient {
         let client = TappedClient(channel: EmbeddedChannel(loop: self.loop))
-        let tap = MirrorTap((0..<copies).map { _ in self.copies.begin(Self.header) })
+        let tap = MirrorTap((0..<copies).map { _ in self.copies.begin(Self.header, of: .init(80)) })
         try client.channel.pipeline.syncOperations.addHandlers(tap, client.passed)
         return client
     }

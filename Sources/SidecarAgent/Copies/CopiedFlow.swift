@@ -1,4 +1,5 @@
 import Carriers
+import InterceptModel
 import InterceptProtocol
 import NIOCore
 import Tunnel
@@ -18,6 +19,9 @@ final class CopiedFlow {
         self.flow = flow
         self.link = link
     }
+
+    /// The service's. Nil: the client's flow has ended.
+    var port: ServicePort? { self.flow.map { ServicePort($0.key.port, .udp) } }
 
     func send(_ payload: ByteBuffer, at now: NIODeadline) {
         guard let link, let flow, self.route.mayTryWorkspace(at: now) else { return }
@@ -52,7 +56,7 @@ final class CopiedFlow {
         var header = ByteBuffer()
         flow.header.write(into: &header)
         self.streamAfter = now + FlowRoute.retryAfter
-        self.stream = link.copies.begin(header)
+        self.stream = link.copies.begin(header, of: .init(flow.key.port, .udp))
         return self.stream
     }
 

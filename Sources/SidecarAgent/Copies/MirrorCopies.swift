@@ -1,4 +1,5 @@
 import Carriers
+import InterceptModel
 import NIOCore
 import Tunnel
 
@@ -65,9 +66,11 @@ final class MirrorCopies<Access: ConnectionAccess> {
 
     /// Begins a copy. Its stream is opened when its first bytes are written.
     ///
-    /// - Parameter header: what the stream begins with.
-    func begin(_ header: ByteBuffer) -> MirrorCopy<Access> {
-        let copy = MirrorCopy(header, number: self.nextNumber, of: self)
+    /// - Parameters:
+    ///   - header: what the stream begins with.
+    ///   - port: the service's, to which the client sends.
+    func begin(_ header: ByteBuffer, of port: ServicePort) -> MirrorCopy<Access> {
+        let copy = MirrorCopy(header, of: port, number: self.nextNumber, for: self)
         self.nextNumber += 1
         self.copies[copy.number] = copy
         self.keep(copy.pendingCapacity)
@@ -79,6 +82,11 @@ final class MirrorCopies<Access: ConnectionAccess> {
     func giveUp(_ code: StreamErrorCode) {
         for copy in Array(self.copies.values) { copy.giveUp(code) }
         while self.dequeue() != nil {}
+    }
+
+    /// Ends the copies of ports for which that is so.
+    func giveUp(_ code: StreamErrorCode, where isOver: (ServicePort) -> Bool) {
+        for copy in self.copies.values.filter({ isOver($0.port) }) { copy.giveUp(code) }
     }
 
     /// The workspace can't be reached.

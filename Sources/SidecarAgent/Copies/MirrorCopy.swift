@@ -1,4 +1,5 @@
 import Carriers
+import InterceptModel
 import InterceptProtocol
 import NIOCore
 import Tunnel
@@ -29,6 +30,8 @@ final class MirrorCopy<Access: ConnectionAccess> {
 
     private unowned let copies: MirrorCopies<Access>
     let number: UInt64
+    /// The service's.
+    let port: ServicePort
     private(set) var stream: StreamID?
     private var state = State.open
     private var pending = PendingBytes()
@@ -42,7 +45,8 @@ final class MirrorCopy<Access: ConnectionAccess> {
     private var peerHasEnded = false
 
     /// - Parameter header: what the stream begins with, before the client's bytes.
-    init(_ header: ByteBuffer, number: UInt64, of copies: MirrorCopies<Access>) {
+    init(_ header: ByteBuffer, of port: ServicePort, number: UInt64, for copies: MirrorCopies<Access>) {
+        self.port = port
         self.copies = copies
         self.number = number
         self.headerSize = header.readableBytes

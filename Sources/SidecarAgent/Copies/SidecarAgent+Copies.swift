@@ -28,7 +28,7 @@ extension WorkspaceLink {
 
     fileprivate func beginCopy(of client: Client) -> MirrorCopy<ServerConnection> {
         self.total += 1
-        return self.copies.begin(self.beginning(of: client))
+        return self.copies.begin(self.beginning(of: client), of: .init(client.port))
     }
 
     /// Sends a UDP client's payload to this mirror, too.
