@@ -26,7 +26,7 @@ final class ProbeDetector: ChannelInboundHandler, RemovableChannelHandler {
     private var timeout: Scheduled<Void>?
 
     /// A probe sends at once; a client that waits for the server's greeting isn't one.
-    private static let patience = TimeAmount.milliseconds(200)
+    static let patience = TimeAmount.milliseconds(200)
 
     init(channel: any Channel, onFinding: @escaping (Finding) -> Void) {
         self.channel = channel

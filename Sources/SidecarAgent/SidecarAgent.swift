@@ -239,7 +239,12 @@ public final class SidecarAgent {
             called: called,
             upstream: served.upstream
         )
-        guard self.mayBeProbe(client) else { return self.decide(client) }
+        let sides = self.sides(of: .init(port))
+        let matters = sides.holder?.takesProbes == false
+        let mattersToMirrors = sides.mirrors.contains { !$0.takesProbes }
+        guard matters || mattersToMirrors, self.mayBeProbe(client) else { return self.decide(client) }
+        // Only copies wait until that is known: nobody's client waits because of a mirror.
+        guard matters else { return self.decide(client, isProbe: nil) }
         let detector = ProbeDetector(channel: channel) { [weak self] finding in
             switch finding {
             case .probe: self?.decide(client, isProbe: true)
@@ -256,13 +261,9 @@ public final class SidecarAgent {
         detector.start()
     }
 
-    /// Whether it matters, and the client connects from where probes come from.
+    /// The client connects from where probes come from.
     private func mayBeProbe(_ client: Client) -> Bool {
         guard !self.configuration.nodeAddresses.isEmpty, let address = client.channel.remoteAddress else {
-            return false
-        }
-        let sides = self.sides(of: .init(client.port))
-        guard sides.holder?.takesProbes == false || sides.mirrors.contains(where: { !$0.takesProbes }) else {
             return false
         }
         // An IPv4 client of an IPv6 socket counts as an IPv4 client.
@@ -272,13 +273,15 @@ public final class SidecarAgent {
 
     /// Passes the client to the port's default side, a workspace or the original, which may still get it later: see
     /// `BridgedSocket`.
-    private func decide(_ client: Client, isProbe: Bool = false) {
+    ///
+    /// - Parameter isProbe: nil: it may be one, but the default side is the same either way.
+    private func decide(_ client: Client, isProbe: Bool? = false) {
         let sides = self.sides(of: .init(client.port))
         // What the workspace gets while the sidecar ends would be reset with the rest when the drain time is over.
         guard !self.isEnding else { return self.passOn(client, countedFor: nil) }
         // Before the handler that passes it on.
         if !sides.mirrors.isEmpty { self.copy(client, isProbe: isProbe, sides) }
-        guard let holder = sides.holder, holder.takesProbes || !isProbe else {
+        guard let holder = sides.holder, holder.takesProbes || isProbe != true else {
             return self.passOn(client, countedFor: nil)
         }
         if let side = sides.defaultSide, side.open(client) {

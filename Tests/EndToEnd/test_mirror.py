@@ -457,6 +457,28 @@ def test_probes_are_copied_where_they_are_wanted(mirrored, recorder, closing):
     eventually("what is no probe is copied", lambda: without.texts == [probe.replace(b"kube-probe", b"curl")], 5)
 
 
+def test_nobody_waits_because_of_a_mirror_for_whom_probes_matter(mirrored, recorder, closing):
+    """A client that waits for its server's greeting would wait longest."""
+
+    def greet(connection):
+        connection.sendall(b"hello")
+        count_all(connection)
+
+    copies = recorder()
+    service = mirrored(closing(Server(greet)).address, flags=("--node-address", "127.0.0.1"))
+    service.mirror("ada", copies.address)
+    times = []
+    for _ in range(10):
+        start = time.monotonic()
+        with socket.create_connection(service.public) as client:
+            assert client.recv(5) == b"hello"
+            times.append(time.monotonic() - start)
+            client.sendall(b"thanks")
+    # One would be enough, but for a busy machine.
+    assert min(times) < 0.15, times
+    eventually("what is no probe is copied", lambda: copies.texts == [b"thanks"] * 10, 5)
+
+
 # Behind a redirect
 
 

@@ -31,6 +31,65 @@ import Testing
         #expect(stage.isClean)
     }
 
+    // MARK: Probes
+
+    private static let request = "GET / HTTP/1.1\r\nUser-Agent: "
+
+    /// What the client says goes on at once.
+    @Test func aCopyWaitsUntilTheClientIsKnownToBeNoProbe() throws {
+        let stage = try Stage()
+        let client = try stage.client(copies: 1, undecided: 1)
+        try client.say(Self.request)
+        #expect(client.passed.text == Self.request && stage.copies.count == 1)
+        try client.say("curl/8\r\n")
+        #expect(stage.copies.count == 2)
+        try client.say("\r\n")
+        client.channel.pipeline.fireUserInboundEventTriggered(ChannelEvent.inputClosed)
+        stage.settle()
+        let whole = Self.request + "curl/8\r\n\r\n"
+        #expect(stage.heard == [whole, whole] && stage.ends == [.end, .end] && client.passed.text == whole)
+    }
+
+    @Test func aProbeIsNotCopied() throws {
+        let stage = try Stage()
+        let client = try stage.client(copies: 1, undecided: 1)
+        try client.say(Self.request)
+        try client.say("kube-probe/1.30\r\n\r\n")
+        client.channel.pipeline.fireUserInboundEventTriggered(ChannelEvent.inputClosed)
+        let silent = try stage.client(copies: 0, undecided: 1)
+        silent.channel.pipeline.fireUserInboundEventTriggered(ChannelEvent.inputClosed)
+        stage.settle()
+        #expect(stage.heard == [Self.request + "kube-probe/1.30\r\n\r\n"] && client.passed.text == stage.heard[0])
+        #expect(stage.copies.count == 1 && silent.passed.inputIsClosed)
+    }
+
+    /// Such as of a database, whose server speaks first.
+    @Test func aClientThatSaysNothingForAWhileIsCopied() throws {
+        let stage = try Stage()
+        let client = try stage.client(copies: 0, undecided: 2)
+        stage.loop.advanceTime(by: ProbeDetector.patience - .milliseconds(1))
+        #expect(stage.copies.count == 0)
+        stage.loop.advanceTime(by: .milliseconds(1))
+        #expect(stage.copies.count == 2)
+        try client.say("hello")
+        stage.settle()
+        #expect(stage.heard == ["hello", "hello"])
+    }
+
+    @Test func whatIsSaidBeforeTheClientBreaksOffIsCopied() throws {
+        let stage = try Stage()
+        let client = try stage.client(copies: 0, undecided: 1)
+        try client.say("GET")
+        client.channel.pipeline.fireChannelInactive()
+        stage.settle()
+        #expect(stage.heard == ["GET"] && stage.ends == [.reset(.tcpReset)] && stage.isClean)
+        let silent = try stage.client(copies: 0, undecided: 1)
+        silent.channel.pipeline.fireChannelInactive()
+        stage.settle()
+        stage.loop.advanceTime(by: .seconds(1))
+        #expect(stage.heard == ["GET"] && stage.isClean)
+    }
+
     @Test func severalCopiesShareOneBuffer() throws {
         let stage = try Stage()
         let client = try stage.client(copies: 3)
@@ -294,9 +353,12 @@ private final class Stage: ConnectionAccess {
         self.sidecar.withConnection(of: self.key, body)
     }
 
-    func client(copies: Int = 1) throws -> TappedClient {
+    /// - Parameter undecided: copies that begin only if the client isn't a probe.
+    func client(copies: Int = 1, undecided: Int = 0) throws -> TappedClient {
         let client = TappedClient(channel: EmbeddedChannel(loop: self.loop))
-        let tap = MirrorTap((0..<copies).map { _ in self.copies.begin(Self.header, of: .init(80)) })
+        let begin = { [copies = self.copies] in copies.begin(Self.header, of: .init(80)) }
+        let tap = MirrorTap((0..<copies).map { _ in begin() })
+        if undecided > 0 { tap.waitForFirstBytes(on: self.loop) { (0..<undecided).map { _ in begin() } } }
         try client.channel.pipeline.syncOperations.addHandlers(tap, client.passed)
         return client
     }
