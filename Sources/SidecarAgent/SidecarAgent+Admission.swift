@@ -18,13 +18,13 @@ extension SidecarAgent {
 
     /// Accepts one more key. Its claim stands for 30 s, within which its workspace connects and asks for the same.
     ///
-    /// A key that is admitted already gets what is said now, in place of what was said before. A key of the flags or the file keeps
-    /// the rights that it has there.
+    /// A key that is admitted already gets what is said now, in place of what was said before. Of a key of the flags or the file only
+    /// the claim counts: it has the rights that it has there, and as long as it is there.
     ///
     /// - Parameter force: takes the ports of the claim from whoever intercepts them.
     public func admit(_ peer: AcceptedKey, force: Bool) -> AdmissionOutcome {
         let before = self.admitted[peer.key]
-        self.admitted[peer.key] = peer
+        if self.configured[peer.key] == nil { self.admitted[peer.key] = peer }
         let failure =
             before == nil && self.admitted.count > Self.admittedAtMost
             ? Self.failure(.unsupported, "\(Self.admittedAtMost) keys are admitted already, and no more can be")
@@ -59,9 +59,14 @@ extension SidecarAgent {
     public func accept(_ peers: [AcceptedKey]) {
         let known = Set(self.configured.keys)
         self.configured = Dictionary(peers.map { ($0.key, $0) }, uniquingKeysWith: { first, _ in first })
+        // Whoever writes flags and file says what becomes of these from now on, and when they end.
+        for key in self.configured.keys { self.admitted[key] = nil }
         self.followKeys()
         for key in self.configured.keys where !known.contains(key) && self.links[key] == nil { self.isAway(key) }
     }
+
+    /// Whether the key's rights are those of flags or file.
+    public func isConfigured(_ key: PublicKey) -> Bool { self.configured[key] != nil }
 
     /// What a key was accepted with. Nil: it isn't accepted.
     func accepted(_ key: PublicKey) -> AcceptedKey? { self.configured[key] ?? self.admitted[key] }

@@ -45,7 +45,11 @@ extension SidecarProgram.Running {
                 "a key is admitted",
                 metadata: ["key": "\(admission.publicKey)", "workspace": "\(admission.label?.printable ?? "")"]
             )
-            return .init(line: self.currentReport.line(with: [("admitted", .bool(true))]), isDone: true)
+            var fields: [(String, JSONLine.Value)] = [("admitted", .bool(true))]
+            if PublicKey(base64: admission.publicKey).map({ self.agent.isConfigured($0) }) ?? false {
+                fields.append(("rights", .string("configured")))
+            }
+            return .init(line: self.currentReport.line(with: fields), isDone: true)
         }
     }
 

@@ -5,13 +5,14 @@ import json
 import os
 import re
 import shutil
+import signal
 import socket
 import subprocess
 import sys
 import time
 
 import pytest
-from harness.agents import Agent, Workspace, endpoint, split_address
+from harness.agents import Agent, Sidecar, Workspace, endpoint, split_address
 from harness.cable import Cable, RedirectingAgents
 from harness.keys import KeyPair
 from harness.load import who
@@ -125,6 +126,28 @@ def test_a_key_is_admitted_and_leaves(pair, console):
     console.admit(pair.workspace_key)
     pair.start_workspace()
     assert who(pair.public) == "workspace"
+
+
+def test_a_key_of_the_file_has_the_rights_of_its_line_and_ends_with_it(pair, console, processes, binaries, folder):
+    ada, peers = KeyPair(), folder / "peers"
+    peers.write_text(f"{ada.public} label=ada may=mirror\n")
+    peers.chmod(0o600)
+    arguments = ["--private-key-file", KeyPair().write(folder / "other.key"), "--listen-tcp", "127.0.0.1:0", "--peers-file", peers]
+    arguments += ["--service-port", f"8080:{address(*pair.original)}", "--divert", "listen=127.0.0.1:0"]
+    sidecar = Sidecar(processes, binaries, arguments)
+    other = Console(binaries, sidecar)
+    assert other.admit(ada, "--may", "intercept", "--claim", "mirror:8080")["rights"] == "configured"
+    assert list(other.holders()) == [ada.public]
+    code, answer, _ = other.run("admit", ada.public, "--may", "intercept", "--claim", "intercept:8080")
+    assert code == 1 and answer["code"] == "denied", answer
+    assert other.leave(ada) == {"left": False, "isLast": False}
+    peers.write_text("")
+    sidecar.process.signal(signal.SIGHUP)
+    eventually("its claim has ended with its line", lambda: other.holders() == {}, 20)
+    # It isn't known any more.
+    assert other.leave(ada) == {"left": False, "isLast": True}
+    assert "rights" not in other.admit(ada)
+    assert other.leave(ada) == {"left": True, "isLast": True}
 
 
 def test_it_ends_as_by_a_signal(pair, console):

@@ -124,9 +124,36 @@ import Testing
             _ = agent.admit(AcceptedKey(key, grant: .everything), force: false)
             let before = agent.denial(of: key, .intercept, [.init(80)], refuses: false)
             agent.accept([])
-            return (before?.code, agent.denial(of: key, .intercept, [.init(80)], refuses: false)?.code)
+            return (before?.code, agent.accepted(key))
         }
         #expect(denied.0 == .denied && denied.1 == nil)
+    }
+
+    @Test func `who is taken out of the file is out, whatever was admitted`() async throws {
+        let key = self.key
+        let configured = AcceptedKey(key, grant: Grant([.mirror]))
+        let claim = Admission.Claim(.mirror, [.init(80)])
+        let (claimed, during, after) = try await self.withAgent(accepting: []) { agent in
+            // Before it is in the file, and while it is.
+            _ = agent.admit(AcceptedKey(key, grant: .everything), force: false)
+            agent.accept([configured])
+            _ = agent.admit(AcceptedKey(key, grant: .everything, claim: claim), force: false)
+            let (holders, rights) = (agent.holders, agent.accepted(key)?.grant)
+            agent.accept([])
+            return (holders.map(\.ports), rights, (agent.accepted(key), agent.admittedKeys))
+        }
+        #expect(claimed == [[.init(80)]] && during == Grant([.mirror]))
+        #expect(after.0 == nil && after.1 == [])
+    }
+
+    @Test func `an admitted key leaves, also if it was in the file once`() async throws {
+        let key = self.key
+        let left = try await self.withAgent(accepting: [AcceptedKey(key)]) { agent in
+            agent.accept([])
+            _ = agent.admit(AcceptedKey(key), force: false)
+            return (agent.isConfigured(key), agent.leave(key), agent.accepted(key))
+        }
+        #expect(!left.0 && left.1 && left.2 == nil)
     }
 
     @Test func `the audit is limited for each key, and says what it left out`() async throws {
