@@ -23,7 +23,7 @@ public struct AcceptedKey: Hashable, Sendable {
         self.init(key, label: admission.label, grant: admission.grant, claim: admission.claim)
     }
 
-    /// Nil: its key isn't one.
+    /// Nil: the admission's text isn't a public key.
     public init?(_ admission: Admission) {
         guard let key = PublicKey(base64: admission.publicKey) else { return nil }
         self.init(key, admission)

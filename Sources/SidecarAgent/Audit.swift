@@ -4,7 +4,8 @@ import InterceptProtocol
 import NIOCore
 public import Noise
 
-/// One line about what a key did here or what was done to it: for whoever must know later who had a service's clients.
+/// One line about what a key did at this sidecar, or what was done to it, so that people can find out later which workspace had
+/// a service's clients.
 public struct AuditLine: Equatable, Sendable {
     public enum Event: String, Sendable {
         case start
@@ -18,7 +19,7 @@ public struct AuditLine: Equatable, Sendable {
         case withdrawal
         /// The key isn't accepted any more.
         case revocation
-        /// Its time is over.
+        /// The key's time is over.
         case expiry
     }
 
@@ -26,19 +27,19 @@ public struct AuditLine: Equatable, Sendable {
     public var time = UTCTime.now
     public var key: PublicKey
     public var label: String
-    /// Where its workspace sends from. Nil: it isn't connected, or not over the internet's protocols.
+    /// The address from which the key's workspace sends. Nil: the workspace isn't connected, or its carrier has no IP address.
     public var address: String?
     public var kind: HoldingKind?
     public var ports: [ServicePort]
-    /// In a word, or the code of a failure.
+    /// One word, or the code of a failure.
     public var result: String
     /// For people.
     public var reason: String?
-    /// How many lines of this key were left out since the last one.
+    /// How many lines about this key were left out since the last one.
     public var leftOut: UInt64 = 0
 }
 
-/// What one key may have written: 20 lines at once, then one each second. †
+/// How many lines are written about one key: 20 at once, then one each second. †
 struct AuditShare {
     private var lines = Allowance(atOnce: 20, interval: .seconds(1))
     private var leftOut: UInt64 = 0

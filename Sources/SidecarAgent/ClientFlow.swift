@@ -15,7 +15,7 @@ struct FlowKey: Hashable {
 final class ClientFlow {
     let key: FlowKey
     let upstream: Endpoint
-    /// Of the service's port.
+    /// The sides of the service's port.
     let sides: PortSides
     /// The address that the client sends to, behind a redirect. nil if it sends to the listener itself or the kernel
     /// doesn't tell.
@@ -36,7 +36,7 @@ final class ClientFlow {
     weak var countedBy: WorkspaceLink?
     /// For payloads too large for one message.
     var stream: FlowStream?
-    /// One for each mirror that gets what the client sends.
+    /// One copy for each mirror that gets what the client sends.
     var copies: [CopiedFlow] = []
     /// The socket towards the original, once it has been needed.
     var original: DatagramSocket?

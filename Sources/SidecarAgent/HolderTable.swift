@@ -2,7 +2,8 @@ import InterceptModel
 import NIOCore
 import Noise
 
-/// The keys that hold ports at this sidecar: who gets the clients of a port, who gets copies, and who is in whose way.
+/// The keys that hold ports at this sidecar: which workspace gets the clients of a port, which ones get copies, and which
+/// holdings conflict.
 ///
 /// ```
 ///   nothing ── admitted with a claim ──▶ claimed ── start, mirror ──▶ held ⇄ served
@@ -11,8 +12,8 @@ import Noise
 ///      └──────────── stop, take-over, the connection's end ────────────┘
 /// ```
 ///
-/// The unit of conflict is a port with its transport: it has at most one intercept holder, and any number of mirrors. The table is
-/// of one sidecar, so of one network namespace. A key has one entry, of one kind.
+/// The unit of conflict is a port with its transport: at most one key intercepts it. Mirrors conflict with nothing, but a
+/// sidecar has at most 16. The table is of one sidecar, so of one network namespace. A key has one entry, of one kind.
 struct HolderTable {
     struct Entry: Equatable {
         let key: PublicKey
@@ -22,14 +23,15 @@ struct HolderTable {
         var kind: HoldingKind
         /// What its workspace asks for. Nil: a claim, whose workspace hasn't asked for anything yet.
         var holding: Holding?
-        /// All ports that others can't intercept while this entry stands: those claimed, or those asked for with those that are
-        /// absent. A workspace leaves out a port while nothing listens behind it, and doesn't lose it by that.
+        /// For an intercept, all ports that other keys can't intercept while this entry stands: those claimed, or those asked
+        /// for with those that are absent. A workspace leaves out a port while nothing listens behind it, and keeps it
+        /// nevertheless.
         var reserved: Set<ServicePort>
         /// The workspace gets what clients send to the ports of `holding` now.
         fileprivate(set) var isServed = false
-        /// When a claim ends. Nil: it isn't one any more.
+        /// When a claim ends. Nil: the entry is no longer a claim.
         fileprivate(set) var claimEnds: NIODeadline?
-        /// Rises from entry to entry.
+        /// Each new entry has a larger number.
         fileprivate var number: UInt64 = 0
     }
 
@@ -41,9 +43,9 @@ struct HolderTable {
         case tooManyMirrors
     }
 
-    /// † Each mirror costs a message for what clients send, and memory.
+    /// † Each mirror costs the sidecar a message for what clients send, and memory.
     static let mirrorsAtMost = 16
-    /// † How long a claim stands before its workspace connects.
+    /// † How long a claim stands until its workspace asks for ports.
     static let claimStands = TimeAmount.seconds(30)
 
     private var nextNumber: UInt64 = 0
@@ -60,10 +62,10 @@ struct HolderTable {
     /// The entry that holds all traffic of a port, whether it is served now or not.
     func holder(of port: ServicePort) -> Entry? { self.byPort[port]?.holder.flatMap { self.byKey[$0] } }
 
-    /// The entry whose workspace answers the port's clients. Nil: the original does, or they are refused.
+    /// The entry whose workspace answers the port's clients. Nil: the original answers, or the clients are refused.
     func defaultSide(of port: ServicePort) -> Entry? { self.holder(of: port).flatMap { $0.isServed ? $0 : nil } }
 
-    /// Those that get copies of what clients send to the port, the oldest first.
+    /// The mirrors that get copies of what clients send to the port, the oldest first.
     func mirrors(of port: ServicePort) -> [Entry] {
         (self.byPort[port]?.mirrors ?? []).compactMap { self.byKey[$0] }.filter(\.isServed)
     }
@@ -76,7 +78,7 @@ struct HolderTable {
         }
     }
 
-    /// The TCP ports among them of which a workspace has all traffic.
+    /// Those of the diverted TCP ports that a workspace intercepts.
     var interceptedPorts: Set<UInt16> {
         self.byKey.values.reduce(into: []) { ports, entry in
             guard let holding = entry.holding, holding.kind == .intercept, entry.isServed || holding.refuses else {
@@ -86,7 +88,7 @@ struct HolderTable {
         }
     }
 
-    /// Of each of these ports, the name of who has all its traffic, or else of its first mirror.
+    /// For each of these ports, the name of the workspace that intercepts it, or else of its first mirror.
     func labels(of ports: Set<ServicePort>) -> [ServicePort: String] {
         var labels: [ServicePort: String] = [:]
         for port in ports { labels[port] = (self.holder(of: port) ?? self.mirrors(of: port).first)?.label }
@@ -113,7 +115,7 @@ struct HolderTable {
 
     // MARK: Changes
 
-    /// The key is told of ports before its workspace asks for them. The caller has seen that nothing refuses that.
+    /// Reserves ports for a key before its workspace asks for them. The caller has checked that nothing refuses that.
     mutating func claim(
         _ key: PublicKey,
         label: String,
@@ -123,7 +125,7 @@ struct HolderTable {
         since: UTCTime = .now
     ) {
         if var own = self.byKey[key], let holding = own.holding {
-            // What the workspace asks for stays its own; other ports that it had before are free now.
+            // What the workspace asks for stays its own; other ports that it reserved before are free now.
             own.reserved = ports.union(holding.ports)
             return self.put(own)
         }
@@ -132,7 +134,7 @@ struct HolderTable {
         self.putNew(entry)
     }
 
-    /// The workspace's ports are served from now on. The caller has seen that nothing refuses that.
+    /// Serves the workspace's ports from now on. The caller has checked that nothing refuses that.
     mutating func hold(_ key: PublicKey, label: String, _ holding: Holding, since: UTCTime = .now) {
         var entry = Entry(
             key: key,
@@ -150,13 +152,13 @@ struct HolderTable {
         self.put(entry)
     }
 
-    /// The workspace is gone: it keeps its ports, and doesn't get what clients send.
+    /// The workspace can't be reached: it keeps its ports, and doesn't get what clients send.
     mutating func isNoLongerServed(_ key: PublicKey) {
         guard self.byKey[key]?.isServed ?? false else { return }
         self.byKey[key]?.isServed = false
     }
 
-    /// Undoes what was done to a key's entry since.
+    /// Puts back a key's earlier entry.
     mutating func restore(_ entry: Entry?, of key: PublicKey) {
         guard let entry else { return self.remove(key) }
         self.put(entry)

@@ -9,7 +9,7 @@ struct Holding: Equatable {
     /// See `ControlMessage.Start.absent`.
     var absent: [ServicePort]? = []
     var onUnavailable = OnUnavailable.original
-    /// What open connections get at the start and at the end. A copy gets no time: nobody waits for its answer.
+    /// The time that open connections get at the start and at the end. A copy gets none: no client waits for its answer.
     var drainSeconds = 0
     var probes: Probes
     var proxyProtocol: ProxyProtocol?
@@ -33,7 +33,7 @@ struct Holding: Equatable {
         self.proxyProtocol = mirror.proxyProtocol
     }
 
-    /// The ports that others can't intercept.
+    /// The ports that other keys can't intercept.
     var claimed: [ServicePort] { self.ports + (self.absent ?? []) }
 
     /// Clients come to the sidecar on these ports even while the workspace isn't served: it refuses them.

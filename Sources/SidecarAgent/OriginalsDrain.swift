@@ -1,9 +1,10 @@
 import NIOCore
 
-/// Connections that are open to the original on ports that a workspace intercepts from now on: they get a time.
+/// Connections that are open to the original on ports that a workspace intercepts from now on: they get time to end by
+/// themselves.
 ///
-/// Most of them go around the sidecar, and the kernel knows them. Others were passed on by it, since a mirror had brought the port's
-/// clients here before.
+/// Most of them go around the sidecar, and the kernel knows them. Others the sidecar passed on, since a mirror had brought the
+/// port's clients to it before.
 struct OriginalsDrain {
     var ports: Set<UInt16> = []
     var passed: [UInt16: Set<UInt64>] = [:]
@@ -25,7 +26,7 @@ struct PassedClients {
 
     func numbers(on port: UInt16) -> Set<UInt64> { Set((self.byPort[port] ?? [:]).keys) }
 
-    /// Those of them that are still open.
+    /// The clients among them whose connections are still open.
     func channels(_ numbers: Set<UInt64>, on port: UInt16) -> [any Channel] {
         numbers.compactMap { self.byPort[port]?[$0] }
     }

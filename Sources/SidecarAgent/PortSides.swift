@@ -1,13 +1,12 @@
 import InterceptModel
 
-/// Who gets what clients send to one port: what the agent's `HolderTable` says, as links, so that a client's datagram needs no
-/// look-up for it.
+/// The sides of one port: what the agent's `HolderTable` says, as links, so that a client's datagram needs no look-up.
 final class PortSides {
     /// The workspace that holds all traffic of the port, whether it is served now or not.
     fileprivate(set) var holder: WorkspaceLink?
-    /// The holder, where it is served now. Nil: the original answers, or nobody does.
+    /// The holder, if it is served now. Nil: the original answers, or the clients are refused.
     fileprivate(set) var defaultSide: WorkspaceLink?
-    /// Those that get copies.
+    /// The mirrors that get copies.
     fileprivate(set) var mirrors: [WorkspaceLink] = []
 }
 

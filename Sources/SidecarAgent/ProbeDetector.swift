@@ -12,7 +12,7 @@ final class ProbeDetector: ChannelInboundHandler, RemovableChannelHandler {
     typealias InboundOut = ByteBuffer
 
     enum Finding {
-        // What the client has said is passed to the handlers that the callback adds to the pipeline.
+        // The callback adds handlers to the pipeline, which then get what the client has sent.
         case probe
         case other
         case gone

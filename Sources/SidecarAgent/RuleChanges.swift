@@ -7,7 +7,7 @@ import NIOCore
 /// The first few are made at once. After that, all requests within 100 ms† become one change to the latest wanted state,
 /// and each of them is answered with its result.
 struct RuleChanges {
-    /// The TCP ports that nobody intercepted before.
+    /// The TCP ports that no workspace intercepted before.
     typealias Change = Result<Set<UInt16>, DiversionError>
 
     /// Shared by all workspaces. †

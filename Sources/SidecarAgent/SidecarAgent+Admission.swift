@@ -5,7 +5,7 @@ public import InterceptProtocol
 import NIOCore
 public import Noise
 
-/// Who may connect, and who is in whose way.
+/// Which keys are accepted, and what they claim.
 extension SidecarAgent {
     public enum AdmissionOutcome: Equatable, Sendable {
         case admitted
@@ -21,7 +21,7 @@ extension SidecarAgent {
     /// A key that is admitted already gets what is said now, in place of what was said before. Of a key of the flags or the file only
     /// the claim counts: it has the rights that it has there, and as long as it is there.
     ///
-    /// - Parameter force: takes the ports of the claim from whoever intercepts them.
+    /// - Parameter force: takes the ports of the claim from the workspaces that intercept them.
     public func admit(_ peer: AcceptedKey, force: Bool) -> AdmissionOutcome {
         let before = self.admitted[peer.key]
         if self.configured[peer.key] == nil { self.admitted[peer.key] = peer }
@@ -43,7 +43,7 @@ extension SidecarAgent {
         return .admitted
     }
 
-    /// The same for what was read but not yet taken apart.
+    /// The same for an admission whose key is still text.
     public func admit(_ admission: Admission, force: Bool) -> AdmissionOutcome {
         guard let peer = AcceptedKey(admission) else {
             return .refused(Self.failure(.unsupported, "'\(admission.publicKey.printable)' isn't a public key"))
@@ -51,10 +51,10 @@ extension SidecarAgent {
         return self.admit(peer, force: force)
     }
 
-    /// Those that `admit` has let in, and that haven't left.
+    /// The keys that `admit` has let in, and that haven't left.
     public var admittedKeys: [PublicKey] { Array(self.admitted.keys) }
 
-    /// Replaces the keys of flags and file; of a key that is there twice the first counts. Connections of keys that are no longer
+    /// Replaces the keys of flags and file; if a key is there twice, the first counts. Connections of keys that are no longer
     /// accepted end at once, and so does what a key holds without the right to it.
     public func accept(_ peers: [AcceptedKey]) {
         let known = Set(self.configured.keys)
@@ -71,7 +71,7 @@ extension SidecarAgent {
     /// What a key was accepted with. Nil: it isn't accepted.
     func accepted(_ key: PublicKey) -> AcceptedKey? { self.configured[key] ?? self.admitted[key] }
 
-    /// The tunnel takes exactly the keys that are accepted now, and each holds only what it may.
+    /// Makes the tunnel accept exactly the keys that are accepted now, and ends what a key holds without the right to it.
     private func followKeys() {
         guard let server = self.server else { return }
         let now = UTCTime.now
@@ -96,7 +96,7 @@ extension SidecarAgent {
         self.watchTime(peers.values.compactMap { $0.grant?.until }.filter { $0 > now }.min())
     }
 
-    /// Looks at the time of day at least once a second, since that may be set.
+    /// Looks at the clock at least once a second, since the clock may be set.
     private func watchTime(_ next: UTCTime?) {
         self.keysTimer?.cancel()
         self.keysTimer = nil
@@ -117,7 +117,7 @@ extension SidecarAgent {
 
     func standing(of key: PublicKey) -> PeerStanding {
         if let standing = self.standings[key] { return standing }
-        // Keys that nobody accepts share one.
+        // All keys that aren't accepted share one.
         guard self.accepted(key) != nil else { return self.strangers }
         let standing = PeerStanding()
         self.standings[key] = standing
@@ -126,7 +126,7 @@ extension SidecarAgent {
 
     // MARK: Claims
 
-    /// The claims of the keys that flags name. Of two for one port the first stands.
+    /// Enters the claims of the keys that flags name. Of two claims for one port, the first stands.
     func claimAtStart() {
         for peer in self.configuration.peers where self.server?.acceptedKeys.contains(peer.key) ?? false {
             guard let claim = peer.claim, let failure = self.claim(claim, of: peer, force: false) else { continue }

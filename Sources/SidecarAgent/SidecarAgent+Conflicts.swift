@@ -4,13 +4,15 @@ import InterceptModel
 import InterceptProtocol
 import Noise
 
-/// Which holders are in whose way, and what a key may do.
+/// Which holdings conflict, and what a key may do.
 extension SidecarAgent {
-    /// Ends the holdings that are in the way, if this may be done; otherwise says what is in the way. Nil: nothing is, or any more.
+    /// Ends the holdings that conflict with these ports, if the key may do that; otherwise returns the reason for a refusal.
+    /// Nil: no holding conflicts, or no longer.
     ///
     /// - Parameters:
-    ///   - label: of who asks.
-    ///   - isForced: by whoever may admit keys here: with or without --allow-takeover, but with what that one grants the key.
+    ///   - label: the name of the workspace that asks.
+    ///   - isForced: a program that may admit keys here asks for the takeover. It doesn't need --allow-takeover, but the key
+    ///     needs the right to take over.
     func makeRoom(
         for key: PublicKey,
         _ kind: HoldingKind,
@@ -41,7 +43,7 @@ extension SidecarAgent {
         }
     }
 
-    /// Another sidecar in this network namespace diverts one of these ports, which this one doesn't yet.
+    /// The conflict if another sidecar in this network namespace diverts one of these ports, and this sidecar doesn't yet.
     func takenElsewhere(_ ports: Set<ServicePort>) -> ControlMessage.Failure? {
         var new = DivertedPorts(ports)
         new.tcp.subtract(self.diverted.tcp)
@@ -54,7 +56,7 @@ extension SidecarAgent {
     /// Why the kernel's rules couldn't be changed.
     static func failure(of error: DiversionError) -> ControlMessage.Failure {
         guard error.isTaken else { return Self.failure(.internal, error.description) }
-        // Workspaces show the holder alone.
+        // Workspaces show only the holder.
         let place = "another sidecar in this network"
         let holder = error.holder.map { "\($0) (by \(place))" } ?? place
         return Self.failure(.busy, error.description, holder: holder)
@@ -138,7 +140,7 @@ extension SidecarAgent {
         return Self.failure(.denied, "this workspace's key has no right here \(what) \(named)\(more)")
     }
 
-    /// Ends what keys hold without the right to it, as keys and rights may have changed.
+    /// Ends what keys hold without the right to it; called when keys or rights may have changed.
     func followRights() {
         for entry in self.table.entries {
             let refuses = entry.holding?.refuses ?? false
@@ -154,7 +156,7 @@ extension SidecarAgent {
         }
     }
 
-    /// The workspace is told, and what is open through it is reset.
+    /// Ends what a key holds: its workspace is told, and its open streams are reset.
     func endHolding(of key: PublicKey) {
         guard let entry = self.table[key] else { return }
         self.releaseHolder(key, isStopped: true)

@@ -9,7 +9,7 @@ import Tunnel
 
 /// Which workspaces hold ports of the service, and how the kernel's rules follow from that.
 extension SidecarAgent {
-    /// The workspace's ports are served from now on: the caller has seen that the table refuses nothing of it.
+    /// Serves the workspace's ports from now on. The caller has checked that the table refuses nothing of it.
     ///
     /// - Parameters:
     ///   - known: ports that this workspace had before. If it hasn't them now, they are given to it again without ending the
@@ -38,8 +38,8 @@ extension SidecarAgent {
         }
     }
 
-    /// - Parameter isStopped: the workspace asked for it. Otherwise, when it returns and nobody has had its ports meanwhile, connections
-    ///   to the original aren't drained.
+    /// - Parameter isStopped: the workspace asked for it. Otherwise, when it returns and no other workspace has had its ports
+    ///   meanwhile, connections to the original aren't drained.
     func releaseHolder(_ key: PublicKey, isStopped: Bool, then done: @escaping () -> Void = {}) {
         guard let entry = self.table[key] else { return done() }
         if entry.kind == .intercept {

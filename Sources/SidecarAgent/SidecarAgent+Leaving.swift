@@ -1,11 +1,12 @@
 import NIOCore
 public import Noise
 
-/// How keys are forgotten, and how an agent that nobody needs any more ends without harm to the original's clients.
+/// How keys are forgotten, and how an agent that no workspace needs any more ends without harm to the original's clients.
 extension SidecarAgent {
-    /// Ends what a key holds. It is forgotten, and its connection ends with REVOKED, unless a later `accept` names it.
+    /// Ends what a key holds. A key that was admitted is forgotten, and its connection ends with REVOKED; with a key of the flags
+    /// or the file this happens once `accept` no longer names it.
     ///
-    /// - Returns: false if it wasn't accepted.
+    /// - Returns: false if the key wasn't accepted.
     public func leave(_ key: PublicKey) -> Bool {
         guard self.accepted(key) != nil else { return false }
         self.audit(.leave, key, "left")
@@ -19,7 +20,7 @@ extension SidecarAgent {
 
     /// The workspace of an accepted key isn't connected.
     ///
-    /// - Parameter delay: after which the key counts as away for good; nil: `linger`.
+    /// - Parameter delay: how long until the key counts as away for good; nil: `linger`.
     func isAway(_ key: PublicKey, for delay: TimeAmount? = nil) {
         guard self.onAway != nil, self.accepted(key) != nil else {
             return
@@ -47,10 +48,10 @@ extension SidecarAgent {
         }
     }
 
-    // MARK: Nobody left
+    // MARK: No key left
 
-    /// Calls back once nothing is open that this agent passes on, however long that takes. A key that is admitted meanwhile, or a
-    /// workspace that connects, keeps the agent.
+    /// Calls back once no client is left that this agent passes on, however long that takes. A key that is admitted meanwhile,
+    /// or a workspace that connects, cancels that.
     ///
     /// An agent that owns the service's port would get new clients for ever, so it calls back at once.
     public func retire(then done: @escaping () -> Void) {
@@ -59,7 +60,7 @@ extension SidecarAgent {
         self.retireIfIdle()
     }
 
-    /// Somebody needs the agent again.
+    /// A workspace needs the agent again.
     func stay() { self.retirement = nil }
 
     func retireIfIdle() {

@@ -10,7 +10,7 @@ extension SidecarAgent {
         /// In their order.
         public var ports: [ServicePort]
         public var since: UTCTime
-        /// Nil: it is admitted with a claim, and its workspace hasn't asked for anything yet.
+        /// Nil: the key is admitted with a claim, and its workspace hasn't asked for anything yet.
         public var generation: UInt64?
         /// When this agent last heard of the workspace. Nil: it hasn't connected.
         public var lastSeen: UTCTime?

@@ -105,7 +105,7 @@ public final class SidecarAgent {
     let redirect: RedirectDiversion?
     var upstreams: [Endpoint: DialTarget] = [:]
     var passed = PassedClients()
-    /// By the workspace that they were begun for.
+    /// By the workspace that intercepts the drained ports.
     var originalDrains: [PublicKey: OriginalsDrain] = [:]
     /// By TCP port, the last holder of all its traffic whose connection ended without a `stop`: when it returns, connections to the
     /// original aren't drained.
@@ -118,13 +118,13 @@ public final class SidecarAgent {
     var configured: [PublicKey: AcceptedKey] = [:]
     var admitted: [PublicKey: AcceptedKey] = [:]
     var claimsTimer: Scheduled<Void>?
-    /// Until the next key's time is over.
+    /// For the next key whose time ends.
     var keysTimer: Scheduled<Void>?
-    /// Of keys that aren't accepted.
+    /// Shared by all keys that aren't accepted.
     let strangers = PeerStanding()
     /// Called for each line of the audit that is to be written, on the event loop.
     public var onAudit: ((AuditLine) -> Void)?
-    /// Who holds which ports.
+    /// The keys that hold ports, with these ports.
     var table = HolderTable() {
         didSet {
             self.sidesMayHaveChanged()
@@ -148,7 +148,7 @@ public final class SidecarAgent {
     var rules = RuleChanges()
     /// Of all clients that wait for a workspace's answer.
     let earlyMemory = EarlyMemory()
-    /// Of all copies for mirrors.
+    /// Shared by the copies for all mirrors.
     let copyMemory = CopyMemory()
     private let relayMemory = RelayMemory()
     let keepAlive: KeepAliveRounds
@@ -161,7 +161,7 @@ public final class SidecarAgent {
     private(set) lazy var flows = ServiceFlows(agent: self, atMost: self.flowsAtMost)
     var passedTotal: UInt64 = 0
     var interceptedTotal: UInt64 = 0
-    /// By the code.
+    /// By the failure's code.
     var refusedTotal: [String: UInt64] = [:]
     var drops = DropLog()
     private var onIdle: (() -> Void)?
@@ -279,7 +279,7 @@ public final class SidecarAgent {
         let sides = self.sides(of: .init(client.port))
         // What the workspace gets while the sidecar ends would be reset with the rest when the drain time is over.
         guard !self.isEnding else { return self.passOn(client, countedFor: nil) }
-        // Before the handler that passes it on.
+        // The tap is added before the handler that passes the client on.
         if !sides.mirrors.isEmpty { self.copy(client, isProbe: isProbe, sides) }
         guard let holder = sides.holder, holder.takesProbes || isProbe != true else {
             return self.passOn(client, countedFor: nil)

@@ -3,7 +3,7 @@ import InterceptProtocol
 import Logging
 import NIOCore
 
-/// What the workspace asks for by `start`, `mirror` and `stop`, and how it ends.
+/// What the workspace asks for by `start`, `mirror` and `stop`, and how its holding ends.
 extension WorkspaceLink {
     /// - Parameter label: empty: the workspace gives no name.
     func hold(_ holding: Holding, as label: String, takesOver: Bool) {
@@ -97,7 +97,8 @@ extension WorkspaceLink {
         return nil
     }
 
-    /// The agent removes what it holds from the table; the ports may stay diverted for who takes over.
+    /// Another workspace takes the ports over. The agent has removed this holding from the table; the ports may stay diverted,
+    /// for that workspace.
     func isTakenOver(by other: String) {
         self.settled = nil
         self.heldBefore = []
@@ -115,7 +116,7 @@ extension WorkspaceLink {
         self.send(.withdrawn(holder: nil))
     }
 
-    /// What goes through the tunnel now is ended.
+    /// Ends the clients, flows and copies that go through the tunnel now.
     func endStreams() {
         self.forgetAllFlows()
         for client in self.clients.values { client.socket.abandon(.shuttingDown) }

@@ -31,15 +31,15 @@ final class WorkspaceLink {
     /// The TCP ports of which this workspace had all traffic since its intercept began. The workspace leaves a port out while nothing
     /// listens behind it; when it asks for the port again, connections that clients opened to the original meanwhile aren't ended.
     var heldBefore: Set<UInt16> = []
-    /// The sidecar stopped serving the workspace on its own, and hasn't told it yet.
+    /// The sidecar stopped serving the workspace on its own, and hasn't told the workspace yet.
     var owesWithdrawn = false
     private(set) var presence = Presence.live
-    /// When the workspace was last heard of, once it isn't any more.
+    /// When the workspace was last heard of, if it isn't heard of now.
     private var lostAt: UTCTime?
     var lastSeen: UTCTime { self.presence == .live ? .now : self.lostAt ?? .now }
 
     var flows = LinkFlows()
-    /// Of what TCP clients send to ports that this workspace mirrors, and of UDP payloads too large for a datagram.
+    /// Copies of what TCP clients send to ports that this workspace mirrors, and of UDP payloads too large for a datagram.
     private(set) lazy var copies = MirrorCopies(
         self.access,
         memory: self.agent.copyMemory,

@@ -4,7 +4,7 @@ import InterceptProtocol
 import NIOCore
 import Tunnel
 
-/// What one UDP client sends, as one mirror gets it: a flow of that workspace's connection, whose answers nobody gets.
+/// One mirror's copy of what a UDP client sends: a flow of that workspace's connection, whose answers are dropped.
 ///
 /// Like any datagram, a payload that can't be sent now is dropped.
 final class CopiedFlow {
@@ -45,7 +45,7 @@ final class CopiedFlow {
         }
     }
 
-    /// One at a time, and no other soon after one that the workspace refused or that fell behind.
+    /// One stream at a time, and none soon after one that the workspace refused or that fell behind.
     private func openStream(
         _ flow: ClientFlow,
         _ link: WorkspaceLink,
@@ -66,7 +66,7 @@ final class CopiedFlow {
         case .refused, .unmapped, .timedOut, .other:
             self.forgetNumber()
             _ = self.route.refused(at: .now())
-        // For an answer.
+        // The workspace asks for a stream for a long answer, and answers of copies are dropped.
         case .needsStream: break
         }
     }
@@ -75,7 +75,7 @@ final class CopiedFlow {
         if case .workspace(let number) = self.route.way { self.link?.forget(self, number) }
     }
 
-    /// The client's flow has ended, or the mirror.
+    /// The client's flow has ended, or the mirror has.
     func end() {
         self.forgetNumber()
         self.route.leave()

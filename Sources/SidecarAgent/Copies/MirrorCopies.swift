@@ -7,50 +7,52 @@ import Tunnel
 enum MirrorLimits {
     /// Bytes of one copy that its workspace hasn't acknowledged, or that aren't written yet.
     static let copy = 1_024 * 1_024
-    /// The same of all copies of a sidecar.
+    /// The same for all copies of a sidecar together.
     static let all = 16 * 1_024 * 1_024  // †
-    /// What a copy in a link's queue counts for, beside its bytes: for clients that connect and say nothing. †
+    /// What each copy in a link's queue counts for in addition to its bytes, which limits clients that connect and send
+    /// nothing, too. †
     static let queued = 1_024
     /// What a stream counts for, beside its bytes. †
     static let stream = 1_024
     /// What is written at once of one copy, and of all copies of a link. †
     static let piece = 64 * 1_024
     static let turn = 128 * 1_024
-    /// How long a few bytes wait for others, which then go out in the same message: nobody waits for a copy. †
+    /// How long a few bytes wait for more, to go out in the same message: no client waits for a copy. †
     static let gathering = TimeAmount.milliseconds(1)
-    /// The longest pause before it is looked again whether the tunnel is idle. †
+    /// The longest pause until the link checks again whether its tunnel is idle. †
     static let pauseAtMost = TimeAmount.milliseconds(16)
 }
 
 /// The memory for copies, which all mirrors of a sidecar share.
 final class CopyMemory {
     fileprivate(set) var used = 0
-    /// Has each mirror ask again how much of its copies is unacknowledged, which is less than it knows.
+    /// Has each mirror ask its tunnel again how many bytes are unacknowledged: fewer than when it last asked.
     var onShortage: () -> Void = {}
 
-    /// A mirror gets as much as it then leaves to the others: one that stands still doesn't take what others need.
+    /// A mirror may use as much memory as it then leaves free, so a mirror that stands still doesn't take what other mirrors
+    /// need.
     fileprivate func hasRoom(own: Int) -> Bool { own <= (MirrorLimits.all - (self.used - own)) / 2 }
 }
 
-/// The copies for one mirror. They are written to its tunnel only while nothing else waits there, a bounded share in a turn of the
-/// loop, so that they delay neither each other nor what others need.
+/// The copies for one mirror. They are written to its tunnel only while nothing else waits there, a bounded share in a turn of
+/// the loop, so that they delay neither each other nor other streams.
 final class MirrorCopies<Access: ConnectionAccess> {
     private let access: Access
     private let eventLoop: any EventLoop
     private let memory: CopyMemory
     private var nextNumber: UInt64 = 0
     private var copies: [UInt64: MirrorCopy<Access>] = [:]
-    /// Those that have something to write, each once.
+    /// The copies that have something to write, each once.
     private var queue = CircularBuffer<MirrorCopy<Access>>()
-    /// The memory that bytes keep alive that aren't written yet, and what the queue counts for.
+    /// The memory kept alive by bytes that aren't written yet, and what the queue counts for.
     private(set) var pending = 0
-    /// Bytes that the workspace hasn't acknowledged, when that was last asked for: later it is less.
+    /// How many bytes the workspace hadn't acknowledged when the tunnel was last asked; fewer by now.
     private var unacknowledged = 0
     private var next: Scheduled<Void>?
-    /// The next write is only put off so that others share its message.
+    /// The next write is delayed only so that more bytes share its message.
     private var isGathering = false
     private var pause = MirrorLimits.gathering
-    /// Copies that were reset, or not begun, since the workspace or the tunnel couldn't follow.
+    /// Copies that were reset, or not begun, because the workspace or the tunnel couldn't keep up.
     var behind: UInt64 = 0
     private(set) var bytes: UInt64 = 0
 

@@ -6,8 +6,8 @@ import Tunnel
 
 /// The copy of what one client sends, on its way to one mirror: a stream with the client's header and bytes.
 ///
-/// Whoever reads from the client gives it everything, in order, and never waits for it. A copy that can't follow is reset, so a
-/// mirror's local server sees all bytes, or a connection that breaks off.
+/// A `MirrorTap` gives the copy everything that the client sends, in order, and never waits for it. A copy that can't keep up
+/// is reset, so a mirror's local server sees all bytes, or a connection that breaks off.
 ///
 /// ```
 ///   open ── the client's FIN, or any other end ──▶ ending ── all written ──▶ ended: FIN ── the workspace's end ──▶ over
@@ -36,7 +36,7 @@ final class MirrorCopy<Access: ConnectionAccess> {
     private var state = State.open
     private var pending = PendingBytes()
     private let headerSize: Int
-    /// Of the bytes written, when that was last asked for.
+    /// How many of the written bytes were unacknowledged when the tunnel was last asked.
     private var unacknowledged = 0
     /// The copy is in the queue of `copies`.
     var isQueued = false
@@ -55,7 +55,7 @@ final class MirrorCopy<Access: ConnectionAccess> {
 
     var isOver: Bool { self.state == .over }
 
-    /// The memory that the bytes keep alive that aren't written yet.
+    /// The memory kept alive by bytes that aren't written yet.
     var pendingCapacity: Int { self.pending.capacity }
 
     // MARK: From the client
@@ -68,14 +68,14 @@ final class MirrorCopy<Access: ConnectionAccess> {
         if self.hasRoom, self.copies.hasRoom { self.copies.enqueue(self) } else { self.isBehind() }
     }
 
-    /// The client ends, and says no more.
+    /// The client's connection has ended: no more bytes come.
     func end(_ ending: Ending) {
         guard self.state == .open else { return }
         self.state = .ending(ending)
         self.copies.enqueue(self)
     }
 
-    /// What was unacknowledged at the last look is asked for again only when it matters.
+    /// Asks the tunnel again how much is unacknowledged only if the last answer leaves no room.
     private var hasRoom: Bool {
         if self.pending.capacity + self.unacknowledged <= MirrorLimits.copy { return true }
         guard let stream else { return false }
@@ -86,14 +86,14 @@ final class MirrorCopy<Access: ConnectionAccess> {
     // MARK: To the workspace
 
     struct Written {
-        /// Of the client's bytes.
+        /// How many of the client's bytes were written.
         var count = 0
         var next = Next.nothing
 
         enum Next {
             case nothing
             case goOn
-            /// Once the stream is writable: until then its bytes wait for the workspace's credit.
+            /// Go on once the stream is writable: until then its bytes wait for the workspace's credit.
             case wait
             /// The workspace grants no stream.
             case noStream
@@ -137,7 +137,7 @@ final class MirrorCopy<Access: ConnectionAccess> {
             self.state = self.peerHasEnded ? .over : .ended
             return self.peerHasEnded ? .release(stream) : .nothing
         case .ending(.reset):
-            // Both follow the bytes that were written.
+            // Both frames follow the bytes that were written.
             connection.reset(stream, .tcpReset)
             connection.stopSending(stream, .tcpReset)
             self.state = .over
@@ -147,7 +147,7 @@ final class MirrorCopy<Access: ConnectionAccess> {
 
     // MARK: From the workspace
 
-    /// The answer, and then whatever a workspace says, which is thrown away: that returns the credit.
+    /// Reads the answer, and then whatever else the workspace sends, which is discarded: that returns the credit.
     private func read(_ stream: StreamID) {
         while !self.isOver {
             switch self.copies.withConnection({ $0.read(stream, atMost: self.isAnswered ? .max : 1) }) ?? .nothing {
@@ -175,14 +175,14 @@ final class MirrorCopy<Access: ConnectionAccess> {
         self.copies.isOver(self)
     }
 
-    /// The workspace or the tunnel can't follow. The copy breaks off, rather than lack bytes.
+    /// The workspace or the tunnel can't keep up. The copy breaks off, rather than lack bytes.
     func isBehind() {
         guard !self.isOver else { return }
         self.copies.behind += 1
         self.giveUp(.timedOut)
     }
 
-    /// What isn't sent yet is thrown away, but with `tcpReset`.
+    /// Bytes that aren't sent yet are discarded, except with `tcpReset`.
     func giveUp(_ code: StreamErrorCode) {
         guard !self.isOver else { return }
         self.state = .over
@@ -207,7 +207,7 @@ extension MirrorCopy: StreamOwner {
         self.copies.write()
     }
 
-    /// What the local server did to its connection.
+    /// The stream's reset stands for the local server's reset of its connection.
     func streamWasReset(_ code: StreamErrorCode) { self.giveUp(.tcpReset) }
 
     func streamWasStopped(_ code: StreamErrorCode) { self.giveUp(.tcpReset) }

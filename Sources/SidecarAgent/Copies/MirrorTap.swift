@@ -1,10 +1,10 @@
 import Carriers
 import NIOCore
 
-/// Gives everything that a client sends to its copies, before any other handler gets it. Nothing waits for them.
+/// Gives everything that a client sends to its copies, before any other handler gets it. No handler waits for a copy.
 ///
-/// It stands before the handler that passes the client on, and stays there when another takes that one's place: when the workspace
-/// that has the port refuses the client, and the original gets it.
+/// The tap stands before the handler that passes the client on, and stays there when that handler is replaced: when the
+/// workspace that intercepts the port refuses the client, and the original gets it.
 final class MirrorTap<Access: ConnectionAccess>: ChannelDuplexHandler {
     typealias InboundIn = ByteBuffer
     typealias OutboundIn = ByteBuffer
@@ -85,7 +85,7 @@ final class MirrorTap<Access: ConnectionAccess>: ChannelDuplexHandler {
 
     func close(context: ChannelHandlerContext, mode: CloseMode, promise: EventLoopPromise<Void>?) {
         guard case .output = mode else {
-            // Not by the client, unless its FIN has come.
+            // This close isn't the client's, unless its FIN has come.
             if case .all = mode { self.end(.reset) }
             return context.close(mode: mode, promise: promise)
         }

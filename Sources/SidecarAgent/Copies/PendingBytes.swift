@@ -2,8 +2,8 @@ import NIOCore
 
 /// What a copy has yet to write to its stream.
 ///
-/// Large reads are kept as they are, and so shared with the client's own way and with other copies. A small one would keep the
-/// whole buffer alive that it was read into, so its bytes are copied, and gathered.
+/// Large reads are kept as they are, and so share their memory with the client's own connection and with other copies. A small
+/// read would keep alive the whole buffer into which it was read, so its bytes are copied, and gathered.
 struct PendingBytes {
     private var chunks = CircularBuffer<ByteBuffer>(initialCapacity: 2)
     /// The last chunk is this queue's own: bytes can be added to it.

@@ -35,7 +35,7 @@ extension SidecarAgent {
 }
 
 extension WorkspaceLink {
-    /// Whether it wants the health probes of the service's node, which are the original's otherwise.
+    /// Whether the workspace wants the health probes of the service's node. Otherwise only the original gets them.
     var takesProbes: Bool { self.holding?.takesProbes ?? true }
 
     fileprivate func beginCopy(of client: Client, _ beginning: ByteBuffer) -> MirrorCopy<ServerConnection> {
@@ -49,7 +49,7 @@ extension WorkspaceLink {
         if let known = flow.copies.first(where: { $0.link === self }) {
             copy = known
         } else {
-            // Of connections that have ended.
+            // Remove copies whose mirror's connection has ended.
             flow.copies.removeAll { $0.link == nil }
             copy = CopiedFlow(flow, link: self)
             flow.copies.append(copy)
