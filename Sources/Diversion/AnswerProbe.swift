@@ -5,9 +5,9 @@ import NIOCore
 
 /// Sends a datagram from a client's address to the address that the client called, and one back.
 ///
-/// Many things can prevent that the agent gets the answers to what it sends with a client's address: other programs' rules that
-/// decide first, packets that aren't tracked. They aren't all known, so it is tried, with the first client's own address:
-/// what is asked for is whether *its* packets come back. Both sockets are the agent's, and the packets stay in the kernel.
+/// The agent may not get the answers to what it sends with a client's address: another program's rule may decide first, or the
+/// packets may not be tracked. Not all such causes are known, so the agent tries it with the first client's own address. Both
+/// sockets are the agent's, and the packets stay in the kernel.
 struct AnswerProbe: ~Copyable {
     private let descriptor: CInt
 
@@ -21,7 +21,7 @@ struct AnswerProbe: ~Copyable {
 
     deinit { close(self.descriptor) }
 
-    /// - Throws: if no answer comes back, and why.
+    /// - Throws: an error that says why no answer came back.
     static func check(from client: SocketAddress, to called: SocketAddress) throws(DiversionError) {
         let family = client.protocol == .inet ? AF_INET : AF_INET6
         let server = try AnswerProbe(family)

@@ -3,8 +3,8 @@ import Libc
 import Logging
 import NIOCore
 
-/// Lets the original see its clients' addresses where the agent connects to it for them, and brings the original's answers
-/// back to the agent.
+/// Lets the original see a client's address when the agent connects to the original for that client, and brings the original's
+/// answers back to the agent.
 ///
 /// The agent's socket has the client's address. So the original's answers would leave for the client's machine; but the
 /// table's chain `answers` marks them (`RedirectRules`), a rule of the kernel's routing sends what has that mark to a table of
@@ -27,8 +27,8 @@ final class AnswerRouting {
     private let log: Logger?
     private var states: [CInt: State] = [:]
     private var lastProblem: String?
-    /// The ports of clients' connections that were open to the original when the table of rules was made, by the client's
-    /// address. The kernel may not track these yet. Only for tracked ones it sees to it that the agent's have other ports.
+    /// By client address, the ports of clients' connections that were open to the original when the table of rules was made.
+    /// The kernel gives the agent's connections other ports only if it tracks these, which it may not do yet.
     private var directPorts: [[UInt8]: Set<UInt16>] = [:]
 
     private static let families = [AF_INET, AF_INET6]
@@ -47,7 +47,7 @@ final class AnswerRouting {
         return Self.tables | UInt32(number)
     }
 
-    /// Why this process can't have sockets with other machines' addresses; nil: it can.
+    /// Why this process can't bind sockets to other machines' addresses; nil: it can.
     static func refusal() -> String? {
         let descriptor = socket(AF_INET, SocketType.stream | SocketType.closedByExec, 0)
         guard descriptor >= 0 else { return String(cString: strerror(errno)) }
@@ -122,7 +122,7 @@ final class AnswerRouting {
                 "Another program's rule routes packets with the mark \(mark) by the table \(other.table)."
             )
         }
-        // Of an earlier agent that had the same number.
+        // Remove the rule and route of an earlier agent whose table had the same number.
         Self.remove(family, self.table, socket)
         try self.add(family, socket)
     }
@@ -141,7 +141,7 @@ final class AnswerRouting {
         }
     }
 
-    /// Sets up again what another program has removed: some replace all rules that they don't know.
+    /// Sets up again what another program has removed: some programs remove all rules that they don't know.
     func keep() {
         guard let socket = try? RouteSocket() else { return }
         for family in Self.families where self.states[family] == .untried || self.states[family] == .works {
@@ -162,7 +162,7 @@ final class AnswerRouting {
     /// Whether the original sees clients' addresses, as far as is known.
     private(set) var isUsable = true
 
-    /// The address with which to connect to the address that this client called; nil: this machine's own.
+    /// The local address for a connection to the address that this client called; nil: one of this machine's own.
     func address(for client: SocketAddress?, calling called: SocketAddress) -> SocketAddress? {
         guard let client, let (family, address) = Self.usable(client, calling: called) else { return nil }
         switch self.states[family] {
@@ -197,9 +197,9 @@ final class AnswerRouting {
         guard from.count == to.count, [4, 16].contains(from.count), client.scope == nil, called.scope == nil else {
             return nil
         }
-        // A link-local address has a meaning on its link only, and these go over the loopback.
+        // A link-local address has a meaning on its link only, and these packets go over the loopback.
         if from.count == 16, from[0] == 0xFE, from[1] & 0xC0 == 0x80 { return nil }
-        // The kernel sends no answer from a loopback's address to another machine.
+        // The kernel sends no answer from a loopback address to another machine.
         if Self.isLoopback(to), !Self.isLoopback(from) { return nil }
         guard from.contains(where: { $0 != 0 }) else { return nil }
         var packed = ByteBuffer()

@@ -14,7 +14,8 @@ struct ConnectionTracking: ~Copyable {
         var original: Tuple
         /// As answers arrive, before they are translated back.
         var reply: Tuple
-        /// It is in a zone in the direction of its first packet alone, as the agent's own are (`RedirectRules`).
+        /// The flow has a zone only in the direction of its first packet, as the agent's own connections have
+        /// (`RedirectRules`).
         var isInOwnZone = false
         /// The whole attribute that identifies the flow to the kernel.
         var name: [UInt8] = []

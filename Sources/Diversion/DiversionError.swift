@@ -6,7 +6,7 @@ public struct DiversionError: Error, Hashable, CustomStringConvertible, Sendable
     public let description: String
     /// Another sidecar in this network namespace diverts a port that is asked for.
     public private(set) var isTaken = false
-    /// The workspace for which it does, if that is known.
+    /// The workspace for which that sidecar diverts the port, if it is known.
     public private(set) var holder: String?
 
     init(_ description: String) { self.description = description }

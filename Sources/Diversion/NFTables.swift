@@ -4,8 +4,8 @@ import CNetlink
 
 /// The netlink socket that owns the diversion's table. A process has one, for its whole life.
 ///
-/// It talks to nf_tables directly and reads nothing but the names of tables, and the ports of other sidecars' ones: other
-/// programs' rules in the namespace may contain things that this program doesn't know.
+/// It talks to nf_tables directly. It reads only the names of tables, and the ports in other sidecars' tables: other programs'
+/// rules in the namespace may contain things that this program doesn't know.
 final class NFTables {
     private let socket: NFTablesSocket
 

@@ -47,7 +47,7 @@ struct NFTablesExpression: Equatable {
         }
     }
 
-    /// The same of what began the connection, in the direction of its first packet.
+    /// Puts the same property into the register, but of the connection in the direction of its first packet.
     static func original(_ key: nft_ct_keys) -> Self {
         Self("ct", module: "nft_ct") {
             $0.add(NFTA_CT_KEY, key.rawValue)
@@ -120,7 +120,8 @@ struct NFTablesExpression: Equatable {
         $0.add(NFTA_META_SREG, Self.register)
     }
 
-    /// The packet's connection is looked for, and made, in the zone that is in the register; its answers in no zone.
+    /// The kernel looks up the packet's connection, and creates it, in the zone that is in the register. The direction of the
+    /// answers has no zone.
     static let setOriginalZone = Self("ct", module: "nft_ct with zones") {
         $0.add(NFTA_CT_KEY, NFT_CT_ZONE.rawValue)
         $0.add(NFTA_CT_DIRECTION, Self.originalDirection)

@@ -110,7 +110,7 @@ extension NFTablesMessage {
     enum ChainKind: String {
         case filter
         case nat
-        /// The packet is routed again if they change its mark.
+        /// The kernel routes the packet again if the chain's rules change its mark.
         case route
     }
 

@@ -63,7 +63,7 @@ struct NFTablesSet: Equatable {
         var comment: String?
     }
 
-    /// - Parameter comments: shown by nft; of ports that are also in `ports`.
+    /// - Parameter comments: comments of ports that are in `ports`; nft shows them.
     func fill(_ table: String, _ ports: Set<UInt16>, comments: [UInt16: String] = [:]) -> [NFTablesMessage] {
         self.fill(table, ports.sorted().map { Element(key: $0, comment: comments[$0]) })
     }
@@ -109,7 +109,7 @@ struct NFTablesSet: Equatable {
         }
     }
 
-    /// A type, a length, the text and a 0. nft puts it between quotation marks as it is.
+    /// A type, a length, the text and a 0. nft prints the text unchanged, between quotation marks.
     private static func userData(_ comment: String) -> [UInt8] {
         var text: [UInt8] = []
         for character in comment.printable {

@@ -60,10 +60,10 @@ final class NFTablesSocket {
         var name = ""
         /// The kernel numbers tables in the order of their making.
         var handle: UInt64 = 0
-        /// A program that runs owns it.
+        /// A running program owns the table.
         var isOwned = false
 
-        /// Nil: the message isn't of such a table.
+        /// Nil: the message isn't about such a table.
         init?(_ content: UnsafeRawBufferPointer) {
             let start = MemoryLayout<nfgenmsg>.size
             guard content.count >= start, content[0] == UInt8(NFTablesMessage.inet) else { return nil }
@@ -82,15 +82,16 @@ final class NFTablesSocket {
         }
     }
 
-    /// The tables of the family inet, up to a bound. An answer that isn't read to its end stays in the socket, so use it for
-    /// nothing else.
+    /// The tables of the family inet, up to a bound. An answer that isn't read to its end stays in the socket, so use the
+    /// socket for nothing else.
     func tables() throws(DiversionError) -> [Table] {
         try self.dump(NFT_MSG_GETTABLE, [], "listing the tables", atMost: Self.tablesAtMost) { content in
             Table(content).map { [$0] } ?? []
         }
     }
 
-    /// The ports of a set, up to a bound, with their comments; none if it isn't there. Use the socket for nothing else, as above.
+    /// The ports of a set, up to a bound, with their comments; none if the set doesn't exist. Use the socket for nothing else,
+    /// as above.
     func elements(of set: String, in table: String) throws(DiversionError) -> [UInt16: String?] {
         let attributes = NetlinkAttributes {
             $0.add(NFTA_SET_ELEM_LIST_TABLE, table)
@@ -107,7 +108,7 @@ final class NFTablesSocket {
         return Dictionary(found.map { ($0.port, $0.comment) }) { first, _ in first }
     }
 
-    /// † A list that others change while it is read, as often as that, is taken as it was read last.
+    /// † How often a list is read if other programs change it meanwhile. Then the last reading counts.
     private static let dumpsAtMost = 3
 
     /// - Parameter body: what one message has of the things that are listed.
@@ -139,7 +140,7 @@ final class NFTablesSocket {
                 }
             }
             switch code {
-            // It has gone since.
+            // The list's table or set has been removed since.
             case ENOENT: return []
             case EINTR: isWhole = false
             case nil, 0: break

@@ -4,17 +4,18 @@ import InterceptModel
 
 /// What other sidecars divert in this network namespace now, as their tables in the kernel say.
 ///
-/// A table counts while a running program owns it, and a port while it is in the set of those that are redirected: what a killed
-/// or hanging sidecar leaves is gone, or runs out. No other program's table is read.
+/// A table counts while a running program owns it, and a port while it is in the set of redirected ports: a killed sidecar's
+/// table is gone, and a hanging sidecar's ports run out. Other programs' tables aren't read.
 struct OtherDiversions: Equatable {
     /// In the order of the tables' making.
     var tables: [Table] = []
-    /// The number by which the kernel knows this program's own table; a table made later has a greater one. Nil: it isn't there.
+    /// The number by which the kernel knows this program's own table; a table made later has a larger one. Nil: there is no
+    /// such table.
     var ownHandle: UInt64?
 
     struct Table: Equatable {
         var handle: UInt64
-        /// The ports, with the names of the workspaces that hold them, where the table tells these.
+        /// The ports, with the names of the workspaces that hold them where the table has these names.
         var ports: [ServicePort: String?]
     }
 
@@ -46,8 +47,8 @@ struct OtherDiversions: Equatable {
 
     /// The first of these ports that another sidecar diverts.
     ///
-    /// - Parameter isOlder: only in tables that are older than this program's own. Of two sidecars that divert a port at the same
-    ///   moment, each sees the other's table then, and both agree on which was first.
+    /// - Parameter isOlder: only in tables that are older than this program's own. If two sidecars divert a port at the same
+    ///   moment, each then sees the other's table, and both agree on which was first.
     func conflict(on ports: DivertedPorts, isOlder: Bool = false) -> DiversionError? {
         let wanted =
             ports.tcp.sorted().map { ServicePort($0, .tcp) } + ports.udp.sorted().map { ServicePort($0, .udp) }

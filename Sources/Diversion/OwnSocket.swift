@@ -6,7 +6,7 @@ public import NIOCore
 public struct OwnSocket: Sendable {
     /// The address that the original sees; its port is ignored. nil: one of this machine's, as the routes choose.
     public private(set) var address: SocketAddress?
-    /// Ports that it must not have.
+    /// Ports that the socket must not have.
     private let avoided: Set<UInt16>
 
     init(from address: SocketAddress?, avoiding ports: Set<UInt16> = []) {
@@ -16,7 +16,8 @@ public struct OwnSocket: Sendable {
 
     public var withoutAddress: OwnSocket { OwnSocket(from: nil) }
 
-    /// Sets a socket's options before it connects. If it can't have the address, it gets one of this machine's.
+    /// Sets a socket's options before it connects. If the client's address can't be used, the socket gets one of this
+    /// machine's.
     public func prepare(_ descriptor: CInt) {
         #if os(Linux)
         Self.set(descriptor, SOL_SOCKET, SO_MARK, CInt(bitPattern: RedirectDiversion.mark))
@@ -28,7 +29,7 @@ public struct OwnSocket: Sendable {
     #if os(Linux)
     private static let attempts = 32  // †
 
-    /// Chooses a port as the kernel would, except for those to avoid.
+    /// Chooses a port as the kernel would, but none of those to avoid.
     private func bindElsewhere(_ descriptor: CInt, _ address: SocketAddress) -> Bool {
         guard Self.allow(descriptor, isIPv6: address.protocol == .inet6) == 0 else { return false }
         let range = Self.portRange

@@ -159,7 +159,7 @@ public final class RedirectDiversion {
         self.rules = rules
     }
 
-    /// nil, with the reason in the log: this process or kernel can't do it.
+    /// nil: this process or kernel can't do it; the log has the reason.
     private func answerRouting(_ rules: inout RedirectRules, _ all: DivertedPorts) -> AnswerRouting? {
         guard let table = AnswerRouting.table(of: rules.table), let nftables = self.nftables else { return nil }
         let without = rules
@@ -209,7 +209,7 @@ public final class RedirectDiversion {
         if ports.isEmpty { self.removeTableSoon() } else { self.renewFromTimeToTime() }
     }
 
-    /// Who else in this network namespace diverts one of these ports.
+    /// The conflict with another sidecar in this network namespace that diverts one of these ports; nil: there is none.
     public func conflict(on ports: DivertedPorts) -> DiversionError? { self.conflict(on: ports, isOlder: false) }
 
     private func conflict(on ports: DivertedPorts, isOlder: Bool) -> DiversionError? {
@@ -341,7 +341,7 @@ public final class RedirectDiversion {
     /// Whether the original sees its clients' addresses, as far as is known before a client has come.
     public var showsClients: Bool { self.answers?.isUsable ?? false }
 
-    /// For a connection to the original at the address that this client called; nil: it is another one's.
+    /// How to connect to the original at the address that this client called; nil: that address is another machine's.
     public func ownSocket(for client: SocketAddress?, calling called: SocketAddress?) -> OwnSocket {
         guard self.isTableThere, let called, let answers = self.answers else { return OwnSocket(from: nil) }
         guard let address = answers.address(for: client, calling: called) else { return OwnSocket(from: nil) }
@@ -435,7 +435,7 @@ public final class RedirectDiversion {
         self.listening.close()
         if let nftables = self.nftables, self.isTableThere, self.isInUse {
             _ = Unmanaged.passRetained(nftables)
-            // The rule and the route would stay when the process ends, which is soon.
+            // Otherwise the policy rule and the route would outlive this process, which ends soon.
             self.answers?.takeDown()
         } else {
             self.removeTable()

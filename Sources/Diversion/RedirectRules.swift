@@ -45,11 +45,12 @@ import InterceptModel
 /// Only the port is translated (`dnat to :PORT`). `redirect` would also change the address, for clients in the namespace to
 /// the loopback's, which a client that is bound to a device or calls a link-local address can't reach.
 ///
-/// The last two chains are there where the agent connects to the original with its clients' addresses (`AnswerRouting`). Its
-/// connection may then have the same addresses and ports as the client's own, and the kernel would take the one for the other:
-/// so the agent's are in a zone of their own, in the direction of their first packet. In the other direction there is one of
-/// each, since an original has one, too; the kernel gives whichever comes later another port. The zone also says which answers
-/// are for the agent: no other program saves, restores or masks it, as they do with connections' marks.
+/// The last two chains exist if the agent connects to the original with its clients' addresses (`AnswerRouting`). The agent's
+/// connection may then have the same addresses and ports as the client's own, and the kernel would confuse the two: so the
+/// agent's connections are in a zone of their own, in the direction of their first packet. In the direction of the answers,
+/// addresses and ports can occur only once, as they can at the original: the kernel gives the later connection another port.
+/// The zone also tells which answers are for the agent: no other program saves, restores or masks it, as some do with
+/// connections' marks.
 struct RedirectRules: Equatable {
     typealias Step = NFTablesMessage
     private typealias Part = NFTablesExpression
@@ -66,13 +67,13 @@ struct RedirectRules: Equatable {
     /// Whether answers to the agent's own connections are marked, so that they are routed back to it.
     var returnsAnswers = false
 
-    /// The mark of what the original answers to the agent's own connections. It has none of the bits that `mark` avoids, nor the
-    /// lowest ones, by which others' rules for transparent proxies are often selected.
+    /// The mark of the original's answers to the agent's own connections. It has none of the bits that `mark` avoids, nor the
+    /// lowest bits, which other programs' rules for transparent proxies often test.
     static let answerMark: UInt32 = 0x2068
-    /// Of the agent's own connections in connection tracking.
+    /// The zone of connection tracking for the agent's own connections.
     private static let zone: UInt16 = 8_300
 
-    /// The workspaces that hold the ports. The table says so to people, and to other sidecars here.
+    /// The names of the workspaces that hold the ports, which the table shows to people and to other sidecars here.
     var labels: [ServicePort: String] = [:]
 
     /// A port is redirected while it is in the set. It expires after this time unless it is renewed. †
@@ -170,8 +171,8 @@ struct RedirectRules: Equatable {
         return steps + [.addRule(self.table, Self.tracked, isEstablished + [.accept])]
     }
 
-    /// The zone is set before `raw` (-300), where other programs decide what isn't tracked; the mark after all others, since
-    /// a chain that restores a connection's mark would take it away.
+    /// The zone is set before `raw` (-300), where other programs decide what isn't tracked. The mark is set after all other
+    /// chains, since a chain that restores a connection's mark would remove it.
     var answerRules: [Step] {
         let isOwn: [Part] = [.meta(NFT_META_MARK), .isEqual(Self.native(self.mark))]
         let zone = Self.native(Self.zone)

@@ -15,7 +15,7 @@ struct RouteMessage: Equatable {
     /// The type's fixed header, and the attributes.
     var body: [UInt8]
 
-    /// The priority of the rule, right after the table of local addresses (0): no other program's rule should decide first
+    /// The priority of the rule, right after the table of local addresses (0), so that no other program's rule decides first
     /// where packets with this mark go.
     static let priority: UInt32 = 7
     /// Recorded with the rule and the route, so that they are recognised. Numbers from 4 are free for programs.
@@ -54,7 +54,7 @@ struct RouteMessage: Equatable {
         Self(type: Self.deleteRule, flags: 0, body: Self.rule(family, 0, mark, table))
     }
 
-    /// The table delivers all packets on this machine.
+    /// The table delivers all packets to this machine.
     static func addRoute(_ family: CInt, table: UInt32) -> Self {
         Self(type: Self.newRoute, flags: NLM_F_CREATE | NLM_F_EXCL, body: Self.route(family, table))
     }
@@ -134,7 +134,7 @@ struct RouteRule: Equatable {
         self = rule
     }
 
-    /// Whether it is for packets with exactly this mark. One for a part of the mark's bits isn't: an earlier rule decides first.
+    /// Whether the rule is for packets with exactly this mark, and not for a part of the mark's bits.
     func isFor(_ mark: UInt32) -> Bool { self.mark == mark && (self.mask ?? .max) == .max }
 }
 #endif
