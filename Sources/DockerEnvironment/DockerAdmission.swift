@@ -4,15 +4,16 @@ import FoundationEssentials
 import InterceptModel
 import SidecarInterface
 
-/// Has sidecars let a workspace in and out, by the program in their containers: who may `docker exec` there may do so.
+/// Has a sidecar admit a workspace's key, or forget it, by `kl-sidecar` in the sidecar's container: every user who may `docker
+/// exec` there may do that.
 struct DockerAdmission: Sendable {
     let client: DockerClient
     let admission: Admission
 
     private var key: String { self.admission.publicKey }
 
-    /// † In milliseconds. The engine starts a program in a container within some tenths of a second, on a busy machine later. Less
-    /// than the program itself waits for a sidecar that hangs.
+    /// † In milliseconds. The engine starts a program in a container within some tenths of a second, on a busy machine later.
+    /// Less than `AdmissionSocket.patience`, for which `kl-sidecar` itself waits for a sidecar that hangs.
     private static let patience: Int64 = 8_000
     private static let outputAtMost = 1_048_576
     private static let program = "/kl-sidecar"
@@ -22,20 +23,20 @@ struct DockerAdmission: Sendable {
         /// Another workspace intercepts one of the ports.
         case busy(holder: String, since: String)
         case refused(String)
-        /// Nothing runs in its container: it is just being made, or has ended; with what the client says.
+        /// No sidecar runs in the container: it is just being made, or has ended. With what `docker` or `kl-sidecar` says.
         case absent(String)
     }
 
     enum Leave: Equatable, Sendable {
-        /// Nobody else holds anything there: the sidecar ends.
+        /// The sidecar accepts no other key: it ends.
         case wasLast
         case othersStay
         case absent
-        /// It doesn't answer.
+        /// The sidecar doesn't answer.
         case silent
     }
 
-    /// Beside what the sidecar's report has.
+    /// What an answer has in addition to the sidecar's report.
     private struct Said: Decodable {
         var admitted: Bool?
         var left: Bool?
@@ -71,11 +72,11 @@ struct DockerAdmission: Sendable {
         if let (_, said) = Self.answer(in: result.output), said.left != nil {
             return said.isLast == true ? .wasLast : .othersStay
         }
-        // The program found the sidecar, and got no answer; where it finds none, it says "no sidecar runs".
+        // `kl-sidecar` found the sidecar, and got no answer. If it finds none, it says "no sidecar runs".
         return result.isLate || result.errors.contains("kl-sidecar: the sidecar") ? .silent : .absent
     }
 
-    /// The labels of the other workspaces that hold ports there. Nil: it doesn't answer.
+    /// The labels of the other workspaces that hold ports there. Nil: the sidecar doesn't answer.
     func others(at sidecar: DockerSidecar) async throws -> [String]? {
         let result = try await self.run(["holders"], in: sidecar)
         guard let (line, _) = Self.answer(in: result.output), let holders = SidecarWords(line: line)?.holders else {

@@ -26,17 +26,18 @@ extension DockerClaim {
 
     enum Standing {
         case useful
-        /// Another workspace is making it.
+        /// Another workspace is making the sidecar.
         case coming
-        /// It serves nobody any more.
+        /// The sidecar is of no use to this claim.
         case useless
     }
 
-    /// Whether it runs in this replica's network, and knows the addresses the machine's health probes come from.
+    /// Whether the sidecar runs in this replica's network, and knows the addresses from which the machine's health probes come.
     func standing(of sidecar: DockerSidecar, for replica: DockerService.Replica) -> Standing {
         guard sidecar.isNamedAsMade, sidecar.target == replica.container.id else { return .useless }
         guard sidecar.isRunning else {
-            // One that was paused by hand serves nobody either. What this workspace has begun to make didn't come to the end.
+            // A sidecar that was paused by hand serves no workspace either. One that this workspace began to make was never
+            // finished.
             guard sidecar.admits, ["created", "restarting"].contains(sidecar.status),
                 sidecar.holder.publicKey != self.key
             else { return .useless }
@@ -66,8 +67,8 @@ extension DockerClaim {
         }
     }
 
-    /// Whether it serves the requested ports and has the requested image. One that doesn't is replaced, unless others hold
-    /// ports there.
+    /// Whether the sidecar serves the requested ports and has the requested image. Otherwise it is replaced, unless other
+    /// workspaces hold ports there.
     func isFit(_ sidecar: DockerSidecar, _ image: ImageWish) async throws -> Bool {
         let hasImage = Self.has(sidecar, image)
         if hasImage, self.serves(sidecar) { return true }
@@ -94,7 +95,7 @@ extension DockerClaim {
         _ sidecars: [DockerSidecar]
     ) async -> SidecarContainer {
         let isPodman = await self.model.isPodman()
-        // What others have asked for at other replicas they need here too.
+        // Ports that other workspaces asked for at other replicas must be available here, too.
         let asked = sidecars.filter { $0.admits && $0.isAlive }.flatMap(\.ports)
         return SidecarContainer(
             project: service.project,

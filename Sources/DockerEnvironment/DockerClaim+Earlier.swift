@@ -1,14 +1,14 @@
 import Environments
 import InterceptModel
 
-/// Sidecars that earlier versions of kl have made. Each serves its maker alone, so the service is taken from one by another
-/// container in its place.
+/// Sidecars that earlier versions of kl have made. Each serves only the workspace that made it, so another workspace takes the
+/// service over by a container in that sidecar's place.
 extension DockerClaim {
-    /// Another workspace that has the service by such sidecars.
+    /// Another workspace that holds the service by sidecars of an earlier version.
     struct EarlierHolder {
-        /// Those that live now.
+        /// The holder's sidecars that run, or are about to run.
         private(set) var sidecars: [DockerSidecar] = []
-        /// All that were seen.
+        /// All sidecars of the holder that were seen during the claim.
         private(set) var inTheWay: [DockerSidecar] = []
 
         mutating func find(in all: [DockerSidecar], besides key: String) {
@@ -21,7 +21,7 @@ extension DockerClaim {
     /// † Until the old holder's daemon has got the engine's event and has reacted, some tenths of a second pass.
     private static let endWithin = Duration.milliseconds(1_500)
 
-    /// Makes a container with the name that the other holder's has. That one keeps serving under another name meanwhile.
+    /// Makes a container under the name of the other holder's sidecar, which meanwhile keeps serving under another name.
     func replaceEarlier(among all: [DockerSidecar], by wanted: SidecarContainer) async throws -> Outcome {
         let renamed = try await self.clear(wanted.name, of: all)
         do {
@@ -63,7 +63,7 @@ extension DockerClaim {
     /// Waits until the old holder's daemon has reset its connections and removed the sidecars, which it does as soon as it
     /// gets the event. Those still there at the limit are removed here, which resets their open connections.
     ///
-    /// The renamed ones too: as long as one runs, it still takes connections.
+    /// Renamed sidecars are included: as long as one runs, it still takes connections.
     func endEarlier(_ sidecars: [DockerSidecar], among all: [DockerSidecar]) async throws {
         guard !sidecars.isEmpty else { return }
         let strays = all.filter { stray in
@@ -79,8 +79,8 @@ extension DockerClaim {
         try await self.environment.remove(ended)
     }
 
-    /// Ends our own that an earlier version has made. Stopped rather than killed, since they may still relay connections to the
-    /// original.
+    /// Ends this workspace's own sidecars of earlier versions. They are stopped rather than killed, since they may still pass
+    /// connections on to the original.
     func removeEarlier(_ sidecars: [DockerSidecar]) async throws {
         let running = sidecars.filter(\.isRunning)
         if !running.isEmpty {

@@ -1,7 +1,7 @@
 import Environments
 import InterceptModel
 
-/// Keeps to what was claimed, and gives it back.
+/// Keeps a claim in force, and gives it back.
 extension DockerClaim {
     func reconcile(_ occasion: ReconcileOccasion) async throws -> ClaimState {
         if occasion == .doubtful { await self.model.touch() }
@@ -11,8 +11,8 @@ extension DockerClaim {
             return .lost(to: self.record(of: first))
         }
         guard let service = project.service(name) else { return .sidecars([]) }
-        // Those whose replica has gone, or is in another network namespace now, serve nobody. The sidecar of a paused replica
-        // stays, since the replica comes back unchanged.
+        // A sidecar whose replica has gone, or is in another network namespace now, serves no workspace. The sidecar of a
+        // paused replica stays, since the replica comes back unchanged.
         let present = service.replicas.filter { $0.isUsable || $0.container.status == "paused" }
         let shared = project.sidecars(of: name).filter { $0.admits || $0.holder.publicKey == self.key }
         let useless = shared.filter { sidecar in
@@ -27,7 +27,7 @@ extension DockerClaim {
         if !useless.isEmpty, let known = await self.model.known { project = known }
         do {
             if project.record(of: name) == nil {
-                // An earlier version of kl has renamed it: another workspace is taking the service over right now.
+                // An earlier version of kl has renamed the sidecar: another workspace is taking the service over right now.
                 let renamed = shared.filter { !$0.isNamedAsMade && $0.isRunning }
                 if !renamed.isEmpty {
                     return .sidecars(try await self.environment.locations(of: renamed, service))
@@ -49,7 +49,7 @@ extension DockerClaim {
         }
     }
 
-    /// A sidecar forgets a workspace that was away for long: then it is to be told of us again.
+    /// A sidecar forgets the key of a workspace that was away for long. Then our key must be admitted again.
     private func doubt(_ sidecars: [DockerSidecar]) async throws {
         for sidecar in sidecars where sidecar.admits && sidecar.isRunning {
             let holders = try await self.model.lastWords(of: sidecar)?.holders
@@ -65,14 +65,14 @@ extension DockerClaim {
 
     // MARK: The end
 
-    /// † In milliseconds: a sidecar that passes nothing on ends as soon as the last one has left.
+    /// † In milliseconds. A sidecar that passes no connection on ends as soon as the last key has left.
     private static let endsWithin: Int64 = 1_000
 
     func release() async throws {
         let project = try await self.model.project(.now)
         let all = project.sidecars(of: self.record.service)
         try await self.removeEarlier(all.filter { !$0.admits && $0.holder.publicKey == self.key })
-        // One that we were about to make, and those that serve nobody.
+        // A sidecar that this workspace began to make, and paused ones, which serve no workspace.
         try await self.environment.remove(
             all.filter {
                 $0.admits && ($0.status == "paused" || $0.status == "created" && $0.holder.publicKey == self.key)
@@ -96,14 +96,15 @@ extension DockerClaim {
         }
         try await self.waitForEnd(of: ending)
         for sidecar in silent {
-            // As far as it has said, nobody else needs it.
+            // By its last report, no other key holds ports there.
             let holders = try await self.model.lastWords(of: sidecar)?.holders ?? []
             guard holders.allSatisfy({ $0.key == self.key }) else { throw DockerAdmission.silence(of: sidecar) }
             try await self.environment.remove([sidecar])
         }
     }
 
-    /// Not until the last connection that a sidecar passes on has ended, which may take long: it needs nobody for that.
+    /// Waits for a short time only: a sidecar that still passes connections on ends by itself after the last of them, which may
+    /// take long.
     private func waitForEnd(of sidecars: [DockerSidecar]) async throws {
         guard !sidecars.isEmpty else { return }
         let result = try await self.model.client.run(["wait"] + sidecars.map(\.id), within: Self.endsWithin)

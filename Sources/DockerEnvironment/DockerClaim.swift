@@ -2,11 +2,12 @@ import CommandText
 import Environments
 import InterceptModel
 
-/// Makes the sidecars that a workspace needs for one service, or has it admitted to those that others have made.
+/// Makes the sidecars that a workspace needs for one service, or has the workspace's key admitted to sidecars that other
+/// workspaces have made.
 ///
 /// The name of a replica's sidecar is a lock: if several machines create a container of the same name at once, the engine lets
-/// one of them succeed, and the others ask that one to be admitted. Which of them gets a port is decided by the first replica's
-/// sidecar: whoever is refused there asks no other.
+/// one of them succeed, and the others have their keys admitted to that one's sidecar. The first replica's sidecar decides
+/// which workspace gets a port: a workspace that it refuses asks no other sidecar.
 struct DockerClaim: ServiceClaim {
     let environment: DockerEnvironment
     var record: InterceptRecord
@@ -34,16 +35,16 @@ struct DockerClaim: ServiceClaim {
 
     /// What came of one try to be served by a replica's sidecar.
     enum Outcome {
-        /// With the record of the one who had a port before.
+        /// With the record of the workspace that had a port before.
         case served(takenFrom: InterceptRecord?)
-        /// It can't be told yet; why, as a clause.
+        /// Not decided yet; with the reason, as a clause.
         case undecided(String)
     }
 
     // MARK: The claim
 
     func take(force: Bool) async throws -> ClaimResult {
-        // Who holds what may have changed a moment ago, before the event about it arrives.
+        // Read the project anew: holders may have changed a moment ago, and the event about it may not have arrived yet.
         var project = try await self.model.project(.now)
         let image = await self.wantedImage()
         var earlier = EarlierHolder()
@@ -67,7 +68,7 @@ struct DockerClaim: ServiceClaim {
             }
             switch outcome {
             case .served(let before):
-                // Only now, so that the service is never without a holder.
+                // The earlier sidecars end only now, so that the service is never without a holder.
                 try await self.endEarlier(earlier.inTheWay, among: all)
                 if force { try await self.takeOver(all.filter { $0.replica != replica.number }) }
                 let taken = before ?? earlier.inTheWay.first.map { self.record(of: $0) }
@@ -147,7 +148,7 @@ struct DockerClaim: ServiceClaim {
         return .undecided("another workspace takes it over, too")
     }
 
-    /// At the other replicas, whoever has one of our ports there. What fails here is tried again by `sidecars()`.
+    /// Takes our ports over at the other replicas, too. If that fails, `sidecars()` tries again to be admitted there.
     private func takeOver(_ sidecars: [DockerSidecar]) async throws {
         await withTaskGroup { group in
             for sidecar in sidecars where sidecar.admits && sidecar.isRunning && sidecar.isNamedAsMade {
@@ -156,7 +157,7 @@ struct DockerClaim: ServiceClaim {
         }
     }
 
-    /// Of a sidecar of an earlier version.
+    /// The record of a holder by a sidecar of an earlier version.
     func record(of sidecar: DockerSidecar) -> InterceptRecord {
         InterceptRecord(service: self.record.service, holder: sidecar.holder, since: sidecar.since, ports: [])
     }
@@ -177,12 +178,12 @@ struct DockerClaim: ServiceClaim {
         }
     }
 
-    /// One for each replica that can have a sidecar.
+    /// Makes a sidecar for each replica that can have one, or has our key admitted there.
     func sidecarsForAll(in project: DockerProject, of image: ImageWish) async throws -> [SidecarLocation] {
         let service = try self.environment.find(self.record.service, in: project)
         let all = project.sidecars(of: service.name)
         var claim = self
-        // Each of its sidecars is labelled with the time at which the claim was first taken.
+        // All sidecars of this claim are labelled with the time at which it was first taken.
         if let own = all.first(where: { $0.holder.publicKey == self.key && $0.isAlive }) {
             claim.record.since = own.since
         }
@@ -190,7 +191,7 @@ struct DockerClaim: ServiceClaim {
         for replica in service.usable where !project.ending.contains(replica.container.id) {
             if await !self.isServed(replica, among: all, image) { lacking.append(replica) }
         }
-        // Where the first replica's sidecar refuses, no other is asked.
+        // If the first replica's sidecar refuses, no other is asked.
         if let first = lacking.first, first.number == service.usable.first?.number {
             try await claim.complete(first, of: service, all, image)
             lacking.removeFirst()
@@ -241,7 +242,7 @@ struct DockerClaim: ServiceClaim {
         var sidecars = sidecars
         var reason = ""
         for _ in 0..<Self.tries {
-            // An earlier version's whose maker has lost the race for the first replica's.
+            // A sidecar of an earlier version whose maker has lost the race for the first replica.
             try await self.environment.remove(
                 sidecars.filter { !$0.admits && $0.name == wanted.name && $0.holder.publicKey != self.key }
             )

@@ -3,7 +3,7 @@ import InterceptModel
 import SidecarInterface
 
 /// Services in containers of a Docker engine. Each replica of which a workspace holds ports gets a container with a sidecar in
-/// its network, which serves all workspaces and says who they are. The service's own containers are neither restarted nor
+/// its network, which serves all workspaces and reports its holders. The service's own containers are neither restarted nor
 /// changed.
 public struct DockerEnvironment: Environment {
     public let reference: EnvironmentReference
@@ -24,7 +24,7 @@ public struct DockerEnvironment: Environment {
 
     public var makesSidecars: Bool { true }
 
-    /// A sidecar is told of each workspace when that one claims ports, so there is nothing to announce.
+    /// A workspace's key is admitted to a sidecar when the workspace claims ports, so there is nothing to announce.
     public func join(_ member: Member) async throws {}
 
     public func services() async throws -> [Service] {

@@ -34,7 +34,7 @@ enum DockerFailure {
                 "Look at the engine: kl doctor"
             )
         }
-        // Earlier versions take a bare key alone.
+        // A sidecar of an earlier version takes a key alone, without rights.
         if result.code == 2, result.errors.contains("for '--peer") {
             return Problem(
                 .failed,

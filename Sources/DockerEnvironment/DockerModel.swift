@@ -50,7 +50,7 @@ actor DockerModel {
 
     private struct Said {
         var words: SidecarWords
-        /// The keys that this process has had admitted there.
+        /// The keys that this process has had admitted to the sidecar.
         var admits: Set<String> = []
         /// The time at which its container was started; nil: not read yet.
         var started: String?
@@ -213,7 +213,7 @@ actor DockerModel {
 
     func left(_ key: String, _ sidecar: DockerSidecar) { self.words[SidecarIdentity(sidecar)]?.admits.remove(key) }
 
-    /// Whether this process has had the key admitted there. One that was restarted knows nothing of it any more.
+    /// Whether this process has had the key admitted to the sidecar. A sidecar that was restarted since has forgotten the key.
     func isAdmitted(_ key: String, at sidecar: DockerSidecar) -> Bool {
         let identity = SidecarIdentity(sidecar)
         guard let said = self.words[identity], said.admits.contains(key) else { return false }

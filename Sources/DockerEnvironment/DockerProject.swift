@@ -45,8 +45,8 @@ struct DockerProject: Equatable, Sendable {
         }
     }
 
-    /// The first replica's sidecar, whose answer decides who gets a port. An earlier version's says by its labels who has the
-    /// service.
+    /// The first replica's sidecar, whose answer decides which workspace gets a port. The labels of an earlier version's
+    /// sidecar say which workspace holds the service.
     func record(of name: String) -> DockerSidecar? {
         self.sidecars(of: name).first { $0.isAlive && $0.isNamedAsMade }
     }

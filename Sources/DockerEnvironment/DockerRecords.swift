@@ -3,7 +3,7 @@ import InterceptModel
 import Noise
 import SidecarInterface
 
-/// Who holds ports of a service: what its sidecars say in their last reports.
+/// The holders of a service's ports, as its sidecars' last reports name them.
 extension DockerEnvironment {
     func records(of name: String, _ sidecars: [DockerSidecar]) async throws -> [InterceptRecord] {
         let said = try await withThrowingTaskGroup { group in
@@ -22,9 +22,9 @@ struct DockerRecords {
     /// † More than a sidecar admits.
     private static let holdersAtMost = 64
 
-    /// - Parameter said: of each sidecar the last report; nil: there is none yet.
+    /// - Parameter said: each sidecar with its last report; nil: there is none yet.
     init(of service: String, _ said: [(sidecar: DockerSidecar, words: SidecarWords?)]) {
-        // Labels are all there is of a sidecar of an earlier version, and of one that was just made.
+        // Of a sidecar of an earlier version, or one that was just made, only the labels name the holder.
         let labelled = said.filter { !$0.sidecar.admits || $0.words?.holders == nil }
         for (_, words) in said.filter({ $0.sidecar.admits }) {
             for holder in (words?.holders ?? []).prefix(Self.holdersAtMost) { self.add(holder, service) }
@@ -33,7 +33,7 @@ struct DockerRecords {
             !self.all.contains(where: { $0.holder.publicKey == first.holder.publicKey })
         {
             let own = labelled.filter { $0.sidecar.holder.publicKey == first.holder.publicKey }
-            // A shared sidecar that is just being made says nothing that another replica's doesn't say.
+            // A shared sidecar that is just being made adds nothing to what another replica's sidecar says.
             if !first.admits || self.all.isEmpty {
                 self.all.append(Self.record(of: service, first, own.compactMap(\.words)))
             }
@@ -41,7 +41,7 @@ struct DockerRecords {
         self.all.sort { $0.isBefore($1) }
     }
 
-    /// One replica's sidecar says this of a holder; others may have said something of it already.
+    /// Adds what one replica's sidecar says of a holder; other replicas' sidecars may have said something of it already.
     private mutating func add(_ said: SidecarReport.Holder, _ service: String) {
         guard PublicKey(base64: said.key) != nil else { return }
         let index: Int
@@ -80,8 +80,8 @@ struct DockerRecords {
             .map { .init(service: $0.number, transport: $0.transport, target: "") }
     }
 
-    /// The labels say who holds the service and since when; the sidecars' output says which ports, and whether they divert
-    /// them to the holder.
+    /// The labels say which workspace holds the service and since when; the sidecars' output says which ports, and whether the
+    /// sidecars divert them to the holder.
     private static func record(
         of service: String,
         _ first: DockerSidecar,
@@ -108,7 +108,7 @@ struct DockerRecords {
 }
 
 extension InterceptRecord {
-    /// By service; who intercepts comes before those who get copies.
+    /// By service; intercepts come before mirrors.
     func isBefore(_ other: InterceptRecord) -> Bool {
         (self.service, self.kind == .mirror ? 1 : 0, self.since, self.holder.label)
             < (other.service, other.kind == .mirror ? 1 : 0, other.since, other.holder.label)

@@ -4,8 +4,8 @@ import InterceptModel
 import Noise
 import SidecarInterface
 
-/// The labels of a sidecar's container, which can't be changed after it was made: where it belongs, and who made it. Who holds
-/// ports there is what the sidecar reports.
+/// The labels of a sidecar's container, which can't be changed after it was made: where it belongs, and which workspace made
+/// it. Its holders are in the sidecar's reports.
 enum SidecarLabel {
     static let project = "io.kl.project"
     static let service = "io.kl.service"
@@ -16,7 +16,7 @@ enum SidecarLabel {
     static let ports = "io.kl.ports"
     /// The engine machine's addresses that the sidecar was given: `10.0.0.1,fd00::1`.
     static let nodes = "io.kl.nodes"
-    /// Who made it, and when. Of a sidecar of an earlier version that is its only holder.
+    /// The workspace that made the sidecar, and when. Of a sidecar of an earlier version, this is the only holder.
     static let holder = "io.kl.holder"
     static let key = "io.kl.key"
     static let since = "io.kl.since"
@@ -39,10 +39,10 @@ struct DockerSidecar: Equatable, Sendable {
     var ports: [ServicePort]
     /// Nil: made by a version that didn't store them.
     var nodes: Set<String>?
-    /// Who made it.
+    /// The workspace that made the sidecar.
     var holder: Member
     var since: String
-    /// Whether it serves several workspaces; else its maker alone.
+    /// Whether it serves several workspaces; otherwise it serves its maker alone.
     var admits: Bool
     var status: String
     var started: String?
@@ -116,7 +116,7 @@ struct SidecarContainer: Equatable, Sendable {
     var gateways: [String]
     var image: String
     var ports: [ServicePort]
-    /// Of the workspace that makes it.
+    /// The record of the workspace that makes the sidecar.
     var record: InterceptRecord
 
     typealias Identity = (project: String, service: String, replica: Int)
@@ -190,7 +190,7 @@ struct SidecarContainer: Equatable, Sendable {
         )
         program.peers = [Admission(self.record)]
         program.nodeAddresses = self.gateways
-        // Who may use the engine may do all that it allows.
+        // A user who may use the engine may do all that these flags allow.
         program.allowsTakeover = true
         program.allowsRefuse = true
         program.lingerMinutes = 10
@@ -202,7 +202,7 @@ struct SidecarContainer: Equatable, Sendable {
 }
 
 extension Admission {
-    /// What a sidecar is told of a workspace. One that only wants copies gets no other right.
+    /// The admission of a workspace's key. A workspace that only wants copies gets no other right.
     init(_ record: InterceptRecord) {
         let ports = Set(record.ports.map(\.port))
         self.init(
@@ -222,7 +222,7 @@ struct SidecarWords: Equatable, Sendable {
     /// The port at which it takes datagrams; nil: it takes none.
     var datagramPort: UInt16?
     var intercept: SidecarReport.Intercept?
-    /// Nil: an earlier version's sidecar, which knows one holder.
+    /// Nil: a sidecar of an earlier version, which has one holder.
     var holders: [SidecarReport.Holder]?
 
     init(publicKey: String, port: UInt16, datagramPort: UInt16? = nil) {
