@@ -3,11 +3,11 @@ public import HostSupport
 public import InterceptModel
 import Libc
 
-/// By which a program beside the sidecar tells it whom to admit: an abstract Unix socket whose name holds the address of the
-/// tunnel's listener, as that of `kl-sidecar dial` does.
+/// The socket by which a program beside the sidecar tells it which keys to admit: an abstract Unix socket whose name holds the
+/// address of the tunnel's listener, like the name of the socket of `kl-sidecar dial`.
 ///
-/// Abstract names belong to a network namespace, which several containers may share. So both ends look where the other one is
-/// (`LocalPeer`): of the same user, or root, and in the same mount namespace.
+/// Abstract names belong to a network namespace, which several containers may share. So each end checks the process at the
+/// other (`LocalPeer`): it must be of the same user, or root, and in the same mount namespace.
 public enum AdmissionSocket {
     private static let prefix = "kl-sidecar-admission/"
 
@@ -53,8 +53,8 @@ public enum AdmissionSocket {
         }
     }
 
-    /// Connects to this user's only sidecar in this mount namespace; root may connect to any user's. Of several, the names are
-    /// where their tunnels listen.
+    /// Connects to this user's only sidecar in this mount namespace; root may connect to any user's. `several` has the
+    /// addresses of the sidecars' tunnel listeners.
     ///
     /// - Parameter tunnel: which one, if it isn't the only one.
     public static func connect(to tunnel: Endpoint?) throws(HostError) -> AbstractSocket.Found {
@@ -63,7 +63,7 @@ public enum AdmissionSocket {
             tunnel.map { Self.isMeant($0, by: name.dropFirst(Self.prefix.count)) } ?? true
         }
         let found = try AbstractSocket.connect(toOnlyOneOf: names) { peer in
-            // A sidecar with more rights than this program can't be looked at; it will look at this program.
+            // This program can't look at a sidecar with more capabilities than its own. The sidecar will look at this program.
             (own == 0 || peer.user == own) && peer.place() != .elsewhere
         }
         guard case .several(let names) = found else { return found }

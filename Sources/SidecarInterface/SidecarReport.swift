@@ -15,7 +15,7 @@ public struct SidecarReport: Equatable, Sendable {
     /// Where it takes the service's clients.
     public var listen: [ServicePort: String] = [:]
     public var metrics: String?
-    /// Of all its holders, the one whose intercept began first. Earlier versions of kl know no more than this one.
+    /// The holder whose intercept began first. Earlier versions of kl read only this one.
     public var intercept: Intercept?
     /// All workspaces that hold ports, or may do so as soon as they connect. Nil: the sidecar is of a version that has one
     /// holder at most.
@@ -57,7 +57,7 @@ public struct SidecarReport: Equatable, Sendable {
             self.behind = 0
         }
 
-        /// Those of `ports` that can be understood.
+        /// The entries of `ports` that can be parsed.
         public var servicePorts: [ServicePort] {
             self.ports.compactMap { try? Admission.ports($0) }.flatMap { $0 }.sorted()
         }

@@ -133,8 +133,8 @@ struct AskedSidecar: ParsableArguments {
     /// Prints the answer. Ends the program if the sidecar didn't do what was asked.
     func ask(_ request: AdmissionSocket.Request) throws {
         signal(SIGPIPE, SIG_IGN)
-        // The sidecar looks where this program runs. The kernel forbids that, even to the same user, of a program that has got
-        // capabilities by its file; and of one with more of them than the sidecar has, as after nsenter.
+        // The sidecar looks up this program in /proc. The kernel forbids that, even to the same user, if this program has got
+        // capabilities by its file, or has more of them than the sidecar, as after nsenter.
         kl_be_visible()
         switch try self.answer(to: request) {
         case .ended where kl_drop_capabilities() == 0: try self.finish(try self.answer(to: request))

@@ -5,8 +5,8 @@ import Logging
 import NIOCore
 import SidecarInterface
 
-/// Answers `kl-sidecar admit`, `leave`, `end` and `holders` of this user, or root, in this mount namespace. To all others it says
-/// nothing.
+/// Answers `kl-sidecar admit`, `leave`, `end` and `holders` of this user, or root, in this mount namespace. Connections of
+/// other programs are closed without a word.
 final class AdmissionServer {
     typealias Server = JSONLinesServer<AdmissionSocket.Request, AdmissionSocket.Reply>
 

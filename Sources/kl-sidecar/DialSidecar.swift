@@ -60,7 +60,7 @@ struct DialSidecar: ParsableCommand {
     }
 }
 
-/// The flags by which a command can choose one.
+/// The flags by which a command can choose one of several sidecars.
 enum SeveralSidecars {
     static func choices(_ tunnels: [String]) -> String {
         tunnels.map { "--to \(Self.dialled($0))" }.joined(separator: ", ")

@@ -57,7 +57,7 @@ extension SidecarAgent.Holder {
         return report
     }
 
-    /// What is told at once when it changes.
+    /// The part of the report whose changes are told at once.
     var withoutCounts: Self {
         var holder = self
         (holder.open, holder.total, holder.passed, holder.behind) = (0, 0, 0, 0)
@@ -66,7 +66,7 @@ extension SidecarAgent.Holder {
 }
 
 extension [SidecarAgent.Holder] {
-    /// Nothing of it has changed but the time, which goes on for whoever is there.
+    /// Whether nothing has changed but the time when connected workspaces were last heard of, which always advances.
     func isLike(_ others: Self?) -> Bool {
         func timeless(_ holders: Self) -> Self {
             holders.map { holder in

@@ -7,8 +7,8 @@ import Noise
 import SidecarAgent
 import SidecarInterface
 
-/// What a program beside the sidecar asks for by `kl-sidecar admit`, `leave`, `end` and `holders`, and what becomes of a sidecar
-/// that was started for an intercept when nobody is left.
+/// What a program beside the sidecar asks for by `kl-sidecar admit`, `leave`, `end` and `holders`, and what becomes of a
+/// sidecar that was started for an intercept when no key is left.
 extension SidecarProgram.Running {
     private var log: Logger { self.program.configuration.log }
 
@@ -31,7 +31,7 @@ extension SidecarProgram.Running {
     // MARK: Admitting
 
     private func admit(_ line: String, force: Bool) -> AdmissionSocket.Reply {
-        // Whoever wants to hold something makes another sidecar then.
+        // A workspace that wants to hold ports makes another sidecar then.
         guard !self.isEnding else { return Self.refusal("ending", "the sidecar is ending") }
         let admission: Admission
         do throws(FlagError) { admission = try Admission(line: line) } catch {
@@ -75,7 +75,7 @@ extension SidecarProgram.Running {
         return .init(line: JSONLine.object(fields), isDone: true)
     }
 
-    /// Of the keys in the file, which its writer takes out, none leaves.
+    /// A key of the file doesn't leave by this: it has to be removed from the file.
     private func leave(_ key: PublicKey) -> Bool {
         guard !self.filePeers.contains(where: { $0.key == key }), self.agent.leave(key) else { return false }
         self.peers.removeAll { $0.key == key }
@@ -89,7 +89,7 @@ extension SidecarProgram.Running {
         self.peers.isEmpty && self.filePeers.isEmpty && self.agent.admittedKeys.isEmpty
     }
 
-    /// Whoever admitted the key may be gone for good, too.
+    /// The program that admitted the key may be gone for good, too.
     func isAway(_ key: PublicKey) {
         let isForAnIntercept = self.program.options.isEphemeral && self.peers.contains { $0.key == key }
         guard isForAnIntercept || self.agent.admittedKeys.contains(key) else { return }
@@ -109,7 +109,7 @@ extension SidecarProgram.Running {
         return .init(line: JSONLine.object([("ending", .bool(true))]), isDone: true)
     }
 
-    /// Ends once the connections that are passed on have ended, unless somebody needs the sidecar again by then.
+    /// Ends once the connections that are passed on have ended, unless a workspace needs the sidecar again by then.
     func retire(_ reason: String) {
         guard !self.isEnding else { return }
         self.log.notice("\(reason): ending when nothing is open any more")

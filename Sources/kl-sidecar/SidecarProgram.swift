@@ -56,7 +56,7 @@ struct SidecarProgram: Sendable {
     final class Running {
         let program: SidecarProgram
         let agent: SidecarAgent
-        /// Of the flags, but for those that have left; and of the file.
+        /// The keys of the flags, except those that have left, and of the file.
         var peers: [AcceptedKey]
         var filePeers: [AcceptedKey]
         private var lastProblem: String?
@@ -113,7 +113,7 @@ struct SidecarProgram: Sendable {
             }
         }
 
-        /// Listens for `kl-sidecar admit` and its like. If that fails, the keys that are accepted already can still connect.
+        /// Listens for `kl-sidecar admit` and the like. If that fails, the keys that are accepted already can still connect.
         private func listen(then ready: SidecarAgent.Ready, metrics: SocketAddress?) {
             let log = self.program.configuration.log
             let server = AdmissionServer(eventLoop: self.program.eventLoop, log: log) { [weak self] request in
