@@ -13,8 +13,8 @@ public struct Member: Codable, Hashable, Sendable {
     }
 }
 
-/// Says that a workspace holds ports of a service. A service has a record for each workspace that holds some. Others see no
-/// more of a holder than this; the holder's own daemon knows more.
+/// Says that a workspace holds ports of a service. A service has a record for each workspace that holds some. Other workspaces
+/// see no more of a holder than this; the holder's own daemon knows more.
 public struct InterceptRecord: Codable, Equatable, Sendable {
     public struct Port: Codable, Equatable, Hashable, Sendable {
         /// The service's port.
@@ -85,8 +85,8 @@ extension InterceptRecord {
         set { self.otherKind = newValue == .intercept ? nil : newValue }
     }
 
-    /// Whether both can't be in force at once: of two keys that intercept the same port only one gets it. A mirror is in nobody's
-    /// way. A record without ports stands for all of them.
+    /// Whether both can't be in force at once: of two keys that intercept the same port only one gets it. A mirror conflicts
+    /// with no other record. A record without ports stands for all of them.
     public func conflicts(with other: InterceptRecord) -> Bool {
         guard self.service == other.service, self.holder.publicKey != other.holder.publicKey,
             self.kind == .intercept, other.kind == .intercept

@@ -1,6 +1,7 @@
 public import InterceptModel
 
-/// One workspace's claim to ports of one service: the record because of which others are refused, and the sidecars that serve it.
+/// One workspace's claim to ports of one service: the record by which other workspaces are refused, and the sidecars that serve
+/// it.
 ///
 /// It holds no state of its own: the environment has the record, so that a claim outlives the process that took it.
 public protocol ServiceClaim: Sendable {
@@ -27,7 +28,7 @@ public protocol ServiceClaim: Sendable {
 
 public enum ClaimResult: Equatable, Sendable {
     case claimed
-    /// With `force`: the record of the previous holder, of the first one where there were several.
+    /// With `force`: the record of the previous holder, or of the first one if there were several.
     case takenOver(from: InterceptRecord)
     case heldBy(InterceptRecord)
 }

@@ -59,9 +59,10 @@ public struct EnvironmentState: Codable, Equatable, Sendable {
         public var process: ProcessIdentity?
         /// Nil until it is ready.
         public var location: SidecarLocation?
-        /// The public key, base64, of the workspace that gets the service's connections; of the first one where there are several.
+        /// The public key, base64, of the workspace that gets the service's connections; of the first one if there are several.
         public var divertingTo: String?
-        /// All workspaces that hold ports. Nil: the sidecar hasn't told, or is of a version that has one holder at most.
+        /// All workspaces that hold ports. Nil: the sidecar hasn't reported any, or is of a version that has at most one
+        /// holder.
         public var holders: [SidecarReport.Holder]?
         public var open: UInt64
         public var total: UInt64

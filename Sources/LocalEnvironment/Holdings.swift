@@ -2,8 +2,8 @@ import Environments
 import InterceptModel
 import SidecarInterface
 
-/// Who holds what in a local environment: what is on record, with what the sidecars say of it. Where the two differ, the sidecars
-/// are right: the record is what people were told when they started.
+/// The holders in a local environment: the record, together with what the sidecars report. If the two differ, the sidecars are
+/// right: the record has what people were told when they started.
 struct Holdings {
     let all: [InterceptRecord]
 
@@ -43,7 +43,7 @@ struct Holdings {
         var record = record
         let told = sidecars.compactMap(\.holders)
         let own = told.joined().filter { $0.key == record.holder.publicKey && $0.kind == record.kind }
-        // A sidecar of an earlier version tells of one holder, and counts for the service.
+        // A sidecar of an earlier version reports one holder, which holds the whole service.
         guard told.isEmpty else {
             record.tell(own)
             return record
@@ -57,7 +57,8 @@ struct Holdings {
         return record
     }
 
-    /// Of the workspaces that the sidecars serve, with or without a record. Such as they don't serve may be about to be forgotten.
+    /// Records of the workspaces that the sidecars serve, whether or not `record.json` has them. A workspace that isn't served
+    /// may be about to be forgotten, so it gets none.
     private static func records(of service: EnvironmentState.ServiceState) -> [InterceptRecord] {
         let served = service.sidecars.flatMap { $0.holders ?? [] }.filter(\.isServed)
         return Dictionary(grouping: served, by: \.key).values.compactMap { ofOne in

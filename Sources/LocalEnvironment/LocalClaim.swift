@@ -53,7 +53,7 @@ struct LocalClaim: ServiceClaim {
         }
     }
 
-    /// While the sidecars say that all is well, they know better who holds what than the record.
+    /// While the sidecars say that all is well, their reports are more current than the record.
     func reconcile(_ occasion: ReconcileOccasion) async throws -> ClaimState {
         let key = self.record.holder.publicKey
         if occasion != .routine {
@@ -63,7 +63,7 @@ struct LocalClaim: ServiceClaim {
             }
         }
         let locations = try await self.environment.sidecars(of: self.record.service)
-        // † What can't be written now is written at another look.
+        // † What can't be written now is written when the environment is next read.
         try? await Blocking.run {
             guard let folder = try StateFolder.open(besideFile: self.environment.reference.location) else { return }
             try RecordFile(in: folder).touch(service: self.record.service, publicKey: key)

@@ -67,7 +67,7 @@ public struct LocalEnvironment: Environment {
         }
     }
 
-    /// What is on record of this service, whatever its sidecars say.
+    /// The record of this service's holders, whatever its sidecars report.
     func recorded(of service: String) async throws -> [InterceptRecord] {
         try await Blocking.run {
             guard let folder = try StateFolder.open(besideFile: self.reference.location) else { return [] }

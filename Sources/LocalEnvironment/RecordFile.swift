@@ -4,8 +4,8 @@ import HostSupport
 import InterceptModel
 import Noise
 
-/// `record.json`: which workspaces may connect to the environment, and which of them holds what: an entry for each service and
-/// key.
+/// `record.json`: which workspaces may connect to the environment, and which of them holds which ports: an entry for each
+/// service and key.
 ///
 /// Every workspace writes the file itself, under the folder's lock and by replacing it: concurrent changes happen one after
 /// the other, and a reader needs no lock. The methods wait for the disk, and for other writers.
@@ -49,8 +49,8 @@ public struct RecordFile: Sendable {
         return content
     }
 
-    /// Records that a key holds ports of a service, unless another key intercepts one of them and `force` is false; then those that
-    /// do lose their entries. A claim of the same key is replaced.
+    /// Records that a key holds ports of a service, unless another key intercepts one of them and `force` is false; with
+    /// `force`, such keys lose their entries. An earlier claim of the same key is replaced.
     public func claim(_ record: InterceptRecord, force: Bool) throws(Problem) -> ClaimResult {
         let record = try Self.cleaned(record)
         return try self.change { content throws(Problem) in
@@ -99,7 +99,7 @@ public struct RecordFile: Sendable {
         }
     }
 
-    /// † In seconds. The sidecars know it better; this is for when none of them runs.
+    /// † In seconds. The sidecars know the time more exactly; this one is for when none of them runs.
     private static let touchesEvery = 60
 
     /// Removes the claim if it is this key's.
@@ -208,7 +208,7 @@ public struct RecordFile: Sendable {
         }
     }
 
-    /// As it is stored: what the sidecars say is asked from them when it is needed.
+    /// As it is stored. What the sidecars report is read from them when it is needed.
     private static func cleaned(_ record: InterceptRecord) throws(Problem) -> InterceptRecord {
         var record = record
         record.service = record.service.printable
@@ -238,8 +238,8 @@ extension RecordFile.Content: Codable {
         case version, members, intercepts
     }
 
-    /// Version 1 has one entry for a service at most, and intercepts alone. It is written as long as that says everything: so a
-    /// developer whose kl knows no more of it goes on using the environment.
+    /// Version 1 has at most one entry for a service, and only intercepts. It is written as long as it can say everything, so
+    /// that developers with an earlier kl can still use the environment.
     var version: Int {
         let isPlain = self.intercepts.allSatisfy { $0.kind == .intercept }
         return isPlain && Set(self.intercepts.map(\.service)).count == self.intercepts.count ? 1 : 2

@@ -10,12 +10,12 @@ import HostSupport
 ///                  └─ restarting / stopped
 struct ServiceLife: Equatable, Sendable {
     enum Phase: Equatable, Sendable {
-        /// For a service that it depends on, or for its turn.
+        /// The service waits for one on which it depends, or for its turn.
         case waiting(for: String?)
-        /// Its process doesn't listen on these ports yet. The first of them may be held by another program.
+        /// The service's process doesn't listen on these ports yet. Another program may have the first of them.
         case starting(lacking: [UInt16], stranger: String?)
         case running
-        /// It ended, or couldn't be started, for this reason; and will be started again.
+        /// The process ended, or couldn't be started, for this reason; it will be started again.
         case restarting(String)
         case stopped(String)
     }

@@ -312,7 +312,7 @@ extension ComposeService {
 }
 
 extension EnvironmentState.SidecarState {
-    /// Who gets connections, or copies of them: a change of that is written at once, one of counts a little later.
+    /// Which workspaces get connections, or copies: a change of that is written at once, a change of counts a little later.
     fileprivate var served: Set<String> {
         Set((self.holders ?? []).map { "\($0.key) \($0.kind) \($0.isServed)" } + [self.divertingTo ?? ""])
     }

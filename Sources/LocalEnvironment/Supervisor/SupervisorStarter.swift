@@ -143,7 +143,7 @@ extension EnvironmentState.ServiceState {
     fileprivate var isSettled: Bool {
         let isDecided =
             switch self.service.state {
-            // Without a process, it waits for another service.
+            // A service without a process waits for another one.
             case .starting: self.process == nil || self.stranger != nil
             case .running, .restarting, .stopped: true
             }
