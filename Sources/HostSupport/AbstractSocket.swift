@@ -58,13 +58,14 @@ public enum AbstractSocket {
     public enum Found: Equatable, Sendable {
         case connected(CInt, name: String)
         case none
-        /// Programs listen under such names, and none of them is wanted.
+        /// Programs listen under such names, but none of them is wanted.
         case othersOnly
-        /// Several are wanted: their names.
+        /// Several programs are wanted, which listen under these names.
         case several([String])
     }
 
-    /// Connects to the only one of these that runs and is wanted. One that can't be reached is an error only if there is none.
+    /// Connects to the only wanted program that listens under one of these names. One that can't be reached is an error only if
+    /// no other is found.
     public static func connect(
         toOnlyOneOf names: [String],
         where isWanted: (LocalPeer) -> Bool

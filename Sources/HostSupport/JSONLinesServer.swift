@@ -51,7 +51,8 @@ public final class JSONLinesServer<Request: Decodable & SendableMetatype, Reply:
     ///   - connectionsAtMost: beyond it, a new connection replaces the one that has gone longest without a request and isn't
     ///     waiting; if all are waiting, the new one is closed.
     ///   - lifetime: how long a connection may last; nil: any time.
-    ///   - isStranger: asked before all else: a stranger's connection is closed at once, and replaces none.
+    ///   - isStranger: decides about each connection first: a stranger's is closed at once, and takes no other connection's
+    ///     place.
     ///   - mayConnect: whether this user may connect; otherwise the connection is closed without an answer.
     ///   - onRequest: called for each request; a line that can't be decoded closes the connection instead.
     public init(

@@ -5,7 +5,7 @@ import Libc
 public struct LocalPeer: Sendable {
     public let user: UInt32
     public let group: UInt32
-    /// 0: it is in a PID namespace that this process can't see into.
+    /// 0: the process is in a PID namespace that this process can't see into.
     private let process: Int32
     private let descriptor: CInt
 
@@ -19,11 +19,11 @@ public struct LocalPeer: Sendable {
     }
 
     public enum Place: Equatable, Sendable {
-        /// It sees the files that this process sees.
+        /// The process sees the files that this process sees.
         case here
-        /// It is in another mount namespace: another container, usually.
+        /// The process is in another mount namespace, usually another container's.
         case elsewhere
-        /// It can't be told: an errno code.
+        /// It can't be determined: an errno code.
         case unknown(CInt)
     }
 
@@ -31,7 +31,7 @@ public struct LocalPeer: Sendable {
     /// its abstract sockets, and root in both is the same user to the kernel; but each container has mounts of its own.
     public func place() -> Place {
         guard self.process > 0 else { return .elsewhere }
-        // Held open until the end: while it isn't over, its number belongs to no other process.
+        // The pidfd is used at the end: if the process still runs then, its number belonged to no other process meanwhile.
         let handle = self.handle()
         defer { if case .process(let handle) = handle { close(handle) } }
         if case .none(let code) = handle { return .unknown(code) }
@@ -45,7 +45,7 @@ public struct LocalPeer: Sendable {
 
     private enum Handle {
         case process(CInt)
-        /// The kernel has none for a socket's peer (before Linux 6.5).
+        /// The kernel has no pidfd for a socket's peer (before Linux 6.5).
         case notKnown
         case none(CInt)
     }

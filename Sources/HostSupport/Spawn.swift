@@ -112,7 +112,7 @@ private func withCStrings<Result>(
     }
 }
 
-/// A pipe whose ends no program inherits, but for those that `Spawn` is to pass on.
+/// A pipe whose ends no started program inherits, except those that `Spawn` is told to pass on.
 package struct Pipe {
     package let reader: CInt
     package let writer: CInt
