@@ -135,8 +135,8 @@ extension StartRequest: Codable {
         var mappings: [PortMapping]
         /// Nil: an intercept.
         var kind: String?
-        /// Of a mirror `none`, since another side answers clients. A daemon that doesn't know `kind` takes that for an error, and
-        /// so never gets everybody's traffic where copies were asked for.
+        /// For a mirror `none`, since another side answers clients. An earlier daemon, which doesn't know `kind`, takes that
+        /// for an error, and so never intercepts a service where copies were asked for.
         var onUnavailable: String
         var probes: String
         var drainSeconds: Int

@@ -104,7 +104,7 @@ extension WorkspaceAgent {
         let wanted = self.configuration.generation
         guard !self.isEnding, self.lists.started(generation, wanted: wanted) else { return }
         self.forgetOwed()
-        // Once: what another workspace takes back isn't taken again unless a person asks.
+        // Take over only once: if another workspace takes the ports back, only a person's request takes them again.
         self.configuration.takesOver = false
         self.isInForce()
         self.lookAtServersInTime()

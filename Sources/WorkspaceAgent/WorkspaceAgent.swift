@@ -16,7 +16,7 @@ public final class WorkspaceAgent {
         /// In order of preference.
         public var sidecar: [TunnelClient.Address]
         public var targets: LocalTargets
-        /// As a mirror it gets a copy of what clients send, and takes no connection from anybody.
+        /// As a mirror it gets a copy of what clients send, and takes no client away from the side that answers.
         public var kind: HoldingKind = .intercept
         /// Rises with each change of the list of ports.
         public var generation: UInt64 = 1

@@ -20,7 +20,7 @@ final class Daemon {
         var intercept: Intercept?
         /// Cancels the start that is under way; nil: there is none.
         var cancelStart: (() -> Void)?
-        /// Of that start.
+        /// The kind of that start.
         private(set) var startedKind = HoldingKind.intercept
         /// Why this daemon cancelled the start; nil: it was cancelled because its client has gone.
         private(set) var cancellation: Problem?

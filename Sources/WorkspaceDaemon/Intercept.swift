@@ -179,7 +179,7 @@ final class Intercept {
     func apply(_ request: StartRequest, to configuration: inout WorkspaceAgent.Configuration) {
         configuration.onUnavailable = request.onUnavailable
         configuration.probes = request.probes
-        // Nobody waits for what a copy leads to.
+        // No client waits for what a mirror's local server answers.
         configuration.drainSeconds = request.kind == .mirror ? 0 : request.drainSeconds
         configuration.proxyProtocol = request.proxyProtocol
     }

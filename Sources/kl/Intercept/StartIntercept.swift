@@ -111,7 +111,8 @@ struct StartIntercept: AsyncParsableCommand {
         }
     }
 
-    /// Why another flag makes no sense in a mirror: it takes nothing from anybody, and nobody's connection ends with it.
+    /// Why a flag makes no sense with a mirror: a mirror takes no port from a workspace, and no client's connection ends with
+    /// it.
     private var flagAgainstMirror: String? {
         if self.force { return "--force takes a service from another workspace, and a mirror takes nothing." }
         if self.onUnavailable == .refuse {

@@ -2,7 +2,7 @@ import Environments
 import InterceptModel
 import WorkspaceAPI
 
-/// What is said at the start of an intercept or a mirror, where the two differ.
+/// The texts of a start that differ between an intercept and a mirror.
 struct StartWords {
     let request: StartRequest
 
@@ -11,7 +11,7 @@ struct StartWords {
     private var isMirror: Bool { self.request.kind == .mirror }
 
     var begins: String { self.isMirror ? "Mirroring" : "Intercepting" }
-    /// What comes by a port.
+    /// What the workspace gets of a port: connections, or copies of them.
     var what: String { self.isMirror ? "copies of " : "" }
     var withoutServer: String { Self.withoutServer(self.request.kind, self.request.onUnavailable) }
 

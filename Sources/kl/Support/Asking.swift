@@ -75,7 +75,7 @@ struct Asking {
         return services[index]
     }
 
-    /// Nil: a port of it can be had.
+    /// Nil: at least one of the service's ports can still be intercepted.
     private static func whoHasAll(of service: Environments.Service, _ holders: [InterceptView]) -> InterceptView? {
         let others = holders.filter { $0.service == service.name && !$0.isOwn && $0.kind == .intercept }
         let ports = service.ports.map { ServicePort($0.published, $0.transport ?? .tcp) }

@@ -44,7 +44,7 @@ struct OutputOptions: ParsableArguments {
 
     /// An object, with the version of its schema.
     private struct Versioned<Value: Encodable>: Encodable {
-        /// Version 1, of before this key was there, had one intercept of a service at most, and no mirrors.
+        /// Outputs without this key are of version 1, which had at most one intercept of a service, and no mirrors.
         static var schemaVersion: Int { 2 }
 
         let value: Value

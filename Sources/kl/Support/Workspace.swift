@@ -145,7 +145,7 @@ struct Workspace {
         if let silent, !views.contains(where: \.isOwn) { self.output.warn(silent.description) }
         if let member { views += own.map { InterceptView($0, holder: member) } }
         if silent == nil { await self.tellWhereNothingAnswers(&views, environment) }
-        // Of one service: who answers comes before who gets copies.
+        // Of one service, intercepts come before mirrors.
         views.sort {
             ($0.service, $0.kind == .mirror ? 1 : 0, $0.since, $0.publicKey)
                 < ($1.service, $1.kind == .mirror ? 1 : 0, $1.since, $1.publicKey)
@@ -153,7 +153,7 @@ struct Workspace {
         return InterceptList(environment: environment.reference.name, holders: views)
     }
 
-    /// Of one service; none where the environment can't be read.
+    /// The holders of one service; none if the environment can't be read.
     func holders(of service: String, in environment: any Environments.Environment) async -> [InterceptView] {
         let list = try? await self.intercepts(in: environment)
         return list?.holders.filter { $0.service == service } ?? []

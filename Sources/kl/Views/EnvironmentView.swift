@@ -52,7 +52,7 @@ struct EnvironmentStatus: Encodable {
         var reason: String?
         var replicas: Int
         var ports: [Port]
-        /// The workspace that intercepts it; of the first one where several have different ports.
+        /// The workspace that intercepts the service; the first one if several intercept different ports.
         var interceptedBy: String?
     }
 

@@ -36,7 +36,7 @@ struct InterceptView: Encodable {
     /// Whether it is this workspace's own.
     var isOwn: Bool
     var since: String
-    /// When the environment last heard of the workspace. Not told of this workspace's own, which its daemon knows.
+    /// When the environment last heard of the workspace. Nil for this workspace's own intercepts, which its daemon knows.
     var lastSeen: String?
     var generation: UInt64?
     var ports: [Port]
@@ -185,7 +185,8 @@ extension InterceptView {
     }
 }
 
-/// All holders of an environment's services. As JSON, mirrors are apart: who reads `intercepts` asks who gets the clients.
+/// All holders of an environment's services. In JSON, mirrors are apart: a program that reads `intercepts` looks for the
+/// workspaces that get the clients.
 struct InterceptList: Encodable {
     var environment: String
     var holders: [InterceptView]
