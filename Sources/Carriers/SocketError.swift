@@ -20,7 +20,7 @@ public enum SocketError {
     /// Nothing listens there.
     public static func isRefusal(_ error: any Error) -> Bool { (error as? IOError)?.errnoCode == ECONNREFUSED }
 
-    /// The socket's address has no port left for a connection to there.
+    /// With the address to which the socket is bound, no port is left for a connection to that destination.
     public static func isWithoutPort(_ error: any Error) -> Bool { (error as? IOError)?.errnoCode == EADDRNOTAVAIL }
 
     private static func text(of code: CInt) -> String {

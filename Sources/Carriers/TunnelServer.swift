@@ -156,7 +156,8 @@ public final class TunnelServer {
         self.listeners.removeAll()
     }
 
-    /// Where the key's peer sends from: its datagrams, or else its byte stream. Nil: it has no connection, or its stream has no address.
+    /// The address from which the key's peer sends: of its datagrams, or else of its byte stream. Nil: the peer isn't
+    /// connected, or its stream has no address.
     public func remoteAddress(of key: PublicKey) -> SocketAddress? {
         if let route = self.responder.link(of: key)?.datagramRoute { return SocketAddress(route.remote) }
         return self.carriers.first { self.responder.key(of: $0.id) == key }?.channel.remoteAddress

@@ -6,7 +6,7 @@ public import InterceptModel
 ///   KEY label=ada@thinkpad may=intercept,mirror ports=80,53/udp until=2026-12-01T00:00:00Z claim=intercept:80
 /// ```
 public struct Admission: Hashable, Sendable {
-    /// Ports that are the key's as soon as it is admitted, before its workspace connects.
+    /// Ports that the key claims as soon as it is admitted, before its workspace connects.
     public struct Claim: Hashable, Sendable {
         public var kind: HoldingKind
         public var ports: Set<ServicePort>
@@ -34,7 +34,7 @@ public struct Admission: Hashable, Sendable {
 }
 
 extension Admission: CustomStringConvertible {
-    /// - Parameter line: without a comment.
+    /// - Parameter line: the line without its comment.
     public init(line: some StringProtocol) throws(FlagError) {
         let isBlank = { (character: Character) in character == " " || character == "\t" || character == "\r" }
         var words = String(line).split(whereSeparator: isBlank).map(String.init)[...]

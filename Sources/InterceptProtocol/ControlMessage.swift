@@ -85,7 +85,7 @@ public enum ControlMessage: Equatable, Sendable {
         public enum Code: String, Sendable {
             case busy
             case port
-            /// The key may not do that here, or no longer.
+            /// The key has no right to that here, or no longer.
             case denied
             case unsupported
             case `internal`

@@ -17,7 +17,7 @@ public struct KeyFileError: Error, Equatable, Sendable {
 
     public enum LineProblem: Equatable, Sendable {
         case notAPublicKey
-        /// What stands behind the key, with what to write there.
+        /// The words behind the key are wrong; with what to write there.
         case notAnAdmission(String)
         case keyWithOtherRights
         case tooManyKeys(limit: Int)

@@ -1,8 +1,9 @@
 public import CommandText
 public import Noise
 
-/// The public keys that a responder accepts, from a text file: one `Admission` a line, which is a key and what it may do, `#`
-/// begins a comment, blank lines are ignored. They aren't secret, but write access to the file decides who may connect.
+/// The public keys that a responder accepts, from a text file: on each line one `Admission`, which is a key and what it may do.
+/// `#` begins a comment; blank lines are ignored. The keys aren't secret, but write access to the file decides which keys may
+/// connect.
 public struct PeersFile: Sendable {
     public static let maximumKeyCount = 1_024
     public static let maximumByteCount = 65_536

@@ -24,7 +24,7 @@ public final class DatagramSocket {
     /// The latest payloads that were sent to this address without an answer, or that wait for the socket.
     private var recent = RecentPayloads()
 
-    /// - Parameter prepare: called with each socket's descriptor before it connects, for options of the caller's.
+    /// - Parameter prepare: called with each socket's descriptor before it connects, to set the caller's options.
     public init(
         _ target: DialTarget,
         prepare: (@Sendable (CInt) -> Void)? = nil,

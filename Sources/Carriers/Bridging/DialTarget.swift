@@ -25,7 +25,7 @@ public struct DialTarget: Sendable {
 
     /// Connects a socket for `BridgedSocket` or `ChannelRelay`, which the caller adds at once.
     ///
-    /// - Parameter prepare: called with each socket's descriptor before it connects, for options of the caller's.
+    /// - Parameter prepare: called with each socket's descriptor before it connects, to set the caller's options.
     public func connect(
         on eventLoop: any EventLoop,
         timeout: TimeAmount,

@@ -18,8 +18,8 @@ public enum DialSocket {
         try AbstractSocket.listen(Self.prefix + tunnel)
     }
 
-    /// Connects to this user's only sidecar here; root may connect to any user's. Of several, the names are where their tunnels
-    /// listen.
+    /// Connects to this user's only sidecar here; root may connect to any user's. `several` has the addresses of the sidecars'
+    /// tunnel listeners.
     public static func connect() throws(HostError) -> AbstractSocket.Found {
         let own = geteuid()
         let names = try AbstractSocket.names(from: Self.prefix)

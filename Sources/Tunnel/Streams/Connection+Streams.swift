@@ -113,14 +113,14 @@ extension Connection {
     /// Bytes of all streams that the peer hasn't acknowledged.
     public var unacknowledgedBytes: Int { self.flow.sendBuffered }
 
-    /// Nothing that was written waits to be sent, but on streams whose own credit is used up: what is written now delays nothing.
+    /// No written bytes wait to be sent, except on streams whose own credit is used up: what is written now delays nothing.
     public var isIdle: Bool {
         let isControlWaiting = self.streams.control.map { $0.hasLostToSend || $0.hasFreshToSend } ?? false
         return !isControlWaiting && !self.queues.hasStreams && !self.queues.hasBlocked
             && self.datagrams.outgoing.isEmpty
     }
 
-    /// `.writable` is to come once bytes of the stream are sent, though it has room.
+    /// Asks for `.writable` once bytes of the stream are sent, even if it has room now.
     public mutating func reportSending(_ id: StreamID) { self.streams[id]?.wantsWritable = true }
 
     /// The application is done with the stream, and its socket is closed: only now may the peer open another one (PROTOCOL,
