@@ -29,7 +29,7 @@ public struct OwnSocket: Sendable {
     #if os(Linux)
     private static let attempts = 32  // †
 
-    /// Chooses a port as the kernel would, but none of those to avoid.
+    /// Chooses a port as the kernel would, but none of the ports to avoid.
     private func bindElsewhere(_ descriptor: CInt, _ address: SocketAddress) -> Bool {
         guard Self.allow(descriptor, isIPv6: address.protocol == .inet6) == 0 else { return false }
         let range = Self.portRange

@@ -4,8 +4,8 @@ import FoundationEssentials
 import InterceptModel
 import SidecarInterface
 
-/// Has a sidecar admit a workspace's key, or forget it, by `kl-sidecar` in the sidecar's container: every user who may `docker
-/// exec` there may do that.
+/// Has a sidecar admit a workspace's key, or forget it, by `kl-sidecar` in the sidecar's container: every user who may run
+/// `docker exec` there may do that.
 struct DockerAdmission: Sendable {
     let client: DockerClient
     let admission: Admission

@@ -6,9 +6,10 @@ public import InterceptModel
 /// It holds no state of its own: the environment has the record, so that a claim outlives the process that took it.
 public protocol ServiceClaim: Sendable {
     /// Records that this key holds these ports, beside other keys' records, unless another key intercepts one of them and
-    /// `force` is false. Of several claims at once to one port one wins. A mirror conflicts with nobody, but a service has 16 of
-    /// them at most. A claim of the same key and kind is replaced, as far as the record can be changed: a container's labels
-    /// can't; one of another kind is an error, `Problem.held(_:as:)`.
+    /// `force` is false. Of several simultaneous claims to one port one wins. A mirror conflicts with no other holding, but a
+    /// service has at most 16 mirrors. An earlier claim of the same key and kind is replaced, as far as the record can be
+    /// changed: a container's labels can't. If the earlier claim is of the other kind, that is an error,
+    /// `Problem.held(_:as:)`.
     func take(force: Bool) async throws -> ClaimResult
 
     /// Makes sure that each replica has a sidecar that runs and accepts the holder's key, and returns their locations. Waits
