@@ -36,7 +36,7 @@ struct InterceptView: Encodable {
     /// Whether it is this workspace's own.
     var isOwn: Bool
     var since: String
-    /// When the environment last heard of the workspace. Nil for this workspace's own intercepts, which its daemon knows.
+    /// When the environment last heard of the workspace. Nil if this workspace's own daemon tells of the intercept.
     var lastSeen: String?
     var generation: UInt64?
     var ports: [Port]
