@@ -36,11 +36,11 @@ extension DockerClaim {
     func standing(of sidecar: DockerSidecar, for replica: DockerService.Replica) -> Standing {
         guard sidecar.isNamedAsMade, sidecar.target == replica.container.id else { return .useless }
         guard sidecar.isRunning else {
-            // A sidecar that was paused by hand serves no workspace either. One that this workspace began to make was never
-            // finished.
-            guard sidecar.admits, ["created", "restarting"].contains(sidecar.status),
-                sidecar.holder.publicKey != self.key
-            else { return .useless }
+            // One that was paused by hand serves nobody either. What this workspace has begun to make didn't come to the end;
+            // nor did what a machine had begun to make that was lost since.
+            guard sidecar.admits, sidecar.isComing, !sidecar.isStuck, sidecar.holder.publicKey != self.key else {
+                return .useless
+            }
             return .coming
         }
         guard sidecar.admits || sidecar.holder.publicKey == self.key && self.record.kind == .intercept else {

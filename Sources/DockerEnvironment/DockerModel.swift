@@ -32,6 +32,8 @@ actor DockerModel {
     private var ending: [String: ContinuousClock.Instant] = [:]
     /// The first processes of containers that have a sidecar, where they can be seen from here.
     private var processes: [String: (process: Int32, watch: ProcessEndWatch)] = [:]
+    /// Since when this process has seen containers of sidecars that don't run yet, by their ids.
+    private var coming: [String: ContinuousClock.Instant] = [:]
     private var knowsPodman: Bool?
     /// What each sidecar has reported; its key and port stay the same as long as it runs.
     private var words: [SidecarIdentity: Said] = [:]
@@ -65,6 +67,9 @@ actor DockerModel {
     /// † Long enough for several questions of one command.
     private static let recently = Duration.milliseconds(300)
     private static let containersAtMost = 2_000
+    /// † An engine starts what it has made within some tenths of a second, on a busy machine within seconds. By this process's own
+    /// clock, since the engine's may be set otherwise.
+    var comesWithin = Duration.seconds(30)
 
     private static let all = Mutex<[DockerPlace: DockerModel]>([:])
 
@@ -94,6 +99,10 @@ actor DockerModel {
         let now = ContinuousClock.now
         self.ending = self.ending.filter { $0.value > now }
         project.ending = Set(self.ending.keys)
+        for index in project.sidecars.indices {
+            guard let since = self.coming[project.sidecars[index].id] else { continue }
+            project.sidecars[index].isStuck = now - since > self.comesWithin
+        }
         return project
     }
 
@@ -116,6 +125,8 @@ actor DockerModel {
             self.project = project
             self.readVersion = version
             self.readAt = .now
+            let coming = project.sidecars.filter(\.isComing).map { ($0.id, self.coming[$0.id] ?? .now) }
+            self.coming = Dictionary(coming, uniquingKeysWith: { first, _ in first })
             self.watchProcesses(of: project)
         }
         return project
@@ -178,7 +189,7 @@ actor DockerModel {
     func forget(_ sidecars: [DockerSidecar]) {
         self.version += 1
         for sidecar in sidecars { self.words[SidecarIdentity(sidecar)] = nil }
-        self.project?.sidecars.removeAll { sidecars.contains($0) }
+        self.project?.sidecars.removeAll { one in sidecars.contains { $0.id == one.id } }
     }
 
     /// The last reading without asking the engine, with this process's own changes since.

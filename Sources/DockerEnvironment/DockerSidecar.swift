@@ -46,6 +46,8 @@ struct DockerSidecar: Equatable, Sendable {
     var admits: Bool
     var status: String
     var started: String?
+    /// It is coming for so long that its maker must have been lost before it could start it.
+    var isStuck = false
 
     /// Nil: the container isn't a sidecar, or its labels aren't as `kl` writes them.
     init?(_ container: DockerContainer) {
@@ -103,6 +105,9 @@ struct DockerSidecar: Equatable, Sendable {
     var isAlive: Bool { ["created", "running", "paused", "restarting"].contains(self.status) }
 
     var isRunning: Bool { self.status == "running" }
+
+    /// It has been made, and doesn't run yet.
+    var isComing: Bool { ["created", "restarting"].contains(self.status) }
 }
 
 /// A sidecar's container to be made, with the privileges that it needs in the service's network and no others.

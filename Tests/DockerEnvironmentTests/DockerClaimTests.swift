@@ -176,6 +176,27 @@ private let hasDocker = (try? FilterProcess.program(["docker"])) != nil
         #expect(engine.holders(self.names[0]) == [ada.holding("80,9999"), bob.holding("9999", .mirror)].sorted())
     }
 
+    @Test func aContainerThatIsNeverStartedBlocksNobody() async throws {
+        let engine = try FakeEngine(services: ["web": 3])
+        let (ada, bob) = (try Workspace("ada", at: engine), try Workspace("bob", at: engine))
+        #expect(try await self.start(ada.claim([80])) == .claimed)
+        // As if her machine had been lost while it made them.
+        for name in self.names {
+            let line = engine.read("sidecars/\(name)/line")
+            try engine.write(
+                "sidecars/\(name)/line",
+                line.replacing(#""status":"running""#, with: #""status":"created""#)
+            )
+            try engine.write("sidecars/\(name)/holders", "")
+        }
+        // It may still be started.
+        let error = await #expect(throws: Problem.self) { try await bob.claim([80]).take(force: true) }
+        #expect(error?.description.contains("its container doesn't run yet") == true)
+        await bob.environment.model.expectContainers(within: .zero)
+        #expect(try await self.start(bob.claim([80])) == .claimed)
+        for name in self.names { #expect(engine.holders(name) == [bob.holding("80")]) }
+    }
+
     @Test func aSidecarOfAnEarlierVersionServesItsMakerAlone() async throws {
         let engine = try FakeEngine(services: ["web": 3])
         let (ada, bob) = (try Workspace("ada", at: engine), try Workspace("bob", at: engine))
@@ -194,6 +215,10 @@ private let hasDocker = (try? FilterProcess.program(["docker"])) != nil
         #expect(try await bob.environment.intercepts().map(\.holder.label) == ["ada"])
         #expect(!engine.calls.contains { $0.hasPrefix("exec ") })
     }
+}
+
+extension DockerModel {
+    fileprivate func expectContainers(within time: Duration) { self.comesWithin = time }
 }
 
 struct DockerRecordsTests {
