@@ -3,6 +3,32 @@ import InterceptModel
 
 /// Keeps a claim in force, and gives it back.
 extension DockerClaim {
+    /// Who has one of our ports at the other replicas. While the first one's sidecar is new, since that replica was restarted or
+    /// the sidecar ended, it knows none of the holders, and can't decide who has a port.
+    func holderElsewhere(of service: DockerService, _ all: [DockerSidecar]) async throws -> InterceptRecord? {
+        guard self.record.kind == .intercept else { return nil }
+        let others = all.filter { sidecar in
+            sidecar.admits && sidecar.isRunning
+                && service.usable.dropFirst().contains { self.standing(of: sidecar, for: $0) == .useful }
+        }
+        let ports = Set(self.record.ports.map(\.port))
+        return try await self.environment.records(of: service.name, others).first { other in
+            other.holder.publicKey != self.key && other.kind == .intercept
+                && !ports.isDisjoint(with: other.ports.map(\.port))
+        }
+    }
+
+    /// Leaves the sidecar that was just made at the first replica, if meanwhile another one says that a port is held.
+    func giveWay(at name: String, of service: DockerService) async throws -> InterceptRecord? {
+        let all = try await self.model.project(.now).sidecars(of: service.name)
+        guard let other = try await self.holderElsewhere(of: service, all) else { return nil }
+        for sidecar in all where sidecar.name == name {
+            await self.model.left(self.key, sidecar)
+            _ = try await self.admission.leave(sidecar)
+        }
+        return other
+    }
+
     func reconcile(_ occasion: ReconcileOccasion) async throws -> ClaimState {
         if occasion == .doubtful { await self.model.touch() }
         var project = try await self.model.project(.followed)

@@ -56,6 +56,8 @@ struct DockerClaim: ServiceClaim {
             if let other = earlier.sidecars.first, !force { return .heldBy(self.record(of: other)) }
             if let refusal = service.refusal { throw Problem(.failed, refusal) }
             guard let replica = service.usable.first else { continue }
+            if !force, let other = try await self.holderElsewhere(of: service, all) { return .heldBy(other) }
+            let hasSidecar = all.contains { self.standing(of: $0, for: replica) == .useful }
             let wanted = await self.container(for: replica, of: service, all)
             let outcome: Outcome
             do {
@@ -68,7 +70,10 @@ struct DockerClaim: ServiceClaim {
             }
             switch outcome {
             case .served(let before):
-                // The earlier sidecars end only now, so that the service is never without a holder.
+                if !force, !hasSidecar, let other = try await self.giveWay(at: wanted.name, of: service) {
+                    return .heldBy(other)
+                }
+                // Only now, so that the service is never without a holder.
                 try await self.endEarlier(earlier.inTheWay, among: all)
                 if force { try await self.takeOver(all.filter { $0.replica != replica.number }) }
                 let taken = before ?? earlier.inTheWay.first.map { self.record(of: $0) }

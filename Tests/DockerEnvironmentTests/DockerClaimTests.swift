@@ -176,6 +176,52 @@ private let hasDocker = (try? FilterProcess.program(["docker"])) != nil
         #expect(engine.holders(self.names[0]) == [ada.holding("80,9999"), bob.holding("9999", .mirror)].sorted())
     }
 
+    @Test func whileTheFirstReplicaComesBackTheOthersSayWhoHasAPort() async throws {
+        let engine = try FakeEngine(services: ["web": 3])
+        let (ada, bob) = (try Workspace("ada", at: engine), try Workspace("bob", at: engine))
+        #expect(try await self.start(ada.claim([80])) == .claimed)
+        _ = try await bob.environment.model.client.run(["rm", "--force", self.names[0]])
+        guard case .heldBy(let holder) = try await bob.claim([80, 81]).take(force: false) else {
+            Issue.record("taken from its holder")
+            return
+        }
+        #expect(holder.holder.label == "ada" && holder.ports.map(\.port) == [.init(80)])
+        #expect(engine.holders(self.names[0]).isEmpty)
+        // Another port, or a copy, is free.
+        #expect(try await self.start(bob.claim([81])) == .claimed)
+        #expect(engine.holders(self.names[0]) == [bob.holding("81")])
+        guard case .sidecars(let sidecars) = try await ada.claim([80]).reconcile(.incomplete) else {
+            Issue.record("ada has lost it")
+            return
+        }
+        #expect(sidecars.count == 3)
+        for name in self.names { #expect(engine.holders(name) == [ada.holding("80"), bob.holding("81")].sorted()) }
+
+        _ = try await bob.environment.model.client.run(["rm", "--force", self.names[0]])
+        #expect(try await self.start(bob.claim([80], kind: .mirror)) == .claimed)
+        _ = try await bob.environment.model.client.run(["rm", "--force", self.names[0]])
+        _ = try await bob.claim([80]).take(force: true)
+        for name in self.names { #expect(engine.holders(name).contains(bob.holding("80"))) }
+    }
+
+    @Test func whoHasMadeTheFirstSidecarLeavesItToAHolder() async throws {
+        let engine = try FakeEngine(services: ["web": 3])
+        let (ada, bob) = (try Workspace("ada", at: engine), try Workspace("bob", at: engine))
+        #expect(try await self.start(ada.claim([80])) == .claimed)
+        let holding = engine.read("sidecars/\(self.names[1])/holders")
+        for name in self.names.dropFirst() { try engine.write("sidecars/\(name)/holders", "") }
+        _ = try await bob.environment.model.client.run(["rm", "--force", self.names[0]])
+        // She comes back there while his container is being made.
+        try engine.write("on-run", "echo '\(holding)' >sidecars/\(self.names[1])/holders")
+        guard case .heldBy(let holder) = try await bob.claim([80]).take(force: false) else {
+            Issue.record("taken from its holder")
+            return
+        }
+        #expect(holder.holder.label == "ada")
+        #expect(engine.calls.contains { $0.hasPrefix("run ") && $0.contains("--peer \(bob.key)") })
+        #expect(engine.holders(self.names[0]).isEmpty && engine.read("sidecars/\(self.names[0])/line").isEmpty)
+    }
+
     @Test func aContainerThatIsNeverStartedBlocksNobody() async throws {
         let engine = try FakeEngine(services: ["web": 3])
         let (ada, bob) = (try Workspace("ada", at: engine), try Workspace("bob", at: engine))

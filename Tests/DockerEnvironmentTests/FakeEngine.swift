@@ -152,6 +152,8 @@ final class FakeEngine: Sendable {
             printf '{"id":"%s","name":"/%s","imageID":"image-of-%s","labels":{%s},"mode":"%s","status":"running","started":"%s"}\n' \
                 "$name" "$name" "$image" "${labels#,}" "$network" "$(date -u +%Y-%m-%dT%H:%M:%S.%NZ)" >"sidecars/$name/new"
             mv "sidecars/$name/new" "sidecars/$name/line"
+            # What others do meanwhile.
+            [ ! -e on-run ] || . ./on-run
             report "$name"
             ;;
         exec)
