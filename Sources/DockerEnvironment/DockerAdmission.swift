@@ -36,11 +36,20 @@ struct DockerAdmission: Sendable {
         case silent
     }
 
-    /// What an answer has in addition to the sidecar's report.
+    enum End: Equatable, Sendable {
+        case ending
+        /// By whom or what, as a clause.
+        case needed(String)
+        /// Nothing runs in its container; with what the client says.
+        case absent(String)
+    }
+
+    /// Beside what the sidecar's report has.
     private struct Said: Decodable {
         var admitted: Bool?
         var left: Bool?
         var isLast: Bool?
+        var ending: Bool?
         var code: String?
         var holder: String?
         var since: String?
@@ -72,17 +81,22 @@ struct DockerAdmission: Sendable {
         if let (_, said) = Self.answer(in: result.output), said.left != nil {
             return said.isLast == true ? .wasLast : .othersStay
         }
-        // `kl-sidecar` found the sidecar, and got no answer. If it finds none, it says "no sidecar runs".
-        return result.isLate || result.errors.contains("kl-sidecar: the sidecar") ? .silent : .absent
+        return self.isSilent(result) ? .silent : .absent
     }
 
-    /// The labels of the other workspaces that hold ports there. Nil: the sidecar doesn't answer.
-    func others(at sidecar: DockerSidecar) async throws -> [String]? {
-        let result = try await self.run(["holders"], in: sidecar)
-        guard let (line, _) = Self.answer(in: result.output), let holders = SidecarWords(line: line)?.holders else {
-            return nil
+    /// Has it end, unless another workspace or a client needs it.
+    func end(_ sidecar: DockerSidecar) async throws -> End {
+        let result = try await self.run(["end", "--if-unused", "--except=\(self.key)"], in: sidecar)
+        if let (_, said) = Self.answer(in: result.output), let isEnding = said.ending {
+            return isEnding ? .ending : .needed((said.reason ?? "it gives no reason").printable)
         }
-        return Set(holders.filter { $0.key != self.key }.map(\.workspace.printable)).sorted()
+        if self.isSilent(result) { throw Self.silence(of: sidecar) }
+        return .absent(DockerClient.reason(result.errors))
+    }
+
+    /// The program found the sidecar, and got no answer; where it finds none, it says "no sidecar runs".
+    private func isSilent(_ result: DockerClient.Result) -> Bool {
+        result.isLate || result.errors.contains("kl-sidecar: the sidecar")
     }
 
     // MARK: Words

@@ -67,25 +67,41 @@ extension DockerClaim {
         }
     }
 
-    /// Whether the sidecar serves the requested ports and has the requested image. Otherwise it is replaced, unless other
-    /// workspaces hold ports there.
-    func isFit(_ sidecar: DockerSidecar, _ image: ImageWish) async throws -> Bool {
-        let hasImage = Self.has(sidecar, image)
-        if hasImage, self.serves(sidecar) { return true }
-        guard sidecar.admits else { return false }
-        guard let others = try await self.admission.others(at: sidecar) else {
-            throw DockerAdmission.silence(of: sidecar)
+    func isFit(_ sidecar: DockerSidecar, _ image: ImageWish) -> Bool {
+        Self.has(sidecar, image) && self.serves(sidecar)
+    }
+
+    /// Removes a sidecar that isn't fit. A shared one decides itself whether it ends: whoever is admitted before its decision is
+    /// kept, and whoever asks after it is told that the sidecar ends.
+    ///
+    /// - Returns: why that can't be told yet, as a clause. Nil: it has gone.
+    func makeRoom(of sidecar: DockerSidecar, _ image: ImageWish) async throws -> String? {
+        guard sidecar.admits else {
+            try await self.environment.remove([sidecar])
+            return nil
         }
-        guard !others.isEmpty else { return false }
-        let names = others.joined(separator: ", ")
+        let need: String
+        switch try await self.admission.end(sidecar) {
+        case .ending:
+            // By itself, so that it ends its rules in order; by force if it hangs.
+            try await self.waitForEnd(of: [sidecar])
+            let left = try await self.model.project(.now).sidecars.filter { $0.id == sidecar.id }
+            await self.model.forget([sidecar])
+            try await self.environment.remove(left)
+            return nil
+        case .absent(let why):
+            await self.model.touch()
+            return why
+        case .needed(let by): need = by
+        }
         let lacks =
-            hasImage
+            Self.has(sidecar, image)
             ? "doesn't serve port \(Set(self.options.ports).subtracting(sidecar.ports).sorted().map { "\($0)" }.joined(separator: ", "))"
             : "is of another image than --sidecar-image names"
         throw Problem(
             .failed,
-            "the sidecar \(sidecar.name) \(lacks), and isn't replaced while others need it: \(names)",
-            "Ask them to stop, then start again."
+            "the sidecar \(sidecar.name) \(lacks), and isn't replaced while \(need)",
+            "Start again once they have stopped or ended; if you hold ports there, stop that first."
         )
     }
 

@@ -129,9 +129,8 @@ extension DockerClaim {
         }
     }
 
-    /// Waits for a short time only: a sidecar that still passes connections on ends by itself after the last of them, which may
-    /// take long.
-    private func waitForEnd(of sidecars: [DockerSidecar]) async throws {
+    /// Not until the last connection that a sidecar passes on has ended, which may take long: it needs nobody for that.
+    func waitForEnd(of sidecars: [DockerSidecar]) async throws {
         guard !sidecars.isEmpty else { return }
         let result = try await self.model.client.run(["wait"] + sidecars.map(\.id), within: Self.endsWithin)
         await self.model.touch()

@@ -110,11 +110,10 @@ struct DockerClaim: ServiceClaim {
         force: Bool
     ) async throws -> Outcome {
         if let sidecar = all.first(where: { self.standing(of: $0, for: replica) == .useful }) {
-            switch try await self.isFit(sidecar, image) {
-            case true where sidecar.admits: return try await self.enter(sidecar, force: force)
-            case true: return .served(takenFrom: nil)
-            case false: try await self.environment.remove([sidecar])
+            if self.isFit(sidecar, image) {
+                return sidecar.admits ? try await self.enter(sidecar, force: force) : .served(takenFrom: nil)
             }
+            if let why = try await self.makeRoom(of: sidecar, image) { return .undecided(why) }
         }
         let namesakes = all.filter { $0.name == wanted.name && self.standing(of: $0, for: replica) != .useful }
         if namesakes.contains(where: { self.standing(of: $0, for: replica) == .coming }) {

@@ -1,3 +1,4 @@
+import InterceptModel
 import NIOCore
 public import Noise
 
@@ -50,8 +51,31 @@ extension SidecarAgent {
 
     // MARK: No key left
 
-    /// Calls back once no client is left that this agent passes on, however long that takes. A key that is admitted meanwhile,
-    /// or a workspace that connects, cancels that.
+    /// † In a sentence.
+    private static let namesAtMost = 8
+
+    /// Why ending this agent now would harm somebody, as a clause. Nil: it wouldn't.
+    ///
+    /// UDP clients don't count: what they send next reaches the original.
+    ///
+    /// - Parameter keys: those that don't count.
+    public func need(besides keys: Set<PublicKey>) -> String? {
+        let now = UTCTime.now
+        let others = self.configured.merging(self.admitted) { configured, _ in configured }.values
+            .filter { !keys.contains($0.key) && !($0.grant?.isOver(at: now) ?? false) }
+            .map { peer in self.table.entries.first { $0.key == peer.key }?.label ?? peer.name }
+            .sorted()
+        guard others.isEmpty else {
+            let names = others.prefix(Self.namesAtMost).joined(separator: ", ")
+            let more = others.count - Self.namesAtMost
+            return "others need it: \(names)" + (more > 0 ? " and \(more) more" : "")
+        }
+        guard self.clients > 0 else { return nil }
+        return "it still passes on \(self.clients) connection\(self.clients == 1 ? "" : "s")"
+    }
+
+    /// Calls back once nothing is open that this agent passes on, however long that takes. A key that is admitted meanwhile, or a
+    /// workspace that connects, keeps the agent.
     ///
     /// An agent that owns the service's port would get new clients for ever, so it calls back at once.
     public func retire(then done: @escaping () -> Void) {

@@ -25,6 +25,10 @@ public enum AdmissionSocket {
         /// - Parameter key: base64.
         case leave(key: String)
         case end
+        /// Ends if nobody needs the sidecar: one decision, so that no key is admitted between the question and the end.
+        ///
+        /// - Parameter except: base64, keys that don't count.
+        case endIfUnused(except: [String])
         case holders
     }
 

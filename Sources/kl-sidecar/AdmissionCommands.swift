@@ -100,12 +100,30 @@ struct LeaveSidecar: ParsableCommand {
 struct EndSidecar: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "end",
-        abstract: "End the sidecar that runs here, as SIGTERM does."
+        abstract: "End the sidecar that runs here, as SIGTERM does.",
+        discussion: """
+            Prints one JSON line: "ending" tells whether it ends. With --if-unused it may refuse, with "reason" and code 1.
+            """
     )
+
+    @Flag(help: "Only if it accepts no key and passes on no connection.")
+    var ifUnused = false
+
+    @Option(
+        help: ArgumentHelp("With --if-unused: this key doesn't count; may be repeated.", valueName: "key"),
+        transform: PublicKey.flag
+    )
+    var except: [PublicKey] = []
 
     @OptionGroup var sidecar: AskedSidecar
 
-    func run() throws { try self.sidecar.ask(.end) }
+    func validate() throws {
+        if !self.except.isEmpty, !self.ifUnused { throw ValidationError("--except goes with --if-unused alone.") }
+    }
+
+    func run() throws {
+        try self.sidecar.ask(self.ifUnused ? .endIfUnused(except: self.except.map(\.base64)) : .end)
+    }
 }
 
 struct ShowHolders: ParsableCommand {

@@ -17,6 +17,7 @@ extension SidecarProgram.Running {
         case .admit(let line, let force): self.admit(line, force: force)
         case .leave(let key): self.answerLeave(key)
         case .end: self.answerEnd()
+        case .endIfUnused(let except): self.answerEndIfUnused(except)
         case .holders: .init(line: self.currentReport.line, isDone: true)
         }
     }
@@ -109,7 +110,18 @@ extension SidecarProgram.Running {
         return .init(line: JSONLine.object([("ending", .bool(true))]), isDone: true)
     }
 
-    /// Ends once the connections that are passed on have ended, unless a workspace needs the sidecar again by then.
+    private func answerEndIfUnused(_ except: [String]) -> AdmissionSocket.Reply {
+        if !self.isEnding, let need = self.agent.need(besides: Set(except.compactMap { PublicKey(base64: $0) })) {
+            let fields: [(String, JSONLine.Value)] = [("ending", .bool(false)), ("reason", .string(need))]
+            return .init(line: JSONLine.object(fields), isDone: false)
+        }
+        self.log.notice("told to end by kl-sidecar end --if-unused")
+        // At once, so that no key is admitted any more. The program ends some turns of the loop later, after this answer.
+        self.shutDown()
+        return .init(line: JSONLine.object([("ending", .bool(true))]), isDone: true)
+    }
+
+    /// Ends once the connections that are passed on have ended, unless somebody needs the sidecar again by then.
     func retire(_ reason: String) {
         guard !self.isEnding else { return }
         self.log.notice("\(reason): ending when nothing is open any more")

@@ -243,6 +243,21 @@ private let hasDocker = (try? FilterProcess.program(["docker"])) != nil
         for name in self.names { #expect(engine.holders(name) == [bob.holding("80")]) }
     }
 
+    @Test func aSidecarThatPassesOnConnectionsIsNotReplaced() async throws {
+        let engine = try FakeEngine(services: ["web": 3])
+        let ada = try Workspace("ada", at: engine)
+        #expect(try await self.start(ada.claim([80])) == .claimed)
+        try engine.write("sidecars/\(self.names[0])/open", "")
+        let error = await #expect(throws: Problem.self) { try await ada.claim([80, 9_999]).take(force: true) }
+        #expect(
+            error?.description.contains(
+                "doesn't serve port 9999, and isn't replaced while it still passes on 2 connections"
+            ) == true
+        )
+        #expect(engine.holders(self.names[0]) == [ada.holding("80")])
+        #expect(!engine.calls.contains { $0.hasPrefix("rm ") })
+    }
+
     @Test func aSidecarOfAnEarlierVersionServesItsMakerAlone() async throws {
         let engine = try FakeEngine(services: ["web": 3])
         let (ada, bob) = (try Workspace("ada", at: engine), try Workspace("bob", at: engine))

@@ -191,6 +191,19 @@ final class FakeEngine: Sendable {
                     rm -rf "sidecars/$id"
                 fi
                 ;;
+            end)
+                # --if-unused --except=KEY
+                others=$(grep -v "^${2#*=} " "sidecars/$id/holders" | cut -d ' ' -f 2)
+                if [ -n "$others" ]; then
+                    echo "{\"ending\":false,\"reason\":\"others need it: $(echo $others | tr ' ' ,)\"}"
+                    exit 1
+                elif [ -e "sidecars/$id/open" ]; then
+                    echo '{"ending":false,"reason":"it still passes on 2 connections"}'
+                    exit 1
+                fi
+                echo '{"ending":true}'
+                rm -rf "sidecars/$id"
+                ;;
             holders) report "$id" ;;
             esac
             ;;
