@@ -53,7 +53,7 @@ import Testing
     @Test func `a holder of a later version's kind intercepts`() throws {
         let later = Self.long.replacing(#""kind":"mirror""#, with: #""kind":"sample""#)
         let holder = try #require(SidecarReport(line: later)?.holders?.first)
-        #expect(holder.kind == .intercept && holder.servicePorts == [.init(80), .init(53, .udp)])
+        #expect(holder.kind == .intercept && holder.servicePorts == [.init(53, .udp), .init(80)])
     }
 
     @Test(arguments: ["", "{}", "ready", #"{"ready":false,"publicKey":"k","tcp":"a:1"}"#, #"{"ready":true}"#])
