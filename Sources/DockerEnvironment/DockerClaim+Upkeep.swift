@@ -122,9 +122,10 @@ extension DockerClaim {
         }
         try await self.waitForEnd(of: ending)
         for sidecar in silent {
-            // By its last report, no other key holds ports there.
-            let holders = try await self.model.lastWords(of: sidecar)?.holders ?? []
-            guard holders.allSatisfy({ $0.key == self.key }) else { throw DockerAdmission.silence(of: sidecar) }
+            // Only if, by its last report, no other key holds ports there. Without a report others may.
+            guard let holders = try await self.model.lastWords(of: sidecar)?.holders,
+                holders.allSatisfy({ $0.key == self.key })
+            else { throw DockerAdmission.silence(of: sidecar) }
             try await self.environment.remove([sidecar])
         }
     }

@@ -17,6 +17,9 @@ public enum Console {
     /// Some file systems report a full disk only on close.
     static func closeOutput() { if close(STDOUT_FILENO) != 0 { self.noteOutputFailure(errno) } }
 
+    /// How much was written so far, to output and error together.
+    public static var bytesWritten: UInt64 { written.load(ordering: .relaxed) }
+
     public static func write(_ text: String, to descriptor: CInt) {
         var rest = Array(text.utf8)[...]
         while !rest.isEmpty {
@@ -27,8 +30,10 @@ public enum Console {
                 return
             }
             rest.removeFirst(count)
+            written.wrappingAdd(UInt64(count), ordering: .relaxed)
         }
     }
 }
 
 private let lastFailure = Atomic<CInt>(0)
+private let written = Atomic<UInt64>(0)

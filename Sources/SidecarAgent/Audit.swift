@@ -30,13 +30,19 @@ public struct AuditLine: Equatable, Sendable {
     /// The address from which the key's workspace sends. Nil: the workspace isn't connected, or its carrier has no IP address.
     public var address: String?
     public var kind: HoldingKind?
+    /// Of those that the sidecar serves, the first few.
     public var ports: [ServicePort]
+    /// How many others there were. A workspace may name any: what it invents must not fill the log.
+    public var morePorts = 0
     /// One word, or the code of a failure.
     public var result: String
     /// For people.
     public var reason: String?
     /// How many lines about this key were left out since the last one.
     public var leftOut: UInt64 = 0
+
+    /// † Also of those that a reason names.
+    static let portsAtMost = 16
 }
 
 /// How many lines are written about one key: 20 at once, then one each second. †
@@ -67,12 +73,15 @@ extension SidecarAgent {
     ) {
         guard let onAudit = self.onAudit, let leftOut = self.standing(of: key).audit.takeLine() else { return }
         let entry = self.table[key]
+        let all = ports ?? entry?.reserved ?? []
+        let named = all.filter { self.serves($0) }.sorted().prefix(AuditLine.portsAtMost)
         var line = AuditLine(
             event: event,
             key: key,
             label: label ?? self.links[key]?.name ?? self.accepted(key)?.name ?? key.abbreviated,
             kind: kind ?? entry?.kind,
-            ports: (ports ?? entry?.reserved ?? []).sorted(),
+            ports: Array(named),
+            morePorts: all.count - named.count,
             result: result,
             reason: reason,
             leftOut: leftOut

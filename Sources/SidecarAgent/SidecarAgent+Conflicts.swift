@@ -75,7 +75,7 @@ extension SidecarAgent {
             } else { "" }
         return Self.failure(
             .busy,
-            "port\(common.count == 1 ? "" : "s") \(Admission.text(of: common)) \(common.count == 1 ? "is" : "are") intercepted by "
+            "port\(common.count == 1 ? "" : "s") \(Self.brief(common.sorted())) \(common.count == 1 ? "is" : "are") intercepted by "
                 + other.label + standing
                 + (isTakeover ? ", and this sidecar was started without --allow-takeover" : ""),
             holder: other.label,
@@ -84,8 +84,15 @@ extension SidecarAgent {
     }
 
     func notServed(_ port: ServicePort) -> ControlMessage.Failure {
-        let served = self.servicePorts.map { "\($0)" }.joined(separator: ", ")
+        let served = Self.brief(self.servicePorts, separator: ", ")
         return Self.failure(.port, "port \(port) isn't the service's; it has \(served)")
+    }
+
+    /// The first few of these, and how many more there are.
+    static func brief(_ ports: [ServicePort], separator: String = ",") -> String {
+        let named = ports.prefix(AuditLine.portsAtMost).map { "\($0)" }.joined(separator: separator)
+        let others = ports.count - AuditLine.portsAtMost
+        return others > 0 ? "\(named) and \(others) more" : named
     }
 
     static func failure(
@@ -113,7 +120,7 @@ extension SidecarAgent {
         }
         let others = ports.filter { !grant.allows($0) }
         guard others.isEmpty else {
-            let own = grant.ports.map { Admission.text(of: $0) } ?? ""
+            let own = grant.ports.map { Self.brief($0.sorted()) } ?? ""
             return Self.denied("to \(verb)", others, ", only \(own.isEmpty ? "none" : own)")
         }
         guard !refuses || grant.allows(.refuse) else { return Self.denied("to refuse clients of", ports) }
@@ -136,7 +143,7 @@ extension SidecarAgent {
         _ ports: Set<ServicePort>,
         _ more: String = ""
     ) -> ControlMessage.Failure {
-        let named = ports.isEmpty ? "ports" : "port\(ports.count == 1 ? "" : "s") \(Admission.text(of: ports))"
+        let named = ports.isEmpty ? "ports" : "port\(ports.count == 1 ? "" : "s") \(Self.brief(ports.sorted()))"
         return Self.failure(.denied, "this workspace's key has no right here \(what) \(named)\(more)")
     }
 

@@ -64,7 +64,7 @@ extension WorkspaceLink {
         guard isNew else { return }
         self.agent.audit(.start, self.key, "started", holding.kind, Set(holding.ports))
         var metadata = self.metadata
-        metadata["ports"] = "\(holding.ports.map { "\($0)" }.joined(separator: ","))"
+        metadata["ports"] = "\(SidecarAgent.brief(holding.ports))"
         switch holding.kind {
         case .intercept: self.log.info("intercepting: new connections reach the workspace", metadata: metadata)
         case .mirror: self.log.info("mirroring: the workspace gets copies of new connections", metadata: metadata)

@@ -242,3 +242,28 @@ public struct DivertingNotice: Equatable, Sendable {
         self.holders = fields["X_KL_HOLDERS"].flatMap(SidecarReport.holders(in:))
     }
 }
+
+/// When a ready line is printed again though nothing has changed.
+///
+/// An environment's log keeps only what was written last, and is where other workspaces read who holds what: other lines must not
+/// push the ready line out of it.
+public struct ReportUpkeep: Sendable {
+    /// † While anything else is written.
+    public static let interval = Duration.seconds(120)
+    /// † Docker keeps at least 10 MB of a sidecar's.
+    public static let otherBytesAtMost: UInt64 = 64 * 1_024
+
+    private var printedAt: ContinuousClock.Instant
+    private var writtenThen: UInt64
+
+    /// - Parameter written: the number of bytes written so far, with the ready line.
+    public init(written: UInt64, at now: ContinuousClock.Instant = .now) {
+        self.writtenThen = written
+        self.printedAt = now
+    }
+
+    public func isDue(written: UInt64, at now: ContinuousClock.Instant = .now) -> Bool {
+        let others = written - self.writtenThen
+        return others >= Self.otherBytesAtMost || others > 0 && now - self.printedAt >= Self.interval
+    }
+}

@@ -12,6 +12,7 @@ extension AuditLine {
             ("address", self.address.map { .string($0) }),
             ("kind", self.kind.map { .string($0.rawValue) }),
             ("ports", .array(self.ports.map { .string("\($0)") })),
+            ("morePorts", self.morePorts > 0 ? .integer(UInt64(self.morePorts)) : nil),
             ("result", .string(self.result)),
             ("reason", self.reason.map { .string($0) }),
             ("leftOut", self.leftOut > 0 ? .integer(self.leftOut) : nil),

@@ -68,6 +68,7 @@ struct SidecarProgram: Sendable {
         private(set) var report: SidecarReport?
         private var lastAnnounced: [SidecarAgent.Holder] = []
         private var lastAnnouncedAt = NIODeadline.uptimeNanoseconds(0)
+        private var upkeep = ReportUpkeep(written: 0)
         /// Limits the lines about who intercepts: a workspace may change that as often as it likes, and the lines are kept. †
         private var announcements = Allowance(atOnce: 20, interval: .seconds(1))
         private var links: LinkWatch?
@@ -144,7 +145,7 @@ struct SidecarProgram: Sendable {
             if self.program.options.announcesIntercepts { report.tell(self.agent.holders) }
             report.originalSees = self.agent.originalSees.rawValue
             self.report = report
-            Console.write(report.line + "\n", to: 1)
+            self.printReport()
             self.watchPeersFile()
             self.notify()
             self.agent.onAway = { [weak self] key in self?.isAway(key) }
@@ -228,17 +229,24 @@ struct SidecarProgram: Sendable {
             let holders = self.agent.holders
             let sees = self.agent.originalSees.rawValue
             let seesOther = sees != self.report?.originalSees
-            guard seesOther || !holders.isLike(self.lastAnnounced) else { return }
+            let isDue = self.upkeep.isDue(written: Console.bytesWritten)
+            guard isDue || seesOther || !holders.isLike(self.lastAnnounced) else { return }
             let isMore =
                 seesOther || !holders.map(\.withoutCounts).isLike(self.lastAnnounced.map(\.withoutCounts))
             // What isn't announced now is announced by `watchCounts` within the next seconds.
             let isTime = NIODeadline.now() - self.lastAnnouncedAt >= Self.countsEvery
-            guard isMore ? self.announcements.take() : isTime else { return }
+            guard isDue || (isMore ? self.announcements.take() : isTime) else { return }
             self.lastAnnounced = holders
             self.lastAnnouncedAt = .now()
             self.report?.tell(holders)
             self.report?.originalSees = sees
-            if let report = self.report { Console.write(report.line + "\n", to: 1) }
+            self.printReport()
+        }
+
+        private func printReport() {
+            guard let report = self.report else { return }
+            Console.write(report.line + "\n", to: 1)
+            self.upkeep = ReportUpkeep(written: Console.bytesWritten)
         }
 
         /// Checks every second, since changes of the counts cause no event.

@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 
 import pytest
@@ -374,6 +375,28 @@ def test_the_audit_of_one_key_is_limited(stand):
     ask_for(ada, "start", stand.ports[0], generation=100)
     eventually("the next line tells of those left out", lambda: any("leftOut" in line for line in stand.lines()), 1)
     assert sum(1 + line.get("leftOut", 0) for line in stand.lines() if line["label"] == "ada") == 61
+
+
+def test_no_key_pushes_the_ready_line_out_of_the_log(stand):
+    """Whoever reads there who holds what finds it among what was written last."""
+    invented = [port for port in range(1, 1001) if port not in stand.ports]
+    for number in range(16):
+        workspace = stand.workspace(f"{number}", "may=mirror")
+        for generation in range(1, 21):
+            assert ask_for(workspace, "start", stand.ports[0], generation=generation)["code"] == "denied"
+    ask_for(workspace, "start", *invented, generation=100)
+    time.sleep(1.1)
+    assert ask_for(workspace, "start", *invented, generation=101)["code"] == "port"
+    line = stand.audited("refusal", "15")
+    assert (line["ports"], line["morePorts"]) == ([], len(invented)), line
+    assert max(len(json.dumps(line)) for line in stand.lines()) < 1000
+    assert sum(len(json.dumps(line)) for line in stand.lines()) > 80_000
+    # Nothing has changed of what it says.
+    told = []
+    reader = threading.Thread(target=lambda: told.append(stand.program.process.stdout.readline()), daemon=True)
+    reader.start()
+    reader.join(30)
+    assert told and json.loads(told[0])["ready"] is True
 
 
 def test_a_workspace_that_only_intercepts_gets_nothing_by_a_key_that_only_mirrors(stand, tmp_path):

@@ -156,6 +156,24 @@ import Testing
         #expect(!left.0 && left.1 && left.2 == nil)
     }
 
+    @Test func `ports that a workspace invents don't fill the log`() async throws {
+        let key = self.key
+        let invented = Set((1...1_024).map { ServicePort($0) })
+        let (lines, reason) = try await self.withAgent(accepting: [AcceptedKey(key, grant: Grant([.mirror]))]) {
+            agent in
+            var lines: [AuditLine] = []
+            agent.onAudit = { lines.append($0) }
+            agent.audit(.refusal, key, "port", .intercept, invented)
+            return (lines, agent.denial(of: key, .intercept, invented, refuses: false)?.reason)
+        }
+        #expect(lines.map(\.ports) == [[.init(80), .init(81)]] && lines.map(\.morePorts) == [1_022])
+        #expect(
+            reason
+                == "this workspace's key has no right here to intercept ports 1,2,3,4,5,6,7,8,9,10,11,12,13,14,15,16 "
+                + "and 1008 more"
+        )
+    }
+
     @Test func `the audit is limited for each key, and says what it left out`() async throws {
         let (ada, bo) = (self.key, StaticKeyPair.generate().publicKey)
         let lines = try await self.withAgent(accepting: [AcceptedKey(ada, label: "ada"), AcceptedKey(bo)]) { agent in

@@ -86,3 +86,21 @@ import Testing
         #expect(DivertingNotice(["X_KL_DIVERTING": "", "X_KL_HOLDERS": "[{}]"])?.holders == nil)
     }
 }
+
+@Suite struct ReportUpkeepTests {
+    private let start = ContinuousClock.now
+
+    @Test func `other lines bring the ready line again, by their number or with the time`() {
+        let upkeep = ReportUpkeep(written: 1_000, at: self.start)
+        let (atMost, interval) = (ReportUpkeep.otherBytesAtMost, ReportUpkeep.interval)
+        #expect(!upkeep.isDue(written: 1_000 + atMost - 1, at: self.start))
+        #expect(upkeep.isDue(written: 1_000 + atMost, at: self.start))
+        #expect(!upkeep.isDue(written: 1_001, at: self.start + interval - .milliseconds(1)))
+        #expect(upkeep.isDue(written: 1_001, at: self.start + interval))
+    }
+
+    @Test func `a sidecar that says nothing else doesn't repeat itself`() {
+        let upkeep = ReportUpkeep(written: 1_000, at: self.start)
+        #expect(!upkeep.isDue(written: 1_000, at: self.start + .seconds(1_000_000)))
+    }
+}
