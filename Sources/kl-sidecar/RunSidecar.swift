@@ -207,7 +207,7 @@ struct RunSidecar: ParsableCommand {
         configuration.allowsTakeover = self.allowTakeover
         configuration.allowsRefuse = self.allowRefuse
         if let peersFile = self.peersFile {
-            configuration.peers += try PeersFile(contentsOf: peersFile).keys.map { AcceptedKey($0) }
+            configuration.peers += try PeersFile(contentsOf: peersFile).peers.map(AcceptedKey.init)
         }
         configuration.presharedKey = try self.agent.presharedKey()
         configuration.tunnel.linger = self.linger

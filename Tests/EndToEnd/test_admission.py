@@ -128,19 +128,28 @@ def test_a_key_is_admitted_and_leaves(pair, console):
     assert who(pair.public) == "workspace"
 
 
-def test_it_ends_only_if_unused(pair, console):
-    bob = KeyPair()
-    console.admit(bob, "--label", "bob@desk")
-    code, answer, _ = console.run("end", "--if-unused", "--except", pair.workspace_key.public)
-    assert (code, answer) == (1, {"ending": False, "reason": "others need it: bob@desk"})
-    console.leave(bob)
-    with socket.create_connection(pair.public, 30) as client:
-        client.sendall(b"GET ")
-        words = ["end", "--if-unused", "--except", pair.workspace_key.public]
-        needed = {"ending": False, "reason": "it still passes on 1 connection"}
-        eventually("the connection counts", lambda: console.run(*words)[:2] == (1, needed), 30)
-    eventually("it ends", lambda: console.run(*words)[:2] == (0, {"ending": True}), 30)
-    assert pair.sidecar.process.wait(30) == 0
+def test_a_key_of_the_file_has_the_rights_of_its_line_and_ends_with_it(pair, console, processes, binaries, folder):
+    ada, bo, peers = KeyPair(), KeyPair(), folder / "peers"
+    peers.write_text(f"{ada.public} label=ada may=mirror\n{bo.public} label=bo claim=intercept:8080\n")
+    peers.chmod(0o600)
+    arguments = ["--private-key-file", KeyPair().write(folder / "other.key"), "--listen-tcp", "127.0.0.1:0", "--peers-file", peers]
+    arguments += ["--service-port", f"8080:{address(*pair.original)}", "--divert", "listen=127.0.0.1:0"]
+    sidecar = Sidecar(processes, binaries, arguments)
+    other = Console(binaries, sidecar)
+    # All that the lines say counts from the first moment on.
+    assert {key: holder["workspace"] for key, holder in other.holders().items()} == {bo.public: "bo"}
+    assert other.admit(ada, "--may", "intercept", "--claim", "mirror:8080")["rights"] == "configured"
+    assert list(other.holders()) == [bo.public, ada.public]
+    code, answer, _ = other.run("admit", ada.public, "--may", "intercept", "--claim", "intercept:8080")
+    assert code == 1 and answer["code"] == "denied", answer
+    assert other.leave(ada) == {"left": False, "isLast": False}
+    peers.write_text("")
+    sidecar.process.signal(signal.SIGHUP)
+    eventually("its claim has ended with its line", lambda: other.holders() == {}, 20)
+    # It isn't known any more.
+    assert other.leave(ada) == {"left": False, "isLast": True}
+    assert "rights" not in other.admit(ada)
+    assert other.leave(ada) == {"left": True, "isLast": True}
 
 
 def test_it_ends_as_by_a_signal(pair, console):
