@@ -8,7 +8,7 @@ import Noise
 /// ```
 ///   nothing ── admitted with a claim ──▶ claimed ── start, mirror ──▶ held ⇄ served
 ///      ▲ ▲                                  │                          │
-///      │ └── not connected for 30 s ────────┘                          │
+///      │ └── nothing said for 30 s  ────────┘                          │
 ///      └──────────── stop, take-over, the connection's end ────────────┘
 /// ```
 ///
