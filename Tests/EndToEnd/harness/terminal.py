@@ -63,6 +63,8 @@ class Terminal:
             env={**inherited, "TERM": "xterm-256color", "LC_ALL": "C.UTF-8", **(environment or {})},
             timeout=None,
             use_poll=True,
+            # Where the tests run under nohup(1) it is ignored, which a program inherits.
+            preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL),
         )
         # pexpect waits before each key, for programs that aren't ready; here that is part of what is tested.
         self.child.delaybeforesend = None
