@@ -93,9 +93,10 @@ def test_stopped_it_loses_its_rules(pair, run):
 
 def test_with_its_workspace_gone_the_original_answers(pair, run):
     _, workspace = run()
+    assert "dnat to" in pair.rules()
     workspace.kill()
     eventually("the original answers: the workspace is killed", lambda: pair.who(timeout=1) == "original", 2)
-    eventually("no redirect is left", lambda: "redirect" not in pair.rules(), 2)
+    eventually("no redirect is left", lambda: "dnat to" not in pair.rules(), 2)
 
 
 def test_when_the_namespaces_process_ends_so_does_an_ephemeral_one(pair, run):
