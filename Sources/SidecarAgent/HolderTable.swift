@@ -43,8 +43,6 @@ struct HolderTable {
         case tooManyMirrors
     }
 
-    /// † Each mirror costs the sidecar a message for what clients send, and memory.
-    static let mirrorsAtMost = 16
     /// † How long a claim stands until its workspace asks for ports.
     static let claimStands = TimeAmount.seconds(30)
 
@@ -109,7 +107,7 @@ struct HolderTable {
             return others.isEmpty ? nil : .busy(others)
         case .mirror:
             let others = self.byKey.values.count { $0.kind == .mirror && $0.key != key }
-            return others < Self.mirrorsAtMost ? nil : .tooManyMirrors
+            return others < HoldingKind.mirrorsAtMost ? nil : .tooManyMirrors
         }
     }
 

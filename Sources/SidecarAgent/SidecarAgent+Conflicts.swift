@@ -27,7 +27,7 @@ extension SidecarAgent {
             let what = other == .mirror ? "mirrors" : "intercepts"
             return Self.failure(.unsupported, "this workspace \(what) ports of the service; stop that first")
         case .tooManyMirrors:
-            let count = HolderTable.mirrorsAtMost
+            let count = HoldingKind.mirrorsAtMost
             return Self.failure(.unsupported, "\(count) workspaces mirror this service already, and no more can")
         case .busy(let others):
             guard takesOver, isForced || self.configuration.allowsTakeover else {
@@ -49,8 +49,8 @@ extension SidecarAgent {
         new.tcp.subtract(self.diverted.tcp)
         new.udp.subtract(self.diverted.udp)
         // The kernel is asked again before its rules change, and those changes have a pace.
-        guard self.looksElsewhere.take() else { return nil }
-        return self.redirect?.conflict(on: new).map { Self.failure(of: $0) }
+        guard let redirect = self.redirect, !new.isEmpty, self.looksElsewhere.take() else { return nil }
+        return redirect.conflict(on: new).map { Self.failure(of: $0) }
     }
 
     /// Why the kernel's rules couldn't be changed.

@@ -189,7 +189,9 @@ struct AskedSidecar: ParsableArguments {
         case .connected(let socket, _): return socket
         case .none:
             let which = self.to.map { "no sidecar whose tunnel listens at \($0)" } ?? "no sidecar"
-            throw DialError("\(which) runs in this network namespace.")
+            throw DialError(
+                "\(which) runs in this network namespace. Run this command where the sidecar runs: docker exec CONTAINER kl-sidecar …"
+            )
         case .othersOnly:
             throw DialError(
                 "the sidecars here are other users', or in other containers. Run this where the sidecar runs, as its user."

@@ -69,7 +69,7 @@ import Testing
     }
 
     @Test func `so many mirrors, and no more`() {
-        for _ in 0..<HolderTable.mirrorsAtMost { #expect(self.hold(Self.key(), self.mirror(.init(80))) == nil) }
+        for _ in 0..<HoldingKind.mirrorsAtMost { #expect(self.hold(Self.key(), self.mirror(.init(80))) == nil) }
         #expect(self.hold(self.ada, self.mirror(.init(81))) == .tooManyMirrors)
         #expect(self.hold(self.ada, self.intercept(.init(80))) == nil)
         let one = self.table.mirrors(of: .init(80))[3].key
