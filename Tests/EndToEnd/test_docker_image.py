@@ -3,7 +3,9 @@
 import gzip
 import io
 import json
+import os
 import re
+import shlex
 import subprocess
 import tarfile
 
@@ -103,6 +105,116 @@ def test_its_swift_stage_acts_where_it_is_asked_for(engine, buildkit, folder):
     subprocess.run(command, env=environment, check=True, capture_output=True)
     engine.docker("run", "--rm", "kl-e2e-true")
     engine.docker("image", "rm", "kl-e2e-true", "kl-e2e-swift")
+
+
+REGISTRY = "127.0.0.1:5000"
+
+
+@pytest.fixture
+def registry(engine, folder):
+    """Debian's docker-registry, on the engine's own loopback."""
+    config = folder / "registry.json"
+    storage = {"filesystem": {"rootdirectory": str(folder / "registry")}}
+    config.write_text(json.dumps({"version": 0.1, "storage": storage, "http": {"addr": REGISTRY}}))
+    command = [*engine.machine.inside, "docker-registry", "serve", config]
+    with open(folder / "registry.log", "wb") as log:
+        process = subprocess.Popen([*map(str, command)], stdout=log, stderr=log, start_new_session=True)
+    try:
+        ask = [*engine.machine.inside, "curl", "--silent", "--fail", f"http://{REGISTRY}/v2/"]
+        eventually("a registry answers", lambda: not subprocess.run(ask, capture_output=True).returncode, 1, pause=0.1)
+        yield REGISTRY
+    finally:
+        engine.machine.run("pkill", "--full", str(config), check=False)
+        process.kill()
+        process.wait()
+
+
+@pytest.fixture
+def made(engine, sidecar_image):
+    """Runs agent/image without a build: it takes the program from an image that holds it."""
+    program = ROOT / ".build-image/image"
+    tar = subprocess.run(["tar", "-C", program, "-c", "rootfs"], capture_output=True, check=True).stdout
+    importing = [engine.client, "import", "-", "kl-e2e-program"]
+    subprocess.run(importing, input=tar, env=engine.environment, capture_output=True, check=True)
+
+    def run(*arguments, path=None):
+        environment = {**os.environ, **engine.environment}
+        if path:
+            environment["PATH"] = f"{path}:{environment['PATH']}"
+        command = [ROOT / "agent/image", "--build-arg", "BINARY=kl-e2e-program", "--tag", "kl-e2e-taken:1", *arguments]
+        return subprocess.run(command, env=environment, capture_output=True, text=True)
+
+    yield run
+    engine.run("image", "rm", "--force", "kl-e2e-program", "kl-e2e-taken:1", check=False)
+
+
+def test_it_goes_to_a_registry(engine, registry, made, sidecar_image):
+    version = sidecar_image.partition(":")[2]
+    names = {
+        f"{registry}/team/kl-sidecar": f"{registry}/team/kl-sidecar:{version}",
+        f"{registry}/other:new": f"{registry}/other:new",
+    }
+    for asked, name in names.items():
+        done = made("--push", asked)
+        assert done.returncode == 0 and done.stdout.split() == [name], done
+        assert f"--sidecar-image {name}" in done.stderr, done
+        engine.docker("image", "rm", name)
+        engine.docker("pull", "--quiet", name)
+        assert engine.docker("run", "--rm", *GRANTED, name, "--version").startswith(f"kl {version},")
+        engine.docker("image", "rm", name)
+
+
+def test_a_registry_that_is_away_is_told(engine, made):
+    done = made("--push", "127.0.0.1:5001/kl-sidecar")
+    assert done.returncode != 0 and "127.0.0.1:5001" in done.stderr and not done.stdout, done
+
+
+def test_it_goes_to_a_nodes_containerd(engine, made, folder):
+    """The engine's own containerd, which keeps a cluster's images in a namespace of their own."""
+    programs = folder / "programs"
+    programs.mkdir()
+    program = ["/usr/bin/ctr", "--address", "/run/docker/containerd/containerd.sock"]
+    words = [*engine.machine.inside, *program]
+    (programs / "ctr").write_text(f'#!/bin/sh\nexec {shlex.join(map(str, words))} "$@"\n')
+    (programs / "ctr").chmod(0o755)
+    done = made("--load", "containerd", path=programs)
+    assert done.returncode == 0 and done.stdout.split() == ["kl-e2e-taken:1"], done
+    asking = [*program, "--namespace", "k8s.io", "images", "list", "--quiet"]
+    listed = engine.machine.run(*asking, prefix=engine.machine.inside)
+    assert "docker.io/library/kl-e2e-taken:1" in listed.split(), listed
+
+
+@pytest.mark.parametrize("tool", ["kind", "k3d", "minikube"])
+def test_it_goes_to_the_nodes_of_a_tools_cluster(engine, made, folder, tool):
+    """The tools themselves can't be had here: a script in their place writes down what it is told."""
+    programs = folder / "programs"
+    programs.mkdir()
+    said = folder / "said"
+    (programs / tool).write_text(f'#!/bin/sh\necho "$@" > {said}\n')
+    (programs / tool).chmod(0o755)
+    expected = {
+        "kind": "load docker-image kl-e2e-taken:1 --name dev",
+        "k3d": "image import kl-e2e-taken:1 --cluster dev",
+        "minikube": "--profile dev image load kl-e2e-taken:1",
+    }
+    done = made("--load", tool, "--cluster", "dev", path=programs)
+    assert done.returncode == 0, done
+    assert said.read_text().strip() == expected[tool]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "saying"),
+    [
+        (("--load", "kind"), "no program 'kind' in PATH"),
+        (("--load", "docker"), "--load wants kind, k3d, minikube or containerd"),
+        (("--push", "kl-sidecar"), "--push wants REGISTRY/NAME"),
+        (("--push", "registry.test/kl@sha256:00"), "--push wants a name or a tag"),
+        (("--cluster", "dev"), "--cluster goes with --load"),
+    ],
+)
+def test_wrong_ways_are_told_before_anything_is_built(arguments, saying):
+    done = subprocess.run([ROOT / "agent/image", *arguments], capture_output=True, text=True)
+    assert done.returncode == 1 and saying in done.stderr and done.stderr.count("\n") == 1, done
 
 
 def first_line(engine, container):
