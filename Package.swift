@@ -118,8 +118,13 @@ let package = Package(
             swiftSettings: strict
         ),
         .target(
+            name: "KubernetesEnvironment",
+            dependencies: ["Environments", "HostSupport", "InterceptModel", "Libc", nioCore, nioHTTP1, nioPosix],
+            swiftSettings: strict
+        ),
+        .target(
             name: "EnvironmentCatalog",
-            dependencies: ["DockerEnvironment", "Environments", "LocalEnvironment"],
+            dependencies: ["DockerEnvironment", "Environments", "KubernetesEnvironment", "LocalEnvironment"],
             swiftSettings: strict
         ),
         .target(
@@ -255,6 +260,11 @@ let package = Package(
                 "CommandText", "DockerEnvironment", "Environments", "HostSupport", "InterceptModel", "Libc", "Noise",
                 "SidecarInterface",
             ],
+            swiftSettings: strict
+        ),
+        .testTarget(
+            name: "KubernetesEnvironmentTests",
+            dependencies: ["Environments", "KubernetesEnvironment"],
             swiftSettings: strict
         ),
         .testTarget(

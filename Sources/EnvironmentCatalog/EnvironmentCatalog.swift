@@ -1,5 +1,6 @@
 import DockerEnvironment
 public import Environments
+import KubernetesEnvironment
 import LocalEnvironment
 
 /// The one place that knows all kinds of environments: makes one of its reference, and finds those that a user may mean.
@@ -8,6 +9,7 @@ public enum EnvironmentCatalog {
         switch reference.kind {
         case .local: LocalEnvironment(reference)
         case .docker: try DockerEnvironment(reference)
+        case .kubernetes: try KubernetesEnvironment(reference)
         }
     }
 

@@ -3,14 +3,18 @@ public struct EnvironmentReference: Codable, Hashable, Sendable {
     public enum Kind: String, Codable, Sendable {
         case local
         case docker
+        case kubernetes
     }
 
     public var kind: Kind
     public var name: String
     /// `local`: the compose file's absolute path. `docker`: `project:shop@unix:///var/run/docker.sock`.
+    /// `kubernetes`: `CONTEXT/NAMESPACE@SERVER`.
     public var location: String
     /// Only set for `docker`.
     public var docker: DockerPlace?
+    /// Only set for `kubernetes`.
+    public var kubernetes: KubernetesPlace?
 
     public init(kind: Kind, name: String, location: String) {
         self.kind = kind
@@ -23,6 +27,7 @@ public struct EnvironmentReference: Codable, Hashable, Sendable {
         switch self.kind {
         case .local: "the environment isn't up; kl env up starts it"
         case .docker: "the environment has no containers; docker compose up starts them"
+        case .kubernetes: "the namespace has no services"
         }
     }
 }

@@ -48,6 +48,7 @@ public struct BoundedCommand {
     public static func run(
         _ program: String,
         _ arguments: [String],
+        environment: [String: String] = Spawn.ownEnvironment,
         within milliseconds: Int64,
         outputAtMost: Int,
         until isEnough: ((String) -> Bool)? = nil
@@ -55,6 +56,7 @@ public struct BoundedCommand {
         Self.run(
             program,
             arguments,
+            environment: environment,
             within: milliseconds,
             outputAtMost: outputAtMost,
             keepsApart: true,
@@ -65,6 +67,7 @@ public struct BoundedCommand {
     private static func run(
         _ program: String,
         _ arguments: [String],
+        environment: [String: String] = Spawn.ownEnvironment,
         within milliseconds: Int64,
         outputAtMost: Int,
         keepsApart: Bool,
@@ -74,7 +77,7 @@ public struct BoundedCommand {
         defer { close(output.reader) }
         let errors = keepsApart ? try? Pipe() : nil
         defer { if let errors { close(errors.reader) } }
-        var spawn = Spawn(program, arguments)
+        var spawn = Spawn(program, arguments, environment: environment)
         spawn.descriptors = [nil, output.writer, errors?.writer ?? output.writer]
         let started = try? spawn.start()
         close(output.writer)

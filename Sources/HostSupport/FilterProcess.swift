@@ -45,10 +45,12 @@ public final class FilterProcess {
     /// - Precondition: called on the event loop, like every method here.
     public static func start(
         _ words: [String],
+        environment: [String: String] = Spawn.ownEnvironment,
         on eventLoop: any EventLoop
     ) throws(HostError) -> (FilterProcess, socket: CInt) {
         eventLoop.preconditionInEventLoop()
-        var spawn = Spawn(try Self.program(words), Array(words.dropFirst()))
+        let program = try Self.program(words, path: environment["PATH"])
+        var spawn = Spawn(program, Array(words.dropFirst()), environment: environment)
         var pair: [CInt] = [-1, -1]
         let type = SocketType.stream | SocketType.closedByExec
         guard socketpair(AF_UNIX, type, 0, &pair) == 0 else { throw .last(spawn.executable, "can't be talked to") }
@@ -74,8 +76,12 @@ public final class FilterProcess {
     /// Finds the command's program in PATH.
     @discardableResult
     public static func program(_ words: [String]) throws(HostError) -> String {
+        try Self.program(words, path: getenv("PATH").map { String(cString: $0) })
+    }
+
+    @discardableResult
+    public static func program(_ words: [String], path: String?) throws(HostError) -> String {
         guard let name = words.first, !name.isEmpty else { throw .notFound("the command is empty") }
-        let path = getenv("PATH").map { String(cString: $0) }
         guard let found = Spawn.find(name, path: path) else {
             let place = name.contains("/") ? "can't be run" : "isn't in any folder of PATH"
             throw .notFound("'\(name)' \(place)")

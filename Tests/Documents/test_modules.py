@@ -150,7 +150,7 @@ def test_environments_and_the_api_know_no_tunnel(name):
     assert below.isdisjoint({"Carriers", "Diversion", "SidecarAgent", "Tunnel", "WorkspaceAgent", "WorkspaceDaemon"})
 
 
-KINDS = {"LocalEnvironment", "DockerEnvironment"}
+KINDS = {"LocalEnvironment", "DockerEnvironment", "KubernetesEnvironment"}
 
 
 def test_the_daemon_knows_no_kind_of_environment():

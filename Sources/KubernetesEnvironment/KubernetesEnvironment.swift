@@ -1,0 +1,68 @@
+public import Environments
+import HostSupport
+public import InterceptModel
+
+/// Services of a Kubernetes namespace. Each pod of which a workspace holds ports gets an ephemeral container with a sidecar, which
+/// serves all workspaces. Nothing is restarted, and the developer's own rights are enough.
+public struct KubernetesEnvironment: Environment {
+    public let reference: EnvironmentReference
+    let model: KubernetesModel
+
+    /// - Throws: the stored reference lacks the cluster.
+    public init(_ reference: EnvironmentReference) throws(Problem) {
+        guard let place = reference.kubernetes else {
+            throw Problem(
+                .failed,
+                "environment \(reference.name.quoted) was written down without its cluster",
+                "Connect again: kl env connect \(reference.name.shellQuoted)"
+            )
+        }
+        self.reference = reference
+        self.model = KubernetesModel.of(place)
+    }
+
+    public var makesSidecars: Bool { true }
+
+    /// A workspace's key is admitted to a sidecar when the workspace claims ports, so there is nothing to announce.
+    public func join(_ member: Member) async throws {}
+
+    public func services() async throws -> [Service] {
+        try await self.asking {
+            let services = try await self.model.services()
+            guard !services.isEmpty else { throw self.isNotUp }
+            return KubernetesServices(services, try await self.model.pods()).all
+        }
+    }
+
+    public func sidecars(of service: String) async throws -> [SidecarLocation] {
+        try await self.asking { try await self.currentSidecars(of: service) }
+    }
+
+    public func intercepts() async throws -> [InterceptRecord] {
+        try await self.asking { try await self.currentRecords() }
+    }
+
+    public func claim(_ record: InterceptRecord, options: SidecarOptions) -> any ServiceClaim {
+        KubernetesClaim(self, record, options)
+    }
+
+    public func changes() async -> AsyncStream<EnvironmentChange> { await self.model.changes() }
+
+    // MARK: Parts
+
+    /// Makes a `Problem` of what the API server refuses.
+    func asking<Value>(_ body: () async throws -> Value) async throws -> Value {
+        do {
+            return try await body()
+        } catch let error as APIFailure {
+            throw error.problem(self.model.client.words)
+        }
+    }
+
+    var isNotUp: Problem {
+        Problem(
+            .notUp,
+            "namespace \(self.model.place.namespace.quoted) of '\(self.model.place.context.printable)' has no services"
+        )
+    }
+}
