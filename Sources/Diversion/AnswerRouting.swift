@@ -27,6 +27,10 @@ final class AnswerRouting {
     private let log: Logger?
     private var states: [CInt: State] = [:]
     private var lastProblem: String?
+    /// Why nothing could be set up for IPv4, or could not be if it were tried.
+    private var setUpProblem: String?
+    /// What clients' own datagrams have shown of each family. It holds until another one shows that it works.
+    private var shown: [CInt: String] = [:]
     /// By client address, the ports of clients' connections that were open to the original when the table of rules was made.
     /// The kernel gives the agent's connections other ports only if it tracks these, which it may not do yet.
     private var directPorts: [[UInt8]: Set<UInt16>] = [:]
@@ -38,6 +42,11 @@ final class AnswerRouting {
     init(table: UInt32, log: Logger?) {
         self.table = table
         self.log = log
+        // So that it is known before any port is diverted.
+        do throws(DiversionError) { try Self.checkRules(AF_INET, RouteSocket()) } catch {
+            self.setUpProblem = "\(error)"
+            self.warn("\(error)")
+        }
     }
 
     /// The number of the table of routes that belongs to a table of rules; nil: the name isn't an agent's.
@@ -88,6 +97,7 @@ final class AnswerRouting {
     /// - Parameter ports: the original's TCP ports.
     func setUp(_ ports: Set<UInt16>) {
         self.states = [:]
+        self.setUpProblem = nil
         self.directPorts = Self.directPorts(ports)
         for family in Self.families {
             do throws(DiversionError) {
@@ -96,10 +106,11 @@ final class AnswerRouting {
             } catch {
                 self.states[family] = .absent
                 // A namespace without IPv6 has no clients with IPv6.
-                if family == AF_INET { self.warn("\(error)") }
+                guard family == AF_INET else { continue }
+                self.setUpProblem = "\(error)"
+                self.warn("\(error)")
             }
         }
-        if !self.states.values.contains(.untried) { self.isUsable = false }
     }
 
     private static func directPorts(_ ports: Set<UInt16>) -> [[UInt8]: Set<UInt16>] {
@@ -115,16 +126,19 @@ final class AnswerRouting {
 
     private func setUp(_ family: CInt) throws(DiversionError) {
         let socket = try RouteSocket()
-        let others = try socket.rules(family).filter { $0.isFor(RedirectRules.answerMark) && !Self.isAgents($0) }
-        if let other = others.first {
-            let mark = "0x" + String(RedirectRules.answerMark, radix: 16)
-            throw DiversionError(
-                "Another program's rule routes packets with the mark \(mark) by the table \(other.table)."
-            )
-        }
+        try Self.checkRules(family, socket)
         // Remove the rule and route of an earlier agent whose table had the same number.
         Self.remove(family, self.table, socket)
         try self.add(family, socket)
+    }
+
+    private static func checkRules(_ family: CInt, _ socket: borrowing RouteSocket) throws(DiversionError) {
+        let others = try socket.rules(family).filter { $0.isFor(RedirectRules.answerMark) && !Self.isAgents($0) }
+        guard let other = others.first else { return }
+        let mark = "0x" + String(RedirectRules.answerMark, radix: 16)
+        throw DiversionError(
+            "Another program's rule routes packets with the mark \(mark) by the table \(other.table)."
+        )
     }
 
     private func add(_ family: CInt, _ socket: borrowing RouteSocket) throws(DiversionError) {
@@ -159,8 +173,8 @@ final class AnswerRouting {
 
     // MARK: Clients
 
-    /// Whether the original sees clients' addresses, as far as is known.
-    private(set) var isUsable = true
+    /// Why the original doesn't see clients' addresses, in one sentence; nil: it sees them, as far as is known.
+    var problem: String? { self.setUpProblem ?? self.shown[AF_INET] ?? self.shown[AF_INET6] }
 
     /// The local address for a connection to the address that this client called; nil: one of this machine's own.
     func address(for client: SocketAddress?, calling called: SocketAddress) -> SocketAddress? {
@@ -173,7 +187,7 @@ final class AnswerRouting {
         do throws(DiversionError) {
             try AnswerProbe.check(from: address, to: called)
             self.states[family] = .works
-            self.isUsable = true
+            self.shown[family] = nil
             return address
         } catch {
             self.fail(family, "\(error)")
@@ -215,7 +229,7 @@ final class AnswerRouting {
     private func fail(_ family: CInt, _ problem: String) {
         self.states[family] = .fails
         if let socket = try? RouteSocket() { Self.remove(family, self.table, socket) }
-        self.isUsable = self.states.values.contains { $0 == .untried || $0 == .works }
+        self.shown[family] = problem
         self.warn(problem)
     }
 

@@ -54,6 +54,8 @@ public final class RedirectDiversion {
     private var lastProblem: DiversionError?
     /// nil: the original can't see its clients' addresses here.
     private var answers: AnswerRouting?
+    /// Why `answers` is nil, as a clause.
+    private var hidesClientsFromStart: String?
     #endif
 
     /// A third of the kernel's timeout. †
@@ -164,6 +166,7 @@ public final class RedirectDiversion {
         guard let table = AnswerRouting.table(of: rules.table), let nftables = self.nftables else { return nil }
         let without = rules
         let reason: String
+        var short: String?
         if let refusal = AnswerRouting.refusal() {
             reason = refusal
         } else {
@@ -173,9 +176,11 @@ public final class RedirectDiversion {
                 return AnswerRouting(table: table, log: self.configuration.log)
             } catch {
                 reason = error.description
+                short = "the kernel doesn't take the rules that this needs, as the sidecar's log says"
             }
         }
         rules = without
+        self.hidesClientsFromStart = short ?? reason
         self.configuration.log?.info(
             "the original will see this sidecar's address in place of its clients'",
             metadata: ["reason": "\(reason)"]
@@ -338,8 +343,18 @@ public final class RedirectDiversion {
 
     // MARK: The original's connections
 
-    /// Whether the original sees its clients' addresses, as far as is known before a client has come.
-    public var showsClients: Bool { self.answers?.isUsable ?? false }
+    /// Why the original doesn't see its clients' addresses, as a clause; nil: it does, as far as is known before a client has
+    /// come.
+    public var hidesClients: String? {
+        guard let answers else { return self.hidesClientsFromStart ?? "the diversion isn't there yet" }
+        return answers.problem.map(Self.clause)
+    }
+
+    /// A sentence, to follow a colon.
+    private static func clause(_ sentence: String) -> String {
+        let end = sentence.hasSuffix(".") ? 1 : 0
+        return sentence.prefix(1).lowercased() + sentence.dropFirst().dropLast(end)
+    }
 
     /// How to connect to the original at the address that this client called; nil: that address is another machine's.
     public func ownSocket(for client: SocketAddress?, calling called: SocketAddress?) -> OwnSocket {
@@ -457,7 +472,7 @@ public final class RedirectDiversion {
         get { [:] }
         set {}
     }
-    public var showsClients: Bool { false }
+    public var hidesClients: String? { "only Linux can redirect" }
     public func ownSocket(for client: SocketAddress?, calling called: SocketAddress?) -> OwnSocket {
         OwnSocket(from: nil)
     }

@@ -12,7 +12,7 @@ extension DockerClaim {
                 && service.usable.dropFirst().contains { self.standing(of: sidecar, for: $0) == .useful }
         }
         let ports = Set(self.record.ports.map(\.port))
-        return try await self.environment.records(of: service.name, others).first { other in
+        return try await self.environment.records(of: service.name, others, service).first { other in
             other.holder.publicKey != self.key && other.kind == .intercept
                 && !ports.isDisjoint(with: other.ports.map(\.port))
         }

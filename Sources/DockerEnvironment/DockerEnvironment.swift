@@ -53,7 +53,8 @@ public struct DockerEnvironment: Environment {
         return try await withThrowingTaskGroup { group in
             for name in project.interceptedServices {
                 let alive = project.sidecars(of: name).filter { $0.isAlive && $0.isNamedAsMade }
-                group.addTask { try await self.records(of: name, alive) }
+                let service = project.service(name)
+                group.addTask { try await self.records(of: name, alive, service) }
             }
             return try await group.reduce(into: []) { $0 += $1 }.sorted { $0.isBefore($1) }
         }
@@ -127,13 +128,13 @@ public struct DockerEnvironment: Environment {
     }
 
     func location(of sidecar: DockerSidecar, _ words: SidecarWords, _ service: DockerService?) -> SidecarLocation {
-        let target = service?.replicas.first { $0.container.id == sidecar.target }?.container
+        let target = service?.target(of: sidecar)
         func endpoint(_ port: UInt16) -> String? {
             target?.address.map { Endpoint(host: $0, port: port).description }
         }
         // Dial by port number, since during a take-over two sidecars share one network.
         let dial = ["exec", "--interactive", sidecar.name, "/kl-sidecar", "dial", "--to", "127.0.0.1:\(words.port)"]
-        return SidecarLocation(
+        var location = SidecarLocation(
             name: service?.sidecarName(sidecar.replica) ?? "\(sidecar.service)-\(sidecar.replica)",
             publicKey: words.publicKey,
             tcp: endpoint(words.port) ?? "",
@@ -141,5 +142,21 @@ public struct DockerEnvironment: Environment {
             command: self.model.place.engine.words + dial,
             listens: sidecar.ports.compactMap { port in endpoint(port.number).map { $0 + port.transport.suffix } }
         )
+        location.originalSees = Self.seen(by: words, at: target)
+        return location
+    }
+
+    /// In a container's network the sidecar has the container's address.
+    static func seen(by words: SidecarWords, at target: DockerContainer?) -> SeenAddress? {
+        var seen = words.originalSees
+        if seen?.whose == .sidecar { seen?.address = target?.address }
+        return seen
+    }
+}
+
+extension DockerService {
+    /// The container whose network the sidecar shares.
+    func target(of sidecar: DockerSidecar) -> DockerContainer? {
+        self.replicas.first { $0.container.id == sidecar.target }?.container
     }
 }

@@ -5,14 +5,25 @@ import SidecarInterface
 
 /// The holders of a service's ports, as its sidecars' last reports name them.
 extension DockerEnvironment {
-    func records(of name: String, _ sidecars: [DockerSidecar]) async throws -> [InterceptRecord] {
+    func records(
+        of name: String,
+        _ sidecars: [DockerSidecar],
+        _ service: DockerService?
+    ) async throws -> [InterceptRecord] {
         let said = try await withThrowingTaskGroup { group in
             for (index, sidecar) in sidecars.enumerated() {
                 group.addTask { (index, try await self.model.lastWords(of: sidecar)) }
             }
             return try await group.reduce(into: [Int: SidecarWords]()) { all, one in all[one.0] = one.1 }
         }
-        return DockerRecords(of: name, sidecars.enumerated().map { ($1, said[$0]) }).all
+        let seen = sidecars.enumerated().compactMap { index, sidecar in
+            said[index].flatMap { Self.seen(by: $0, at: service?.target(of: sidecar)) }
+        }
+        return DockerRecords(of: name, sidecars.enumerated().map { ($1, said[$0]) }).all.map { record in
+            var record = record
+            record.originalSees = .worst(of: seen)
+            return record
+        }
     }
 }
 

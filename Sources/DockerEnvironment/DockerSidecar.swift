@@ -229,6 +229,7 @@ struct SidecarWords: Equatable, Sendable {
     var intercept: SidecarReport.Intercept?
     /// Nil: a sidecar of an earlier version, which has one holder.
     var holders: [SidecarReport.Holder]?
+    var originalSees: SeenAddress?
 
     init(publicKey: String, port: UInt16, datagramPort: UInt16? = nil) {
         self.publicKey = publicKey
@@ -248,6 +249,7 @@ struct SidecarWords: Equatable, Sendable {
         )
         self.intercept = report.intercept
         self.holders = report.holders
+        self.originalSees = report.originalSees
     }
 
     /// The port after the last colon; nil if it is 0.

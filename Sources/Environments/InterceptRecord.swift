@@ -49,6 +49,8 @@ public struct InterceptRecord: Codable, Equatable, Sendable {
     public var isDiverting: Bool?
     /// The environment's sidecars' own counts.
     public var connections: Connections?
+    /// Which address the service's original sees where a sidecar passes a client on to it, as the sidecars say. Nil: it isn't known.
+    public var originalSees: SeenAddress?
 
     public struct Connections: Codable, Equatable, Sendable {
         public var open: UInt64
@@ -66,7 +68,7 @@ public struct InterceptRecord: Codable, Equatable, Sendable {
     }
 
     private enum CodingKeys: String, CodingKey {
-        case service, holder, since, lastSeen, ports, refuses, isDiverting, connections
+        case service, holder, since, lastSeen, ports, refuses, isDiverting, connections, originalSees
         case otherKind = "kind"
     }
 

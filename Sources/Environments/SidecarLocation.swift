@@ -1,3 +1,5 @@
+public import InterceptModel
+
 /// One replica's sidecar.
 public struct SidecarLocation: Codable, Hashable, Sendable {
     /// `api-server-1`
@@ -12,6 +14,8 @@ public struct SidecarLocation: Codable, Hashable, Sendable {
     public var command: [String]?
     /// The addresses at which clients reach the service: `127.0.0.1:8080`.
     public var listens: [String]
+    /// Which address the original sees where a client is passed on to it. Nil: the sidecar doesn't tell.
+    public var originalSees: SeenAddress?
 
     public init(
         name: String,

@@ -33,7 +33,11 @@ struct Holdings {
             let known = Set(records.filter { $0.service == service.service.name }.map(\.holder.publicKey))
             return Self.records(of: service).filter { !known.contains($0.holder.publicKey) }
         }
-        self.all = recorded + unrecorded
+        self.all = (recorded + unrecorded).map { record in
+            var record = record
+            record.originalSees = .worst(of: (sidecars[record.service] ?? []).compactMap(\.location?.originalSees))
+            return record
+        }
     }
 
     private static func merged(

@@ -1,23 +1,16 @@
 import Carriers
 import Diversion
-import InterceptModel
+public import InterceptModel
 import NIOCore
 
 /// Which address the original sees.
 extension SidecarAgent {
-    public enum Sight: String, Sendable {
-        /// The client's own address, though from another port.
-        case client
-        /// This sidecar's, for all clients.
-        case sidecar
-    }
-
     /// What the original sees of clients that are passed on to it, as far as is known.
-    public var originalSees: Sight {
-        guard let redirect = self.redirect, redirect.showsClients,
-            self.configuration.servedPorts.allSatisfy({ self.isWhereCalled($0.upstream, $0.port.number) })
-        else { return .sidecar }
-        return .client
+    public var originalSees: SeenAddress {
+        guard let redirect = self.redirect else { return .sidecars(because: nil) }
+        let other = self.configuration.servedPorts.first { !self.isWhereCalled($0.upstream, $0.port.number) }
+        if let other { return .sidecars(because: "port \(other.port) is passed on to \(other.upstream)") }
+        return redirect.hidesClients.map { .sidecars(because: $0) } ?? .clients
     }
 
     /// Behind a redirect, the original is at the address that the client called, unless a flag names another.

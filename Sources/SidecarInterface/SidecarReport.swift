@@ -21,9 +21,8 @@ public struct SidecarReport: Equatable, Sendable {
     /// holder at most.
     public var holders: [Holder]?
 
-    /// Whose address the original sees where a client is passed on to it: `client` or `sidecar`. Nil: the sidecar is of a version
-    /// that doesn't tell.
-    public var originalSees: String?
+    /// Which address the original sees where a client is passed on to it. Nil: the sidecar is of a version that doesn't tell.
+    public var originalSees: SeenAddress?
 
     public struct Holder: Codable, Equatable, Sendable {
         /// Base64.
@@ -96,7 +95,10 @@ public struct SidecarReport: Equatable, Sendable {
         let listen = self.listen.sorted { $0.key < $1.key }
         fields.append(("listen", .object(listen.map { ("\($0.key)", .string($0.value)) })))
         if let metrics = self.metrics { fields.append(("metrics", .string(metrics))) }
-        if let sees = self.originalSees { fields.append(("originalSees", .string(sees))) }
+        if let sees = self.originalSees {
+            fields.append(("originalSees", .string(sees.whose.rawValue)))
+            if let reason = sees.reason { fields.append(("originalSeesReason", .string(reason))) }
+        }
         if let intercept = self.intercept { fields.append(("intercept", .object(intercept.fields))) }
         if let holders = self.holders {
             fields.append(("holders", .array(holders.map { .object($0.fields) })))
@@ -127,6 +129,7 @@ public struct SidecarReport: Equatable, Sendable {
         var listen: [String: String]?
         var metrics: String?
         var originalSees: String?
+        var originalSeesReason: String?
         var intercept: Intercept?
         var holders: [Holder]?
     }
@@ -143,7 +146,7 @@ public struct SidecarReport: Equatable, Sendable {
             if let port = try? ServedPort(port).port { self.listen[port] = place }
         }
         self.metrics = content.metrics
-        self.originalSees = content.originalSees
+        self.originalSees = SeenAddress(content.originalSees, because: content.originalSeesReason)
         self.intercept = content.intercept
         self.holders = content.holders
     }
@@ -213,6 +216,8 @@ public struct DivertingNotice: Equatable, Sendable {
     public var passed: UInt64
     /// Nil: the sidecar is of a version that has one holder at most.
     public var holders: [SidecarReport.Holder]?
+    /// Nil: the sidecar is of a version that doesn't tell.
+    public var originalSees: SeenAddress?
 
     public init(divertingTo: String?, open: UInt64, total: UInt64, passed: UInt64) {
         self.divertingTo = divertingTo
@@ -225,6 +230,8 @@ public struct DivertingNotice: Equatable, Sendable {
         let fields: [(String, String?)] = [
             ("X_KL_DIVERTING", self.divertingTo ?? ""), ("X_KL_OPEN", "\(self.open)"), ("X_KL_TOTAL", "\(self.total)"),
             ("X_KL_PASSED", "\(self.passed)"), ("X_KL_HOLDERS", self.holders.map(SidecarReport.text(of:))),
+            ("X_KL_ORIGINAL_SEES", self.originalSees?.whose.rawValue),
+            ("X_KL_ORIGINAL_SEES_REASON", self.originalSees?.reason),
         ]
         return fields.compactMap { name, value in value.map { (name, $0) } }
     }
@@ -240,6 +247,10 @@ public struct DivertingNotice: Equatable, Sendable {
             passed: count("X_KL_PASSED")
         )
         self.holders = fields["X_KL_HOLDERS"].flatMap(SidecarReport.holders(in:))
+        self.originalSees = SeenAddress(
+            fields["X_KL_ORIGINAL_SEES"],
+            because: fields["X_KL_ORIGINAL_SEES_REASON"]
+        )
     }
 }
 

@@ -169,6 +169,8 @@ public struct SidecarStatus: Codable, Equatable, Sendable {
     /// HOST:PORT, or the command.
     public var address: String
     public var listens: [String]
+    /// Which address the original sees where a client is passed on to it. Nil: sidecar or daemon are of a version that doesn't tell.
+    public var originalSees: SeenAddress?
     public var rttMs: Double?
     public var handshakeAgeSeconds: Double?
     public var messagesSent: UInt64

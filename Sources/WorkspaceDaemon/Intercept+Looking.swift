@@ -146,7 +146,10 @@ extension Intercept {
         }
         for location in locations {
             if let replica = self.replicas.first(where: { $0.location.name == location.name }) {
-                if replica.isAt(location), replica.outcome == nil { continue }
+                if replica.isAt(location), replica.outcome == nil {
+                    replica.update(location)
+                    continue
+                }
                 if replica.outcome == nil, replica.move(to: location, self.addresses(of: location)) { continue }
                 self.log.info(
                     "dialling a sidecar anew",

@@ -73,6 +73,9 @@ final class Replica {
             && self.location.command == location.command
     }
 
+    /// The same sidecar, of which other things may be known by now.
+    func update(_ location: SidecarLocation) { self.location = location }
+
     /// If it is the same sidecar under other addresses, its tunnel moves there and open connections go on. False: it is
     /// another sidecar.
     func move(to location: SidecarLocation, _ addresses: [TunnelClient.Address]) -> Bool {
@@ -103,6 +106,7 @@ final class Replica {
             address: "\(address)",
             listens: self.location.listens
         )
+        status.originalSees = self.location.originalSees
         switch self.state(generation) {
         case .acknowledged: status.phase = .active
         case .asked: break

@@ -24,7 +24,7 @@ extension SidecarProgram.Running {
 
     private var currentReport: SidecarReport {
         var report = self.report ?? SidecarReport(publicKey: self.program.configuration.staticKey.publicKey.base64)
-        report.originalSees = self.agent.originalSees.rawValue
+        report.originalSees = self.agent.originalSees
         report.tell(self.agent.holders)
         return report
     }

@@ -63,6 +63,7 @@ struct SidecarProgram: Sendable {
         private var isReady = false
         private var mustReload = false
         private var lastTold: [SidecarAgent.Holder]?
+        private var lastSeenTold: SeenAddress?
         private let notifications: NotificationQueue?
         /// What was printed last; nil until it is ready.
         private(set) var report: SidecarReport?
@@ -143,7 +144,7 @@ struct SidecarProgram: Sendable {
             report.listen = ready.services.mapValues(\.endpointText)
             report.metrics = metrics?.endpointText
             if self.program.options.announcesIntercepts { report.tell(self.agent.holders) }
-            report.originalSees = self.agent.originalSees.rawValue
+            report.originalSees = self.agent.originalSees
             self.report = report
             self.printReport()
             self.watchPeersFile()
@@ -227,7 +228,7 @@ struct SidecarProgram: Sendable {
         /// Prints the ready line again. Each line is complete, and the last one counts.
         private func announceIntercept() {
             let holders = self.agent.holders
-            let sees = self.agent.originalSees.rawValue
+            let sees = self.agent.originalSees
             let seesOther = sees != self.report?.originalSees
             let isDue = self.upkeep.isDue(written: Console.bytesWritten)
             guard isDue || seesOther || !holders.isLike(self.lastAnnounced) else { return }
@@ -259,10 +260,13 @@ struct SidecarProgram: Sendable {
 
         private func tellIntercept() {
             let holders = self.agent.holders
-            guard !holders.isLike(self.lastTold) else { return }
-            let isSent = self.program.notifier?.send(DivertingNotice(holders).fields)
+            let sees = self.agent.originalSees
+            guard !holders.isLike(self.lastTold) || sees != self.lastSeenTold else { return }
+            var notice = DivertingNotice(holders)
+            notice.originalSees = sees
+            let isSent = self.program.notifier?.send(notice.fields)
             // If it isn't sent, it is tried again in a second.
-            if isSent == true { self.lastTold = holders }
+            if isSent == true { (self.lastTold, self.lastSeenTold) = (holders, sees) }
         }
 
         // MARK: Ending

@@ -417,5 +417,6 @@ def test_where_others_stand_in_the_way_it_is_as_ever(service, obstacle):
     assert service.ask(V4, PROBE) == ("original", V4)
     assert service.ask()[0] == "ada"
     eventually("it is logged", lambda: "the original sees this sidecar's address" in sidecar.process.log(), 3)
+    eventually("the ready line tells", lambda: sees(sidecar) == "sidecar", 30)
     service.agents.workspace.stop()
     eventually("all is as before", lambda: service.state() == before, 3)

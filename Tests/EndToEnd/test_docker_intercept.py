@@ -232,3 +232,30 @@ def _runs(answers, originals):
         if not runs or runs[-1] != who:
             runs.append(who)
     return runs
+
+
+def test_says_which_address_the_original_sees(engine, shop, ada, join_shop, serve):
+    """Its clients' own; in a network with a rule that is in the way, the container's. And who looks hears of it, too."""
+    web = shop.services["web"]
+    eve = join_shop("eve")
+    mine = serve("ada").port
+    began = ada.ok("intercept", "start", "web", "-p", f"{web.port}:{mine}")
+    assert "the original sees" not in began.error
+    assert [holder["originalSees"] for holder in eve.holders()] == [{"whose": "client"}]
+    ada.ok("intercept", "stop", "web")
+    eventually("no sidecar is left", lambda: not shop.sidecars(), 30, pause=0.1)
+    rule = ["pref", "20000", "fwmark", "0x2068", "lookup", "99"]
+    engine.run_in(web.container, "ip", "rule", "add", *rule)
+    try:
+        began = ada.ok("intercept", "start", "web", "-p", f"{web.port}:{mine}")
+        address = engine.address(web.container)
+        words = f"sees {address}, the sidecar's address, in place of clients' addresses: another program's rule"
+        assert f"! the original {words}" in began.error
+        for developer in (ada, eve):
+            for command in ("intercept list", "intercept status", "env status"):
+                assert words in developer.ok(*command.split()).out
+            (holder,) = developer.holders()
+            assert (holder["originalSees"]["whose"], holder["originalSees"]["address"]) == ("sidecar", address)
+        ada.ok("intercept", "stop", "web")
+    finally:
+        engine.run_in(web.container, "ip", "rule", "del", *rule)

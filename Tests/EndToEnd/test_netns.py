@@ -276,6 +276,51 @@ def test_a_service_of_a_local_environment_that_keeps_its_port(pair, make_develop
     ada.ok("env", "down")
 
 
+OBSTACLES = {
+    "at the start": ("ip rule add pref 20000 fwmark 0x2068 lookup 99", "mark 0x2068"),
+    "by the first client": ("ip rule add pref 3 from 10.111.0.2 lookup main", "doesn't come back"),
+    "none": None,
+}
+
+
+@pytest.mark.parametrize("shows", OBSTACLES)
+def test_kl_says_which_address_the_original_sees(pair, make_developer, closing, folder, shows):
+    """At the start, where it is known by then; otherwise once the sidecar has passed a client on."""
+    obstacle, reason = OBSTACLES[shows] or ("true", "sees")
+    pair.service.run(*obstacle.split())
+    server = [sys.executable, "-B", PROGRAMS / "who_server.py", "--name", "there", "--port", 8081]
+    project = compose(
+        folder / "project", [*pair.service.prefix, *server], 8081, {"netns": f"/proc/{pair.service.pid}/ns/net"}
+    )
+    ada, eve = make_developer("ada", project), make_developer("eve", project)
+    for developer in (ada, eve):
+        developer.ok("env", "connect", "demo")
+    eventually("the service runs", lambda: pair.who(port=8081) == "there", 30, pause=0.1)
+    mine = closing(WebServer("mine"))
+    # Of a mirror's port, the sidecar passes each client on.
+    began = ada.ok("intercept", "start", "api", "-p", f"8081:{mine.address[1]}", "--mirror")
+    assert ("the original sees" in began.error) == (shows == "at the start"), began
+    assert (reason in began.error) == (shows == "at the start"), began
+    assert pair.who(port=8081) == "there"
+
+    def seen(developer):
+        (holder,) = developer.holders()
+        return holder["originalSees"]
+
+    if shows == "none":
+        assert seen(ada) == seen(eve) == {"whose": "client"}
+    else:
+        for developer in (ada, eve):
+            eventually("the reason is told", lambda d=developer: reason in seen(d).get("reason", ""), 30, pause=0.1)
+            assert seen(developer)["whose"] == "sidecar"
+    for developer in (ada, eve):
+        for words in ("intercept list", "intercept status", "env status"):
+            said = developer.ok(*words.split())
+            assert ("sees the sidecar's address" in said.out and reason in said.out) == (shows != "none"), said
+    ada.ok("intercept", "stop", "api")
+    ada.ok("env", "down")
+
+
 MULTIPATH = """
 import socket, sys
 if sys.argv[1] == "serve":

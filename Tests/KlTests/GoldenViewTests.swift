@@ -66,6 +66,12 @@ import WorkspaceAPI
         return status
     }
 
+    private static let seen: [(String, String?, String?)] = [
+        ("clients call the sidecar", "127.0.0.1", nil),
+        ("another program's rule", "172.18.0.3", "a rule is in the way"),
+        ("an unknown address", nil, "the kernel can't"),
+    ]
+
     static var views: [(String, InterceptView)] {
         let active = Self.status(.active) {
             $0.missingServers = [ServicePort(8_080), ServicePort(53, .udp)]
@@ -116,6 +122,19 @@ import WorkspaceAPI
         }
         var daemons = InterceptView(Self.status(.degraded) { $0.reason = "no sidecar is there" }, holder: Self.holder)
         views.append(("degraded", daemons))
+        for (name, address, reason) in Self.seen {
+            let seen = SeenAddress("sidecar", because: reason, from: address)
+            let shown = Self.status(.active) {
+                $0.sidecars = Array($0.sidecars.prefix(2))
+                $0.sidecars[0].originalSees = .clients
+                $0.sidecars[1].originalSees = seen
+            }
+            views.append((name, InterceptView(shown, holder: Self.holder)))
+            record.originalSees = seen
+            views.append(("record, \(name)", InterceptView(record, environment: Self.docker, isOwn: false)))
+        }
+        record.originalSees = .clients
+        views.append(("clients are seen", InterceptView(record, environment: Self.docker, isOwn: false)))
         daemons.nothingAnswers(because: Self.local.notUpReason)
         views.append(("degraded, nothing answers", daemons))
         return views
@@ -269,6 +288,7 @@ import WorkspaceAPI
             ), .init(name: "web", state: "restarting", reason: "exited with code 1", replicas: 1, ports: []),
         ]
         status.holders = [Self.views[0].1, Self.views[5].1] + Self.mirrors.map(\.1)
+        status.holders[0].originalSees = SeenAddress("sidecar", because: "a rule is in the way", from: "172.18.0.3")
         for (name, list) in [("none", none), ("list", list)] {
             golden.add(name, list.text)
             golden.add("\(name), json", try GoldenFile.json(list, pretty: true))

@@ -109,6 +109,25 @@ struct LocalEnvironmentTests {
         #expect(try await self.environment.intercepts() == [record])
     }
 
+    /// Of several replicas, the one that hides clients counts.
+    @Test func whatTheOriginalSees() async throws {
+        var state = self.state(supervisor: self.own, service: self.own, sidecar: self.own)
+        _ = try RecordFile(in: self.folder).claim(RecordFileTests.record("api-server", by: 1), force: false)
+        let hidden = SeenAddress("sidecar", because: "a rule is in the way", from: "10.0.0.2")
+        for (first, second, seen) in [
+            (nil, nil, nil), (SeenAddress.clients, nil, SeenAddress.clients), (.clients, hidden, hidden),
+            (.sidecars(because: nil), .clients, .sidecars(because: nil)), (.sidecars(because: nil), hidden, hidden),
+        ] as [(SeenAddress?, SeenAddress?, SeenAddress?)] {
+            var other = state.services[0].sidecars[0]
+            other.location?.originalSees = second
+            state.services[0].sidecars[0].location?.originalSees = first
+            state.services[0].sidecars = [state.services[0].sidecars[0], other]
+            try state.write(to: self.folder)
+            #expect(try await self.environment.intercepts().map(\.originalSees) == [seen])
+            #expect(try await self.environment.sidecars(of: "api-server").map(\.originalSees) == [first, second])
+        }
+    }
+
     /// What is true is what the sidecars say.
     @Test func holders() async throws {
         var state = self.state(supervisor: self.own, service: self.own, sidecar: self.own)

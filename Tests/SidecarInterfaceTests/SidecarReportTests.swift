@@ -22,7 +22,7 @@ import Testing
         report.udp = "[::1]:2"
         report.listen = [ServicePort(8_080): "b:3", ServicePort(53, .udp): "a:2", ServicePort(53): "a:1"]
         report.metrics = "127.0.0.1:9"
-        report.originalSees = "client"
+        report.originalSees = .clients
         var intercept = SidecarReport.Intercept(diverting: true)
         intercept.key = "k"
         intercept.workspace = "ada@thinkpad"
@@ -49,6 +49,28 @@ import Testing
 
     @Test(arguments: [Self.short, Self.long])
     func `what was written is read`(line: String) { #expect(SidecarReport(line: line)?.line == line) }
+
+    @Test(arguments: [
+        (#""originalSees":"client""#, SeenAddress.clients),
+        (#""originalSees":"client","originalSeesReason":"x""#, .clients),
+        (#""originalSees":"sidecar""#, .sidecars(because: nil)),
+        (#""originalSees":"sidecar","originalSeesReason":"so it is""#, .sidecars(because: "so it is")),
+        (#""originalSees":"nobody""#, nil), (#""later":1"#, nil),
+    ])
+    func `what the original sees`(words: String, seen: SeenAddress?) throws {
+        let report = try #require(SidecarReport(line: Self.short.dropLast() + ",\(words)}"))
+        #expect(report.originalSees == seen)
+        #expect(SidecarReport(line: report.line) == report)
+        var notice = DivertingNotice(divertingTo: nil, open: 0, total: 0, passed: 0)
+        notice.originalSees = seen
+        #expect(DivertingNotice(Dictionary(uniqueKeysWithValues: notice.fields)) == notice)
+    }
+
+    @Test func `a reason is made safe to show`() throws {
+        let words = #","originalSees":"sidecar","originalSeesReason":"\u001b[2J\nx"}"#
+        let report = try #require(SidecarReport(line: Self.short.dropLast() + words))
+        #expect(report.originalSees == .sidecars(because: "[2Jx"))
+    }
 
     @Test func `a holder of a later version's kind intercepts`() throws {
         let later = Self.long.replacing(#""kind":"mirror""#, with: #""kind":"sample""#)

@@ -74,6 +74,7 @@ import WorkspaceAPI
             listens: ["127.0.0.1:8080", "127.0.0.1:53/udp"]
         )
         status.reason = "the tunnel is down"
+        status.originalSees = SeenAddress("sidecar", because: "a rule is in the way", from: "172.18.0.3")
         status.rttMs = 0.312
         status.handshakeAgeSeconds = 12.5
         status.messagesSent = 10_211

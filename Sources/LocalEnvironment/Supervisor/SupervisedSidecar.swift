@@ -195,11 +195,18 @@ final class SupervisedSidecar {
             udp: report.udp,
             listens: self.service.places
         )
+        self.state.location?.originalSees = self.withAddress(report.originalSees)
         self.tunnelPort = self.tunnel?.port ?? 0
         self.datagramPort = Self.port(of: report.udp)
         self.context.log.info("sidecar is ready", metadata: self.metadata)
         if self.reload.ready(wanted: self.context.peersGeneration) { self.askToReload() }
         self.context.onChange(true)
+    }
+
+    private func withAddress(_ seen: SeenAddress?) -> SeenAddress? {
+        var seen = seen
+        if seen?.whose == .sidecar { seen?.address = self.service.sidecarsAddress }
+        return seen
     }
 
     private static func port(of place: String?) -> UInt16 {
@@ -222,7 +229,10 @@ final class SupervisedSidecar {
             self.state.total = notice.total
             self.state.passed = notice.passed
             self.state.holders = notice.holders
-            if self.state != before { self.context.onChange(self.state.served != before.served) }
+            let seen = self.withAddress(notice.originalSees) ?? before.location?.originalSees
+            self.state.location?.originalSees = seen
+            let isUrgent = self.state.served != before.served || seen != before.location?.originalSees
+            if self.state != before { self.context.onChange(isUrgent) }
         }
         if fields["RELOADING"] == "1" {
             self.reload.begins(at: fields["MONOTONIC_USEC"].flatMap { UInt64($0) } ?? 0)
@@ -308,6 +318,18 @@ extension ComposeService {
             return self.ports.map { "\(Endpoint(host: $0.hostAddress, port: $0.published))\($0.transport.suffix)" }
         }
         return self.ports.map { "\(netns):\($0.publishedPort)" }
+    }
+
+    /// The address from which its sidecar connects to it: behind a redirect, the one that the client called.
+    fileprivate var sidecarsAddress: String? {
+        switch self.diversion {
+        case .listen: return "127.0.0.1"
+        case .redirect(netns: nil):
+            let hosts = Set(self.ports.map(\.hostAddress))
+            guard let host = hosts.first, hosts.count == 1, !["0.0.0.0", "::"].contains(host) else { return nil }
+            return host
+        case .redirect: return nil
+        }
     }
 }
 

@@ -248,8 +248,10 @@ struct StartIntercept: AsyncParsableCommand {
             }
         }
         guard let status else { throw Problem(.failed, "the daemon told nothing of the intercept", "Try again.") }
+        let intercept = InterceptView(status, holder: try workspace.member())
+        if let seen = intercept.originalSees?.news { warnings.append("the original \(seen).") }
         let view = StartView(
-            intercept: InterceptView(status, holder: try workspace.member()),
+            intercept: intercept,
             steps: steps,
             warnings: warnings
         )

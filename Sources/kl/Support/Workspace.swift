@@ -136,14 +136,20 @@ struct Workspace {
             // The environment's folder was moved away, say: this workspace's own intercepts can still be stopped.
             self.output.warn(ProblemView(error).description)
         }
+        var seenOf: [String: SeenAddress] = [:]
         for record in records {
             let isOwn = record.holder.publicKey == member?.publicKey
+            if let seen = record.originalSees { seenOf[record.service] = seen }
             if isOwn, own.contains(where: { $0.service == record.service }) { continue }
             views.append(InterceptView(record, environment: environment.reference, isOwn: isOwn, silent))
         }
         // If there are own intercepts, each of them says so as its reason.
         if let silent, !views.contains(where: \.isOwn) { self.output.warn(silent.description) }
         if let member { views += own.map { InterceptView($0, holder: member) } }
+        // The environment knows what the sidecars have found out since the daemon read their reports.
+        for index in views.indices where views[index].isOwn {
+            views[index].originalSees = seenOf[views[index].service] ?? views[index].originalSees
+        }
         if silent == nil { await self.tellWhereNothingAnswers(&views, environment) }
         // Of one service, intercepts come before mirrors.
         views.sort {

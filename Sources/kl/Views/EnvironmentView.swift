@@ -103,6 +103,8 @@ struct EnvironmentStatus: Encodable {
                 self.interceptedBy(service),
             ])
             if let reason = service.reason { table.note("Reason: \(reason.printable)") }
+            let seen = self.holders.first { $0.service == service.name }?.originalSees
+            if let news = seen?.news { table.note("Original: \(news)") }
         }
         result += "\n" + table.text
         for (title, kind) in [("Intercepts", HoldingKind.intercept), ("Mirrors", .mirror)] {

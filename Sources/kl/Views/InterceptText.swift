@@ -28,6 +28,7 @@ extension InterceptList {
                 table.note("Reason: \(reason.description.printable)\(seen)")
             }
             if let behind = intercept.connections?.behindText { table.note(behind) }
+            if let seen = intercept.originalSees?.news { table.note("Original: \(seen)") }
         }
         return table.text
     }
@@ -44,6 +45,18 @@ extension InterceptView.Port {
         // For another workspace's intercept, the environment may not know the target.
         return target.isEmpty ? self.number : "\(self.number) → \(target.printable)"
     }
+}
+
+extension SeenAddress {
+    /// Nil: the original sees clients' addresses.
+    var text: String? {
+        guard self.whose == .sidecar else { return nil }
+        let address = self.address.map { "\($0.printable), the sidecar's address," } ?? "the sidecar's address"
+        return "sees \(address) in place of clients' addresses" + (self.reason.map { ": \($0.printable)" } ?? "")
+    }
+
+    /// Nil also where the original always sees the sidecar's address: an intercept changes nothing there.
+    var news: String? { self.reason == nil ? nil : self.text }
 }
 
 extension InterceptView.Connections {
@@ -83,6 +96,7 @@ extension InterceptView {
             lines.append((self.kind == .mirror ? "Copies:" : "Connections:", counts + passed))
             if let behind = connections.behindText { lines.append(("Behind:", behind)) }
         }
+        if let seen = self.originalSees?.text { lines.append(("Original:", seen)) }
         if let tunnel = self.sidecars?.first(where: { $0.phase == .active }) {
             var text = "\(tunnel.carrier.rawValue) \(tunnel.shortAddress)"
             if let rtt = tunnel.rttMs { text += ", rtt \(Times.fixed(rtt, 1)) ms" }

@@ -44,6 +44,8 @@ struct InterceptView: Encodable {
     var traffic: Traffic?
     /// What clients get when the workspace can't answer: `original` or `refuse`.
     var onUnavailable: OnUnavailable?
+    /// Which address the service's original sees where a client is passed on to it. Nil: it isn't known.
+    var originalSees: SeenAddress?
     /// Only known for this workspace's own intercepts.
     var sidecars: [SidecarStatus]?
 
@@ -105,6 +107,7 @@ struct InterceptView: Encodable {
         self.connections = record.connections.map {
             Connections(open: $0.open, total: $0.total, passed: $0.passed, behind: $0.behind)
         }
+        self.originalSees = record.originalSees
         if isOwn {
             self.phase = .degraded
             self.reason =
@@ -157,6 +160,7 @@ struct InterceptView: Encodable {
         )
         self.traffic = Traffic(bytesIn: status.bytesIn, bytesOut: status.bytesOut)
         self.onUnavailable = status.onUnavailable
+        self.originalSees = .worst(of: status.sidecars.compactMap(\.originalSees))
         self.sidecars = status.sidecars
     }
 
