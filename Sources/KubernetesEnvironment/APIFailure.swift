@@ -24,7 +24,15 @@ extension APIFailure {
     /// The connection to the proxy ended before the answer did.
     static let cut = APIFailure("Cut", "the connection to the API server ended")
     static let lineTooLong = APIFailure("TooLong", "a line of a watch is longer than is read here")
+    static let garbledWatch = APIFailure("Garbage", "a line of a watch can't be understood")
+    static let tooManyWatched = APIFailure("TooMany", "there are more objects than are watched here")
+    /// The API server doesn't know `sendInitialEvents`, and goes on without it.
+    static let noInitialEvents = APIFailure("NoInitialEvents", "a watch doesn't say what there is")
     static let noKubectl = APIFailure("NoKubectl", "there is no kubectl program in PATH")
+
+    /// Whether a watch that tells what there is was refused, by an API server that can't do that: before 1.27 it knows no
+    /// `resourceVersionMatch` in a watch, later the feature may be off.
+    var saysNoInitialEvents: Bool { self == .noInitialEvents || self.code == 400 || self.code == 422 }
 
     static func late(_ message: String) -> APIFailure { APIFailure("Late", message) }
     static func tooLong(_ target: String) -> APIFailure {

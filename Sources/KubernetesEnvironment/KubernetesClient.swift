@@ -126,6 +126,42 @@ actor KubernetesClient {
         }
     }
 
+    // MARK: Lists
+
+    /// In a page; and all pages together.
+    private static let pageSize = 500
+    static let objectsAtMost = 10_000
+
+    /// All pages of a list, and the version of all.
+    func list<Object: KubernetesObject>(
+        _ query: [(String, String)] = []
+    ) async throws -> (objects: [Object], resourceVersion: String?) {
+        var objects: [Object] = []
+        var version: String?
+        var next: String?
+        repeat {
+            let page: ObjectList<Object> = try await self.get(
+                self.path(Object.resource),
+                query + [("limit", "\(Self.pageSize)")] + (next.map { [("continue", $0)] } ?? [])
+            )
+            objects += page.items ?? []
+            guard objects.count <= Self.objectsAtMost else {
+                throw Problem(
+                    .failed,
+                    "namespace '\(self.place.namespace)' has more than \(Self.objectsAtMost) \(Object.resource)"
+                )
+            }
+            version = page.metadata?.resourceVersion
+            next = page.metadata?.continue.flatMap { $0.isEmpty ? nil : $0 }
+        } while next != nil
+        return (objects, version)
+    }
+
+    /// Whether the API server can begin a watch with what there is, as far as is known.
+    private(set) var knowsInitialEvents = true
+
+    func hasNoInitialEvents() { self.knowsInitialEvents = false }
+
     // MARK: Programs in pods
 
     /// A command that runs a program in a container of a pod; `interactive`: with standard input.

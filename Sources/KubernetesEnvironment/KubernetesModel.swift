@@ -14,9 +14,8 @@ actor KubernetesModel {
 
     /// † Changes that a listener hasn't taken yet; older ones are dropped.
     private static let newsAtMost = 64
-    /// In a page; and all pages together.
-    private static let pageSize = 500
-    static let objectsAtMost = 10_000
+    /// † How long an answer may wait for watches that have just begun.
+    private static let beginsWithin = Duration.seconds(3)
 
     private static let all = Mutex<[KubernetesPlace: KubernetesModel]>([:])
 
@@ -37,66 +36,77 @@ actor KubernetesModel {
 
     // MARK: Asking now
 
-    func services() async throws -> [ServiceObject] { try await self.list() }
+    func services() async throws -> [ServiceObject] { try await self.client.list().objects }
 
-    /// Nil: there is none of that name.
+    func pods() async throws -> [Pod] { try await self.client.list().objects }
+
+    /// None where the selector is empty.
+    func pods(selectedBy selector: [String: String]) async throws -> [Pod] {
+        guard !selector.isEmpty else { return [] }
+        return try await self.client.list([("labelSelector", Self.text(of: selector))]).objects
+    }
+
+    /// A label selector as a query has it.
+    static func text(of selector: [String: String]) -> String {
+        selector.sorted { $0.key < $1.key }.map { "\($0.key)=\($0.value)" }.joined(separator: ",")
+    }
+
+    /// A Service, or what stands for `pod/NAME`. Nil: there is none of that name.
     func service(_ name: String) async throws -> ServiceObject? {
+        if let pod = ServiceObject.podName(name) { return try await self.pod(pod).map { ServiceObject(of: $0) } }
+        return try await self.object(name)
+    }
+
+    func pod(_ name: String) async throws -> Pod? { try await self.object(name) }
+
+    private func object<Object: KubernetesObject>(_ name: String) async throws -> Object? {
+        // It becomes a part of a path.
         guard KubernetesPlace.isSoundName(name) else { return nil }
         do {
-            return try await self.client.get(self.client.path("services/\(name)"))
+            return try await self.client.get(self.client.path("\(Object.resource)/\(name)"))
         } catch let error as APIFailure where error.code == 404 {
             return nil
         }
     }
 
-    /// None where the selector is empty.
-    func pods(selectedBy selector: [String: String]) async throws -> [Pod] {
-        guard !selector.isEmpty else { return [] }
-        return try await self.list([("labelSelector", Self.text(of: selector))])
-    }
-
-    func pods() async throws -> [Pod] { try await self.list() }
-
-    static func text(of selector: [String: String]) -> String {
-        selector.sorted { $0.key < $1.key }.map { "\($0.key)=\($0.value)" }.joined(separator: ",")
-    }
-
-    /// All pages of a list.
-    func list<Object: KubernetesObject>(_ query: [(String, String)] = []) async throws -> [Object] {
-        var objects: [Object] = []
-        var next: String?
-        repeat {
-            let page: ObjectList<Object> = try await self.client.get(
-                self.client.path(Object.resource),
-                query + [("limit", "\(Self.pageSize)")] + (next.map { [("continue", $0)] } ?? [])
-            )
-            objects += page.items ?? []
-            guard objects.count <= Self.objectsAtMost else { throw self.tooMany(Object.resource) }
-            next = page.metadata?.continue.flatMap { $0.isEmpty ? nil : $0 }
-        } while next != nil
-        return objects
-    }
-
-    private func tooMany(_ what: String) -> Problem {
-        Problem(.failed, "namespace '\(self.place.namespace)' has more than \(Self.objectsAtMost) \(what)")
+    /// A Service and the pods that its selector matches, read now. Nil: there is no such Service.
+    func read(_ name: String) async throws -> (service: ServiceObject, pods: [Pod])? {
+        if let pod = ServiceObject.podName(name) {
+            return try await self.pod(pod).map { (ServiceObject(of: $0), [$0]) }
+        }
+        guard let service = try await self.service(name) else { return nil }
+        return (service, try await self.pods(selectedBy: service.selector))
     }
 
     // MARK: Following
 
-    /// Begins to watch this Service and the pods that it selects; nothing if that is being done.
-    func follow(_ service: String) {
-        guard self.followers[service] == nil else { return }
-        self.followers[service] = ServiceFollower()
+    /// Begins to watch this Service and the pods that it selects; nothing if that is being done. Each change of them is told to
+    /// those who listen to `changes()`.
+    func follow(_ name: String) {
+        guard self.followers[name] == nil, KubernetesPlace.isSoundName(ServiceObject.podName(name) ?? name) else {
+            return
+        }
+        let follower = ServiceFollower(name, self.client) { [weak self] in await self?.tell(.any) }
+        self.followers[name] = follower
+        Task { await follower.start() }
     }
 
-    func unfollow(_ service: String) {
-        self.followers[service] = nil
+    func unfollow(_ name: String) {
+        guard let follower = self.followers.removeValue(forKey: name) else { return }
+        Task { await follower.stop() }
     }
 
-    /// What the watches know if they are in step; otherwise it is read now.
-    func followed(_ service: String) async throws -> (ServiceObject, [Pod])? {
-        guard let object = try await self.service(service) else { return nil }
-        return (object, try await self.pods(selectedBy: object.selector))
+    /// What the watches know if they are in step; otherwise it is read now. Nil: there is no such Service.
+    ///
+    /// - Throws: also where reading works and watching is forbidden, since changes would be missed.
+    func followed(_ name: String) async throws -> (service: ServiceObject, pods: [Pod])? {
+        guard let follower = self.followers[name] else { return try await self.read(name) }
+        switch await follower.answer(within: Self.beginsWithin) {
+        case .known(let known): return known
+        case .unknown(let failure):
+            if let failure, failure.code == 403 { throw failure }
+            return try await self.read(name)
+        }
     }
 
     func changes() -> AsyncStream<EnvironmentChange> {
@@ -115,12 +125,11 @@ actor KubernetesModel {
 
     private func stopListening(_ number: UInt64) {
         self.listeners[number] = nil
-        if self.listeners.isEmpty { self.followers = [:] }
+        guard self.listeners.isEmpty else { return }
+        for name in Array(self.followers.keys) { self.unfollow(name) }
     }
 
     func tell(_ change: EnvironmentChange) {
         for listener in self.listeners.values { listener.yield(change) }
     }
 }
-
-struct ServiceFollower {}

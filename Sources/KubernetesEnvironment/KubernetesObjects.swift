@@ -242,3 +242,33 @@ extension ServiceObject {
     /// What selects its pods; empty: nothing does.
     var selector: [String: String] { self.spec?.selector ?? [:] }
 }
+
+// MARK: A pod without a Service
+
+extension ServiceObject {
+    private static let podPrefix = "pod/"
+
+    /// The pod that `pod/NAME` names; nil: it is a Service's name.
+    static func podName(_ name: String) -> String? {
+        name.hasPrefix(Self.podPrefix) ? String(name.dropFirst(Self.podPrefix.count)) : nil
+    }
+
+    /// Stands for a pod that no Service selects: named `pod/NAME`, with the ports that the pod's containers declare. It has the
+    /// pod's metadata otherwise.
+    init(of pod: Pod) {
+        self.metadata = pod.metadata
+        self.metadata.name = Self.podPrefix + pod.name
+        self.spec = Spec()
+        self.spec?.ports = pod.declaredPorts.map { port in
+            Port(
+                name: pod.portName(of: port),
+                port: Int64(port.number),
+                protocol: port.transport == .udp ? "UDP" : "TCP",
+                targetPort: .number(Int64(port.number)),
+                nodePort: nil
+            )
+        }
+    }
+
+    var isPod: Bool { Self.podName(self.name) != nil }
+}

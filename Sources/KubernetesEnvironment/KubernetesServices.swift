@@ -78,6 +78,11 @@ extension Pod {
         return nil
     }
 
+    func portName(of port: ServicePort) -> String? {
+        self.servingContainers.flatMap { $0.ports ?? [] }
+            .first { $0.containerPort == Int64(port.number) && $0.transport == port.transport }?.name
+    }
+
     /// What its containers say that they listen on.
     var declaredPorts: [ServicePort] {
         let ports = self.servingContainers.flatMap { $0.ports ?? [] }.compactMap { port -> ServicePort? in
