@@ -24,7 +24,8 @@ struct RouteMessage: Equatable {
     /// linux/rtnetlink.h
     static let newRule: UInt16 = 32
     private static let (deleteRule, listRules): (UInt16, UInt16) = (33, 34)
-    private static let (newRoute, deleteRoute): (UInt16, UInt16) = (24, 25)
+    static let newRoute: UInt16 = 24
+    private static let (deleteRoute, listRoutes): (UInt16, UInt16) = (25, 26)
 
     /// The size of the fixed header of either kind (fib_rule_hdr, rtmsg).
     static let headerSize = 12
@@ -65,6 +66,10 @@ struct RouteMessage: Equatable {
 
     static func rules(_ family: CInt) -> Self {
         Self(type: Self.listRules, flags: NLM_F_DUMP, body: [UInt8(family)] + Array(repeating: 0, count: 11))
+    }
+
+    static func routes(_ family: CInt) -> Self {
+        Self(type: Self.listRoutes, flags: NLM_F_DUMP, body: [UInt8(family)] + Array(repeating: 0, count: 11))
     }
 
     /// - Parameter action: FR_ACT_TO_TBL is 1; 0 for any.

@@ -28,12 +28,20 @@ struct RouteSocket: ~Copyable {
 
     func rules(_ family: CInt) throws(DiversionError) -> [RouteRule] {
         var rules: [RouteRule] = []
-        let code = try self.ask(.rules(family)) { type, content in
+        try self.list(.rules(family)) { type, content in
             if type == RouteMessage.newRule, let rule = RouteRule(content) { rules.append(rule) }
             return rules.count < Self.rulesAtMost
         }
-        guard code == 0 else { throw Self.error(code) }
         return rules
+    }
+
+    /// Passes each message of the answer to `body` until `body` returns false.
+    func list(
+        _ message: RouteMessage,
+        _ body: (UInt16, UnsafeRawBufferPointer) -> Bool
+    ) throws(DiversionError) {
+        let code = try self.ask(message, body)
+        guard code == 0 else { throw Self.error(code) }
     }
 
     /// Passes each message of the answer to `body` until `body` returns false.

@@ -1,6 +1,7 @@
 #if os(Linux)
-import Libc
 import CNetlink
+import InterceptModel
+import Libc
 
 /// Lists and ends TCP sockets of this network namespace through sock_diag(7).
 struct SocketDiagnosis: ~Copyable {
@@ -40,6 +41,9 @@ struct SocketDiagnosis: ~Copyable {
     /// All states (tcp_states.h) except TIME_WAIT, CLOSE and LISTEN: connections that are open or being opened.
     private static let liveStates: UInt32 = ((1 << 13) - 2) & ~((1 << 6) | (1 << 7) | (1 << 10))
 
+    /// TCP_LISTEN, and TCP_CLOSE, which an unconnected UDP socket has.
+    private static let (listenState, unconnectedState): (UInt32, UInt32) = (1 << 10, 1 << 7)
+
     init() throws(DiversionError) {
         self.socket = try NetlinkSocket(NETLINK_SOCK_DIAG, about: "The kernel's list of connections (sock_diag)")
     }
@@ -69,6 +73,28 @@ struct SocketDiagnosis: ~Copyable {
             }
         }
         return result
+    }
+
+    /// Whether a socket takes clients on this port: a listener of TCP, or an unconnected socket of UDP.
+    func isListenedOn(_ port: ServicePort) throws(DiversionError) -> Bool {
+        var found = false
+        for family in [AF_INET, AF_INET6] {
+            var request = Self.request(
+                UInt8(family),
+                type: UInt16(SOCK_DIAG_BY_FAMILY),
+                flags: NLM_F_REQUEST | NLM_F_DUMP
+            )
+            if port.transport == .udp { request.1.sdiag_protocol = UInt8(IPPROTO_UDP) }
+            request.1.idiag_states = port.transport == .udp ? Self.unconnectedState : Self.listenState
+            request.1.id.idiag_sport = port.number.bigEndian
+            try self.send(request)
+            let code = try self.socket.receive { message, _ in
+                found = found || message == UInt16(SOCK_DIAG_BY_FAMILY)
+                return true
+            }
+            guard code == 0 else { throw self.socket.error("doesn't tell of listeners", code) }
+        }
+        return found
     }
 
     enum Destroyed {

@@ -52,6 +52,8 @@ struct HolderTable {
 
     subscript(key: PublicKey) -> Entry? { self.byKey[key] }
 
+    var isEmpty: Bool { self.byKey.isEmpty }
+
     /// The oldest first.
     var entries: [Entry] { self.byKey.values.sorted { $0.number < $1.number } }
 

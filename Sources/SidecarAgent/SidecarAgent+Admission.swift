@@ -39,6 +39,8 @@ extension SidecarAgent {
         self.audit(.admission, peer.key, "admitted", of: peer.claim, label: peer.label)
         self.followKeys()
         self.stay()
+        self.hasBeenUsed = true
+        if self.configuration.idle != nil { self.watchUse(in: self.configuration.tunnel.linger) }
         if self.links[peer.key] == nil { self.isAway(peer.key) }
         return .admitted
     }

@@ -49,6 +49,35 @@ extension SidecarAgent {
         }
     }
 
+    // MARK: Use
+
+    /// † With `idle`, how long after its start an agent waits for the first one to come. It may have been started long after somebody
+    /// asked for it, and given up since.
+    static let firstUse = TimeAmount.minutes(2)
+
+    private var isUsed: Bool { !self.links.isEmpty || self.configuration.idle != nil && !self.table.isEmpty }
+
+    func useMayHaveChanged() {
+        guard self.isUsed || self.configuration.idle != nil && self.unusedTimer == nil else { return }
+        self.watchUse(in: self.configuration.tunnel.linger)
+    }
+
+    /// - Parameter delay: until the agent counts as unused, if there is no idle time.
+    func watchUse(in delay: TimeAmount) {
+        self.unusedTimer?.cancel()
+        self.unusedTimer = nil
+        guard self.onUnused != nil, !self.isUsed, !self.isEnding else { return }
+        self.unusedTimer = self.eventLoop.assumeIsolated().scheduleTask(deadline: self.unusedAt(delay)) { [weak self] in
+            guard let self, !self.isUsed, !self.isEnding else { return }
+            self.onUnused?()
+        }
+    }
+
+    private func unusedAt(_ delay: TimeAmount) -> NIODeadline {
+        guard let idle = self.configuration.idle else { return .now() + delay }
+        return self.hasBeenUsed ? .now() + idle : self.startedAt + min(idle, Self.firstUse)
+    }
+
     // MARK: No key left
 
     /// † In a sentence.

@@ -10,11 +10,12 @@ extension SidecarAgent: TunnelServer.Delegate {
     public func tunnelServer(_ server: TunnelServer, did event: TunnelServer.Event) {
         switch event {
         case .established(let connection):
-            self.unusedTimer?.cancel()
             let key = connection.key
             self.isHere(key)
             let link = WorkspaceLink(connection, agent: self)
             self.links[key] = link
+            self.hasBeenUsed = true
+            self.useMayHaveChanged()
             link.log.info("workspace connected", metadata: ["key": "\(key.abbreviated)"])
         case .resumed(let connection):
             let key = connection.key

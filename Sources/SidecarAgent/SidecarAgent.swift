@@ -32,6 +32,8 @@ public final class SidecarAgent {
         public var descriptorLimit = 1_024
         /// How long open connections may continue once the agent is told to end.
         public var shutdownDrain = TimeAmount.seconds(10)
+        /// How long nobody is connected or holds a port until `onUnused` is called. Nil: `linger`, and only connections count.
+        public var idle: TimeAmount?
         /// Whether a workspace may take the service over from another.
         public var allowsTakeover = false
         /// Whether a workspace may have clients reset, instead of passed to the original, while it can't serve them.
@@ -129,6 +131,7 @@ public final class SidecarAgent {
         didSet {
             self.sidesMayHaveChanged()
             self.interceptMayHaveChanged()
+            self.useMayHaveChanged()
         }
     }
     /// What the table says, for each port that this agent serves.
@@ -164,7 +167,8 @@ public final class SidecarAgent {
     /// By the failure's code.
     var refusedTotal: [String: UInt64] = [:]
     var drops = DropLog()
-    private var onIdle: (() -> Void)?
+    /// While it ends: called when no client is left.
+    var onIdle: (() -> Void)?
     /// Called on the event loop with each accepted key whose workspace has been away for `linger`, or hasn't come within that time.
     public var onAway: ((PublicKey) -> Void)? {
         didSet { for key in self.configured.keys where self.links[key] == nil { self.isAway(key) } }
@@ -174,6 +178,14 @@ public final class SidecarAgent {
     var awayTimer: Scheduled<Void>?
     var retirement: (() -> Void)?
     var unusedTimer: Scheduled<Void>?
+    /// Called on the event loop, at most once: no workspace has been connected for `linger`, or with `idle` nobody has used this agent
+    /// for that time.
+    public var onUnused: (() -> Void)? { didSet { self.watchUse(in: self.configuration.tunnel.linger) } }
+    /// A workspace has connected, or a key has been admitted.
+    public internal(set) var hasBeenUsed = false
+    let startedAt = NIODeadline.now()
+    /// Between SIGTERM and `shutDown`: for whom the agent goes on.
+    var goingOn: GoingOn?
     var isEnding = false
 
     /// - Precondition: called on the event loop, like every method here.
@@ -370,57 +382,6 @@ public final class SidecarAgent {
     func flowWasPassed(countedFor link: WorkspaceLink?) {
         link?.passed += 1
         self.passedTotal += 1
-    }
-
-    // MARK: Ending
-
-    /// No workspace has been connected for `linger`. Called on the event loop, at most once.
-    public var onUnused: (() -> Void)? { didSet { self.watchUse(in: self.configuration.tunnel.linger) } }
-
-    func watchUse(in delay: TimeAmount) {
-        self.unusedTimer?.cancel()
-        guard self.onUnused != nil, self.links.isEmpty, !self.isEnding else { return }
-        self.unusedTimer = self.eventLoop.assumeIsolated().scheduleTask(in: delay) { [weak self] in
-            guard let self, self.links.isEmpty, !self.isEnding else { return }
-            self.onUnused?()
-        }
-    }
-
-    /// Stops taking clients, lets open connections continue for `shutdownDrain`, closes the workspaces' connections, and
-    /// then ends.
-    public func shutDown() -> EventLoopFuture<Void> {
-        let promise = self.eventLoop.makePromise(of: Void.self)
-        self.isEnding = true
-        self.unusedTimer?.cancel()
-        self.awayTimer?.cancel()
-        for drain in self.originalDrains.values { drain.timer?.cancel() }
-        self.changeRulesNow()
-        if let redirect = self.redirect {
-            // Connections that were redirected but not yet accepted still arrive, and are passed on.
-            self.diverted = DivertedPorts()
-            do throws(DiversionError) { try redirect.divert(DivertedPorts()) } catch {
-                self.log.error("the diversion can't be withdrawn: \(error)")
-            }
-        } else {
-            self.diversion.close()
-        }
-        let finish = { [weak self] in
-            guard let self, self.onIdle != nil else { return }
-            self.onIdle = nil
-            self.flows.close()
-            for link in self.links.values { link.abandonAll() }
-            for key in self.links.keys { self.server?.close(key, .noError) }
-            // Closed after the resets are sent: a redirect must still translate their addresses.
-            self.diversion.close()
-            self.server?.stopListening()
-            // CLOSE messages are sent in this turn of the loop; a workspace that doesn't get one sees its carrier close.
-            self.eventLoop.assumeIsolated().scheduleTask(in: .milliseconds(50)) { promise.succeed(()) }
-        }
-        self.onIdle = finish
-        self.log.info("ending", metadata: ["open": "\(self.clients)"])
-        if self.clients == 0 { finish() }
-        self.eventLoop.assumeIsolated().scheduleTask(in: self.configuration.shutdownDrain) { finish() }
-        return promise.futureResult
     }
 }
 

@@ -11,6 +11,9 @@ extension WorkspaceLink {
         guard !self.isStopping else {
             return self.fail(generation, .internal, "what this workspace holds is being stopped")
         }
+        guard self.agent.goingOn?.keys.contains(self.key) ?? true else {
+            return self.fail(generation, .internal, "this sidecar is ending")
+        }
         let ports = Set(holding.claimed)
         if let failure = self.refusal(of: holding.claimed, generation: generation) {
             return self.refuse(holding, failure)

@@ -19,12 +19,17 @@ public struct SidecarArguments: Equatable, Sendable {
     public var netns: String?
     /// Nil: as is usual where it runs.
     public var loopback: Loopback?
+    /// IP addresses, and `gateway`.
     public var nodeAddresses: [String] = []
     public var allowsTakeover = false
     public var allowsRefuse = false
     /// Nil: the program's default.
     public var lingerMinutes: Int?
     public var isEphemeral = false
+    /// With `isEphemeral`: how long it stays without a use.
+    public var idleMinutes: Int?
+    /// How long the program that ends it waits before it kills.
+    public var graceSeconds: Int?
     public var announcesIntercepts = false
     public var logFormat: LineLogHandler.Format?
 
@@ -52,6 +57,8 @@ public struct SidecarArguments: Equatable, Sendable {
         add("--allow-refuse", isSet: self.allowsRefuse)
         add("--linger", self.lingerMinutes.map { "\($0)m" })
         add("--ephemeral", isSet: self.isEphemeral)
+        add("--idle", self.idleMinutes.map { "\($0)m" })
+        add("--grace", self.graceSeconds.map { "\($0)s" })
         add("--announce-intercepts", isSet: self.announcesIntercepts)
         add("--log-format", self.logFormat?.rawValue)
         return words

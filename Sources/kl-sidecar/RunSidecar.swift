@@ -101,8 +101,8 @@ struct RunSidecar: ParsableCommand {
 
     @Option(
         help: ArgumentHelp(
-            "An address from which the node's health probes come: where a workspace leaves them to the original, "
-                + "connections from there are looked at; may be repeated.",
+            "An address from which the node's health probes come, or gateway for the network's default gateways: where a workspace "
+                + "leaves them to the original, connections from there are looked at; may be repeated.",
             valueName: "ip"
         ),
         transform: Self.address
@@ -116,6 +116,26 @@ struct RunSidecar: ParsableCommand {
             """
     )
     var ephemeral = false
+
+    @Option(
+        help: ArgumentHelp(
+            "With --ephemeral: end only when nobody has been connected, or has held a port, for so long; or 2 min after the start if "
+                + "nobody has come.",
+            valueName: "time"
+        ),
+        transform: TimeAmount.flag
+    )
+    var idle: TimeAmount?
+
+    @Option(
+        help: ArgumentHelp(
+            "How long after SIGTERM this program is killed, such as a pod's grace period: until a second before that, go on for the "
+                + "workspaces that are here while the original still listens.",
+            valueName: "time"
+        ),
+        transform: TimeAmount.flag
+    )
+    var grace: TimeAmount?
 
     @Flag(help: "Let a workspace take the service from the one that has it.")
     var allowTakeover = false
@@ -151,9 +171,13 @@ struct RunSidecar: ParsableCommand {
         return AcceptedKey(try PublicKey.flag(admission.publicKey), admission)
     }
 
+    /// In `--node-address`.
+    private static let gateway = "gateway"
+
     private static func address(_ text: String) throws -> String {
+        if text == Self.gateway { return text }
         guard let address = try? SocketAddress(ipAddress: text, port: 0), let canonical = address.ipAddress else {
-            throw ValidationError("'\(text)' isn't an IP address.")
+            throw ValidationError("'\(text)' isn't an IP address. Write one, or gateway.")
         }
         return canonical
     }
@@ -165,6 +189,7 @@ struct RunSidecar: ParsableCommand {
             )
         }
         if self.deadAfter < .seconds(1) { throw ValidationError("--dead-after must be at least 1s.") }
+        if self.idle != nil, !self.ephemeral { throw ValidationError("--idle goes with --ephemeral alone.") }
         if self.servicePort.isEmpty { throw ValidationError("No port to serve. Name one by --service-port.") }
         if self.divert != .redirect {
             for (flag, isGiven) in [("--netns", self.netns != nil), ("--loopback", self.loopback != nil)] where isGiven
@@ -203,7 +228,6 @@ struct RunSidecar: ParsableCommand {
             log: log
         )
         configuration.peers = self.peer
-        configuration.nodeAddresses = Set(self.nodeAddress)
         configuration.allowsTakeover = self.allowTakeover
         configuration.allowsRefuse = self.allowRefuse
         if let peersFile = self.peersFile {
@@ -213,6 +237,7 @@ struct RunSidecar: ParsableCommand {
         configuration.tunnel.linger = self.linger
         configuration.tunnel.deadAfter = self.deadAfter
         configuration.tunnel.maxStreamsFromPeer = 1
+        configuration.idle = self.idle
         configuration.descriptorLimit = descriptors
         // The lowest descriptor; this program doesn't read its standard input.
         configuration.ownerDescriptor = 0
@@ -244,6 +269,7 @@ struct RunSidecar: ParsableCommand {
             }
             try netns.enter()
         }
+        configuration.nodeAddresses = self.nodeAddresses(log)
         for socket in sockets.sockets {
             log.warning(
                 "a socket that was handed over serves no port of this sidecar",
@@ -257,6 +283,7 @@ struct RunSidecar: ParsableCommand {
             metrics: metrics,
             options: .init(
                 isEphemeral: self.ephemeral,
+                grace: self.grace,
                 announcesIntercepts: self.announceIntercepts,
                 admissionSocket: admission
             ),
@@ -270,10 +297,24 @@ struct RunSidecar: ParsableCommand {
         defer { withExtendedLifetime(opened) {} }
 
         while HostSupport.Process.nextSignal() == .reload { eventLoop.execute { bound.value.reload() } }
-        eventLoop.execute { bound.value.shutDown() }
+        eventLoop.execute { bound.value.terminate() }
         // A second signal ends the program at once.
         _ = HostSupport.Process.nextEndSignal()
         Ending(name: "kl-sidecar", saying: nil, code: Ending.interrupted).exit()
+    }
+
+    /// Of the network in which this thread is.
+    private func nodeAddresses(_ log: Logger) -> Set<String> {
+        var addresses = Set(self.nodeAddress)
+        guard addresses.remove(Self.gateway) != nil else { return addresses }
+        do throws(DiversionError) {
+            let gateways = try DefaultGateways.addresses()
+            if gateways.isEmpty { log.notice("--node-address gateway: this network has no default gateway") }
+            addresses.formUnion(gateways)
+        } catch {
+            log.warning("--node-address gateway: health probes may reach a workspace: \(error)")
+        }
+        return addresses
     }
 
     /// A plain host's services are also called over its loopback; in a container, health checks come from there.

@@ -33,7 +33,7 @@ extension SidecarProgram.Running {
 
     private func admit(_ line: String, force: Bool) -> AdmissionSocket.Reply {
         // A workspace that wants to hold ports makes another sidecar then.
-        guard !self.isEnding else { return Self.refusal("ending", "the sidecar is ending") }
+        guard !self.isEnding, !self.agent.isGoingOn else { return Self.refusal("ending", "the sidecar is ending") }
         let admission: Admission
         do throws(FlagError) { admission = try Admission(line: line) } catch {
             return Self.refusal("unsupported", error.description)
@@ -82,7 +82,8 @@ extension SidecarProgram.Running {
         self.peers.removeAll { $0.key == key }
         self.acceptPeers()
         self.log.info("a key has left", metadata: ["key": "\(key.base64)"])
-        if self.program.options.isEphemeral, self.acceptsNobody { self.retire("the last key has left") }
+        let stays = !self.program.options.isEphemeral || self.program.configuration.idle != nil
+        if !stays, self.acceptsNobody { self.retire("the last key has left") }
         return true
     }
 

@@ -46,6 +46,8 @@ struct SidecarProgram: Sendable {
 
     struct Options {
         var isEphemeral = false
+        /// How long after the first SIGTERM this program is killed.
+        var grace: TimeAmount?
         var announcesIntercepts = false
         /// A socket of `AdmissionSocket`, if it had to be opened before entering the namespace.
         var admissionSocket: CInt?
@@ -155,7 +157,11 @@ struct SidecarProgram: Sendable {
 
         /// An ephemeral sidecar must end by itself: the program that started it may be gone.
         private func endWhenUnused() {
-            self.agent.onUnused = { [weak self] in self?.retire("no workspace for the linger time") }
+            self.agent.onUnused = { [weak self] in
+                guard let self else { return }
+                let isIdle = self.program.configuration.idle != nil && self.agent.hasBeenUsed
+                self.retire(isIdle ? "unused for the idle time" : "no workspace has come, or come back, in time")
+            }
             let links = LinkWatch(eventLoop: self.program.eventLoop)
             links.start { [weak self] in
                 self?.program.configuration.log.notice("the namespace's last interface has gone: ending")
@@ -270,6 +276,13 @@ struct SidecarProgram: Sendable {
         }
 
         // MARK: Ending
+
+        /// SIGTERM. What was told to end with this program may go on for a while, and so does this.
+        func terminate() {
+            guard let grace = self.program.options.grace, !self.isEnding else { return self.shutDown() }
+            self.program.notifier?.stopping()
+            self.agent.goOn(within: grace) { [weak self] in self?.shutDown() }
+        }
 
         func shutDown() {
             guard !self.isEnding else { return }

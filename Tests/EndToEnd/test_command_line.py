@@ -92,6 +92,8 @@ SIDECAR_USAGE = {
     "linger negative": (["kl-sidecar", "run", *sidecar_flags()[2:], "--linger=-1s"], "--linger"),
     "linger beyond all numbers": (sidecar_flags(linger="99999999999999999999h"), "--linger"),
     "dead-after too short": (sidecar_flags(dead_after="500ms"), "--dead-after"),
+    "idle without ephemeral": (sidecar_flags(idle="30m"), "--idle", "--ephemeral"),
+    "node address neither": (sidecar_flags(node_address="router"), "router", "gateway"),
     "metrics port out of range": (sidecar_flags(metrics="127.0.0.1:65536"), PORT_WORDS, "65536"),
     "unknown flag": ([*sidecar_flags(), "--nonsense"], "--nonsense"),
     "unknown command": (["kl-sidecar", "walk"], "walk"),

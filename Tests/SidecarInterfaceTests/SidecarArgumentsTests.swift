@@ -27,7 +27,7 @@ import Testing
         #expect(run.servicePort == arguments.servicePorts)
         #expect(run.peer.isEmpty && run.peersFile == arguments.peersFile && run.nodeAddress.isEmpty)
         #expect(!run.allowTakeover && !run.allowRefuse && !run.ephemeral && !run.announceIntercepts)
-        #expect(run.linger == .minutes(10))
+        #expect(run.linger == .minutes(10) && run.idle == nil && run.grace == nil)
     }
 
     @Test func `all that there is`() throws {
@@ -45,11 +45,13 @@ import Testing
         arguments.peersFile = "peers"
         arguments.netns = "/run/netns/demo"
         arguments.loopback = .original
-        arguments.nodeAddresses = ["10.0.0.1", "fd00::1"]
+        arguments.nodeAddresses = ["10.0.0.1", "fd00::1", "gateway"]
         arguments.allowsTakeover = true
         arguments.allowsRefuse = true
         arguments.lingerMinutes = 3
         arguments.isEphemeral = true
+        arguments.idleMinutes = 30
+        arguments.graceSeconds = 45
         arguments.announcesIntercepts = true
         arguments.logFormat = .json
         let run = try Self.parsed(arguments)
@@ -59,6 +61,7 @@ import Testing
         #expect(run.peer.map(\.key.base64) == [Self.key] && run.peersFile == "peers")
         #expect(run.nodeAddress == arguments.nodeAddresses)
         #expect(run.allowTakeover && run.allowRefuse && run.ephemeral && run.announceIntercepts)
+        #expect(run.idle == .minutes(30) && run.grace == .seconds(45))
         #expect(run.linger == .minutes(3) && run.agent.logFormat == .json)
     }
 
