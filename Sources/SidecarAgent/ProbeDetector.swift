@@ -6,6 +6,7 @@ import NIOCore
 ///   says a probe's words, or leaves without a word ──▶ .probe
 ///   says anything else, or nothing for a while ──────▶ .other: as any client
 ///   breaks off ──────────────────────────────────────▶ .gone
+///   waits for an HTTP/2 server's settings ───────────▶ gets empty ones, and then says one of these
 /// ```
 final class ProbeDetector: ChannelInboundHandler, RemovableChannelHandler {
     typealias InboundIn = ByteBuffer
@@ -24,9 +25,15 @@ final class ProbeDetector: ChannelInboundHandler, RemovableChannelHandler {
     private var inputIsClosed = false
     private var isDone = false
     private var timeout: Scheduled<Void>?
+    private var greetingTimer: Scheduled<Void>?
+    private var greeting: SettingsGreeting?
 
     /// A probe sends at once; a client that waits for the server's greeting isn't one.
     static let patience = TimeAmount.milliseconds(200)
+    /// † How long an HTTP/2 client that doesn't go on counts as one that may still do so by itself.
+    private static let greetAfter = TimeAmount.milliseconds(10)
+    /// † For what a client sends that has got settings. One that says nothing then has nothing to ask yet.
+    private static let patienceAfterGreeting = TimeAmount.seconds(5)
 
     init(channel: any Channel, onFinding: @escaping (Finding) -> Void) {
         self.channel = channel
@@ -34,19 +41,38 @@ final class ProbeDetector: ChannelInboundHandler, RemovableChannelHandler {
     }
 
     func start() {
-        self.timeout = self.channel.eventLoop.assumeIsolated().scheduleTask(in: Self.patience) { [weak self] in
-            self?.is(.other)
-        }
+        self.wait(Self.patience)
         self.channel.read()
     }
 
+    private func wait(_ time: TimeAmount) {
+        self.timeout?.cancel()
+        self.timeout = self.channel.eventLoop.assumeIsolated().scheduleTask(in: time) { [weak self] in
+            self?.is(.other)
+        }
+    }
+
+    /// The client may wait for a server's settings.
+    private func greetSoon() {
+        guard self.greeting == nil, self.greetingTimer == nil else { return }
+        self.greetingTimer = self.channel.eventLoop.assumeIsolated().scheduleTask(in: Self.greetAfter) { [weak self] in
+            guard let self, !self.isDone else { return }
+            self.greeting = SettingsGreeting()
+            self.channel.writeAndFlush(ByteBuffer(bytes: SettingsGreeting.frame), promise: nil)
+            self.wait(Self.patienceAfterGreeting)
+        }
+    }
+
     func channelRead(context: ChannelHandlerContext, data: NIOAny) {
-        guard !self.isDone else { return context.fireChannelRead(data) }
+        guard !self.isDone else { return self.pass(Self.unwrapInboundIn(data), context) }
         self.said.writeImmutableBuffer(Self.unwrapInboundIn(data))
         switch ProbeSignature.of(self.said.readableBytesView) {
         case .isProbe: self.is(.probe)
         case .isOther: self.is(.other)
-        case .needsMore: break
+        case .awaitsSettings: self.greetSoon()
+        case .needsMore:
+            self.greetingTimer?.cancel()
+            self.greetingTimer = nil
         }
     }
 
@@ -56,7 +82,9 @@ final class ProbeDetector: ChannelInboundHandler, RemovableChannelHandler {
     }
 
     func userInboundEventTriggered(context: ChannelHandlerContext, event: Any) {
-        guard !self.isDone, case ChannelEvent.inputClosed = event else {
+        guard case ChannelEvent.inputClosed = event else { return context.fireUserInboundEventTriggered(event) }
+        guard !self.isDone else {
+            self.passRest(context)
             return context.fireUserInboundEventTriggered(event)
         }
         self.inputIsClosed = true
@@ -67,7 +95,10 @@ final class ProbeDetector: ChannelInboundHandler, RemovableChannelHandler {
     func errorCaught(context: ChannelHandlerContext, error: any Error) { context.close(promise: nil) }
 
     func channelInactive(context: ChannelHandlerContext) {
-        guard self.finish() else { return context.fireChannelInactive() }
+        guard self.finish() else {
+            self.passRest(context)
+            return context.fireChannelInactive()
+        }
         self.onFinding(.gone)
     }
 
@@ -78,11 +109,33 @@ final class ProbeDetector: ChannelInboundHandler, RemovableChannelHandler {
         }
         self.onFinding(finding)
         if self.said.readableBytes > 0 {
-            context.fireChannelRead(Self.wrapInboundOut(self.said))
+            self.pass(self.said, context)
             context.fireChannelReadComplete()
         }
-        if self.inputIsClosed { context.fireUserInboundEventTriggered(ChannelEvent.inputClosed) }
-        self.channel.pipeline.syncOperations.removeHandler(self, promise: nil)
+        if self.inputIsClosed {
+            self.passRest(context)
+            context.fireUserInboundEventTriggered(ChannelEvent.inputClosed)
+        }
+        self.said = ByteBuffer()
+        if self.greeting == nil { self.channel.pipeline.syncOperations.removeHandler(self, promise: nil) }
+    }
+
+    /// Passes on what the client has sent, without the acknowledgement of the sidecar's own settings. Until that has come, this stays
+    /// in the pipeline.
+    private func pass(_ bytes: ByteBuffer, _ context: ChannelHandlerContext) {
+        guard let passed = self.greeting?.take(bytes) else {
+            return context.fireChannelRead(Self.wrapInboundOut(bytes))
+        }
+        if passed.readableBytes > 0 { context.fireChannelRead(Self.wrapInboundOut(passed)) }
+        guard self.greeting?.isAcknowledged ?? false else { return }
+        self.greeting = nil
+        // Otherwise `is` does it.
+        if self.said.readableBytes == 0 { self.channel.pipeline.syncOperations.removeHandler(self, promise: nil) }
+    }
+
+    private func passRest(_ context: ChannelHandlerContext) {
+        guard let rest = self.greeting?.takeRest(), rest.readableBytes > 0 else { return }
+        context.fireChannelRead(Self.wrapInboundOut(rest))
     }
 
     /// False if a finding was reported before.
@@ -90,6 +143,7 @@ final class ProbeDetector: ChannelInboundHandler, RemovableChannelHandler {
         guard !self.isDone else { return false }
         self.isDone = true
         self.timeout?.cancel()
+        self.greetingTimer?.cancel()
         return true
     }
 }

@@ -2,11 +2,14 @@ import NIOCore
 
 /// Whether a client's first bytes are a health probe's.
 ///
-/// A kubelet sends `User-Agent: kube-probe/1.30`; a gRPC probe calls `grpc.health.v1.Health`. Over HTTPS neither can be seen.
+/// A kubelet sends `User-Agent: kube-probe/1.30`; a gRPC probe calls `grpc.health.v1.Health`, once the server's settings have come.
+/// Over HTTPS neither can be seen.
 enum ProbeSignature: Equatable {
     case isProbe
     case isOther
     case needsMore
+    /// The same; but an HTTP/2 client has said all that it says before the server's settings come.
+    case awaitsSettings
 
     /// Only this many bytes are examined.
     static let bytesAtMost = 1_024
@@ -51,9 +54,14 @@ enum ProbeSignature: Equatable {
     // MARK: HTTP/2
 
     /// RFC 9113, section 3.4.
-    private static let http2Preface = Array("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".utf8)
-    private static let headersFrame: UInt8 = 1
-    private static let frameHeaderSize = 9
+    static let http2Preface = Array("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".utf8)
+    private static let (headersFrame, settingsFrame): (UInt8, UInt8) = (1, 4)
+    static let frameHeaderSize = 9
+
+    /// - Parameter header: of a frame, whole.
+    static func payloadLength(_ header: some Sequence<UInt8>) -> Int {
+        header.prefix(3).reduce(0) { $0 << 8 | Int($1) }
+    }
 
     /// A header's value stands in a HEADERS frame literally or Huffman-coded, and either form begins at a whole byte (RFC
     /// 7541, section 5.2). These are `/grpc.health.v1.Health/` and `kube-probe/`; of the Huffman code only its whole bytes.
@@ -70,18 +78,21 @@ enum ProbeSignature: Equatable {
 
     private static func ofHTTP2(_ bytes: ByteBufferView.SubSequence, isWhole: Bool) -> ProbeSignature {
         var rest = bytes.dropFirst(Self.http2Preface.count)
+        var hasSettings = false
         while rest.count >= Self.frameHeaderSize {
             let header = Array(rest.prefix(Self.frameHeaderSize))
-            let length = Int(header[0]) << 16 | Int(header[1]) << 8 | Int(header[2])
+            let length = Self.payloadLength(header)
             let payload = rest.dropFirst(Self.frameHeaderSize).prefix(length)
             if header[3] == Self.headersFrame {
                 if Self.values.contains(where: { Self.contains(payload, $0) }) { return .isProbe }
                 return payload.count == length || isWhole ? .isOther : .needsMore
             }
             guard payload.count == length else { break }
+            hasSettings = hasSettings || header[3] == Self.settingsFrame
             rest = rest.dropFirst(Self.frameHeaderSize + length)
         }
-        return isWhole ? .isOther : .needsMore
+        guard !isWhole else { return .isOther }
+        return hasSettings && rest.isEmpty ? .awaitsSettings : .needsMore
     }
 
     // MARK: Bytes

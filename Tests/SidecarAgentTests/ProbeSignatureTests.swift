@@ -75,7 +75,11 @@ struct ProbeSignatureTests {
     func http2() {
         #expect(self.signature(Array(Self.preface.prefix(7))) == .needsMore)
         #expect(self.signature(Self.preface) == .needsMore)
-        #expect(self.signature(Self.preface + Self.settings) == .needsMore)
+        #expect(self.signature(Self.preface + Self.settings) == .awaitsSettings)
+        let update: [UInt8] = [0, 0, 4, 8, 0, 0, 0, 0, 0, 0, 1, 0, 0]
+        #expect(self.signature(Self.preface + Self.settings + update) == .awaitsSettings)
+        #expect(self.signature(Self.preface + Self.settings + update.dropLast()) == .needsMore)
+        #expect(self.signature(Self.preface + update) == .needsMore)
         #expect(self.signature(self.headers([0x44], claiming: 0xff_ffff)) == .needsMore)
         let flood = (0..<200).flatMap { _ in Self.settings }
         #expect(self.signature(Self.preface + flood) == .isOther)

@@ -47,7 +47,7 @@ final class MirrorTap<Access: ConnectionAccess>: ChannelDuplexHandler {
         switch ProbeSignature.of(said.readableBytesView) {
         case .isProbe: self.decide(isProbe: true)
         case .isOther: self.decide(isProbe: false)
-        case .needsMore: break
+        case .needsMore, .awaitsSettings: break
         }
     }
 
