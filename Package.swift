@@ -11,6 +11,7 @@ let strict: [SwiftSetting] = [
 
 let nioCore = Target.Dependency.product(name: "NIOCore", package: "swift-nio")
 let nioHTTP1 = Target.Dependency.product(name: "NIOHTTP1", package: "swift-nio")
+let nioWebSocket = Target.Dependency.product(name: "NIOWebSocket", package: "swift-nio")
 let nioPosix = Target.Dependency.product(name: "NIOPosix", package: "swift-nio")
 let logging = Target.Dependency.product(name: "Logging", package: "swift-log")
 let yams = Target.Dependency.product(name: "Yams", package: "Yams")
@@ -119,7 +120,9 @@ let package = Package(
         ),
         .target(
             name: "KubernetesEnvironment",
-            dependencies: ["Environments", "HostSupport", "InterceptModel", "Libc", nioCore, nioHTTP1, nioPosix],
+            dependencies: [
+                "Environments", "HostSupport", "InterceptModel", "Libc", nioCore, nioHTTP1, nioPosix, nioWebSocket,
+            ],
             swiftSettings: strict
         ),
         .target(
@@ -213,7 +216,7 @@ let package = Package(
         .testTarget(
             name: "CarriersTests",
             dependencies: [
-                "Carriers", "Libc", "Noise", "RawSockets", "Tunnel", nioCore, nioPosix,
+                "Carriers", "HostSupport", "Libc", "Noise", "RawSockets", "Tunnel", nioCore, nioPosix,
                 .product(name: "NIOEmbedded", package: "swift-nio"),
             ],
             swiftSettings: strict
@@ -264,7 +267,10 @@ let package = Package(
         ),
         .testTarget(
             name: "KubernetesEnvironmentTests",
-            dependencies: ["Environments", "KubernetesEnvironment"],
+            dependencies: [
+                "Environments", "HostSupport", "KubernetesEnvironment", "Libc", nioCore,
+                .product(name: "NIOEmbedded", package: "swift-nio"), nioHTTP1, nioPosix, nioWebSocket,
+            ],
             swiftSettings: strict
         ),
         .testTarget(

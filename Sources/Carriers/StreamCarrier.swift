@@ -9,9 +9,9 @@ final class StreamCarrier {
     let id: CarrierID
     let channel: any Channel
     var framer: MessageFramer
-    /// At the workspace: the address that was dialled, and the command behind it, if any.
+    /// At the workspace: the address that was dialled, and the command or relay behind it, if any.
     let address: TunnelClient.Address?
-    let command: FilterProcess?
+    let relay: (any RelayedStream)?
     /// Why this side closes the carrier.
     var fault: DialFailure?
     /// The carrier's turn is over: further messages stay in the framer, and nothing is read, until its next turn.
@@ -29,13 +29,13 @@ final class StreamCarrier {
         channel: any Channel,
         framer: consuming MessageFramer,
         address: TunnelClient.Address? = nil,
-        command: FilterProcess? = nil
+        relay: (any RelayedStream)? = nil
     ) {
         self.id = id
         self.channel = channel
         self.framer = framer
         self.address = address
-        self.command = command
+        self.relay = relay
     }
 
     /// Writes messages while the channel is writable. The closure appends the next one, or returns false if there is none.

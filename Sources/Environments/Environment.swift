@@ -1,3 +1,5 @@
+public import HostSupport
+
 /// The place where services run, as the CLI and the daemon see it, independent of its kind.
 ///
 /// The methods may wait for files or for another program. They throw a `Problem`, whose text is for people.
@@ -23,9 +25,16 @@ public protocol Environment: Sendable {
     /// earlier process took stays taken.
     func claim(_ record: InterceptRecord, options: SidecarOptions) -> any ServiceClaim
 
+    /// A way to a sidecar that this process opens itself, in place of the location's command; nil: there is none.
+    func relay(to sidecar: SidecarLocation) -> StreamRelay?
+
     /// Yields an element whenever a claim's answers may have changed. Ends where the environment can't tell: then claims
     /// are looked at now and then.
     func changes() async -> AsyncStream<EnvironmentChange>
+}
+
+extension Environment {
+    public func relay(to sidecar: SidecarLocation) -> StreamRelay? { nil }
 }
 
 public enum EnvironmentChange: Equatable, Sendable {

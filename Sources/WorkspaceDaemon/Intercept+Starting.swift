@@ -68,7 +68,11 @@ extension Intercept {
                 "Leave it out."
             )
         }
-        for location in locations where location.addresses(by: request.carrier, at: request.endpoint).isEmpty {
+        for location in locations {
+            let relay = self.environment.relay(to: location)
+            guard location.addresses(by: request.carrier, at: request.endpoint, through: relay).isEmpty else {
+                continue
+            }
             let message =
                 switch request.carrier {
                 case .exec:

@@ -187,7 +187,11 @@ final class Intercept {
     /// The addresses to dial. --endpoint is the first replica's address only, not that of a replica that came later.
     func addresses(of location: SidecarLocation) -> [TunnelClient.Address] {
         let isFirst = self.replicas.allSatisfy { $0.location.name == location.name }
-        return location.addresses(by: self.request.carrier, at: isFirst ? self.request.endpoint : nil)
+        return location.addresses(
+            by: self.request.carrier,
+            at: isFirst ? self.request.endpoint : nil,
+            through: self.environment.relay(to: location)
+        )
     }
 
     /// The replica's counts are kept.

@@ -1,6 +1,7 @@
 import Carriers
 import CommandText
 import Environments
+import HostSupport
 import InterceptModel
 import InterceptProtocol
 import NIOCore
@@ -126,8 +127,14 @@ final class Replica {
 
 extension SidecarLocation {
     /// The addresses at which the sidecar may be dialled, in order of preference.
-    /// - Parameter endpoint: dialled in place of the sidecar's own addresses.
-    func addresses(by carrier: CarrierChoice, at endpoint: Endpoint?) -> [TunnelClient.Address] {
+    /// - Parameters:
+    ///   - endpoint: dialled in place of the sidecar's own addresses.
+    ///   - relay: dialled in place of the sidecar's command.
+    func addresses(
+        by carrier: CarrierChoice,
+        at endpoint: Endpoint?,
+        through relay: StreamRelay?
+    ) -> [TunnelClient.Address] {
         var addresses: [TunnelClient.Address] = []
         // With `auto`, an address given by --endpoint is taken as a TCP address: a forwarded port, for example, leads
         // nowhere over UDP.
@@ -139,8 +146,12 @@ extension SidecarLocation {
         if carrier == .auto || carrier == .tcp, let tcp = endpoint ?? (try? Flags.endpoint(self.tcp)) {
             addresses.append(.tcp(host: tcp.host, port: Int(tcp.port)))
         }
-        if carrier == .auto || carrier == .exec, let command = self.command, !command.isEmpty {
-            addresses.append(.command(command))
+        if carrier == .auto || carrier == .exec {
+            if let relay {
+                addresses.append(.relay(relay))
+            } else if let command = self.command, !command.isEmpty {
+                addresses.append(.command(command))
+            }
         }
         return addresses
     }
@@ -151,7 +162,7 @@ extension SidecarStatus.Carrier {
         switch address {
         case .udp: self = .udp
         case .tcp: self = .tcp
-        case .command: self = .exec
+        case .command, .relay: self = .exec
         }
     }
 }

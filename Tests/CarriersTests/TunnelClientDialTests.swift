@@ -1,3 +1,4 @@
+import HostSupport
 import Libc
 import NIOCore
 import NIOPosix
@@ -153,6 +154,36 @@ import Tunnel
         #expect(
             reports == [.init(text: "'no-such-program-anywhere' isn't in any folder of PATH", retryIn: .zero)]
         )
+    }
+
+    @Test func aRelayThatLeadsNowhereIsReported() async throws {
+        let relay = StreamRelay("exec shop/web-1") { _, opening in opening.value.failed("no right to exec there") }
+        let stage = try await self.start([.relay(relay)])
+        let reports = try await self.reports(1, of: stage)
+        let text = "exec shop/web-1 can't be talked to: no right to exec there"
+        #expect(reports == [.init(text: text, retryIn: .zero)])
+    }
+
+    /// What a relay leads to, here the stranger's listener, speaks to the tunnel; its end is reported in the relay's words.
+    @Test func aRelaysEndIsReportedInItsWords() async throws {
+        final class Words: RelayedStream, Sendable {
+            func end(after delay: TimeAmount, telling told: @escaping (String) -> Void) {
+                told("ended with code 1: no pod")
+            }
+        }
+        let (listener, port) = try await self.stranger(closes: true)
+        let relay = StreamRelay("exec shop/web-1") { eventLoop, opening in
+            ClientBootstrap(group: eventLoop)
+                .channelInitializer { channel in
+                    channel.eventLoop.makeCompletedFuture { try opening.value.attach(channel, Words()) }
+                }
+                .connect(host: "127.0.0.1", port: port)
+                .whenFailure { Issue.record("the listener can't be reached: \($0)") }
+        }
+        let stage = try await self.start([.relay(relay)])
+        let reports = try await self.reports(1, of: stage)
+        #expect(reports == [.init(text: "exec shop/web-1 ended with code 1: no pod", retryIn: .zero)])
+        try await listener.close()
     }
 
     @Test func whereAnAddressIsSilentTheNextHasItsTurn() async throws {

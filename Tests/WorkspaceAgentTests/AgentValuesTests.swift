@@ -96,7 +96,7 @@ import Testing
         #expect(trouble.clause == "127.0.0.1:2 gives no answer over UDP")
         // Whatever a command's last line is.
         let command = TunnelClient.Address.command(["dial"])
-        let ending = DialFailure.commandEnded(command, .init(end: .exited(1), lastLine: "x gives no answer over UDP"))
+        let ending = DialFailure.relayEnded(command, why: "ended with code 1: x gives no answer over UDP")
         _ = trouble.failed([ending], at: self.now)
         #expect(trouble.failure == .notDialled([ending]))
     }

@@ -1,4 +1,4 @@
-import HostSupport
+public import HostSupport
 
 extension TunnelClient {
     /// An address at which a sidecar can be dialled.
@@ -7,13 +7,15 @@ extension TunnelClient {
         case udp(host: String, port: Int)
         /// A program with its arguments, whose standard input and output lead to the sidecar. No shell is involved.
         case command([String])
+        /// A way that this process opens itself.
+        case relay(StreamRelay)
 
         /// The carrier's name in status and ready lines.
         public var carrier: String {
             switch self {
             case .tcp: "tcp"
             case .udp: "udp"
-            case .command: "exec"
+            case .command, .relay: "exec"
             }
         }
     }
@@ -26,6 +28,7 @@ extension TunnelClient.Address: CustomStringConvertible {
         case .tcp(let host, let port), .udp(let host, let port):
             host.contains(":") ? "[\(host)]:\(port)" : "\(host):\(port)"
         case .command(let words): words.map(Self.quoted).joined(separator: " ").visibleText
+        case .relay(let relay): relay.name.visibleText
         }
     }
 

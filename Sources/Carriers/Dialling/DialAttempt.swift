@@ -8,8 +8,8 @@ struct DialAttempt {
     /// Timeouts to connect, and to get an answer, for an address that isn't the last one. †
     private static let connectTimeout = TimeAmount.seconds(1)
     private static let answerTimeout = TimeAmount.seconds(2)
-    /// A command may have to connect to a cluster first.
-    private static let commandAnswerTimeout = TimeAmount.seconds(8)
+    /// A command or relay may have to connect to a cluster first.
+    private static let relayAnswerTimeout = TimeAmount.seconds(8)
     private static let lastConnectTimeout = TimeAmount.seconds(5)
 
     init(_ order: [TunnelClient.Address]) { self.rest = order[...] }
@@ -23,8 +23,10 @@ struct DialAttempt {
     /// How long the current address may take to answer, so that the others get their turn; nil: it is the last one.
     func answerTimeout(for address: TunnelClient.Address) -> TimeAmount? {
         guard !self.rest.isEmpty else { return nil }
-        if case .command = address { return Self.commandAnswerTimeout }
-        return Self.answerTimeout
+        return switch address {
+        case .command, .relay: Self.relayAnswerTimeout
+        case .tcp, .udp: Self.answerTimeout
+        }
     }
 
     /// All that went wrong were connections closed without an answer, which says little: the sidecar may have been busy.

@@ -6,7 +6,8 @@ public enum DialFailure: Equatable, Sendable {
     case unreachable(TunnelClient.Address, why: String)
     /// The command's program can't be started.
     case notStarted(TunnelClient.Address, HostError)
-    case commandEnded(TunnelClient.Address, FilterProcess.Ending)
+    /// What a command or a relay led to has ended; why is a clause without a subject.
+    case relayEnded(TunnelClient.Address, why: String)
     /// It accepted the connection and closed it without an answer, as a sidecar does that doesn't accept the key.
     case closed(TunnelClient.Address)
     case silent(TunnelClient.Address)
@@ -14,7 +15,7 @@ public enum DialFailure: Equatable, Sendable {
 
     public var address: TunnelClient.Address {
         switch self {
-        case .unreachable(let address, _), .notStarted(let address, _), .commandEnded(let address, _): address
+        case .unreachable(let address, _), .notStarted(let address, _), .relayEnded(let address, _): address
         case .closed(let address), .silent(let address), .speaksOtherwise(let address): address
         }
     }
@@ -31,7 +32,7 @@ extension DialFailure: CustomStringConvertible {
         switch self {
         case .unreachable(let address, let why): "\(Self.name(address)) \(Self.unreachable(address)): \(why)"
         case .notStarted(_, let error): "\(error)"
-        case .commandEnded(let address, let ending): "\(Self.name(address)) \(ending.reason)"
+        case .relayEnded(let address, let why): "\(Self.name(address)) \(why)"
         case .closed(let address): "\(Self.name(address)) closed the connection without an answer"
         case .silent(let address): "\(Self.name(address)) gives no answer\(address.isDatagrams ? " over UDP" : "")"
         case .speaksOtherwise(let address): "\(Self.name(address)) doesn't speak the tunnel's protocol"
@@ -46,7 +47,7 @@ extension DialFailure: CustomStringConvertible {
         switch address {
         case .tcp: "can't be reached"
         case .udp: "can't be reached over UDP"
-        case .command: "can't be talked to"
+        case .command, .relay: "can't be talked to"
         }
     }
 }

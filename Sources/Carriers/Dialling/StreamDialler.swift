@@ -5,7 +5,7 @@ import NIOPosix
 import Noise
 import Tunnel
 
-/// Dials a sidecar's byte streams, over TCP or through a command, as `StreamDialMachine` says.
+/// Dials a sidecar's byte streams, over TCP, through a command or through a relay, as `StreamDialMachine` says.
 final class StreamDialler: Dialler {
     private let tunnel: DialledTunnel
     private let maxMessageSize: Int
@@ -42,8 +42,8 @@ final class StreamDialler: Dialler {
     func answered(_ id: CarrierID) { self.handle(.answered(id)) }
 
     func giveUp(_ id: CarrierID) {
-        // A command is ended by this side; over TCP the sidecar may have closed first.
-        if let carrier = self.carrier(id), carrier.command != nil { self.blameSilence(on: carrier) }
+        // A command or relay is ended by this side; over TCP the sidecar may have closed first.
+        if let carrier = self.carrier(id), carrier.relay != nil { self.blameSilence(on: carrier) }
         self.close(id)
     }
 
@@ -96,12 +96,12 @@ final class StreamDialler: Dialler {
         carrier.channel.close(promise: nil)
     }
 
-    /// No other address is dialled until a command has ended, so there is never more than one.
+    /// No other address is dialled until a command or relay has ended, so there is never more than one.
     private func explain(_ carrier: StreamCarrier) {
         guard let address = carrier.address else { return }
-        guard let command = carrier.command else { return self.handle(.failed(carrier.fault ?? .closed(address))) }
-        command.end(after: carrier.fault == nil ? Self.ownEnd : .zero) { [weak self] ending in
-            self?.handle(.failed(carrier.fault ?? .commandEnded(address, ending)))
+        guard let relay = carrier.relay else { return self.handle(.failed(carrier.fault ?? .closed(address))) }
+        relay.end(after: carrier.fault == nil ? Self.ownEnd : .zero) { [weak self] reason in
+            self?.handle(.failed(carrier.fault ?? .relayEnded(address, why: reason)))
         }
     }
 
@@ -111,6 +111,7 @@ final class StreamDialler: Dialler {
         switch address {
         case .tcp(let host, let port): self.connect(address, host, port, within: limit)
         case .command(let words): self.run(address, words)
+        case .relay(let relay): self.open(address, relay)
         // `use` has left these out.
         case .udp: self.handle(.failed(.silent(address)))
         }
@@ -155,6 +156,19 @@ final class StreamDialler: Dialler {
             }
     }
 
+    private func open(_ address: TunnelClient.Address, _ relay: StreamRelay) {
+        let opening = StreamRelay.Opening(
+            attach: { [weak self] channel, stream in
+                guard let self else { throw ChannelError.eof }
+                try channel.syncOptions?.setOption(.recvAllocator, value: CarrierOptions.receiveAllocator)
+                try channel.syncOptions?.setOption(.writeBufferWaterMark, value: CarrierOptions.waterMark)
+                try self.attach(channel, to: address, by: stream)
+            },
+            failed: { [weak self] reason in self?.handle(.failed(.unreachable(address, why: reason))) }
+        )
+        relay.open(on: self.tunnel.eventLoop, opening)
+    }
+
     private var bootstrap: ClientBootstrap {
         ClientBootstrap(group: self.tunnel.eventLoop)
             .channelOption(.recvAllocator, value: CarrierOptions.receiveAllocator)
@@ -164,14 +178,14 @@ final class StreamDialler: Dialler {
     private func attach(
         _ channel: any Channel,
         to address: TunnelClient.Address,
-        by command: FilterProcess? = nil
+        by relay: (any RelayedStream)? = nil
     ) throws {
         let carrier = StreamCarrier(
             id: self.tunnel.takeCarrierID(),
             channel: channel,
             framer: MessageFramer(role: .initiator, maxMessageSize: self.maxMessageSize),
             address: address,
-            command: command
+            relay: relay
         )
         try channel.pipeline.syncOperations.addHandler(StreamCarrierHandler(carrier: carrier, owner: self))
     }
@@ -180,7 +194,7 @@ final class StreamDialler: Dialler {
 extension StreamDialler: StreamCarrierHandler.Owner {
     func carrierOpened(_ carrier: StreamCarrier) {
         guard let address = carrier.address else { return }
-        if carrier.command == nil, SelfConnection.closes(carrier.channel) {
+        if carrier.relay == nil, SelfConnection.closes(carrier.channel) {
             let error = IOError(errnoCode: ECONNREFUSED, reason: "connect")
             return self.handle(.failed(.unreachable(address, why: SocketError.describe(error))))
         }
@@ -191,7 +205,7 @@ extension StreamDialler: StreamCarrierHandler.Owner {
             self.tunnel.initiator.carrierOpened(carrier.id, at: now)
             self.tunnel.owner?.pump()
         } else {
-            carrier.command?.end()
+            carrier.relay?.end(after: .zero) { _ in }
             carrier.channel.close(promise: nil)
         }
         for action in actions { self.perform(action) }
@@ -224,6 +238,6 @@ extension StreamDialler: StreamCarrierHandler.Owner {
         let actions = self.machine.handle(.closed(carrier.id, rest: rest), at: now)
         for action in actions { self.perform(action, closed: carrier) }
         guard !actions.contains(.explain(carrier.id)) else { return }
-        carrier.command?.end(after: self.machine.isOn && carrier.fault == nil ? Self.ownEnd : .zero)
+        carrier.relay?.end(after: self.machine.isOn && carrier.fault == nil ? Self.ownEnd : .zero) { _ in }
     }
 }
