@@ -43,6 +43,13 @@ struct APIConversation: Sendable {
         var date: String?
         var body: [UInt8]
 
+        init(_ head: HTTPResponseHead) {
+            self.code = Int(head.status.code)
+            self.contentType = head.headers.first(name: "content-type") ?? ""
+            self.date = head.headers.first(name: "date")
+            self.body = []
+        }
+
         var isSuccess: Bool { (200...299).contains(self.code) }
     }
 
@@ -54,7 +61,7 @@ struct APIConversation: Sendable {
             var answer: Answer?
             for try await part in parts {
                 switch part {
-                case .head(let head): answer = Self.answer(head)
+                case .head(let head): answer = Answer(head)
                 case .body(let bytes):
                     guard (answer?.body.count ?? 0) + bytes.readableBytes <= limit else {
                         throw APIFailure.tooLong(request.target)
@@ -81,7 +88,7 @@ struct APIConversation: Sendable {
             var splitter = LineSplitter(limit: limit)
             for try await part in parts {
                 switch part {
-                case .head(let head): answer = Self.answer(head)
+                case .head(let head): answer = Answer(head)
                 case .body(let bytes):
                     guard answer?.isSuccess ?? false else {
                         let room = limit - (answer?.body.count ?? 0)
@@ -94,15 +101,6 @@ struct APIConversation: Sendable {
             }
             throw APIFailure.cut
         }
-    }
-
-    private static func answer(_ head: HTTPResponseHead) -> Answer {
-        Answer(
-            code: Int(head.status.code),
-            contentType: head.headers.first(name: "content-type") ?? "",
-            date: head.headers.first(name: "date"),
-            body: []
-        )
     }
 
     private func converse<Value: Sendable>(

@@ -3,7 +3,6 @@ import FoundationEssentials
 import HostSupport
 import InterceptModel
 import NIOHTTP1
-import NIOPosix
 
 /// Asks one cluster's API server with the user's rights, and one login for all questions of a process: through `kubectl proxy`,
 /// which knows contexts, certificates and programs that log in. It is started when first needed, and ended after a minute without
@@ -25,20 +24,12 @@ actor KubernetesClient {
     static let answerAtMost = 32 * 1_048_576
     /// An object in etcd has at most 1.5 MB.
     static let lineAtMost = 4 * 1_048_576
-    /// † Programs that run in pods at the same time, each by a `kubectl exec` of 52 MB.
-    private static let execsAtMost = 4
     private static let endsAfter = Duration.seconds(60)
 
     enum PatchKind: String, Sendable {
         case merge = "application/merge-patch+json"
         case strategic = "application/strategic-merge-patch+json"
     }
-
-    private static let pool: NIOThreadPool = {
-        let pool = NIOThreadPool(numberOfThreads: KubernetesClient.execsAtMost)
-        pool.start()
-        return pool
-    }()
 
     init(_ place: KubernetesPlace, variables: [String: String] = Spawn.ownEnvironment) {
         self.place = place
@@ -166,39 +157,8 @@ actor KubernetesClient {
 
     /// A command that runs a program in a container of a pod; `interactive`: with standard input.
     nonisolated func execWords(pod: String, container: String, _ command: [String], interactive: Bool) -> [String] {
-        self.words.withVariable + Self.exec(pod, container, command, interactive: interactive)
-    }
-
-    private static func exec(_ pod: String, _ container: String, _ command: [String], interactive: Bool) -> [String] {
-        ["exec"] + (interactive ? ["--stdin"] : []) + ["pod/\(pod)", "--container=\(container)", "--"] + command
-    }
-
-    /// Runs it to its end.
-    func exec(
-        pod: String,
-        container: String,
-        _ command: [String],
-        within milliseconds: Int64
-    ) async throws -> BoundedCommand.Result {
-        let words = self.words.words + Self.exec(pod, container, command, interactive: false)
-        let environment = self.words.variables(self.variables)
-        let result = try await Self.pool.runIfActive {
-            let program: String
-            do throws(HostError) {
-                program = try FilterProcess.program(words, path: environment["PATH"])
-            } catch {
-                throw APIFailure.noKubectl
-            }
-            return BoundedCommand.run(
-                program,
-                Array(words.dropFirst()),
-                environment: environment,
-                within: milliseconds,
-                outputAtMost: 1_048_576
-            )
-        }
-        guard let result else { throw APIFailure.ofKubectl("it can't be started") }
-        return result
+        self.words.withVariable + ["exec"] + (interactive ? ["--stdin"] : [])
+            + ["pod/\(pod)", "--container=\(container)", "--"] + command
     }
 
     // MARK: The proxy
@@ -212,10 +172,7 @@ actor KubernetesClient {
         _ body: (APIConversation) async throws -> Value
     ) async throws -> Value {
         self.open += 1
-        defer {
-            self.open -= 1
-            if self.open == 0 { self.endLater() }
-        }
+        defer { self.leaseEnded() }
         let proxy = try await self.runningProxy()
         do {
             return try await body(APIConversation(socket: proxy.socket))
@@ -223,6 +180,23 @@ actor KubernetesClient {
             if let reason = proxy.reasonOfEnd { throw APIFailure.ofKubectl(reason) }
             throw error
         }
+    }
+
+    /// The proxy for a conversation of any length; it isn't ended before the lease is.
+    func lease() async throws -> ProxyLease {
+        self.open += 1
+        do {
+            let proxy = try await self.runningProxy()
+            return ProxyLease(socket: proxy.socket) { [weak self] in Task { await self?.leaseEnded() } }
+        } catch {
+            self.leaseEnded()
+            throw error
+        }
+    }
+
+    private func leaseEnded() {
+        self.open -= 1
+        if self.open == 0 { self.endLater() }
     }
 
     private func runningProxy() async throws -> KubectlProxy {
@@ -257,4 +231,11 @@ actor KubernetesClient {
     }
 
     private func failure(_ answer: APIConversation.Answer) -> APIFailure { APIFailure(answer) }
+}
+
+/// Keeps the proxy while somebody needs it.
+struct ProxyLease: Sendable {
+    let socket: String
+    /// To be called once.
+    let end: @Sendable () -> Void
 }
