@@ -150,8 +150,9 @@ let package = Package(
             name: "kl",
             dependencies: [
                 "CommandText", "ComposeFiles", "DockerEnvironment", "EnvironmentCatalog", "Environments", "HostSupport",
-                "Interactive", "InterceptModel", "InterceptProtocol", "KeyFiles", "Libc", "LocalEnvironment", "Noise",
-                "ProgramSupport", "WorkspaceAPI", "WorkspaceDaemon", argumentParser, logging, nioCore, yams,
+                "Interactive", "InterceptModel", "InterceptProtocol", "KeyFiles", "KubernetesEnvironment", "Libc",
+                "LocalEnvironment", "Noise", "ProgramSupport", "WorkspaceAPI", "WorkspaceDaemon", argumentParser,
+                logging, nioCore, yams,
             ],
             swiftSettings: strict
         ),
@@ -268,7 +269,7 @@ let package = Package(
         .testTarget(
             name: "KubernetesEnvironmentTests",
             dependencies: [
-                "Environments", "HostSupport", "KubernetesEnvironment", "Libc", nioCore,
+                "Environments", "HostSupport", "InterceptModel", "KubernetesEnvironment", "Libc", nioCore,
                 .product(name: "NIOEmbedded", package: "swift-nio"), nioHTTP1, nioPosix, nioWebSocket,
             ],
             swiftSettings: strict
@@ -319,7 +320,8 @@ let package = Package(
         .testTarget(
             name: "KlTests",
             dependencies: [
-                "Environments", "GoldenFiles", "HostSupport", "InterceptModel", "InterceptProtocol", "Libc",
+                "Environments", "GoldenFiles", "HostSupport", "InterceptModel", "InterceptProtocol",
+                "KubernetesEnvironment", "Libc",
                 "WorkspaceAPI", "kl",
             ],
             exclude: ["Golden"],

@@ -13,11 +13,12 @@ public enum EnvironmentCatalog {
         }
     }
 
-    /// The environments to choose from: compose files in this folder and above it, environments used before, and what a
-    /// Docker engine runs.
+    /// The environments to choose from: compose files in this folder and above it, environments used before, what a Docker
+    /// engine runs, and the contexts of `kubectl`.
     public static func find(from folder: String, known: [EnvironmentReference]) async -> [FoundEnvironment] {
         async let docker = DockerDiscovery.find(known: known)
+        async let clusters = KubernetesDiscovery.find(known: known)
         let files = LocalDiscovery.find(from: folder, known: known)
-        return files + (await docker)
+        return files + (await docker) + (await clusters)
     }
 }

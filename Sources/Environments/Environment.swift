@@ -21,6 +21,10 @@ public protocol Environment: Sendable {
     /// The intercepts of all workspaces.
     func intercepts() async throws -> [InterceptRecord]
 
+    /// Programs that are started from now on to reach the environment get these variables of the user's shell, in place of this
+    /// process's own. They may hold secrets, and are kept in memory alone.
+    func use(variables: [String: String]) async
+
     /// A workspace's claim to a service, as this record says. Nothing is claimed before `take(force:)`, but a claim that an
     /// earlier process took stays taken.
     func claim(_ record: InterceptRecord, options: SidecarOptions) -> any ServiceClaim
@@ -35,6 +39,8 @@ public protocol Environment: Sendable {
 
 extension Environment {
     public func relay(to sidecar: SidecarLocation) -> StreamRelay? { nil }
+
+    public func use(variables: [String: String]) async {}
 }
 
 public enum EnvironmentChange: Equatable, Sendable {

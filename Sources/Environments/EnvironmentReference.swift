@@ -39,6 +39,8 @@ public struct FoundEnvironment: Codable, Equatable, Sendable {
         case down
         /// Its compose file can't be used.
         case broken
+        /// Nobody has asked: that takes time, or a login.
+        case unknown
     }
 
     public var reference: EnvironmentReference

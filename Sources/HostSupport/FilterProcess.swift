@@ -152,10 +152,13 @@ public final class FilterProcess {
         for then in onEnd { then(result) }
     }
 
-    private var lastLine: String {
-        let lines = self.tail.split { $0 == UInt8(ascii: "\n") || $0 == UInt8(ascii: "\r") }
-            .map { String(decoding: $0, as: UTF8.self).visibleText }
-        return String((lines.last { !$0.isEmpty } ?? "").prefix(Self.lineAtMost))
+    private var lastLine: String { self.lastLines.last ?? "" }
+
+    /// The last lines of standard error so far, of which the first may lack its beginning.
+    public var lastLines: [String] {
+        self.tail.split { $0 == UInt8(ascii: "\n") || $0 == UInt8(ascii: "\r") }
+            .map { String(String(decoding: $0, as: UTF8.self).visibleText.prefix(Self.lineAtMost)) }
+            .filter { !$0.isEmpty }
     }
 
     // MARK: Standard error

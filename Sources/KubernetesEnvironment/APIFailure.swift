@@ -62,13 +62,16 @@ extension APIFailure {
             )
             return
         }
-        let text = String(decoding: answer.body.prefix(2_048), as: UTF8.self).printable
+        let lines = answer.body.prefix(2_048).split(separator: UInt8(ascii: "\n"))
+        let text = String(decoding: lines.first ?? [], as: UTF8.self).printable
         guard answer.code == 500 || answer.code == 502, answer.contentType.hasPrefix("text/plain") else {
             self.init(code: answer.code, reason: "", message: text)
             return
         }
         self.init(Self.isLogin(text) ? "Login" : "Unreachable", text)
     }
+
+    var isOfLogin: Bool { self.code == 401 || self.code == 0 && self.reason == "Login" }
 
     /// The words of client-go where a user's credentials can't be got.
     static func isLogin(_ text: String) -> Bool {
@@ -84,8 +87,7 @@ extension APIFailure {
         let context = words.place.context.printable
         let trial = "Try whether this works: \(words.trial.printable)"
         switch (self.code, self.reason) {
-        case (0, "NoKubectl"):
-            return Problem(.failed, self.message, "Install it: https://kubernetes.io/docs/tasks/tools/")
+        case (0, "NoKubectl"): return Self.problemOfNoKubectl
         case (0, "Kubectl"):
             return Problem(.failed, "kubectl says: \(self.message)", trial)
         case (0, "Login"):
@@ -109,6 +111,12 @@ extension APIFailure {
             return Problem(.failed, "the API server of '\(context)' says: \(self.message)")
         }
     }
+
+    static let problemOfNoKubectl = Problem(
+        .failed,
+        "there is no kubectl program in PATH, which environments of Kubernetes need",
+        "Install it: https://kubernetes.io/docs/tasks/tools/"
+    )
 
     private func login(_ trial: String) -> String { "Log in again. \(trial)" }
 

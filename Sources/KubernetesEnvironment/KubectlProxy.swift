@@ -23,6 +23,7 @@ final class KubectlProxy: Sendable {
         /// Why it ended, as a clause; nil: it runs.
         var reason: String?
         var end: (@Sendable () -> Void)?
+        var process: NIOLoopBound<FilterProcess>?
     }
 
     /// † `kubectl` is ready after 80 ms, on a busy machine later.
@@ -102,9 +103,11 @@ final class KubectlProxy: Sendable {
             return ready.fail(Problem(error))
         }
         let bound = NIOLoopBound(process, eventLoop: self.eventLoop)
+        self.state.withLock { $0.process = bound }
         let over: @Sendable () -> Void = {
             bound.value.end { ending in
                 let reason = ending.lastLine.isEmpty ? ending.reason : ending.lastLine
+                self.state.withLock { $0.process = nil }
                 self.ended(reason)
                 ready.fail(APIFailure.ofKubectl(reason))
             }
@@ -137,6 +140,21 @@ final class KubectlProxy: Sendable {
 
     /// Nil: it runs.
     var reasonOfEnd: String? { self.state.withLock { $0.reason } }
+
+    /// What a program that logs the user in has said last: it writes to the proxy's standard error, between lines of the proxy's own
+    /// log, such as `E1130 18:48:44.622878   17088 proxy_server.go:147] Error while proxying request: …`.
+    func wordsOfLogin() async -> String? {
+        let process = self.state.withLock { $0.process }
+        let lines = try? await self.eventLoop.submit { process?.value.lastLines ?? [] }.get()
+        return lines?.last { !Self.isLogged($0) }?.printable
+    }
+
+    static func isLogged(_ line: String) -> Bool {
+        let bytes = Array(line.utf8.prefix(6))
+        return bytes.count == 6 && "EWIF".utf8.contains(bytes[0])
+            && bytes[1...4].allSatisfy { (0x30...0x39).contains($0) }
+            && bytes[5] == 0x20
+    }
 
     /// Ends it, if it still runs; its requests fail then.
     func end() {

@@ -14,6 +14,7 @@ actor KubernetesClient {
     nonisolated let place: KubernetesPlace
     private var variables: [String: String]
     private var proxy: Task<KubectlProxy, any Error>?
+    private var proxyStarted = ContinuousClock.now
     /// Questions that are being answered, and a number for each time that there were none.
     private var open = 0
     private var rest: UInt64 = 0
@@ -24,6 +25,9 @@ actor KubernetesClient {
     static let answerAtMost = 32 * 1_048_576
     /// An object in etcd has at most 1.5 MB.
     static let lineAtMost = 4 * 1_048_576
+    private static let renewsAfter = Duration.seconds(2)
+    /// In milliseconds.
+    private static let configurationWithin: Int64 = 10_000
     private static let endsAfter = Duration.seconds(60)
 
     enum PatchKind: String, Sendable {
@@ -88,10 +92,14 @@ actor KubernetesClient {
         _ onLine: (ArraySlice<UInt8>) async throws -> Void
     ) async throws {
         let request = APIConversation.Request(path, query)
-        let refusal = try await self.conversing { conversation in
+        let refusal = try await self.conversing { conversation, _ in
             try await conversation.lines(request, lineAtMost: Self.lineAtMost, onLine)
         }
-        if let refusal { throw self.failure(refusal) }
+        if let refusal {
+            let failure = APIFailure(refusal)
+            if failure.isOfLogin { _ = self.renewProxy() }
+            throw failure
+        }
     }
 
     /// The answer with its headers; throws if it isn't a success.
@@ -99,14 +107,20 @@ actor KubernetesClient {
         _ request: APIConversation.Request,
         bodyAtMost limit: Int = KubernetesClient.answerAtMost
     ) async throws -> APIConversation.Answer {
-        let answer = try await self.conversing { conversation in
-            let late = APIFailure.late("no answer within \(Self.patience.components.seconds) s")
-            return try await within(Self.patience, else: late) {
-                try await conversation.answer(request, bodyAtMost: limit)
+        for isLast in [false, true] {
+            let (answer, proxy) = try await self.conversing { conversation, proxy in
+                let late = APIFailure.late("no answer within \(Self.patience.components.seconds) s")
+                let answer = try await within(Self.patience, else: late) {
+                    try await conversation.answer(request, bodyAtMost: limit)
+                }
+                return (answer, proxy)
             }
+            if answer.isSuccess { return answer }
+            var failure = APIFailure(answer)
+            if failure.isOfLogin, let words = await proxy.wordsOfLogin() { failure.message += ": \(words)" }
+            guard failure.isOfLogin, self.renewProxy(), !isLast else { throw failure }
         }
-        guard answer.isSuccess else { throw self.failure(answer) }
-        return answer
+        throw APIFailure.cut
     }
 
     private static func value<Value: Decodable>(_ answer: APIConversation.Answer) throws -> Value {
@@ -163,19 +177,30 @@ actor KubernetesClient {
 
     // MARK: The proxy
 
-    /// The variables of the shell from which a user has just asked. They are used at the next start of `kubectl`.
+    /// The variables of the shell from which a user has just asked. They are used at the next start of `kubectl`; a proxy whose
+    /// login works stays, since its end would end the watches.
     func use(variables: [String: String]) {
         self.variables = variables
     }
 
+    /// The user may have logged in again, or the shell's variables may be others: `kubectl proxy` (1.37.1) reads the
+    /// configuration once, when it starts. The old one goes on as long as a watch through it does.
+    ///
+    /// - Returns: false: it was started just now, and a new one would know no more.
+    private func renewProxy() -> Bool {
+        guard self.proxy != nil, ContinuousClock.now - self.proxyStarted > Self.renewsAfter else { return false }
+        self.proxy = nil
+        return true
+    }
+
     private func conversing<Value: Sendable>(
-        _ body: (APIConversation) async throws -> Value
+        _ body: (APIConversation, KubectlProxy) async throws -> Value
     ) async throws -> Value {
         self.open += 1
         defer { self.leaseEnded() }
         let proxy = try await self.runningProxy()
         do {
-            return try await body(APIConversation(socket: proxy.socket))
+            return try await body(APIConversation(socket: proxy.socket), proxy)
         } catch let error as APIFailure where error == .cut {
             if let reason = proxy.reasonOfEnd { throw APIFailure.ofKubectl(reason) }
             throw error
@@ -187,7 +212,7 @@ actor KubernetesClient {
         self.open += 1
         do {
             let proxy = try await self.runningProxy()
-            return ProxyLease(socket: proxy.socket) { [weak self] in Task { await self?.leaseEnded() } }
+            return ProxyLease(proxy) { [weak self] in Task { await self?.leaseEnded() } }
         } catch {
             self.leaseEnded()
             throw error
@@ -205,7 +230,13 @@ actor KubernetesClient {
             if self.proxy == known { self.proxy = nil }
         }
         if let other = self.proxy { return try await other.value }
-        let task = Task { [place, variables] in try await KubectlProxy.start(place, variables: variables) }
+        let task = Task { [place, variables] in
+            async let server: Void = Self.checkServer(of: place, variables)
+            let proxy = try await KubectlProxy.start(place, variables: variables)
+            try await server
+            return proxy
+        }
+        self.proxyStarted = .now
         self.proxy = task
         do {
             return try await task.value
@@ -230,12 +261,32 @@ actor KubernetesClient {
         (try? await task.value)?.end()
     }
 
-    private func failure(_ answer: APIConversation.Answer) -> APIFailure { APIFailure(answer) }
+    /// The context may name another cluster by now than when the user connected.
+    private static func checkServer(of place: KubernetesPlace, _ variables: [String: String]) async throws {
+        let environment = KubectlWords(place: place).variables(variables)
+        let configuration = try await Kubeconfig.read(environment, within: Self.configurationWithin)
+        guard let context = configuration.context(place.context) else {
+            throw APIFailure.ofKubectl("context \(place.context.quoted) does not exist")
+        }
+        guard context.server != place.server else { return }
+        throw Problem(
+            .failed,
+            "context \(place.context.quoted) names the API server \(context.server) now, and you connected to \(place.server)",
+            "If you mean the new one, connect again: kl env connect \(place.reference.name.shellQuoted)"
+        )
+    }
 }
 
 /// Keeps the proxy while somebody needs it.
 struct ProxyLease: Sendable {
-    let socket: String
-    /// To be called once.
+    private let proxy: KubectlProxy
+    /// To be called once, by somebody who has kept the lease so long.
     let end: @Sendable () -> Void
+
+    fileprivate init(_ proxy: KubectlProxy, end: @escaping @Sendable () -> Void) {
+        self.proxy = proxy
+        self.end = end
+    }
+
+    var socket: String { self.proxy.socket }
 }

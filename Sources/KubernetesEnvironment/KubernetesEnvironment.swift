@@ -28,9 +28,8 @@ public struct KubernetesEnvironment: Environment {
 
     public func services() async throws -> [Service] {
         try await self.asking {
-            let services = try await self.model.services()
-            guard !services.isEmpty else { throw self.isNotUp }
-            return KubernetesServices(services, try await self.model.pods()).all
+            async let services = self.model.services()
+            return KubernetesServices(try await services, try await self.model.pods()).all
         }
     }
 
@@ -41,6 +40,8 @@ public struct KubernetesEnvironment: Environment {
     public func intercepts() async throws -> [InterceptRecord] {
         try await self.asking { try await self.currentRecords() }
     }
+
+    public func use(variables: [String: String]) async { await self.model.client.use(variables: variables) }
 
     public func claim(_ record: InterceptRecord, options: SidecarOptions) -> any ServiceClaim {
         KubernetesClaim(self, record, options)

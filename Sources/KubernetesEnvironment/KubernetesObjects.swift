@@ -198,11 +198,24 @@ struct Pod: KubernetesObject {
     }
 }
 
+/// `kind: Namespace`
+struct NamespaceObject: KubernetesObject {
+    static let resource = "namespaces"
+
+    var metadata: ObjectMeta
+}
+
 /// A page of a list.
 struct ObjectList<Object: KubernetesObject>: Decodable, Sendable {
     var metadata: Metadata?
     /// Null in some servers' empty lists.
     var items: [Object]?
+
+    /// Nil: the text isn't one.
+    init?(json text: String) {
+        guard let list = try? JSONDecoder().decode(Self.self, from: Data(text.utf8)) else { return nil }
+        self = list
+    }
 
     struct Metadata: Decodable, Sendable {
         var resourceVersion: String?

@@ -6,7 +6,10 @@ public import InterceptModel
 /// If the client closes the connection before the last line, its request is cancelled.
 public enum DaemonRequest: Codable, Equatable, Sendable {
     /// Answered by `step` lines, then `done` or `failed`.
-    case start(StartRequest)
+    ///
+    /// The variables are those of the user's shell, for programs by which the daemon reaches the environment: they may hold
+    /// secrets, so they aren't a part of what is stored, and no log has them. Nil where none are needed.
+    case start(StartRequest, variables: [String: String]? = nil)
     /// Answered like `start`.
     case stop(StopRequest)
     /// Answered by `intercepts`.

@@ -117,7 +117,7 @@ public struct StartRequest: Equatable, Sendable {
     private static let wrongEndpoint = Problem(.failed, "--endpoint is HOST:PORT, and not for --carrier exec.")
 
     /// The image becomes an argument of a command, where a leading dash would make it a flag.
-    private static func isImage(_ text: String) -> Bool {
+    package static func isImage(_ text: String) -> Bool {
         guard let first = text.utf8.first, text.utf8.count <= 512 else { return false }
         let others = "._-/:@".utf8
         func isWord(_ byte: UInt8) -> Bool {

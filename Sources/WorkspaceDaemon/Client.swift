@@ -32,10 +32,15 @@ final class Client {
         switch request {
         case .status: self.connection.send(.intercepts(daemon.intercepts))
         case .follow(let service): self.follow(service)
-        case .start(let request):
+        case .start(let request, let variables):
             let number = self.nextTask
             self.run { progress in
-                try await daemon.start(request, cancel: { [weak self] in self?.tasks[number]?.cancel() }, progress)
+                try await daemon.start(
+                    request,
+                    variables,
+                    cancel: { [weak self] in self?.tasks[number]?.cancel() },
+                    progress
+                )
             }
         case .stop(let request): self.run { try await daemon.stop(request, $0) }
         case .shutDown:

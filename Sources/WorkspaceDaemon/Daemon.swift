@@ -308,10 +308,12 @@ final class Daemon {
 
     func start(
         _ request: StartRequest,
+        _ variables: [String: String]? = nil,
         cancel: @escaping @DaemonLoop () -> Void,
         _ progress: @escaping Progress
     ) async throws -> InterceptStatus {
         let environment = try self.makeEnvironment(request.environment)
+        if let variables { await environment.use(variables: variables) }
         let targets = try await Self.resolve(request)
         let key = Intercept.Key(request.environment, request.service)
         if let before = self.slots[key]?.intercept, before.machine.phase == .stopping {

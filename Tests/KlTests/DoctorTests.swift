@@ -1,5 +1,7 @@
+import Environments
 import HostSupport
 import InterceptModel
+import KubernetesEnvironment
 import Testing
 import WorkspaceAPI
 
@@ -163,5 +165,53 @@ struct MachineFactsTests {
         #expect(view.text(.init()) == "✓ a        fine\n! longer   no b. Make one.\n✗ c        d e. Do f.\n")
         #expect(!view.isUsable)
         #expect(DoctorView([.warning("a", "b", "c")]).isUsable)
+    }
+}
+
+struct ClusterFactsTests {
+    private static let place = KubernetesPlace(context: "dev", namespace: "shop", server: "https://10.0.0.7:6443")
+
+    private static func checks(_ change: (inout KubernetesFacts) -> Void) -> [Check] {
+        var facts = KubernetesFacts()
+        facts.clientVersion = "v1.37.1"
+        facts.serverVersion = "v1.36.2"
+        facts.lacking = []
+        facts.podSecurity = "privileged"
+        facts.secondsAhead = 1
+        change(&facts)
+        return ClusterFacts(place: Self.place, facts: facts).checks
+    }
+
+    @Test func allIsThere() {
+        let checks = Self.checks { _ in }
+        #expect(checks.allSatisfy { $0.state == .ok && $0.mend == nil })
+        #expect(checks.map(\.name) == ["kubectl", "cluster", "rights", "pod security", "clocks", "sidecar image"])
+    }
+
+    @Test func whatLacksIsNamed() {
+        let rights = KubernetesFacts.Right.needed.filter { ["exec", "ephemeralcontainers"].contains($0.subresource) }
+        let checks = Self.checks { $0.lacking = rights }
+        #expect(checks[2].state == .failed)
+        #expect(checks[2].text == "in namespace shop you may not create pods/exec, patch pods/ephemeralcontainers")
+    }
+
+    @Test func aNamespaceThatRefusesSidecars() {
+        #expect(Self.checks { $0.podSecurity = "restricted" }[3].state == .failed)
+        #expect(Self.checks { $0.podSecurity = nil }[3].state == .ok)
+    }
+
+    @Test(arguments: [(-61 as Int64, Check.State.warning), (61, .warning), (60, .ok), (-60, .ok), (0, .ok)])
+    func clocks(_ ahead: Int64, _ state: Check.State) {
+        #expect(Self.checks { $0.secondsAhead = ahead }[4].state == state)
+    }
+
+    @Test func nobodyAnswers() {
+        let problem = Problem(.failed, "the API server can't be reached", "Try.")
+        let silent = Self.checks {
+            $0.serverVersion = nil
+            $0.problem = problem
+        }
+        #expect(silent == [.ok("kubectl", "v1.37.1"), .failed("cluster", problem)])
+        #expect(Self.checks { $0.clientVersion = nil }.map(\.state) == [.failed])
     }
 }

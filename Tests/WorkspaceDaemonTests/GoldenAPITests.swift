@@ -129,6 +129,7 @@ import WorkspaceAPI
             ("start with PROXY v1", .start(try Self.plain(proxyProtocol: .v1))),
             ("start with an endpoint", .start(try Self.plain(endpoint: .init(host: "sidecar.example", port: 51_820)))),
             ("start of a mirror", .start(try Self.mirror())),
+            ("start with variables", .start(try Self.plain(), variables: ["AWS_PROFILE": "dev"])),
             ("stop", .stop(StopRequest(environment: Self.local, service: "api"))),
             ("stop with a time", .stop(StopRequest(environment: Self.docker, service: "api", drainSeconds: 3))),
             ("status", .status), ("follow", .follow(service: "api")), ("shutDown", .shutDown),

@@ -13,7 +13,7 @@ struct Doctor: AsyncParsableCommand {
     @OptionGroup var output: OutputOptions
 
     func run() async throws {
-        let view = DoctorView(Self.checks())
+        let view = DoctorView(await Self.checks())
         let symbols = Symbols.ofTerminal
         try self.output.print(view, text: view.text(.init(ok: symbols.done, failed: symbols.failed)))
         let failed = view.checks.filter { $0.state == .failed }
@@ -28,10 +28,11 @@ struct Doctor: AsyncParsableCommand {
         }
     }
 
-    private static func checks() -> [Check] {
+    private static func checks() async -> [Check] {
         let home = HomeFacts.here
         return KernelFacts.here.checks + SidecarProgramFacts.here.checks
-            + DockerFacts.here(connected: home.connected).checks + home.checks
+            + DockerFacts.here(connected: home.connected).checks
+            + (await ClusterFacts.here(connected: home.connected)?.checks ?? []) + home.checks
             + DaemonFacts.of(home.home).checks + LimitFacts.here.checks
             + ClockFacts.here(files: home.files).checks
     }

@@ -4,7 +4,9 @@ import EnvironmentCatalog
 import Environments
 import InterceptModel
 import InterceptProtocol
+import KubernetesEnvironment
 import LocalEnvironment
+import WorkspaceAPI
 
 struct ConnectEnvironment: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
@@ -18,14 +20,18 @@ struct ConnectEnvironment: AsyncParsableCommand {
 
     @OptionGroup var file: FileOption
     @OptionGroup var docker: DockerOptions
+    @OptionGroup var kubernetes: KubernetesOptions
     @OptionGroup var output: OutputOptions
 
     func validate() throws {
         let ways = [self.name, self.file.file, self.docker.docker, self.docker.dockerNetwork].compactMap(\.self)
-        guard ways.count <= 1 else {
+        guard ways.count + (self.kubernetes.areNamed ? 1 : 0) <= 1 else {
             throw ValidationError(
-                "An environment is named by NAME, --file, --docker or --docker-network. Give one of them."
+                "An environment is named by NAME, --file, --docker, --docker-network, or --context and --namespace. Give one of them."
             )
+        }
+        guard self.kubernetes.sidecarImage.map({ StartRequest.isImage($0) }) ?? true else {
+            throw ValidationError("--sidecar-image is an image's name, such as registry.example/kl-sidecar:0.1.0.")
         }
     }
 
@@ -50,20 +56,51 @@ struct ConnectEnvironment: AsyncParsableCommand {
     }
 
     private func chosen(_ workspace: Workspace) async throws -> EnvironmentReference {
+        var reference = try await self.named(workspace)
+        guard let image = self.kubernetes.sidecarImage else { return reference }
+        guard reference.kind == .kubernetes else {
+            throw Problem(
+                .usage,
+                "--sidecar-image is for environments of Kubernetes.",
+                "Name it at each start: kl intercept start --sidecar-image \(image)"
+            )
+        }
+        reference.kubernetes?.image = image
+        return reference
+    }
+
+    private func named(_ workspace: Workspace) async throws -> EnvironmentReference {
+        let (kubernetes, image) = (self.kubernetes, self.kubernetes.sidecarImage)
+        if kubernetes.areNamed {
+            return try await KubernetesDiscovery.look(
+                context: kubernetes.context,
+                namespace: kubernetes.namespace,
+                image: image
+            )
+        }
+        if let name = self.name, let reference = try await KubernetesDiscovery.look(named: name, image: image) {
+            return reference
+        }
         if let file = self.file.file { return try Found.file(file, self.output) }
         if let selection = self.docker.selection { return try await DockerDiscovery.look(selection) }
         let found = try await Found(workspace)
         if let name = self.name {
             let environment = try found.named(name)
-            guard environment.reference.kind == .local else { return environment.reference }
+            guard environment.reference.kind == .local else { return try await Self.checked(environment.reference) }
             try Found.check(environment.reference.location, workspace)
             // Read the file again, to report its errors and warnings.
             return try Found.file(environment.reference.location, self.output)
         }
         let chosen = try Asking(self.output).environment(of: found.all)
-        guard chosen.kind == .local else { return chosen }
+        guard chosen.kind == .local else { return try await Self.checked(chosen) }
         try Found.check(chosen.location, workspace)
         return chosen
+    }
+
+    /// A cluster that was found without being asked is asked now.
+    private static func checked(_ reference: EnvironmentReference) async throws -> EnvironmentReference {
+        if let place = reference.kubernetes { try await KubernetesDiscovery.check(place) }
+        return reference
     }
 
     /// Throws if this workspace still has intercepts in another environment, which it would leave.

@@ -30,6 +30,29 @@ struct DockerOptions: ParsableArguments {
     }
 }
 
+/// Selects a namespace of a cluster.
+struct KubernetesOptions: ParsableArguments {
+    @Option(
+        help: ArgumentHelp("A context of kubectl's; without it the current one.", valueName: "context")
+    )
+    var context: String?
+
+    @Option(
+        help: ArgumentHelp(
+            "A namespace of that context's cluster; without it the context's own.",
+            valueName: "namespace"
+        )
+    )
+    var namespace: String?
+
+    @Option(
+        help: ArgumentHelp("The image of sidecars in this cluster, for each start that names none.", valueName: "image")
+    )
+    var sidecarImage: String?
+
+    var areNamed: Bool { self.context != nil || self.namespace != nil }
+}
+
 /// Selects a local environment.
 struct FileOption: ParsableArguments {
     @Option(

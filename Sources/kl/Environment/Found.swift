@@ -34,7 +34,7 @@ struct Found {
     func named(_ name: String) throws -> FoundEnvironment {
         let all = self.all.filter { $0.reference.name == name }
         let ranks: [(FoundEnvironment) -> Bool] = [
-            { $0.state == .up }, { $0.state == .down }, { !$0.isGone }, { _ in true },
+            { $0.state == .up }, { $0.state == .down }, { $0.state == .unknown }, { !$0.isGone }, { _ in true },
         ]
         let matching = ranks.lazy.map { all.filter($0) }.first { !$0.isEmpty } ?? []
         guard let first = matching.first else {
@@ -44,7 +44,7 @@ struct Found {
                 .failed,
                 "no environment '\(name)' was found. "
                     + (hint
-                        ?? "Name its compose file by --file, or a project of Docker's by --docker.")
+                        ?? "Name its compose file by --file, a project of Docker's by --docker, or a namespace by --context and --namespace.")
             )
         }
         guard matching.count == 1 else {
@@ -74,8 +74,15 @@ struct Found {
         return EnvironmentReference(kind: .local, name: compose.name, location: compose.path)
     }
 
-    /// The error for an environment that kl can't start or end, because Docker does.
+    /// The error for an environment that kl can't start or end, because Docker or a cluster does.
     private static func othersStart(_ reference: EnvironmentReference, flagOf command: String) -> Problem {
+        if reference.kind == .kubernetes {
+            return Problem(
+                .failed,
+                "environment '\(reference.name)' is a cluster's, which starts and ends its services by itself",
+                "A local one is named by --file."
+            )
+        }
         let words = command == "up" ? "up --detach" : "down"
         let project = reference.docker?.project.map { "docker compose --project-name \($0) \(words)" } ?? "docker"
         return Problem(

@@ -5,7 +5,7 @@ struct ListEnvironments: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "list",
         abstract:
-            "List the environments found: compose files in this folder and above it, those used before, and Docker's projects.",
+            "List the environments found: compose files in this folder and above it, those used before, Docker's projects, and kubectl's contexts.",
         aliases: ["ls"]
     )
 
