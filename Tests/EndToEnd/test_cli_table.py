@@ -49,7 +49,7 @@ WITHOUT_ENVIRONMENT = [
     (
         ["env", "connect", "nowhere"],
         1,
-        "kl: no environment 'nowhere' was found. Name its compose file by --file, or a project of Docker's by --docker.",
+        "kl: no environment 'nowhere' was found. Name its compose file by --file, a project of Docker's by --docker, or a namespace by --context and --namespace.",
     ),
     (
         ["env", "connect", "demo", "--file", "compose.yaml"],
