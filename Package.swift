@@ -89,7 +89,7 @@ let package = Package(
         ),
         .target(
             name: "SidecarInterface",
-            dependencies: ["CommandText", "HostSupport", "InterceptModel", "Libc"],
+            dependencies: ["CommandText", "HostSupport", "InterceptModel", "Libc", "Noise"],
             swiftSettings: strict
         ),
         .target(
@@ -237,7 +237,9 @@ let package = Package(
         ),
         .testTarget(
             name: "SidecarInterfaceTests",
-            dependencies: ["CommandText", "InterceptModel", "SidecarInterface", "kl-sidecar", nioCore],
+            dependencies: [
+                "CommandText", "HostSupport", "InterceptModel", "SidecarInterface", "kl-sidecar", nioCore,
+            ],
             swiftSettings: strict
         ),
         .testTarget(
@@ -278,7 +280,7 @@ let package = Package(
             name: "EnvironmentCatalogTests",
             dependencies: [
                 "DockerEnvironment", "Environments", "GoldenFiles", "HostSupport", "InterceptModel", "LocalEnvironment",
-                "TestSupport",
+                "SidecarInterface", "TestSupport",
             ],
             exclude: ["Golden"],
             swiftSettings: strict

@@ -1,5 +1,6 @@
 import Environments
 import InterceptModel
+import SidecarInterface
 
 /// Which container serves a replica, and how it is made.
 extension DockerClaim {
@@ -92,6 +93,7 @@ extension DockerClaim {
         case .absent(let why):
             await self.model.touch()
             return why
+        case .silent: throw DockerAdmission.silence(of: sidecar)
         case .needed(let by): need = by
         }
         let lacks =

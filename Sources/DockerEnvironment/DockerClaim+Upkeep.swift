@@ -1,5 +1,6 @@
 import Environments
 import InterceptModel
+import SidecarInterface
 
 /// Keeps a claim in force, and gives it back.
 extension DockerClaim {

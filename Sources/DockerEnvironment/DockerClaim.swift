@@ -1,6 +1,7 @@
 import CommandText
 import Environments
 import InterceptModel
+import SidecarInterface
 
 /// Makes the sidecars that a workspace needs for one service, or has the workspace's key admitted to sidecars that other
 /// workspaces have made.
@@ -136,6 +137,7 @@ struct DockerClaim: ServiceClaim {
             case .absent(let why):
                 await self.model.touch()
                 return .undecided(why)
+            case .silent: throw DockerAdmission.silence(of: sidecar)
             case .refused(let reason):
                 throw Problem(.failed, "the sidecar \(sidecar.name) refuses: \(reason)")
             case .busy(let holder, let since):

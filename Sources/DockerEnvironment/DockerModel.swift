@@ -2,6 +2,7 @@ import Environments
 import FoundationEssentials
 import HostSupport
 import InterceptModel
+import SidecarInterface
 import Synchronization
 
 /// What this process knows of one Docker environment: what was read last, and whether that is still valid.

@@ -2,6 +2,7 @@ import CommandText
 import Environments
 import HostSupport
 import InterceptModel
+import SidecarInterface
 import Testing
 
 @testable import DockerEnvironment
@@ -51,7 +52,7 @@ struct DockerArgumentsTests {
         mirror.record.kind = .mirror
         let peer = "\(key) label=ada@thinkpad--privileged may=mirror claim=mirror:53/udp,80"
         #expect(mirror.arguments.contains(peer))
-        let words = DockerAdmission.words(Admission(mirror.record), force: false)
+        let words = AdmissionExchange.admit(Admission(mirror.record), force: false)
         #expect(
             words == ["admit", key, "--label=ada@thinkpad--privileged", "--may=mirror", "--claim=mirror:53/udp,80"]
         )
@@ -147,38 +148,6 @@ struct DockerArgumentsTests {
         #expect(DockerRows.ids(DockerRows.rows(rows), .project("shop")) == ["a1", "b2"])
         #expect(DockerRows.ids(DockerRows.rows(rows), .network("n")) == ["b2", "c3"])
         #expect(DockerRows.projects(rows) == ["blog", "shop"])
-    }
-}
-
-struct SidecarWordsTests {
-    private let first = #"{"ready":true,"publicKey":"\#(key)","tcp":"0.0.0.0:4711","listen":{}}"#
-
-    @Test func theLastWholeLineCounts() {
-        let second = """
-            {"ready":true,"publicKey":"\(key)","tcp":"[::]:4712","intercept":{"diverting":true,"key":"\(key)",\
-            "generation":3,"ports":[80],"open":1,"total":2,"passed":0}}
-            """
-        #expect(SidecarWords.last(in: "noise\n\(self.first)\n") == SidecarWords(publicKey: key, port: 4_711))
-        let last = SidecarWords.last(in: "\(self.first)\n\(second)\n\(self.first.dropLast(3))")
-        #expect(last?.port == 4_712)
-        #expect(last?.intercept?.diverting == true && last?.intercept?.ports == [80] && last?.intercept?.total == 2)
-    }
-
-    @Test(arguments: [
-        "", "{}\n", #"{"ready":true}"# + "\n", #"{"ready":true,"publicKey":"AAAA","tcp":"0.0.0.0:1"}"# + "\n",
-        #"{"ready":false,"publicKey":"\#(key)","tcp":"0.0.0.0:1"}"# + "\n",
-        #"{"ready":true,"publicKey":"\#(key)","tcp":"0.0.0.0"}"# + "\n",
-        #"{"ready":true,"publicKey":"\#(key)","tcp":"0.0.0.0:0"}"# + "\n",
-        #"{"ready":true,"publicKey":"\#(key)","tcp":"0.0.0.0:70000"}"# + "\n",
-        String(repeating: "{", count: 100_000) + "\n",
-        #"{"ready":true,"publicKey":"\#(key)","tcp":"0.0.0.0:1""#,
-    ])
-    func whatIsNoSuchLineIsNone(_ text: String) { #expect(SidecarWords.last(in: text) == nil) }
-
-    @Test func aLineOfEndlessLengthIsNone() {
-        let long =
-            #"{"ready":true,"publicKey":"\#(key)","tcp":"0.0.0.0:1","x":"\#(String(repeating: "x", count: 2_000_000))"}"#
-        #expect(SidecarWords.last(in: long + "\n") == nil)
     }
 }
 

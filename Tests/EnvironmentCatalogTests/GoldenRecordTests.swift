@@ -3,6 +3,7 @@ import Foundation
 import GoldenFiles
 import HostSupport
 import InterceptModel
+import SidecarInterface
 import TestSupport
 import Testing
 
