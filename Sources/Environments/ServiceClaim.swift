@@ -13,7 +13,7 @@ public protocol ServiceClaim: Sendable {
     func take(force: Bool) async throws -> ClaimResult
 
     /// Makes sure that each replica has a sidecar that runs and accepts the holder's key, and returns their locations. Waits
-    /// until they accept it. The claim must have been taken.
+    /// until they accept it. The claim must have been taken. A replica that serves none of the ports needs none.
     func sidecars() async throws -> [SidecarLocation]
 
     /// Says how the claim is now, and restores what was lost since it was taken, as far as the environment doesn't do that

@@ -16,6 +16,23 @@ public struct SidecarLocation: Codable, Hashable, Sendable {
     public var listens: [String]
     /// Which address the original sees where a client is passed on to it. Nil: the sidecar doesn't tell.
     public var originalSees: SeenAddress?
+    /// The replica's own ports that are behind the service's. Nil: they have the service's numbers.
+    public var ports: [Port]?
+
+    public struct Port: Codable, Hashable, Sendable {
+        /// The service's port.
+        public var service: UInt16
+        /// Nil: TCP.
+        public var transport: Transport?
+        /// Where this replica listens for it, and so what its sidecar calls it.
+        public var own: UInt16
+
+        public init(_ service: ServicePort, own: UInt16) {
+            self.service = service.number
+            self.transport = service.transport == .tcp ? nil : service.transport
+            self.own = own
+        }
+    }
 
     public init(
         name: String,
@@ -23,7 +40,8 @@ public struct SidecarLocation: Codable, Hashable, Sendable {
         tcp: String,
         udp: String? = nil,
         command: [String]? = nil,
-        listens: [String]
+        listens: [String],
+        ports: [Port]? = nil
     ) {
         self.name = name
         self.publicKey = publicKey
@@ -31,5 +49,13 @@ public struct SidecarLocation: Codable, Hashable, Sendable {
         self.udp = udp
         self.command = command
         self.listens = listens
+        self.ports = ports
+    }
+
+    /// What the sidecar calls a port of the service. Nil: this replica doesn't serve it.
+    public func ownPort(of port: ServicePort) -> ServicePort? {
+        guard let ports = self.ports else { return port }
+        let own = ports.first { $0.service == port.number && $0.transport ?? .tcp == port.transport }?.own
+        return own.map { ServicePort($0, port.transport) }
     }
 }

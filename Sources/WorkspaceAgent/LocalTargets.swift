@@ -28,6 +28,25 @@ public struct LocalTargets: Sendable {
         self.targets = targets
     }
 
+    private init(_ mappings: [PortMapping], _ targets: [ServicePort: DialTarget]) {
+        self.mappings = mappings
+        self.targets = targets
+    }
+
+    /// The same targets for the ports of a sidecar that calls them otherwise. Of several ports that are one there, the first counts.
+    ///
+    /// - Parameter own: nil for a port that the sidecar doesn't have.
+    public func renamed(_ own: (ServicePort) -> ServicePort?) -> LocalTargets {
+        var mappings: [PortMapping] = []
+        var targets: [ServicePort: DialTarget] = [:]
+        for mapping in self.mappings {
+            guard let port = own(mapping.port), targets[port] == nil else { continue }
+            mappings.append(PortMapping(port, to: mapping.target))
+            targets[port] = self.targets[mapping.port]
+        }
+        return LocalTargets(mappings, targets)
+    }
+
     public subscript(_ port: ServicePort) -> DialTarget? { self.targets[port] }
 
     var ports: [ServicePort] { self.mappings.map(\.port) }

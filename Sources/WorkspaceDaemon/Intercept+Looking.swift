@@ -104,7 +104,7 @@ extension Intercept {
         switch result {
         case .success(.sidecars(let locations)):
             self.look.lastError = nil
-            self.adopt(locations)
+            self.adopt(self.concerned(locations))
         case .success(.restarting): self.look.lastError = nil
         case .success(.lost(let other)): return self.handle(.takenOver(by: other.holder.label))
         case .success(.ended):
@@ -144,8 +144,10 @@ extension Intercept {
         for replica in self.replicas where !locations.contains(where: { $0.name == replica.location.name }) {
             self.remove(replica)
         }
+        var isRenamed = false
         for location in locations {
             if let replica = self.replicas.first(where: { $0.location.name == location.name }) {
+                if replica.outcome == nil, replica.rename(as: location) { isRenamed = true }
                 if replica.isAt(location), replica.outcome == nil {
                     replica.update(location)
                     continue
@@ -161,5 +163,7 @@ extension Intercept {
                 self.log.error("the sidecar's key or address can't be read", metadata: ["sidecar": "\(location.name)"])
             }
         }
+        // The service's ports lead to others of its replicas now.
+        if isRenamed { self.ask(for: self.request, self.targets) }
     }
 }

@@ -32,7 +32,7 @@ extension Intercept {
         }
         try Task.checkCancellation()
 
-        let locations = try await claim.sidecars()
+        let locations = self.concerned(try await claim.sidecars())
         guard !locations.isEmpty else {
             throw Problem(
                 .failed,
@@ -152,23 +152,26 @@ extension Intercept {
     /// isn't a failure.
     func probe() async throws {
         try self.checkReplicas()
-        var results: [WorkspaceAgent.ProbeResult] = []
+        var results: [(SidecarLocation, WorkspaceAgent.ProbeResult)] = []
         for replica in self.replicas {
+            let location = replica.location
             replica.agent.probe { [weak self] result in
-                results.append(result)
+                results.append((location, result))
                 self?.changes.happened()
             }
         }
         let count = self.replicas.count
         _ = await self.changes.wait { results.count >= count }
         try Task.checkCancellation()
-        for result in results {
+        for (location, result) in results {
             switch result {
             case .unsupported: continue
             case .failed(let reason):
                 throw Problem(.failed, "no connection came through the tunnel: \(reason)", "Try again.")
             case .answered(let answers):
-                let silent = self.targets.mappings.first { answers[$0.port] == nil }
+                let silent = self.targets.mappings.first { mapping in
+                    location.ownPort(of: mapping.port).map { answers[$0] == nil } ?? false
+                }
                 guard let silent else { continue }
                 throw Problem(
                     .failed,
@@ -298,11 +301,18 @@ extension Intercept {
         try await self.waitUntilAcknowledged()
     }
 
-    private func ask(for request: StartRequest, _ targets: LocalTargets, takesOver: Bool = false) {
+    func ask(for request: StartRequest, _ targets: LocalTargets, takesOver: Bool = false) {
         self.request = request
         self.targets = targets
         self.generation += 1
+        // Replicas that serve none of the ports before may serve some of these.
+        if self.replicas.contains(where: { $0.location.ports != nil }) { self.lookAgain(in: .zero) }
         for replica in self.replicas where replica.outcome == nil {
+            let targets = targets.named(as: replica.location)
+            guard !targets.mappings.isEmpty else {
+                self.remove(replica)
+                continue
+            }
             replica.agent.update { configuration in
                 self.apply(request, to: &configuration)
                 configuration.targets = targets

@@ -150,7 +150,7 @@ final class Intercept {
             var configuration = WorkspaceAgent.Configuration(
                 tunnel: .init(staticKey: self.identity.staticKey, responder: key),
                 sidecar: addresses,
-                targets: self.targets,
+                targets: self.targets.named(as: location),
                 label: self.identity.label,
                 log: self.log
             )
@@ -182,6 +182,11 @@ final class Intercept {
         // No client waits for what a mirror's local server answers.
         configuration.drainSeconds = request.kind == .mirror ? 0 : request.drainSeconds
         configuration.proxyProtocol = request.proxyProtocol
+    }
+
+    /// Those of replicas that serve one of our ports at least.
+    func concerned(_ locations: [SidecarLocation]) -> [SidecarLocation] {
+        locations.filter { !self.targets.named(as: $0).mappings.isEmpty }
     }
 
     /// The addresses to dial. --endpoint is the first replica's address only, not that of a replica that came later.
@@ -232,7 +237,15 @@ final class Intercept {
 
     /// Service ports whose local server didn't take the last connection.
     var missingServers: Set<ServicePort> {
-        self.replicas.reduce(into: Set()) { $0.formUnion($1.agent.snapshot.missingServers) }
+        var missing: Set<ServicePort> = []
+        for replica in self.replicas {
+            let atReplica = replica.agent.snapshot.missingServers
+            guard !atReplica.isEmpty else { continue }
+            for port in self.targets.mappings.map(\.port) {
+                if let own = replica.location.ownPort(of: port), atReplica.contains(own) { missing.insert(port) }
+            }
+        }
+        return missing
     }
 
     // MARK: Status

@@ -77,6 +77,13 @@ final class Replica {
     /// The same sidecar, of which other things may be known by now.
     func update(_ location: SidecarLocation) { self.location = location }
 
+    /// Takes over what the same sidecar calls the service's ports now. False: there is nothing new.
+    func rename(as location: SidecarLocation) -> Bool {
+        guard self.location.publicKey == location.publicKey, self.location.ports != location.ports else { return false }
+        self.location.ports = location.ports
+        return true
+    }
+
     /// If it is the same sidecar under other addresses, its tunnel moves there and open connections go on. False: it is
     /// another sidecar.
     func move(to location: SidecarLocation, _ addresses: [TunnelClient.Address]) -> Bool {

@@ -14,4 +14,9 @@ extension LocalTargets {
     init(_ request: StartRequest) throws(StartError) {
         try self.init(request.mappings, flag: "--port")
     }
+
+    /// The ports as a replica's sidecar calls them; without those that the replica doesn't serve.
+    func named(as location: SidecarLocation) -> LocalTargets {
+        location.ports == nil ? self : self.renamed { location.ownPort(of: $0) }
+    }
 }
