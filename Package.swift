@@ -121,7 +121,8 @@ let package = Package(
         .target(
             name: "KubernetesEnvironment",
             dependencies: [
-                "Environments", "HostSupport", "InterceptModel", "Libc", nioCore, nioHTTP1, nioPosix, nioWebSocket,
+                "CommandText", "Environments", "HostSupport", "InterceptModel", "Libc", "Noise", "SidecarInterface",
+                nioCore, nioHTTP1, nioPosix, nioWebSocket,
             ],
             swiftSettings: strict
         ),
@@ -271,8 +272,9 @@ let package = Package(
         .testTarget(
             name: "KubernetesEnvironmentTests",
             dependencies: [
-                "Environments", "HostSupport", "InterceptModel", "KubernetesEnvironment", "Libc", nioCore,
-                .product(name: "NIOEmbedded", package: "swift-nio"), nioHTTP1, nioPosix, nioWebSocket,
+                "Environments", "HostSupport", "InterceptModel", "KubernetesEnvironment", "Libc",
+                "SidecarInterface", nioCore, .product(name: "NIOEmbedded", package: "swift-nio"), nioHTTP1, nioPosix,
+                nioWebSocket,
             ],
             swiftSettings: strict
         ),

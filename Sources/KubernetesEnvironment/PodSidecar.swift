@@ -1,0 +1,160 @@
+import CommandText
+import Environments
+import InterceptModel
+import SidecarInterface
+
+/// A sidecar in a pod: an ephemeral container that some workspace's `kl` has added. What is in a pod's specification stays there
+/// for the pod's life, and a container that has ended never runs again.
+struct PodSidecar: Equatable, Sendable {
+    enum Life: Equatable, Sendable {
+        /// It doesn't run yet. Without a reason: the kubelet hasn't said anything of it.
+        case waiting(reason: String?, message: String?)
+        case running
+        case ended(code: Int64?, reason: String?, message: String?)
+    }
+
+    var name: String
+    var image: String?
+    /// The ports that it can divert.
+    var ports: Set<ServicePort>
+    var life: Life
+
+    /// Eight random digits follow: a name can't be used again in the same pod.
+    static let namePrefix = "kl-sidecar-"
+    /// † Far more than a pod gets in its life.
+    fileprivate static let lookedAtMost = 256
+
+    static func newName() -> String {
+        let digits = String(UInt32.random(in: 0 ... .max), radix: 16)
+        return Self.namePrefix + String(repeating: "0", count: 8 - digits.count) + digits
+    }
+
+    static var defaultImage: String { "kl-sidecar:\(Version.number)" }
+
+    fileprivate init(_ container: Pod.EphemeralContainer, _ status: Pod.ContainerStatus?) {
+        self.name = container.name
+        self.image = container.image
+        self.ports = Self.ports(container.args ?? [])
+        if let ended = status?.state?.terminated ?? status?.lastState?.terminated, status?.state?.running == nil {
+            self.life = .ended(code: ended.exitCode, reason: ended.reason, message: ended.message)
+        } else if status?.state?.running != nil {
+            self.life = .running
+        } else {
+            let waiting = status?.state?.waiting
+            self.life = .waiting(reason: waiting?.reason, message: waiting?.message)
+        }
+    }
+
+    private static func ports(_ words: [String]) -> Set<ServicePort> {
+        var ports: Set<ServicePort> = []
+        for (flag, value) in zip(words, words.dropFirst()) where flag == "--service-port" {
+            if let served = try? ServedPort(value) { ports.insert(served.port) }
+        }
+        return ports
+    }
+
+    func serves(_ wanted: Set<ServicePort>) -> Bool { wanted.isSubset(of: self.ports) }
+}
+
+extension Pod {
+    /// In the order in which they were added.
+    var sidecars: [PodSidecar] {
+        (self.spec?.ephemeralContainers ?? [])
+            .filter { $0.name.hasPrefix(PodSidecar.namePrefix) }
+            .suffix(PodSidecar.lookedAtMost)
+            .map { PodSidecar($0, self.status(ofEphemeral: $0.name)) }
+    }
+
+    /// Where its sidecar can be dialled, from where pods can be reached.
+    var address: String? {
+        [self.status?.podIP, self.status?.podIPs?.first?.ip].compactMap(\.self).first { !$0.isEmpty }
+    }
+}
+
+/// A sidecar to be added to a pod, with the privileges that it needs in the pod's network and no others.
+struct SidecarInjection: Sendable {
+    let name: String
+    let image: String
+    let program: SidecarArguments
+
+    /// The command line.
+    struct Serving: Sendable {
+        /// What it can divert, now and for later intercepts.
+        var ports: Set<ServicePort>
+        var peer: Admission
+        /// The node's own addresses.
+        var nodeAddresses: [String]
+        var isIPv6: Bool
+        var graceSeconds: Int?
+    }
+
+    init(_ serving: Serving, image: String, name: String = PodSidecar.newName()) {
+        self.name = name
+        self.image = image
+        let anywhere = Endpoint(host: serving.isIPv6 ? "::" : "0.0.0.0", port: 0)
+        var program = SidecarArguments(
+            listenTCP: anywhere,
+            listenUDP: anywhere,
+            divert: .redirect,
+            servicePorts: serving.ports.sorted().prefix(ServicePort.maxCount).map {
+                ServedPort($0, onThisHostAt: $0.number)
+            }
+        )
+        program.peers = [serving.peer]
+        // Probes come from the pods' gateway, and on some networks from the node's own address.
+        program.nodeAddresses = serving.nodeAddresses + ["gateway"]
+        // Whoever may run programs in the pod may do all that these flags allow.
+        program.allowsTakeover = true
+        program.allowsRefuse = true
+        program.lingerMinutes = 10
+        program.isEphemeral = true
+        program.idleMinutes = 30
+        program.graceSeconds = serving.graceSeconds
+        program.announcesIntercepts = true
+        program.logFormat = .text
+        self.program = program
+    }
+
+    /// A strategic merge patch of `pods/NAME/ephemeralcontainers`: it adds to the list, by name.
+    var patch: some Encodable & Sendable { Patch(spec: .init(ephemeralContainers: [Container(self)])) }
+
+    private struct Patch: Encodable, Sendable {
+        struct Spec: Encodable, Sendable { let ephemeralContainers: [Container] }
+        let spec: Spec
+    }
+
+    private struct Container: Encodable, Sendable {
+        let name: String
+        let image: String
+        /// The cluster may have the image by other ways than a registry.
+        let imagePullPolicy = "IfNotPresent"
+        let args: [String]
+        let securityContext = SecurityContext()
+        /// A sidecar that can't go on says why in its last line.
+        let terminationMessagePolicy = "FallbackToLogsOnError"
+
+        init(_ injection: SidecarInjection) {
+            self.name = injection.name
+            self.image = injection.image
+            self.args = injection.program.words
+        }
+    }
+
+    /// To redirect in a pod's network takes NET_ADMIN, which only root has. `runAsNonRoot` and the user are the container's own, since
+    /// the pod may have set others.
+    private struct SecurityContext: Encodable, Sendable {
+        struct Capabilities: Encodable, Sendable {
+            let drop = ["ALL"]
+            let add = ["NET_ADMIN"]
+        }
+        struct SeccompProfile: Encodable, Sendable { let type = "RuntimeDefault" }
+
+        let runAsUser = 0
+        let runAsGroup = 0
+        let runAsNonRoot = false
+        let allowPrivilegeEscalation = false
+        let readOnlyRootFilesystem = true
+        let capabilities = Capabilities()
+        let seccompProfile = SeccompProfile()
+    }
+}
