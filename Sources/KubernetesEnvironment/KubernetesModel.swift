@@ -8,6 +8,7 @@ import Synchronization
 actor KubernetesModel {
     nonisolated let place: KubernetesPlace
     nonisolated let client: KubernetesClient
+    nonisolated let sidecars = SidecarKeeper()
     private var listeners: [UInt64: AsyncStream<EnvironmentChange>.Continuation] = [:]
     private var nextListener: UInt64 = 0
     private var followers: [String: ServiceFollower] = [:]
