@@ -12,6 +12,8 @@ public struct SidecarLocation: Codable, Hashable, Sendable {
     public var udp: String?
     /// A program and its arguments that relays standard input and output to the sidecar, for use if `tcp` can't be reached.
     public var command: [String]?
+    /// Its container, where the environment opens a way to it by itself, in place of a command (`Environment.relay`).
+    public var container: String?
     /// The addresses at which clients reach the service: `127.0.0.1:8080`.
     public var listens: [String]
     /// Which address the original sees where a client is passed on to it. Nil: the sidecar doesn't tell.
@@ -40,6 +42,7 @@ public struct SidecarLocation: Codable, Hashable, Sendable {
         tcp: String,
         udp: String? = nil,
         command: [String]? = nil,
+        container: String? = nil,
         listens: [String],
         ports: [Port]? = nil
     ) {
@@ -48,6 +51,7 @@ public struct SidecarLocation: Codable, Hashable, Sendable {
         self.tcp = tcp
         self.udp = udp
         self.command = command
+        self.container = container
         self.listens = listens
         self.ports = ports
     }

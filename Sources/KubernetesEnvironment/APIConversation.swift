@@ -43,13 +43,6 @@ struct APIConversation: Sendable {
         var date: String?
         var body: [UInt8]
 
-        init(_ head: HTTPResponseHead) {
-            self.code = Int(head.status.code)
-            self.contentType = head.headers.first(name: "content-type") ?? ""
-            self.date = head.headers.first(name: "date")
-            self.body = []
-        }
-
         var isSuccess: Bool { (200...299).contains(self.code) }
     }
 
@@ -169,5 +162,17 @@ struct LineSplitter {
         self.begun += rest
         guard self.begun.count <= self.limit else { throw APIFailure.lineTooLong }
         return lines
+    }
+}
+
+extension APIConversation.Answer {
+    /// Without its body yet.
+    init(_ head: HTTPResponseHead) {
+        self.init(
+            code: Int(head.status.code),
+            contentType: head.headers.first(name: "content-type") ?? "",
+            date: head.headers.first(name: "date"),
+            body: []
+        )
     }
 }

@@ -7,14 +7,8 @@ import NIOPosix
 struct KubectlWords: Sendable {
     let place: KubernetesPlace
 
-    /// The command line up to the subcommand, for a program that starts it with whatever variables there are. `KUBECONFIG` may
-    /// be a list of files, which the flag `--kubeconfig` doesn't take.
-    var withVariable: [String] {
-        let kubeconfig = self.place.kubeconfig.map { ["KUBECONFIG=\($0)"] } ?? ["-u", "KUBECONFIG"]
-        return ["env"] + kubeconfig + self.words
-    }
-
-    /// The same without the variable, for a program that is started with `variables(_:)`.
+    /// The command line up to the subcommand, for a program that is started with `variables(_:)`: `KUBECONFIG` may be a list of
+    /// files, which the flag `--kubeconfig` doesn't take.
     var words: [String] { ["kubectl", "--context=\(self.place.context)", "--namespace=\(self.place.namespace)"] }
 
     /// The shell's variables with the one that names the user's files as it was when they connected.

@@ -35,7 +35,7 @@ struct KubernetesClaim: ServiceClaim {
         await self.model.follow(self.name)
         return try await self.environment.asking {
             let view = try await self.environment.view(of: self.name)
-            if let refusal = KubernetesServices([view.service], view.pods).service(view.service).refusal {
+            if let refusal = KubernetesServices.service(view.service, view.pods).refusal {
                 throw Problem(.failed, refusal)
             }
             try self.checkPorts(view)

@@ -167,14 +167,6 @@ actor KubernetesClient {
 
     func hasNoInitialEvents() { self.knowsInitialEvents = false }
 
-    // MARK: Programs in pods
-
-    /// A command that runs a program in a container of a pod; `interactive`: with standard input.
-    nonisolated func execWords(pod: String, container: String, _ command: [String], interactive: Bool) -> [String] {
-        self.words.withVariable + ["exec"] + (interactive ? ["--stdin"] : [])
-            + ["pod/\(pod)", "--container=\(container)", "--"] + command
-    }
-
     // MARK: The proxy
 
     /// The variables of the shell from which a user has just asked. They are used at the next start of `kubectl`; a proxy whose

@@ -103,7 +103,7 @@ extension KubernetesEnvironment {
             guard let words = report.words else { continue }
             await self.model.sidecars.heard(words, from: report.sidecar.name, in: report.pod)
             locations.append(
-                view.location(of: report.pod, at: (report.sidecar.name, words), for: view.allPorts, self.model.client)
+                view.location(of: report.pod, at: (report.sidecar.name, words), for: view.allPorts)
             )
         }
         return locations

@@ -1,6 +1,8 @@
+import CommandText
 public import Environments
-import HostSupport
+public import HostSupport
 public import InterceptModel
+import SidecarInterface
 
 /// Services of a Kubernetes namespace. Each pod of which a workspace holds ports gets an ephemeral container with a sidecar, which
 /// serves all workspaces. Nothing is restarted, and the developer's own rights are enough.
@@ -45,6 +47,13 @@ public struct KubernetesEnvironment: Environment {
 
     public func claim(_ record: InterceptRecord, options: SidecarOptions) -> any ServiceClaim {
         KubernetesClaim(self, record, options)
+    }
+
+    public func relay(to sidecar: SidecarLocation) -> StreamRelay? {
+        guard let container = sidecar.container, let port = (try? Flags.endpoint(sidecar.tcp))?.port else { return nil }
+        // By its port, since an earlier sidecar may still run in the same pod.
+        let dial = [AdmissionExchange.program, "dial", "--to", "127.0.0.1:\(port)"]
+        return self.model.client.relay(pod: sidecar.name, container: container, dial)
     }
 
     public func changes() async -> AsyncStream<EnvironmentChange> { await self.model.changes() }

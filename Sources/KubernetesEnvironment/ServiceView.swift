@@ -60,13 +60,10 @@ struct ServiceView: Sendable {
     func location(
         of pod: Pod,
         at sidecar: (name: String, words: SidecarWords),
-        for ports: some Sequence<ServicePort>,
-        _ client: KubernetesClient
+        for ports: some Sequence<ServicePort>
     ) -> SidecarLocation {
         let (name, words) = sidecar
         func place(_ port: UInt16) -> String? { pod.address.map { Endpoint(host: $0, port: port).description } }
-        // By its port, since an earlier sidecar may still run in the same pod.
-        let dial = [AdmissionExchange.program, "dial", "--to", "127.0.0.1:\(words.port)"]
         let named = self.allPorts.compactMap { port in
             self.ownPort(of: port, in: pod).map { SidecarLocation.Port(port, own: $0.number) }
         }
@@ -76,7 +73,7 @@ struct ServiceView: Sendable {
             publicKey: words.publicKey,
             tcp: place(words.port) ?? "",
             udp: words.datagramPort.flatMap(place),
-            command: client.execWords(pod: pod.name, container: name, dial, interactive: true),
+            container: name,
             listens: self.ownPorts(of: ports, in: pod).sorted().compactMap { port in
                 place(port.number).map { $0 + port.transport.suffix }
             },

@@ -64,7 +64,7 @@ actor SidecarKeeper {
             switch step {
             case .leave: break
             case .keep(let sidecar, let words):
-                let location = view.location(of: pod, at: (sidecar.name, words), for: claim.ports, claim.client)
+                let location = view.location(of: pod, at: (sidecar.name, words), for: claim.ports)
                 standing.kept.append(location)
             case .wait(let why): standing.waiting[pod.uid] = why
             case .fail(let problem):

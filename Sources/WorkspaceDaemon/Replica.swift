@@ -71,7 +71,7 @@ final class Replica {
     func isAt(_ location: SidecarLocation) -> Bool {
         self.location.publicKey == location.publicKey && self.location.tcp == location.tcp
             && self.location.udp == location.udp
-            && self.location.command == location.command
+            && self.location.command == location.command && self.location.container == location.container
     }
 
     /// The same sidecar, of which other things may be known by now.
