@@ -13,10 +13,11 @@ public protocol RelayedStream: AnyObject {
 
 /// A way to the peer that this process opens itself, neither by a socket's address nor by a command.
 ///
-/// Two relays of the same name are the same.
+/// Two relays of the same identity are the same.
 public struct StreamRelay: Hashable, Sendable {
-    /// For people, too.
+    /// For people: one word, such as `pod/web-1`.
     public let name: String
+    private let identity: String
     private let opener: @Sendable (any EventLoop, NIOLoopBound<Opening>) -> Void
 
     /// What becomes of an attempt to open it. Each is called on the event loop, and at most one of them, once.
@@ -36,8 +37,14 @@ public struct StreamRelay: Hashable, Sendable {
         }
     }
 
-    public init(_ name: String, opener: @escaping @Sendable (any EventLoop, NIOLoopBound<Opening>) -> Void) {
+    /// - Parameter identity: what it leads to, exactly.
+    public init(
+        _ name: String,
+        identity: String,
+        opener: @escaping @Sendable (any EventLoop, NIOLoopBound<Opening>) -> Void
+    ) {
         self.name = name
+        self.identity = identity
         self.opener = opener
     }
 
@@ -46,9 +53,9 @@ public struct StreamRelay: Hashable, Sendable {
         self.opener(eventLoop, NIOLoopBound(opening, eventLoop: eventLoop))
     }
 
-    public static func == (one: StreamRelay, other: StreamRelay) -> Bool { one.name == other.name }
+    public static func == (one: StreamRelay, other: StreamRelay) -> Bool { one.identity == other.identity }
 
-    public func hash(into hasher: inout Hasher) { hasher.combine(self.name) }
+    public func hash(into hasher: inout Hasher) { hasher.combine(self.identity) }
 }
 
 extension FilterProcess: RelayedStream {

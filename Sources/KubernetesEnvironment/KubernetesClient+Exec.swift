@@ -45,8 +45,7 @@ extension KubernetesClient {
     nonisolated func relay(pod: String, container: String, _ command: [String]) -> StreamRelay {
         let request = ExecRequest(pod: pod, container: container, command: command, hasInput: true)
         let namespace = self.place.namespace
-        let name = "\(namespace)/\(pod)/\(container)"
-        return StreamRelay("exec \(name)") { eventLoop, opening in
+        return StreamRelay("pod/\(pod)", identity: request.target(in: namespace)) { eventLoop, opening in
             Task { [words = self.words] in
                 do {
                     let lease = try await self.lease()

@@ -157,10 +157,12 @@ import Tunnel
     }
 
     @Test func aRelayThatLeadsNowhereIsReported() async throws {
-        let relay = StreamRelay("exec shop/web-1") { _, opening in opening.value.failed("no right to exec there") }
+        let relay = StreamRelay("pod/web-1", identity: "web-1 kl-sidecar dial") { _, opening in
+            opening.value.failed("no right to exec there")
+        }
         let stage = try await self.start([.relay(relay)])
         let reports = try await self.reports(1, of: stage)
-        let text = "exec shop/web-1 can't be talked to: no right to exec there"
+        let text = "pod/web-1 can't be talked to: no right to exec there"
         #expect(reports == [.init(text: text, retryIn: .zero)])
     }
 
@@ -172,7 +174,7 @@ import Tunnel
             }
         }
         let (listener, port) = try await self.stranger(closes: true)
-        let relay = StreamRelay("exec shop/web-1") { eventLoop, opening in
+        let relay = StreamRelay("pod/web-1", identity: "web-1 kl-sidecar dial") { eventLoop, opening in
             ClientBootstrap(group: eventLoop)
                 .channelInitializer { channel in
                     channel.eventLoop.makeCompletedFuture { try opening.value.attach(channel, Words()) }
@@ -182,7 +184,7 @@ import Tunnel
         }
         let stage = try await self.start([.relay(relay)])
         let reports = try await self.reports(1, of: stage)
-        #expect(reports == [.init(text: "exec shop/web-1 ended with code 1: no pod", retryIn: .zero)])
+        #expect(reports == [.init(text: "pod/web-1 ended with code 1: no pod", retryIn: .zero)])
         try await listener.close()
     }
 
