@@ -48,7 +48,8 @@ import InterceptModel
 /// The last two chains exist if the agent connects to the original with its clients' addresses (`AnswerRouting`). The agent's
 /// connection may then have the same addresses and ports as the client's own, and the kernel would confuse the two: so the
 /// agent's connections are in a zone of their own, in the direction of their first packet. In the direction of the answers,
-/// addresses and ports can occur only once, as they can at the original: the kernel gives the later connection another port.
+/// addresses and ports can occur only once, as they can at the original: where they would occur twice, the kernel translates the
+/// source port of the later connection, whichever of the two that is.
 /// The zone also tells which answers are for the agent: no other program saves, restores or masks it, as some do with
 /// connections' marks.
 struct RedirectRules: Equatable {

@@ -7,8 +7,8 @@ public import InterceptModel
 public protocol ServiceClaim: Sendable {
     /// Records that this key holds these ports, beside other keys' records, unless another key intercepts one of them and
     /// `force` is false. Of several simultaneous claims to one port one wins. A mirror conflicts with no other holding, but a
-    /// service has at most 16 mirrors. An earlier claim of the same key and kind is replaced, as far as the record can be
-    /// changed: a container's labels can't. If the earlier claim is of the other kind, that is an error,
+    /// service has at most 16 mirrors. An earlier claim of the same key and kind is replaced, except where the record is a sidecar
+    /// of an earlier version, whose one holder can't be changed. If the earlier claim is of the other kind, that is an error,
     /// `Problem.held(_:as:)`.
     func take(force: Bool) async throws -> ClaimResult
 

@@ -149,17 +149,30 @@ extension SidecarAgent {
 
     /// Ends what keys hold without the right to it; called when keys or rights may have changed.
     func followRights() {
+        var told: [PublicKey: HolderTable.Entry] = [:]
         for entry in self.table.entries {
             let refuses = entry.holding?.refuses ?? false
             guard let denial = self.denial(of: entry.key, entry.kind, entry.reserved, refuses: refuses) else {
                 continue
             }
             self.audit(.withdrawal, entry.key, denial.code.rawValue, entry.kind, entry.reserved, denial.reason)
+            told[entry.key] = entry
             self.endHolding(of: entry.key)
         }
         // What was held before may have streams that are still open, whatever is held now.
         for link in self.links.values {
-            if let grant = self.accepted(link.key)?.grant { link.endStreams(without: grant) }
+            guard let grant = self.accepted(link.key)?.grant else { continue }
+            for (kind, ports) in link.endStreams(without: grant) {
+                let entry = told[link.key]
+                let others = entry?.kind == kind ? ports.subtracting(entry?.reserved ?? []) : ports
+                guard !others.isEmpty else { continue }
+                let denial = Self.denied(
+                    "to \(kind.rawValue)",
+                    others,
+                    ", and what was open there of an earlier holding is ended"
+                )
+                self.audit(.withdrawal, link.key, denial.code.rawValue, kind, others, denial.reason)
+            }
         }
     }
 

@@ -42,9 +42,7 @@ extension WorkspaceLink {
             let isInForce = self.holding == holding
             if let error {
                 if isInForce { self.settle() }
-                var failure = SidecarAgent.failure(of: error)
-                failure.generation = generation
-                self.send(.failed(failure), at: place)
+                self.send(.failed(self.refused(holding, SidecarAgent.failure(of: error))), at: place)
             } else {
                 if isInForce { self.started(holding, isNew: isNew) }
                 self.send(.started(generation: generation), at: place)
@@ -53,11 +51,18 @@ extension WorkspaceLink {
     }
 
     private func refuse(_ holding: Holding, _ failure: ControlMessage.Failure) {
+        self.send(.failed(self.refused(holding, failure)))
+    }
+
+    /// Counts the refusal, and has it in the audit.
+    ///
+    /// - Returns: what the workspace is told.
+    private func refused(_ holding: Holding, _ failure: ControlMessage.Failure) -> ControlMessage.Failure {
         var failure = failure
         failure.generation = holding.generation
         self.agent.refusedTotal[failure.code.rawValue, default: 0] += 1
         self.agent.audit(.refusal, self.key, failure.code.rawValue, holding.kind, Set(holding.ports), failure.reason)
-        self.send(.failed(failure))
+        return failure
     }
 
     private func started(_ holding: Holding, isNew: Bool) {
@@ -129,12 +134,21 @@ extension WorkspaceLink {
 
     /// The same for what the key has no right to any more. It may be of an earlier holding, which had other ports or was of the other
     /// kind.
-    func endStreams(without grant: Grant) {
-        let served = self.clients.values.filter { !grant.allows(.intercept, $0.port) }
+    ///
+    /// - Returns: the ports whose clients, flows and copies it ended.
+    func endStreams(without grant: Grant) -> [HoldingKind: Set<ServicePort>] {
+        var ended: [HoldingKind: Set<ServicePort>] = [:]
+        func isOver(_ kind: HoldingKind, _ port: ServicePort) -> Bool {
+            guard !grant.allows(kind, port) else { return false }
+            ended[kind, default: []].insert(port)
+            return true
+        }
+        let served = self.clients.values.filter { isOver(.intercept, $0.port) }
         for client in served { client.socket.abandon(.shuttingDown) }
-        self.forgetFlows { !grant.allows($0, $1) }
-        self.copies.giveUp(.shuttingDown) { !grant.allows(.mirror, $0) }
+        self.forgetFlows(where: isOver)
+        self.copies.giveUp(.shuttingDown) { isOver(.mirror, $0) }
         self.stopIfDrained()
+        return ended
     }
 
     /// The default side without this workspace gets what new clients send. A workspace that is gone still holds its ports until its

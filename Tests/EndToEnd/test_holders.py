@@ -293,6 +293,9 @@ def test_a_port_that_is_taken_back_ends_streams_of_an_earlier_holding(stand):
             stand.allow(ada=f"ports={two}")
         other.sendall(b"still")
         assert kept.read_exactly(5) == b"still"
+    line = stand.audited("withdrawal", "ada")
+    assert (line["kind"], line["ports"], line["result"]) == ("intercept", [str(one)], "denied")
+    assert line["reason"] == f"{NO} to intercept port {one}, and what was open there of an earlier holding is ended"
     assert not [message for message in ada.messages if message["type"] == "withdrawn"]
 
 
@@ -307,6 +310,8 @@ def test_a_kind_that_is_taken_back_ends_streams_of_an_earlier_holding(stand):
         assert service.read_exactly(7) == b"goes on"
         with ended_by_its_rights(client, service):
             stand.allow(ada="may=mirror", bo="")
+    line = stand.audited("withdrawal", "ada")
+    assert (line["kind"], line["ports"]) == ("intercept", [str(one)])
     # The mirror goes on.
     with socket.create_connection(stand.fronts[1], 15) as client:
         client.sendall(b"GET / HTTP/1.1\r\n\r\n")
@@ -319,6 +324,9 @@ def test_a_kind_that_is_taken_back_ends_streams_of_an_earlier_holding(stand):
             while copy.read(timeout=10):
                 pass
         assert end.value.code == wire.SHUTTING_DOWN
+    line = stand.audited("withdrawal", "ada")
+    assert (line["kind"], line["ports"]) == ("mirror", [str(two)])
+    assert len([line for line in stand.lines() if line["audit"] == "withdrawal"]) == 2
 
 
 def test_a_key_that_is_removed_is_revoked_at_once(stand):
@@ -469,6 +477,31 @@ def answers(asker):
 def redirected(processes, binaries, folder, closing):
     needs_root()
     return closing(Redirected(processes, binaries, folder))
+
+
+def test_what_the_kernel_refuses_is_audited_too(redirected, processes, binaries, folder):
+    """Whether another sidecar has the port isn't asked each time before the rules are changed, so that change may be refused."""
+    redirected.join("ada", 8080)
+    own, key = generate_key(), generate_key()
+    flags = ["--private-key-file", key_file(folder / "second.key", own), "--netns", f"pid:{redirected.service.pid}"]
+    flags += ["--listen-tcp", "127.0.0.1:0", "--divert", "redirect", "--service-port", "8080"]
+    second = Sidecar(processes, binaries, [*flags, "--peer", as_text(public_key(key))])
+    bo = Peer(key, public_key(own), second.tunnel)
+    with contextlib.ExitStack() as stack:
+        stack.callback(bo.shut)
+        bo.wait_connected()
+        asked = 40
+        for generation in range(1, asked + 1):
+            assert ask_for(bo, "start", 8080, generation=generation)["code"] == "busy"
+        time.sleep(1.1)
+        ask_for(bo, "start", 8080, generation=100)
+
+        def refusals():
+            lines = [json.loads(line) for line in second.process.log().splitlines() if line.startswith('{"audit":"refusal"')]
+            assert all(line["result"] == "busy" for line in lines)
+            return sum(1 + line.get("leftOut", 0) for line in lines)
+
+        eventually("each refusal is in the audit, or counted there", lambda: refusals() == asked + 1, 5)
 
 
 HOLDERS = {"ada": ((8080,), False), "bo": ((8080, 8081), True), "cy": ((8081,), False)}
