@@ -96,6 +96,18 @@ struct ConnectionTracking: ~Copyable {
         guard code == 0 || code == EEXIST else { throw self.socket.error("doesn't take a flow", code) }
     }
 
+    /// Has the kernel remember a flow of this zone for this time, from now on. Its next packet sets the usual time again.
+    ///
+    /// - Returns: false if the kernel tracks no such flow.
+    func lengthen(_ original: Tuple, inZone zone: UInt16, seconds: UInt32) throws(DiversionError) -> Bool {
+        let family = original.source.count == 4 ? AF_INET : AF_INET6
+        let attributes = ConntrackMessage.timed(original, inZone: zone, seconds: seconds)
+        try self.send(IPCTNL_MSG_CT_NEW, family: family, flags: NLM_F_REQUEST | NLM_F_ACK, attributes)
+        let code = try self.socket.receive { _, _ in true }
+        guard code == 0 || code == ENOENT else { throw self.socket.error("doesn't remember a flow for longer", code) }
+        return code == 0
+    }
+
     // MARK: Netlink
 
     private func send(

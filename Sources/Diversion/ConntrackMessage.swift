@@ -112,7 +112,17 @@ enum ConntrackMessage {
             + Self.attribute(UInt16(CTA_NAT_DST.rawValue) | Self.nested, translation)
     }
 
-    private static func attribute(_ type: ctattr_type, _ tuple: ConnectionTracking.Tuple) -> [UInt8] {
+    /// The attributes of a flow that has this zone in the direction of its first packet, with the time that it has left.
+    static func timed(_ original: ConnectionTracking.Tuple, inZone zone: UInt16, seconds: UInt32) -> [UInt8] {
+        Self.attribute(CTA_TUPLE_ORIG, original, zone: zone)
+            + Self.attribute(UInt16(CTA_TIMEOUT.rawValue), Self.bytes(seconds))
+    }
+
+    private static func attribute(
+        _ type: ctattr_type,
+        _ tuple: ConnectionTracking.Tuple,
+        zone: UInt16? = nil
+    ) -> [UInt8] {
         let isIPv4 = tuple.source.count == 4
         let addresses =
             Self.attribute(UInt16((isIPv4 ? CTA_IP_V4_SRC : CTA_IP_V6_SRC).rawValue), tuple.source)
@@ -124,6 +134,7 @@ enum ConntrackMessage {
         let body =
             Self.attribute(UInt16(CTA_TUPLE_IP.rawValue) | Self.nested, addresses)
             + Self.attribute(UInt16(CTA_TUPLE_PROTO.rawValue) | Self.nested, ports)
+            + (zone.map { Self.attribute(UInt16(CTA_TUPLE_ZONE.rawValue), Self.bytes($0)) } ?? [])
         return Self.attribute(UInt16(type.rawValue) | Self.nested, body)
     }
 

@@ -3,11 +3,14 @@ public import NIOCore
 
 /// How long the kernel remembers UDP flows in this network namespace.
 public enum KernelFlowTimes {
-    private static let answeredPath = "/proc/sys/net/netfilter/nf_conntrack_udp_timeout_stream"
-
     /// For answered flows; nil if the kernel tracks none here, or doesn't tell.
-    public static var answered: TimeAmount? {
-        let descriptor = open(Self.answeredPath, O_RDONLY | O_CLOEXEC)
+    public static var answered: TimeAmount? { Self.time("nf_conntrack_udp_timeout_stream") }
+
+    /// For the others, and for those whose packets have all come within two seconds; nil as above.
+    public static var brief: TimeAmount? { Self.time("nf_conntrack_udp_timeout") }
+
+    private static func time(_ name: String) -> TimeAmount? {
+        let descriptor = open("/proc/sys/net/netfilter/" + name, O_RDONLY | O_CLOEXEC)
         guard descriptor >= 0 else { return nil }
         defer { close(descriptor) }
         var bytes = [UInt8](repeating: 0, count: 32)

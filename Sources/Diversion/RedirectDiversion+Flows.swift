@@ -80,6 +80,43 @@ extension RedirectDiversion {
     /// The kernel's default for answered flows. With the next packet the configured time applies.
     private static let keptSeconds: UInt32 = 120
 
+    /// The agent's own flow to the original, from a socket that has the client's address.
+    public struct OwnFlow {
+        public var from: SocketAddress
+        public var to: SocketAddress
+        /// How long the kernel is to remember it from now on.
+        public var time: TimeAmount
+
+        public init(from: SocketAddress, to: SocketAddress, time: TimeAmount) {
+            self.from = from
+            self.to = to
+            self.time = time
+        }
+    }
+
+    /// Has the kernel remember these flows for longer: what answers a flow that it has forgotten leaves for the client's machine,
+    /// since only answers to tracked flows are brought back.
+    public func keepOwn(_ flows: [OwnFlow]) {
+        do throws(DiversionError) {
+            let tracking = try ConnectionTracking()
+            for flow in flows {
+                let tuple = ConnectionTracking.Tuple(
+                    source: Self.address(flow.from),
+                    destination: Self.address(flow.to),
+                    sourcePort: UInt16(clamping: flow.from.port ?? 0),
+                    destinationPort: UInt16(clamping: flow.to.port ?? 0)
+                )
+                guard !tuple.source.isEmpty, tuple.source.count == tuple.destination.count else { continue }
+                let seconds = UInt32(clamping: flow.time.nanoseconds / 1_000_000_000)
+                _ = try tracking.lengthen(tuple, inZone: RedirectRules.zone, seconds: seconds)
+            }
+        } catch {
+            self.configuration.log?.debug(
+                "\(error) An answer of the original that comes late may not reach its client."
+            )
+        }
+    }
+
     /// 4 bytes or 16; an IPv4-mapped address has 4.
     static func address(_ address: SocketAddress) -> [UInt8] {
         switch address {

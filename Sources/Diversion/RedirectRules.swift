@@ -72,7 +72,7 @@ struct RedirectRules: Equatable {
     /// lowest bits, which other programs' rules for transparent proxies often test.
     static let answerMark: UInt32 = 0x2068
     /// The zone of connection tracking for the agent's own connections.
-    private static let zone: UInt16 = 8_300
+    static let zone: UInt16 = 8_300
 
     /// The names of the workspaces that hold the ports, which the table shows to people and to other sidecars here.
     var labels: [ServicePort: String] = [:]

@@ -40,6 +40,10 @@ final class ClientFlow {
     var copies: [CopiedFlow] = []
     /// The socket towards the original, once it has been needed.
     var original: DatagramSocket?
+    /// The original has answered a socket that has the client's address.
+    var isSeen = false
+    /// When the kernel was last told for how long to remember that socket's flow.
+    var keptAt: NIODeadline?
 
     init(
         _ key: FlowKey,

@@ -12,6 +12,8 @@ final class ServiceFlows {
     private var budget = FlowBudget()
     private var droppedSince: (said: NIODeadline, count: UInt64)?
     private let unreachable = PortUnreachable()
+    private let times: FlowTimes
+    private let upkeep: FlowUpkeep
 
     /// How long the kernel surely remembers a redirected flow: its default is 30 s, but it can be set lower. †
     private static let kernelKnows = TimeAmount.seconds(5)
@@ -19,7 +21,10 @@ final class ServiceFlows {
     /// - Parameter atMost: the maximum number of flows; a further one replaces another, as `FlowTable` chooses.
     init(agent: SidecarAgent, atMost: Int) {
         self.agent = agent
-        self.table = FlowTable(atMost: atMost, times: .atSidecar(kernel: KernelFlowTimes.answered))
+        let answered = KernelFlowTimes.answered
+        self.times = .atSidecar(kernel: answered)
+        self.table = FlowTable(atMost: atMost, times: self.times)
+        self.upkeep = FlowUpkeep(kernel: [KernelFlowTimes.brief, answered].compactMap(\.self).min())
     }
 
     var count: Int { self.table.count }
@@ -123,6 +128,10 @@ final class ServiceFlows {
             guard let self, let flow else { return }
             switch event {
             case .payload(let payload):
+                if own?.address != nil, !flow.isSeen {
+                    flow.isSeen = true
+                    self.keepSeen()
+                }
                 _ = self.table.use(flow.key, isAnswer: true, at: .now())
                 self.deliver(payload, to: flow)
             // The client's next payload opens a new socket.
@@ -132,6 +141,8 @@ final class ServiceFlows {
             }
         }
         flow.original = socket
+        flow.isSeen = false
+        flow.keptAt = nil
         self.agent.flowWasPassed(countedFor: link)
         return socket
     }
@@ -163,6 +174,34 @@ final class ServiceFlows {
         flow.answer(payload)
     }
 
+    // MARK: What the kernel remembers
+
+    /// The original's answers to a client's address come back only while the kernel tracks the flow of the socket that has that
+    /// address. It forgets one with a single exchange after 30 s, so it is told to remember it for as long as this table does.
+    private func keepSeen() {
+        #if os(Linux)
+        guard let redirect = self.agent.redirect else { return }
+        self.upkeep.begin(on: self.agent.eventLoop) { [weak self, weak redirect] in
+            guard let self, let redirect else { return false }
+            let now = NIODeadline.now()
+            let seen = self.table.flows.filter { $0.isSeen && $0.original != nil }
+            let idle = seen.filter { self.upkeep.isDue(usedAt: $0.usedAt, keptAt: $0.keptAt, at: now) }
+            let flows = idle.compactMap { flow in
+                flow.original?.addresses.map { addresses in
+                    RedirectDiversion.OwnFlow(
+                        from: addresses.from,
+                        to: addresses.to,
+                        time: self.times.answered - (now - flow.usedAt) + FlowUpkeep.margin
+                    )
+                }
+            }
+            for flow in idle { flow.keptAt = now }
+            if !flows.isEmpty { redirect.keepOwn(flows) }
+            return !seen.isEmpty
+        }
+        #endif
+    }
+
     // MARK: Ends
 
     private func watchExpiry() {
@@ -175,6 +214,7 @@ final class ServiceFlows {
 
     func close() {
         self.expiry.cancel()
+        self.upkeep.cancel()
         for flow in self.table.removeAll() { flow.end() }
     }
 }

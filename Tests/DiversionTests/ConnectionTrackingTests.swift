@@ -154,6 +154,17 @@ struct ConnectionTrackingTests {
         #expect(ConntrackMessage.translated(flow.original, to: listener, 40_003, seconds: 120) == expected)
     }
 
+    /// Types and values as above: the zone, 8300, belongs to the direction of the first packet.
+    @Test func anOwnFlowsTimeIsWrittenWithItsZone() throws {
+        let flow = Self.flow(53, 53)
+        var name = Self.tupleBytes(1, flow.original) + Self.attribute(3, [0x20, 0x6C])
+        name[0] += 8
+        let written = ConntrackMessage.timed(flow.original, inZone: 8_300, seconds: 125)
+        #expect(written == name + Self.attribute(7, [0, 0, 0, 125]))
+        let found = try #require(Self.entry(written + Self.tupleBytes(2, flow.reply)))
+        #expect(found.isInOwnZone && found.original == flow.original)
+    }
+
     @Test func aQuestionIsReadAsItWasWritten() {
         for reply in [
             Self.flow(53, 40_003).reply,

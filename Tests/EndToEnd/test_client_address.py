@@ -346,6 +346,29 @@ def test_datagrams(service):
         assert said == ["original", client, str(port)]
 
 
+@pytest.mark.parametrize("address", CLIENTS)
+def test_a_late_answer_comes_back(service, address):
+    """Though the kernel would have forgotten by then which socket it is for."""
+    service.service.run("sysctl", "-qw", "net.netfilter.nf_conntrack_udp_timeout=3")
+    start_server(service.processes, "original", PORT, "::", service.service.prefix)
+    copies = free_datagram_port()
+    start_server(service.processes, "ada", copies, "127.0.0.1")
+    sidecar = service.start(f"{PORT}/udp")
+    # Of a mirror's port, the sidecar passes each client on.
+    service.agents.start_workspace(f"{PORT}:{copies}/udp", flags=["--mirror"])
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    with network_of(service.client):
+        client = socket.socket(family, socket.SOCK_DGRAM)
+    with client:
+        client.connect((address, PORT))
+        for wait in (7, 10):
+            client.send(b"twice %d" % wait)
+            for _ in range(2):
+                client.settimeout(wait + 20)
+                assert client.recv(100) == b"original twice %d" % wait
+    assert sees(sidecar) == "client"
+
+
 OTHERS = """
 table ip nat {
     chain prerouting { type nat hook prerouting priority dstnat; tcp dport 9999 dnat to 10.112.0.2:8080; }

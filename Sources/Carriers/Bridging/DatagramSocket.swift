@@ -46,6 +46,12 @@ public final class DatagramSocket {
         self.write(payload, to: channel)
     }
 
+    /// From where to where it sends; nil: it isn't connected.
+    public var addresses: (from: SocketAddress, to: SocketAddress)? {
+        guard let from = self.channel?.localAddress, let to = self.channel?.remoteAddress else { return nil }
+        return (from, to)
+    }
+
     public func close() {
         self.onEvent = nil
         self.channel?.close(promise: nil)
