@@ -17,3 +17,10 @@ void kl_keep_freed_memory(size_t bytes)
     (void)bytes;
 #endif
 }
+
+void kl_return_freed_memory(void)
+{
+#ifdef __GLIBC__
+    (void)malloc_trim(0);
+#endif
+}

@@ -82,6 +82,21 @@ public enum Flags {
         guard milliseconds <= 7 * 86_400_000 else { throw FlagError("'\(text)' is too long. At most a week, 168h.") }
         return milliseconds
     }
+
+    /// Parses `32m`, `1g` into bytes.
+    public static func bytes(_ text: String) throws(FlagError) -> Int {
+        let digits = text.prefix { $0.isASCII && $0.isNumber }
+        let factor: Int? =
+            switch text.dropFirst(digits.count) {
+            case "m": 1_024 * 1_024
+            case "g": 1_024 * 1_024 * 1_024
+            default: nil
+            }
+        guard let factor, let count = Int(digits), count <= 1_000_000 else {
+            throw FlagError("'\(text)' isn't a size. Write a number and a unit: 32m, 1g.")
+        }
+        return count * factor
+    }
 }
 
 /// Each port of the service may be given only once, as two flags for one port contradict each other.

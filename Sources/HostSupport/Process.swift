@@ -29,6 +29,17 @@ public enum Process {
     /// kept instead.
     public static func keepFreedMemory() { kl_keep_freed_memory(4 * 1_024 * 1_024) }
 
+    /// For the same programs while they rest. glibc returns no more than the end of a heap by itself, and after a load something is
+    /// nearly always left at the end.
+    public static func returnFreedMemory() { kl_return_freed_memory() }
+
+    /// The time for which processors have worked for this process.
+    public static var processorTime: Duration {
+        var time = timespec()
+        guard clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &time) == 0 else { return .zero }
+        return .seconds(Int64(time.tv_sec)) + .nanoseconds(Int64(time.tv_nsec))
+    }
+
     /// Keys are in memory, and a crash must not write them to disk.
     ///
     /// Linux pipes a core dump to a handler regardless of the limit, except for a limit of 1, into which no file fits

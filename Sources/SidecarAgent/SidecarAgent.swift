@@ -28,6 +28,8 @@ public final class SidecarAgent {
         public var log: Logger
         /// Listening sockets opened beforehand, used instead of opening own ones.
         public var sockets = Sockets()
+        /// Nil: as much as is usual.
+        public internal(set) var memory: MemoryLimits?
         /// The process's limit of open descriptors.
         public var descriptorLimit = 1_024
         /// How long open connections may continue once the agent is told to end.
@@ -150,10 +152,10 @@ public final class SidecarAgent {
     var intercepted: Set<UInt16> = []
     var rules = RuleChanges()
     /// Of all clients that wait for a workspace's answer.
-    let earlyMemory = EarlyMemory()
+    let earlyMemory: EarlyMemory
     /// Shared by the copies for all mirrors.
-    let copyMemory = CopyMemory()
-    private let relayMemory = RelayMemory()
+    let copyMemory: CopyMemory
+    private let relayMemory: RelayMemory
     let keepAlive: KeepAliveRounds
     var clients = 0
     private let clientsAtMost: Int
@@ -200,6 +202,11 @@ public final class SidecarAgent {
         )
         let changeLog = configuration.log.limited(by: LogShare())
         self.changeLog = changeLog
+        let memory = configuration.memory
+        self.earlyMemory = memory.map { EarlyMemory(atMost: $0.early) } ?? EarlyMemory()
+        self.copyMemory = memory.map { CopyMemory(atMost: $0.copies) } ?? CopyMemory()
+        self.relayMemory = memory.map { RelayMemory(atMost: $0.relays) } ?? RelayMemory()
+        let setUp = memory == nil ? SocketOptions.setUp : SocketOptions.setUpThriftily
         if case .redirect(let loopback) = configuration.divert {
             var diverting = RedirectDiversion.Configuration(
                 ports: configuration.servedPorts.map(\.port),
@@ -211,7 +218,7 @@ public final class SidecarAgent {
                 diverting,
                 eventLoop: eventLoop,
                 prepare: SocketOptions.prepare,
-                setUp: SocketOptions.setUp
+                setUp: setUp
             )
             self.redirect = redirect
             self.diversion = redirect
@@ -220,13 +227,14 @@ public final class SidecarAgent {
             self.diversion = ListenDiversion(
                 eventLoop: eventLoop,
                 prepare: SocketOptions.prepare,
-                setUp: SocketOptions.setUp
+                setUp: setUp
             )
         }
         // Each accepted client may need a second descriptor, towards the original; some are reserved for everything else.
         let hasDatagrams = configuration.servedPorts.contains { $0.port.transport == .udp }
         self.flowsAtMost = hasDatagrams ? FlowLimits.flows(ofDescriptors: configuration.descriptorLimit) : 0
-        self.clientsAtMost = max(16, (configuration.descriptorLimit - Self.keptBack - self.flowsAtMost) / 2)
+        let byDescriptors = (configuration.descriptorLimit - Self.keptBack - self.flowsAtMost) / 2
+        self.clientsAtMost = max(16, min(byDescriptors, memory?.clients ?? .max))
         self.copyMemory.onShortage = { [unowned self] in for link in self.links.values { link.copies.look() } }
     }
 
@@ -246,7 +254,7 @@ public final class SidecarAgent {
         }
         let client = Client(
             channel: channel,
-            input: UrgentInput(channel),
+            input: UrgentInput(channel, readAtMost: self.configuration.memory?.read ?? 64 * 1_024),
             port: port,
             called: called,
             upstream: served.upstream

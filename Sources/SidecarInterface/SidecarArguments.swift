@@ -30,6 +30,8 @@ public struct SidecarArguments: Equatable, Sendable {
     public var idleMinutes: Int?
     /// How long the program that ends it waits before it kills.
     public var graceSeconds: Int?
+    /// What its buffers may take. Nil: the program's default.
+    public var memoryMiB: Int?
     public var announcesIntercepts = false
     public var logFormat: LineLogHandler.Format?
 
@@ -59,6 +61,7 @@ public struct SidecarArguments: Equatable, Sendable {
         add("--ephemeral", isSet: self.isEphemeral)
         add("--idle", self.idleMinutes.map { "\($0)m" })
         add("--grace", self.graceSeconds.map { "\($0)s" })
+        add("--memory", self.memoryMiB.map { "\($0)m" })
         add("--announce-intercepts", isSet: self.announcesIntercepts)
         add("--log-format", self.logFormat?.rawValue)
         return words

@@ -159,6 +159,15 @@ struct RunSidecar: ParsableCommand {
     var deadAfter: TimeAmount = .seconds(6)
 
     @Option(
+        help: ArgumentHelp(
+            "What buffers may take in all, such as 32m; at least 8m. (default: what a host can spare)",
+            valueName: "size"
+        ),
+        transform: { try Flags.bytes($0) }
+    )
+    var memory: Int?
+
+    @Option(
         help: ArgumentHelp("Serve Prometheus metrics at http://HOST:PORT/metrics.", valueName: "host:port"),
         transform: { try Flags.endpoint($0, zeroAllowed: true) }
     )
@@ -189,6 +198,9 @@ struct RunSidecar: ParsableCommand {
             )
         }
         if self.deadAfter < .seconds(1) { throw ValidationError("--dead-after must be at least 1s.") }
+        if let memory = self.memory, memory < MemoryLimits.atLeast {
+            throw ValidationError("--memory must be at least \(MemoryLimits.atLeast / 1_024 / 1_024)m.")
+        }
         if self.idle != nil, !self.ephemeral { throw ValidationError("--idle goes with --ephemeral alone.") }
         if self.servicePort.isEmpty { throw ValidationError("No port to serve. Name one by --service-port.") }
         if self.divert != .redirect {
@@ -238,6 +250,7 @@ struct RunSidecar: ParsableCommand {
         configuration.tunnel.deadAfter = self.deadAfter
         configuration.tunnel.maxStreamsFromPeer = 1
         configuration.idle = self.idle
+        if let memory = self.memory { configuration.limitMemory(to: memory) }
         configuration.descriptorLimit = descriptors
         // The lowest descriptor; this program doesn't read its standard input.
         configuration.ownerDescriptor = 0

@@ -76,6 +76,7 @@ struct SidecarProgram: Sendable {
         private var announcements = Allowance(atOnce: 20, interval: .seconds(1))
         private var links: LinkWatch?
         private var admission: AdmissionServer?
+        private let memory: MemoryUpkeep
         private(set) var isEnding = false
 
         /// How often a change of counts alone is announced. †
@@ -86,6 +87,7 @@ struct SidecarProgram: Sendable {
             self.agent = SidecarAgent(program.configuration, eventLoop: program.eventLoop)
             self.peers = program.peers
             self.filePeers = Array(program.configuration.peers.dropFirst(program.peers.count))
+            self.memory = MemoryUpkeep(eventLoop: program.eventLoop)
             self.notifications = program.notifier.map { NotificationQueue($0, on: program.eventLoop) }
         }
 
@@ -150,6 +152,7 @@ struct SidecarProgram: Sendable {
             self.report = report
             self.printReport()
             self.watchPeersFile()
+            self.memory.start()
             self.notify()
             self.agent.onAway = { [weak self] key in self?.isAway(key) }
             if self.program.options.isEphemeral { self.endWhenUnused() }

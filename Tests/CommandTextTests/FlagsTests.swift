@@ -187,3 +187,20 @@ private func expectSentences(_ error: FlagError, about text: String = "") {
     let named = error.description.split(separator: "'", maxSplits: 2, omittingEmptySubsequences: false)
     if named.count > 1 { #expect(text.isEmpty || text.contains(named[1]) || named[1].isEmpty) }
 }
+
+@Suite struct SizeTests {
+    @Test(arguments: [("32m", 33_554_432), ("1g", 1_073_741_824), ("0m", 0), ("007m", 7_340_032)])
+    func `a size`(text: String, bytes: Int) throws { #expect(try Flags.bytes(text) == bytes) }
+
+    @Test(arguments: [
+        "", "m", "32", "-1m", "+1m", "1.5m", "1 m", "32M", "32k", "1000001m", "99999999999999999999g", "５m",
+    ])
+    func `no size`(text: String) {
+        do {
+            _ = try Flags.bytes(text)
+            Issue.record("'\(text)' was taken")
+        } catch {
+            expectSentences(error, about: text)
+        }
+    }
+}

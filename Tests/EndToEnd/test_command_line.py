@@ -94,6 +94,8 @@ SIDECAR_USAGE = {
     "dead-after too short": (sidecar_flags(dead_after="500ms"), "--dead-after"),
     "idle without ephemeral": (sidecar_flags(idle="30m"), "--idle", "--ephemeral"),
     "node address neither": (sidecar_flags(node_address="router"), "router", "gateway"),
+    "memory no size": (sidecar_flags(memory="32"), "--memory", "32"),
+    "memory too little": (sidecar_flags(memory="7m"), "--memory", "8m"),
     "metrics port out of range": (sidecar_flags(metrics="127.0.0.1:65536"), PORT_WORDS, "65536"),
     "unknown flag": ([*sidecar_flags(), "--nonsense"], "--nonsense"),
     "unknown command": (["kl-sidecar", "walk"], "walk"),

@@ -100,6 +100,50 @@ def test_slow_readers_of_the_original(make_pair, closing):
             assert sockets.receive(connection, len(content)) == content
 
 
+def test_a_limit_of_memory_holds(make_pair, closing):
+    """Hundreds of clients send all they can, and read nothing of what the workspace's server sends; that reads nothing either."""
+    clients, limit = 500, 16
+    if resource.getrlimit(resource.RLIMIT_NOFILE)[0] < 2 * clients + 200:
+        pytest.skip("this machine's limit of open files is too low for the test's own ends")
+
+    def fill(connection):
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 65_536)
+        connection.setblocking(False)
+        with contextlib.suppress(BlockingIOError):
+            while connection.send(bytes(65_536)):
+                pass
+
+    def serve(connection):
+        while not stopping.wait(0.2):
+            fill(connection)
+
+    stopping = threading.Event()
+    original, local = closing(Server(lambda connection: None)), closing(Server(serve))
+    pair = make_pair(original=original.address, local=local.address, sidecar=["--memory", f"{limit}m"]).start()
+    before = pair.sidecar.process.resident_mib("RssAnon")
+    with contextlib.ExitStack() as held:
+        held.callback(stopping.set)
+        connections = []
+        for _ in range(clients):
+            connections.append(held.enter_context(socket.socket()))
+            connections[-1].setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4_096)
+            connections[-1].settimeout(60)
+            connections[-1].connect(pair.public)
+            fill(connections[-1])
+        for _ in range(15):
+            for connection in connections:
+                fill(connection)
+            time.sleep(0.2)
+        grown = pair.sidecar.process.resident_mib("RssAnon") - before
+    print(f"grown by {grown:.0f} MiB with {clients} clients")
+    assert grown < 3 * limit
+    # What the load has left unused is given back.
+    def rests():
+        return pair.sidecar.process.resident_mib("RssAnon") < before + limit / 2
+
+    eventually("the memory is given back", rests, 30, pause=1)
+
+
 @pytest.mark.parametrize("direction", ["down", "up"])
 def test_reader_that_stops_while_four_gibibytes_wait(make_pair, closing, direction):
     """One end sends 4 GiB, the other stops reading: memory stays bounded, and other streams keep their speed."""

@@ -27,7 +27,7 @@ import Testing
         #expect(run.servicePort == arguments.servicePorts)
         #expect(run.peer.isEmpty && run.peersFile == arguments.peersFile && run.nodeAddress.isEmpty)
         #expect(!run.allowTakeover && !run.allowRefuse && !run.ephemeral && !run.announceIntercepts)
-        #expect(run.linger == .minutes(10) && run.idle == nil && run.grace == nil)
+        #expect(run.linger == .minutes(10) && run.idle == nil && run.grace == nil && run.memory == nil)
     }
 
     @Test func `all that there is`() throws {
@@ -52,6 +52,7 @@ import Testing
         arguments.isEphemeral = true
         arguments.idleMinutes = 30
         arguments.graceSeconds = 45
+        arguments.memoryMiB = 32
         arguments.announcesIntercepts = true
         arguments.logFormat = .json
         let run = try Self.parsed(arguments)
@@ -61,7 +62,7 @@ import Testing
         #expect(run.peer.map(\.key.base64) == [Self.key] && run.peersFile == "peers")
         #expect(run.nodeAddress == arguments.nodeAddresses)
         #expect(run.allowTakeover && run.allowRefuse && run.ephemeral && run.announceIntercepts)
-        #expect(run.idle == .minutes(30) && run.grace == .seconds(45))
+        #expect(run.idle == .minutes(30) && run.grace == .seconds(45) && run.memory == 32 << 20)
         #expect(run.linger == .minutes(3) && run.agent.logFormat == .json)
     }
 

@@ -22,11 +22,12 @@ public struct EarlyBytes {
 /// memory.
 public final class EarlyMemory {
     public fileprivate(set) var used = 0
-    fileprivate var hasRoom: Bool { self.used < Self.atMost }
+    fileprivate var hasRoom: Bool { self.used < self.atMost }
 
-    private static let atMost = 16 * 1_024 * 1_024  // †
+    private let atMost: Int
 
-    public init() {}
+    // †
+    public init(atMost: Int = 16 * 1_024 * 1_024) { self.atMost = atMost }
 }
 
 /// A `BridgedSocket`'s first state, at the end that waits for an answer.
@@ -43,6 +44,8 @@ final class AnswerWait<Access: ConnectionAccess> {
     /// still go to another server.
     private var sendsAtOnce = true
     private(set) var hasSentBytes = false
+    /// The stream has room for more.
+    var hasRoom = true
     private let timeout: Scheduled<Void>
 
     /// The maximum for one socket; beyond it nothing is read.
@@ -75,14 +78,17 @@ final class AnswerWait<Access: ConnectionAccess> {
         if !self.hasSentBytes, !self.peerIsReachable { self.sendsAtOnce = false }
         guard self.sendsAtOnce else { return }
         self.hasSentBytes = true
-        _ = self.access.withConnection { $0.write(bytes, at: offset, of: self.input, to: self.stream) }
+        self.hasRoom =
+            self.access.withConnection { $0.write(bytes, at: offset, of: self.input, to: self.stream) } ?? false
     }
 
     private var peerIsReachable: Bool {
         self.access.withConnection { $0.hasCarrier && $0.presence == .live } ?? false
     }
 
-    var mayRead: Bool { !self.early.inputIsClosed && self.early.count < Self.keptAtMost && self.memory.hasRoom }
+    var mayRead: Bool {
+        self.hasRoom && !self.early.inputIsClosed && self.early.count < Self.keptAtMost && self.memory.hasRoom
+    }
 
     func inputClosed() {
         self.early.inputIsClosed = true
@@ -97,7 +103,7 @@ final class AnswerWait<Access: ConnectionAccess> {
         _ = self.access.withConnection { connection in
             var offset: UInt64 = 0
             for bytes in self.early.buffers {
-                connection.write(bytes, at: offset, of: self.input, to: self.stream)
+                self.hasRoom = connection.write(bytes, at: offset, of: self.input, to: self.stream)
                 offset += UInt64(bytes.readableBytes)
             }
             if self.early.inputIsClosed { connection.finish(self.stream) }

@@ -108,7 +108,7 @@ public final class BridgedSocket<Access: ConnectionAccess>: ChannelInboundHandle
         self.rounds.add(self.channel)
         guard self.channel.isActive else { return self.socketClosed() }
         self.pumpToSocket()
-        if self.incoming == .open { self.read() }
+        if self.incoming == .open, self.mayRead { self.read() }
     }
 
     // MARK: Socket to stream
@@ -313,6 +313,7 @@ public final class BridgedSocket<Access: ConnectionAccess>: ChannelInboundHandle
     private func open(_ wait: AnswerWait<Access>) {
         wait.end()
         wait.sendHeld()
+        self.mayRead = wait.hasRoom
         self.bytesToStream = UInt64(wait.early.count)
         self.state = .open
         self.start()
@@ -354,6 +355,11 @@ extension BridgedSocket: StreamOwner {
     }
 
     public func streamIsWritable() {
+        if case .waiting(let wait) = self.state {
+            wait.hasRoom = true
+            if wait.mayRead { self.channel.read() }
+            return
+        }
         self.mayRead = true
         self.readOn()
     }

@@ -307,11 +307,12 @@ public final class ChannelRelay: ChannelInboundHandler, RemovableChannelHandler 
 /// there are.
 public final class RelayMemory {
     fileprivate var used = 0
-    fileprivate var hasRoom: Bool { self.used < Self.atMost }
+    fileprivate var hasRoom: Bool { self.used < self.atMost }
 
-    /// † Beyond this, each relay holds one small piece.
-    private static let atMost = 32 * 1_024 * 1_024
+    /// Beyond this, each relay holds one small piece.
+    private let atMost: Int
     fileprivate static let small = FixedSizeRecvByteBufferAllocator(capacity: 8 * 1_024)
 
-    public init() {}
+    // †
+    public init(atMost: Int = 32 * 1_024 * 1_024) { self.atMost = atMost }
 }

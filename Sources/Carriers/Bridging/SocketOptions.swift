@@ -46,6 +46,12 @@ public enum SocketOptions {
         try options.setOption(.writeBufferWaterMark, value: .init(low: 64 * 1_024, high: 256 * 1_024))
     }
 
+    /// The same, for sockets of which there may be many where memory is scarce.
+    @Sendable public static func setUpThriftily(_ channel: any Channel) throws {
+        try Self.setUp(channel)
+        try channel.syncOptions?.setOption(.writeBufferWaterMark, value: .init(low: 8 * 1_024, high: 32 * 1_024))
+    }
+
     static func keepAlive(_ channel: any Channel) {
         guard let socket = channel.descriptor else { return }
         Self.set(socket, SOL_SOCKET, SO_KEEPALIVE, 1)

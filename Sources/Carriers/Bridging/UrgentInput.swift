@@ -36,9 +36,12 @@ public final class UrgentInput: @unchecked Sendable {
     }
 
     /// Create it before anything is read from the channel, whose socket must have the `SocketOptions`.
-    public init(_ channel: any Channel) {
+    ///
+    /// - Parameter most: how much is read at once.
+    public init(_ channel: any Channel, readAtMost most: Int = 64 * 1_024) {
         self.descriptor = channel.descriptor ?? -1
-        if self.descriptor >= 0 { self.use(AdaptiveRecvByteBufferAllocator(), on: channel) }
+        guard self.descriptor >= 0 else { return }
+        self.use(AdaptiveRecvByteBufferAllocator(minimum: 64, initial: 2_048, maximum: most), on: channel)
     }
 
     /// Makes the channel read on with an allocator like this one.

@@ -7,7 +7,7 @@ import Tunnel
 enum MirrorLimits {
     /// Bytes of one copy that its workspace hasn't acknowledged, or that aren't written yet.
     static let copy = 1_024 * 1_024
-    /// The same for all copies of a sidecar together.
+    /// The same for all copies of a sidecar together, unless it may have less.
     static let all = 16 * 1_024 * 1_024  // †
     /// What each copy in a link's queue counts for in addition to its bytes, which limits clients that connect and send
     /// nothing, too. †
@@ -31,7 +31,11 @@ final class CopyMemory {
 
     /// A mirror may use as much memory as it then leaves free, so a mirror that stands still doesn't take what other mirrors
     /// need.
-    fileprivate func hasRoom(own: Int) -> Bool { own <= (MirrorLimits.all - (self.used - own)) / 2 }
+    fileprivate func hasRoom(own: Int) -> Bool { own <= (self.atMost - (self.used - own)) / 2 }
+
+    private let atMost: Int
+
+    init(atMost: Int = MirrorLimits.all) { self.atMost = atMost }
 }
 
 /// The copies for one mirror. They are written to its tunnel only while nothing else waits there, a bounded share in a turn of
