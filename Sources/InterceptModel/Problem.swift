@@ -9,6 +9,8 @@ public struct Problem: Error, Hashable, Sendable {
         /// The compose file, or something in it, can't be used.
         case file
         case notConnected
+        /// The user has to log in again, by a program that isn't kl.
+        case login
         /// Nothing of the environment runs.
         case notUp
         case noSuchService

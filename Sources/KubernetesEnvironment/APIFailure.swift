@@ -91,10 +91,10 @@ extension APIFailure {
         case (0, "Kubectl"):
             return Problem(.failed, "kubectl says: \(self.message)", trial)
         case (0, "Login"):
-            return Problem(.failed, "kubectl can't log in to '\(context)': \(self.message)", self.login(trial))
+            return Problem(.login, "kubectl can't log in to '\(context)': \(self.message)", self.login(trial))
         case (401, _):
             return Problem(
-                .failed,
+                .login,
                 "the cluster of '\(context)' doesn't take your login: \(self.message)",
                 self.login(trial)
             )

@@ -18,6 +18,8 @@ extension Intercept {
         fileprivate var attempts = 0
 
         static let resting = TimeAmount.seconds(5)
+        /// † A look may start a program that tries to log in. What the user does about it takes longer.
+        static let blind = TimeAmount.seconds(10)
         /// † A sidecar that died is back after some hundredths of a second.
         private static let steps: [TimeAmount] = [
             .milliseconds(50), .milliseconds(100), .milliseconds(200), .milliseconds(400),
@@ -121,11 +123,22 @@ extension Intercept {
             self.look.lastError = "\(error)"
         }
         self.refresh()
+        let isBlind = self.tellBlindness(result)
         guard self.isLive else { return }
         let isResting = self.machine.phase == .active && !self.look.isWantedAgain
         self.look.isWantedAgain = false
         self.look.attempts = isResting ? 0 : self.look.attempts + 1
-        self.lookAgain(in: isResting ? Look.resting : self.look.interval)
+        self.lookAgain(in: isBlind ? Look.blind : isResting ? Look.resting : self.look.interval)
+    }
+
+    /// A tunnel goes on without the environment; but replicas that come aren't seen, and the user is the one to mend that.
+    private func tellBlindness(_ result: Result<ClaimState, any Error>) -> Bool {
+        guard case .failure(let error) = result, let problem = error as? Problem, problem.code == .login else {
+            self.handle(.blind(nil))
+            return false
+        }
+        self.handle(.blind(problem.description))
+        return true
     }
 
     private func reconcile() async -> Result<ClaimState, any Error> {

@@ -31,6 +31,9 @@ struct InterceptMachine: Equatable {
         /// intercept Degraded.
         case raising
         case raised
+        /// The environment can't be read until the user logs in again, for this reason: what happens there isn't seen. Nil: it can
+        /// be read.
+        case blind(String?)
         case takenOver(by: String)
         /// A sidecar has turned the workspace away, so the intercept can't go on, for this reason. It doesn't matter which
         /// one.
@@ -56,6 +59,8 @@ struct InterceptMachine: Equatable {
     private var replicas: [String: Replica] = [:]
     private var isProbed: Bool
     private var isRaising = false
+    /// Why the environment can't be read.
+    private var blindness: String?
     /// Found after a crash: sidecars aren't asked for anything until the user starts or stops it.
     private(set) var isAbandoned = false
 
@@ -100,6 +105,10 @@ struct InterceptMachine: Equatable {
         case .probed:
             self.isProbed = true
             return self.judge()
+        case .blind(let reason):
+            guard self.blindness != reason else { return .nothing }
+            self.blindness = reason
+            return self.judge()
         case .raising:
             self.isRaising = true
             return .nothing
@@ -125,7 +134,7 @@ struct InterceptMachine: Equatable {
     /// Derives the phase from the sidecars' states.
     private mutating func judge() -> Action {
         let before = (self.phase, self.reason)
-        if let reason = self.whatLacks {
+        if let reason = self.whatLacks ?? self.blindness {
             // Until a start is done, it reports its own errors.
             guard self.phase != .pending else { return .nothing }
             self.become(.degraded, reason)

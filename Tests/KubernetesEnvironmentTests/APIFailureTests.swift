@@ -1,4 +1,5 @@
 import Environments
+import NIOHTTP1
 import Testing
 
 @testable import KubernetesEnvironment
@@ -9,7 +10,11 @@ struct APIFailureTests {
     )
 
     private static func failure(_ code: Int, _ body: String, type: String = "application/json") -> APIFailure {
-        APIFailure(APIConversation.Answer(code: code, contentType: type, date: nil, body: Array(body.utf8)))
+        let status = HTTPResponseStatus(statusCode: code)
+        let head = HTTPResponseHead(version: .http1_1, status: status, headers: ["content-type": type])
+        var answer = APIConversation.Answer(head)
+        answer.body = Array(body.utf8)
+        return APIFailure(answer)
     }
 
     private static func status(_ code: Int, _ reason: String, _ message: String) -> APIFailure {

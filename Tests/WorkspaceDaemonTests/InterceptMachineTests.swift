@@ -47,6 +47,18 @@ import WorkspaceAPI
             ]
         ),
         Story(
+            name: "a login expires, and works again",
+            start: .starting,
+            steps: [
+                (up, .nothing, .pending, nil), (.probed, .rest, .active, nil), (.blind(nil), .nothing, .active, nil),
+                (.blind("log in again"), .watch, .degraded, "log in again"),
+                (.blind("log in again"), .nothing, .degraded, "log in again"),
+                (up, .nothing, .degraded, "log in again"),
+                (down, .tell, .degraded, "connection refused"), (up, .tell, .degraded, "log in again"),
+                (.blind(nil), .rest, .active, nil),
+            ]
+        ),
+        Story(
             name: "one of two",
             start: .resuming,
             steps: [

@@ -36,11 +36,11 @@ extension ProblemView: CustomStringConvertible, ExitCoded {
 
 extension Problem.Code {
     /// The codes that scripts know.
-    fileprivate var shown: Problem.Code { self == .file || self == .notUp ? .failed : self }
+    fileprivate var shown: Problem.Code { [.file, .notUp, .login].contains(self) ? .failed : self }
 
     fileprivate var exitCode: CInt {
         switch self {
-        case .failed, .file, .notUp: Ending.failed
+        case .failed, .file, .notUp, .login: Ending.failed
         case .usage: Ending.wrongUsage
         case .notConnected: 3
         case .noSuchService, .noSuchIntercept: 4
