@@ -233,7 +233,7 @@ extension KubernetesClaim {
         let problem = Problem(
             .failed,
             "no program can be run in pod \(pod.name.printable): \(why)",
-            failure.isForbidden ? "Ask who runs the cluster for the right to create pods/exec." : nil
+            failure.isForbidden ? "Ask who runs the cluster for that right: docs/CLI.md has the Role." : nil
         )
         return failure.isForbidden ? .failed(problem) : .later(problem, .milliseconds(200))
     }

@@ -76,7 +76,10 @@ struct KubernetesClaim: ServiceClaim {
             var taken: InterceptRecord?
             for other in others {
                 let isGone = other.entry.isStale(at: now) ? try await self.isGone(other.entry.key, from: view) : false
-                guard isGone || force else { return .heldBy(other.entry.record(of: other.service)) }
+                guard isGone || force else {
+                    guard other.service == self.name else { throw self.hasPods(of: other) }
+                    return .heldBy(other.entry.record(of: other.service))
+                }
                 if !isGone { taken = taken ?? other.entry.record(of: other.service) }
                 if other.service == self.name { list.take(Set(self.ports), from: other.entry.key) }
             }
@@ -151,6 +154,15 @@ struct KubernetesClaim: ServiceClaim {
         theirs.pods.contains { pod in
             !theirs.ownPorts(of: entry.ports, in: pod).isDisjoint(with: view.ownPorts(of: self.ports, in: pod))
         }
+    }
+
+    private func hasPods(of other: Other) -> Problem {
+        Problem(
+            .busy,
+            "'\(self.name)' leads to the same port of the same pods as '\(other.service.printable)', which is intercepted by"
+                + " \(other.entry.label)",
+            "Ask them to stop it, or take it over with --force."
+        )
     }
 
     /// One workspace has one tunnel to a pod's sidecar, for one Service.

@@ -106,9 +106,10 @@ struct SidecarTrouble {
         )
     }
 
-    /// The last line of what a container said, as a clause.
+    /// The last line of what a container said, as a clause. Reports aren't for people.
     static func line(_ text: String) -> String {
-        let lines = text.split(whereSeparator: \.isNewline).map { String($0).printable }.filter { !$0.isEmpty }
+        let lines = text.split(whereSeparator: \.isNewline).map { String($0).printable }
+            .filter { !$0.isEmpty && !$0.hasPrefix("{") }
         var last = lines.last ?? ""
         if last.hasPrefix("kl-sidecar: ") { last.removeFirst("kl-sidecar: ".count) }
         while last.hasSuffix(".") { last.removeLast() }

@@ -272,7 +272,7 @@ struct SidecarInjectionTests {
         #expect(trouble.waiting("ErrImageNeverPull", nil)?.description.contains("agent/image --help") == true)
         #expect(trouble.waiting("ContainerCreating", nil) == nil)
         #expect(trouble.ended(1, "Error", "exec /kl-sidecar: exec format error").description.contains("architecture"))
-        let crash = trouble.ended(1, "Error", "noise\nkl-sidecar: no rules.\n").description
+        let crash = trouble.ended(1, "Error", "noise\nkl-sidecar: no rules.\n{\"ready\":true}\n").description
         #expect(crash == "the sidecar of pod web-1 on node n1 ended with code 1: no rules")
         #expect(trouble.ended(137, "OOMKilled", nil).description.contains("memory limits"))
         let refusal = APIFailure(
