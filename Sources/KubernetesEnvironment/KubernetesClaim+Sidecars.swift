@@ -205,8 +205,10 @@ extension KubernetesClaim {
                 at: sidecar,
                 pod
             )
+        } catch let error as APIFailure {
+            return ExecFailure(error.message).isContainerGone ? .lost : self.outcome(of: error)
         } catch {
-            return .later((error as? APIFailure)?.problem(self.client.words) ?? error.problem, .seconds(1))
+            return .later(error.problem, .seconds(1))
         }
         let reason = ExecFailure(result.errors)
         switch AdmissionExchange.answer(result, reason: reason.line) {
@@ -273,14 +275,14 @@ extension KubernetesClaim {
     }
 }
 
-/// What `kubectl exec` says where the program in the pod said nothing.
+/// What is said where the program in the pod said nothing.
 struct ExecFailure {
     let line: String
 
     init(_ errors: String) {
         let lines = errors.split(whereSeparator: \.isNewline).map { String($0).printable }
             .filter { !$0.isEmpty && !$0.hasPrefix("command terminated with exit code") }
-        var last = lines.last ?? "kubectl gives no reason"
+        var last = lines.last ?? "no reason is given"
         for prefix in ["error: ", "Error from server: "] where last.hasPrefix(prefix) { last.removeFirst(prefix.count) }
         self.line = last
     }

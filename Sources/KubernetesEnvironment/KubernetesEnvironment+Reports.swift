@@ -141,6 +141,8 @@ struct KubernetesRecords {
         for report in reports {
             for holder in (report.words?.holders ?? []).prefix(Self.holdersAtMost) { self.add(holder, report.pod) }
         }
+        let seen = SeenAddress.worst(of: reports.compactMap { $0.words?.originalSees(in: $0.pod) })
+        for index in self.all.indices { self.all[index].originalSees = seen }
         if !reports.isEmpty {
             for index in self.all.indices where self.all[index].isDiverting == nil {
                 self.all[index].isDiverting = false

@@ -68,7 +68,7 @@ struct ServiceView: Sendable {
             self.ownPort(of: port, in: pod).map { SidecarLocation.Port(port, own: $0.number) }
         }
         let isAlike = named.count == self.allPorts.count && named.allSatisfy { $0.service == $0.own }
-        return SidecarLocation(
+        var location = SidecarLocation(
             name: pod.name,
             publicKey: words.publicKey,
             tcp: place(words.port) ?? "",
@@ -79,5 +79,16 @@ struct ServiceView: Sendable {
             },
             ports: isAlike ? nil : named
         )
+        location.originalSees = words.originalSees(in: pod)
+        return location
+    }
+}
+
+extension SidecarWords {
+    /// In a pod's network the sidecar has the pod's address.
+    func originalSees(in pod: Pod) -> SeenAddress? {
+        var seen = self.originalSees
+        if seen?.whose == .sidecar { seen?.address = pod.address }
+        return seen
     }
 }

@@ -216,6 +216,54 @@ struct PodPlanTests {
     }
 }
 
+struct ServiceViewTests {
+    private func view(_ ports: String, _ pods: [Pod]) throws -> ServiceView {
+        let text = #"{"metadata":{"name":"web"},"spec":{"selector":{"app":"web"},"ports":[\#(ports)]}}"#
+        return ServiceView(service: try JSONDecoder().decode(ServiceObject.self, from: Data(text.utf8)), pods: pods)
+    }
+
+    private func location(_ view: ServiceView, _ ports: [ServicePort]) throws -> SidecarLocation {
+        var words = SidecarWords(publicKey: ada, port: 4_711, datagramPort: 4_712)
+        words.originalSees = .sidecars(because: nil)
+        return view.location(
+            of: try #require(view.pods.first),
+            at: (name: "kl-sidecar-1", words: words),
+            for: ports
+        )
+    }
+
+    @Test("The pod's ports behind the Service's")
+    func ports() throws {
+        let named = #"{"port":80,"targetPort":"http"},{"port":53,"protocol":"UDP"},{"port":81,"targetPort":"absent"}"#
+        let view = try self.view(named, [try madePod()])
+        let location = try self.location(view, [.init(80), .init(53, .udp), .init(81)])
+        #expect(location.container == "kl-sidecar-1")
+        #expect(location.name == "web-1" && location.tcp == "10.244.0.7:4711" && location.udp == "10.244.0.7:4712")
+        #expect(location.listens == ["10.244.0.7:53/udp", "10.244.0.7:8080"])
+        #expect(location.ports == [.init(.init(80), own: 8_080), .init(.init(53, .udp), own: 53)])
+        #expect(location.originalSees?.address == "10.244.0.7")
+        #expect(view.candidates(for: [.init(81)]).isEmpty && view.candidates(for: [.init(80)]).count == 1)
+        #expect(view.servicePorts(of: .init(8_080), in: view.pods[0]) == [.init(80)])
+        let alike = try self.view(#"{"port":8080}"#, [try madePod(ip: "fd00::7")])
+        #expect(try self.location(alike, [.init(8_080)]).ports == nil && alike.isIPv6 == false)
+        #expect(try self.location(alike, [.init(8_080)]).tcp == "[fd00::7]:4711")
+    }
+
+    @Test("A start waits for the pods that are ready, or for those on a node")
+    func awaited() throws {
+        var ready = try madePod()
+        ready.status?.conditions = [.init(type: "Ready", status: "True")]
+        let other = try madePod(deleted: true)
+        var new = try madePod()
+        new.spec?.nodeName = nil
+        let port = #"{"port":8080}"#
+        #expect(try self.view(port, [ready, try madePod(), other, new]).awaited(for: [.init(8_080)]).count == 1)
+        #expect(
+            try self.view(port, [try madePod(), try madePod(), other, new]).awaited(for: [.init(8_080)]).count == 2
+        )
+    }
+}
+
 struct SidecarInjectionTests {
     @Test("The container's description, as the API takes it")
     func patch() throws {
