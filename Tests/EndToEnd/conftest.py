@@ -18,7 +18,7 @@ from harness.cli import ComposeProject, Developer  # noqa: E402
 from harness.pair import Pair  # noqa: E402
 from harness.processes import Processes  # noqa: E402
 
-pytest_plugins = ["harness.docker_fixtures"]
+pytest_plugins = ["harness.docker_fixtures", "kubernetes.fixtures"]
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 LONG = os.environ.get("KL_LONG") == "1"
@@ -104,6 +104,8 @@ def pytest_runtest_makereport(item, call):
     if report.failed and (shop := item.funcargs.get("shop")):
         said = [developer.logs() for developer in item.funcargs.get("join_shop", [])]
         report.sections.append(("what the project said", "\n".join([shop.logs(), *said])))
+    if report.failed and (cluster := item.funcargs.get("cluster") or item.funcargs.get("small_cluster")):
+        report.sections.append(("what the cluster said", cluster.logs()))
     return report
 
 
