@@ -317,6 +317,12 @@ def test_exec(cluster, kubectl, pod):
     assert kubectl.ok("exec", "-i", pod, "--", "cat", input=big) == big
     ran = kubectl.run("exec", pod, "-c", "nothing", "--", "true")
     assert ran.returncode == 1 and "container nothing is not valid for pod" in ran.stderr
+    ran = kubectl.run("exec", pod, "--", "/nothing")
+    assert ran.returncode == 1 and "Internal error occurred: error executing command in container" in ran.stderr
+    assert inject(cluster, pod, sidecar_entry(args=["nothing"]))[0] == 200
+    eventually("a container has ended", lambda: "terminated" in state_of(cluster, pod, "kl-sidecar-1"), cluster.READY)
+    ran = kubectl.run("exec", pod, "-c", "kl-sidecar-1", "--", "/kl-sidecar", "holders")
+    assert ran.returncode == 1 and 'unable to upgrade connection: container not found ("kl-sidecar-1")' in ran.stderr
 
 
 def test_exec_is_kept_alive_and_can_be_cut(small_cluster, kubectl, pod):
@@ -354,7 +360,8 @@ def test_through_a_proxy(cluster, kubectl, pod, folder, closing):
 
     there = "http://localhost" + cluster.path("pods")
     assert pod in ask(there)
-    assert [json.loads(line)["type"] for line in ask("-N", f"{there}?{WHOLE}&timeoutSeconds=1").splitlines()] == ["ADDED", "BOOKMARK"]
+    lines = ask("-N", f"{there}?{WHOLE}&timeoutSeconds=1").splitlines()
+    assert [json.loads(line)["type"] for line in lines[:2]] == ["ADDED", "BOOKMARK"]
     upgrade = ["-H", "Connection: Upgrade", "-H", "Upgrade: websocket", "-H", "Sec-WebSocket-Version: 13"]
     upgrade += ["-H", "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==", "-H", "Sec-WebSocket-Protocol: v5.channel.k8s.io"]
     said = ask("-i", "-m", "10", "--output", "-", *upgrade, f"{there}/{pod}/exec?command=echo&command=hello&stdout=true")

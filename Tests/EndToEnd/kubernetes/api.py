@@ -28,8 +28,10 @@ class Asked:
             self.group, rest = "", parts[2:]
         elif parts[0] == "apis" and parts[2:3] == ["v1"]:
             self.group, rest = parts[1], parts[3:]
-        else:
+        elif parts[0] in ("api", "apis"):
             raise failures.no_such_path()
+        else:
+            raise failures.PlainFailure(404, "404 page not found\n")
         self.namespace = ""
         if rest[:1] == ["namespaces"] and len(rest) > 2:
             self.namespace, rest = rest[1], rest[2:]
@@ -43,8 +45,6 @@ class Asked:
         self.verb = self._verb(request)
 
     def _verb(self, request):
-        if self.subresource == "exec":
-            return "create"
         if request.method == "GET":
             if self.name:
                 return "get"
@@ -52,7 +52,7 @@ class Asked:
         if request.method == "DELETE":
             return "delete" if self.name else "deletecollection"
         verb = {"POST": "create", "PUT": "update", "PATCH": "patch"}.get(request.method)
-        if verb is None:
+        if verb is None or (verb != "create" and not self.name):
             raise failures.method_not_allowed()
         return verb
 
@@ -80,6 +80,8 @@ class API:
     async def handle(self, exchange, request):
         try:
             await self._handle(exchange, request)
+        except failures.PlainFailure as failure:
+            await exchange.answer(failure.code, failure.message.encode(), kind="text/plain; charset=utf-8")
         except failures.Failure as failure:
             await exchange.answer(failure.code, failure.status, failure.headers)
 
@@ -109,6 +111,9 @@ class API:
             self.access.require(user, asked.verb, asked.group, asked.resource, asked.subresource, asked.namespace, asked.name)
         elif asked.verb != "create":
             raise failures.method_not_allowed()
+        if asked.subresource == "exec" and asked.verb == "get":
+            # By WebSocket, which begins with a GET: the right to read a subresource isn't enough to run something.
+            self.access.require(user, "create", asked.group, asked.resource, asked.subresource, asked.namespace, asked.name)
         await self._answer(exchange, request, asked, user, about)
 
     def _note(self, request, about):
@@ -169,8 +174,10 @@ class API:
             try:
                 # Bounded: the oldest are forgotten, as a real server forgets after five minutes.
                 version, left = self._pages[json.loads(base64.urlsafe_b64decode(token))["page"]]
-            except (ValueError, KeyError, TypeError):
+            except KeyError:
                 raise failures.expired_continue() from None
+            except (ValueError, TypeError) as error:
+                raise failures.bad_request(f"invalid continue token: continue key is not valid: {error}") from None
         else:
             version, objects = self.store.list(asked.resource, asked.namespace or None)
             self._check_version(request, version)
@@ -203,7 +210,7 @@ class API:
     def _is_dry(request):
         asked = request.query.get("dryRun", [])
         if asked and asked != ["All"]:
-            text = f'Unsupported value: "{asked[0]}": supported values: "All"'
+            text = f'Unsupported value: {json.dumps(asked)}: supported values: "All"'
             raise failures.invalid("PatchOptions", "", [("dryRun", "FieldValueNotSupported", text)], group="meta.k8s.io")
         return bool(asked)
 
@@ -244,7 +251,7 @@ class API:
         if request.method == "PATCH":
             kind = request.headers.get("content-type", "").split(";")[0].strip()
             if kind not in patches.KINDS:
-                raise failures.unsupported_media_type([*patches.KINDS, "application/apply-patch+yaml"])
+                raise failures.unsupported_media_type()
             patch = self._body(request)
 
             def make(found):

@@ -89,6 +89,8 @@ class Controllers(threading.Thread):
         fresh = {"name": name or f"{metadata['name']}-{suffix()}", "namespace": metadata["namespace"]}
         fresh["labels"] = {**(own.get("labels") or {}), **(labels or {})}
         fresh["ownerReferences"] = [{**reference, "controller": True, "blockOwnerDeletion": True}]
+        if name is None:
+            fresh["generateName"] = f"{metadata['name']}-"
         if own.get("annotations"):
             fresh["annotations"] = own["annotations"]
         self.api.create(_As("pods", metadata["namespace"]), {"metadata": fresh, "spec": template["spec"]})

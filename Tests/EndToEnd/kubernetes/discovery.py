@@ -27,6 +27,7 @@ class Resource:
 SCALE = ("scale", "Scale", ["get", "patch", "update"])
 STATUS = ["get", "patch", "update"]
 RESOURCES = [
+    Resource("configmaps", "ConfigMap", short=["cm"]),
     Resource("events", "Event", short=["ev"]),
     Resource("namespaces", "Namespace", [v for v in CRUD if v != "deletecollection"], False, ["ns"],
              subresources=[("status", "Namespace", STATUS)]),
@@ -34,6 +35,8 @@ RESOURCES = [
     Resource("pods", "Pod", short=["po"], categories=["all"], subresources=[
         ("ephemeralcontainers", "Pod", STATUS), ("exec", "PodExecOptions", ["create", "get"]), ("log", "Pod", ["get"]),
         ("status", "Pod", STATUS)]),
+    Resource("secrets", "Secret"),
+    Resource("serviceaccounts", "ServiceAccount", short=["sa"]),
     Resource("services", "Service", short=["svc"], categories=["all"], subresources=[("status", "Service", STATUS)]),
     Resource("deployments", "Deployment", short=["deploy"], categories=["all"], group="apps",
              subresources=[SCALE, ("status", "Deployment", STATUS)]),

@@ -73,7 +73,8 @@ def invalid(kind, name, causes, group=""):
     texts = [f"{field}: {text}" for field, _, text in causes]
     text = texts[0] if len(texts) == 1 else "[" + ", ".join(texts) + "]"
     listed = [{"reason": reason, "message": text, "field": field} for field, reason, text in causes]
-    return Failure(422, "Invalid", f'{kind} "{name}" is invalid: {text}', _details(name, kind, group, causes=listed))
+    full = f"{kind}.{group}" if group else kind
+    return Failure(422, "Invalid", f'{full} "{name}" is invalid: {text}', _details(name, kind, group, causes=listed))
 
 
 def bad_request(message):
@@ -98,9 +99,20 @@ def too_large_version(asked, current):
     return Failure(504, "Timeout", text, details, {"Retry-After": "1"})
 
 
-def unsupported_media_type(supported):
-    text = "the body of the request was in an unknown format - accepted media types include: " + ", ".join(supported)
-    return Failure(415, "UnsupportedMediaType", text)
+def invalid_version(asked):
+    text = f'resourceVersion: Invalid value: "{asked}": strconv.ParseUint: parsing "{asked}": invalid syntax'
+    return Failure(500, "", text)
+
+
+def unsupported_media_type():
+    return Failure(415, "UnsupportedMediaType", "415: Unsupported Media Type", {})
+
+
+class PlainFailure(Failure):
+    """A failure whose body is text: a kubelet's own, passed on, or one of nobody's."""
+
+    def __init__(self, code, text):
+        super().__init__(code, "", text)
 
 
 def internal(message):

@@ -134,8 +134,9 @@ class PodRun(threading.Thread):
         own, pods = container.get("securityContext") or {}, pod["spec"].get("securityContext") or {}
         user = own.get("runAsUser", pods.get("runAsUser"))
         if own.get("runAsNonRoot", pods.get("runAsNonRoot")) and user in (0, None):
-            why = "image will run as root" if user is None else "runAsUser breaks non-root policy"
-            return "CreateContainerConfigError", f'container has runAsNonRoot and {why} (pod: "{pod["metadata"]["name"]}")'
+            why = "container's runAsUser breaks non-root policy" if user == 0 else "container has runAsNonRoot and image will run as root"
+            _, namespace, name = self.key
+            return "CreateContainerConfigError", f'{why} (pod: "{name}_{namespace}({self.uid})", container: {container["name"]})'
         return None
 
     def _probe(self, container):
@@ -246,7 +247,7 @@ class PodRun(threading.Thread):
         run = self.runs.get(name)
         found = {"name": name, "lastState": self.last.get(name, {}), "ready": not ephemeral and name in self.ready}
         found["restartCount"] = self.restarts.get(name, 0)
-        found["image"] = image
+        found["image"] = _full(image) if run else image
         found["imageID"] = self.nodes.image_identity(image) if run else ""
         if name in self.waiting:
             found["state"] = {"waiting": self.waiting[name]}
@@ -272,6 +273,14 @@ def _set_condition(status, kind, is_true, more):
             condition.update(wanted)
             return
     conditions.append({**wanted, "lastTransitionTime": now()})
+
+
+def _full(image):
+    """As a container runtime writes it."""
+    first, slash, _ = image.partition("/")
+    if slash and ("." in first or ":" in first or first == "localhost"):
+        return image
+    return f"docker.io/{image}" if slash else f"docker.io/library/{image}"
 
 
 def dial_error(nodes):

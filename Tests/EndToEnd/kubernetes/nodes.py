@@ -4,6 +4,7 @@ import hashlib
 import itertools
 import os
 import pathlib
+import shutil
 import sys
 import threading
 
@@ -13,6 +14,11 @@ from .kubelet import PodRun, dial_error
 from .node import NodeNetwork, variables
 
 ORIGINAL_IMAGE = "kl-test-original:1"
+# What a container runtime says of a command that its image lacks.
+NOT_THERE = (
+    "Internal error occurred: error executing command in container: failed to exec in container: failed to start exec: OCI runtime "
+    'exec failed: exec failed: unable to start container process: exec: "{0}": executable file not found in $PATH'
+)
 ORIGINAL = pathlib.Path(__file__).with_name("original.py")
 
 
@@ -20,7 +26,7 @@ class Nodes:
     """One network for all nodes; a node is a name whose kubelet may be away."""
 
     def __init__(self, store, folder, binaries, names=("node-1",)):
-        self.store, self.folder, self.binaries, self.names = store, pathlib.Path(folder), binaries, list(names)
+        self.store, self.folder, self.binaries, self.names = store, pathlib.Path(folder), binaries.resolve(), list(names)
         self.network = NodeNetwork()
         # Names of nodes whose kubelets don't run: what is asked of their pods has no effect.
         self.away = set()
@@ -142,8 +148,9 @@ class Nodes:
     def exec_command(self, pod, name, command):
         container = self._container(pod, name)
         if container is None or not container.is_running:
-            text = f'unable to upgrade connection: container not found ("{name}")'
-            raise failures.internal(text)
+            raise failures.PlainFailure(500, f'container not found ("{name}")')
+        if shutil.which(self.words(command)[0]) is None:
+            raise failures.internal(NOT_THERE.format(command[0]))
         return container.command_inside(self.words(command))
 
     @staticmethod
@@ -159,10 +166,9 @@ class Nodes:
         if container is None:
             run = self.run_of(pod)
             reason = (run.waiting.get(name, {}) if run else {}).get("reason", "ContainerCreating")
-            said = {"ErrImagePull": "trying and failing to pull image", "ImagePullBackOff": "trying and failing to pull image"}
-            text = said.get(reason, reason)
-            where = f'container "{name}" in pod "{pod["metadata"]["name"]}" is waiting to start: {text}'
-            raise failures.bad_request(where)
+            pulls = reason in ("ErrImagePull", "ImagePullBackOff")
+            text = "trying and failing to pull image" if pulls else reason
+            raise failures.bad_request(f'container "{name}" in pod "{pod["metadata"]["name"]}" is waiting to start: {text}')
         return container.log
 
     def close(self):

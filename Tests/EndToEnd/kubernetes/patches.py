@@ -65,7 +65,7 @@ def _merge_key(name, entries):
 def _strategic_list(found, patch, key):
     if any(entry.get("$patch") == "replace" for entry in patch):
         return [entry for entry in patch if "$patch" not in entry]
-    result = list(found)
+    result, fresh = list(found), []
     for entry in patch:
         if key not in entry:
             raise failures.bad_request(f"map: {entry} does not contain declared merge key: {key}")
@@ -74,10 +74,11 @@ def _strategic_list(found, patch, key):
             if at is not None:
                 del result[at]
         elif at is None:
-            result.append(copy.deepcopy(entry))
+            fresh.append(copy.deepcopy(entry))
         else:
             result[at] = _strategic(result[at], entry)
-    return result
+    # What the patch brings comes before what was there.
+    return fresh + result
 
 
 def _json(found, operations):

@@ -1,7 +1,10 @@
 """What a server refuses of pods and their ephemeral containers: validation, and Pod Security by the namespace's label."""
 
+import re
+
 from . import failures
 
+NAME = re.compile("[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 # Fields of a container that an ephemeral one may not have (pkg/apis/core/validation).
 NOT_EPHEMERAL = ["ports", "livenessProbe", "readinessProbe", "startupProbe", "lifecycle", "resources", "resizePolicy", "restartPolicy"]
 BASELINE_CAPABILITIES = {
@@ -27,6 +30,10 @@ def check_ephemeral(before, after):
     for index, entry in enumerate(after["spec"].get("ephemeralContainers") or []):
         field = f"spec.ephemeralContainers[{index}]"
         name = entry.get("name", "")
+        if name and not NAME.fullmatch(name):
+            text = "a lowercase RFC 1123 label must consist of lower case alphanumeric characters or '-', and must start and end with an "
+            text += "alphanumeric character (e.g. 'my-name',  or '123-abc', regex used for validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?')"
+            causes.append((f"{field}.name", "FieldValueInvalid", f'Invalid value: "{name}": {text}'))
         if not name:
             causes.append((f"{field}.name", "FieldValueRequired", "Required value"))
         elif name in seen:

@@ -40,6 +40,15 @@ async def execute(api, exchange, request, pod, about):
         raise failures.bad_request("you must specify at least 1 command for the container")
     if not request.wants_upgrade:
         raise failures.bad_request("Upgrade request required")
+    # A container that isn't there is told before the upgrade, a command that isn't there after it.
+    try:
+        command = api.runtime.exec_command(pod, container, request.query["command"])
+    except failures.PlainFailure:
+        raise
+    except failures.Failure as failure:
+        if failure.reason != "InternalError":
+            raise
+        command = failure
     socket = await exchange.web_socket(request, (V5, V4))
     if socket is None:
         # SPDY, which kubectl falls back on, isn't spoken here.
@@ -47,7 +56,7 @@ async def execute(api, exchange, request, pod, about):
     stream = api.streams.add(Open(api.loop, exchange, about))
     stream.socket = socket
     try:
-        await _Execution(api, socket, request, pod, container).run()
+        await _Execution(api, socket, request, pod, command).run()
     except Gone:
         pass
     finally:
@@ -58,18 +67,16 @@ async def execute(api, exchange, request, pod, about):
 
 
 class _Execution:
-    def __init__(self, api, socket, request, pod, container):
-        self.api, self.socket, self.request, self.pod, self.container = api, socket, request, pod, container
+    def __init__(self, api, socket, request, pod, command):
+        self.api, self.socket, self.request, self.pod, self.command = api, socket, request, pod, command
 
     async def run(self):
-        try:
-            command = self.api.runtime.exec_command(self.pod, self.container, self.request.query["command"])
-        except failures.Failure as failure:
-            await self._status(failure.status)
+        if isinstance(self.command, failures.Failure):
+            await self._status(self.command.status)
             return
         wanted = {name: self.request.is_true(name) for name in ("stdin", "stdout", "stderr")}
         pipe = {name: asyncio.subprocess.PIPE if on else asyncio.subprocess.DEVNULL for name, on in wanted.items()}
-        process = await asyncio.create_subprocess_exec(*command, **pipe, env=self.api.runtime.variables(self.pod), start_new_session=True)
+        process = await asyncio.create_subprocess_exec(*self.command, **pipe, env=self.api.runtime.variables(self.pod), start_new_session=True)
         inward = asyncio.create_task(self._take(process))
         outward = [self._give(channel, source) for channel, source in ((STDOUT, process.stdout), (STDERR, process.stderr)) if source]
         ending = asyncio.gather(*outward, process.wait())

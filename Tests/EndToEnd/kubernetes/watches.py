@@ -68,7 +68,7 @@ class Watch:
         try:
             version = int(asked or 0)
         except ValueError:
-            raise failures.bad_request(f'Invalid value: "{asked}": strconv.ParseUint: parsing "{asked}": invalid syntax') from None
+            raise failures.invalid_version(asked) from None
         marks = initial == "true" and self.request.is_true("allowWatchBookmarks")
         if initial == "true" or (not version and initial != "false"):
             current, objects = self.api.store.list(self.kind.name, self.namespace)
