@@ -304,6 +304,14 @@ def test_rights(small_cluster, pod, dev, make_kubectl):
     ran = dev.run("get", "namespaces")
     assert 'cannot list resource "namespaces" in API group "" at the cluster scope' in ran.stderr
     without = [rule for rule in RULES if rule["resources"] != ["pods/exec"]]
+    create = {"apiGroups": [""], "resources": ["pods/exec"], "verbs": ["create"]}
+    old = make_kubectl(cluster.user("old", [*without, create]))
+    big = "x" * 300_000
+    assert old.ok("exec", "-i", pod, "--", "cat", input=big) == big, "by SPDY"
+    ran = old.run("exec", pod, "--", "sh", "-c", "echo err >&2; exit 7")
+    assert (ran.returncode, ran.stderr) == (7, "err\ncommand terminated with exit code 7\n")
+    methods = [asked["method"] for asked in cluster.api.requests if asked.get("user") == "old" and asked["subresource"] == "exec"]
+    assert methods == ["GET", "POST"] * 2
     ran = make_kubectl(cluster.user("eve", without)).run("exec", pod, "--", "true")
     assert ran.returncode == 1
     assert f'pods "{pod}" is forbidden: User "eve" cannot create resource "pods/exec" in API group "" in the namespace "demo"' in ran.stderr

@@ -1,4 +1,4 @@
-"""`pods/NAME/exec` over WebSocket, and `pods/NAME/log`."""
+"""`pods/NAME/exec` over WebSocket or SPDY, and `pods/NAME/log`."""
 
 import asyncio
 import contextlib
@@ -6,6 +6,7 @@ import json
 
 from . import failures
 from .faults import Open
+from .spdy import Spdy
 from .web import Gone
 
 STDIN, STDOUT, STDERR, STATUS, RESIZE, CLOSE = 0, 1, 2, 3, 4, 255
@@ -49,10 +50,7 @@ async def execute(api, exchange, request, pod, about):
         if failure.reason != "InternalError":
             raise
         command = failure
-    socket = await exchange.web_socket(request, (V5, V4))
-    if socket is None:
-        # SPDY, which kubectl falls back on, isn't spoken here.
-        raise failures.bad_request("Upgrade request required")
+    socket = await _upgrade(exchange, request)
     stream = api.streams.add(Open(api.loop, exchange, about))
     stream.socket = socket
     try:
@@ -64,6 +62,22 @@ async def execute(api, exchange, request, pod, about):
         with contextlib.suppress(Gone):
             await socket.close()
         exchange.cut()
+
+
+async def _upgrade(exchange, request):
+    """Goes over to what the client wants: WebSocket or SPDY."""
+    if request.headers["upgrade"].lower() == "websocket":
+        socket = await exchange.web_socket(request, (V5, V4))
+        if socket is None:
+            raise failures.bad_request("Upgrade request required")
+        return socket
+    offered = [word.strip() for word in request.headers.get("x-stream-protocol-version", "").split(",")]
+    if request.headers["upgrade"].upper() != "SPDY/3.1" or V4 not in offered:
+        raise failures.Failure(403, "", f"unable to upgrade: unable to negotiate protocol: client supports {offered}, server accepts [{V4}]")
+    await exchange.switch("SPDY/3.1", X_Stream_Protocol_Version=V4)
+    socket = Spdy(exchange, V5)
+    await socket.accept(["error", *(name for name in ("stdin", "stdout", "stderr") if request.is_true(name))])
+    return socket
 
 
 class _Execution:

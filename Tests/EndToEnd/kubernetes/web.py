@@ -124,6 +124,12 @@ class Exchange:
         """Ends the connection at once, in the middle of whatever is being sent."""
         self.writer.transport.abort()
 
+    async def switch(self, protocol, **headers):
+        """Goes over to another protocol by this name."""
+        lines = ["HTTP/1.1 101 Switching Protocols", "Connection: Upgrade", f"Upgrade: {protocol}"]
+        lines += [f"{name.replace('_', '-')}: {value}" for name, value in headers.items()]
+        await self._write("\r\n".join([*lines, "", ""]).encode())
+
     async def web_socket(self, request, protocols):
         """Goes over to WebSocket with the first of these protocols that the client offers; None if it offers none."""
         offered = [word.strip() for word in request.headers.get("sec-websocket-protocol", "").split(",")]
@@ -132,9 +138,7 @@ class Exchange:
             return None
         key = request.headers.get("sec-websocket-key", "") + "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
         accept = base64.b64encode(hashlib.sha1(key.encode()).digest()).decode()
-        lines = ["HTTP/1.1 101 Switching Protocols", "Upgrade: websocket", "Connection: Upgrade"]
-        lines += [f"Sec-WebSocket-Accept: {accept}", f"Sec-WebSocket-Protocol: {chosen}", "", ""]
-        await self._write("\r\n".join(lines).encode())
+        await self.switch("websocket", Sec_WebSocket_Accept=accept, Sec_WebSocket_Protocol=chosen)
         return WebSocket(self, chosen)
 
 
