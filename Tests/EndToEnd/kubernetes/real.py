@@ -1,5 +1,6 @@
 """A cluster that somebody runs: what tests make is in a namespace of its own, which is deleted in the end."""
 
+import copy
 import os
 import pathlib
 import secrets
@@ -55,6 +56,12 @@ class RealCluster(Cluster):
         # Pods can't be made before the controller has made it.
         account = f"/api/v1/namespaces/{name}/serviceaccounts/default"
         eventually("the namespace has its account", lambda: self.client.find(account), 5, 0.05)
+
+    def in_namespace(self, name):
+        """This cluster's Services and pods in another namespace, which is this one's to delete."""
+        other = copy.copy(self)
+        other.namespace = name
+        return other
 
     def user(self, name, rules, namespaces=None):
         """Somebody with a Role of these rules: a service account's token."""

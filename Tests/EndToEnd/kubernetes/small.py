@@ -1,5 +1,6 @@
 """The small cluster: everything of it is in this process and its children, and ends with them."""
 
+import copy
 import json
 import pathlib
 import tempfile
@@ -46,7 +47,9 @@ class SmallCluster(Cluster):
 
     def in_namespace(self, name):
         """This cluster's Services and pods in another namespace."""
-        return _OtherNamespace(self, name)
+        other = copy.copy(self)
+        other.namespace = name
+        return other
 
     def _write_kubeconfig(self, user, name="small", namespace=NAMESPACE):
         path = self.folder / f"{user.name}.kubeconfig"
@@ -117,14 +120,3 @@ class SmallCluster(Cluster):
         self.controllers.close()
         self.server.close()
         self.nodes.close()
-
-
-class _OtherNamespace(SmallCluster):
-    def __init__(self, whole, namespace):
-        self.__dict__.update(whole.__dict__)
-        self.namespace = namespace
-
-    def close(self):
-        """The whole is closed by its owner."""
-
-
