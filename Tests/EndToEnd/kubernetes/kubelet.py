@@ -10,7 +10,7 @@ from harness.machine import Machine
 
 from . import failures
 from .containers import Container
-from .node import probe_command
+from .node import is_answered
 from .store import now
 
 # How long a kubelet waits before it asks for an image again, in seconds; a real one's back-off begins with 10.
@@ -170,8 +170,7 @@ class PodRun(threading.Thread):
         kind, what = ("http", probe["httpGet"]) if "httpGet" in probe else ("tcp", probe["tcpSocket"])
         named = {port.get("name"): port["containerPort"] for port in container.get("ports", [])}
         port = named.get(what["port"], what["port"])
-        command = probe_command(kind, self.address, port, what.get("path", "/"))
-        return subprocess.run([*self.nodes.network.machine.prefix, *command], capture_output=True).returncode == 0
+        return is_answered(self.nodes.network.machine, kind, self.address, port, what.get("path", "/"))
 
     def _terminate(self, pod):
         """preStop, SIGTERM to all containers, SIGKILL after the grace period; then the object goes."""

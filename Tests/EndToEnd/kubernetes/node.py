@@ -3,15 +3,19 @@
 import itertools
 import os
 import random
+import socket
 import subprocess
-import sys
 import threading
 
 from harness.machine import Machine
+from harness.networks import network_of
 from harness.waiting import NotSeen
 
 # 10.114.N.0/24 is a cluster's: pods in the lower half, then the cable, then the addresses of Services.
 NET = "10.114"
+PROBE = (
+    "GET {path} HTTP/1.1\r\nHost: {host}:{port}\r\nUser-Agent: kube-probe/1.36\r\nAccept: */*\r\nConnection: close\r\n\r\n"
+)
 _numbers = itertools.count(random.randrange(1 << 30))
 
 
@@ -89,21 +93,19 @@ class NodeNetwork:
         self.machine.close()
 
 
-# Waits for nothing else: what a probe of the kubelet does, from the node's network.
-PROBE = """
-import socket, sys
-kind, host, port, path = sys.argv[1:]
-with socket.create_connection((host, int(port)), timeout=1) as s:
-    if kind == "http":
-        s.settimeout(1)
-        s.sendall(f"GET {path} HTTP/1.1\\r\\nHost: {host}:{port}\\r\\nUser-Agent: kube-probe/1.36\\r\\nAccept: */*\\r\\nConnection: close\\r\\n\\r\\n".encode())
-        head = s.recv(64).split()
-        sys.exit(0 if len(head) > 1 and 200 <= int(head[1]) < 400 else 1)
-"""
-
-
-def probe_command(kind, host, port, path):
-    return [sys.executable, "-S", "-E", "-c", PROBE, kind, host, str(port), path]
+def is_answered(machine, kind, host, port, path="/"):
+    """A probe of the kubelet, from the node's network."""
+    try:
+        with network_of(machine):
+            connection = socket.create_connection((host, int(port)), timeout=1)
+        with connection:
+            if kind == "tcp":
+                return True
+            connection.sendall(PROBE.format(path=path, host=host, port=port).encode())
+            head = connection.recv(64).split()
+            return len(head) > 1 and 200 <= int(head[1]) < 400
+    except (OSError, ValueError):
+        return False
 
 
 def variables(name):
