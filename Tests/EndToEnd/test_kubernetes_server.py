@@ -475,6 +475,17 @@ def test_a_pod_ends_in_its_time(small_cluster):
         os.kill(process, signal.SIGCONT)
 
 
+PROBES = [{"grpc": {"port": 8080}}, {"tcpSocket": {"port": "http"}}, {"exec": {"command": ["true"]}}]
+
+
+@pytest.mark.parametrize("probe", PROBES, ids=lambda probe: next(iter(probe)))
+def test_readiness_probes(cluster, probe):
+    cluster.create("api-server", readiness={**probe, "periodSeconds": 1})
+    (name,) = cluster.names("api-server")
+    # An exec probe can be true before the server listens.
+    cluster.answers("api-server", f"{name} original", 1)
+
+
 def test_a_stateful_set(cluster):
     cluster.create_service("db", clusterIP="None")
     cluster.create_deployment("db", 2, resource="statefulsets")

@@ -104,6 +104,8 @@ class Cluster:
         """A Service and its Deployment."""
         self.create_service(name)
         self.create_deployment(name, replicas, **options)
+        if options.get("wait", True):
+            eventually("the Service leads to them", lambda: len(self.endpoints(name)) == replicas, self.READY, 0.02)
 
     # What is there
 

@@ -167,7 +167,8 @@ class PodRun(threading.Thread):
         if command := (probe.get("exec") or {}).get("command"):
             inside = self.runs[container["name"]].command_inside(self.nodes.words(command))
             return subprocess.run(inside, capture_output=True, stdin=subprocess.DEVNULL).returncode == 0
-        kind, what = ("http", probe["httpGet"]) if "httpGet" in probe else ("tcp", probe["tcpSocket"])
+        kinds = {"httpGet": "http", "tcpSocket": "tcp", "grpc": "grpc"}
+        kind, what = next((kinds[key], probe[key]) for key in kinds if key in probe)
         named = {port.get("name"): port["containerPort"] for port in container.get("ports", [])}
         port = named.get(what["port"], what["port"])
         return is_answered(self.nodes.network.machine, kind, self.address, port, what.get("path", "/"))

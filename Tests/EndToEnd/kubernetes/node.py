@@ -11,6 +11,8 @@ from harness.machine import Machine
 from harness.networks import network_of
 from harness.waiting import NotSeen
 
+from . import grpc
+
 # 10.114.N.0/24 is a cluster's: pods in the lower half, then the cable, then the addresses of Services.
 NET = "10.114"
 PROBE = (
@@ -101,6 +103,8 @@ def is_answered(machine, kind, host, port, path="/"):
         with connection:
             if kind == "tcp":
                 return True
+            if kind == "grpc":
+                return grpc.check(connection, f"{host}:{port}")
             connection.sendall(PROBE.format(path=path, host=host, port=port).encode())
             head = connection.recv(64).split()
             return len(head) > 1 and 200 <= int(head[1]) < 400

@@ -20,6 +20,8 @@ NOT_THERE = (
     'exec failed: exec failed: unable to start container process: exec: "{0}": executable file not found in $PATH'
 )
 ORIGINAL = pathlib.Path(__file__).with_name("original.py")
+# All that it needs.
+PROGRAMS = [ORIGINAL, ORIGINAL.with_name("grpc.py")]
 
 
 class Nodes:

@@ -1,4 +1,4 @@
-"""The program of a test's pods: answers on its ports with its pod's name, and that it is the original."""
+"""The program of a test's pods: answers on its ports with its pod's name, and that it is the original; gRPC's health check too."""
 
 import argparse
 import os
@@ -7,6 +7,9 @@ import socket
 import sys
 import threading
 import time
+
+sys.path.insert(0, os.path.dirname(__file__))
+import grpc  # noqa: E402
 
 parser = argparse.ArgumentParser()
 parser.add_argument("--port", type=int, action="append", default=[])
@@ -19,6 +22,8 @@ flags = parser.parse_args()
 
 def serve(connection):
     with connection:
+        if grpc.is_grpc(connection):
+            grpc.serve(connection)
         data = b""
         while b"\r\n\r\n" not in data:
             if not (part := connection.recv(1 << 16)):

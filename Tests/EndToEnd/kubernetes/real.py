@@ -10,7 +10,7 @@ import yaml
 from harness.waiting import eventually
 
 from .cluster import Cluster
-from .nodes import ORIGINAL
+from .nodes import PROGRAMS
 
 # Something with Python in the path, and the sidecar's.
 IMAGE = os.environ.get("KL_TEST_IMAGE", "python:3-alpine")
@@ -51,7 +51,7 @@ class RealCluster(Cluster):
         labels = {f"pod-security.kubernetes.io/{key}": value for key, value in labels.items()}
         self.client.create("/api/v1/namespaces", {"metadata": {"name": name, "labels": labels}})
         self.namespaces.append(name)
-        program = {"metadata": {"name": "original"}, "data": {"original.py": ORIGINAL.read_text()}}
+        program = {"metadata": {"name": "original"}, "data": {path.name: path.read_text() for path in PROGRAMS}}
         self.client.create(f"/api/v1/namespaces/{name}/configmaps", program)
         # Pods can't be made before the controller has made it.
         account = f"/api/v1/namespaces/{name}/serviceaccounts/default"
