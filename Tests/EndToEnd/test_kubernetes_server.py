@@ -23,7 +23,13 @@ SIDECAR_CONTEXT = {
 def sidecar_entry(name="kl-sidecar-1", image=SIDECAR_IMAGE, **more):
     arguments = ["run", "--listen-tcp", "0.0.0.0:0", "--divert", "redirect", "--service-port", "8080", "--ephemeral"]
     arguments += ["--peer", KeyPair().public]
-    entry = {"name": name, "image": image, "imagePullPolicy": "IfNotPresent", "args": arguments, "securityContext": SIDECAR_CONTEXT}
+    entry = {
+        "name": name,
+        "image": image,
+        "imagePullPolicy": "IfNotPresent",
+        "args": arguments,
+        "securityContext": SIDECAR_CONTEXT,
+    }
     return {**entry, "terminationMessagePolicy": "FallbackToLogsOnError", **more}
 
 
@@ -153,7 +159,9 @@ def test_a_watch_from_a_version(cluster, kubectl, closing):
 
 
 def test_a_label_that_goes_ends_the_object_for_a_watch(cluster, kubectl, closing):
-    cluster.client.create(cluster.path("services"), {"metadata": {"name": "one", "labels": {"a": "b"}}, "spec": {"ports": [{"port": 80}]}})
+    cluster.client.create(
+        cluster.path("services"), {"metadata": {"name": "one", "labels": {"a": "b"}}, "spec": {"ports": [{"port": 80}]}}
+    )
     lines = Lines(kubectl, closing, f"{cluster.path('services')}?{WHOLE}&labelSelector=a%3Db")
     assert [lines.next()["type"], lines.next()["type"]] == ["ADDED", "BOOKMARK"]
     for value, wanted in (("c", "DELETED"), ("b", "ADDED")):
@@ -210,7 +218,9 @@ def test_bookmarks(small_cluster, kubectl, closing):
     lines = Lines(kubectl, closing, f"{small_cluster.path('pods')}?watch=1&allowWatchBookmarks=true")
     small_cluster.create_service("one")
     version = small_cluster.service("one")["metadata"]["resourceVersion"]
-    eventually("a bookmark of what happened elsewhere", lambda: lines.next()["object"]["metadata"]["resourceVersion"] >= version, 1)
+    eventually(
+        "a bookmark of what happened elsewhere", lambda: lines.next()["object"]["metadata"]["resourceVersion"] >= version, 1
+    )
 
 
 def test_patches(cluster, kubectl):
@@ -253,7 +263,9 @@ def test_what_is_refused_of_ephemeral_containers(cluster, pod):
         assert (answer, found["reason"]) == (code, reason), found
         return found["message"]
 
-    assert 'existing ephemeral containers "kl-sidecar-1" may not be removed' in refused(sidecar_entry("kl-sidecar-2"), kind="merge")
+    assert 'existing ephemeral containers "kl-sidecar-1" may not be removed' in refused(
+        sidecar_entry("kl-sidecar-2"), kind="merge"
+    )
     assert "may not be changed" in refused({**first, "image": "other:1"})
     assert "cannot be set for an Ephemeral Container" in refused(sidecar_entry("x", ports=[{"containerPort": 1}]))
     assert 'targetContainerName: Not found: "nothing"' in refused(sidecar_entry("x", targetContainerName="nothing"))
@@ -310,11 +322,16 @@ def test_rights(small_cluster, pod, dev, make_kubectl):
     assert old.ok("exec", "-i", pod, "--", "cat", input=big) == big, "by SPDY"
     ran = old.run("exec", pod, "--", "sh", "-c", "echo err >&2; exit 7")
     assert (ran.returncode, ran.stderr) == (7, "err\ncommand terminated with exit code 7\n")
-    methods = [asked["method"] for asked in cluster.api.requests if asked.get("user") == "old" and asked["subresource"] == "exec"]
+    methods = [
+        asked["method"] for asked in cluster.api.requests if asked.get("user") == "old" and asked["subresource"] == "exec"
+    ]
     assert methods == ["GET", "POST"] * 2
     ran = make_kubectl(cluster.user("eve", without)).run("exec", pod, "--", "true")
     assert ran.returncode == 1
-    assert f'pods "{pod}" is forbidden: User "eve" cannot create resource "pods/exec" in API group "" in the namespace "demo"' in ran.stderr
+    assert (
+        f'pods "{pod}" is forbidden: User "eve" cannot create resource "pods/exec" in API group "" in the namespace "demo"'
+        in ran.stderr
+    )
 
 
 def test_exec(cluster, kubectl, pod):
@@ -381,7 +398,10 @@ def test_ordered_faults(small_cluster, kubectl):
     for failure, text in (
         (failures.refused("services", "x", "no"), 'services "x" is forbidden: no'),
         (failures.conflict("services", "x"), "the object has been modified"),
-        (failures.invalid("Service", "x", [("spec", "FieldValueInvalid", "Invalid value: no")]), 'Service "x" is invalid: spec'),
+        (
+            failures.invalid("Service", "x", [("spec", "FieldValueInvalid", "Invalid value: no")]),
+            'Service "x" is invalid: spec',
+        ),
         (failures.internal("no"), "Internal error occurred: no"),
     ):
         faults.add(failure, verb="list", resource="services", times=1)
@@ -464,11 +484,15 @@ def test_a_pod_ends_in_its_time(small_cluster):
     cluster.scale("api-server", 0, wait=False)
     eventually("the sidecar was told at once", lambda: "terminated" in state_of(cluster, pod, "kl-sidecar-1"), 1)
     ending = cluster.pod(pod)
-    assert ending["metadata"]["deletionGracePeriodSeconds"] == 5 and "running" in ending["status"]["containerStatuses"][0]["state"]
+    assert (
+        ending["metadata"]["deletionGracePeriodSeconds"] == 5 and "running" in ending["status"]["containerStatuses"][0]["state"]
+    )
     assert address not in cluster.endpoints("api-server")
     eventually("the pod is gone", lambda: cluster.pod(pod) is None, 5)
     # One that doesn't hear the signal.
-    cluster.create_pod("deaf", pod={"terminationGracePeriodSeconds": 1}, command=["/bin/sleep", "1000"], readiness=False, args=[])
+    cluster.create_pod(
+        "deaf", pod={"terminationGracePeriodSeconds": 1}, command=["/bin/sleep", "1000"], readiness=False, args=[]
+    )
     process = cluster.process_of("deaf", "app")
     cluster.delete_pod("deaf", wait=True)
     with pytest.raises(ProcessLookupError):
@@ -492,5 +516,7 @@ def test_a_stateful_set(cluster):
     assert cluster.names("db") == ["db-0", "db-1"]
     uid = cluster.pod("db-0")["metadata"]["uid"]
     cluster.delete_pod("db-0")
-    eventually("a new db-0", lambda: (cluster.pod("db-0") or {"metadata": {"uid": uid}})["metadata"]["uid"] != uid, cluster.READY)
+    eventually(
+        "a new db-0", lambda: (cluster.pod("db-0") or {"metadata": {"uid": uid}})["metadata"]["uid"] != uid, cluster.READY
+    )
     cluster.wait_ready("db", 2)

@@ -64,7 +64,9 @@ class Access:
         if attributes := spec.get("resourceAttributes"):
             get = attributes.get
             namespace, name = get("namespace", ""), get("name", "")
-            allowed = self.may(user, get("verb", ""), get("group", ""), get("resource", ""), get("subresource", ""), namespace, name)
+            allowed = self.may(
+                user, get("verb", ""), get("group", ""), get("resource", ""), get("subresource", ""), namespace, name
+            )
         else:
             attributes, namespace = spec.get("nonResourceAttributes") or {}, ""
             allowed = user.name != "system:anonymous"

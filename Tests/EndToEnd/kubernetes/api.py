@@ -126,14 +126,18 @@ class API:
             serve = streams.execute if asked.subresource == "exec" else streams.log
             await serve(self, exchange, request, pod, about)
         elif asked.verb == "watch":
-            await Watch(self, exchange, request, asked.kind, asked.namespace or None, self._matches(request, asked), about).serve()
+            await Watch(
+                self, exchange, request, asked.kind, asked.namespace or None, self._matches(request, asked), about
+            ).serve()
         elif asked.verb == "list":
             await exchange.answer(200, self._list(request, asked))
         elif asked.verb == "get":
             await exchange.answer(200, self._whole(asked, self._found(asked)))
         elif asked.verb == "create":
             found = self._body(request)
-            answer = self._reviewed(asked, user, found) or self.whole(asked.kind, self.create(asked, found, self._is_dry(request)))
+            answer = self._reviewed(asked, user, found) or self.whole(
+                asked.kind, self.create(asked, found, self._is_dry(request))
+            )
             await exchange.answer(201, answer)
         elif asked.verb in ("patch", "update"):
             await exchange.answer(200, self._changed(request, asked))

@@ -12,7 +12,11 @@ import yaml
 
 from harness.waiting import NotSeen
 
-KINDS = {"merge": "application/merge-patch+json", "strategic": "application/strategic-merge-patch+json", "json": "application/json-patch+json"}
+KINDS = {
+    "merge": "application/merge-patch+json",
+    "strategic": "application/strategic-merge-patch+json",
+    "json": "application/json-patch+json",
+}
 
 
 class Client:

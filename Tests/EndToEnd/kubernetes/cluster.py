@@ -47,7 +47,9 @@ class Cluster:
         """What the API server calls them."""
         raise NotImplementedError
 
-    def container(self, ports, *, name="app", readiness=True, slow_start=0, stop_after=0, prestop=0, udp=(), context=None, **more):
+    def container(
+        self, ports, *, name="app", readiness=True, slow_start=0, stop_after=0, prestop=0, udp=(), context=None, **more
+    ):
         """A container of the original."""
         arguments = [word for port in ports.values() for word in ("--port", str(port))]
         arguments += [word for port in udp for word in ("--udp-port", str(port))]
@@ -83,7 +85,11 @@ class Cluster:
 
     def create_deployment(self, name, replicas=1, resource="deployments", wait=True, **options):
         """Options: `ports` {name: port}, `labels`, `pod` (more of its specification), and those of `container`."""
-        spec = {"replicas": replicas, "selector": {"matchLabels": {"app": name}}, "template": self.pod_template(name, **options)}
+        spec = {
+            "replicas": replicas,
+            "selector": {"matchLabels": {"app": name}},
+            "template": self.pod_template(name, **options),
+        }
         if resource == "statefulsets":
             spec["serviceName"] = name
         made = self.client.create(self.path(resource), {"metadata": {"name": name}, "spec": spec})
@@ -183,7 +189,9 @@ class Cluster:
         """New pods in the place of the old; `changes` are merged into the pods' specification."""
         before = set(self.names(name))
         stamp = {"metadata": {"annotations": {"rolled-out": str(time.time_ns())}}}
-        self.client.patch(self.path(resource, name), {"spec": {"template": {**stamp, **({"spec": changes} if changes else {})}}}, "strategic")
+        self.client.patch(
+            self.path(resource, name), {"spec": {"template": {**stamp, **({"spec": changes} if changes else {})}}}, "strategic"
+        )
         if wait:
             what = f"all pods of {name} are new"
             eventually(what, lambda: not before & set(self.names(name)), 3 * self.READY, 0.05)

@@ -67,7 +67,11 @@ class Controllers(threading.Thread):
 
     def _collect(self):
         """What belongs to an owner that is gone."""
-        owners = {found["metadata"]["uid"] for kind in ("deployments", "statefulsets", "replicasets") for found in self.store.list(kind)[1]}
+        owners = {
+            found["metadata"]["uid"]
+            for kind in ("deployments", "statefulsets", "replicasets")
+            for found in self.store.list(kind)[1]
+        }
         for kind in ("replicasets", "pods"):
             for found in self.store.list(kind)[1]:
                 references = found["metadata"].get("ownerReferences") or []
@@ -79,7 +83,9 @@ class Controllers(threading.Thread):
         return [
             pod
             for pod in self.store.list("pods", namespace)[1]
-            if not is_ending(pod) and not is_over(pod) and any(o["uid"] in uids for o in pod["metadata"].get("ownerReferences") or [])
+            if not is_ending(pod)
+            and not is_over(pod)
+            and any(o["uid"] in uids for o in pod["metadata"].get("ownerReferences") or [])
         ]
 
     def _create_pod(self, owner, kind, template, name=None, labels=None):
@@ -133,7 +139,10 @@ class Controllers(threading.Thread):
         own["labels"] = {**spec["template"]["metadata"].get("labels", {}), "pod-template-hash": code}
         own["ownerReferences"] = [{**reference, "controller": True, "blockOwnerDeletion": True}]
         selector = {"matchLabels": {**spec["selector"]["matchLabels"], "pod-template-hash": code}}
-        found = {"metadata": own, "spec": {"replicas": spec.get("replicas", 1), "selector": selector, "template": spec["template"]}}
+        found = {
+            "metadata": own,
+            "spec": {"replicas": spec.get("replicas", 1), "selector": selector, "template": spec["template"]},
+        }
         return self.store.create("replicasets", {**found, "status": {}})
 
     def _tell(self, resource, owner, pods, fresh):
@@ -177,8 +186,18 @@ class Controllers(threading.Thread):
             ports = [p for p in (_port_of(pod, port) for port in spec.get("ports", [])) if p]
             ready = is_ready(pod)
             conditions = {"ready": ready and not is_ending(pod), "serving": ready, "terminating": is_ending(pod)}
-            target = {"kind": "Pod", "namespace": metadata["namespace"], "name": pod["metadata"]["name"], "uid": pod["metadata"]["uid"]}
-            endpoint = {"addresses": [address], "conditions": conditions, "targetRef": target, "nodeName": pod["spec"].get("nodeName")}
+            target = {
+                "kind": "Pod",
+                "namespace": metadata["namespace"],
+                "name": pod["metadata"]["name"],
+                "uid": pod["metadata"]["uid"],
+            }
+            endpoint = {
+                "addresses": [address],
+                "conditions": conditions,
+                "targetRef": target,
+                "nodeName": pod["spec"].get("nodeName"),
+            }
             slices.setdefault(json.dumps(ports), []).append(endpoint)
         for ports, endpoints in slices.items():
             self._slice(service, f"{metadata['name']}-{template_hash(ports)[:5]}", json.loads(ports), endpoints)
@@ -192,7 +211,13 @@ class Controllers(threading.Thread):
         metadata = service["metadata"]
         parts = {"addressType": "IPv4", "endpoints": endpoints, "ports": ports}
         if self.store.change("endpointslices", metadata["namespace"], name, lambda found: found.update(parts)) is None:
-            owner = {"apiVersion": "v1", "kind": "Service", "name": metadata["name"], "uid": metadata["uid"], "controller": True}
+            owner = {
+                "apiVersion": "v1",
+                "kind": "Service",
+                "name": metadata["name"],
+                "uid": metadata["uid"],
+                "controller": True,
+            }
             own = {"name": name, "namespace": metadata["namespace"], "ownerReferences": [owner]}
             own["labels"] = {"kubernetes.io/service-name": metadata["name"]}
             self.store.create("endpointslices", {"metadata": own, **parts})

@@ -113,7 +113,11 @@ def _aggregated(groups):
         resources = []
         for resource in (r for r in RESOURCES if r.group == group):
             kind = {"group": group, "version": "v1", "kind": resource.kind}
-            entry = {"resource": resource.name, "responseKind": kind, "scope": "Namespaced" if resource.namespaced else "Cluster"}
+            entry = {
+                "resource": resource.name,
+                "responseKind": kind,
+                "scope": "Namespaced" if resource.namespaced else "Cluster",
+            }
             entry |= {"singularResource": resource.singular, "verbs": resource.verbs}
             if resource.short:
                 entry["shortNames"] = resource.short

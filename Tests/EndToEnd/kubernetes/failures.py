@@ -37,7 +37,7 @@ def forbidden(user, verb, resource, subresource, group, namespace, name):
     where = f'in the namespace "{namespace}"' if namespace else "at the cluster scope"
     full = f"{resource}/{subresource}" if subresource else resource
     why = f'User "{user}" cannot {verb} resource "{full}" in API group "{group}" {where}'
-    subject = _named(resource, name, group) if name else f'{resource}{"." + group if group else ""}'
+    subject = _named(resource, name, group) if name else f"{resource}{'.' + group if group else ''}"
     return Failure(403, "Forbidden", f"{subject} is forbidden: {why}", _details(name, resource, group))
 
 
@@ -94,7 +94,10 @@ def expired_continue():
 
 
 def too_large_version(asked, current):
-    details = {"causes": [{"reason": "ResourceVersionTooLarge", "message": "Too large resource version"}], "retryAfterSeconds": 1}
+    details = {
+        "causes": [{"reason": "ResourceVersionTooLarge", "message": "Too large resource version"}],
+        "retryAfterSeconds": 1,
+    }
     text = f"Timeout: Too large resource version: {asked}, current: {current}"
     return Failure(504, "Timeout", text, details, {"Retry-After": "1"})
 

@@ -59,7 +59,9 @@ class Kubectl:
         """The ended command: returncode, stdout, stderr."""
         usual = {} if "input" in options else {"stdin": subprocess.DEVNULL}
         command = [self.program, *map(str, arguments)]
-        return subprocess.run(command, env=self.environment, capture_output=True, text=True, timeout=timeout, **{**usual, **options})
+        return subprocess.run(
+            command, env=self.environment, capture_output=True, text=True, timeout=timeout, **{**usual, **options}
+        )
 
     def ok(self, *arguments, **options):
         ran = self.run(*arguments, **options)

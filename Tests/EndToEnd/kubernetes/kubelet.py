@@ -92,7 +92,9 @@ class PodRun(threading.Thread):
             self.ready.discard(name)
             self.last[name] = run.state()
             # The first time at once, then later and later.
-            self._again[name] = time.monotonic() + (0 if not self.restarts.get(name) else min(300, 10 * 2 ** self.restarts[name]))
+            self._again[name] = time.monotonic() + (
+                0 if not self.restarts.get(name) else min(300, 10 * 2 ** self.restarts[name])
+            )
         if (left := self._again.get(name, 0) - time.monotonic()) > 0:
             return left
         self._again.pop(name, None)
@@ -134,9 +136,16 @@ class PodRun(threading.Thread):
         own, pods = container.get("securityContext") or {}, pod["spec"].get("securityContext") or {}
         user = own.get("runAsUser", pods.get("runAsUser"))
         if own.get("runAsNonRoot", pods.get("runAsNonRoot")) and user in (0, None):
-            why = "container's runAsUser breaks non-root policy" if user == 0 else "container has runAsNonRoot and image will run as root"
+            why = (
+                "container's runAsUser breaks non-root policy"
+                if user == 0
+                else "container has runAsNonRoot and image will run as root"
+            )
             _, namespace, name = self.key
-            return "CreateContainerConfigError", f'{why} (pod: "{name}_{namespace}({self.uid})", container: {container["name"]})'
+            return (
+                "CreateContainerConfigError",
+                f'{why} (pod: "{name}_{namespace}({self.uid})", container: {container["name"]})',
+            )
         return None
 
     def _probe(self, container):
@@ -231,13 +240,19 @@ class PodRun(threading.Thread):
         status.setdefault("startTime", now())
         status["containerStatuses"] = [self._status(pod, container) for container in spec["containers"]]
         if spec.get("ephemeralContainers"):
-            status["ephemeralContainerStatuses"] = [self._status(pod, container, True) for container in spec["ephemeralContainers"]]
+            status["ephemeralContainerStatuses"] = [
+                self._status(pod, container, True) for container in spec["ephemeralContainers"]
+            ]
         states = [entry["state"] for entry in status["containerStatuses"]]
         if status.get("phase") == "Pending" and all("waiting" not in state for state in states):
             status["phase"] = "Running"
         names = [container["name"] for container in spec["containers"]]
         unready = [name for name in names if name not in self.ready]
-        text = {"message": f"containers with unready status: [{' '.join(unready)}]", "reason": "ContainersNotReady"} if unready else {}
+        text = (
+            {"message": f"containers with unready status: [{' '.join(unready)}]", "reason": "ContainersNotReady"}
+            if unready
+            else {}
+        )
         for kind in ("PodReadyToStartContainers", "Initialized", "Ready", "ContainersReady", "PodScheduled"):
             is_true = not unready if kind in ("Ready", "ContainersReady") else True
             _set_condition(status, kind, is_true, text if kind in ("Ready", "ContainersReady") else {})
@@ -286,5 +301,3 @@ def _full(image):
 def dial_error(nodes):
     text = f"error dialing backend: dial tcp {nodes.network.address}:10250: connect: connection refused"
     return failures.Failure(500, "", text)
-
-

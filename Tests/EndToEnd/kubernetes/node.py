@@ -15,9 +15,7 @@ from . import grpc
 
 # 10.114.N.0/24 is a cluster's: pods in the lower half, then the cable, then the addresses of Services.
 NET = "10.114"
-PROBE = (
-    "GET {path} HTTP/1.1\r\nHost: {host}:{port}\r\nUser-Agent: kube-probe/1.36\r\nAccept: */*\r\nConnection: close\r\n\r\n"
-)
+PROBE = "GET {path} HTTP/1.1\r\nHost: {host}:{port}\r\nUser-Agent: kube-probe/1.36\r\nAccept: */*\r\nConnection: close\r\n\r\n"
 _numbers = itertools.count(random.randrange(1 << 30))
 
 
@@ -62,7 +60,9 @@ class NodeNetwork:
         self.open_way()
 
     def _bridge(self):
-        self.machine.run("sysctl", "-qw", "net.ipv4.ip_forward=1", "net.ipv4.conf.all.rp_filter=0", "net.ipv4.conf.default.rp_filter=0")
+        self.machine.run(
+            "sysctl", "-qw", "net.ipv4.ip_forward=1", "net.ipv4.conf.all.rp_filter=0", "net.ipv4.conf.default.rp_filter=0"
+        )
         self.machine.run("ip", "link", "add", "cni0", "type", "bridge")
         self.machine.run("ip", "address", "add", f"{NET}.{self.number}.1/25", "dev", "cni0")
         self.machine.run("ip", "link", "set", "cni0", "up")

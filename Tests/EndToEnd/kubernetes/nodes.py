@@ -46,8 +46,16 @@ class Nodes:
             self.store.create("nodes", self._node(name))
 
     def _node(self, name):
-        info = {"architecture": os.uname().machine.replace("x86_64", "amd64"), "operatingSystem": "linux", "kubeletVersion": "v1.36.2"}
-        info |= {"containerRuntimeVersion": "containerd://2.1.9", "osImage": "Debian GNU/Linux 13 (trixie)", "kernelVersion": os.uname().release}
+        info = {
+            "architecture": os.uname().machine.replace("x86_64", "amd64"),
+            "operatingSystem": "linux",
+            "kubeletVersion": "v1.36.2",
+        }
+        info |= {
+            "containerRuntimeVersion": "containerd://2.1.9",
+            "osImage": "Debian GNU/Linux 13 (trixie)",
+            "kernelVersion": os.uname().release,
+        }
         addresses = [{"type": "InternalIP", "address": self.network.address}, {"type": "Hostname", "address": name}]
         ready = {"type": "Ready", "status": "True", "reason": "KubeletReady", "message": "kubelet is posting ready status"}
         labels = {"kubernetes.io/hostname": name, "kubernetes.io/arch": info["architecture"], "kubernetes.io/os": "linux"}

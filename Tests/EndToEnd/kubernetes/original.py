@@ -1,4 +1,4 @@
-"""The program of a test's pods: answers on its ports with its pod's name, and that it is the original; gRPC's health check too."""
+"""The program of a test's pods: answers with its pod's name, and that it is the original; gRPC's health check too."""
 
 import argparse
 import os

@@ -72,7 +72,9 @@ class RealCluster(Cluster):
         for namespace in namespaces or [self.namespace]:
             place = f"/apis/rbac.authorization.k8s.io/v1/namespaces/{namespace}"
             self.client.create(f"{place}/roles", {"metadata": {"name": name}, "rules": rules})
-            self.client.create(f"{place}/rolebindings", {"metadata": {"name": name}, "subjects": [subject], "roleRef": reference})
+            self.client.create(
+                f"{place}/rolebindings", {"metadata": {"name": name}, "subjects": [subject], "roleRef": reference}
+            )
         token = self.client.create(f"{home}/{name}/token", {"spec": {"expirationSeconds": 7200}})["status"]["token"]
         return self._with_namespace(self.kubeconfig, (namespaces or [self.namespace])[0], (name, token))
 
@@ -91,7 +93,9 @@ class RealCluster(Cluster):
 
     def logs(self):
         events = self.client.get(f"/api/v1/namespaces/{self.namespace}/events")["items"]
-        return "\n".join(f"{event['involvedObject']['name']}: {event.get('reason')}: {event.get('message')}" for event in events[-60:])
+        return "\n".join(
+            f"{event['involvedObject']['name']}: {event.get('reason')}: {event.get('message')}" for event in events[-60:]
+        )
 
     def close(self):
         for name in self.namespaces:

@@ -73,7 +73,9 @@ async def _upgrade(exchange, request):
         return socket
     offered = [word.strip() for word in request.headers.get("x-stream-protocol-version", "").split(",")]
     if request.headers["upgrade"].upper() != "SPDY/3.1" or V4 not in offered:
-        raise failures.Failure(403, "", f"unable to upgrade: unable to negotiate protocol: client supports {offered}, server accepts [{V4}]")
+        raise failures.Failure(
+            403, "", f"unable to upgrade: unable to negotiate protocol: client supports {offered}, server accepts [{V4}]"
+        )
     await exchange.switch("SPDY/3.1", X_Stream_Protocol_Version=V4)
     socket = Spdy(exchange, V5)
     await socket.accept(["error", *(name for name in ("stdin", "stdout", "stderr") if request.is_true(name))])
@@ -90,9 +92,13 @@ class _Execution:
             return
         wanted = {name: self.request.is_true(name) for name in ("stdin", "stdout", "stderr")}
         pipe = {name: asyncio.subprocess.PIPE if on else asyncio.subprocess.DEVNULL for name, on in wanted.items()}
-        process = await asyncio.create_subprocess_exec(*self.command, **pipe, env=self.api.runtime.variables(self.pod), start_new_session=True)
+        process = await asyncio.create_subprocess_exec(
+            *self.command, **pipe, env=self.api.runtime.variables(self.pod), start_new_session=True
+        )
         inward = asyncio.create_task(self._take(process))
-        outward = [self._give(channel, source) for channel, source in ((STDOUT, process.stdout), (STDERR, process.stderr)) if source]
+        outward = [
+            self._give(channel, source) for channel, source in ((STDOUT, process.stdout), (STDERR, process.stderr)) if source
+        ]
         ending = asyncio.gather(*outward, process.wait())
         try:
             await asyncio.wait([ending, inward], return_when=asyncio.FIRST_COMPLETED)

@@ -102,7 +102,11 @@ class Exchange:
         # The clock is read as late as can be: clients compare it with their own.
         from email.utils import formatdate
 
-        lines = [f"HTTP/1.1 {code} {REASONS.get(code, 'Unknown')}", f"Date: {formatdate(usegmt=True)}", "Cache-Control: no-cache, private"]
+        lines = [
+            f"HTTP/1.1 {code} {REASONS.get(code, 'Unknown')}",
+            f"Date: {formatdate(usegmt=True)}",
+            "Cache-Control: no-cache, private",
+        ]
         return "\r\n".join([*lines, *(f"{name}: {value}" for name, value in headers.items()), "", ""]).encode()
 
     async def _write(self, data):
