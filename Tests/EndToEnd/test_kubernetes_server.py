@@ -12,7 +12,7 @@ from harness.keys import KeyPair
 from harness.waiting import eventually
 from kubernetes import failures
 from kubernetes.client import KINDS
-from kubernetes.fixtures import RULES, SIDECAR_IMAGE
+from kubernetes.shop import RULES, SIDECAR_IMAGE
 
 SIDECAR_CONTEXT = {
     "runAsUser": 0, "runAsGroup": 0, "runAsNonRoot": False, "allowPrivilegeEscalation": False, "readOnlyRootFilesystem": True,

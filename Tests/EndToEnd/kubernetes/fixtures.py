@@ -13,18 +13,8 @@ from harness.machine import needs_root
 from harness.waiting import NotSeen
 
 from .real import RealCluster
+from .shop import RULES, Shop
 from .small import SmallCluster
-
-SIDECAR_IMAGE = os.environ.get("KL_TEST_SIDECAR_IMAGE", "kl-sidecar:test")
-# What an intercept needs, and nothing else.
-RULES = [
-    {"apiGroups": [""], "resources": ["services"], "verbs": ["get", "list", "watch", "patch"]},
-    {"apiGroups": [""], "resources": ["pods"], "verbs": ["get", "list", "watch"]},
-    {"apiGroups": [""], "resources": ["pods/log"], "verbs": ["get"]},
-    # get: by WebSocket, which begins with a GET. Without it kubectl falls back on SPDY.
-    {"apiGroups": [""], "resources": ["pods/exec"], "verbs": ["create", "get"]},
-    {"apiGroups": [""], "resources": ["pods/ephemeralcontainers"], "verbs": ["patch"]},
-]
 
 
 def kubectl_path():
@@ -127,3 +117,8 @@ def join_cluster(binaries, folder, homes, cluster):
     yield make
     for developer in made:
         developer.end()
+
+
+@pytest.fixture
+def shop(cluster, join_cluster, closing):
+    return Shop(cluster, join_cluster, closing)

@@ -31,6 +31,8 @@ class PodRun(threading.Thread):
         self.waiting = {}
         self.ready = set()
         self.failures = {}
+        # How often each container was probed.
+        self.probed = {}
         self._next_probe = {}
         self._again = {}
         self._terminating_until = None
@@ -160,6 +162,7 @@ class PodRun(threading.Thread):
         left = self._next_probe.get(name, 0) - time.monotonic()
         if left > 0:
             return left
+        self.probed[name] = self.probed.get(name, 0) + 1
         if self._is_answered(container, probe):
             self.ready.add(name)
             self.failures[name] = 0

@@ -50,7 +50,7 @@ def guarded(connection):
 def answer(socket_):
     while True:
         data, address = socket_.recvfrom(1 << 16)
-        socket_.sendto(f"{flags.name} original ".encode() + data, address)
+        socket_.sendto(f"{flags.name} ".encode() + data, address)
 
 
 def end(*_):

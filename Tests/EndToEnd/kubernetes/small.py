@@ -98,6 +98,10 @@ class SmallCluster(Cluster):
     def process_of(self, pod, container):
         return self._run(pod).runs[container].pid
 
+    def probed(self, pod, container="app"):
+        """How often the kubelet has asked whether it is ready."""
+        return self._run(pod).probed.get(container, 0)
+
     def network_of(self, pod):
         """The machine of a pod: commands run in its network by `machine.run`."""
         return self._run(pod).sandbox

@@ -1,0 +1,59 @@
+"""A Service and its developers, for tests of intercepts."""
+
+import json
+import os
+
+from harness.web import WebServer
+
+from .load import ServiceLoad
+
+ANNOTATION = "kl.io/holders"
+SIDECAR_IMAGE = os.environ.get("KL_TEST_SIDECAR_IMAGE", "kl-sidecar:test")
+# What an intercept needs, and nothing else.
+RULES = [
+    {"apiGroups": [""], "resources": ["services"], "verbs": ["get", "list", "watch", "patch"]},
+    {"apiGroups": [""], "resources": ["pods"], "verbs": ["get", "list", "watch"]},
+    {"apiGroups": [""], "resources": ["pods/log"], "verbs": ["get"]},
+    # get: by WebSocket, which begins with a GET. Without it kubectl falls back on SPDY.
+    {"apiGroups": [""], "resources": ["pods/exec"], "verbs": ["create", "get"]},
+    {"apiGroups": [""], "resources": ["pods/ephemeralcontainers"], "verbs": ["patch"]},
+]
+
+
+class Shop:
+    """A Service, and developers who may intercept it, each with a server of their own on the laptop."""
+
+    def __init__(self, cluster, join_cluster, closing):
+        self.cluster, self._join, self._closing = cluster, join_cluster, closing
+        self.servers = {}
+
+    def join(self, name="ada", **options):
+        developer = self._join(name, **options)
+        self.servers[name] = self._closing(WebServer(name))
+        developer.name = name
+        return developer
+
+    def words(self, developer, service="api-server", *more, port=80):
+        local = self.servers[developer.name].address[1]
+        return ["intercept", "start", service, "-p", f"{port}:{local}", "--sidecar-image", SIDECAR_IMAGE, *more]
+
+    def start(self, developer, service="api-server", *more, **options):
+        return developer.ok(*self.words(developer, service, *more, **options))
+
+    def load(self, service="api-server", **options):
+        return self._closing(ServiceLoad(self.cluster, service, **options)).under_way()
+
+    def facts(self, app="api-server"):
+        """What an intercept must not change of pods."""
+        return {
+            pod["metadata"]["name"]: (pod["metadata"]["uid"], [s["restartCount"] for s in pod["status"]["containerStatuses"]])
+            for pod in self.cluster.pods(app)
+        }
+
+    def record(self, service="api-server"):
+        text = (self.cluster.service(service)["metadata"].get("annotations") or {}).get(ANNOTATION)
+        return json.loads(text)["holders"] if text else []
+
+    def is_released(self, service="api-server"):
+        self.cluster.answers_original(service)
+        assert not self.record(service)
