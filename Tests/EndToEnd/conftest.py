@@ -105,7 +105,8 @@ def pytest_runtest_makereport(item, call):
         said = [developer.logs() for developer in item.funcargs.get("join_shop", [])]
         report.sections.append(("what the project said", "\n".join([shop.logs(), *said])))
     if report.failed and (cluster := item.funcargs.get("cluster") or item.funcargs.get("small_cluster")):
-        report.sections.append(("what the cluster said", cluster.logs()))
+        team = item.funcargs.get("team")
+        report.sections.append(("what the cluster said", cluster.logs() + (team.logs() if team else "")))
     return report
 
 

@@ -10,7 +10,7 @@ from harness.keys import KeyPair
 from harness.waiting import eventually
 from kubernetes import failures
 from kubernetes.injection import SIDECAR_CONTEXT, inject, sidecar_entry, state_of
-from kubernetes.shop import RULES
+from kubernetes.team import RULES
 
 
 @pytest.fixture

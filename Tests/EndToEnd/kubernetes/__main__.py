@@ -6,7 +6,7 @@ import signal
 import sys
 import tempfile
 
-from .shop import RULES
+from .team import RULES
 from .small import SmallCluster
 
 ROOT = pathlib.Path(__file__).resolve().parents[3]

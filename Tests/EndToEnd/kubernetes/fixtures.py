@@ -13,7 +13,7 @@ from harness.machine import needs_root
 from harness.waiting import NotSeen
 
 from .real import RealCluster
-from .shop import RULES, Shop
+from .team import RULES, Team
 from .small import SmallCluster
 
 
@@ -120,5 +120,5 @@ def join_cluster(binaries, folder, homes, cluster):
 
 
 @pytest.fixture
-def shop(cluster, join_cluster, closing):
-    return Shop(cluster, join_cluster, closing)
+def team(cluster, join_cluster, closing):
+    return Team(cluster, join_cluster, closing)

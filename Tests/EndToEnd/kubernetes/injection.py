@@ -4,7 +4,7 @@ from harness.keys import KeyPair
 from harness.waiting import eventually
 
 from .client import KINDS
-from .shop import SIDECAR_IMAGE
+from .team import SIDECAR_IMAGE
 
 SIDECAR_CONTEXT = {
     "runAsUser": 0, "runAsGroup": 0, "runAsNonRoot": False, "allowPrivilegeEscalation": False, "readOnlyRootFilesystem": True,

@@ -20,18 +20,23 @@ RULES = [
 ]
 
 
-class Shop:
+class Team:
     """A Service, and developers who may intercept it, each with a server of their own on the laptop."""
 
     def __init__(self, cluster, join_cluster, closing):
         self.cluster, self._join, self._closing = cluster, join_cluster, closing
-        self.servers = {}
+        self.servers, self.developers = {}, []
 
     def join(self, name="ada", **options):
         developer = self._join(name, **options)
         self.servers[name] = self._closing(WebServer(name))
         developer.name = name
+        self.developers.append(developer)
         return developer
+
+    def logs(self):
+        """For the report of a test that failed."""
+        return "\n".join(developer.logs() for developer in self.developers)
 
     def words(self, developer, service="api-server", *more, port=80):
         local = self.servers[developer.name].address[1]
