@@ -33,10 +33,12 @@ class Watch:
         await self.exchange.begin_stream()
         gone = asyncio.create_task(self.exchange.gone())
         told = asyncio.create_task(self._tell(start))
+        is_over = False
         try:
             await asyncio.wait([gone, told], return_when=asyncio.FIRST_COMPLETED)
             if told.done() and not told.exception():
                 await self.exchange.end_stream()
+                is_over = True
         except Gone:
             pass
         finally:
@@ -45,7 +47,8 @@ class Watch:
             for task in (gone, told):
                 task.cancel()
             await asyncio.gather(gone, told, return_exceptions=True)
-            self.exchange.cut()
+            if not is_over:
+                self.exchange.cut()
 
     def _start(self):
         """(version, initial objects, whether their end is marked); raises where the question is wrong."""
