@@ -4,7 +4,6 @@ import os
 import signal
 
 import pytest
-
 from harness.waiting import eventually
 from kubernetes.injection import inject, sidecar_entry, started, state_of
 

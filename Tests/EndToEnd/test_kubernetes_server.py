@@ -5,7 +5,6 @@ import subprocess
 import time
 
 import pytest
-
 from harness.keys import KeyPair
 from harness.waiting import eventually
 from kubernetes import failures

@@ -6,8 +6,8 @@ import signal
 import sys
 import tempfile
 
-from .team import RULES
 from .small import SmallCluster
+from .team import RULES
 
 ROOT = pathlib.Path(__file__).resolve().parents[3]
 

@@ -13,8 +13,8 @@ from harness.machine import needs_root
 from harness.waiting import NotSeen
 
 from .real import RealCluster
-from .team import RULES, Team
 from .small import SmallCluster
+from .team import RULES, Team
 
 
 def kubectl_path():

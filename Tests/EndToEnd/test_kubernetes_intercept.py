@@ -1,0 +1,257 @@
+"""Intercepts on Kubernetes: nothing is restarted, no request fails. On the small cluster, or any other."""
+
+import os
+import threading
+
+import pytest
+from harness.ports import free_port
+from harness.udp import free_datagram_port, start_server
+from harness.udp import who as datagrams_to
+from harness.waiting import eventually
+from harness.web import WebServer
+from kubernetes.load import between, now
+from kubernetes.team import ANNOTATION, RULES, SIDECAR_IMAGE
+
+# The exit code where somebody else has it.
+HELD = 5
+
+
+def test_the_whole_day(team, cluster):
+    """Start, scale, a pod that is deleted, a roll-out, stop: under load, and not one request fails or comes to the wrong side."""
+    cluster.create("api-server", 3, prestop=1)
+    before = team.facts()
+    ada = team.join()
+    load = team.load()
+    team.start(ada)
+    active = now()
+    assert ada.phase("api-server") == "Active"
+    assert team.facts() == before
+    (holder,) = team.record()
+    assert holder["kind"] == "intercept" and holder["ports"] == [80]
+    cluster.answers("api-server", "ada", 3)
+    load.under_way()
+    cluster.scale("api-server", 5)
+    cluster.answers("api-server", "ada", 5)
+    load.under_way()
+    gone = cluster.names("api-server")[0]
+    cluster.delete_pod(gone)
+    eventually("it is gone", lambda: cluster.pod(gone) is None, cluster.READY)
+    cluster.wait_ready("api-server", 5)
+    cluster.answers("api-server", "ada", 5)
+    cluster.roll_out("api-server")
+    cluster.answers("api-server", "ada", 5)
+    load.under_way()
+    stopping = now()
+    ada.ok("intercept", "stop", "api-server")
+    stopped = now()
+    team.is_released()
+    load.under_way()
+    outcomes = load.finish()
+    assert set(between(outcomes, active, stopping)) == {"ada"}
+    assert all(answer.endswith(" original") for answer in between(outcomes, stopped))
+
+
+def test_the_same_sidecars_serve_again(team, cluster):
+    """Entries of a pod's specification can't be removed, so that many starts must add few."""
+    cluster.create("api-server", 2)
+    ada, grace = team.join(), team.join("grace")
+    for developer in (ada, ada, grace, ada):
+        team.start(developer)
+        cluster.answers("api-server", developer.name, 2)
+        developer.ok("intercept", "stop", "api-server")
+        team.is_released()
+    assert len(cluster.sidecars("api-server")) == 2
+
+
+def test_target_ports_that_differ_from_pod_to_pod(team, cluster):
+    cluster.create_service("api-server", {"web": (80, "http"), "admin": (81, 9000)})
+    cluster.create_pod("one", "api-server", ports={"http": 8081, "admin": 9000})
+    cluster.create_pod("two", "api-server", ports={"http": 8082, "admin": 9000})
+    ada = team.join()
+    team.start(ada)
+
+    def who(port):
+        return sorted(set(cluster.who("api-server", port)))
+
+    eventually("both pods answer as ada", lambda: who("web") == ["ada"], 3)
+    assert who("admin") == ["one original", "two original"]
+    (own,) = ada.intercepts()
+    assert [port["service"] for port in own["ports"]] == [80]
+    ada.ok("intercept", "stop", "api-server")
+    eventually("the pods answer themselves", lambda: who("web") == ["one original", "two original"], 3)
+
+
+def test_a_stateful_set_behind_a_headless_service(team, cluster):
+    cluster.create_service("db", clusterIP="None")
+    cluster.create_deployment("db", 2, resource="statefulsets")
+    ada = team.join()
+    team.start(ada, "db")
+    cluster.answers("db", "ada", 2)
+    uid = cluster.pod("db-0")["metadata"]["uid"]
+    cluster.delete_pod("db-0")
+    eventually(
+        "a new db-0", lambda: (cluster.pod("db-0") or {"metadata": {"uid": uid}})["metadata"]["uid"] != uid, cluster.READY
+    )
+    cluster.wait_ready("db", 2)
+    cluster.answers("db", "ada", 2)
+    ada.ok("intercept", "stop", "db")
+    team.is_released("db")
+
+
+def test_another_developer_is_refused_and_may_take_over(team, cluster):
+    cluster.create("api-server", 2)
+    ada, grace = team.join(), team.join("grace")
+    team.start(ada)
+    ran = grace.run(*team.words(grace))
+    assert ran.code == HELD and "'api-server' is intercepted by" in ran.error and "--force" in ran.error, ran
+    cluster.answers("api-server", "ada", 2)
+    team.start(grace, "api-server", "--force")
+    cluster.answers("api-server", "grace", 2)
+    eventually("ada's has failed", lambda: ada.phase("api-server") == "Failed", 5)
+    ada.ok("intercept", "stop", "api-server")
+    cluster.answers("api-server", "grace", 2)
+    grace.ok("intercept", "stop", "api-server")
+    team.is_released()
+
+
+def test_a_service_that_has_the_same_pods(team, cluster):
+    """The unit of conflict is a pod's port, by whichever Service it is reached."""
+    cluster.create("api-server")
+    cluster.create_service("other", selector={"app": "api-server"})
+    ada, grace = team.join(), team.join("grace")
+    team.start(ada)
+    ran = grace.run(*team.words(grace, "other"))
+    assert ran.code == HELD and "is intercepted by" in ran.error, ran
+    assert not team.record("other")
+    cluster.answers("other", "ada")
+
+
+@pytest.mark.deadline(600)
+def test_two_who_start_at_once(team, cluster):
+    cluster.create("api-server", 2)
+    developers = [team.join(), team.join("grace")]
+    for _ in range(50 if os.environ.get("KL_LONG") == "1" else 5):
+        ran = {}
+
+        def start(developer):
+            ran[developer.name] = developer.run(*team.words(developer))
+
+        threads = [threading.Thread(target=start, args=(developer,)) for developer in developers]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        winners = [name for name, one in ran.items() if one.code == 0]
+        assert len(winners) == 1, ran
+        cluster.answers("api-server", winners[0], 2)
+        next(developer for developer in developers if developer.name == winners[0]).ok("intercept", "stop", "api-server")
+        team.is_released()
+
+
+def without(verb, resource):
+    """The rules of an ordinary developer, less one right."""
+    return [
+        {**rule, "verbs": [v for v in rule["verbs"] if v != verb]} if resource in rule["resources"] else rule for rule in RULES
+    ]
+
+
+# What each right is for; without it an error names it.
+NEEDED = [
+    ("get", "services"), ("list", "services"), ("patch", "services"), ("list", "pods"), ("get", "pods/log"), ("get", "pods/exec"),
+    ("create", "pods/exec"), ("patch", "pods/ephemeralcontainers"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("verb, resource", NEEDED, ids=lambda word: word.replace("/", "-"))
+def test_without_one_right(team, cluster, verb, resource):
+    cluster.create("api-server")
+    if resource == "pods/exec":
+        # It is needed where a sidecar runs already.
+        grace = team.join("grace")
+        team.start(grace)
+        grace.ok("intercept", "stop", "api-server")
+    ada = team.join(rules=without(verb, resource), connect=False)
+    ran = ada.run("env", "connect", "--context", cluster.context, "--namespace", cluster.namespace)
+    if ran.code == 0:
+        ran = ada.run(*team.words(ada))
+    assert ran.code == 1, f"it works without: {ran}"
+    assert verb in ran.error and resource in ran.error, ran
+    assert not team.record()
+    team.is_released()
+
+
+@pytest.mark.parametrize("level", ["baseline", "restricted"])
+def test_pod_security(team, cluster, join_cluster, level):
+    name = f"{cluster.namespace}-{level}"
+    cluster.create_namespace(name, enforce=level)
+    place = cluster.in_namespace(name)
+    safe = {"allowPrivilegeEscalation": False, "runAsNonRoot": True, "runAsUser": 1000, "capabilities": {"drop": ["ALL"]}}
+    place.create("api-server", context={**safe, "seccompProfile": {"type": "RuntimeDefault"}})
+    ada = team.join(kubeconfig=cluster.user("ada", RULES, [name]), connect=False)
+    ada.ok("env", "connect", "--context", cluster.context, "--namespace", name)
+    ran = ada.run(*team.words(ada))
+    assert ran.code == 1 and level in ran.error and "NET_ADMIN" in ran.error, ran
+    assert not place.sidecars("api-server")
+    assert ANNOTATION not in (place.service("api-server")["metadata"].get("annotations") or {})
+    assert ada.phase("api-server") is None
+
+
+def test_services_that_cannot_be_intercepted(team, cluster):
+    cluster.create_service("elsewhere", type="ExternalName", externalName="example.org", selector={})
+    cluster.create_service("by-hand", selector={})
+    ada = team.join()
+    cluster.create_service("on-the-node")
+    cluster.create_pod("on-the-node", wait=False, pod={"hostNetwork": True, "nodeSelector": {"no": "node"}})
+    cases = {"elsewhere": "example.org", "by-hand": "selector", "nothing": "nothing", "on-the-node": "network"}
+    for name, word in cases.items():
+        ran = ada.run(*team.words(ada, name))
+        assert ran.code in (1, 4) and word in ran.error, ran
+        assert ada.phase(name) is None
+
+
+def test_pods_that_refuse_root(team, cluster):
+    """runAsNonRoot of the pod doesn't keep the sidecar from running."""
+    cluster.create("api-server", pod={"securityContext": {"runAsNonRoot": True, "runAsUser": 1000}})
+    ada = team.join()
+    team.start(ada)
+    cluster.answers("api-server", "ada")
+    ada.ok("intercept", "stop", "api-server")
+    team.is_released()
+
+
+def test_a_udp_service(team, cluster, processes):
+    cluster.create_service("dns", {"dns-udp": (53, 5353), "http": (80, 8080)})
+    cluster.create_deployment("dns", 2, udp=(5353,))
+    ada = team.join()
+    mine = free_datagram_port()
+    start_server(processes, "ada", mine, "127.0.0.1")
+
+    def comes_to(names):
+        def check():
+            return sorted(datagrams_to(place, timeout=0.5) or "" for place in cluster.endpoints("dns", "dns-udp")) == sorted(
+                names
+            )
+
+        eventually("datagrams come to the right side", check, 3, 0.05)
+
+    pods = cluster.names("dns")
+    comes_to(pods)
+    ada.ok("intercept", "start", "dns", "-p", f"53:{mine}/udp", "--sidecar-image", SIDECAR_IMAGE)
+    comes_to(["ada", "ada"])
+    assert sorted(cluster.who("dns", "http")) == sorted(f"{name} original" for name in pods)
+    ada.ok("intercept", "stop", "dns")
+    comes_to(pods)
+
+
+def test_nothing_listens_on_the_laptop(team, cluster):
+    cluster.create("api-server")
+    ada = team.join()
+    words = team.words(ada)
+    port = free_port()
+    words[words.index("-p") + 1] = f"80:{port}"
+    ada.ok(*words)
+    cluster.answers_original("api-server")
+    team.servers["late"] = team._closing(WebServer("late", port=port))
+    cluster.answers("api-server", "late")
+    ada.ok("intercept", "stop", "api-server")
+    team.is_released()
