@@ -18,7 +18,8 @@ HELD = 5
 
 def test_the_whole_day(team, cluster):
     """Start, scale, a pod that is deleted, a roll-out, stop: under load, and not one request fails or comes to the wrong side."""
-    cluster.create("api-server", 3, prestop=1)
+    # As most programs do, it takes a while until it serves: the sidecar, and the tunnel to it, are there before.
+    cluster.create("api-server", 3, prestop=1, slow_start=2)
     before = team.facts()
     ada = team.join()
     load = team.load()
@@ -47,7 +48,8 @@ def test_the_whole_day(team, cluster):
     team.is_released()
     load.under_way()
     outcomes = load.finish()
-    assert set(between(outcomes, active, stopping)) == {"ada"}
+    said = between(outcomes, active, stopping)
+    assert set(said) == {"ada"}, said
     assert all(answer.endswith(" original") for answer in between(outcomes, stopped))
 
 
