@@ -152,7 +152,11 @@ public final class FilterProcess {
         for then in onEnd { then(result) }
     }
 
-    private var lastLine: String { self.lastLines.last ?? "" }
+    private var lastLine: String {
+        let lines = self.lastLines
+        // kubectl exec says this behind what the program in the container said, whatever that was.
+        return lines.last { !$0.hasPrefix(Self.exitOfKubectl) } ?? lines.last ?? ""
+    }
 
     /// The last lines of standard error so far, of which the first may lack its beginning.
     public var lastLines: [String] {
@@ -160,6 +164,8 @@ public final class FilterProcess {
             .map { String(String(decoding: $0, as: UTF8.self).visibleText.prefix(Self.lineAtMost)) }
             .filter { !$0.isEmpty }
     }
+
+    private static let exitOfKubectl = "command terminated with exit code "
 
     // MARK: Standard error
 

@@ -6,13 +6,13 @@ import subprocess
 import time
 
 import pytest
-from harness.agents import Workspace, endpoint
+from harness.agents import Sidecar, Workspace, endpoint, split_address
 from harness.cable import Cable, RedirectingAgents
 from harness.keys import KeyPair
 from harness.load import who
 from harness.machine import needs_root
 from harness.networks import network_of
-from harness.ports import address
+from harness.ports import address, free_port
 from harness.servers import Server, echo
 from harness.sockets import connect, exchange
 from harness.waiting import eventually
@@ -75,6 +75,23 @@ def local(closing):
 @pytest.fixture
 def pod(processes, binaries, folder, cable, original):
     return Pod(processes, binaries, folder, cable)
+
+
+@pytest.mark.parametrize("carrier", ["tcp", "udp"])
+def test_all_addresses_of_both_families(pod, binaries, processes, folder, local, carrier):
+    """As in a pod with IPv6: one listener for both."""
+    key, public = KeyPair(), ("127.0.0.1", free_port())
+    words = ["--private-key-file", pod.files["sidecar"], "--peer", key.public, "--service-port", "8080:127.0.0.1:9"]
+    words += ["--listen-tcp", "[::]:0", "--listen-udp", "[::]:0", "--divert", f"listen={address(*public)}"]
+    sidecar = Sidecar(processes, binaries, words)
+    port = split_address(sidecar.ready[carrier])[1]
+    file = key.write(folder / "both.key")
+    for host in ("127.0.0.1", "::1"):
+        there = endpoint(sidecar.public_key, host, port, carrier)
+        words = ["--private-key-file", file, "--sidecar", there, "--map", f"{PORT}:{local.address[1]}"]
+        workspace = Workspace(processes, binaries, words)
+        assert who(public) == "workspace"
+        assert workspace.stop() == 0
 
 
 # Without a use

@@ -39,6 +39,23 @@ struct FilterProcessTests {
         #expect(ending.reason == "ended with code 3: No such [2Jcontainer: x")
     }
 
+    /// What kubectl exec prints when the program in the container fails, and when it can't be started.
+    @Test(arguments: [
+        (
+            "kl-sidecar: no sidecar runs in this network namespace.\ncommand terminated with exit code 1\n",
+            "kl-sidecar: no sidecar runs in this network namespace."
+        ),
+        ("command terminated with exit code 1\n", "command terminated with exit code 1"),
+        (
+            "error: unable to upgrade connection: container not found (\"kl\")\n",
+            "error: unable to upgrade connection: container not found (\"kl\")"
+        ),
+    ])
+    func `kubectl's own last line isn't the reason`(said: String, reason: String) async throws {
+        let (_, ending) = try await self.run(["sh", "-c", "printf %s \"$0\" >&2; exit 1", said])
+        #expect(ending.lastLine == reason)
+    }
+
     @Test func aFloodOfErrorsIsBounded() async throws {
         let script = "head -c 3000000 /dev/zero | tr '\\0' 'e' >&2; echo >&2; echo the last >&2"
         let (_, ending) = try await self.run(["sh", "-c", script])
