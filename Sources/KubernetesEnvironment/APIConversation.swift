@@ -109,11 +109,10 @@ struct APIConversation: Sendable {
         let head = HTTPRequestHead(version: .http1_1, method: request.method, uri: request.target, headers: headers)
         do {
             return try await channel.executeThenClose { inbound, outbound in
-                try await outbound.write(.head(head))
-                if let body = request.body {
-                    try await outbound.write(.body(.byteBuffer(ByteBuffer(bytes: body.bytes))))
-                }
-                try await outbound.write(.end(nil))
+                // In one piece: a server may answer and close as soon as it has the last byte, and then `end` alone, without a byte
+                // of its own, could no longer be written.
+                let body = request.body.map { HTTPClientRequestPart.body(.byteBuffer(ByteBuffer(bytes: $0.bytes))) }
+                try await outbound.write(contentsOf: [.head(head)] + [body].compactMap(\.self) + [.end(nil)])
                 return try await read(inbound)
             }
         } catch let error as APIFailure {
