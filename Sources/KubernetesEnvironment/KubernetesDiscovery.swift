@@ -160,7 +160,8 @@ public enum KubernetesDiscovery {
         }
     }
 
-    /// Asks the cluster whether there is such a namespace. Who may not know that finds out by its Services.
+    /// Asks the cluster whether there is such a namespace. Who may not know that may still use it; which rights they lack, `kl doctor`
+    /// says once they are connected.
     public static func check(_ place: KubernetesPlace) async throws {
         let model = KubernetesModel.of(place)
         do {

@@ -21,11 +21,13 @@ public struct KubernetesFacts: Sendable {
             self.subresource = subresource
         }
 
-        /// All of the Role, in its order.
+        /// All of the Role, in its order. Exec by WebSocket begins with a GET, for which older API servers want `get` alone and
+        /// newer ones `create` too.
         public static let needed = [
             Right("get", "services"), Right("list", "services"), Right("watch", "services"), Right("patch", "services"),
             Right("get", "pods"), Right("list", "pods"), Right("watch", "pods"), Right("get", "pods", "log"),
-            Right("create", "pods", "exec"), Right("patch", "pods", "ephemeralcontainers"),
+            Right("create", "pods", "exec"), Right("get", "pods", "exec"),
+            Right("patch", "pods", "ephemeralcontainers"),
         ]
     }
 

@@ -57,7 +57,12 @@ struct ConnectEnvironment: AsyncParsableCommand {
 
     private func chosen(_ workspace: Workspace) async throws -> EnvironmentReference {
         var reference = try await self.named(workspace)
-        guard let image = self.kubernetes.sidecarImage else { return reference }
+        // Who connects again needn't name the image again.
+        let known = try workspace.knownReferences().first { $0.location == reference.location }
+        guard let image = self.kubernetes.sidecarImage else {
+            reference.kubernetes?.image = known?.kubernetes?.image
+            return reference
+        }
         guard reference.kind == .kubernetes else {
             throw Problem(
                 .usage,
