@@ -10,8 +10,8 @@ public enum DaemonRequest: Codable, Equatable, Sendable {
     /// The variables are those of the user's shell, for programs by which the daemon reaches the environment: they may hold
     /// secrets, so they aren't a part of what is stored, and no log has them. Nil where none are needed.
     case start(StartRequest, variables: [String: String]? = nil)
-    /// Answered like `start`.
-    case stop(StopRequest)
+    /// Answered like `start`, and with variables for the same reason.
+    case stop(StopRequest, variables: [String: String]? = nil)
     /// Answered by `intercepts`.
     case status
     /// Answered by `changed` lines until the connection closes: the intercept's current state, whenever it changes.

@@ -42,7 +42,7 @@ final class Client {
                     progress
                 )
             }
-        case .stop(let request): self.run { try await daemon.stop(request, $0) }
+        case .stop(let request, let variables): self.run { try await daemon.stop(request, variables, $0) }
         case .shutDown:
             self.connection.isWaiting = true
             Task {

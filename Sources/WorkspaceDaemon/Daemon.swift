@@ -374,7 +374,13 @@ final class Daemon {
         }
     }
 
-    func stop(_ request: StopRequest, _ progress: @escaping Progress) async throws -> InterceptStatus {
+    func stop(
+        _ request: StopRequest,
+        _ variables: [String: String]? = nil,
+        _ progress: @escaping Progress
+    ) async throws -> InterceptStatus {
+        // An environment that is gone can't be made; the intercept is stopped all the same.
+        if let variables { try? await self.makeEnvironment(request.environment).use(variables: variables) }
         let key = Intercept.Key(request.environment, request.service)
         let started = self.slots[key].flatMap { $0.cancelStart == nil ? nil : $0.startedKind }
         return try await self.inTurn(key, cancelsStart: true) { slot in

@@ -132,6 +132,10 @@ import WorkspaceAPI
             ("start with variables", .start(try Self.plain(), variables: ["AWS_PROFILE": "dev"])),
             ("stop", .stop(StopRequest(environment: Self.local, service: "api"))),
             ("stop with a time", .stop(StopRequest(environment: Self.docker, service: "api", drainSeconds: 3))),
+            (
+                "stop with variables",
+                .stop(StopRequest(environment: Self.local, service: "api"), variables: ["AWS_PROFILE": "dev"])
+            ),
             ("status", .status), ("follow", .follow(service: "api")), ("shutDown", .shutDown),
             ("handOver", .handOver),
         ]

@@ -161,21 +161,6 @@ struct StartIntercept: AsyncParsableCommand {
         Spawn.ownEnvironment["KL_SIDECAR_IMAGE"].flatMap { $0.isEmpty ? nil : $0 }
     }
 
-    /// What the daemon needs to log in to a cluster as this shell does. Most of what a shell exports may be read by a program that
-    /// logs in, so all of it goes, but for what only kl reads and what is too large for a request.
-    private static func variables(for environment: EnvironmentReference) -> [String: String]? {
-        guard environment.kind == .kubernetes else { return nil }
-        var room = Self.variablesAtMost
-        let own = Spawn.ownEnvironment.filter { !$0.key.hasPrefix("KL_") && !$0.key.hasPrefix("BASH_FUNC_") }
-        return own.sorted { $0.value.utf8.count < $1.value.utf8.count }.reduce(into: [:]) { result, variable in
-            room -= variable.key.utf8.count + variable.value.utf8.count
-            if room >= 0 { result[variable.key] = variable.value }
-        }
-    }
-
-    /// In bytes. † Exported environments have some kB; as JSON they may take up to six times as much.
-    private static let variablesAtMost = 32_768
-
     // MARK: Choices
 
     private func chosenService(
@@ -236,7 +221,7 @@ struct StartIntercept: AsyncParsableCommand {
         report.waiting("waiting for the sidecar")
         let status = try report.ending {
             try workspace.daemon().perform(
-                .start(request, variables: Self.variables(for: request.environment)),
+                .start(request, variables: request.environment.shellVariables),
                 interrupted: "interrupted: \(request.service) is as it was before",
                 isCancellable: true
             ) { step in

@@ -160,7 +160,7 @@ struct StopIntercept: AsyncParsableCommand {
         )
         let status = try report.ending {
             try daemon.perform(
-                .stop(request),
+                .stop(request, variables: request.environment.shellVariables),
                 interrupted: "interrupted: \(request.service) is given back all the same, and what is open drains",
                 isCancellable: false
             ) { step in

@@ -87,3 +87,20 @@ struct DaemonConversation {
         "Try again; its log is daemon.log in the state folder (kl -v names it)"
     )
 }
+
+extension EnvironmentReference {
+    /// What the daemon needs to log in to a cluster as this shell does. Any exported variable may be one that a program reads which
+    /// logs in, so all of them go, but for what only kl reads and what is too large for a request. Nil: no login is needed.
+    var shellVariables: [String: String]? {
+        guard self.kind == .kubernetes else { return nil }
+        var room = Self.variablesAtMost
+        let all = Spawn.ownEnvironment.filter { !$0.key.hasPrefix("KL_") && !$0.key.hasPrefix("BASH_FUNC_") }
+        return all.sorted { $0.value.utf8.count < $1.value.utf8.count }.reduce(into: [:]) { result, variable in
+            room -= variable.key.utf8.count + variable.value.utf8.count
+            if room >= 0 { result[variable.key] = variable.value }
+        }
+    }
+
+    /// In bytes. † A shell exports some kB; as JSON they may take up to six times as much.
+    private static let variablesAtMost = 32_768
+}
