@@ -175,8 +175,9 @@ actor KubernetesClient {
         self.variables = variables
     }
 
-    /// The user may have logged in again, or the shell's variables may be others: `kubectl proxy` (1.37.1) reads the
-    /// configuration once, when it starts. The old one goes on as long as a watch through it does.
+    /// The user may have logged in again, or the shell's variables may be others. `kubectl proxy` (1.37.1) runs a program that logs
+    /// in anew for each question while that fails, and for the next one after a 401; but it reads the configuration, and a token
+    /// in it, once, when it starts. The old one goes on as long as a watch through it does.
     ///
     /// - Returns: false: it was started just now, and a new one would know no more.
     private func renewProxy() -> Bool {
