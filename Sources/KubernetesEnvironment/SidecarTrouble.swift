@@ -17,8 +17,9 @@ struct SidecarTrouble {
     func waiting(_ reason: String?, _ message: String?) -> Problem? {
         let said = message.map { ": \(Self.line($0))" } ?? ""
         switch reason {
-        case "ErrImagePull", "ImagePullBackOff", "ErrImageNeverPull", "InvalidImageName", "RegistryUnavailable",
-            "ImageInspectError":
+        // The node's container runtime is away for a moment.
+        case _ where (message ?? "").contains("code = Unavailable"): return nil
+        case "ErrImagePull", "ImagePullBackOff", "ErrImageNeverPull", "InvalidImageName":
             return Problem(
                 .failed,
                 "\(self.place) has no image '\(self.image.printable)'\(said)",

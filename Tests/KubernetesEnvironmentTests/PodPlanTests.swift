@@ -319,6 +319,8 @@ struct SidecarInjectionTests {
         #expect(denied?.description.contains("(ours)") == true)
         #expect(trouble.waiting("ErrImageNeverPull", nil)?.description.contains("agent/image --help") == true)
         #expect(trouble.waiting("ContainerCreating", nil) == nil)
+        let away = "Failed to inspect image: rpc error: code = Unavailable desc = connection error"
+        #expect(trouble.waiting("ErrImagePull", away) == nil && trouble.waiting("ImageInspectError", away) == nil)
         #expect(trouble.ended(1, "Error", "exec /kl-sidecar: exec format error").description.contains("architecture"))
         let crash = trouble.ended(1, "Error", "noise\nkl-sidecar: no rules.\n{\"ready\":true}\n").description
         #expect(crash == "the sidecar of pod web-1 on node n1 ended with code 1: no rules")
