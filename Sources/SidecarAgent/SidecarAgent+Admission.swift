@@ -24,6 +24,7 @@ extension SidecarAgent {
     /// - Parameter force: takes the ports of the claim from the workspaces that intercept them.
     public func admit(_ peer: AcceptedKey, force: Bool) -> AdmissionOutcome {
         let before = self.admitted[peer.key]
+        let isOver = peer.grant?.isOver(at: .now) ?? false
         if self.configured[peer.key] == nil { self.admitted[peer.key] = peer }
         let failure =
             before == nil && self.admitted.count > Self.admittedAtMost
@@ -32,11 +33,12 @@ extension SidecarAgent {
                 ? Self.failure(.denied, "this key's time is over")
                 : peer.claim.flatMap { self.claim($0, of: peer, force: force) }
         if let failure {
-            self.admitted[peer.key] = before
-            self.audit(.admission, peer.key, failure.code.rawValue, of: peer.claim, label: peer.label, failure.reason)
+            // A time that is over takes away what the key was admitted with, as it does in the file.
+            if isOver, before != nil { self.followKeys() } else { self.admitted[peer.key] = before }
+            self.auditAdmission(of: peer, force: force, failure.code.rawValue, failure.reason)
             return .refused(failure)
         }
-        self.audit(.admission, peer.key, "admitted", of: peer.claim, label: peer.label)
+        self.auditAdmission(of: peer, force: force, "admitted")
         self.followKeys()
         self.stay()
         self.hasBeenUsed = true
@@ -112,7 +114,7 @@ extension SidecarAgent {
     func forget(_ key: PublicKey) {
         self.server?.revoke(key)
         self.away[key] = nil
-        self.standings[key] = nil
+        if let standing = self.standings.removeValue(forKey: key) { self.finishAudit(of: standing) }
         // A claim has no connection whose end would remove it.
         if self.links[key] == nil { self.releaseHolder(key, isStopped: true) }
     }
@@ -160,6 +162,7 @@ extension SidecarAgent {
                     "a claim has ended: its workspace didn't ask for anything",
                     metadata: ["workspace": "\(entry.label)", "key": "\(entry.key.abbreviated)"]
                 )
+                self.audit(.stop, entry.key, "lapsed", entry.kind, entry.reserved, label: entry.label)
             }
             self.watchClaims()
         }

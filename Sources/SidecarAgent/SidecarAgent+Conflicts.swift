@@ -37,7 +37,8 @@ extension SidecarAgent {
             for other in others {
                 self.table.remove(other.key)
                 if other.holding != nil { self.links[other.key]?.isTakenOver(by: label) }
-                self.audit(.takeover, key, "taken from \(other.label)", kind, other.reserved, label: label)
+                let result = "taken from \(other.label)"
+                self.audit(.takeover, key, result, kind, other.reserved, label: label, from: other.key)
             }
             return nil
         }

@@ -96,6 +96,7 @@ extension SidecarAgent {
             self.flows.close()
             for link in self.links.values { link.abandonAll() }
             for key in self.links.keys { self.server?.close(key, .noError) }
+            for standing in self.standings.values { self.finishAudit(of: standing) }
             // Closed after the resets are sent: a redirect must still translate their addresses.
             self.diversion.close()
             self.server?.stopListening()

@@ -70,12 +70,20 @@ extension WorkspaceLink {
         self.owesWithdrawn = false
         self.startStatus()
         guard isNew else { return }
-        self.agent.audit(.start, self.key, "started", holding.kind, Set(holding.ports))
+        let isAbsent = holding.ports.isEmpty
+        let ports = isAbsent ? holding.claimed : holding.ports
+        self.agent.audit(.start, self.key, isAbsent ? "absent" : "started", holding.kind, Set(ports))
         var metadata = self.metadata
-        metadata["ports"] = "\(SidecarAgent.brief(holding.ports))"
-        switch holding.kind {
-        case .intercept: self.log.info("intercepting: new connections reach the workspace", metadata: metadata)
-        case .mirror: self.log.info("mirroring: the workspace gets copies of new connections", metadata: metadata)
+        if !ports.isEmpty { metadata["ports"] = "\(SidecarAgent.brief(ports))" }
+        self.log.info(Self.beginning(of: holding), metadata: metadata)
+    }
+
+    private static func beginning(of holding: Holding) -> Logger.Message {
+        switch (holding.kind, holding.ports.isEmpty) {
+        case (.intercept, false): "intercepting: new connections reach the workspace"
+        case (.mirror, false): "mirroring: the workspace gets copies of new connections"
+        case (.intercept, true): "nothing listens at the workspace: new connections reach the original"
+        case (.mirror, true): "nothing listens at the workspace: it gets no copies"
         }
     }
 
@@ -163,9 +171,8 @@ extension WorkspaceLink {
         self.isStopping = true
         self.settled = nil
         let seconds = Int64(self.holding?.drainSeconds ?? 0)
-        if let entry = self.agent.table[self.key] {
-            self.agent.audit(.stop, self.key, "stopped", entry.kind, entry.reserved)
-        }
+        let entry = self.agent.table[self.key]
+        if let entry { self.agent.audit(.stop, self.key, "stopped", entry.kind, entry.reserved) }
         let place = self.answers.reserve()
         self.agent.releaseHolder(self.key, isStopped: true) { [weak self] in
             self?.send(.withdrawn(holder: nil), at: place)
@@ -173,7 +180,8 @@ extension WorkspaceLink {
         // UDP flows need no drain: a client's next payload goes to the default side.
         self.forgetAllFlows()
         self.copies.giveUp(.shuttingDown)
-        self.log.info("withdrawn: the workspace gets no new connections", metadata: self.metadata)
+        let what = entry?.kind == .mirror ? "copies" : "connections"
+        self.log.info("withdrawn: the workspace gets no new \(what)", metadata: self.metadata)
         self.drain = self.agent.eventLoop.assumeIsolated().scheduleTask(in: .seconds(seconds)) { [weak self] in
             self?.endStreams()
         }

@@ -185,12 +185,41 @@ import Testing
         }
         #expect(lines.count == 21 && lines.allSatisfy { $0.leftOut == 0 })
         #expect(lines[0].label == "ada" && lines[0].ports == [.init(80)] && lines[20].key == bo)
-        var share = AuditShare()
+    }
+
+    @Test func `what the audit left out is counted, and its last line comes later`() {
+        let share = AuditShare()
         let start = NIODeadline.uptimeNanoseconds(0)
-        let taken = (0..<30).map { _ in share.takeLine(at: start) }
-        #expect(taken.count { $0 == 0 } == 20 && taken.count { $0 == nil } == 10)
-        #expect(share.takeLine(at: start + .seconds(1)) == 10)
-        #expect(share.takeLine(at: start + .seconds(1)) == nil)
+        let lines = (0..<30).map { AuditLine(event: .start, key: self.key, label: "", ports: [], result: "\($0)") }
+        let taken = lines.compactMap { share.take($0, at: start) }
+        #expect(taken.map(\.result) == (0..<20).map { "\($0)" } && taken.allSatisfy { $0.leftOut == 0 })
+        #expect(share.takeWaiting(at: start + .milliseconds(999)) == nil && share.hasWaiting)
+        #expect(share.next == start + .seconds(1))
+        let last = share.takeWaiting(at: start + .seconds(1))
+        #expect(last?.result == "29" && last?.leftOut == 9 && !share.hasWaiting)
+        #expect(share.take(lines[0], at: start + .seconds(1)) == nil)
+        let next = share.take(lines[1], at: start + .seconds(2))
+        #expect(next?.result == "1" && next?.leftOut == 1)
+    }
+
+    @Test func `no key uses up the audit of what others do to it`() async throws {
+        let (ada, bo, cy) = (self.key, StaticKeyPair.generate().publicKey, StaticKeyPair.generate().publicKey)
+        let lines = try await self.withAgent(accepting: [ada, bo, cy].map { AcceptedKey($0) }) { agent in
+            var lines: [AuditLine] = []
+            agent.onAudit = { lines.append($0) }
+            for _ in 0..<100 {
+                agent.audit(.start, ada, "started")
+                agent.audit(.takeover, ada, "taken from bo", from: bo)
+                agent.audit(.takeover, bo, "taken from ada", from: ada)
+            }
+            agent.audit(.takeover, ada, "taken from cy", from: cy)
+            for event in [AuditLine.Event.admission, .leave, .withdrawal, .revocation, .expiry] {
+                agent.audit(event, ada, "done")
+            }
+            return lines
+        }
+        #expect(lines.count == 66)
+        #expect(lines[60].takenFrom == cy && lines[60...].allSatisfy { $0.key == ada })
     }
 
     private static func failure(_ outcome: SidecarAgent.AdmissionOutcome) -> ControlMessage.Failure? {
