@@ -5,7 +5,7 @@ public import Noise
 /// A key that may connect, with what it may do: an `Admission` whose key was read.
 public struct AcceptedKey: Hashable, Sendable {
     public var key: PublicKey
-    /// The workspace's name, until it gives one itself.
+    /// The workspace's name, whatever it calls itself. Nil, never empty: it is called as it says.
     public var label: String?
     /// Nil: all that the sidecar's own flags allow.
     public var grant: Grant?
@@ -13,7 +13,7 @@ public struct AcceptedKey: Hashable, Sendable {
 
     public init(_ key: PublicKey, label: String? = nil, grant: Grant? = nil, claim: Admission.Claim? = nil) {
         self.key = key
-        self.label = label
+        self.label = label.flatMap { $0.isEmpty ? nil : $0 }
         self.grant = grant
         self.claim = claim
     }

@@ -152,6 +152,8 @@ struct HolderTable {
         self.put(entry)
     }
 
+    mutating func rename(_ key: PublicKey, _ label: String) { self.byKey[key]?.label = label }
+
     /// The workspace can't be reached: it keeps its ports, and doesn't get what clients send.
     mutating func isNoLongerServed(_ key: PublicKey) {
         guard self.byKey[key]?.isServed ?? false else { return }

@@ -97,7 +97,17 @@ extension SidecarAgent {
             server.accept(key, presharedKey: self.configuration.presharedKey)
         }
         self.followRights()
+        self.followLabels()
         self.watchTime(peers.values.compactMap { $0.grant?.until }.filter { $0 > now }.min())
+    }
+
+    /// Calls workspaces that are here or hold ports as flags, file and `admit` call them now.
+    private func followLabels() {
+        for link in self.links.values { link.name = self.accepted(link.key)?.label ?? link.name }
+        for entry in self.table.entries {
+            guard let label = self.accepted(entry.key)?.label, label != entry.label else { continue }
+            self.table.rename(entry.key, label)
+        }
     }
 
     /// Looks at the clock at least once a second, since the clock may be set.
@@ -143,10 +153,12 @@ extension SidecarAgent {
         let (kind, ports) = (claim.kind, claim.ports)
         if let denial = self.denial(of: peer.key, kind, ports, refuses: false) { return denial }
         if let failure = self.takenElsewhere(ports) { return failure }
-        if let failure = self.makeRoom(for: peer.key, kind, ports, as: peer.name, takesOver: force, isForced: force) {
+        // Of a key of flags or file, the label is the one that it has there.
+        let name = self.accepted(peer.key)?.label ?? peer.name
+        if let failure = self.makeRoom(for: peer.key, kind, ports, as: name, takesOver: force, isForced: force) {
             return failure
         }
-        self.table.claim(peer.key, label: peer.name, claim.kind, claim.ports, at: .now())
+        self.table.claim(peer.key, label: name, claim.kind, claim.ports, at: .now())
         self.diversionMayHaveChanged()
         self.watchClaims()
         return nil

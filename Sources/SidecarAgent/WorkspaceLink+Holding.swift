@@ -5,7 +5,7 @@ import NIOCore
 
 /// What the workspace asks for by `start`, `mirror` and `stop`, and how its holding ends.
 extension WorkspaceLink {
-    /// - Parameter label: empty: the workspace gives no name.
+    /// - Parameter label: the workspace's own name for itself; empty: it gives none.
     func hold(_ holding: Holding, as label: String, takesOver: Bool) {
         let generation = holding.generation
         guard !self.isStopping else {
@@ -25,7 +25,7 @@ extension WorkspaceLink {
             let reason = "this sidecar refuses no clients: it was started without --allow-refuse"
             return self.refuse(holding, .init(generation: generation, code: .unsupported, reason: reason))
         }
-        let name = label.isEmpty ? self.name : label
+        let name = self.agent.accepted(self.key)?.label ?? (label.isEmpty ? self.name : label)
         if let failure = self.agent.takenElsewhere(Set(holding.ports))
             ?? self.agent.makeRoom(for: self.key, holding.kind, ports, as: name, takesOver: takesOver)
         {

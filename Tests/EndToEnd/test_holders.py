@@ -94,7 +94,7 @@ def stand(tmp_path):
         yield made
 
 
-def ask_for(workspace, kind, *ports, generation=1, **more):
+def ask_for(workspace, kind, /, *ports, generation=1, **more):
     """`start` or `mirror`, and its answer."""
     listed = [{"service": port, "transport": "tcp"} for port in ports]
     message = {"type": kind, "generation": generation, "workspace": "", "ports": listed} | more
