@@ -9,7 +9,7 @@ public import Noise
 extension SidecarAgent {
     public enum AdmissionOutcome: Equatable, Sendable {
         case admitted
-        /// Nothing has changed.
+        /// Nothing has changed, unless the key's new time is over: then it isn't accepted any more.
         case refused(ControlMessage.Failure)
     }
 
@@ -29,9 +29,7 @@ extension SidecarAgent {
         let failure =
             before == nil && self.admitted.count > Self.admittedAtMost
             ? Self.failure(.unsupported, "\(Self.admittedAtMost) keys are admitted already, and no more can be")
-            : self.accepted(peer.key)?.grant?.isOver(at: .now) ?? false
-                ? Self.failure(.denied, "this key's time is over")
-                : peer.claim.flatMap { self.claim($0, of: peer, force: force) }
+            : self.refusal(of: peer, force: force)
         if let failure {
             // A time that is over takes away what the key was admitted with, as it does in the file.
             if isOver, before != nil { self.followKeys() } else { self.admitted[peer.key] = before }
@@ -45,6 +43,17 @@ extension SidecarAgent {
         if self.configuration.idle != nil { self.watchUse(in: self.configuration.tunnel.linger) }
         if self.links[peer.key] == nil { self.isAway(peer.key) }
         return .admitted
+    }
+
+    private func refusal(of peer: AcceptedKey, force: Bool) -> ControlMessage.Failure? {
+        if self.accepted(peer.key)?.grant?.isOver(at: .now) ?? false {
+            return Self.failure(.denied, "this key's time is over")
+        }
+        // A file may be for several sidecars, and name ports of others.
+        if let port = self.admitted[peer.key]?.grant?.ports?.sorted().first(where: { !self.serves($0) }) {
+            return self.notServed(port)
+        }
+        return peer.claim.flatMap { self.claim($0, of: peer, force: force) }
     }
 
     /// The same for an admission whose key is still text.

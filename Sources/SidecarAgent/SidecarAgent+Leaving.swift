@@ -7,13 +7,14 @@ extension SidecarAgent {
     /// Ends what a key holds. A key that was admitted is forgotten, and its connection ends with REVOKED; with a key of the flags
     /// or the file this happens once `accept` no longer names it.
     ///
+    /// - Parameter stays: `accept` will go on naming the key. So its connection ends now, and its workspace may come back.
     /// - Returns: false if the key wasn't accepted.
-    public func leave(_ key: PublicKey) -> Bool {
+    public func leave(_ key: PublicKey, stays: Bool = false) -> Bool {
         guard self.accepted(key) != nil else { return false }
         self.audit(.leave, key, "left")
         self.admitted[key] = nil
         self.endHolding(of: key)
-        if self.configured[key] == nil { self.forget(key) }
+        if self.configured[key] == nil { self.forget(key) } else if stays { self.closeConnection(of: key, .revoked) }
         return true
     }
 

@@ -71,14 +71,18 @@ extension SidecarProgram.Running {
     // MARK: Leaving
 
     private func answerLeave(_ text: String) -> AdmissionSocket.Reply {
-        let left = PublicKey(base64: text).map { self.leave($0) } ?? false
-        let fields: [(String, JSONLine.Value)] = [("left", .bool(left)), ("isLast", .bool(self.acceptsNobody))]
-        return .init(line: JSONLine.object(fields), isDone: true)
+        let key = PublicKey(base64: text)
+        let left = key.map { self.leave($0) } ?? false
+        var fields: [(String, JSONLine.Value)] = [("left", .bool(left)), ("isLast", .bool(self.acceptsNobody))]
+        // Its workspace may come back, since only whoever writes the file takes a key out of it.
+        if key.map({ self.agent.isConfigured($0) }) ?? false { fields.append(("stays", .bool(true))) }
+        return .init(line: JSONLine.object(fields), isDone: left)
     }
 
-    /// A key of the file doesn't leave by this: it has to be removed from the file.
+    /// - Returns: false if the sidecar doesn't know the key.
     private func leave(_ key: PublicKey) -> Bool {
-        guard !self.filePeers.contains(where: { $0.key == key }), self.agent.leave(key) else { return false }
+        let isInFile = self.filePeers.contains { $0.key == key }
+        guard self.agent.leave(key, stays: isInFile) else { return false }
         self.peers.removeAll { $0.key == key }
         self.acceptPeers()
         self.log.info("a key has left", metadata: ["key": "\(key.base64)"])

@@ -69,6 +69,12 @@ class Console:
     def leave(self, key):
         return self.ok("leave", key.public)
 
+    def leaves_not(self, key):
+        """The sidecar doesn't know the key."""
+        code, answer, said = self.run("leave", key.public)
+        assert code == 1, (answer, said)
+        return answer
+
     def holders(self):
         return {holder["key"]: holder for holder in self.ok("holders")["holders"]}
 
@@ -119,7 +125,7 @@ def test_a_key_is_admitted_and_leaves(pair, console):
     assert console.leave(bob) == {"left": True, "isLast": False}
     assert who(pair.public) == "environment"
     assert workspace.process.wait(30) == 1 and "no longer accepts" in workspace.process.log()
-    assert console.leave(bob) == {"left": False, "isLast": False}
+    assert console.leaves_not(bob) == {"left": False, "isLast": False}
     assert console.holders() == {}
     # The maker leaves too; a sidecar that isn't ephemeral stays for those who come.
     assert console.leave(pair.workspace_key) == {"left": True, "isLast": True}
@@ -142,12 +148,14 @@ def test_a_key_of_the_file_has_the_rights_of_its_line_and_ends_with_it(pair, con
     assert list(other.holders()) == [bo.public, ada.public]
     code, answer, _ = other.run("admit", ada.public, "--may", "intercept", "--claim", "intercept:8080")
     assert code == 1 and answer["code"] == "denied", answer
-    assert other.leave(ada) == {"left": False, "isLast": False}
+    # What it holds ends, though not what its line says.
+    assert other.leave(ada) == {"left": True, "isLast": False, "stays": True}
+    assert list(other.holders()) == [bo.public]
     peers.write_text("")
     sidecar.process.signal(signal.SIGHUP)
     eventually("its claim has ended with its line", lambda: other.holders() == {}, 20)
     # It isn't known any more.
-    assert other.leave(ada) == {"left": False, "isLast": True}
+    assert other.leaves_not(ada) == {"left": False, "isLast": True}
     assert "rights" not in other.admit(ada)
     assert other.leave(ada) == {"left": True, "isLast": True}
 
@@ -179,7 +187,7 @@ def test_the_claim_is_the_winners(pair, console):
     assert [holder["workspace"] for holder in console.holders().values()] == [winner]
     # The losers weren't admitted, so they can't leave.
     loser = keys[(winners[0] + 1) % 50]
-    assert console.leave(loser)["left"] is False
+    assert console.leaves_not(loser)["left"] is False
     # Whoever may admit may also take the port over, unless they don't grant that.
     code, answer, _ = console.run("admit", loser.public, "--may", "intercept", "--claim", "intercept:8080", "--force")
     assert (code, answer["code"]) == (1, "denied") and "take over" in answer["reason"], answer
@@ -194,6 +202,7 @@ def test_what_is_wrong_is_said(console):
     key = KeyPair()
     for words, code, reason in [
         (("--claim", "intercept:9999"), 1, "9999"),
+        (("--ports", "8080,9999"), 1, "9999"),
         (("--claim", "everything"), 2, "claims nothing"),
         (("--may", "fly"), 2, "isn't a right"),
         (("--until", "tomorrow"), 2, "isn't a time"),
@@ -202,7 +211,37 @@ def test_what_is_wrong_is_said(console):
         found, answer, said = console.run("admit", key.public, *words)
         assert found == code and reason in (answer["reason"] if answer else said), (words, answer, said)
     assert console.run("admit", "nonsense")[0] == 2
-    assert console.leave(key) == {"left": False, "isLast": False}
+    assert console.leaves_not(key) == {"left": False, "isLast": False}
+
+
+def test_the_audit_has_what_was_given_and_what_became_of_a_claim(pair, console):
+    bob = KeyPair()
+    console.admit(bob, "--may", "mirror", "--ports", "8080", "--until", "2099-01-01T00:00:00Z", "--claim", "mirror:8080")
+
+    def told(event):
+        lines = (json.loads(line) for line in pair.sidecar.process.log().splitlines() if line.startswith('{"audit"'))
+        return next((line for line in lines if (line["audit"], line["key"]) == (event, bob.public)), None)
+
+    eventually("the admission is told", lambda: told("admission"), 1)
+    assert told("admission")["grant"] == {"may": ["mirror"], "ports": ["8080"], "until": "2099-01-01T00:00:00Z"}
+    # After 30 s, in which its workspace hasn't come.
+    eventually("the claim's end is told", lambda: told("stop"), 10)
+    assert (told("stop")["result"], told("stop")["ports"]) == ("lapsed", ["8080"])
+    assert console.holders() == {}
+
+
+def test_a_time_that_is_over_ends_a_key_that_was_admitted(pair, console):
+    bob, over = KeyPair(), ("--until", "2020-01-01T00:00:00Z")
+    console.admit(bob)
+    workspace = workspace_of(pair, bob)
+    assert who(pair.public) == "workspace"
+    code, answer, _ = console.run("admit", bob.public, *over)
+    assert (code, answer["code"], answer["reason"]) == (1, "denied", "this key's time is over")
+    assert workspace.process.wait(30) == 1 and "no longer accepts" in workspace.process.log()
+    assert who(pair.public) == "environment"
+    assert console.leaves_not(bob)["left"] is False
+    # A key that the sidecar doesn't know stays unknown.
+    assert console.run("admit", KeyPair().public, *over)[1]["code"] == "denied"
 
 
 # Who may
@@ -444,7 +483,7 @@ def test_a_key_that_stays_away_is_forgotten(ephemeral, cable, local):
     log = sidecar.process.log
     for key in (maker, carol):
         eventually("a key is forgotten", lambda key=key: f"forgetting it key={key.public}" in log(), 6)
-    assert ephemeral.console.leave(carol) == {"left": False, "isLast": False}
+    assert ephemeral.console.leaves_not(carol) == {"left": False, "isLast": False}
     with client(cable) as connection:
         exchange(connection, b"to bob")
     workspace.kill()

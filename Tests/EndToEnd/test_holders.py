@@ -344,6 +344,45 @@ def test_a_key_that_is_removed_is_revoked_at_once(stand):
     assert stand.audited("revocation", "ada")["ports"] == [str(port) for port in sorted(stand.ports)]
 
 
+def test_a_key_of_the_file_that_leaves_may_come_back(stand):
+    ada = stand.workspace("ada")
+    assert ask_for(ada, "start", stand.ports[0]) == STARTED
+    key = as_text(public_key(stand.keys["ada"]))
+    command = [folder() / "kl-sidecar", "leave", key, "--to", "%s:%d" % stand.tunnel]
+    with open_stream(stand.fronts[0], ada) as (client, _):
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+        assert done.returncode == 0 and json.loads(done.stdout) == {"left": True, "isLast": False, "stays": True}, done
+        client.settimeout(10)
+        with contextlib.suppress(ConnectionResetError):
+            assert client.recv(1) == b""
+    ada.wait(lambda: ada.closed_with == wire.REVOKED, what="REVOKED")
+    assert get(stand.fronts[0]) == "original"
+    assert stand.audited("leave", "ada")["ports"] == [str(stand.ports[0])]
+    again = Peer(stand.keys["ada"], public_key(stand.own), stand.tunnel)
+    stand.stack.callback(again.shut)
+    again.wait_connected()
+    assert ask_for(again, "start", stand.ports[0]) == STARTED
+
+
+def test_a_workspace_is_called_as_the_operator_calls_it(stand):
+    ada = stand.workspace("ada")
+    one = stand.ports[0]
+    assert ask_for(ada, "start", one, workspace="root@vm") == STARTED
+    assert stand.audited("start", "ada")["label"] == "ada"
+    bo = stand.workspace("bo")
+    assert ask_for(bo, "start", one, workspace="ada")["holder"] == "ada"
+    assert stand.audited("refusal", "bo")["label"] == "bo"
+    # Also from now on, and while it holds the port.
+    stand.peers.write_text(stand.peers.read_text().replace("label=ada", "label=eve"))
+    stand.program.process.send_signal(signal.SIGHUP)
+    generation = itertools.count(2)
+    holder = lambda: ask_for(bo, "start", one, generation=next(generation))["holder"]  # noqa: E731
+    eventually("it is called otherwise", lambda: holder() == "eve", 2)
+    assert ask_for(bo, "start", one, generation=next(generation), takeover=True)["type"] == "started"
+    assert ada.wait_message("withdrawn")["holder"] == "bo"
+    assert stand.audited("take-over", "bo")["result"] == "taken from eve"
+
+
 def test_a_key_whose_time_is_over_is_revoked(stand):
     until = time.time() + 3
     text = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(until)) + f".{int(until % 1 * 1000):03}Z"
