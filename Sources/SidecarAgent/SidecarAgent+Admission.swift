@@ -2,6 +2,7 @@ public import CommandText
 import Diversion
 import InterceptModel
 public import InterceptProtocol
+import Logging
 import NIOCore
 public import Noise
 
@@ -70,12 +71,30 @@ extension SidecarAgent {
     /// Replaces the keys of flags and file; if a key is there twice, the first counts. Connections of keys that are no longer
     /// accepted end at once, and so does what a key holds without the right to it.
     public func accept(_ peers: [AcceptedKey]) {
+        self.tellOfUseless(peers)
         let known = Set(self.configured.keys)
         self.configured = Dictionary(peers.map { ($0.key, $0) }, uniquingKeysWith: { first, _ in first })
         // Whoever writes flags and file says what becomes of these from now on, and when they end.
         for key in self.configured.keys { self.admitted[key] = nil }
         self.followKeys()
         for key in self.configured.keys where !known.contains(key) && self.links[key] == nil { self.isAway(key) }
+    }
+
+    /// Says what has no effect here of lines that are new. That is no error: a file may be for several sidecars.
+    private func tellOfUseless(_ peers: [AcceptedKey]) {
+        let log = self.log.limited(by: LogShare())
+        for peer in peers where self.configured[peer.key] != peer {
+            let metadata: Logger.Metadata = ["key": "\(peer.key.abbreviated)"]
+            if peer.grant?.isOver(at: .now) ?? false { log.warning("a key's time is over already", metadata: metadata) }
+            let others = (peer.grant?.ports ?? []).filter { self.sidesByPort[$0] == nil }.sorted()
+            if !others.isEmpty {
+                let ports = Self.brief(others)
+                log.notice("a key has rights to ports that aren't served here: \(ports)", metadata: metadata)
+            }
+            if peer.claim != nil, self.isStarted {
+                log.notice("a claim is left out: keys claim ports only at the start", metadata: metadata)
+            }
+        }
     }
 
     /// Whether the key's rights are those of flags or file.
@@ -151,6 +170,7 @@ extension SidecarAgent {
 
     /// Enters the claims of the keys that flags name. Of two claims for one port, the first stands.
     func claimAtStart() {
+        self.isStarted = true
         for peer in self.configuration.peers where self.server?.acceptedKeys.contains(peer.key) ?? false {
             guard let claim = peer.claim, let failure = self.claim(claim, of: peer, force: false) else { continue }
             self.log.warning("a claim is left out: \(failure.reason)", metadata: ["key": "\(peer.key.abbreviated)"])

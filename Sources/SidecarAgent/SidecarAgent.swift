@@ -122,6 +122,8 @@ public final class SidecarAgent {
     var configured: [PublicKey: AcceptedKey] = [:]
     var admitted: [PublicKey: AcceptedKey] = [:]
     var claimsTimer: Scheduled<Void>?
+    /// The claims of flags and file are entered.
+    var isStarted = false
     /// For the next key whose time ends.
     var keysTimer: Scheduled<Void>?
     /// Shared by all keys that aren't accepted.

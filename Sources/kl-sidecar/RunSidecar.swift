@@ -197,6 +197,9 @@ struct RunSidecar: ParsableCommand {
                 "No workspace could connect. Name a workspace's public key by --peer, or a file of them by --peers-file."
             )
         }
+        for (key, peers) in Dictionary(grouping: self.peer, by: \.key) where Set(peers).count > 1 {
+            throw ValidationError("Two --peer have the key \(key.base64), with other rights. Write one for each key.")
+        }
         if self.deadAfter < .seconds(1) { throw ValidationError("--dead-after must be at least 1s.") }
         if let memory = self.memory, memory < MemoryLimits.atLeast {
             throw ValidationError("--memory must be at least \(MemoryLimits.atLeast / 1_024 / 1_024)m.")

@@ -71,6 +71,7 @@ SIDECAR_USAGE = {
     "peer no key": (sidecar_flags(peer="not-a-key"), "key", "not-a-key"),
     "peer too short a key": (sidecar_flags(peer="AAAA"), "key", "AAAA"),
     "peer too long a key": (sidecar_flags(peer=KEY[:-1] + "AA="), "key"),
+    "peer twice": (sidecar_flags(peer=[KEY, f"{KEY} may=mirror"]), "--peer", KEY, "other rights"),
     "service port 0": (sidecar_flags(service_port="0"), PORT_WORDS, "0"),
     "service port 65536": (sidecar_flags(service_port="65536"), PORT_WORDS, "65536"),
     "service port abc": (sidecar_flags(service_port="abc"), PORT_WORDS, "abc"),

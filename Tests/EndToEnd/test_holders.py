@@ -400,6 +400,27 @@ def test_a_key_whose_time_is_over_is_revoked(stand):
     assert stand.audited("expiry", "ada")["result"] == "revoked"
 
 
+def test_rights_that_have_no_effect_are_told(stand):
+    log = stand.folder / "sidecar.log"
+    stand.allow(ada="ports=1,2/udp claim=mirror:1", bo="until=2020-01-01T00:00:00Z")
+    for text in ("rights to ports that aren't served here: 1,2/udp", "time is over already", "a claim is left out"):
+        eventually("the log tells", lambda text=text: text in log.read_text(), 2)
+    # Each line once.
+    stand.allow(**stand.rights, cy="")
+    assert ask_for(stand.workspace("dan"), "start", stand.ports[0]) == STARTED
+    assert log.read_text().count("aren't served here") == 1
+
+
+def test_a_holder_without_local_servers_does_not_count_as_begun(stand):
+    ada, (one, _) = stand.workspace("ada"), stand.ports
+    absent = [{"service": one, "transport": "tcp"}]
+    assert ask_for(ada, "start", one) == STARTED
+    assert ask_for(ada, "start", generation=2, absent=absent)["type"] == "started"
+    told = lambda: [(line["result"], line["ports"]) for line in stand.lines()]  # noqa: E731
+    eventually("it is told", lambda: told() == [("started", [str(one)]), ("absent", [str(one)])], 1)
+    assert "nothing listens at the workspace: new connections reach the original" in (stand.folder / "sidecar.log").read_text()
+
+
 def test_rights_that_can_not_be_read_change_nothing(stand):
     ada = stand.workspace("ada", "may=mirror")
     stand.peers.write_text(stand.peers.read_text().replace("mirror", "everything"))
