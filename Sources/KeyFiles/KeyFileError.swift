@@ -122,7 +122,7 @@ extension KeyFileError: CustomStringConvertible {
             )
         case .line(let number, .notAnAdmission(let problem)):
             (
-                "'\(path)' has no rights in line \(number)",
+                "'\(path)' can't be read in line \(number)",
                 problem
             )
         case .line(let number, .keyWithOtherRights):

@@ -57,7 +57,7 @@ public enum AdmissionSocket {
         }
     }
 
-    /// Connects to this user's only sidecar in this mount namespace; root may connect to any user's. `several` has the
+    /// Connects to this user's only sidecar in this mount namespace, or, as root without one, to another user's. `several` has the
     /// addresses of the sidecars' tunnel listeners.
     ///
     /// - Parameter tunnel: which one, if it isn't the only one.
@@ -66,9 +66,11 @@ public enum AdmissionSocket {
         let names = try AbstractSocket.names(from: Self.prefix).filter { name in
             tunnel.map { Self.isMeant($0, by: name.dropFirst(Self.prefix.count)) } ?? true
         }
-        let found = try AbstractSocket.connect(toOnlyOneOf: names) { peer in
-            // This program can't look at a sidecar with more capabilities than its own. The sidecar will look at this program.
-            (own == 0 || peer.user == own) && peer.place() != .elsewhere
+        // This program can't look at a sidecar with more capabilities than its own. The sidecar will look at this program.
+        var found = try AbstractSocket.connect(toOnlyOneOf: names) { $0.user == own && $0.place() != .elsewhere }
+        // Other users' programs count only where root has no sidecar: any of them may listen under such a name.
+        if own == 0, found == .othersOnly {
+            found = try AbstractSocket.connect(toOnlyOneOf: names) { $0.place() != .elsewhere }
         }
         guard case .several(let names) = found else { return found }
         return .several(names.map { String($0.dropFirst(Self.prefix.count)).visibleText })

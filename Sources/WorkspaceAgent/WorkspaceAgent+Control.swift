@@ -142,7 +142,10 @@ extension WorkspaceAgent {
             self.fail(.busy(holder: failure.holder, since: failure.since, isTakeoverDenied: isTakeoverDenied))
         case (.own, _): self.ownListWasRefused(failure)
         case (.first, _):
-            let isUnknown = self.configuration.kind == .mirror && failure.code == .unsupported
+            // An earlier version's words. A sidecar that can copy may have other reasons.
+            let isUnknown =
+                self.configuration.kind == .mirror && failure.code == .unsupported
+                && failure.reason.hasPrefix("'mirror' isn't a message")
             self.fail(isUnknown ? .cannotCopy(reason: failure.reason) : .refused(reason: failure.reason))
         }
     }

@@ -89,7 +89,7 @@ extension WorkspaceAgent.Failure: CustomStringConvertible {
         case .refused(let reason): return "The sidecar refused: \(reason)."
         case .cannotCopy(let reason):
             return """
-                The sidecar copies nothing: \(reason). If it is of an earlier version, which can't copy, update it there. \
+                The sidecar copies nothing: \(reason). It is of an earlier version, which can't copy: update it there. \
                 Nothing was intercepted.
                 """
         case .noControlStream: return "The sidecar allows no control stream: it isn't one of ours."

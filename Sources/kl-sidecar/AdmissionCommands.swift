@@ -194,7 +194,10 @@ struct AskedSidecar: ParsableArguments {
             )
         case .othersOnly:
             throw DialError(
-                "the sidecars here are other users', or in other containers. Run this where the sidecar runs, as its user."
+                """
+                the sidecars here are other users', or in other containers. Run this where the sidecar runs, as its user: in its \
+                container, or by nsenter --target PID --mount --net kl-sidecar …, PID being the sidecar's.
+                """
             )
         case .several(let tunnels):
             throw DialError("\(tunnels.count) sidecars run here. Say which: \(SeveralSidecars.choices(tunnels)).")

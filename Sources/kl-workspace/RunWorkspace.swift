@@ -89,7 +89,7 @@ struct RunWorkspace: ParsableCommand {
         ),
         transform: TimeAmount.drainFlag
     )
-    var drain: TimeAmount = .seconds(10)
+    var drain: TimeAmount?
 
     @Option(
         help: ArgumentHelp("A sidecar that has not answered for so long is gone; at least 1s.", valueName: "time"),
@@ -109,6 +109,9 @@ struct RunWorkspace: ParsableCommand {
         if self.mirror, self.takeover || self.onUnavailable == .refuse {
             let flag = self.takeover ? "--takeover" : "--on-unavailable refuse"
             throw ValidationError("\(flag) and --mirror exclude each other: a mirror takes nobody's clients.")
+        }
+        if self.mirror, self.drain != nil {
+            throw ValidationError("--drain is for connections that you answer, and a mirror answers none.")
         }
         do throws(FlagError) {
             try Flags.checkDistinct(self.map)
@@ -152,7 +155,7 @@ struct RunWorkspace: ParsableCommand {
         configuration.takesOver = self.takeover
         configuration.kind = self.mirror ? .mirror : .intercept
         // Rounded up, as the wire has whole seconds: the drain time is never shorter than asked for.
-        configuration.drainSeconds = Int((self.drain.nanoseconds + 999_999_999) / 1_000_000_000)
+        configuration.drainSeconds = Int(((self.drain ?? .seconds(10)).nanoseconds + 999_999_999) / 1_000_000_000)
 
         let eventLoop = MultiThreadedEventLoopGroup.singleton.next()
         let built = configuration

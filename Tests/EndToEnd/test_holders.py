@@ -426,7 +426,7 @@ def test_rights_that_can_not_be_read_change_nothing(stand):
     stand.peers.write_text(stand.peers.read_text().replace("mirror", "everything"))
     stand.program.process.send_signal(signal.SIGHUP)
     log = stand.folder / "sidecar.log"
-    eventually("the log tells", lambda: "has no rights in line 1" in log.read_text(), 2)
+    eventually("the log tells", lambda: "can't be read in line 1" in log.read_text(), 2)
     assert ask_for(ada, "start", stand.ports[0])["code"] == "denied"
     assert ask_for(ada, "mirror", stand.ports[0], generation=2)["type"] == "started"
 
@@ -534,7 +534,7 @@ class Redirected(Cable):
         self.processes.start(name, command).first_line(30)
 
     def join(self, name, *ports, mirror=False, drain="10s"):
-        flags = ["--private-key-file", self.files[name], "--drain", drain]
+        flags = ["--private-key-file", self.files[name], *([] if mirror else ["--drain", drain])]
         flags += ["--sidecar", endpoint(self.key.public, *self.sidecar.tunnel)]
         flags += itertools.chain(*(("--map", f"{port}:{self.locals[name]}") for port in ports))
         return Workspace(self.processes, self.binaries, [*flags, *(["--mirror"] if mirror else [])])

@@ -111,8 +111,17 @@ import Tunnel
         let reason = "'mirror' isn't a message that this sidecar knows"
         try await Sidecar.on { sidecar.say(.failed(.init(generation: 1, code: .unsupported, reason: reason))) }
         let text =
-            "The sidecar copies nothing: \(reason). If it is of an earlier version, which can't copy, update it there. "
+            "The sidecar copies nothing: \(reason). It is of an earlier version, which can't copy: update it there. "
         #expect(try await self.failure(of: sidecar.outcome()) == (text + "Nothing was intercepted.", false))
+        try await sidecar.end()
+    }
+
+    @Test func aSidecarThatCopiesForOthersIsNotCalledOld() async throws {
+        let sidecar = try await Sidecar.start { $0.kind = .mirror }
+        try await sidecar.wait { !$0.heard.isEmpty }
+        let reason = "16 workspaces mirror this service already, and no more can"
+        try await Sidecar.on { sidecar.say(.failed(.init(generation: 1, code: .unsupported, reason: reason))) }
+        #expect(try await self.failure(of: sidecar.outcome()) == ("The sidecar refused: \(reason).", false))
         try await sidecar.end()
     }
 
