@@ -26,6 +26,15 @@ struct ExecRequest: Sendable {
         return APIConversation.Request("/api/v1/namespaces/\(namespace)/pods/\(self.pod)/exec", query).target
     }
 
+    /// Its failure's reason where the API server is too old.
+    static let isOld = "Old"
+
+    /// The same for `kubectl`.
+    var kubectlWords: [String] {
+        ["exec"] + (self.hasInput ? ["--stdin"] : [])
+            + ["pod/\(self.pod)", "--container=\(self.container)", "--"] + self.command
+    }
+
     /// Opens it on this event loop.
     ///
     /// - Parameters:
@@ -113,7 +122,11 @@ struct ExecRequest: Sendable {
             guard let attach = self.attach else { throw APIFailure.cut }
             guard answer.headers.first(name: "sec-websocket-protocol") == ExecStream.subprotocol else {
                 return self.fail(
-                    APIFailure(code: 0, reason: "Old", message: "it doesn't speak \(ExecStream.subprotocol)")
+                    APIFailure(
+                        code: 0,
+                        reason: ExecRequest.isOld,
+                        message: "it doesn't speak \(ExecStream.subprotocol)"
+                    )
                 )
             }
             let stream = ExecStream(onOver: self.over)

@@ -16,6 +16,13 @@ extension KubernetesClient {
         outputAtMost: Int = 1_048_576
     ) async throws -> BoundedCommand.Result {
         let request = ExecRequest(pod: pod, container: container, command: command, hasInput: false)
+        guard await self.execsByWebSocket() else {
+            return try await Kubectl.run(
+                self.words.words + request.kubectlWords,
+                self.kubectlVariables,
+                within: milliseconds
+            )
+        }
         let lease = try await self.lease()
         let eventLoop = MultiThreadedEventLoopGroup.singleton.next()
         let namespace = self.place.namespace
@@ -34,7 +41,10 @@ extension KubernetesClient {
                         channel.close(promise: nil)
                     }
                 },
-                failed: { promise.fail($0) },
+                failed: { failure in
+                    promise.fail(failure)
+                    self.noteExecFailure(failure)
+                },
                 over: { lease.end() }
             )
         }
@@ -48,6 +58,11 @@ extension KubernetesClient {
         return StreamRelay("pod/\(pod)", identity: request.target(in: namespace)) { eventLoop, opening in
             Task { [words = self.words] in
                 do {
+                    guard await self.execsByWebSocket() else {
+                        let variables = await self.kubectlVariables
+                        let command = words.words + request.kubectlWords
+                        return eventLoop.execute { Self.run(command, variables, on: eventLoop, opening) }
+                    }
                     let lease = try await self.lease()
                     eventLoop.execute {
                         request.open(
@@ -55,7 +70,10 @@ extension KubernetesClient {
                             namespace: namespace,
                             on: eventLoop,
                             attach: { channel, stream in try opening.value.attach(channel, stream) },
-                            failed: { opening.value.failed($0.problem(words).what) },
+                            failed: { failure in
+                                opening.value.failed(failure.problem(words).what)
+                                self.noteExecFailure(failure)
+                            },
                             over: { lease.end() }
                         )
                     }
@@ -65,6 +83,51 @@ extension KubernetesClient {
                 }
             }
         }
+    }
+
+    // MARK: By kubectl
+
+    /// A WebSocket begins with a GET, for which a user needs the verb `get`. Who has `create` alone can use `kubectl exec`, which
+    /// falls back to SPDY, whose POST needs no more (server 1.36.2, kubectl 1.37.1); and so can who has a server before 1.30.
+    private func execsByWebSocket() async -> Bool {
+        if let known = self.execWay, ContinuousClock.now - known.at < Self.execWayCountsFor { return known.isWebSocket }
+        // Whoever may not even ask that is told why when it is tried.
+        let isAllowed = (try? await KubernetesFacts.has(KubernetesFacts.Right("get", "pods", "exec"), self)) ?? true
+        self.execWay = (isAllowed, .now)
+        return isAllowed
+    }
+
+    private nonisolated func noteExecFailure(_ failure: APIFailure) {
+        guard failure.reason == ExecRequest.isOld else { return }
+        Task { await self.useKubectlForExec() }
+    }
+
+    private func useKubectlForExec() { self.execWay = (false, .now) }
+
+    private static func run(
+        _ words: [String],
+        _ variables: [String: String],
+        on eventLoop: any EventLoop,
+        _ opening: NIOLoopBound<StreamRelay.Opening>
+    ) {
+        let process: FilterProcess
+        let socket: CInt
+        do throws(HostError) {
+            (process, socket) = try FilterProcess.start(words, environment: variables, on: eventLoop)
+        } catch {
+            return opening.value.failed("\(error)")
+        }
+        let bound = NIOLoopBound(process, eventLoop: eventLoop)
+        ClientBootstrap(group: eventLoop)
+            .channelInitializer { channel in
+                channel.eventLoop.makeCompletedFuture { try opening.value.attach(channel, bound.value) }
+            }
+            .withConnectedSocket(socket)
+            .assumeIsolated()
+            .whenComplete { result in
+                guard case .failure(let error) = result else { return }
+                bound.value.end(after: .zero) { _ in opening.value.failed("\(error)") }
+            }
     }
 }
 

@@ -13,6 +13,10 @@ import NIOHTTP1
 actor KubernetesClient {
     nonisolated let place: KubernetesPlace
     private var variables: [String: String]
+    /// Whether programs in pods are run by WebSocket, as found out at that time.
+    var execWay: (isWebSocket: Bool, at: ContinuousClock.Instant)?
+    /// † Rights may be given or taken meanwhile.
+    static let execWayCountsFor = Duration.seconds(300)
     private var proxy: Task<KubectlProxy, any Error>?
     private var proxyStarted = ContinuousClock.now
     /// Questions that are being answered, and a number for each time that there were none.
@@ -168,6 +172,8 @@ actor KubernetesClient {
     func hasNoInitialEvents() { self.knowsInitialEvents = false }
 
     // MARK: The proxy
+
+    var kubectlVariables: [String: String] { self.words.variables(self.variables) }
 
     /// The variables of the shell from which a user has just asked. They are used at the next start of `kubectl`; a proxy whose
     /// login works stays, since its end would end the watches.

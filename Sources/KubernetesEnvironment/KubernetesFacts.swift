@@ -21,12 +21,12 @@ public struct KubernetesFacts: Sendable {
             self.subresource = subresource
         }
 
-        /// All of the Role, in its order. Exec by WebSocket begins with a GET, for which older API servers want `get` alone and
-        /// newer ones `create` too.
+        /// All that can't be done without, in the Role's order. Exec by WebSocket begins with a GET, which wants `get` too; without
+        /// that right `kubectl exec` takes its place.
         public static let needed = [
             Right("get", "services"), Right("list", "services"), Right("watch", "services"), Right("patch", "services"),
             Right("get", "pods"), Right("list", "pods"), Right("watch", "pods"), Right("get", "pods", "log"),
-            Right("create", "pods", "exec"), Right("get", "pods", "exec"),
+            Right("create", "pods", "exec"),
             Right("patch", "pods", "ephemeralcontainers"),
         ]
     }
@@ -98,7 +98,7 @@ public struct KubernetesFacts: Sendable {
         }
     }
 
-    private static func has(_ right: Right, _ client: KubernetesClient) async throws -> Bool {
+    static func has(_ right: Right, _ client: KubernetesClient) async throws -> Bool {
         let review = AccessReview(right, namespace: client.place.namespace)
         let answer: AccessReview.Answer = try await client.post(
             "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews",

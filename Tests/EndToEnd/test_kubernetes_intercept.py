@@ -158,7 +158,7 @@ def without(verb, resource):
 
 # What each right is for; without it an error names it.
 NEEDED = [
-    ("get", "services"), ("list", "services"), ("patch", "services"), ("list", "pods"), ("get", "pods/log"), ("get", "pods/exec"),
+    ("get", "services"), ("list", "services"), ("patch", "services"), ("list", "pods"), ("get", "pods/log"),
     ("create", "pods/exec"), ("patch", "pods/ephemeralcontainers"),
 ]  # fmt: skip
 
@@ -178,6 +178,19 @@ def test_without_one_right(team, cluster, verb, resource):
     assert ran.code == 1, f"it works without: {ran}"
     assert verb in ran.error and resource in ran.error, ran
     assert not team.record()
+    team.is_released()
+
+
+def test_without_the_right_to_a_websocket(team, cluster):
+    """A WebSocket begins with a GET. Who has only `create`, which suffices for `kubectl exec`, is served by that."""
+    cluster.create("api-server")
+    grace = team.join("grace")
+    team.start(grace)
+    grace.ok("intercept", "stop", "api-server")
+    ada = team.join(rules=without("get", "pods/exec"))
+    ada.ok(*team.words(ada), "--carrier", "exec")
+    cluster.answers("api-server", "ada", 4)
+    ada.ok("intercept", "stop", "api-server")
     team.is_released()
 
 
