@@ -110,6 +110,9 @@ struct SidecarInjection: Sendable {
         program.isEphemeral = true
         program.idleMinutes = 30
         program.graceSeconds = serving.graceSeconds
+        // † Where all of a pod's containers have limits of memory, it counts in their sum. One tunnel may have 3 MiB on the way in each
+        // direction with it.
+        program.memoryMiB = 16
         program.announcesIntercepts = true
         program.logFormat = .text
         self.program = program

@@ -292,7 +292,7 @@ struct SidecarInjectionTests {
         #expect(
             line.contains("--service-port 53/udp --service-port 8080 --node-address 10.0.0.2 --node-address gateway")
         )
-        #expect(line.contains("--ephemeral --idle 30m --grace 30s --announce-intercepts"))
+        #expect(line.contains("--ephemeral --idle 30m --grace 30s --memory 16m --announce-intercepts"))
         #expect(line.contains("may=mirror claim=mirror:8080"))
         #expect(
             SidecarInjection(.init(ports: [], peer: .init(ada), nodeAddresses: [], isIPv6: true), image: "").program
