@@ -10,7 +10,7 @@ from harness.udp import who as datagrams_to
 from harness.waiting import eventually
 from harness.web import WebServer
 from kubernetes.load import between, now
-from kubernetes.team import ANNOTATION, RULES, SIDECAR_IMAGE
+from kubernetes.team import ANNOTATION, RULES, SIDECAR_IMAGE, rules
 
 # The exit code where somebody else has it.
 HELD = 5
@@ -152,8 +152,8 @@ def test_two_who_start_at_once(team, cluster):
 
 def without(verb, resource):
     """The rules of an ordinary developer, less one right."""
-    rules = [{**rule, "verbs": [v for v in rule["verbs"] if (v, resource) != (verb, rule["resources"][0])]} for rule in RULES]
-    return [rule for rule in rules if rule["verbs"]]
+    kept = [{**rule, "verbs": [v for v in rule["verbs"] if (v, resource) != (verb, rule["resources"][0])]} for rule in RULES]
+    return [rule for rule in kept if rule["verbs"]]
 
 
 # What each right is for; without it an error names it.
@@ -178,6 +178,19 @@ def test_without_one_right(team, cluster, verb, resource):
     assert ran.code == 1, f"it works without: {ran}"
     assert verb in ran.error and resource in ran.error, ran
     assert not team.record()
+    team.is_released()
+
+
+def test_the_role_for_one_service(team, cluster):
+    """It can't list Services, nor look at others."""
+    cluster.create("api-server")
+    cluster.create("other")
+    ada = team.join(rules=rules("role-one-service"))
+    team.start(ada)
+    cluster.answers("api-server", "ada", 4)
+    ran = ada.run(*team.words(ada, "other"))
+    assert ran.code == 1 and "other" in ran.error, ran
+    ada.ok("intercept", "stop", "api-server")
     team.is_released()
 
 

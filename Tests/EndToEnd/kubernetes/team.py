@@ -2,22 +2,25 @@
 
 import json
 import os
+import pathlib
 
+import yaml
 from harness.web import WebServer
 
 from .load import ServiceLoad
 
 ANNOTATION = "kl.io/holders"
 SIDECAR_IMAGE = os.environ.get("KL_TEST_SIDECAR_IMAGE", "kl-sidecar:test")
+MANIFESTS = pathlib.Path(__file__).resolve().parents[3] / "agent/kubernetes"
+
+
+def rules(name):
+    """Of a Role that is printed for users."""
+    return yaml.safe_load((MANIFESTS / f"{name}.yaml").read_text())["rules"]
+
+
 # What an intercept needs, and nothing else.
-RULES = [
-    {"apiGroups": [""], "resources": ["services"], "verbs": ["get", "list", "watch", "patch"]},
-    {"apiGroups": [""], "resources": ["pods"], "verbs": ["get", "list", "watch"]},
-    {"apiGroups": [""], "resources": ["pods/log"], "verbs": ["get"]},
-    # get: by WebSocket, which begins with a GET. Without it kubectl falls back on SPDY.
-    {"apiGroups": [""], "resources": ["pods/exec"], "verbs": ["create", "get"]},
-    {"apiGroups": [""], "resources": ["pods/ephemeralcontainers"], "verbs": ["patch"]},
-]
+RULES = rules("role")
 
 
 class Team:
