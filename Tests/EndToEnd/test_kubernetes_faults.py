@@ -125,6 +125,12 @@ def test_a_login_that_expires(team, small_cluster):
 
     # What runs goes on; what asks says how it is mended.
     cluster.scale("api-server", 2)
+
+    def own():
+        (found,) = ada.intercepts()
+        return found
+
+    eventually("it is Degraded, for the login", lambda: own()["phase"] == "Degraded" and "login" in own()["reason"], 10)
     ran = ada.run("env", "status")
     assert "doesn't take your login" in ran.out + ran.error and "kubectl --context small" in ran.out + ran.error, ran
     first = [pod for pod in cluster.names("api-server") if cluster.pod(pod)["spec"].get("ephemeralContainers")]
@@ -133,6 +139,7 @@ def test_a_login_that_expires(team, small_cluster):
     assert who((address, 8080)) == "ada"
     cluster.expire("ada", False)
     cluster.answers("api-server", "ada", 2, aim=10)
+    eventually("it is Active again", lambda: ada.phase("api-server") == "Active", 10)
     ada.ok("intercept", "stop", "api-server")
     team.is_released()
 

@@ -177,6 +177,10 @@ def test_without_one_right(team, cluster, verb, resource):
         ran = ada.run(*team.words(ada))
     assert ran.code == 1, f"it works without: {ran}"
     assert verb in ran.error and resource in ran.error, ran
+    if cluster.is_small:
+        refused = [asked for asked in cluster.api.requests if asked.get("user") == "ada" and asked["subresource"] == "exec"]
+        # By WebSocket once, and by a kubectl, which asks in two ways.
+        assert len(refused) <= 3, "it goes on asking for what it may not do"
     assert not team.record()
     team.is_released()
 
