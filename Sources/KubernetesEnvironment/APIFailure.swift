@@ -104,7 +104,11 @@ extension APIFailure {
         case (0, _):
             return Problem(.failed, "the API server of '\(context)': \(self.message)", trial)
         case (403, _):
-            return Problem(.failed, self.refusal, "Ask who runs the cluster for that right: docs/CLI.md has the Role.")
+            return Problem(
+                .failed,
+                self.refusal,
+                "Ask who runs the cluster for that right: agent/kubernetes/role.yaml has all that are needed."
+            )
         case (429, _), (503, _):
             return Problem(.failed, "the API server of '\(context)' is too busy: \(self.message)", "Try again.")
         default:

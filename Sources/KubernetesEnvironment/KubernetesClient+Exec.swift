@@ -126,7 +126,7 @@ extension KubernetesClient {
             .assumeIsolated()
             .whenComplete { result in
                 guard case .failure(let error) = result else { return }
-                bound.value.end(after: .zero) { _ in opening.value.failed("\(error)") }
+                bound.value.end(after: .zero) { (_: String) in opening.value.failed("\(error)") }
             }
     }
 }

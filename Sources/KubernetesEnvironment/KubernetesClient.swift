@@ -19,6 +19,8 @@ actor KubernetesClient {
     static let execWayCountsFor = Duration.seconds(300)
     private var proxy: Task<KubectlProxy, any Error>?
     private var proxyStarted = ContinuousClock.now
+    /// The variables are others than those that the proxy was started with.
+    private var hasNewVariables = false
     /// Questions that are being answered, and a number for each time that there were none.
     private var open = 0
     private var rest: UInt64 = 0
@@ -178,6 +180,7 @@ actor KubernetesClient {
     /// The variables of the shell from which a user has just asked. They are used at the next start of `kubectl`; a proxy whose
     /// login works stays, since its end would end the watches.
     func use(variables: [String: String]) {
+        self.hasNewVariables = self.hasNewVariables || variables != self.variables
         self.variables = variables
     }
 
@@ -187,7 +190,8 @@ actor KubernetesClient {
     ///
     /// - Returns: false: it was started just now, and a new one would know no more.
     private func renewProxy() -> Bool {
-        guard self.proxy != nil, ContinuousClock.now - self.proxyStarted > Self.renewsAfter else { return false }
+        let isOld = ContinuousClock.now - self.proxyStarted > Self.renewsAfter
+        guard self.proxy != nil, isOld || self.hasNewVariables else { return false }
         self.proxy = nil
         return true
     }
@@ -236,6 +240,7 @@ actor KubernetesClient {
             return proxy
         }
         self.proxyStarted = .now
+        self.hasNewVariables = false
         self.proxy = task
         do {
             return try await task.value

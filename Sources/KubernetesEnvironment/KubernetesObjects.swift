@@ -195,6 +195,7 @@ struct Pod: KubernetesObject {
         var exitCode: Int64?
         var reason: String?
         var message: String?
+        var startedAt: String?
     }
 }
 

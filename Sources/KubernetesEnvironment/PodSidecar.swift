@@ -18,6 +18,8 @@ struct PodSidecar: Equatable, Sendable {
     /// The ports that it can divert.
     var ports: Set<ServicePort>
     var life: Life
+    /// RFC 3339, in UTC, with whole seconds; nil: it hasn't been started.
+    fileprivate var started: String?
 
     /// Eight random digits follow: a name can't be used again in the same pod.
     static let namePrefix = "kl-sidecar-"
@@ -37,8 +39,10 @@ struct PodSidecar: Equatable, Sendable {
         self.ports = Self.ports(container.args ?? [])
         if let ended = status?.state?.terminated ?? status?.lastState?.terminated, status?.state?.running == nil {
             self.life = .ended(code: ended.exitCode, reason: ended.reason, message: ended.message)
+            self.started = ended.startedAt ?? ""
         } else if status?.state?.running != nil {
             self.life = .running
+            self.started = status?.state?.running?.startedAt ?? ""
         } else {
             let waiting = status?.state?.waiting
             self.life = .waiting(reason: waiting?.reason, message: waiting?.message)
@@ -57,12 +61,22 @@ struct PodSidecar: Equatable, Sendable {
 }
 
 extension Pod {
-    /// In the order in which they were added.
+    /// The oldest first. The specification has them in any order: a strategic merge patch adds in front (server 1.36.2).
     var sidecars: [PodSidecar] {
-        (self.spec?.ephemeralContainers ?? [])
+        let all = (self.spec?.ephemeralContainers ?? [])
             .filter { $0.name.hasPrefix(PodSidecar.namePrefix) }
-            .suffix(PodSidecar.lookedAtMost)
             .map { PodSidecar($0, self.status(ofEphemeral: $0.name)) }
+        return all.enumerated()
+            .sorted { one, other in
+                switch (one.element.started, other.element.started) {
+                case (let first?, let second?) where first != second: first < second
+                case (.some, nil): true
+                case (nil, .some): false
+                default: one.offset > other.offset
+                }
+            }
+            .map(\.element)
+            .suffix(PodSidecar.lookedAtMost)
     }
 
     /// Where its sidecar can be dialled, from where pods can be reached.

@@ -308,6 +308,22 @@ struct SidecarInjectionTests {
         #expect(pod.sidecars.map(\.name) == [name] && pod.sidecars.first?.ports == [.init(53, .udp)])
     }
 
+    /// A strategic merge patch adds in front of the list; one by JSON adds at its end.
+    @Test("The newest sidecar is the last, wherever it is in the list")
+    func order() throws {
+        func state(_ time: String) -> String { #"{"running":{"startedAt":"2026-12-01T00:00:\#(time)Z"}}"# }
+        let orders: [[(name: String, state: String)]] = [
+            [("kl-sidecar-3", state("03")), ("kl-sidecar-2", state("02")), ("kl-sidecar-1", state("01"))],
+            [("kl-sidecar-1", state("01")), ("kl-sidecar-2", state("02")), ("kl-sidecar-3", state("03"))],
+            [("kl-sidecar-3", ""), ("kl-sidecar-2", state("01")), ("kl-sidecar-1", state("01"))],
+        ]
+        for order in orders {
+            #expect(try madePod(order).sidecars.map(\.name) == ["kl-sidecar-1", "kl-sidecar-2", "kl-sidecar-3"])
+        }
+        let many = try madePod((0..<300).reversed().map { ("kl-sidecar-\($0)", "") })
+        #expect(many.sidecars.count == 256 && many.sidecars.last?.name == "kl-sidecar-299")
+    }
+
     @Test("Reasons, as sentences")
     func sentences() throws {
         let trouble = SidecarTrouble(
