@@ -1,4 +1,5 @@
 public import HostSupport
+public import InterceptModel
 
 /// The place where services run, as the CLI and the daemon see it, independent of its kind.
 ///
@@ -21,6 +22,10 @@ public protocol Environment: Sendable {
     /// The intercepts of all workspaces.
     func intercepts() async throws -> [InterceptRecord]
 
+    /// Why `intercepts` tells only what the sidecars report, without a record. Nil: there is nothing wrong with the record, or the
+    /// environment has none.
+    var recordProblem: Problem? { get async }
+
     /// Programs that are started from now on to reach the environment get these variables of the user's shell, in place of this
     /// process's own. They may hold secrets, and are kept in memory alone.
     func use(variables: [String: String]) async
@@ -38,6 +43,8 @@ public protocol Environment: Sendable {
 }
 
 extension Environment {
+    public var recordProblem: Problem? { get async { nil } }
+
     public func relay(to sidecar: SidecarLocation) -> StreamRelay? { nil }
 
     public func use(variables: [String: String]) async {}

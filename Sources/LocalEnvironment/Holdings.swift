@@ -8,7 +8,7 @@ struct Holdings {
     let all: [InterceptRecord]
 
     /// - Parameter status: nil: nothing of the environment runs.
-    init(_ records: [InterceptRecord], _ status: LocalStatus?) {
+    init(_ records: [InterceptRecord], _ status: LocalStatus?, at now: UTCTime = .now) {
         guard let status else {
             self.all = records.map { record in
                 var record = record
@@ -21,6 +21,11 @@ struct Holdings {
         guard status.isSupervised else {
             self.all = records
             return
+        }
+        // Entries that are in nobody's way any more aren't shown either (`RecordFile.claim`).
+        let records = records.filter { record in
+            let seconds = record.unseenSeconds(at: now) ?? 0
+            return seconds < InterceptRecord.unseenAtMost || !status.isUnknown(record)
         }
         let sidecars = Dictionary(
             status.services.map { ($0.service.name, $0.sidecars) },

@@ -13,7 +13,10 @@ struct LocalClaim: ServiceClaim {
             _ = try status.find(self.record.service)
             var record = self.record
             record.lastSeen = UTCTime.now.rfc3339
-            return try RecordFile(in: status.folder).claim(record, force: force)
+            let file = RecordFile(in: status.folder)
+            let result = try file.claim(record, force: force, isUnknown: status.isUnknown)
+            guard case .heldBy(let other) = result else { return result }
+            return .heldBy(Holdings([other], status).all.first ?? other)
         }
     }
 

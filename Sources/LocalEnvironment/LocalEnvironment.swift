@@ -63,7 +63,23 @@ public struct LocalEnvironment: Environment {
         try await Blocking.run {
             guard let folder = try StateFolder.open(besideFile: self.reference.location) else { return [] }
             let status = try LocalStatus.read(self.reference, in: folder)
-            return try Holdings(RecordFile(in: folder).read().intercepts, status).all
+            do {
+                return Holdings(try RecordFile(in: folder).read().intercepts, status).all
+            } catch {
+                // The sidecars know best, and need no record.
+                guard let status, status.isSupervised else { throw error }
+                return Holdings([], status).all
+            }
+        }
+    }
+
+    public var recordProblem: Problem? {
+        get async {
+            try? await Blocking.run { () -> Problem? in
+                guard let folder = try StateFolder.open(besideFile: self.reference.location) else { return nil }
+                do throws(Problem) { _ = try RecordFile(in: folder).read() } catch { return error }
+                return nil
+            }
         }
     }
 

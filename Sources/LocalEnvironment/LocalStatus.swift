@@ -1,6 +1,7 @@
 import Environments
 import HostSupport
 import InterceptModel
+import SidecarInterface
 
 /// A local environment's current state: what the supervisor wrote last. If the supervisor is gone, processes that have died
 /// since are taken out.
@@ -62,6 +63,18 @@ struct LocalStatus: Sendable {
             .noSuchService,
             "service \(service.quoted) isn't in environment \(self.reference.name.quoted).\(mend)"
         )
+    }
+
+    /// Whether all of the service's sidecars run, and say that they don't know of this holder: its workspace has stopped, or has
+    /// been away for longer than a sidecar waits. False also where they can't tell.
+    func isUnknown(_ record: InterceptRecord) -> Bool {
+        guard self.isSupervised, let service = self.services.first(where: { $0.service.name == record.service }),
+            !service.sidecars.isEmpty
+        else { return false }
+        return service.sidecars.allSatisfy { sidecar in
+            guard sidecar.state == .ready, let holders = sidecar.holders else { return false }
+            return !holders.contains { $0.key == record.holder.publicKey }
+        }
     }
 
     static func notUp(_ reference: EnvironmentReference) -> Problem {

@@ -51,9 +51,17 @@ public struct RecordFile: Sendable {
 
     /// Records that a key holds ports of a service, unless another key intercepts one of them and `force` is false; with
     /// `force`, such keys lose their entries. An earlier claim of the same key is replaced.
-    public func claim(_ record: InterceptRecord, force: Bool) throws(Problem) -> ClaimResult {
+    /// - Parameter isUnknown: whether the sidecars say that they don't know of an entry. After a while such an entry is in
+    ///   nobody's way.
+    public func claim(
+        _ record: InterceptRecord,
+        force: Bool,
+        at now: UTCTime = .now,
+        isUnknown: (InterceptRecord) -> Bool = { _ in false }
+    ) throws(Problem) -> ClaimResult {
         let record = try Self.cleaned(record)
         return try self.change { content throws(Problem) in
+            Self.forget(isUnknown, inTheWayOf: record, in: &content, at: now)
             let key = record.holder.publicKey
             let place = content.intercepts.firstIndex { $0.service == record.service && $0.holder.publicKey == key }
             if let place, content.intercepts[place].kind != record.kind {
@@ -73,6 +81,32 @@ public struct RecordFile: Sendable {
             return conflicts.first.map { .takenOver(from: $0) } ?? .claimed
         }
     }
+
+    /// Removes entries that no sidecar knows of and whose workspaces haven't been there for long: at once if they are in the way,
+    /// otherwise after a day. Until then a daemon that was only stopped (SIGSTOP) finds its entry again and goes on.
+    private static func forget(
+        _ isUnknown: (InterceptRecord) -> Bool,
+        inTheWayOf record: InterceptRecord,
+        in content: inout Content,
+        at now: UTCTime
+    ) {
+        let unknown = Set(content.intercepts.indices.filter { isUnknown(content.intercepts[$0]) })
+        // An earlier kl writes no times: such an entry ages from now on.
+        for index in unknown where content.intercepts[index].unseenSeconds(at: now) == nil {
+            content.intercepts[index].lastSeen = now.rfc3339
+        }
+        let mirrors = content.intercepts.count { $0.service == record.service && $0.kind == .mirror }
+        let isFull = mirrors >= HoldingKind.mirrorsAtMost || content.intercepts.count >= Self.maxIntercepts
+        content.intercepts = content.intercepts.enumerated().filter { index, entry in
+            guard unknown.contains(index), let seconds = entry.unseenSeconds(at: now) else { return true }
+            let isOwn = entry.service == record.service && entry.holder.publicKey == record.holder.publicKey
+            let isInTheWay = isFull || isOwn || entry.conflicts(with: record)
+            return seconds < (isInTheWay ? InterceptRecord.unseenAtMost : Self.keptAtMost)
+        }.map { $0.element }
+    }
+
+    /// † In seconds: a day.
+    private static let keptAtMost = 86_400
 
     private static func checkRoom(for record: InterceptRecord, in content: Content) throws(Problem) {
         guard content.intercepts.count < Self.maxIntercepts else {
@@ -180,7 +214,8 @@ public struct RecordFile: Sendable {
         Problem(
             .failed,
             "\(self.folder.record) isn't as kl wrote it",
-            "Remove the file, then start your intercepts again:" + " it says who may connect, and who intercepts what."
+            "Mend it. Removing it cuts off everybody who has joined the environment:"
+                + " they must connect and start their intercepts again."
         )
     }
 
@@ -228,6 +263,17 @@ public struct RecordFile: Sendable {
             throw Problem(.failed, "\(member.publicKey.quoted) isn't a public key", "Make one with kl pubkey.")
         }
         return Member(label: member.label.printable, publicKey: member.publicKey)
+    }
+}
+
+extension InterceptRecord {
+    /// In seconds: as long as a sidecar waits for a workspace (`--linger`).
+    static let unseenAtMost = 600
+
+    /// For how long the workspace hasn't been heard of. Nil: that isn't known, or the time is one that hasn't come yet.
+    func unseenSeconds(at now: UTCTime) -> Int? {
+        guard let last = self.lastSeen.flatMap({ UTCTime(rfc3339: $0) }), last <= now else { return nil }
+        return now.seconds - last.seconds
     }
 }
 

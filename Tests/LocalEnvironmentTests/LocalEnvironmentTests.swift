@@ -97,6 +97,8 @@ struct LocalEnvironmentTests {
         var record = RecordFileTests.record("api-server", by: 1)
         #expect(try await self.environment.claim(record, options: SidecarOptions()).take(force: false) == .claimed)
         record.lastSeen = try #require(try RecordFile(in: self.folder).read().intercepts.first?.lastSeen)
+        record.isDiverting = true
+        record.connections = InterceptRecord.Connections(open: 3, total: 128, passed: 2)
         #expect(
             try await self.claim("api-server", by: 2).take(force: false)
                 == .heldBy(record)
@@ -104,8 +106,6 @@ struct LocalEnvironmentTests {
         await #expect(throws: Problem.self) {
             try await self.claim("zzz", by: 2).take(force: false)
         }
-        record.isDiverting = true
-        record.connections = InterceptRecord.Connections(open: 3, total: 128, passed: 2)
         #expect(try await self.environment.intercepts() == [record])
     }
 

@@ -126,7 +126,8 @@ struct RecordFileTests {
         let error = Problem(
             .failed,
             "\(self.folder.record) isn't as kl wrote it",
-            "Remove the file, then start your intercepts again:" + " it says who may connect, and who intercepts what."
+            "Mend it. Removing it cuts off everybody who has joined the environment:"
+                + " they must connect and start their intercepts again."
         )
         #expect(throws: error) { try self.record.read() }
         #expect(throws: error) { try self.record.claim(Self.record("api", by: 1), force: true) }
@@ -305,5 +306,28 @@ struct RecordFileTests {
         var record = Self.record(service, by: number, ports: ports)
         record.kind = .mirror
         return record
+    }
+
+    /// An entry of an earlier kl ages from when no sidecar knows it, one that a sidecar knows doesn't.
+    @Test func `entries that no sidecar knows`() throws {
+        let start = 1_800_000_000
+        _ = try self.record.claim(Self.record("api", by: 1, ports: [80]), force: false)
+        func claim(after seconds: Int, isUnknown: Bool = true) throws -> ClaimResult {
+            let now = UTCTime(seconds: start + seconds)
+            let record = Self.record("api", by: 2, ports: [80])
+            return try self.record.claim(record, force: false, at: now) { _ in isUnknown }
+        }
+        for seconds in [0, 599] {
+            guard case .heldBy = try claim(after: seconds) else {
+                Issue.record("\(seconds)")
+                continue
+            }
+        }
+        guard case .heldBy = try claim(after: 600, isUnknown: false) else {
+            Issue.record("known")
+            return
+        }
+        #expect(try claim(after: 600) == .claimed)
+        #expect(try self.record.read().intercepts.map(\.holder.publicKey) == [Self.key(2)])
     }
 }

@@ -131,6 +131,7 @@ struct Workspace {
         var records: [InterceptRecord] = []
         do {
             records = try await environment.intercepts()
+            if let problem = await environment.recordProblem { self.output.warn(ProblemView(problem).description) }
         } catch {
             guard !own.isEmpty else { throw silent ?? error }
             // The environment's folder was moved away, say: this workspace's own intercepts can still be stopped.

@@ -1,0 +1,170 @@
+"""What a developer of a local environment is told of the others, and what the others' ends leave behind."""
+
+import base64
+import contextlib
+import json
+import os
+import signal
+import time
+
+import pytest
+from harness.load import ask
+from harness.processes import freeze_whole, kill_whole
+from harness.waiting import eventually
+from harness.web import WebServer
+
+START = ["intercept", "start", "api-server", "-p"]
+STOP = ["intercept", "stop", "api-server"]
+
+
+class Place:
+    """A service with two ports, and developers who are connected, each with a server of their own."""
+
+    def __init__(self, project, make_developer, closing):
+        self.project, self.make_developer, self.closing = project, make_developer, closing
+        self.ports = [project.port(), project.add_port()]
+        self.servers = {}
+
+    def developer(self, name):
+        developer = self.make_developer(name, self.project.folder)
+        developer.ok("env", "connect", self.project.name)
+        self.servers[name] = self.closing(WebServer(name))
+        return developer
+
+    def mapping(self, name, number=0):
+        return f"{self.ports[number]}:{self.servers[name].address[1]}"
+
+    @property
+    def record_file(self):
+        return self.project.folder / ".kl/record.json"
+
+    def change_record(self, change):
+        """As a workspace does it: the whole file is replaced."""
+        content = json.loads(self.record_file.read_text())
+        change(content)
+        new = self.record_file.with_name("record.new")
+        new.write_text(json.dumps(content, ensure_ascii=False))
+        new.replace(self.record_file)
+
+    def age(self, seconds):
+        """Has the record last have heard of everybody that long ago."""
+        then = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time.time() - seconds))
+
+        def change(content):
+            for entry in content["intercepts"]:
+                entry["lastSeen"] = then
+
+        self.change_record(change)
+
+    def sidecar(self):
+        return self.project.service_state()["sidecars"][0]
+
+    def forget_all(self):
+        """Another sidecar comes, which knows nobody."""
+        pid = self.sidecar()["process"]["pid"]
+        os.kill(pid, signal.SIGKILL)
+        eventually(
+            "the next sidecar reports that nobody holds anything",
+            lambda: self.sidecar().get("holders") == [] and self.sidecar()["process"]["pid"] != pid,
+            5,
+        )
+
+    def ask(self, number=0):
+        return ask(("127.0.0.1", self.ports[number]))
+
+
+@pytest.fixture
+def place(make_project, make_developer, closing):
+    return Place(make_project(), make_developer, closing)
+
+
+def entries(place):
+    return [entry["service"] for entry in json.loads(place.record_file.read_text())["intercepts"]]
+
+
+def test_entries_that_no_sidecar_confirms(place):
+    """Their workspaces' machines are gone for good: after the time for which a sidecar waits, they are in nobody's way."""
+    ada, eve, bob = (place.developer(name) for name in ("ada", "eve", "bob"))
+    ada.ok(*START, place.mapping("ada"))
+    eve.ok(*START, place.mapping("eve"), "--mirror")
+    for gone in (ada, eve):
+        kill_whole(gone.daemon())
+    place.forget_all()
+    # A workspace that was there a moment ago may come back.
+    assert [holder["phase"] for holder in bob.holders()] == ["Degraded"] * 2
+    assert bob.run(*START, place.mapping("bob")).code == 5
+    place.age(9 * 60)
+    assert bob.run(*START, place.mapping("bob")).code == 5
+    assert len(bob.holders()) == 2
+
+    place.age(11 * 60)
+    assert bob.holders() == [] and ada.holders() == []
+    assert bob.run(*STOP).code == 4
+    bob.ok(*START, place.mapping("bob"))
+    assert place.ask() == "bob"
+    assert [holder["isOwn"] for holder in bob.holders()] == [True]
+    refused = ada.run(*START, place.mapping("ada"))
+    assert refused.code == 5, refused
+    bob.ok(*STOP)
+    ada.ok(*START, place.mapping("ada"))
+    assert place.ask() == "ada"
+    ada.ok(*STOP)
+
+
+def test_mirrors_that_no_sidecar_confirms(place):
+    """Sixteen of them keep nobody from mirroring, and after a day nothing of them is left."""
+    ada, bob = place.developer("ada"), place.developer("bob")
+    ada.ok(*START, place.mapping("ada"), "--mirror")
+    kill_whole(ada.daemon())
+    place.forget_all()
+    def fill(content):
+        (first,) = content["intercepts"]
+        for number in range(15):
+            key = base64.b64encode(bytes([number + 1]) * 32).decode()
+            content["intercepts"].append({**first, "holder": {"label": f"gone{number}", "publicKey": key}})
+
+    place.change_record(fill)
+    place.age(60)
+    refused = bob.run(*START, place.mapping("bob"), "--mirror")
+    assert refused.code == 1 and "16 workspaces get copies" in refused.error, refused
+    place.age(11 * 60)
+    bob.ok(*START, place.mapping("bob"), "--mirror")
+    assert [holder["isOwn"] for holder in bob.holders()] == [True]
+    bob.ok(*STOP)
+    ada.ok(*START, place.mapping("ada"), "--mirror")
+    place.change_record(fill)
+    place.age(25 * 60 * 60)
+    bob.ok(*START, place.mapping("bob", 1))
+    assert len(entries(place)) == 2, "ada's, which the sidecar has, and bob's"
+    bob.ok(*STOP)
+    ada.ok(*STOP)
+    assert entries(place) == []
+
+
+def test_a_record_that_cannot_be_read(place):
+    """The sidecars' reports are shown all the same, and the advice says what removing the file would do."""
+    ada, bob = place.developer("ada"), place.developer("bob")
+    ada.ok(*START, place.mapping("ada"))
+
+    def spoil(content):
+        content["members"][0]["label"] = "ada\u202e@thinkpad"
+
+    place.change_record(spoil)
+    listed = bob.ok("intercept", "list", "-o", "json")
+    assert [holder["phase"] for holder in listed.json["intercepts"]] == ["Active"]
+    assert "record.json isn't as kl wrote it" in listed.error and "cuts off" in listed.error, listed
+    status = bob.ok("env", "status", "-o", "json").json
+    assert [service["interceptedBy"] for service in status["services"]] == [ada.own()["workspace"]]
+    refused = bob.run(*START, place.mapping("bob", 1))
+    assert refused.code == 1 and "isn't as kl wrote it" in refused.error
+    place.change_record(lambda content: content["members"][0].update(label="ada@thinkpad"))
+    ada.ok(*STOP)
+
+
+@contextlib.contextmanager
+def frozen(pid):
+    freeze_whole(pid)
+    try:
+        yield
+    finally:
+        os.kill(pid, signal.SIGCONT)
