@@ -13,6 +13,18 @@ public struct Member: Codable, Hashable, Sendable {
     }
 }
 
+extension Member {
+    /// `ada@thinkpad`; with the key's beginning and end if `other`, to whom it is shown, has the same label: `ada@thinkpad 9f3c…Yk=`
+    public func shown(to other: String) -> String {
+        self.label == other ? "\(self.label.printable) \(self.publicKey.abbreviatedKey)" : self.label.printable
+    }
+}
+
+extension String {
+    /// "9f3c…Yk="
+    public var abbreviatedKey: String { self.count > 12 ? "\(self.prefix(4))…\(self.suffix(3))" : self }
+}
+
 /// Says that a workspace holds ports of a service. A service has a record for each workspace that holds some. Other workspaces
 /// see no more of a holder than this; the holder's own daemon knows more.
 public struct InterceptRecord: Codable, Equatable, Sendable {

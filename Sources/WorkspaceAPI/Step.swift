@@ -1,4 +1,20 @@
+public import Environments
 public import InterceptModel
+
+/// Another workspace, and which ports of a service it intercepts.
+public struct PortHolder: Codable, Equatable, Sendable {
+    public var workspace: String
+    /// Base64.
+    public var publicKey: String
+    /// `8080`, `53/udp`
+    public var ports: [String]
+
+    public init(_ holder: Member, ports: [ServicePort]) {
+        self.workspace = holder.label
+        self.publicKey = holder.publicKey
+        self.ports = ports.map { "\($0)" }
+    }
+}
 
 /// Progress of a start or a stop.
 public struct Step: Equatable, Sendable {
@@ -11,7 +27,10 @@ public struct Step: Equatable, Sendable {
         case portMapped(PortMapping)
         case localServerMissing(PortMapping)
         // Of a stop.
-        case originalAnswers
+        /// - `besides`: who intercepts other ports of the service.
+        case originalAnswers(besides: [PortHolder] = [])
+        /// In place of `originalAnswers`, if others intercept all ports of this intercept by now, as after a take-over.
+        case holdersAnswer([PortHolder])
         /// In place of `originalAnswers`, if there is no original that could answer; why, as a clause.
         case nothingAnswers(because: String?)
         /// In place of `originalAnswers`, at the stop of a mirror: nothing more is copied.
@@ -37,7 +56,7 @@ extension Step: Codable {
     private struct Wire: Codable {
         enum Name: String, Codable {
             case waitsForDrain, sidecarRunning, tunnelUp, portMapped, localServerMissing
-            case originalAnswers, nothingAnswers, copiesEnded, drained
+            case originalAnswers, holdersAnswer, nothingAnswers, copiesEnded, drained
         }
 
         var name: Name
@@ -47,6 +66,7 @@ extension Step: Codable {
         var connections: UInt64?
         var reset: UInt64?
         var reason: String?
+        var holders: [PortHolder]?
     }
 
     private var wire: Wire {
@@ -55,7 +75,12 @@ extension Step: Codable {
         switch self.event {
         case .waitsForDrain: return wire(.waitsForDrain)
         case .sidecarRunning: return wire(.sidecarRunning)
-        case .originalAnswers: return wire(.originalAnswers)
+        case .originalAnswers(let others):
+            result = wire(.originalAnswers)
+            result.holders = others.isEmpty ? nil : others
+        case .holdersAnswer(let others):
+            result = wire(.holdersAnswer)
+            result.holders = others
         case .copiesEnded: return wire(.copiesEnded)
         case .tunnelUp(let sidecars):
             result = wire(.tunnelUp)
@@ -91,7 +116,8 @@ extension Step: Codable {
             case .tunnelUp: .tunnelUp(wire.sidecars)
             case .portMapped: .portMapped(try mapping())
             case .localServerMissing: .localServerMissing(try mapping())
-            case .originalAnswers: .originalAnswers
+            case .originalAnswers: .originalAnswers(besides: wire.holders ?? [])
+            case .holdersAnswer: .holdersAnswer(wire.holders ?? [])
             case .copiesEnded: .copiesEnded
             case .nothingAnswers: .nothingAnswers(because: wire.reason)
             case .drained: .drained(open: wire.connections ?? 0, reset: wire.reset ?? 0)

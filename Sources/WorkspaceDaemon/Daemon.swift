@@ -392,7 +392,7 @@ final class Daemon {
                 self.install(intercept, in: slot)
             } else if let started {
                 // The cancelled start has undone its work.
-                progress(Step(started == .mirror ? .copiesEnded : .originalAnswers))
+                progress(Step(started == .mirror ? .copiesEnded : .originalAnswers()))
                 var status = InterceptStatus(
                     environment: request.environment,
                     service: request.service,
@@ -435,7 +435,7 @@ final class Daemon {
         guard let record = records.first(where: { $0.service == request.service && $0.holder.publicKey == own }) else {
             return nil
         }
-        return Intercept(
+        let intercept = Intercept(
             StartRequest(claimOf: request.service, in: request.environment, as: record.kind),
             targets: try LocalTargets([]),
             environment: environment,
@@ -444,6 +444,8 @@ final class Daemon {
             since: record.since,
             log: self.log
         )
+        intercept.portsOnRecord = record.ports.map(\.port)
+        return intercept
     }
 
     /// Looking up host names may take a while, so it is done off the event loop.

@@ -28,7 +28,7 @@ extension Intercept {
         let claim = self.claim
         if case .heldBy(let other) = try await claim.take(force: self.request.force) {
             self.mayBeClaimed = false
-            throw Self.busy(self.service, holder: other.holder.label, since: other.since)
+            throw self.busy(other, for: self.request)
         }
         try Task.checkCancellation()
 
@@ -85,14 +85,40 @@ extension Intercept {
         }
     }
 
-    static func busy(_ service: String, holder: String, since: String?) -> Problem {
+    private static func intercepted(_ what: String, holder: String, since: String?, _ more: String = "") -> Problem {
         let since = since.map { " since \(UTCTime(rfc3339: $0)?.shortLocal ?? $0)" } ?? ""
         return Problem(
             .busy,
-            "'\(service)' is intercepted by \(holder)\(since)",
+            "\(what) is intercepted by \(holder)\(since)\(more)",
             "Ask them to stop it, or take it over with --force."
         )
     }
+
+    private static func busy(_ service: String, holder: String, since: String?) -> Problem {
+        Self.intercepted("'\(service)'", holder: holder, since: since)
+    }
+
+    private func busy(_ other: InterceptRecord, for request: StartRequest) -> Problem {
+        let theirs = Set(other.ports.map(\.port))
+        let ports = request.mappings.map(\.port).filter { theirs.contains($0) }.sorted().map { "\($0)" }
+        let part = ports.isEmpty ? "" : "port\(ports.count == 1 ? "" : "s") \(ports.joined(separator: ", ")) of "
+        var away = ""
+        // A workspace that has claimed the ports a moment ago is about to come.
+        let began = UTCTime(rfc3339: other.since)?.seconds ?? 0
+        if other.isDiverting == false, UTCTime.now.seconds - began > Self.startingTakes {
+            let seen = other.lastSeen.flatMap { UTCTime(rfc3339: $0) }.map { " (last seen \($0.shortLocal))" } ?? ""
+            away = ", whose workspace can't be reached\(seen)"
+        }
+        return Self.intercepted(
+            "\(part)'\(self.service)'",
+            holder: other.holder.shown(to: self.identity.label),
+            since: other.since,
+            away
+        )
+    }
+
+    /// † In seconds, from the claim until the sidecars serve the workspace.
+    private static let startingTakes = 10
 
     /// Waits until each sidecar has said that this generation is in force.
     func waitUntilAcknowledged() async throws {
@@ -246,7 +272,7 @@ extension Intercept {
         let before = (request: self.request, targets: self.targets)
         let claim = self.claim(for: request)
         if case .heldBy(let other) = try await claim.take(force: request.force) {
-            throw Self.busy(self.service, holder: other.holder.label, since: other.since)
+            throw self.busy(other, for: request)
         }
         self.handle(.raising)
         defer { self.handle(.raised) }

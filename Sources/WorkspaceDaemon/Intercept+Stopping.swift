@@ -37,10 +37,33 @@ extension Intercept {
     /// environment knows whether there is an original that runs.
     private func whoAnswersNow(_ watch: inout Stopwatch) async -> Step {
         let isConfirmed = !self.replicas.isEmpty && self.replicas.allSatisfy(\.isWithdrawn)
+        let others = await self.otherHolders()
+        let left = Set(self.portsLeft.map { "\($0)" })
+        if !left.isEmpty, left.isSubset(of: others.flatMap(\.ports)) {
+            let concerned = others.filter { !left.isDisjoint(with: $0.ports) }
+            return Step(.holdersAnswer(concerned), seconds: watch.lap())
+        }
         guard !isConfirmed, let reason = await self.whyNothingAnswers() else {
-            return Step(.originalAnswers, seconds: watch.lap())
+            return Step(.originalAnswers(besides: others), seconds: watch.lap())
         }
         return Step(.nothingAnswers(because: reason), seconds: watch.lap())
+    }
+
+    /// Other workspaces that get clients of the service. None if the environment can't tell.
+    private func otherHolders() async -> [PortHolder] {
+        let records = (try? await self.environment.intercepts()) ?? []
+        return records.filter { record in
+            record.service == self.service && record.kind == .intercept && record.isDiverting != false
+                && record.holder.publicKey != self.identity.member.publicKey
+        }.map { record in
+            // A record without ports stands for all of them.
+            PortHolder(record.holder, ports: record.ports.isEmpty ? self.portsLeft : record.ports.map(\.port).sorted())
+        }
+    }
+
+    /// The ports that this stop gives up.
+    private var portsLeft: [ServicePort] {
+        self.request.mappings.isEmpty ? self.portsOnRecord : self.request.mappings.map(\.port)
     }
 
     /// Nil: the original answers, or it can't be told.

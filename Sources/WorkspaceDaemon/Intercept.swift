@@ -42,6 +42,8 @@ final class Intercept {
     var earlier = WorkspaceAgent.Counts()
     /// Whether the record may say that the service is ours.
     var mayBeClaimed = false
+    /// The ports of a claim of which no more is known than its record.
+    var portsOnRecord: [ServicePort] = []
     /// Gives the claim of a failed intercept back.
     private var leaving: Task<Void, Never>?
     let changes = Changes()

@@ -220,7 +220,7 @@ def test_three_race_for_one_port(room):
         for name in order:
             if name != winner:
                 assert re.fullmatch(
-                    r"kl: 'api-server' is intercepted by \S+@\S+ since \d\d:\d\d\. "
+                    r"kl: port \d+ of 'api-server' is intercepted by \S+@\S+ \S+ since \d\d:\d\d\. "
                     r"Ask them to stop it, or take it over with --force\.\n",
                     ended[name][1],
                 ), ended[name]

@@ -272,7 +272,7 @@ def test_two_developers_race(demo, make_developer, closing):
         loser = next(d for d in pair if d is not winner)
         sentence = ended[loser][0][1]
         assert re.fullmatch(
-            r"kl: 'api-server' is intercepted by \S+@\S+ since \d\d:\d\d\. "
+            r"kl: port \d+ of 'api-server' is intercepted by \S+@\S+ \S+ since \d\d:\d\d\. "
             r"Ask them to stop it, or take it over with --force\.\n",
             sentence,
         ), sentence

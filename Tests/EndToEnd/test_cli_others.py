@@ -141,6 +141,47 @@ def test_mirrors_that_no_sidecar_confirms(place):
     assert entries(place) == []
 
 
+def test_a_stop_says_who_answers(place):
+    """After a take-over, and where another developer has another port, the original isn't said to answer."""
+    ada, bob = place.developer("ada"), place.developer("bob")
+    for words in ((), ("-o", "json")):
+        bob.ok(*START, place.mapping("bob"))
+        ada.ok(*START, place.mapping("ada"), "--force")
+        label, key = (ada.own()[name] for name in ("workspace", "publicKey"))
+        # Both have the same name here.
+        shown = f"{label} {key[:4]}…{key[-3:]}"
+        eventually("bob is told", lambda: bob.own()["phase"] == "Failed", 2)
+        stopped = bob.ok(*STOP, *words)
+        if words:
+            (one,) = stopped.json["stopped"]
+            assert one["steps"][0]["name"] == "holdersAnswer"
+            assert one["holders"] == [
+                {"workspace": label, "publicKey": key, "ports": [str(place.ports[0])]}
+            ]
+        else:
+            lines = stopped.out.splitlines()
+            assert lines[0].startswith(f"  ✓ new connections reach {shown} "), lines
+            assert lines[-1] == f"{shown} answers for port {place.ports[0]} of api-server."
+        assert place.ask() == "ada"
+        ada.ok(*STOP)
+
+    ada.ok(*START, place.mapping("ada"))
+    for words in ((), ("-o", "json")):
+        bob.ok(*START, place.mapping("bob", 1))
+        stopped = bob.ok(*STOP, *words)
+        if words:
+            (one,) = stopped.json["stopped"]
+            assert one["steps"][0]["name"] == "originalAnswers"
+            assert [holder["workspace"] for holder in one["holders"]] == [label]
+        else:
+            lines = stopped.out.splitlines()
+            assert lines[0].startswith("  ✓ new connections reach the original service ")
+            assert lines[-1] == (
+                f"api-server answers from the environment again, but for port {place.ports[0]}: {shown} answers there."
+            )
+    ada.ok(*STOP)
+
+
 def test_a_record_that_cannot_be_read(place):
     """The sidecars' reports are shown all the same, and the advice says what removing the file would do."""
     ada, bob = place.developer("ada"), place.developer("bob")
@@ -168,3 +209,23 @@ def frozen(pid):
         yield
     finally:
         os.kill(pid, signal.SIGCONT)
+
+
+def test_what_busy_says(place):
+    """The port, whether its holder is there, and a command that can be typed."""
+    ada, bob = place.developer("ada"), place.developer("bob")
+    ada.ok(*START, place.mapping("ada"))
+    port = place.ports[0]
+    both = [*START, place.mapping("bob"), "-p", place.mapping("bob", 1)]
+    refused = bob.run(*both)
+    assert refused.code == 5 and f"kl: port {port} of 'api-server' is intercepted by " in refused.error, refused
+    assert "reached" not in refused.error
+    refused = bob.run(*STOP)
+    assert refused.error.endswith(f" kl intercept start api-server -p {port}:LOCAL_PORT --force\n"), refused
+    kill_whole(ada.daemon())
+    # Not a moment ago: then it may still be about to come.
+    place.change_record(lambda content: content["intercepts"][0].update(since="2026-01-01T00:00:00Z"))
+    eventually("ada's holding is Degraded", lambda: bob.holders()[0]["phase"] == "Degraded", 2)
+    refused = bob.run(*START, place.mapping("bob"))
+    assert refused.code == 5 and "whose workspace can't be reached (last seen" in refused.error, refused
+    ada.ok(*STOP)

@@ -180,14 +180,15 @@ def test_in_an_environment(demo, make_developer, closing):
     check(
         ada.run(*start, "api-server", "-p", f"{port}:3000"),
         5,
-        r"^kl: 'api-server' is intercepted by \S+@\S+ since \d\d:\d\d\. Ask them to stop it, or take it over with --force\.$",
+        r"^kl: port \d+ of 'api-server' is intercepted by \S+@\S+ \S+ since \d\d:\d\d\. Ask them to stop it, or take it over "
+        r"with --force\.$",
         out=None,
     )
     check(
         ada.run("intercept", "stop", "api-server"),
         5,
         r"^kl: 'api-server' is intercepted by \S+@\S+ since \d\d:\d\d, not by you\. Ask them to stop it, or take it over: "
-        r"kl intercept start api-server --force$",
+        r"kl intercept start api-server -p \d+:LOCAL_PORT --force$",
     )
     grace.ok("intercept", "stop", "api-server")
 

@@ -227,7 +227,7 @@ import WorkspaceAPI
         )
         var given = stopped
         given.reason = nil
-        golden.add("ends", [stopped, given, mirror].map(\.sentence).joined(separator: "\n"))
+        golden.add("ends", [stopped, given, mirror].map { $0.sentence(for: "ada@thinkpad") }.joined(separator: "\n"))
         golden.add(
             "error",
             try GoldenFile.json(ProblemView(Problem(.busy, "it is so.")), pretty: true)

@@ -246,7 +246,7 @@ import WorkspaceAPI
         #expect(
             failure?.description.wholeMatch(
                 of:
-                    /'api' is intercepted by \S+@\S+ since \d\d:\d\d\. Ask them to stop it, or take it over with --force\./
+                    /port 8080 of 'api' is intercepted by \S+@\S+ \S+ since \d\d:\d\d\. Ask them to stop it, or take it over with --force\./
             ) != nil
         )
         #expect(await ask(stage.port()) == "ada")

@@ -112,10 +112,16 @@ import WorkspaceAPI
         return status
     }()
 
+    static let other = PortHolder(
+        Member(label: "eve@desk", publicKey: "9f3cYk="),
+        ports: [ServicePort(8_080), ServicePort(53, .udp)]
+    )
+
     static let steps = [
         Step(.waitsForDrain), Step(.sidecarRunning, seconds: 0.25),
         Step(.tunnelUp([Self.sidecar, Self.fullSidecar]), seconds: 0.5), Step(.portMapped(Self.tcp), seconds: 0.125),
-        Step(.localServerMissing(Self.udp)), Step(.originalAnswers, seconds: 1.5),
+        Step(.localServerMissing(Self.udp)), Step(.originalAnswers(), seconds: 1.5),
+        Step(.holdersAnswer([Self.other]), seconds: 1.5),
         Step(.nothingAnswers(because: "exited with code 1"), seconds: 2), Step(.copiesEnded, seconds: 0.5),
         Step(.drained(open: 3, reset: 1), seconds: 10),
     ]

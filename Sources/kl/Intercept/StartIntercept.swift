@@ -243,7 +243,7 @@ struct StartIntercept: AsyncParsableCommand {
                         "nothing is listening on \(mapping.target.shown) yet: until it does, \(words.withoutServer)."
                     // Several service ports may lead to the same local one.
                     if !warnings.contains(warning) { warnings.append(warning) }
-                case .waitsForDrain, .originalAnswers, .nothingAnswers, .copiesEnded, .drained: break
+                case .waitsForDrain, .originalAnswers, .holdersAnswer, .nothingAnswers, .copiesEnded, .drained: break
                 }
             }
         }

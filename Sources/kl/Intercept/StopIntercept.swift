@@ -110,10 +110,13 @@ struct StopIntercept: AsyncParsableCommand {
             guard intercept.kind == .intercept else {
                 throw Problem(.busy, "'\(service)' is mirrored by \(since)", "Ask them to stop it.")
             }
+            let ports = intercept.ports.map {
+                " -p \($0.service):LOCAL_PORT\(Transport(rawValue: $0.transport)?.suffix ?? "")"
+            }.joined()
             throw Problem(
                 .busy,
                 "'\(service)' is intercepted by \(since)",
-                "Ask them to stop it, or take it over: kl intercept start \(service) --force"
+                "Ask them to stop it, or take it over: kl intercept start \(service)\(ports) --force"
             )
         }
     }
@@ -122,15 +125,16 @@ struct StopIntercept: AsyncParsableCommand {
     static func stop(_ requests: [StopRequest], _ workspace: Workspace, _ output: OutputOptions) throws {
         var stopped: [StopView.Stopped] = []
         var failure: Problem?
+        let own = try workspace.member().label
         let report = StepReport(isOn: output.isText && !output.quiet)
         for request in requests {
             if requests.count > 1 { report.line("Stopping \(request.service)") }
             report.waiting("waiting for the sidecar")
             let daemon = try report.endingOnError { try workspace.daemon() }
             do {
-                let one = try Self.stop(request, daemon, report)
+                let one = try Self.stop(request, daemon, as: own, report)
                 stopped.append(one)
-                report.line(one.sentence)
+                report.line(one.sentence(for: own))
             } catch let error as Problem where error.code != .interrupted {
                 if failure == nil { failure = error }
                 if requests.count > 1 { output.warn(ProblemView(error).description) }
@@ -146,6 +150,7 @@ struct StopIntercept: AsyncParsableCommand {
     private static func stop(
         _ request: StopRequest,
         _ daemon: DaemonConversation,
+        as own: String,
         _ report: StepReport
     ) throws -> StopView.Stopped {
         var result = StopView.Stopped(
@@ -166,8 +171,15 @@ struct StopIntercept: AsyncParsableCommand {
             ) { step in
                 result.steps.append(StepView(name: step.name, seconds: step.seconds))
                 switch step.event {
-                case .originalAnswers:
+                case .originalAnswers(let others):
+                    result.holders = others.isEmpty ? nil : others
                     report.done("new connections reach the original service", step.seconds)
+                    report.waiting("waiting for open connections to finish")
+                case .holdersAnswer(let others):
+                    result.holders = others
+                    result.isTakenOver = true
+                    let names = others.map { $0.shown(to: own) }.joined(separator: " and ")
+                    report.done("new connections reach \(names)", step.seconds)
                     report.waiting("waiting for open connections to finish")
                 case .nothingAnswers(let why):
                     let reason = (why ?? "it doesn't run").printable

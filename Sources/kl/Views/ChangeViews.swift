@@ -33,17 +33,40 @@ struct StopView: Codable {
         var bytesIn: UInt64
         var bytesOut: UInt64
         var steps: [StepView]
+        /// Other workspaces that intercept ports of the service, if there are any.
+        var holders: [PortHolder]?
+        /// They intercept all ports that were given up.
+        var isTakenOver = false
+
+        private enum CodingKeys: CodingKey {
+            case service, kind, reason, total, passed, behind, drained, reset, bytesIn, bytesOut, steps, holders
+        }
 
         /// For people, at the end.
-        var sentence: String {
+        func sentence(for own: String) -> String {
             switch (self.kind, self.reason) {
-            case (.mirror, _): "Copies of traffic to \(self.service) no longer reach your workspace."
-            case (.intercept, nil): "\(self.service) answers from the environment again."
-            case (.intercept, _): "The intercept of \(self.service) is over."
+            case (.mirror, _): return "Copies of traffic to \(self.service) no longer reach your workspace."
+            case (.intercept, .some): return "The intercept of \(self.service) is over."
+            case (.intercept, nil):
+                guard let holders = self.holders else { return "\(self.service) answers from the environment again." }
+                if self.isTakenOver {
+                    let parts = holders.map { "\($0.shown(to: own)) answers for \($0.portsText) of \(self.service)" }
+                    return parts.joined(separator: "; ") + "."
+                }
+                let parts = holders.map { "for \($0.portsText): \($0.shown(to: own)) answers there" }
+                return "\(self.service) answers from the environment again, but \(parts.joined(separator: "; "))."
             }
         }
     }
 
     var environment: String
     var stopped: [Stopped]
+}
+
+extension PortHolder {
+    fileprivate var portsText: String {
+        "port\(self.ports.count == 1 ? "" : "s") \(self.ports.joined(separator: ", "))"
+    }
+
+    func shown(to own: String) -> String { Member(label: self.workspace, publicKey: self.publicKey).shown(to: own) }
 }

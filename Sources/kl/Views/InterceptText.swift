@@ -151,8 +151,3 @@ extension SidecarStatus {
         return "\(self.carrier.rawValue) \(Times.fixed(rtt, 1)) ms"
     }
 }
-
-extension String {
-    /// "9f3c…Yk="
-    var abbreviatedKey: String { self.count > 12 ? "\(self.prefix(4))…\(self.suffix(3))" : self }
-}
