@@ -39,7 +39,7 @@ class Golden:
         self.names = {str(project.folder): "FOLDER", str(ada.home): "HOME", str(project.port()): "PORT"}
         key = public_key(ada)
         label = f"{pwd.getpwuid(os.geteuid()).pw_name}@{socket.gethostname()}"
-        self.names |= {key: "KEY", f"{key[:4]}…{key[-3:]}": "SHORT", label: "LABEL"}
+        self.names |= {key: "KEY", f"{key[:4]}…{key[-3:]}": "SHORT", f"{label} (you)": "LABEL (you)", label: "LABEL", "WORKSPACE": "WORKSPACE"}
         version = ada.ok("version").out.split()[1].rstrip(",")
         self.daemon = PlayedDaemon(ada.home, version)
 

@@ -211,6 +211,20 @@ def frozen(pid):
         os.kill(pid, signal.SIGCONT)
 
 
+def test_a_row_has_all_its_notes(place):
+    """Why it is Degraded, and how many copies were cut off."""
+    ada = place.developer("ada")
+    ada.ok(*START, place.mapping("ada"), "--mirror")
+    state_file = place.project.folder / ".kl/state.json"
+    with frozen(ada.daemon()), frozen(place.project.state["supervisor"]["pid"]):
+        state = json.loads(state_file.read_text())
+        state["services"][0]["sidecars"][0]["holders"][0]["behind"] = 5
+        state_file.write_text(json.dumps(state))
+        listed = ada.ok("intercept", "list").out
+        assert "5 copies were cut off" in listed and "doesn't answer" in listed, listed
+    ada.ok(*STOP)
+
+
 def test_what_busy_says(place):
     """The port, whether its holder is there, and a command that can be typed."""
     ada, bob = place.developer("ada"), place.developer("bob")
@@ -229,3 +243,19 @@ def test_what_busy_says(place):
     refused = bob.run(*START, place.mapping("bob"))
     assert refused.code == 5 and "whose workspace can't be reached (last seen" in refused.error, refused
     ada.ok(*STOP)
+
+
+def test_holders_of_one_label(place):
+    """Whoever looks sees which row is their own, and the key where names are the same."""
+    ada, bob = place.developer("ada"), place.developer("bob")
+    ada.ok(*START, place.mapping("ada"))
+    bob.ok(*START, place.mapping("bob", 1))
+    keys = {name: developer.own()["publicKey"] for name, developer in (("ada", ada), ("bob", bob))}
+    label = ada.own()["workspace"]
+    short = f"{label} {keys['bob'][:4]}…{keys['bob'][-3:]}"
+    listed = ada.ok("intercept", "list").out
+    assert f"{label} (you) " in listed and f"{short} " in listed, listed
+    status = ada.ok("env", "status").out
+    assert f"{label} (you) ({place.ports[0]})" in status and f"{short} ({place.ports[1]})" in status, status
+    for developer in (ada, bob):
+        developer.ok(*STOP)

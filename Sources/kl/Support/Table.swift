@@ -7,9 +7,9 @@ struct Table {
     mutating func add(_ row: [String]) { self.rows.append(row) }
 
     /// Lines that stand under a row, outside of the columns.
-    private var notes: [Int: String] = [:]
+    private var notes: [Int: [String]] = [:]
 
-    mutating func note(_ text: String) { self.notes[self.rows.count - 1] = text }
+    mutating func note(_ text: String) { self.notes[self.rows.count - 1, default: []].append(text) }
 
     var text: String {
         var widths: [Int] = []
@@ -30,7 +30,7 @@ struct Table {
             }
             while line.last == " " { line.removeLast() }
             result += line + "\n"
-            if let note = self.notes[number] { result += "  \(note)\n" }
+            for note in self.notes[number] ?? [] { result += "  \(note)\n" }
         }
         return result
     }

@@ -93,6 +93,7 @@ struct EnvironmentStatus: Encodable {
         if let reason = self.reason { result += "Reason:       \(reason.printable)\n" }
         if let location = self.location { result += "Where:        \(location.printable)\n" }
         guard !self.services.isEmpty else { return result }
+        let names = HolderNames(self.holders)
         var table = Table(["SERVICE", "STATE", "PORTS", "INTERCEPTED BY"])
         for service in self.services {
             let ports = service.ports.map(\.text)
@@ -100,7 +101,7 @@ struct EnvironmentStatus: Encodable {
                 service.name.printable,
                 service.state,
                 ports.isEmpty ? "-" : ports.joined(separator: ", "),
-                self.interceptedBy(service),
+                self.interceptedBy(service, names),
             ])
             if let reason = service.reason { table.note("Reason: \(reason.printable)") }
             let seen = self.holders.first { $0.service == service.name }?.originalSees
@@ -113,19 +114,19 @@ struct EnvironmentStatus: Encodable {
             result += "\n\(title):\n"
             for holder in holders {
                 let ports = holder.ports.map(\.arrow).joined(separator: ", ")
-                result += "  \(holder.service)   \(holder.phase.rawValue)   \(ports)   \(holder.workspace.printable)\n"
+                result += "  \(holder.service)   \(holder.phase.rawValue)   \(ports)   \(names.of(holder))\n"
             }
         }
         return result
     }
 
     /// `ada@thinkpad`; if several have different ports, `ada@thinkpad (80), grace@thinkpad (81)`.
-    private func interceptedBy(_ service: Service) -> String {
+    private func interceptedBy(_ service: Service, _ names: HolderNames) -> String {
         let holders = self.holders.filter {
             $0.service == service.name && $0.kind == .intercept && $0.phase != .failed
         }
-        guard holders.count > 1 else { return service.interceptedBy?.printable ?? "-" }
-        return holders.map { "\($0.workspace.printable) (\($0.ports.map(\.number).joined(separator: ", ")))" }
+        guard holders.count > 1 else { return holders.first.map(names.of) ?? service.interceptedBy?.printable ?? "-" }
+        return holders.map { "\(names.of($0)) (\($0.ports.map(\.number).joined(separator: ", ")))" }
             .joined(separator: ", ")
     }
 }

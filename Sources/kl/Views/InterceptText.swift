@@ -11,6 +11,7 @@ extension InterceptList {
             return "No active intercepts in environment \(self.environment).\nStart one with: kl intercept start\n"
         }
         var table = Table(["SERVICE", "KIND", "PHASE", "PORTS", "WORKSPACE", "SINCE", "CONNECTIONS", "TUNNEL"])
+        let names = HolderNames(self.holders)
         for intercept in self.holders {
             table.add([
                 intercept.service,
@@ -18,7 +19,7 @@ extension InterceptList {
                 intercept.phase.rawValue,
                 // Another workspace's sidecars list no ports while no local server listens there.
                 intercept.ports.isEmpty ? "-" : intercept.ports.map(\.arrow).joined(separator: ", "),
-                intercept.workspace.printable,
+                names.of(intercept),
                 Times.age(of: intercept.since),
                 intercept.connections.map { "\($0.open) (\(Times.grouped($0.total)))" } ?? "-",
                 intercept.tunnelText ?? "-",
@@ -31,6 +32,24 @@ extension InterceptList {
             if let seen = intercept.originalSees?.news { table.note("Original: \(seen)") }
         }
         return table.text
+    }
+}
+
+/// The names by which rows of several workspaces are told apart.
+struct HolderNames {
+    /// Labels that more than one key has.
+    private let shared: Set<String>
+
+    init(_ holders: [InterceptView]) {
+        let keys = Dictionary(grouping: holders, by: \.workspace).mapValues { Set($0.map(\.publicKey)) }
+        self.shared = Set(keys.filter { $0.value.count > 1 }.keys)
+    }
+
+    /// `ada@thinkpad (you)`, `grace@thinkpad`; `ada@thinkpad 9f3c…Yk=` if another workspace has the same label.
+    func of(_ holder: InterceptView) -> String {
+        let label = holder.workspace.printable
+        if holder.isOwn { return "\(label) (you)" }
+        return self.shared.contains(holder.workspace) ? "\(label) \(holder.publicKey.abbreviatedKey)" : label
     }
 }
 
@@ -132,7 +151,9 @@ extension InterceptView {
 
     private var phaseText: String {
         let since = self.phaseSince ?? self.since
-        return "\(self.phase.rawValue)   since \(Times.local(since)) (\(Times.age(of: since)))"
+        // Of another workspace's it is known when it began, and not since when it is Degraded.
+        let word = self.phaseSince == nil && self.phase != .active ? "begun" : "since"
+        return "\(self.phase.rawValue)   \(word) \(Times.local(since)) (\(Times.age(of: since)))"
     }
 
     private static func aligned(_ lines: [(String, String)]) -> String {
