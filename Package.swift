@@ -105,7 +105,8 @@ let package = Package(
         .target(
             name: "LocalEnvironment",
             dependencies: [
-                "CommandText", "ComposeFiles", "Environments", "HostSupport", "InterceptModel", "Libc", "Noise",
+                "CommandText", "ComposeFiles", "Environments", "HostSupport", "InterceptModel", "KeyFiles", "Libc",
+                "Noise",
                 "SidecarInterface", logging, nioCore, nioPosix,
             ],
             swiftSettings: strict
@@ -256,8 +257,9 @@ let package = Package(
         .testTarget(
             name: "LocalEnvironmentTests",
             dependencies: [
-                "ComposeFiles", "Environments", "HostSupport", "InterceptModel", "Libc", "LocalEnvironment",
-                "SidecarInterface", "TestSupport", nioCore, nioPosix,
+                "CommandText", "ComposeFiles", "Environments", "HostSupport", "InterceptModel", "Libc",
+                "LocalEnvironment",
+                "Noise", "SidecarInterface", "TestSupport", nioCore, nioPosix,
             ],
             swiftSettings: strict
         ),

@@ -32,6 +32,8 @@ public struct StateFolder: Equatable, Sendable {
     public var supervisorSocket: String { self.path + "/supervisor.sock" }
     public var state: String { self.path + "/state.json" }
     public var peers: String { self.path + "/peers" }
+    /// What some of the keys may do, as lines of a peers file: written by a person, and read by the supervisor.
+    public var rights: String { self.path + "/rights" }
     public var logs: String { self.path + "/logs" }
     public var supervisorLog: String { self.logs + "/supervisor.log" }
     public func log(ofService name: String) -> String { self.logs + "/\(name).log" }

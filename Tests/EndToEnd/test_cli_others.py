@@ -259,3 +259,32 @@ def test_holders_of_one_label(place):
     assert f"{label} (you) ({place.ports[0]})" in status and f"{short} ({place.ports[1]})" in status, status
     for developer in (ada, bob):
         developer.ok(*STOP)
+
+
+def test_rights_of_a_local_environment(place):
+    """What the file `rights` says of a key holds for good; a file with a mistake changes nothing, and is named."""
+    ada, eve = place.developer("ada"), place.developer("eve")
+    key = json.loads(place.record_file.read_text())["members"][1]["publicKey"]
+    rights = place.project.folder / ".kl/rights"
+    rights.touch(mode=0o600)
+    rights.write_text(f"# eve only watches\n{key} may=mirror ports={place.ports[1]}\n")
+
+    def refused(number, *more):
+        ran = eve.run(*START, place.mapping("eve", number), *more)
+        return ran.code == 1 and "has no right" in ran.error
+
+    eventually("the sidecar has read it", lambda: refused(1), 5)
+    dave = place.developer("dave")
+    assert dave is not ada and refused(1) and refused(0, "--mirror"), "also after a new key"
+    eve.ok(*START, place.mapping("eve", 1), "--mirror")
+    eve.ok(*STOP)
+    rights.write_text(f"{key} may=fly\n")
+    eventually("it is said", lambda: "'fly' isn't a right" in ada.ok("env", "status").out, 5)
+    assert refused(1)
+    rights.write_text(f"{key} may=mirror\n")
+    ada.ok("env", "down")
+    ada.ok("env", "up")
+    assert refused(0) and rights.exists(), "also in the next life of the environment"
+    rights.unlink()
+    eventually("it is removed", lambda: eve.run(*START, place.mapping("eve")).code == 0, 5)
+    eve.ok(*STOP)

@@ -1,7 +1,9 @@
+import CommandText
 import Environments
 import HostSupport
 import Libc
 import NIOCore
+import Noise
 import Testing
 
 @testable import ComposeFiles
@@ -224,6 +226,18 @@ import Testing
             Member(label: "ada\n\(key(3))", publicKey: key(1)), Member(label: "none", publicKey: "no key"),
         ])
         #expect(text == "\(key(2)) # bob\n\(key(1)) # ada\(key(3))\n")
+    }
+
+    @Test func `what rights has behind a key`() throws {
+        let first = try #require(PublicKey(base64: key(1)))
+        let line = "\(key(1)) may=mirror ports=53/udp,80 until=2026-12-01T00:00:00Z"
+        let members = [Member(label: "ada", publicKey: key(1)), Member(label: "bob", publicKey: key(2))]
+        let text = PeersText.make(members, [first: try Admission(line: line)])
+        #expect(text == "\(line) # ada\n\(key(2)) # bob\n")
+        // Comments are left out where they don't fit, and what a key may do is not.
+        let many = (3..<1_500).map { Member(label: String(repeating: "ä", count: 300), publicKey: key($0)) }
+        let long = PeersText.make(many + members, [first: try Admission(line: line)])
+        #expect(long.utf8.count <= 65_536 && long.hasSuffix("\n\(line)\n\(key(2))\n"))
     }
 
     @Test func `never more than a sidecar reads`() {

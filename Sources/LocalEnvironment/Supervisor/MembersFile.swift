@@ -1,17 +1,19 @@
+import CommandText
 import Environments
 import HostSupport
 import InterceptModel
+import KeyFiles
 import Libc
 import Logging
 import Noise
 
-/// Keeps the keys in `peers` in step with the members in `record.json`.
+/// Keeps the keys in `peers` in step with the members in `record.json`, each with what `rights` has behind it.
 struct MembersFile {
     let folder: StateFolder
     let log: Logger
     /// What is wrong, as a clause; nil while it works.
     private(set) var problem: String?
-    private var seen: Stamp?
+    private var seen: [Stamp?] = []
     private var written: String?
 
     init(folder: StateFolder, log: Logger) {
@@ -38,22 +40,24 @@ struct MembersFile {
         }
     }
 
-    /// Writes `peers` again if the record has changed. Returns whether the keys are different now.
+    /// Writes `peers` again if the record or `rights` has changed. Returns whether the keys are different now.
     @discardableResult
     mutating func update(_ generation: inout Int) -> Bool {
-        let stamp = Stamp.of(self.folder.record)
-        guard stamp != self.seen || self.written == nil || self.problem != nil else { return false }
+        let stamps = [Stamp.of(self.folder.record), Stamp.of(self.folder.rights)]
+        guard stamps != self.seen || self.written == nil || self.problem != nil else { return false }
         var problem: String?
         var text = self.written ?? ""
         do throws(Problem) {
-            text = PeersText.make(try RecordFile(in: self.folder).read().members)
-            self.seen = stamp
+            text = PeersText.make(try RecordFile(in: self.folder).read().members, try self.rights())
+            self.seen = stamps
         } catch {
             problem = "the accepted keys stay as they were: \(error)"
         }
         var isNew = false
+        // If the keys can't be known now, those that an earlier supervisor has written stay.
+        let areKept = problem != nil && self.written == nil && access(self.folder.peers, F_OK) == 0
         // At first `written` is nil, so that even an empty file is written: a sidecar doesn't start without it.
-        if text != self.written {
+        if text != self.written, !areKept {
             do throws(HostError) {
                 // Writable by its owner only, even in a shared folder: its content decides which workspaces get in.
                 try SmallFile.replace(self.folder.peers, with: Array(text.utf8), mode: 0o600)
@@ -68,6 +72,18 @@ struct MembersFile {
         self.problem = problem
         return isNew
     }
+
+    /// What a person has written for some of the keys. A file that can't be read as a whole, or that others may change, gives
+    /// nobody a right.
+    private func rights() throws(Problem) -> [PublicKey: Admission] {
+        do throws(KeyFileError) {
+            let peers = try PeersFile(contentsOf: self.folder.rights).peers
+            return Dictionary(peers.map { ($0.key, $0.admission) }, uniquingKeysWith: { first, _ in first })
+        } catch {
+            if error.reason == .missing { return [:] }
+            throw Problem(.failed, error.what, error.remedy)
+        }
+    }
 }
 
 /// The content of `peers`: the members' keys in the format of a sidecar's --peers-file.
@@ -79,17 +95,22 @@ enum PeersText {
     static let bytesAtMost = 65_536
 
     /// If there are too many members, the newest are kept.
-    static func make(_ members: [Member]) -> String {
+    /// - Parameter rights: of keys that may not do everything.
+    static func make(_ members: [Member], _ rights: [PublicKey: Admission] = [:]) -> String {
         var known: Set<PublicKey> = []
-        var lines: [String] = []
+        var lines: [(peer: String, label: String)] = []
         for member in members.reversed() {
             guard let key = PublicKey(base64: member.publicKey), known.insert(key).inserted else { continue }
-            lines.append("\(key.base64) # \(Self.label(member.label))\n")
+            lines.append((rights[key]?.description ?? key.base64, Self.label(member.label)))
             if lines.count == Self.keysAtMost { break }
         }
-        let text = lines.reversed().joined()
+        let text = lines.reversed().map { "\($0.peer) # \($0.label)\n" }.joined()
         guard text.utf8.count > Self.bytesAtMost else { return text }
-        return lines.reversed().map { $0.prefix { $0 != " " } + "\n" }.joined()
+        var room = Self.bytesAtMost
+        return lines.map { "\($0.peer)\n" }.prefix { line in
+            room -= line.utf8.count
+            return room >= 0
+        }.reversed().joined()
     }
 
     /// Reduced to one line of at most 64 visible characters.
