@@ -288,3 +288,17 @@ def test_rights_of_a_local_environment(place):
     rights.unlink()
     eventually("it is removed", lambda: eve.run(*START, place.mapping("eve")).code == 0, 5)
     eve.ok(*STOP)
+
+
+def test_words_at_the_end(place):
+    """A mirror isn't called an intercept, and an environment that is down doesn't answer."""
+    ada = place.developer("ada")
+    ada.ok(*START, place.mapping("ada"), "--mirror")
+    assert "✓ stopped the mirror of api-server" in ada.ok("env", "disconnect").out
+    ada.ok("env", "connect", place.project.name)
+    ada.ok(*START, place.mapping("ada"))
+    assert "✓ stopped the intercept of api-server" in ada.ok("env", "disconnect").out
+    ada.ok("env", "connect", place.project.name)
+    ada.ok("env", "down")
+    nothing = ada.run(*STOP)
+    assert nothing.code == 4 and "isn't intercepted, and nothing answers: " in nothing.error, nothing

@@ -44,18 +44,21 @@ struct DisconnectEnvironment: AsyncParsableCommand {
             try workspace.prepare()
             let report = StepReport(isOn: self.output.isText && !self.output.quiet)
             // An environment that is gone can't be asked; the daemon's intercepts in it are stopped anyway.
-            var names = Set(
-                try workspace.ownIntercepts().filter { $0.environment.location == reference.location }.map(\.service)
-            )
+            var kinds: [String: HoldingKind] = [:]
+            for one in try workspace.ownIntercepts() where one.environment.location == reference.location {
+                kinds[one.service] = one.kind
+            }
             if let environment = try? EnvironmentCatalog.environment(reference),
                 let list = try? await workspace.intercepts(in: environment)
             {
-                names.formUnion(list.holders.filter(\.isOwn).map(\.service))
+                for one in list.holders where one.isOwn { kinds[one.service] = one.kind }
             }
-            if !names.isEmpty {
-                let requests = names.sorted().map { StopRequest(environment: reference, service: $0) }
+            if !kinds.isEmpty {
+                let requests = kinds.keys.sorted().map { StopRequest(environment: reference, service: $0) }
                 try StopIntercept.stop(requests, workspace, self.output.quieted)
-                for name in names.sorted() { report.done("stopped the intercept of \(name)", nil) }
+                for (name, kind) in kinds.sorted(by: { $0.key < $1.key }) {
+                    report.done("stopped the \(kind.rawValue) of \(name)", nil)
+                }
             }
             try? workspace.runningDaemon()?.shutDownIfIdle()
             try workspace.disconnect()

@@ -66,7 +66,15 @@ extension Problem {
         in environment: any Environments.Environment,
         of list: InterceptList
     ) async throws -> Problem {
-        let services = (try? await environment.services()) ?? []
+        var services: [Environments.Service] = []
+        do {
+            services = try await environment.services()
+        } catch let error as Problem where error.code == .notUp {
+            let reason = environment.reference.notUpReason
+            return Problem(.noSuchIntercept, "'\(name)' isn't intercepted, and nothing answers: \(reason)")
+        } catch {
+            // The words below fit whatever the environment has.
+        }
         if services.isEmpty || services.contains(where: { $0.name == name }) {
             return Problem(
                 .noSuchIntercept,
