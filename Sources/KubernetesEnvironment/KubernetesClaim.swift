@@ -40,7 +40,11 @@ struct KubernetesClaim: ServiceClaim {
             }
             try self.checkPorts(view)
             let result = try await self.record(view, force: force)
-            if case .heldBy = result { return result }
+            if case .heldBy = result {
+                // Nobody will give back what wasn't claimed.
+                await self.model.unfollow(self.name)
+                return result
+            }
             await self.keeper.beginAnew(view.pods)
             if force { await self.takeOver(view) }
             return result
