@@ -82,6 +82,9 @@ extension APIFailure {
 }
 
 extension APIFailure {
+    static let askForTheRight =
+        "Ask who runs the cluster for that right: agent/kubernetes/role.yaml has all that are needed."
+
     /// A sentence for people: what was refused, by whom, and what mends it.
     func problem(_ words: KubectlWords) -> Problem {
         let context = words.place.context.printable
@@ -107,7 +110,7 @@ extension APIFailure {
             return Problem(
                 .failed,
                 self.refusal,
-                "Ask who runs the cluster for that right: agent/kubernetes/role.yaml has all that are needed."
+                Self.askForTheRight
             )
         case (429, _), (503, _):
             return Problem(.failed, "the API server of '\(context)' is too busy: \(self.message)", "Try again.")

@@ -235,7 +235,7 @@ extension KubernetesClaim {
         let problem = Problem(
             .failed,
             "no program can be run in pod \(pod.name.printable): \(why)",
-            failure.isForbidden ? "Ask who runs the cluster for that right: agent/kubernetes/role.yaml has all that are needed." : nil
+            failure.isForbidden ? APIFailure.askForTheRight : nil
         )
         return failure.isForbidden ? .failed(problem) : .later(problem, .milliseconds(200))
     }

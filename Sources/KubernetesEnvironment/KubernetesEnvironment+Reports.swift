@@ -110,8 +110,9 @@ extension KubernetesEnvironment {
     }
 
     func currentRecords() async throws -> [InterceptRecord] {
-        let services = try await self.model.services()
-        let pods = try await self.model.pods()
+        let (services, isWhole) = try await self.model.visibleServices()
+        var pods = try await self.model.pods()
+        if !isWhole { pods = pods.filter { $0.isSelected(byAnyOf: services) } }
         var views = services.filter { $0.metadata.annotations?[HolderList.annotation] != nil }.map { service in
             ServiceView(service: service, pods: pods.filter { $0.isSelected(by: service.selector) })
         }

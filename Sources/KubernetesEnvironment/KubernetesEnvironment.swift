@@ -30,8 +30,11 @@ public struct KubernetesEnvironment: Environment {
 
     public func services() async throws -> [Service] {
         try await self.asking {
-            async let services = self.model.services()
-            return KubernetesServices(try await services, try await self.model.pods()).all
+            async let services = self.model.visibleServices()
+            let pods = try await self.model.pods()
+            let (objects, isWhole) = try await services
+            // Of the other pods it isn't known whether a Service selects them.
+            return KubernetesServices(objects, isWhole ? pods : pods.filter { $0.isSelected(byAnyOf: objects) }).all
         }
     }
 

@@ -108,6 +108,44 @@ public struct KubernetesFacts: Sendable {
     }
 }
 
+extension KubernetesFacts {
+    /// † More than a role names.
+    private static let namesAtMost = 32
+
+    /// The Services that some rule lets the user get by name.
+    static func namedServices(_ client: KubernetesClient) async throws -> [String] {
+        let review = RulesReview(spec: .init(namespace: client.place.namespace))
+        let answer: RulesReview.Answer = try await client.post(
+            "/apis/authorization.k8s.io/v1/selfsubjectrulesreviews",
+            review
+        )
+        let rules = (answer.status?.resourceRules ?? []).filter { rule in
+            (rule.resources ?? []).contains("services") && (rule.verbs ?? []).contains("get")
+        }
+        return Array(Set(rules.flatMap { $0.resourceNames ?? [] }).sorted().prefix(Self.namesAtMost))
+    }
+}
+
+/// `kind: SelfSubjectRulesReview`: what rights the user who asks has in a namespace.
+private struct RulesReview: Encodable {
+    struct Spec: Encodable { var namespace: String }
+
+    struct Answer: Decodable, Sendable {
+        struct Status: Decodable, Sendable { var resourceRules: [Rule]? }
+        var status: Status?
+    }
+
+    struct Rule: Decodable, Sendable {
+        var verbs: [String]?
+        var resources: [String]?
+        var resourceNames: [String]?
+    }
+
+    var apiVersion = "authorization.k8s.io/v1"
+    var kind = "SelfSubjectRulesReview"
+    var spec: Spec
+}
+
 /// `kind: SelfSubjectAccessReview`: whether the user who asks has a right.
 private struct AccessReview: Encodable {
     struct Spec: Encodable {

@@ -37,7 +37,22 @@ actor KubernetesModel {
 
     // MARK: Asking now
 
-    func services() async throws -> [ServiceObject] { try await self.client.list().objects }
+    func services() async throws -> [ServiceObject] { try await self.visibleServices().objects }
+
+    /// The namespace's Services. Where the user may not list them, those that the user's rights have by name; then `isWhole` is
+    /// false.
+    func visibleServices() async throws -> (objects: [ServiceObject], isWhole: Bool) {
+        do {
+            return (try await self.client.list().objects, true)
+        } catch let error as APIFailure where error.code == 403 {
+            var objects: [ServiceObject] = []
+            for name in try await KubernetesFacts.namedServices(self.client) {
+                if let service = try await self.service(name) { objects.append(service) }
+            }
+            guard !objects.isEmpty else { throw error }
+            return (objects, false)
+        }
+    }
 
     func pods() async throws -> [Pod] { try await self.client.list().objects }
 

@@ -247,6 +247,10 @@ extension Pod {
         !selector.isEmpty && selector.allSatisfy { self.metadata.labels?[$0.key] == $0.value }
     }
 
+    func isSelected(byAnyOf services: [ServiceObject]) -> Bool {
+        services.contains { self.isSelected(by: $0.selector) }
+    }
+
     func status(ofEphemeral name: String) -> ContainerStatus? {
         self.status?.ephemeralContainerStatuses?.first { $0.name == name }
     }

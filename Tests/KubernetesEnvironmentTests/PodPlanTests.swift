@@ -182,7 +182,8 @@ struct PodPlanTests {
 
     @Test("Of several the newest that runs")
     func several() throws {
-        let both = try madePod([("kl-sidecar-1", self.running), ("kl-sidecar-2", self.running)])
+        let later = #"{"running":{"startedAt":"2026-12-01T00:00:01Z"}}"#
+        let both = try madePod([("kl-sidecar-1", self.running), ("kl-sidecar-2", later)])
         #expect(self.name(self.step(both, self.known("kl-sidecar-1"))) == "admit 2")
         let one = try madePod([("kl-sidecar-1", self.running), ("kl-sidecar-2", self.waiting("ContainerCreating"))])
         #expect(self.name(self.step(one, self.known("kl-sidecar-1"))) == "keep 1")

@@ -4,6 +4,7 @@ import asyncio
 import base64
 import copy
 import json
+import re
 import secrets
 
 from . import discovery, failures, patches, pod_rules, protobuf, selecting, streams
@@ -85,6 +86,12 @@ class API:
         except failures.Failure as failure:
             await exchange.answer(failure.code, failure.status, failure.headers)
 
+    @staticmethod
+    def _named(request, verb):
+        """A list or watch of one name is asked for by that name's rules, as a real server does."""
+        match = re.fullmatch(r"metadata\.name=([^,]+)", request.first("fieldSelector") or "")
+        return match[1] if match and verb in ("list", "watch") else ""
+
     async def _handle(self, exchange, request):
         # What is on the way while a fault ends a login has the new answer already.
         user = self.access.user_of(request.headers)
@@ -108,7 +115,8 @@ class API:
             if fault.failure:
                 raise fault.failure
         if asked.kind.verbs != ["create"]:
-            self.access.require(user, asked.verb, asked.group, asked.resource, asked.subresource, asked.namespace, asked.name)
+            name = asked.name or self._named(request, asked.verb)
+            self.access.require(user, asked.verb, asked.group, asked.resource, asked.subresource, asked.namespace, name)
         elif asked.verb != "create":
             raise failures.method_not_allowed()
         if asked.subresource == "exec" and asked.verb == "get":
