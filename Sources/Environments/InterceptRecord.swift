@@ -14,9 +14,11 @@ public struct Member: Codable, Hashable, Sendable {
 }
 
 extension Member {
-    /// `ada@thinkpad`; with the key's beginning and end if `other`, to whom it is shown, has the same label: `ada@thinkpad 9f3c…Yk=`
+    /// `ada@thinkpad`; with the key's beginning and end, if it is known, where `other`, to whom it is shown, has the same label:
+    /// `ada@thinkpad 9f3c…Yk=`
     public func shown(to other: String) -> String {
-        self.label == other ? "\(self.label.printable) \(self.publicKey.abbreviatedKey)" : self.label.printable
+        self.label == other && !self.publicKey.isEmpty
+            ? "\(self.label.printable) \(self.publicKey.abbreviatedKey)" : self.label.printable
     }
 }
 

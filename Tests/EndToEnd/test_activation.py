@@ -109,6 +109,7 @@ def test_notifications(pair, notifications):
     pair.start_sidecar(environment={"NOTIFY_SOCKET": notifications.name})
     assert notifications.next() == {"READY": "1"}
     idle = {"X_KL_DIVERTING": "", "X_KL_OPEN": "0", "X_KL_TOTAL": "0", "X_KL_PASSED": "0"}
+    idle["X_KL_ORIGINAL_SEES"] = "sidecar"
     assert notifications.next() == idle | {"X_KL_HOLDERS": "[]"}
     pair.start_workspace()
     told = notifications.next()

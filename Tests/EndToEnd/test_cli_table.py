@@ -54,7 +54,7 @@ WITHOUT_ENVIRONMENT = [
     (
         ["env", "connect", "demo", "--file", "compose.yaml"],
         USAGE,
-        "kl: An environment is named by NAME, --file, --docker or --docker-network. Give one of them.",
+        "kl: An environment is named by NAME, --file, --docker, --docker-network, or --context and --namespace. Give one of them.",
     ),
     (["env", "up"], USAGE, "kl: there is no compose file in this folder. Name one: kl env up --file compose.yaml"),
     (["env", "down"], USAGE, "kl: there is no compose file in this folder. Name one: kl env down --file compose.yaml"),
@@ -226,7 +226,7 @@ class TestFiles:
             ran = ada.run("env", "up")
         assert ran.code == 1
         assert f"port {project.port()}" in ran.error.lower() and "'api-server'" in ran.error
-        assert project.processes() == []
+        eventually("nothing of the environment is left", lambda: project.processes() == [], 1)
 
     def test_published_and_own_port_equal(self, make_project, make_developer):
         project = make_project()
