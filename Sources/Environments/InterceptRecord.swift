@@ -96,6 +96,19 @@ public struct InterceptRecord: Codable, Equatable, Sendable {
 }
 
 extension InterceptRecord {
+    /// Adds what one replica's sidecar says of the holder.
+    package mutating func add(_ counts: Connections, isServed: Bool, lastSeen: String?) {
+        self.lastSeen = [self.lastSeen, lastSeen].compactMap(\.self).max()
+        self.isDiverting = (self.isDiverting ?? false) || isServed
+        let before = self.connections ?? Connections(open: 0, total: 0, passed: 0)
+        self.connections = Connections(
+            open: before.open &+ counts.open,
+            total: before.total &+ counts.total,
+            passed: before.passed &+ counts.passed,
+            behind: counts.behind.map { (before.behind ?? 0) &+ $0 }
+        )
+    }
+
     public var kind: HoldingKind {
         get { self.otherKind ?? .intercept }
         set { self.otherKind = newValue == .intercept ? nil : newValue }

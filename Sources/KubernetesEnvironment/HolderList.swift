@@ -20,6 +20,8 @@ struct HolderList: Equatable, Sendable {
     private static let bytesAtMost = 16 * 1_024
     /// † Three times as long as a workspace's daemon lets pass between two renewals.
     static let staleAfter: Int64 = 180_000
+    /// † In milliseconds: a clock may be ahead of this machine's; an entry from further ahead would keep a port for good.
+    static let aheadAtMost: Int64 = 3_600_000
     /// In milliseconds.
     static let renewedAfter: Int64 = 60_000
 
@@ -102,7 +104,8 @@ struct HolderList: Equatable, Sendable {
         /// Nobody has renewed it for long. Whoever holds ports may still be there: a sidecar can tell.
         func isStale(at now: UTCTime) -> Bool {
             guard let seen = self.lastSeen.flatMap({ UTCTime(rfc3339: $0) }) else { return true }
-            return now.milliseconds(after: seen) > HolderList.staleAfter
+            let age = now.milliseconds(after: seen)
+            return age > HolderList.staleAfter || age < -HolderList.aheadAtMost
         }
     }
 

@@ -159,8 +159,8 @@ private final class ExecOutput: ChannelInboundHandler {
         self.done = nil
         let end = self.stream?.programEnd
         var errors = String(decoding: self.stream?.errors ?? [], as: UTF8.self)
-        if let end, !end.message.isEmpty { errors += end.message }
-        if end == nil, !self.isLate, !self.isTooLong { errors += "its connection to the API server was lost" }
+        if let end, !end.message.isEmpty { errors += "\n\(end.message)" }
+        if end == nil, !self.isLate, !self.isTooLong { errors += "\nits connection to the API server was lost" }
         done(
             BoundedCommand.Result(
                 code: self.isLate || self.isTooLong ? nil : end?.code,

@@ -173,15 +173,13 @@ struct KubernetesRecords {
             )
         }
         var record = self.all[index]
-        record.lastSeen = [record.lastSeen, said.lastSeen?.printable].compactMap(\.self).max()
-        record.isDiverting = (record.isDiverting ?? false) || said.isServed
-        let before = record.connections ?? .init(open: 0, total: 0, passed: 0)
-        record.connections = InterceptRecord.Connections(
-            open: before.open &+ said.open,
-            total: before.total &+ said.total,
-            passed: before.passed &+ said.passed,
-            behind: said.kind == .mirror ? (before.behind ?? 0) &+ said.behind : nil
+        let counts = InterceptRecord.Connections(
+            open: said.open,
+            total: said.total,
+            passed: said.passed,
+            behind: said.kind == .mirror ? said.behind : nil
         )
+        record.add(counts, isServed: said.isServed, lastSeen: said.lastSeen?.printable)
         self.all[index] = record
     }
 }

@@ -116,6 +116,7 @@ struct HolderListTests {
         #expect(entry.isStale(at: UTCTime(seconds: seen.seconds + 181)))
         // Another machine's clock.
         #expect(!entry.isStale(at: UTCTime(seconds: seen.seconds - 1_000)))
+        #expect(entry.isStale(at: UTCTime(seconds: seen.seconds - 3_601)))
         var nameless = entry
         nameless.lastSeen = "yesterday"
         #expect(nameless.isStale(at: seen))
