@@ -16,18 +16,20 @@ struct OwedStart {
 extension WorkspaceAgent {
     /// Sends a `start` as soon as possible: this workspace has something new to ask for, or the connection is new.
     func sendStart() {
+        self.forgetOwed()
         self.owed.isOwed = true
         self.payStart()
     }
 
     /// Sends a `start`, at most one per interval: the sidecar has lost what it was asked for, or says so.
     func startIsWanted() {
+        // What is owed already waits for its time, or for room.
+        guard !self.owed.isOwed || self.isEnding else { return }
         self.owed.isOwed = true
         let now = NIODeadline.now()
         guard let saidAt = self.owed.saidAt, now < saidAt + OwedStart.interval, !self.isEnding else {
             return self.payStart()
         }
-        guard self.owed.timer == nil else { return }
         let due = saidAt + OwedStart.interval
         self.owed.timer = self.eventLoop.assumeIsolated().scheduleTask(deadline: due) { [weak self] () -> Void in
             self?.owed.timer = nil
@@ -35,9 +37,10 @@ extension WorkspaceAgent {
         }
     }
 
-    /// Sends the `start` that is owed if the stream has room; otherwise the stream's `writable` event calls this again.
+    /// Sends the `start` that is owed if its time has come and the stream has room; otherwise the timer or the stream's
+    /// `writable` event, which the sidecar can cause at will, calls this again.
     func payStart() {
-        guard self.owed.isOwed, self.hasRoomToSay else { return }
+        guard self.owed.isOwed, self.owed.timer == nil, self.hasRoomToSay else { return }
         self.forgetOwed()
         self.owed.saidAt = .now()
         self.sayStart()

@@ -137,6 +137,32 @@ import Tunnel
         try await sidecar.end()
     }
 
+    /// Room on the control stream is the sidecar's to give, so it brings no `start` forward.
+    @Test func aStartThatWaitsForItsTimeIsNotSentForRoom() async throws {
+        let sidecar = try await Sidecar.start()
+        try await sidecar.begin()
+        let waits = try await Sidecar.on {
+            guard let agent = sidecar.agent, let client = agent.client else { return [Bool]() }
+            agent.sendStart()
+            agent.startIsWanted()
+            return (0..<2).map { _ in
+                agent.tunnelClient(client, did: .connection(.writable(.control)))
+                return agent.owed.isOwed && agent.owed.timer != nil
+            }
+        }
+        #expect(waits == [true, true])
+        try await sidecar.wait { $0.heard.count == 3 }
+        // What the developer asks for is sent at once.
+        let isSent = try await Sidecar.on {
+            sidecar.agent?.startIsWanted()
+            sidecar.agent?.sendStart()
+            return sidecar.agent.map { !$0.owed.isOwed && $0.owed.timer == nil }
+        }
+        #expect(isSent == true)
+        try await sidecar.wait { $0.heard.count == 4 }
+        try await sidecar.end()
+    }
+
     @Test func probesAreAnsweredOneAtATime() async throws {
         let sidecar = try await Sidecar.start()
         try await sidecar.begin()
