@@ -6,6 +6,8 @@ import Testing
 @testable import Carriers
 
 @Suite struct LocalListenersTests {
+    private struct InUse: Error {}
+
     /// A socket that is bound to a port of its own, and listens.
     final class Listener {
         let port: Int
@@ -20,7 +22,10 @@ import Testing
             if family == AF_INET6 {
                 setsockopt(descriptor, CInt(IPPROTO_IPV6), IPV6_V6ONLY, &only, socklen_t(MemoryLayout<CInt>.size))
             }
-            try #require(address.withSockAddr { bind(descriptor, $0, socklen_t($1)) } == 0)
+            guard address.withSockAddr({ bind(descriptor, $0, socklen_t($1)) }) == 0 else {
+                close(descriptor)
+                throw InUse()
+            }
             if listens { try #require(listen(descriptor, 1) == 0) }
             var storage = sockaddr_storage()
             var size = socklen_t(MemoryLayout<sockaddr_storage>.size)
@@ -47,6 +52,20 @@ import Testing
         var ipv6: Bool
     }
 
+    /// Where nobody is to be heard the port is held too, so that no other test's server listens there.
+    private static func listener(at place: Place) throws -> (listener: Listener, held: [Listener]) {
+        let unheard = [("127.0.0.1", place.ipv4), ("::1", place.ipv6)].filter { !$0.1 && place.listens }
+        var triesLeft = 100
+        while true {
+            let listener = try Listener(place.host, listens: place.listens, isForIPv6Alone: place.isForIPv6Alone)
+            do {
+                return (listener, try unheard.map { try Listener($0.0, port: listener.port, listens: false) })
+            } catch  where triesLeft > 0 {
+                triesLeft -= 1
+            }
+        }
+    }
+
     /// Who hears a connection to 127.0.0.1, and to ::1.
     @Test(arguments: [
         Place(host: "127.0.0.1", ipv4: true, ipv6: false), Place(host: "0.0.0.0", ipv4: true, ipv6: false),
@@ -57,7 +76,8 @@ import Testing
         Place(host: "::", listens: false, ipv4: false, ipv6: false),
     ])
     func whatListens(_ place: Place) throws {
-        let listener = try Listener(place.host, listens: place.listens, isForIPv6Alone: place.isForIPv6Alone)
+        let (listener, held) = try Self.listener(at: place)
+        defer { withExtendedLifetime(held) {} }
         #expect(try Self.has("127.0.0.1", listener.port) == place.ipv4)
         #expect(try Self.has("::ffff:127.0.0.1", listener.port) == place.ipv4)
         #expect(try Self.has("::1", listener.port) == place.ipv6)

@@ -15,7 +15,15 @@ final class FakeEngine: Sendable {
         var template = Array("/tmp/kl-fake-docker-XXXXXX".utf8CString)
         guard mkdtemp(&template) != nil else { throw HostError("no folder", code: errno) }
         self.folder = String(decoding: template.dropLast().map { UInt8(bitPattern: $0) }, as: UTF8.self)
-        try self.write("docker", Self.script, mode: 0o700)
+        // Another process makes what is executed: a child that is forked here at this moment would have it open for writing,
+        // and until that child's own exec nobody could execute it (ETXTBSY).
+        try self.write("script", Self.script)
+        let copied = BoundedCommand.run(
+            "/usr/bin/install",
+            ["-m", "700", "\(self.folder)/script", "\(self.folder)/docker"],
+            within: 60_000
+        )
+        guard copied?.code == 0 else { throw HostError("no docker", code: EIO) }
         for name in ["services", "sidecars"] { mkdir("\(self.folder)/\(name)", 0o700) }
         for (service, count) in services {
             for number in 1...count { try self.add(service, number) }
@@ -39,8 +47,8 @@ final class FakeEngine: Sendable {
         )
     }
 
-    func write(_ name: String, _ text: String, mode: mode_t = 0o600) throws {
-        let file = open("\(self.folder)/\(name)", O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, mode)
+    func write(_ name: String, _ text: String) throws {
+        let file = open("\(self.folder)/\(name)", O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0o600)
         guard file >= 0 else { throw HostError("no \(name)", code: errno) }
         defer { close(file) }
         let bytes = Array(text.utf8)

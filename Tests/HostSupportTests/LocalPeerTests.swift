@@ -72,12 +72,12 @@ import Testing
     }
 
     private func isEnded(_ client: JSONLinesClient) throws -> Bool {
-        if case .ended = try client.receive(Message.self, within: 20_000) { true } else { false }
+        if case .ended = try client.receive(Message.self, within: 60_000) { true } else { false }
     }
 
     private func says(_ client: JSONLinesClient, _ text: String) throws -> Bool {
         try client.send(Message(text: text))
-        guard case .message(let answer) = try client.receive(Message.self, within: 20_000) else { return false }
+        guard case .message(let answer) = try client.receive(Message.self, within: 60_000) else { return false }
         return answer.text == text
     }
 

@@ -33,7 +33,18 @@ final class NamedServer: Sendable {
         self.port = UInt16(self.channel.localAddress?.port ?? 0)
     }
 
-    func close() async { try? await self.channel.close().get() }
+    /// Until its port refuses connections: a child that another test's code forks at this moment has the socket too, until
+    /// that child's exec.
+    func close() async {
+        try? await self.channel.close().get()
+        let isGone = await eventually {
+            let client = try? await ClientBootstrap(group: MultiThreadedEventLoopGroup.singleton)
+                .connect(host: "127.0.0.1", port: Int(self.port)).get()
+            try? await client?.close().get()
+            return client == nil
+        }
+        #expect(isGone)
+    }
 }
 
 /// A port on which nothing listens, and that no other test gets: bound as long as this lives. A server that asks for it by
