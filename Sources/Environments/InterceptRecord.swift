@@ -65,6 +65,9 @@ public struct InterceptRecord: Codable, Equatable, Sendable {
     public var connections: Connections?
     /// Which address the service's original sees where a sidecar passes a client on to it, as the sidecars say. Nil: it isn't known.
     public var originalSees: SeenAddress?
+    /// Another service, whose ports the holder holds, and behind which there are the same ports of the same replicas. Nil: it holds
+    /// this service's own.
+    public var through: String?
 
     public struct Connections: Codable, Equatable, Sendable {
         public var open: UInt64
@@ -82,7 +85,7 @@ public struct InterceptRecord: Codable, Equatable, Sendable {
     }
 
     private enum CodingKeys: String, CodingKey {
-        case service, holder, since, lastSeen, ports, refuses, isDiverting, connections, originalSees
+        case service, holder, since, lastSeen, ports, refuses, isDiverting, connections, originalSees, through
         case otherKind = "kind"
     }
 

@@ -71,7 +71,6 @@ struct KubernetesClaim: ServiceClaim {
             if let own = try view.service.holders.entry(of: self.key), own.kind != self.record.kind {
                 throw Problem.held(self.name, as: own.kind)
             }
-            if let own = others.first(where: { $0.entry.key == self.key }) { throw self.sharesPods(with: own.service) }
             var list = try view.service.holders
             if self.record.kind == .mirror {
                 let mirrors = list.entries.filter { $0.kind == .mirror && $0.key != self.key }
@@ -126,8 +125,8 @@ struct KubernetesClaim: ServiceClaim {
         var entry: HolderList.Entry
     }
 
-    /// Entries of this Service and of others that lead to the same ports of the same pods: intercepts of other keys beside ours, and
-    /// this key's own at other Services.
+    /// Intercepts of other keys, of this Service and of others that lead to the same ports of the same pods. This workspace's own at
+    /// other Services are among them, since it has a key for each.
     private func others(_ view: ServiceView) async throws -> [Other] {
         var found: [Other] = []
         let isIntercept = self.record.kind == .intercept
@@ -137,16 +136,13 @@ struct KubernetesClaim: ServiceClaim {
             else { continue }
             found.append(Other(service: self.name, entry: entry))
         }
-        for service in await self.keeper.allServices(self.model) where service.name != self.name {
+        for service in await self.keeper.allServices(self.model, isNow: true) where service.name != self.name {
             guard let entries = try? service.holders.entries, !entries.isEmpty else { continue }
             let pods = view.pods.filter { $0.isSelected(by: service.selector) }
             guard !pods.isEmpty else { continue }
             let theirs = ServiceView(service: service, pods: pods)
             for entry in entries {
-                let isOwn = entry.key == self.key
-                guard isOwn || isIntercept && entry.kind == .intercept && self.meets(entry, of: theirs, view) else {
-                    continue
-                }
+                guard isIntercept, entry.kind == .intercept, self.meets(entry, of: theirs, view) else { continue }
                 found.append(Other(service: service.name, entry: entry))
             }
         }
@@ -165,21 +161,14 @@ struct KubernetesClaim: ServiceClaim {
             .busy,
             "'\(self.name)' leads to the same port of the same pods as '\(other.service.printable)', which is intercepted by"
                 + " \(other.entry.label)",
-            "Ask them to stop it, or take it over with --force."
-        )
-    }
-
-    /// One workspace has one tunnel to a pod's sidecar, for one Service.
-    private func sharesPods(with other: String) -> Problem {
-        Problem(
-            .failed,
-            "you hold ports of Service '\(other.printable)' already, which has pods of '\(self.name)'",
-            "Stop that first: kl intercept stop \(other.shellQuoted)"
+            other.entry.label == self.record.holder.label
+                ? "If that is you, stop it first: kl intercept stop \(other.service.shellQuoted)"
+                : "Ask them to stop it, or take it over with --force."
         )
     }
 
     /// Whether no sidecar in these pods has heard of the key. What can't be asked may have.
-    private func isGone(_ key: String, from view: ServiceView) async throws -> Bool {
+    func isGone(_ key: String, from view: ServiceView) async throws -> Bool {
         let reports = await self.environment.reports(view, atMost: .max)
         return reports.allSatisfy { $0.words.map { !($0.holders ?? []).contains { $0.key == key } } ?? false }
     }

@@ -6,7 +6,7 @@ import SidecarInterface
 
 /// What the namespace's objects and its sidecars' logs say of holders.
 extension KubernetesEnvironment {
-    /// A pod's newest sidecar that runs, with its last report. Nil: it can't be read.
+    /// A pod's newest sidecar that runs and reports, with its last report. Without any report: the newest, and nil.
     struct Report: Sendable {
         var pod: Pod
         var sidecar: PodSidecar
@@ -15,6 +15,8 @@ extension KubernetesEnvironment {
 
     /// † Enough to see whether traffic goes to a holder.
     private static let reportsAtMost = 8
+    /// † Of a pod's containers.
+    private static let triedAtMost = 3
     /// † The API server passes each on to a kubelet.
     private static let readAtOnce = 16
 
@@ -39,18 +41,27 @@ extension KubernetesEnvironment {
 
     /// The last report of each pod's newest sidecar.
     func reports(_ view: ServiceView, atMost limit: Int) async -> [Report] {
-        let running = view.pods.compactMap { pod in
-            pod.sidecars.last { $0.life == .running }.map { Report(pod: pod, sidecar: $0) }
+        await self.reports(view.pods, atMost: limit)
+    }
+
+    private func reports(_ pods: [Pod], atMost limit: Int) async -> [Report] {
+        let running = pods.compactMap { pod -> [Report]? in
+            // Another program's container may have such a name.
+            let all = pod.sidecars.filter { $0.life == .running }.suffix(Self.triedAtMost).reversed()
+            return all.isEmpty ? nil : all.map { Report(pod: pod, sidecar: $0) }
         }
         .prefix(limit)
         return await withTaskGroup(of: Report.self) { group in
             var reports: [Report] = []
-            for (index, report) in running.enumerated() {
+            for (index, tries) in running.enumerated() {
                 if index >= Self.readAtOnce, let read = await group.next() { reports.append(read) }
+                guard let newest = tries.first else { continue }
                 group.addTask {
-                    var report = report
-                    report.words = try? await self.lastWords(of: report.sidecar, report.pod)
-                    return report
+                    for var report in tries {
+                        report.words = try? await self.lastWords(of: report.sidecar, report.pod)
+                        if report.words != nil { return report }
+                    }
+                    return newest
                 }
             }
             for await report in group { reports.append(report) }
@@ -109,22 +120,57 @@ extension KubernetesEnvironment {
         return locations
     }
 
+    /// Of the first Service whose record can't be read.
+    func currentRecordProblem() async -> Problem? {
+        for service in await self.model.sidecars.allServices(self.model) {
+            do throws(Problem) { _ = try service.holders } catch { return error }
+        }
+        return nil
+    }
+
     func currentRecords() async throws -> [InterceptRecord] {
         let (services, isWhole) = try await self.model.visibleServices()
         var pods = try await self.model.pods()
         if !isWhole { pods = pods.filter { $0.isSelected(byAnyOf: services) } }
-        var views = services.filter { $0.metadata.annotations?[HolderList.annotation] != nil }.map { service in
-            ServiceView(service: service, pods: pods.filter { $0.isSelected(by: service.selector) })
+        // Services without an annotation may lead to pods of which another one's holder has ports.
+        let held = pods.filter { pod in pod.sidecars.contains { $0.life == .running } }
+        var views = services.compactMap { service -> ServiceView? in
+            let isHeld = held.contains { $0.isSelected(by: service.selector) }
+            guard isHeld || service.metadata.annotations?[HolderList.annotation] != nil else { return nil }
+            return ServiceView(service: service, pods: pods.filter { $0.isSelected(by: service.selector) })
         }
-        views += pods.filter { pod in !services.contains { pod.isSelected(by: $0.selector) } }
-            .map { ServiceView(service: ServiceObject(of: $0), pods: [$0]) }
-            .filter { !$0.pods.flatMap(\.sidecars).isEmpty }
+        views += pods.filter { pod in
+            !pod.sidecars.isEmpty && !services.contains { pod.isSelected(by: $0.selector) }
+        }
+        .map { ServiceView(service: ServiceObject(of: $0), pods: [$0]) }
+        views.sort { $0.service.name < $1.service.name }
+        let reports = await self.reportsByPod(views)
         var records: [InterceptRecord] = []
-        for view in views.sorted(by: { $0.service.name < $1.service.name }) {
-            guard let list = try? view.service.holders else { continue }
-            records += KubernetesRecords(view, list, await self.reports(view, atMost: Self.reportsAtMost)).all
+        var holdingAt: [String: String] = [:]
+        for view in views {
+            // What can't be read hides nobody: the sidecars know their holders.
+            let list = (try? view.service.holders) ?? HolderList()
+            for entry in list.entries { holdingAt[entry.key] = view.service.name }
+            let ofView = view.pods.compactMap { reports[$0.uid] }.sorted { $0.pod.name < $1.pod.name }
+            records += KubernetesRecords(view, list, ofView).all
+        }
+        for index in records.indices {
+            let service = holdingAt[records[index].holder.publicKey]
+            if service != records[index].service { records[index].through = service }
         }
         return records
+    }
+
+    /// Each pod is asked once, however many Services select it.
+    private func reportsByPod(_ views: [ServiceView]) async -> [String: Report] {
+        var asked: [String: Pod] = [:]
+        for view in views {
+            for pod in view.pods.filter({ $0.sidecars.contains { $0.life == .running } }).prefix(Self.reportsAtMost) {
+                asked[pod.uid] = pod
+            }
+        }
+        let reports = await self.reports(Array(asked.values), atMost: .max)
+        return Dictionary(reports.map { ($0.pod.uid, $0) }, uniquingKeysWith: { first, _ in first })
     }
 }
 

@@ -46,6 +46,8 @@ public struct KubernetesEnvironment: Environment {
         try await self.asking { try await self.currentRecords() }
     }
 
+    public var recordProblem: Problem? { get async { await self.currentRecordProblem() } }
+
     public func use(variables: [String: String]) async { await self.model.client.use(variables: variables) }
 
     public func claim(_ record: InterceptRecord, options: SidecarOptions) -> any ServiceClaim {

@@ -33,6 +33,7 @@ actor SidecarKeeper {
     /// † Pods that are remembered after they have gone.
     private static let podsAtMost = 4_096
     private static let retriedAfter = Duration.seconds(30)
+    private static let loginTriedAfter = Duration.seconds(10)
     /// † How long an accepted dry run counts.
     private static let allowedFor = Duration.seconds(60)
     /// † A container that this process has added since may still come.
@@ -124,7 +125,10 @@ actor SidecarKeeper {
         case .lost: if let name = step.sidecar { memory.lost.insert(name) }
         case .later(let problem, let pause):
             memory.failure = .init(problem: problem, until: now + pause, isFinal: false)
-        case .failed(let problem): memory.failure = .init(problem: problem, until: now + Self.retriedAfter)
+        case .failed(let problem):
+            // The user may log in at any moment.
+            let pause = problem.code == .login ? Self.loginTriedAfter : Self.retriedAfter
+            memory.failure = .init(problem: problem, until: now + pause)
         case .held(let other):
             let problem = Problem(.busy, "'\(other.service)' is intercepted by \(other.holder.label)")
             memory.failure = .init(problem: problem, until: now + .seconds(1))
@@ -208,8 +212,10 @@ actor SidecarKeeper {
     func forgetRenewal(_ service: String, of key: String) { self.renewed["\(service)/\(key)"] = nil }
 
     /// The namespace's Services. None where the user may not list them.
-    func allServices(_ model: KubernetesModel) async -> [ServiceObject] {
-        if let known = self.services, ContinuousClock.now - known.at < Self.servicesCountFor {
+    ///
+    /// - Parameter isNow: they are read now, for somebody who has just asked for something.
+    func allServices(_ model: KubernetesModel, isNow: Bool = false) async -> [ServiceObject] {
+        if !isNow, let known = self.services, ContinuousClock.now - known.at < Self.servicesCountFor {
             return await known.task.value
         }
         let task = Task { (try? await model.services()) ?? [] }

@@ -26,6 +26,28 @@ public final class StaticKeyPair: Sendable {
         self.privateKey = privateKey
     }
 
+    /// Another pair, always the same for the same name, that only the owner of this one can make: its private key is BLAKE2b of the
+    /// name, keyed with this private key. Neither can be computed from the other or from public keys.
+    public func derived(for name: String) -> StaticKeyPair? {
+        let name = Array(name.utf8)
+        return StaticKeyPair { key in
+            self.withPrivateBytes { own in
+                key.withUnsafeMutableBytes { key in
+                    own.withUnsafeBytes { own in
+                        crypto_generichash_blake2b(
+                            key.start,
+                            key.count,
+                            name,
+                            UInt64(name.count),
+                            own.start,
+                            own.count
+                        ) == 0
+                    }
+                }
+            }
+        }
+    }
+
     public static func generate() -> StaticKeyPair {
         generate(random: .system)
     }

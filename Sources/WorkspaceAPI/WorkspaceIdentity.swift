@@ -39,6 +39,21 @@ public struct WorkspaceIdentity: Sendable {
         try self.init(reading: home)
     }
 
+    private init(_ staticKey: StaticKeyPair, _ other: WorkspaceIdentity) {
+        self.staticKey = staticKey
+        self.label = other.label
+        self.timestamps = other.timestamps
+    }
+
+    /// As sidecars of this service know the workspace. A pod's sidecar may serve several Services at once, and a key has one tunnel
+    /// to a sidecar, so in a cluster each Service has a key of its own, derived from the workspace's.
+    public func of(_ service: String, in environment: EnvironmentReference) -> WorkspaceIdentity {
+        guard let place = environment.kubernetes,
+            let key = self.staticKey.derived(for: "kl kubernetes \(place.namespace)/\(service)")
+        else { return self }
+        return WorkspaceIdentity(key, self)
+    }
+
     private init(reading home: WorkspaceHome) throws {
         self.staticKey = try KeyFile.readPrivateKey(at: home.privateKey)
         self.label = WorkspaceLabel.own

@@ -127,7 +127,7 @@ final class Daemon {
                     one.request,
                     targets: try LocalTargets(one.request),
                     environment: try self.makeEnvironment(one.request.environment),
-                    identity: self.identity,
+                    identity: self.identity.of(one.request.service, in: one.request.environment),
                     machine: goesOn ? .resuming : .abandoned,
                     generation: one.generation,
                     since: one.since,
@@ -349,7 +349,7 @@ final class Daemon {
                 request,
                 targets: targets,
                 environment: environment,
-                identity: self.identity,
+                identity: self.identity.of(request.service, in: request.environment),
                 log: self.log
             )
             self.install(intercept, in: slot)
@@ -425,7 +425,8 @@ final class Daemon {
     /// A claim of our own key that this daemon doesn't know: an earlier daemon crashed.
     private func claimed(_ request: StopRequest) async throws -> Intercept? {
         let environment = try self.makeEnvironment(request.environment)
-        let own = self.identity.member.publicKey
+        let identity = self.identity.of(request.service, in: request.environment)
+        let own = identity.member.publicKey
         let records: [InterceptRecord]
         do {
             records = try await environment.intercepts()
@@ -439,7 +440,7 @@ final class Daemon {
             StartRequest(claimOf: request.service, in: request.environment, as: record.kind),
             targets: try LocalTargets([]),
             environment: environment,
-            identity: self.identity,
+            identity: identity,
             machine: .abandoned,
             since: record.since,
             log: self.log

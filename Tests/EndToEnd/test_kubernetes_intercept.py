@@ -1,5 +1,7 @@
 """Intercepts on Kubernetes: nothing is restarted, no request fails. On the small cluster, or any other."""
 
+import base64
+import json
 import os
 import threading
 
@@ -126,6 +128,74 @@ def test_a_service_that_has_the_same_pods(team, cluster):
     assert ran.code == HELD and "is intercepted by" in ran.error, ran
     assert not team.record("other")
     cluster.answers("other", "ada")
+
+
+def test_two_services_of_one_developer(team, cluster):
+    """Both lead to the same pods, to different ports of theirs. A start that is refused leaves the others alone."""
+    cluster.create_deployment("api-server", 2, ports={"http": 8080, "admin": 9090})
+    cluster.create_service("api-server", {"http": (80, 8080)})
+    cluster.create_service("admin", {"admin": (81, 9090)}, {"app": "api-server"})
+    cluster.create_service("other", {"http": (80, 8080)}, {"app": "api-server"})
+    ada = team.join()
+    team.start(ada)
+    team.start(ada, "admin", port=81)
+    cluster.answers("api-server", "ada", 2)
+    cluster.answers("admin", "ada", 2)
+    ran = ada.run(*team.words(ada, "other"))
+    assert ran.code == HELD and "kl intercept stop api-server" in ran.error, ran
+    assert [ada.phase(name) for name in ("api-server", "admin")] == ["Active", "Active"]
+    assert len(cluster.sidecars("api-server")) == 2
+    ada.ok("intercept", "stop", "api-server")
+    cluster.answers_original("api-server")
+    cluster.answers("admin", "ada", 2)
+    assert ada.phase("admin") == "Active"
+    ada.ok("intercept", "stop", "admin")
+    team.is_released("admin")
+
+
+def test_who_is_seen_through_another_service(team, cluster):
+    cluster.create("api-server")
+    cluster.create_service("other", selector={"app": "api-server"})
+    ada, grace = team.join(), team.join("grace")
+    team.start(ada)
+    assert "(you), through api-server" in ada.ok("env", "status").out
+    assert "through api-server" in grace.ok("env", "status").out
+    assert [one["service"] for one in grace.intercepts()] == ["api-server"]
+    ran = ada.run("intercept", "stop", "other")
+    assert ran.code != 0 and "kl intercept stop api-server" in ran.error, ran
+    team.start(grace, "other", "--force")
+    cluster.answers("api-server", "grace")
+    # Not the original.
+    stopped = ada.ok("intercept", "stop", "api-server")
+    assert "answers from the environment again" not in stopped.out + stopped.error, stopped
+    cluster.answers("api-server", "grace")
+    grace.ok("intercept", "stop", "other")
+    team.is_released()
+
+
+def test_what_somebody_wrote_into_the_record(team, cluster):
+    """The sidecars decide: it hides nobody, ends no intercept, and keeps no pod from its sidecar."""
+    cluster.create("api-server")
+    ada, grace = team.join(), team.join("grace")
+    team.start(ada)
+
+    def write(text):
+        cluster.client.patch(cluster.path("services", "api-server"), {"metadata": {"annotations": {ANNOTATION: text}}})
+
+    write("[[[")
+    listed = grace.ok("intercept", "list")
+    assert "api-server" in listed.out and "can't be read" in listed.error, listed
+    cluster.scale("api-server", 2)
+    cluster.answers("api-server", "ada", 2)
+    key = base64.b64encode(os.urandom(32)).decode()
+    made_up = {"key": key, "label": "eve@desk", "kind": "intercept", "ports": [80], "since": now(), "lastSeen": now()}
+    write(json.dumps({"holders": [made_up], "version": 1}))
+    eventually("her entry is there again", lambda: len(team.record()) == 2, 5)
+    assert ada.own()["phase"] == "Active"
+    cluster.answers("api-server", "ada", 2)
+    ada.ok("intercept", "stop", "api-server")
+    write(None)
+    team.is_released()
 
 
 @pytest.mark.deadline(600)

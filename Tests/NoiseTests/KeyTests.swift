@@ -7,6 +7,19 @@ import Testing
     static let bytes = hex("392d174a38b3b1beafaf1fe824870841c5fa531bc6eafdb6402c124664488c1c")
     static let privateText = "UFFSU1RVVldYWVpbXF1eX2BhYmNkZWZnaGlqa2xtbm8="
 
+    /// BLAKE2b with a key, as Python's hashlib has it.
+    @Test func aDerivedKeyIsTheSameForTheSameName() throws {
+        let text = Array(Self.privateText.utf8)
+        let pair = StaticKeyPair(base64: text.span.bytes)
+        let own = try #require(pair)
+        let derived = try #require(own.derived(for: "kl kubernetes shop/api-server"))
+        let expected = hex("2772a7c9e321945032f5c498598c66b390a25c2e62d88a2d4c413f8e65cbff1d")
+        #expect(derived.withPrivateBytes { $0.withUnsafeBytes { Array($0) } } == expected)
+        #expect(derived.publicKey == own.derived(for: "kl kubernetes shop/api-server")?.publicKey)
+        #expect(derived.publicKey != own.derived(for: "kl kubernetes shop/web")?.publicKey)
+        #expect(derived.publicKey != own.publicKey)
+    }
+
     /// Everything that isn't the one way to write these 32 bytes.
     static let wrongTexts: [String] = lengths + padding + alphabet
 

@@ -47,8 +47,16 @@ struct ConnectEnvironment: AsyncParsableCommand {
             }
             let environment = try EnvironmentCatalog.environment(reference)
             try await environment.join(try workspace.member())
+            var status: EnvironmentStatus
+            do {
+                status = try await EnvironmentStatus(reference, workspace)
+            } catch {
+                // A connection of before stays. Without one this is stored all the same, so that 'kl doctor' can look at it.
+                if try workspace.connectedReference() == nil { try workspace.connect(to: reference) }
+                throw error
+            }
             try workspace.connect(to: reference)
-            let status = try await EnvironmentStatus(reference, workspace)
+            status.isConnected = true
             guard self.output.isText else { return try self.output.print(status, text: "") }
             report.line("Connected to environment \(reference.name.printable) (\(reference.kind.rawValue)).")
             report.line("Intercept one of its services with: kl intercept start")

@@ -51,7 +51,7 @@ struct DisconnectEnvironment: AsyncParsableCommand {
             if let environment = try? EnvironmentCatalog.environment(reference),
                 let list = try? await workspace.intercepts(in: environment)
             {
-                for one in list.holders where one.isOwn { kinds[one.service] = one.kind }
+                for one in list.holders where one.isOwn && one.through == nil { kinds[one.service] = one.kind }
             }
             if !kinds.isEmpty {
                 let requests = kinds.keys.sorted().map { StopRequest(environment: reference, service: $0) }

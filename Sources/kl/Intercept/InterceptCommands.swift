@@ -24,7 +24,9 @@ struct ListIntercepts: AsyncParsableCommand {
     func run() async throws {
         try await self.output.reporting {
             let workspace = try Workspace(self.output)
-            let list = try await workspace.intercepts(in: try workspace.environment())
+            var list = try await workspace.intercepts(in: try workspace.environment())
+            // They have rows of their own.
+            list.holders.removeAll { $0.through != nil }
             try self.output.print(list, text: list.text)
         }
     }
@@ -52,6 +54,8 @@ struct ShowIntercept: AsyncParsableCommand {
                 guard !list.holders.isEmpty else {
                     throw try await Problem.noIntercept(of: service, in: environment, of: list)
                 }
+            } else {
+                list.holders.removeAll { $0.through != nil }
             }
             let text = list.holders.isEmpty ? list.text : list.holders.map(\.text).joined(separator: "\n")
             try self.output.print(list, text: text)

@@ -248,7 +248,10 @@ struct StartIntercept: AsyncParsableCommand {
             }
         }
         guard let status else { throw Problem(.failed, "the daemon told nothing of the intercept", "Try again.") }
-        let intercept = InterceptView(status, holder: try workspace.member())
+        let intercept = InterceptView(
+            status,
+            holder: try workspace.identity().of(status.service, in: status.environment).member
+        )
         if let seen = intercept.originalSees?.news { warnings.append("the original \(seen).") }
         let view = StartView(
             intercept: intercept,

@@ -48,7 +48,7 @@ struct StopIntercept: AsyncParsableCommand {
             } else {
                 let silent: SilentDaemon? = if case .unknown(let silent) = held { silent } else { nil }
                 let list = try await workspace.intercepts(in: environment, silent: silent)
-                let own = list.holders.filter(\.isOwn)
+                let own = list.holders.filter { $0.isOwn && $0.through == nil }
                 if self.all {
                     services = own.map(\.service)
                 } else if let service = self.service {
@@ -104,6 +104,13 @@ struct StopIntercept: AsyncParsableCommand {
             let intercept = found.first(where: \.isOwn) ?? found.first(where: { $0.kind == .intercept }) ?? found.first
         else {
             throw try await Problem.noIntercept(of: service, in: environment, of: list)
+        }
+        if intercept.isOwn, let through = intercept.through {
+            throw Problem(
+                .noSuchIntercept,
+                "you intercept '\(service)' through '\(through.printable)', which has the same pods",
+                "Stop that: kl intercept stop \(through.shellQuoted)"
+            )
         }
         guard intercept.isOwn else {
             let since = "\(intercept.workspace.printable) since \(Times.short(intercept.since)), not by you"

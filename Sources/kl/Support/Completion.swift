@@ -30,7 +30,7 @@ enum Completion {
             let environment = try? workspace.environment(),
             let list = try? await workspace.intercepts(in: environment)
         else { return [] }
-        return Self.plain(Set(list.holders.map(\.service)).sorted())
+        return Self.plain(Set(list.holders.filter { $0.through == nil }.map(\.service)).sorted())
     }
 
     static let environments = CompletionKind.custom { (_: [String], _: Int, _: String) -> [String] in

@@ -21,7 +21,9 @@ struct Workspace {
     // MARK: Identity
 
     /// Makes the workspace's key if there is none yet.
-    func member() throws -> Member { try WorkspaceIdentity(home: self.home).member }
+    func member() throws -> Member { try self.identity().member }
+
+    func identity() throws -> WorkspaceIdentity { try WorkspaceIdentity(home: self.home) }
 
     /// Checks the folders before a command begins something that it has to record there.
     func prepare() throws { try self.home.prepareToWrite() }
@@ -104,7 +106,12 @@ struct Workspace {
 
     /// This workspace's intercepts as its daemon knows them; none if it doesn't run.
     func ownIntercepts(within milliseconds: Int = Self.changePatience) throws -> [InterceptStatus] {
-        guard let daemon = try self.runningDaemon(within: milliseconds) else { return [] }
+        try self.daemonsIntercepts(within: milliseconds) ?? []
+    }
+
+    /// Nil: no daemon runs.
+    private func daemonsIntercepts(within milliseconds: Int) throws -> [InterceptStatus]? {
+        guard let daemon = try self.runningDaemon(within: milliseconds) else { return nil }
         return try daemon.intercepts(within: milliseconds)
     }
 
@@ -117,16 +124,18 @@ struct Workspace {
     ) async throws -> InterceptList {
         var own: [InterceptStatus] = []
         var silent = known
+        var isDaemonThere = false
         do {
             if known == nil {
-                own = try self.ownIntercepts(within: Self.listPatience)
-                    .filter { $0.environment.location == environment.reference.location }
+                let told = try self.daemonsIntercepts(within: Self.listPatience)
+                isDaemonThere = told != nil
+                own = (told ?? []).filter { $0.environment.location == environment.reference.location }
             }
         } catch let error as SilentDaemon {
             silent = error
         }
         // Without a key, no intercept is this workspace's; and a command that only reads makes no key.
-        let member = try own.isEmpty ? WorkspaceIdentity(ifAnyIn: self.home)?.member : self.member()
+        let identity = try own.isEmpty ? WorkspaceIdentity(ifAnyIn: self.home) : self.identity()
         var views: [InterceptView] = []
         var records: [InterceptRecord] = []
         do {
@@ -139,14 +148,18 @@ struct Workspace {
         }
         var seenOf: [String: SeenAddress] = [:]
         for record in records {
+            let member = identity?.of(record.through ?? record.service, in: environment.reference).member
             let isOwn = record.holder.publicKey == member?.publicKey
             if let seen = record.originalSees { seenOf[record.service] = seen }
             if isOwn, own.contains(where: { $0.service == record.service }) { continue }
             views.append(InterceptView(record, environment: environment.reference, isOwn: isOwn, silent))
+            if isOwn, isDaemonThere, record.through == nil { views[views.count - 1].isOnlyRecorded() }
         }
         // If there are own intercepts, each of them says so as its reason.
         if let silent, !views.contains(where: \.isOwn) { self.output.warn(silent.description) }
-        if let member { views += own.map { InterceptView($0, holder: member) } }
+        if let identity {
+            views += own.map { InterceptView($0, holder: identity.of($0.service, in: $0.environment).member) }
+        }
         // The environment knows what the sidecars have found out since the daemon read their reports.
         for index in views.indices where views[index].isOwn {
             views[index].originalSees = seenOf[views[index].service] ?? views[index].originalSees

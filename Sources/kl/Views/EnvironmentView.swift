@@ -81,8 +81,8 @@ struct EnvironmentStatus: Encodable {
         try values.encodeIfPresent(self.reason, forKey: .reason)
         try values.encodeIfPresent(self.location, forKey: .location)
         try values.encode(self.services, forKey: .services)
-        try values.encode(self.holders.filter { $0.kind == .intercept }, forKey: .intercepts)
-        try values.encode(self.holders.filter { $0.kind == .mirror }, forKey: .mirrors)
+        try values.encode(self.holders.filter { $0.kind == .intercept && $0.through == nil }, forKey: .intercepts)
+        try values.encode(self.holders.filter { $0.kind == .mirror && $0.through == nil }, forKey: .mirrors)
     }
 
     var text: String {
@@ -109,7 +109,7 @@ struct EnvironmentStatus: Encodable {
         }
         result += "\n" + table.text
         for (title, kind) in [("Intercepts", HoldingKind.intercept), ("Mirrors", .mirror)] {
-            let holders = self.holders.filter { $0.kind == kind }
+            let holders = self.holders.filter { $0.kind == kind && $0.through == nil }
             guard !holders.isEmpty else { continue }
             result += "\n\(title):\n"
             for holder in holders {
@@ -125,8 +125,11 @@ struct EnvironmentStatus: Encodable {
         let holders = self.holders.filter {
             $0.service == service.name && $0.kind == .intercept && $0.phase != .failed
         }
-        guard holders.count > 1 else { return holders.first.map(names.of) ?? service.interceptedBy?.printable ?? "-" }
-        return holders.map { "\(names.of($0)) (\($0.ports.map(\.number).joined(separator: ", ")))" }
+        func name(_ holder: InterceptView) -> String {
+            names.of(holder) + (holder.through.map { ", through \($0.printable)" } ?? "")
+        }
+        guard holders.count > 1 else { return holders.first.map(name) ?? service.interceptedBy?.printable ?? "-" }
+        return holders.map { "\(name($0)) (\($0.ports.map(\.number).joined(separator: ", ")))" }
             .joined(separator: ", ")
     }
 }

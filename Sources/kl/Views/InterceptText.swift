@@ -99,6 +99,9 @@ extension InterceptView {
     var text: String {
         var lines: [(String, String)] = []
         lines.append(("Service:", "\(self.service)   Environment: \(self.environment)"))
+        if let through = self.through {
+            lines.append(("Through:", "service \(through.printable), which has the same pods"))
+        }
         lines.append(("Kind:", self.kind == .mirror ? "mirror: another side answers" : "intercept"))
         lines.append(("Phase:", self.phaseText))
         if let reason = self.reason { lines.append(("Reason:", reason.description.printable)) }

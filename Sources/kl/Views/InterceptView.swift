@@ -46,6 +46,8 @@ struct InterceptView: Encodable {
     var onUnavailable: OnUnavailable?
     /// Which address the service's original sees where a client is passed on to it. Nil: it isn't known.
     var originalSees: SeenAddress?
+    /// The service whose ports the holder holds, if that is another one that leads to the same ports of the same replicas.
+    var through: String?
     /// Only known for this workspace's own intercepts.
     var sidecars: [SidecarStatus]?
 
@@ -108,6 +110,7 @@ struct InterceptView: Encodable {
             Connections(open: $0.open, total: $0.total, passed: $0.passed, behind: $0.behind)
         }
         self.originalSees = record.originalSees
+        self.through = record.through
         if isOwn {
             self.phase = .degraded
             self.reason =
@@ -122,6 +125,12 @@ struct InterceptView: Encodable {
         } else {
             self.phase = .active
         }
+    }
+
+    /// This workspace's daemon runs, and holds nothing of the service: a stop couldn't change the record, say.
+    mutating func isOnlyRecorded() {
+        let what = self.kind == .mirror ? "mirror" : "intercept"
+        self.reason = .said("it is only on record, and nothing reaches you. Stop the \(what), or start it again")
     }
 
     /// Adds that the service's original doesn't answer either.
