@@ -46,6 +46,8 @@ public enum ReconcileOccasion: Sendable {
 public enum ClaimState: Equatable, Sendable {
     /// The service's sidecars, and no others.
     case sidecars([SidecarLocation])
+    /// The sidecars that run. Another replica, which gets clients, has none, for this reason.
+    case partly([SidecarLocation], Problem)
     /// None is ready; the environment starts those anew that there were.
     case restarting
     /// Another workspace has one of the ports now.

@@ -87,7 +87,8 @@ final class ExecStream: ChannelDuplexHandler, RelayedStream {
             self.number = number
             self.take(bytes, context)
         case .continuation: self.take(bytes, context)
-        case .ping: self.send(.pong, bytes, context)
+        // A server that reads no answers gets no more of them.
+        case .ping: if context.channel.isWritable { self.send(.pong, bytes, context) }
         case .connectionClose: context.close(promise: nil)
         default: break
         }

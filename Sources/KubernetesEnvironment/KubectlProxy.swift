@@ -104,11 +104,12 @@ final class KubectlProxy: Sendable {
         }
         let bound = NIOLoopBound(process, eventLoop: self.eventLoop)
         self.state.withLock { $0.process = bound }
-        let over: @Sendable () -> Void = {
+        // The channel must not keep this object, whose end closes the channel.
+        let over: @Sendable () -> Void = { [weak self] in
             bound.value.end { ending in
                 let reason = ending.lastLine.isEmpty ? ending.reason : ending.lastLine
-                self.state.withLock { $0.process = nil }
-                self.ended(reason)
+                self?.state.withLock { $0.process = nil }
+                self?.ended(reason)
                 ready.fail(APIFailure.ofKubectl(reason))
             }
         }
@@ -137,6 +138,9 @@ final class KubectlProxy: Sendable {
             state.end = nil
         }
     }
+
+    /// It runs, and its socket is there: a cleaner of old files, or the end of the user's session, may have removed that.
+    var isThere: Bool { self.reasonOfEnd == nil && access(self.socket, F_OK) == 0 }
 
     /// Nil: it runs.
     var reasonOfEnd: String? { self.state.withLock { $0.reason } }

@@ -35,8 +35,8 @@ extension KubernetesClaim {
                 if let holder = standing.holder {
                     throw Problem(
                         .busy,
-                        "'\(self.name)' was just taken over by \(holder.holder.label)",
-                        "Ask them to stop it, or take it back with --force."
+                        "a port of the pods of '\(self.name)' is held by \(holder.holder.label.printable)",
+                        "Ask them to stop it, or take it over with --force."
                     )
                 }
                 if let failure = awaited.lazy.compactMap({ standing.failures[$0.uid] }).first { throw failure }
@@ -88,7 +88,10 @@ extension KubernetesClaim {
             if standing.kept.isEmpty, standing.waiting.isEmpty, let failure = standing.failures.values.first {
                 throw failure
             }
-            return .sidecars(standing.kept.sorted { $0.name < $1.name })
+            let kept = standing.kept.sorted { $0.name < $1.name }
+            // Only where clients are sent: other pods may still get theirs in time.
+            let failure = view.awaited(for: self.ports).lazy.compactMap { standing.failures[$0.uid] }.first
+            return failure.map { .partly(kept, $0) } ?? .sidecars(kept)
         }
     }
 
@@ -96,7 +99,8 @@ extension KubernetesClaim {
     private func holderInstead(_ view: ServiceView) async throws -> InterceptRecord? {
         guard !view.service.isPod else { return nil }
         var service = view.service
-        var list = try service.holders
+        // The sidecars know their holders, also those of pods that come.
+        guard var list = try? service.holders else { return nil }
         var isThere = list.renew(self.key, at: .now)
         if !isThere {
             // What the watch has told may be older than what this process has just written.
@@ -107,7 +111,8 @@ extension KubernetesClaim {
         }
         if !isThere, self.record.kind == .intercept {
             let other = list.entries.first { $0.kind == .intercept && !$0.ports.isDisjoint(with: self.ports) }
-            if let other { return other.record(of: self.name) }
+            // Anybody who may patch the Service can write an entry: a sidecar must know its holder.
+            if let other, try await !self.isGone(other.key, from: view) { return other.record(of: self.name) }
         }
         guard await self.keeper.mayRenew(self.name, of: self.key) || !isThere else { return nil }
         if !isThere { list.put(HolderList.Entry(self.record, at: .now)) }
@@ -152,10 +157,11 @@ extension KubernetesClaim {
     private func outcome(of failure: APIFailure) -> SidecarKeeper.Outcome {
         if let refusal = SidecarTrouble.refusal(failure, self.model.place.namespace) { return .failed(refusal) }
         let problem = failure.problem(self.client.words)
+        if problem.code == .login { return .failed(problem) }
         switch failure.code {
         // The pod or its container has gone, or doesn't run yet.
         case 404, 400: return .later(problem, .milliseconds(200))
-        case 401, 403, 422: return .failed(problem)
+        case 403, 422: return .failed(problem)
         default: return .later(problem, .seconds(1))
         }
     }
@@ -170,6 +176,10 @@ extension KubernetesClaim {
         for service in await self.keeper.allServices(self.model) where pod.isSelected(by: service.selector) {
             ports.formUnion(ServiceView(service: service, pods: [pod]).allOwnPorts(in: pod))
         }
+        // A sidecar has room for so many. Whoever may change Services can't push out those that are asked for.
+        let wanted = view.ownPorts(of: self.ports, in: pod)
+        let room = max(0, ServicePort.maxCount - wanted.count)
+        ports = wanted.union(ports.subtracting(wanted).sorted().prefix(room))
         let hosts = (pod.status?.hostIPs ?? []).compactMap(\.ip) + [pod.status?.hostIP].compactMap(\.self)
         let injection = SidecarInjection(
             .init(

@@ -19,6 +19,7 @@ actor KubernetesClient {
     static let execWayCountsFor = Duration.seconds(300)
     private var proxy: Task<KubectlProxy, any Error>?
     private var proxyStarted = ContinuousClock.now
+    private var renewals = 0
     /// The variables are others than those that the proxy was started with.
     private var hasNewVariables = false
     /// Questions that are being answered, and a number for each time that there were none.
@@ -31,7 +32,9 @@ actor KubernetesClient {
     static let answerAtMost = 32 * 1_048_576
     /// An object in etcd has at most 1.5 MB.
     static let lineAtMost = 4 * 1_048_576
-    private static let renewsAfter = Duration.seconds(2)
+    /// † How long a proxy is kept at least whose login fails: the longer, the more have failed in a row since the user last asked
+    /// for something.
+    private static let renewsAfter: [Duration] = [.seconds(2), .seconds(4), .seconds(10)]
     /// In milliseconds.
     private static let configurationWithin: Int64 = 10_000
     private static let endsAfter = Duration.seconds(60)
@@ -121,7 +124,10 @@ actor KubernetesClient {
                 }
                 return (answer, proxy)
             }
-            if answer.isSuccess { return answer }
+            if answer.isSuccess {
+                self.renewals = 0
+                return answer
+            }
             var failure = APIFailure(answer)
             if failure.isOfLogin, let words = await proxy.wordsOfLogin() { failure.message += ": \(words)" }
             guard failure.isOfLogin, self.renewProxy(), !isLast else { throw failure }
@@ -142,6 +148,11 @@ actor KubernetesClient {
     /// In a page; and all pages together.
     private static let pageSize = 500
     static let objectsAtMost = 10_000
+    /// † As the API server writes them: 10,000 pods of 12 kB.
+    static let bytesAtMost = 128 * 1_048_576
+    /// † A page may have fewer objects than were asked for, and even none, although there are more.
+    private static let pagesAtMost = 200
+    private static let listsWithin = Duration.seconds(60)
 
     /// All pages of a list, and the version of all.
     func list<Object: KubernetesObject>(
@@ -150,16 +161,30 @@ actor KubernetesClient {
         var objects: [Object] = []
         var version: String?
         var next: String?
+        var (pages, bytes) = (0, 0)
+        let limit = ContinuousClock.now + Self.listsWithin
         repeat {
-            let page: ObjectList<Object> = try await self.get(
-                self.path(Object.resource),
-                query + [("limit", "\(Self.pageSize)")] + (next.map { [("continue", $0)] } ?? [])
+            let answer = try await self.ask(
+                APIConversation.Request(
+                    self.path(Object.resource),
+                    query + [("limit", "\(Self.pageSize)")] + (next.map { [("continue", $0)] } ?? [])
+                )
             )
-            objects += page.items ?? []
-            guard objects.count <= Self.objectsAtMost else {
+            let page: ObjectList<Object> = try Self.value(answer)
+            // The API allows no other names; one becomes a part of paths.
+            objects += (page.items ?? []).filter { KubernetesPlace.isSoundName($0.name) }
+            pages += 1
+            bytes += answer.body.count
+            guard objects.count <= Self.objectsAtMost, pages <= Self.pagesAtMost, bytes <= Self.bytesAtMost else {
                 throw Problem(
                     .failed,
-                    "namespace '\(self.place.namespace)' has more than \(Self.objectsAtMost) \(Object.resource)"
+                    "namespace '\(self.place.namespace)' has more \(Object.resource) than are read here:"
+                        + " \(Self.objectsAtMost), in \(Self.pagesAtMost) pages of \(Self.bytesAtMost / 1_048_576) MiB"
+                )
+            }
+            guard ContinuousClock.now < limit else {
+                throw APIFailure.late(
+                    "\(Object.resource) aren't listed within \(Self.listsWithin.components.seconds) s"
                 )
             }
             version = page.metadata?.resourceVersion
@@ -182,17 +207,20 @@ actor KubernetesClient {
     func use(variables: [String: String]) {
         self.hasNewVariables = self.hasNewVariables || variables != self.variables
         self.variables = variables
+        self.renewals = 0
     }
 
     /// The user may have logged in again, or the shell's variables may be others. `kubectl proxy` (1.37.1) runs a program that logs
     /// in anew for each question while that fails, and for the next one after a 401; but it reads the configuration, and a token
-    /// in it, once, when it starts. The old one goes on as long as a watch through it does.
+    /// in it, once, when it starts. The old one goes on as long as a watch through it does, and ends with the last one.
     ///
     /// - Returns: false: it was started just now, and a new one would know no more.
     private func renewProxy() -> Bool {
-        let isOld = ContinuousClock.now - self.proxyStarted > Self.renewsAfter
+        let pause = Self.renewsAfter[min(self.renewals, Self.renewsAfter.count - 1)]
+        let isOld = ContinuousClock.now - self.proxyStarted > pause
         guard self.proxy != nil, isOld || self.hasNewVariables else { return false }
         self.proxy = nil
+        self.renewals += 1
         return true
     }
 
@@ -229,8 +257,12 @@ actor KubernetesClient {
 
     private func runningProxy() async throws -> KubectlProxy {
         if let known = self.proxy {
-            if let proxy = try? await known.value, proxy.reasonOfEnd == nil { return proxy }
-            if self.proxy == known { self.proxy = nil }
+            let proxy = try? await known.value
+            if let proxy, proxy.isThere { return proxy }
+            if self.proxy == known {
+                self.proxy = nil
+                proxy?.end()
+            }
         }
         if let other = self.proxy { return try await other.value }
         let task = Task { [place, variables] in

@@ -29,6 +29,31 @@ struct ObjectMeta: Decodable, Equatable, Sendable {
         var uid: String?
         var controller: Bool?
     }
+
+    /// Annotations hold anything, up to 256 KiB for each object; no others are read.
+    static let annotationsRead: Set = [HolderList.annotation, initialEventsEnd]
+    static let initialEventsEnd = "k8s.io/initial-events-end"
+
+    private enum CodingKeys: CodingKey {
+        case name, namespace, uid, resourceVersion, annotations, labels, deletionTimestamp
+        case deletionGracePeriodSeconds, ownerReferences
+    }
+}
+
+extension ObjectMeta {
+    init(from decoder: any Decoder) throws {
+        let values = try decoder.container(keyedBy: CodingKeys.self)
+        self.name = try values.decodeIfPresent(String.self, forKey: .name)
+        self.namespace = try values.decodeIfPresent(String.self, forKey: .namespace)
+        self.uid = try values.decodeIfPresent(String.self, forKey: .uid)
+        self.resourceVersion = try values.decodeIfPresent(String.self, forKey: .resourceVersion)
+        self.annotations = try values.decodeIfPresent([String: String].self, forKey: .annotations)?
+            .filter { Self.annotationsRead.contains($0.key) }
+        self.labels = try values.decodeIfPresent([String: String].self, forKey: .labels)
+        self.deletionTimestamp = try values.decodeIfPresent(String.self, forKey: .deletionTimestamp)
+        self.deletionGracePeriodSeconds = try values.decodeIfPresent(Int64.self, forKey: .deletionGracePeriodSeconds)
+        self.ownerReferences = try values.decodeIfPresent([OwnerReference].self, forKey: .ownerReferences)
+    }
 }
 
 /// `targetPort: 8080`, `targetPort: http`, also `port` of a probe.

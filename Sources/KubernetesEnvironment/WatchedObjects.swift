@@ -1,3 +1,4 @@
+import Environments
 import FoundationEssentials
 import InterceptModel
 
@@ -21,11 +22,18 @@ struct WatchedObjects<Object: KubernetesObject>: Sendable {
     /// Collected until all are there; nil: they are.
     private var coming: [String: Object]?
     private let limit: Int
+    /// Of the lines that told what is kept, by name.
+    private var sizes: [String: Int] = [:]
+    private var bytes = 0
+    private let bytesAtMost: Int
 
     /// The objects that there are haven't all been told yet.
     var isComing: Bool { self.coming != nil }
 
-    init(limit: Int = KubernetesClient.objectsAtMost) { self.limit = limit }
+    init(limit: Int = KubernetesClient.objectsAtMost, bytesAtMost: Int = KubernetesClient.bytesAtMost) {
+        self.limit = limit
+        self.bytesAtMost = bytesAtMost
+    }
 
     /// A watch begins that tells all objects anew.
     mutating func begin() {
@@ -36,6 +44,7 @@ struct WatchedObjects<Object: KubernetesObject>: Sendable {
     /// A watch begins after this list.
     mutating func begin(after list: [Object], resourceVersion: String?) {
         self.objects = Dictionary(list.map { ($0.name, $0) }, uniquingKeysWith: { _, last in last })
+        (self.sizes, self.bytes) = ([:], 0)
         self.resourceVersion = resourceVersion
         self.coming = nil
         self.isInStep = true
@@ -50,17 +59,26 @@ struct WatchedObjects<Object: KubernetesObject>: Sendable {
     /// - Throws: what ends the watch: an ERROR line (410 means that its resourceVersion is too old), or one that can't be
     ///   understood.
     mutating func hear(_ line: ArraySlice<UInt8>) throws(APIFailure) -> News {
-        guard let line = try? JSONDecoder().decode(WatchLine<Object>.self, from: Data(line)) else {
+        guard let said = try? JSONDecoder().decode(WatchLine<Object>.self, from: Data(line)) else {
             throw .garbledWatch
         }
-        switch line.event {
-        case .object(let object, let isDeleted): return try self.hear(object, isDeleted: isDeleted)
+        switch said.event {
+        case .object(let object, let isDeleted):
+            // The API allows no other names; one becomes a part of paths.
+            guard !object.name.isEmpty else { throw .garbledWatch }
+            guard KubernetesPlace.isSoundName(object.name) else { return .nothing }
+            try self.count(isDeleted ? 0 : line.count, of: object.name)
+            return try self.hear(object, isDeleted: isDeleted)
         case .bookmark(let metadata):
             self.resourceVersion = metadata.resourceVersion ?? self.resourceVersion
-            guard metadata.annotations?["k8s.io/initial-events-end"] == "true", let all = self.coming else {
+            guard metadata.annotations?[ObjectMeta.initialEventsEnd] == "true", let all = self.coming else {
                 return .nothing
             }
             self.objects = all
+            for (name, size) in self.sizes where all[name] == nil {
+                self.sizes[name] = nil
+                self.bytes -= size
+            }
             self.coming = nil
             self.isInStep = true
             return .inStep
@@ -69,8 +87,13 @@ struct WatchedObjects<Object: KubernetesObject>: Sendable {
         }
     }
 
+    private mutating func count(_ size: Int, of name: String) throws(APIFailure) {
+        self.bytes += size - (self.sizes[name] ?? 0)
+        self.sizes[name] = size > 0 ? size : nil
+        guard self.bytes <= self.bytesAtMost else { throw .tooManyWatched }
+    }
+
     private mutating func hear(_ object: Object, isDeleted: Bool) throws(APIFailure) -> News {
-        guard !object.name.isEmpty else { throw .garbledWatch }
         self.resourceVersion = object.metadata.resourceVersion ?? self.resourceVersion
         if self.coming != nil {
             // Also in between objects may go.

@@ -104,7 +104,7 @@ extension Intercept {
         self.look.isUnderWay = false
         guard self.isLive else { return self.changes.happened() }
         switch result {
-        case .success(.sidecars(let locations)):
+        case .success(.sidecars(let locations)), .success(.partly(let locations, _)):
             self.look.lastError = nil
             self.adopt(self.concerned(locations))
         case .success(.restarting): self.look.lastError = nil
@@ -131,14 +131,17 @@ extension Intercept {
         self.lookAgain(in: isBlind ? Look.blind : isResting ? Look.resting : self.look.interval)
     }
 
-    /// A tunnel goes on without the environment; but replicas that come aren't seen, and the user is the one to mend that.
+    /// A tunnel goes on without the environment; but replicas that come aren't seen, or have no sidecar, and the user is the one to
+    /// mend that.
     private func tellBlindness(_ result: Result<ClaimState, any Error>) -> Bool {
-        guard case .failure(let error) = result, let problem = error as? Problem, problem.code == .login else {
-            self.handle(.blind(nil))
-            return false
-        }
-        self.handle(.blind(problem.description))
-        return true
+        let problem: Problem? =
+            switch result {
+            case .success(.partly(_, let problem)): problem
+            case .failure(let error as Problem) where error.code == .login: error
+            case .success, .failure: nil
+            }
+        self.handle(.blind(problem?.description))
+        return problem != nil
     }
 
     private func reconcile() async -> Result<ClaimState, any Error> {

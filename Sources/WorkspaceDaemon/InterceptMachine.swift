@@ -31,8 +31,8 @@ struct InterceptMachine: Equatable {
         /// intercept Degraded.
         case raising
         case raised
-        /// The environment can't be read until the user logs in again, for this reason: what happens there isn't seen. Nil: it can
-        /// be read.
+        /// Until the user does something about it, what happens in the environment isn't seen, or a replica has no sidecar, for
+        /// this reason. Nil: neither.
         case blind(String?)
         case takenOver(by: String)
         /// A sidecar has turned the workspace away, so the intercept can't go on, for this reason. It doesn't matter which
@@ -59,7 +59,7 @@ struct InterceptMachine: Equatable {
     private var replicas: [String: Replica] = [:]
     private var isProbed: Bool
     private var isRaising = false
-    /// Why the environment can't be read.
+    /// Why not all of the environment is seen or served.
     private var blindness: String?
     /// Found after a crash: sidecars aren't asked for anything until the user starts or stops it.
     private(set) var isAbandoned = false

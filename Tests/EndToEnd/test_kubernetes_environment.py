@@ -12,25 +12,13 @@ import yaml
 
 from harness.waiting import eventually
 from kubernetes import failures
-from kubernetes.team import RULES
+from kubernetes.team import RULES, proxies
 
 READ = [{"apiGroups": [""], "resources": ["services", "pods"], "verbs": ["get", "list", "watch"]}]
 
 
-def proxies(namespace):
-    """The processes of kubectl proxies for this namespace, and of the shells that end them."""
-    found = []
-    for folder in pathlib.Path("/proc").iterdir():
-        if folder.name.isdigit():
-            with contextlib.suppress(OSError):
-                words = (folder / "cmdline").read_bytes().decode(errors="replace").split("\0")
-                if "proxy" in words and f"--namespace={namespace}" in words:
-                    found.append(int(folder.name))
-    return found
-
-
-def kill(processes):
-    for process in processes:
+def kill(proxies):
+    for process, _, _ in proxies:
         with contextlib.suppress(ProcessLookupError):
             os.kill(process, signal.SIGKILL)
 
@@ -54,7 +42,17 @@ def test_what_is_found_and_connected_to(cluster, join_cluster):
     status = dev.ok("env", "status", "-o", "json").json
     assert (status["environment"], status["kind"], status["state"]) == (name, "kubernetes", "up")
     assert services(dev)["api-server"]["replicas"] == 2
-    eventually("no kubectl is left", lambda: not proxies(cluster.namespace), 3)
+    eventually("no kubectl is left", lambda: not proxies(dev), 3)
+
+
+def test_a_connect_that_fails_leaves_the_connection_of_before(cluster, join_cluster):
+    cluster.create("api-server")
+    dev = join_cluster()
+    before = dev.ok("env", "status", "-o", "json").json["environment"]
+    ran = dev.run("env", "connect", "--context", cluster.context, "--namespace", "another-one")
+    assert ran.code != 0, ran
+    status = dev.ok("env", "status", "-o", "json").json
+    assert (status["environment"], status["isConnected"]) == (before, True)
 
 
 def test_who_may_list_namespaces_sees_them(small_cluster, join_cluster):
@@ -214,7 +212,7 @@ def test_the_shells_variables_reach_the_daemon_and_no_file(team, small_cluster, 
     daemon = ada.daemon()
     # What the daemon has by itself is no use any more.
     program.want("second-secret")
-    kill(proxies("demo"))
+    kill(proxies(ada))
     eventually("the intercept is Degraded", lambda: ada.phase("api-server") == "Degraded", 6)
     ada.ok("intercept", "stop", "api-server", **second)
     ada.ok(*team.words(ada), **second)
@@ -230,16 +228,16 @@ def test_nothing_is_left_of_a_daemon_that_is_killed(team, small_cluster):
     small_cluster.create("api-server")
     ada = team.join()
     team.start(ada)
-    assert proxies("demo")
+    assert proxies(ada)
     os.kill(ada.daemon(), signal.SIGKILL)
-    eventually("its kubectl has ended", lambda: not proxies("demo"), 3)
+    eventually("its kubectl has ended", lambda: not proxies(ada), 3)
 
 
 def test_a_killed_kubectl_is_replaced(team, small_cluster):
     small_cluster.create("api-server")
     ada = team.join()
     team.start(ada)
-    kill(proxies("demo"))
+    kill(proxies(ada))
     small_cluster.scale("api-server", 2)
     eventually("the new pod is intercepted", lambda: small_cluster.who("api-server") == ["ada", "ada"], 6)
     assert ada.phase("api-server") == "Active"

@@ -1,8 +1,10 @@
 """Intercepts on Kubernetes while something is lost: by faults that only the small cluster can have when a test wants it."""
 
 import os
+import shutil
 import signal
 import sys
+import time
 
 import pytest
 from harness.cli import WEB
@@ -14,7 +16,7 @@ from harness.waiting import eventually
 from kubernetes import failures
 from kubernetes.controllers import is_ready
 from kubernetes.load import between, now
-from kubernetes.team import SIDECAR_IMAGE
+from kubernetes.team import SIDECAR_IMAGE, proxies
 
 
 def test_an_image_that_the_cluster_lacks(team, small_cluster):
@@ -144,6 +146,48 @@ def test_a_login_that_expires(team, small_cluster):
     team.is_released()
 
 
+def test_a_login_that_fails_while_the_watches_go_on(team, small_cluster):
+    """The pod that comes is seen, and can't get a sidecar: that is said. What tries anew ends what it tried before."""
+    cluster = small_cluster
+    cluster.create("api-server")
+    ada = team.join()
+    team.start(ada)
+    cluster.expire("ada")
+    cluster.scale("api-server", 2)
+    cluster.wait_ready("api-server", 2)
+
+    def own():
+        (found,) = ada.intercepts()
+        return found
+
+    eventually("it is Degraded, for the login", lambda: own()["phase"] == "Degraded" and "login" in own()["reason"], 10)
+    most, until = 0, time.monotonic() + 15
+    while time.monotonic() < until:
+        # The daemon's old one, its new one, and one of the command that asks.
+        most = max(most, sum(not is_shell for _, is_shell, _ in proxies(ada)))
+        time.sleep(0.1)
+    assert most <= 3, proxies(ada)
+    cluster.expire("ada", False)
+    cluster.answers("api-server", "ada", 2, aim=12)
+    eventually("it is Active again", lambda: ada.phase("api-server") == "Active", 12)
+
+
+def test_the_socket_of_kubectl_proxy_goes(team, small_cluster):
+    """A cleaner of old files, or the end of the user's session, removes its folder. The next question starts another proxy."""
+    cluster = small_cluster
+    cluster.create("api-server")
+    ada = team.join()
+    team.start(ada)
+    sockets = {word.split("=")[1] for _, _, words in proxies(ada) for word in words if word.startswith("--unix-socket=")}
+    assert sockets
+    for socket in sockets:
+        shutil.rmtree(os.path.dirname(socket))
+    cluster.scale("api-server", 2)
+    cluster.answers("api-server", "ada", 2, aim=10)
+    ada.ok("intercept", "stop", "api-server")
+    team.is_released()
+
+
 def test_conflicts_and_failures_of_the_server(team, small_cluster):
     cluster = small_cluster
     cluster.create("api-server")
@@ -226,20 +270,9 @@ def test_kubectl_is_ended_with_the_daemon(team, small_cluster):
     ada = team.join()
     team.start(ada)
 
-    def of_ada():
-        found = []
-        for entry in filter(str.isdigit, os.listdir("/proc")):
-            try:
-                with open(f"/proc/{entry}/environ", "rb") as variables, open(f"/proc/{entry}/cmdline", "rb") as words:
-                    if f"{ada.home}/".encode() in variables.read() and b"kubectl" in words.read():
-                        found.append(int(entry))
-            except OSError:
-                continue
-        return found
-
-    assert of_ada()
+    assert proxies(ada)
     os.kill(ada.daemon(), signal.SIGKILL)
-    eventually("no kubectl is left", lambda: not of_ada(), 5)
+    eventually("no kubectl is left", lambda: not proxies(ada), 5)
 
 
 PROBES = [{"httpGet": {"path": "/", "port": "http"}}, {"grpc": {"port": 8080}}, {"tcpSocket": {"port": 8080}}]

@@ -120,6 +120,27 @@ struct WatchedObjectsTests {
         #expect(throws: APIFailure.tooManyWatched) { try watched.hear(Self.line("ADDED", Self.pod("c", 4))) }
     }
 
+    @Test("The lines of what is kept are at most so long together, and what goes makes room")
+    func tooMuch() throws {
+        let size = Self.line("MODIFIED", Self.pod("a", 1)).count
+        var watched = WatchedObjects<Pod>(bytesAtMost: 2 * size)
+        watched.begin()
+        for name in ["a", "b"] { _ = try watched.hear(Self.line("ADDED", Self.pod(name, 1))) }
+        _ = try watched.hear(Self.bookmark(3, isEnd: true))
+        for version in 2...9 { _ = try watched.hear(Self.line("MODIFIED", Self.pod("a", version))) }
+        var full = watched
+        #expect(throws: APIFailure.tooManyWatched) { try full.hear(Self.line("ADDED", Self.pod("c", 4))) }
+        _ = try watched.hear(Self.line("DELETED", Self.pod("b", 5)))
+        #expect(try watched.hear(Self.line("ADDED", Self.pod("c", 6))) == .changed)
+    }
+
+    @Test("Objects whose names can't be are left out", arguments: ["--help", "../../secrets", "a b", "A"])
+    func unsoundNames(_ name: String) throws {
+        var watched = try Self.inStep(["a"])
+        #expect(try watched.hear(Self.line("ADDED", Self.pod(name, 200))) == .nothing)
+        #expect(Set(watched.objects.keys) == ["a"])
+    }
+
     @Test("After a list a watch goes on from the list's version")
     func afterList() throws {
         var watched = WatchedObjects<Pod>()

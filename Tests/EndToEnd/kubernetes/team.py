@@ -1,5 +1,6 @@
 """A Service and its developers, for tests of intercepts."""
 
+import contextlib
 import json
 import os
 import pathlib
@@ -21,6 +22,18 @@ def rules(name):
 
 # What an intercept needs, and nothing else.
 RULES = rules("role")
+
+
+def proxies(developer):
+    """(process, whether it is a shell that ends one, its words) of each `kubectl proxy` that was started for this developer."""
+    found = []
+    for folder in pathlib.Path("/proc").iterdir():
+        if folder.name.isdigit():
+            with contextlib.suppress(OSError):
+                words = (folder / "cmdline").read_bytes().decode(errors="replace").split("\0")
+                if "proxy" in words and f"{developer.home}/".encode() in (folder / "environ").read_bytes():
+                    found.append((int(folder.name), not words[0].endswith("kubectl"), words))
+    return found
 
 
 class Team:
