@@ -7,6 +7,7 @@ import Tunnel
 /// It belongs to its channel's event loop, which its owner runs on too.
 final class StreamCarrier {
     let id: CarrierID
+    let kind: CarrierKind
     let channel: any Channel
     var framer: MessageFramer
     /// At the workspace: the address that was dialled, and the command or relay behind it, if any.
@@ -26,12 +27,14 @@ final class StreamCarrier {
 
     init(
         id: CarrierID,
+        kind: CarrierKind = .stream,
         channel: any Channel,
         framer: consuming MessageFramer,
         address: TunnelClient.Address? = nil,
         relay: (any RelayedStream)? = nil
     ) {
         self.id = id
+        self.kind = kind
         self.channel = channel
         self.framer = framer
         self.address = address

@@ -79,7 +79,7 @@ public final class TunnelServer {
             .childChannelInitializer { channel in
                 DialSocket.mayDial(channel).flatMapThrowing { mayDial in
                     guard mayDial else { throw DialSocket.Stranger() }
-                    try bound.value.attach(channel)
+                    try bound.value.attach(channel, .relay)
                 }
             }
             .withBoundSocket(descriptor)
@@ -167,9 +167,10 @@ public final class TunnelServer {
     public var drops: DropCounters { self.responder.drops }
     public var lastOldTimestamp: (sent: TAI64N, greatest: TAI64N)? { self.responder.lastOldTimestamp }
 
-    private func attach(_ channel: any Channel) throws {
+    private func attach(_ channel: any Channel, _ kind: CarrierKind = .stream) throws {
         let carrier = StreamCarrier(
             id: CarrierID(self.nextCarrier),
+            kind: kind,
             channel: channel,
             framer: MessageFramer(role: .responder, maxMessageSize: self.maxMessageSize)
         )
@@ -252,7 +253,7 @@ extension TunnelServer: StreamCarrierHandler.Owner {
     func carrierOpened(_ carrier: StreamCarrier) {
         let now = Clock.now()
         self.carriers.append(carrier)
-        self.responder.carrierOpened(carrier.id, at: now)
+        self.responder.carrierOpened(carrier.id, carrier.kind, at: now)
         self.deliverEvents()
         self.timer.arm(for: self.responder.nextDeadline, now: now)
     }

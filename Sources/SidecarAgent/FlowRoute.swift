@@ -21,7 +21,7 @@ struct FlowRoute {
     private(set) var way = Way.original
     /// The workspace has acknowledged the flow's header.
     private(set) var isKnown = false
-    private var hasAnswered = false
+    private(set) var hasAnswered = false
     private var refusedUntil: NIODeadline?
     /// Payloads sent to a workspace that hasn't answered yet.
     private var recent = RecentPayloads()

@@ -88,7 +88,9 @@ final class ServiceFlows {
     /// Sends the payload to the workspace or to the original.
     private func send(_ payload: ByteBuffer, of flow: ClientFlow, at now: NIODeadline) {
         guard let holder = flow.sides.holder else { return self.passOn(payload, of: flow, countedFor: nil) }
-        if let side = flow.sides.defaultSide, flow.route.mayTryWorkspace(at: now) {
+        if let side = flow.sides.defaultSide, flow.route.mayTryWorkspace(at: now),
+            !side.isSilent || flow.link === side && flow.route.hasAnswered
+        {
             if flow.link !== side || flow.route.way == .original {
                 side.begin(flow)
                 self.agent.flowWasIntercepted()

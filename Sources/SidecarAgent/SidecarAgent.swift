@@ -306,7 +306,7 @@ public final class SidecarAgent {
         guard let holder = sides.holder, holder.takesProbes || isProbe != true else {
             return self.passOn(client, countedFor: nil)
         }
-        if let side = sides.defaultSide, side.open(client) {
+        if let side = sides.defaultSide, !side.isSilent, side.open(client) {
             self.interceptedTotal += 1
             return
         }

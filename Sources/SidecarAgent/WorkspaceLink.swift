@@ -72,6 +72,13 @@ final class WorkspaceLink {
     /// As far as the sidecar knows, data for the workspace reaches it now.
     var isReachable: Bool { self.presence == .live && (self.withConnection { $0.hasCarrier } ?? false) }
 
+    /// The way to the workspace leads through other programs and is silent, as when one of them has died: what is new reaches the
+    /// original meanwhile, and waits where that may not answer. What is under way goes on once the workspace is heard of again.
+    var isSilent: Bool {
+        guard self.presence != .live, self.holding?.refuses != true else { return false }
+        return self.withConnection { $0.isRelaySilent } ?? false
+    }
+
     // MARK: Events
 
     func handle(_ event: ConnectionEvent) {
@@ -114,6 +121,10 @@ final class WorkspaceLink {
         if self.presence == .live { self.lostAt = .now }
         self.presence = presence
         self.tellIfReachable()
+        if presence == .suspected, self.isSilent {
+            self.log.info("the way to the workspace is silent", metadata: self.metadata)
+            for client in self.clients.values { client.socket.wayIsSilent() }
+        }
         guard presence == .gone else { return }
         if let holding = self.holding, self.isServed {
             let instead =

@@ -173,5 +173,7 @@ enum Constants {
     static let defaultDeadAfter = TimeAmount.seconds(6)
     static let deadAfterAtLeast = TimeAmount.seconds(1)
     static let carrierGrace = TimeAmount.seconds(1)
+    /// The part of `dead_after`, in probe timeouts at least this many, for which a relay may be silent before it is suspected. †
+    static let relaySilence: (part: Int64, timeouts: Int64) = (6, 3)
     static let defaultLinger = TimeAmount.minutes(10)
 }

@@ -11,6 +11,8 @@ public struct CarrierID: Hashable, Comparable, Sendable {
 public enum CarrierKind: Sendable {
     /// A reliable, ordered byte stream until it breaks: TCP, or a command's standard input and output.
     case stream
+    /// A byte stream by way of other programs, as `kl-sidecar dial` is: when one of them dies, nothing may tell either end.
+    case relay
     /// Each message by itself; some are lost, late or duplicated: UDP.
     case datagrams
 }

@@ -29,7 +29,7 @@ struct DialSidecar: ParsableCommand {
 
     func run() throws {
         signal(SIGPIPE, SIG_IGN)
-        let socket = try self.to.map { try TCPConnection.open($0) } ?? self.find()
+        let socket = try self.to.map { try Self.findSidecar(at: $0) ?? TCPConnection.open($0) } ?? self.find()
         switch StandardStreams(socket: socket).carry() {
         case .ended: return
         case .silent:
@@ -41,6 +41,17 @@ struct DialSidecar: ParsableCommand {
             )
         case .failed(let reason): throw DialError(reason)
         }
+    }
+
+    /// The socket of a sidecar of this user's that listens there: by it the sidecar knows that its peer comes by way of another
+    /// program, and that nothing may tell when this way is dead. Nil: there is none, and TCP will do.
+    private static func findSidecar(at endpoint: Endpoint) -> CInt? {
+        let found = try? DialSocket.connect { tunnel in
+            guard let listener = try? Flags.endpoint(tunnel) else { return false }
+            return listener == endpoint || "\(endpoint)" == SeveralSidecars.dialled(tunnel)
+        }
+        guard case .connected(let socket, _) = found else { return nil }
+        return socket
     }
 
     private func find() throws -> CInt {
@@ -67,7 +78,7 @@ enum SeveralSidecars {
     }
 
     /// A sidecar that listens on all addresses is dialled at the loopback.
-    private static func dialled(_ tunnel: String) -> String {
+    fileprivate static func dialled(_ tunnel: String) -> String {
         guard var endpoint = try? Flags.endpoint(tunnel) else { return tunnel }
         if endpoint.host == "0.0.0.0" { endpoint.host = "127.0.0.1" }
         if endpoint.host == "::" { endpoint.host = "::1" }

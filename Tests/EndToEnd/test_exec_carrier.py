@@ -14,7 +14,7 @@ import pytest
 from harness.agents import Agent, endpoint
 from harness.bulk import BulkServer, Receiver, Sender, finish
 from harness.line import Line
-from harness.load import who
+from harness.load import Load, summary, who
 from harness.pair import Pair
 from harness.ports import address, free_port
 from harness.servers import Server, echo
@@ -159,6 +159,36 @@ def test_a_command_that_leads_nowhere(commanded, command, reason):
     assert last.startswith("kl-workspace: ") and reason in last, log
     assert "\033" not in log
     assert who(pair.public) == "environment"
+
+
+@pytest.mark.parametrize("seconds", [3, 9])
+def test_a_command_that_falls_silent(commanded, seconds):
+    """As when a program on the way dies without closing anything: nothing tells either end. New clients don't wait for the dead-carrier
+    deadline, and what is under way goes on if the command speaks again before it."""
+    pair = commanded()
+    workspace = pair.start_workspace()
+    (child,) = only_child(workspace)
+    load = Load(pair.public, 50)
+    time.sleep(1)
+    os.kill(child, signal.SIGSTOP)
+    silent = time.monotonic()
+    time.sleep(seconds)
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(child, signal.SIGCONT)
+    until = min(time.monotonic() - 1, silent + 5)
+    eventually("the workspace answers again", lambda: who(pair.public) == "workspace", 15)
+    outcomes = load.stop()
+    during = [outcome for outcome in outcomes if silent + 1 < outcome.began < until]
+    assert len(during) >= 40
+    assert {outcome.answer for outcome in during} == {"environment"}, summary(during)
+    failed = [outcome for outcome in outcomes if outcome.failure]
+    if seconds < 6:
+        assert only_child(workspace) == {child: only_child(workspace)[child]}
+        assert not failed, summary(outcomes)
+    # Only the bytes of clients that came before the first acknowledgement was late had gone out already.
+    assert all(outcome.began < silent + 0.5 for outcome in failed), [outcome.began - silent for outcome in failed]
+    handed_over = [outcome for outcome in outcomes if outcome.answer == "environment"]
+    assert max(outcome.took for outcome in handed_over) < 3, "clients waited for the dead-carrier deadline"
 
 
 def test_a_flood_of_errors_beside_a_tunnel_that_works(commanded, closing):

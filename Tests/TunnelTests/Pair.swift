@@ -12,7 +12,7 @@ struct Pair: ~Copyable {
     var responder: Responder
     let key: PublicKey
 
-    init() {
+    init(_ kind: CarrierKind = .stream) {
         let workspace = StaticKeyPair.generate()
         let sidecar = StaticKeyPair.generate()
         self.key = workspace.publicKey
@@ -21,7 +21,7 @@ struct Pair: ~Copyable {
         self.responder = Responder(staticKey: sidecar, configuration: TunnelConfiguration(), random: .system)
         self.responder.accept(workspace.publicKey)
         self.initiator.carrierOpened(Self.carrier, at: Self.now)
-        self.responder.carrierOpened(Self.carrier, at: Self.now)
+        self.responder.carrierOpened(Self.carrier, kind, at: Self.now)
         for _ in 0..<3 {
             self.pass(.initiator, at: Self.now)
             self.pass(.responder, at: Self.now)

@@ -40,8 +40,8 @@ final class AnswerWait<Access: ConnectionAccess> {
     private let input: UrgentInput
     private let memory: EarlyMemory
     private(set) var early = EarlyBytes()
-    /// False if there was no carrier, or the peer was suspected, before any byte was sent. Bytes that were never sent can
-    /// still go to another server.
+    /// False if there was no carrier, or the peer didn't answer in time, before any byte was sent. Bytes that were never sent
+    /// can still go to another server.
     private var sendsAtOnce = true
     private(set) var hasSentBytes = false
     /// The stream has room for more.
@@ -75,15 +75,15 @@ final class AnswerWait<Access: ConnectionAccess> {
         // A small read must not keep alive the large buffer that it was read into.
         self.early.buffers.append(bytes.readableBytes < 4_096 ? bytes.compacted : bytes)
         self.memory.used += bytes.readableBytes
-        if !self.hasSentBytes, !self.peerIsReachable { self.sendsAtOnce = false }
+        if !self.hasSentBytes, !self.peerAnswersInTime { self.sendsAtOnce = false }
         guard self.sendsAtOnce else { return }
         self.hasSentBytes = true
         self.hasRoom =
             self.access.withConnection { $0.write(bytes, at: offset, of: self.input, to: self.stream) } ?? false
     }
 
-    private var peerIsReachable: Bool {
-        self.access.withConnection { $0.hasCarrier && $0.presence == .live } ?? false
+    private var peerAnswersInTime: Bool {
+        self.access.withConnection { $0.answersInTime(at: Clock.now()) } ?? false
     }
 
     var mayRead: Bool {

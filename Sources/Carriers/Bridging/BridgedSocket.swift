@@ -347,6 +347,11 @@ public final class BridgedSocket<Access: ConnectionAccess>: ChannelInboundHandle
 
     /// The peer is gone (PROTOCOL, liveness): its answer isn't waited for any longer.
     public func peerIsGone() { self.noAnswer(.timedOut) }
+
+    /// The way to the peer is silent: its answer isn't waited for where another server can get all that was said.
+    public func wayIsSilent() {
+        if case .waiting(let wait) = self.state, !wait.hasSentBytes { self.noAnswer(.timedOut) }
+    }
 }
 
 extension BridgedSocket: StreamOwner {

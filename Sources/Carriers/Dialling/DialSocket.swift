@@ -18,11 +18,15 @@ public enum DialSocket {
         try AbstractSocket.listen(Self.prefix + tunnel)
     }
 
-    /// Connects to this user's only sidecar here; root may connect to any user's. `several` has the addresses of the sidecars'
-    /// tunnel listeners.
-    public static func connect() throws(HostError) -> AbstractSocket.Found {
+    /// Connects to this user's only sidecar here whose tunnel listens at an address that is wanted; root may connect to any user's.
+    /// `several` has the addresses of the sidecars' tunnel listeners.
+    public static func connect(
+        where isWanted: (_ tunnel: String) -> Bool = { _ in true }
+    ) throws(HostError) -> AbstractSocket.Found {
         let own = geteuid()
-        let names = try AbstractSocket.names(from: Self.prefix)
+        let names = try AbstractSocket.names(from: Self.prefix).filter {
+            isWanted(String($0.dropFirst(Self.prefix.count)))
+        }
         let found = try AbstractSocket.connect(toOnlyOneOf: names) { own == 0 || $0.user == own }
         guard case .several(let names) = found else { return found }
         return .several(names.map { String($0.dropFirst(Self.prefix.count)).visibleText })

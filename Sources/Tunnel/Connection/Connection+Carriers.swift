@@ -24,6 +24,7 @@ extension Connection {
         guard self.carrier != carrier else { return }
         self.path = Path(
             carrier,
+            isRelayed: kind == .relay,
             recovery: kind == .datagrams ? self.makeRecovery(session) : nil,
             roundTrip: roundTrip
         )

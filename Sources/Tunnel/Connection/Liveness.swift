@@ -89,9 +89,17 @@ struct Liveness: Hashable {
 
     // MARK: Deadlines
 
+    /// A relay is suspected when it has been silent for a while, since nothing else may tell that it is dead. It isn't while any of
+    /// our messages are acknowledged, however long they wait in its programs' buffers.
+    ///
     /// - Parameter oldest: when the oldest message in flight was sent.
-    func suspicionDeadline(oldest: Instant?) -> Instant? {
-        oldest.map { $0 + .nanoseconds(self.deadAfter.nanoseconds / 3) }
+    func suspicionDeadline(oldest: Instant?, on path: borrowing Path) -> Instant? {
+        let atMost = self.deadAfter.nanoseconds / 3
+        guard path.isRelayed else { return oldest.map { $0 + .nanoseconds(atMost) } }
+        let silence = Constants.relaySilence
+        let timeouts = silence.timeouts * path.roundTripTime.probeTimeout.nanoseconds
+        let patience = min(atMost, max(self.deadAfter.nanoseconds / silence.part, timeouts))
+        return oldest.map { max($0, self.aliveAt) + .nanoseconds(patience) }
     }
 
     func goneDeadline(_ role: Role) -> Instant {
@@ -125,7 +133,19 @@ extension Connection {
     public var presence: Presence { self.liveness.presence }
     var deadAfter: TimeAmount { self.liveness.deadAfter }
 
-    var suspicionDeadline: Instant? { self.liveness.suspicionDeadline(oldest: self.sent.oldestTime) }
+    var suspicionDeadline: Instant? {
+        self.liveness.suspicionDeadline(oldest: self.sent.oldestTime, on: self.path)
+    }
+
+    /// Messages arrive as far as is known: none has gone without an acknowledgement for longer than a probe timeout.
+    public func answersInTime(at now: Instant) -> Bool {
+        guard self.hasCarrier, self.presence == .live else { return false }
+        guard let oldest = self.sent.oldestTime else { return true }
+        return now <= max(oldest, self.liveness.aliveAt) + self.roundTripTime.probeTimeout
+    }
+
+    /// The way to the peer leads through other programs, and has been silent for longer than it should be.
+    public var isRelaySilent: Bool { self.path.isRelayed && self.presence != .live }
 
     mutating func noteAlive(at now: Instant) {
         self.liveness.signOfLife(at: now)

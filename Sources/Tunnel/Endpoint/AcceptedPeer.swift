@@ -42,6 +42,7 @@ extension Responder {
     /// A byte stream. It counts as a stranger's until a valid initiation has come on it.
     struct Carrier {
         let id: CarrierID
+        let kind: CarrierKind
         let openedAt: Instant
         /// When the stream is closed, unless the valid message that the responder waits for has come.
         var closeAt: Instant?

@@ -135,7 +135,8 @@ public struct Responder: ~Copyable {
 
     // MARK: Carriers
 
-    public mutating func carrierOpened(_ id: CarrierID, at now: Instant) {
+    /// - Parameter kind: a byte stream's.
+    public mutating func carrierOpened(_ id: CarrierID, _ kind: CarrierKind = .stream, at now: Instant) {
         self.notice(now)
         // A flood of strangers displaces strangers only: the one that has waited longest.
         if self.carriers.count(where: { !$0.isKnown }) >= Constants.waitingCarriers,
@@ -143,7 +144,7 @@ public struct Responder: ~Copyable {
         {
             self.dropCarrier(longest.id, at: now)
         }
-        self.carriers.append(Carrier(id: id, openedAt: now, closeAt: now + Constants.silenceBeforeClose))
+        self.carriers.append(Carrier(id: id, kind: kind, openedAt: now, closeAt: now + Constants.silenceBeforeClose))
     }
 
     public mutating func carrierClosed(_ id: CarrierID, at now: Instant) {
@@ -225,7 +226,8 @@ public struct Responder: ~Copyable {
             return reason
         }
         let number = header.counter
-        let id = self.carriers[at].id
+        // Read here: binding this carrier may drop another.
+        let (id, kind) = (self.carriers[at].id, self.carriers[at].kind)
         guard let link = entry.link ?? self.confirm(entry, at: now) else { return .keyTooOld }
         self.bind(id, to: link, at: now)
         // A message without frames shows that a carrier belongs to the connection, and doesn't move the connection. While the
@@ -233,7 +235,7 @@ public struct Responder: ~Copyable {
         if plaintext.readableBytes > 0,
             link.connection.isNewest(number) || link.connection.isActive && !link.connection.hasCarrier
         {
-            self.move(link, to: id, .stream, session: entry.session, at: now)
+            self.move(link, to: id, kind, session: entry.session, at: now)
         }
         self.framesInLastMessage =
             link.connection.receive(frames: plaintext, number: number, bytes: message.readableBytes, at: now)

@@ -8,12 +8,15 @@ struct Path {
     private(set) var roundTripTime = RoundTripTime()
     /// Loss recovery and congestion control of datagrams; nil on a byte stream.
     private(set) var recovery: DatagramRecovery?
+    /// Stays when the carrier closes, too.
+    private(set) var isRelayed = false
 
     /// No carrier yet.
     init() {}
 
-    init(_ carrier: CarrierID, recovery: DatagramRecovery?, roundTrip: TimeAmount?) {
+    init(_ carrier: CarrierID, isRelayed: Bool = false, recovery: DatagramRecovery?, roundTrip: TimeAmount?) {
         self.carrier = carrier
+        self.isRelayed = isRelayed
         self.recovery = recovery
         if recovery != nil, let roundTrip { self.roundTripTime.expect(roundTrip) }
     }
