@@ -194,6 +194,7 @@ struct KubernetesClaim: ServiceClaim {
         await self.model.unfollow(self.name)
         try await self.environment.asking {
             guard let view = try await self.viewIfThere() else { return }
+            await self.keeper.hasCome(self.key, view.pods)
             await self.keeper.left(self.key, view.pods)
             await self.keeper.forgetRenewal(self.name, of: self.key)
             try await self.removeEntry(view)

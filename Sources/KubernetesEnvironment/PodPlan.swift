@@ -35,6 +35,8 @@ struct PodMemory: Equatable, Sendable {
     var failure: Failure?
     /// Work is under way, of which `PodPlan` will know the result.
     var isBusy = false
+    /// The key that a sidecar here accepts when that work is done.
+    var keyToCome: String?
 
     /// † The kubelet starts a container some tenths of a second after it was added; an image may have to be fetched first.
     static let startsWithin = Duration.seconds(20)

@@ -39,6 +39,8 @@ actor SidecarKeeper {
     /// † A container that this process has added since may still come.
     private static let justAdded = Duration.seconds(5)
     private static let servicesCountFor = Duration.seconds(5)
+    /// † A little longer than a program in a pod may take.
+    private static let workEndsWithin = Duration.seconds(10)
 
     private var pods: [String: PodMemory] = [:]
     private var holders: [String: InterceptRecord] = [:]
@@ -95,6 +97,10 @@ actor SidecarKeeper {
         }
         self.working += 1
         self.pods[pod.uid, default: PodMemory()].isBusy = true
+        switch step {
+        case .admit, .inject: self.pods[pod.uid]?.keyToCome = claim.key
+        case .read, .replace, .keep, .leave, .wait, .fail: break
+        }
         Task {
             let outcome = await claim.perform(step, pod, view, asksFirst: !isAllowed)
             self.done(step, outcome, pod, claim)
@@ -106,6 +112,7 @@ actor SidecarKeeper {
         self.working -= 1
         var memory = self.pods[pod.uid] ?? PodMemory()
         memory.isBusy = false
+        memory.keyToCome = nil
         memory.failure = nil
         if step == .inject {
             self.injecting -= 1
@@ -187,6 +194,15 @@ actor SidecarKeeper {
                 memory.lost.insert(injection.name)
             }
             self.pods[pod.uid] = memory
+        }
+    }
+
+    /// Waits for the work by which sidecars come to accept the key: a start that was given up may have begun it, and what it comes to
+    /// must not be heard after the key has left.
+    func hasCome(_ key: String, _ pods: [Pod]) async {
+        let limit = ContinuousClock.now + Self.workEndsWithin
+        while ContinuousClock.now < limit, pods.contains(where: { self.pods[$0.uid]?.keyToCome == key }) {
+            await self.pause(atMost: .milliseconds(200))
         }
     }
 

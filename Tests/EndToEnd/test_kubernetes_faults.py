@@ -66,6 +66,46 @@ def test_the_api_server_goes_away(team, small_cluster, direct):
     team.is_released()
 
 
+def test_a_way_by_exec_that_falls_silent(team, small_cluster):
+    """As when a node's containerd has died: nothing ends, and nothing comes. Clients don't wait for the dead-carrier deadline of 6 s."""
+    cluster = small_cluster
+    cluster.create("api-server", 2)
+    ada = team.join()
+    team.start(ada, "api-server", "--carrier", "exec")
+    cluster.answers("api-server", "ada", 2)
+    load = team.load()
+    for stream in cluster.api.streams.find(subresource="exec", user="ada"):
+        stream.silence()
+    began = now()
+    load.under_way(250)
+    cluster.answers("api-server", "ada", 2, aim=10)
+    outcomes = load.stop()
+    during = [outcome for outcome in outcomes if began + 0.5 < outcome.began < began + 4]
+    assert during and not {outcome.answer for outcome in during} & {None, "ada"}, during
+    assert max(outcome.took for outcome in during) < 4
+    ada.ok("intercept", "stop", "api-server")
+    team.is_released()
+
+
+def test_a_start_that_is_killed_while_its_key_is_admitted(team, small_cluster):
+    """What comes of it late must not be believed after the key has left again."""
+    cluster = small_cluster
+    cluster.create("api-server")
+    ada = team.join()
+    team.start(ada)
+    ada.ok("intercept", "stop", "api-server")
+    faults = cluster.api.faults
+    admission = faults.add(delay=2, subresource="exec", times=1)
+    with ada.begin(*team.words(ada)) as begun:
+        eventually("its key is being admitted", lambda: admission.hits, 2)
+        faults.add(delay=4, verb="patch", resource="services", times=1)
+        begun.kill()
+    team.start(ada)
+    cluster.answers("api-server", "ada")
+    ada.ok("intercept", "stop", "api-server")
+    team.is_released()
+
+
 def test_where_only_the_api_server_can_be_reached(team, small_cluster):
     """Pods' addresses lead nowhere from the laptop: the tunnel goes by exec."""
     cluster = small_cluster
