@@ -37,7 +37,7 @@ extension KubernetesClient {
                     collector.stream = stream
                     try channel.pipeline.syncOperations.addHandler(collector)
                     eventLoop.assumeIsolated().scheduleTask(in: .milliseconds(milliseconds)) {
-                        collector.isLate = true
+                        collector.late()
                         channel.close(promise: nil)
                     }
                 },
@@ -135,7 +135,7 @@ extension KubernetesClient {
 private final class ExecOutput: ChannelInboundHandler {
     typealias InboundIn = ByteBuffer
     var stream: ExecStream?
-    var isLate = false
+    private var isLate = false
     private let limit: Int
     private var output: [UInt8] = []
     private var isTooLong = false
@@ -154,7 +154,17 @@ private final class ExecOutput: ChannelInboundHandler {
         context.close(promise: nil)
     }
 
-    func channelInactive(context: ChannelHandlerContext) {
+    /// Its time is over. This is its end, whether or not the channel tells of its own.
+    func late() {
+        self.isLate = true
+        self.finish()
+    }
+
+    func channelInactive(context: ChannelHandlerContext) { self.finish() }
+
+    func handlerRemoved(context: ChannelHandlerContext) { self.finish() }
+
+    private func finish() {
         guard let done = self.done else { return }
         self.done = nil
         let end = self.stream?.programEnd
