@@ -34,11 +34,13 @@ public enum ClaimResult: Equatable, Sendable {
     case heldBy(InterceptRecord)
 }
 
-public enum ReconcileOccasion: Sendable {
+public enum ReconcileOccasion: Equatable, Sendable {
     /// All is as it should be, as far as the sidecars say.
     case routine
     /// A sidecar can't be reached: the service may be another workspace's by now.
     case incomplete
+    /// A start's sidecars are dialled, and those of these names don't answer: they may have forgotten the key.
+    case unanswered(by: Set<String>)
     /// Still so after several looks: the environment may have missed a change, and must read anew.
     case doubtful
 }

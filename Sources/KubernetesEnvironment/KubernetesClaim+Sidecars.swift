@@ -18,6 +18,7 @@ extension KubernetesClaim {
             pod: pod,
             ports: view.ownPorts(of: self.ports, in: pod),
             key: self.key,
+            kind: self.record.kind,
             image: self.image,
             isImageWanted: self.options.image != nil
         )
@@ -82,7 +83,12 @@ extension KubernetesClaim {
                 return .sidecars([])
             }
             if let other = try await self.holderInstead(view) { return .lost(to: other) }
-            if occasion == .doubtful { await self.doubt(view) }
+            switch occasion {
+            case .doubtful: await self.doubt(view)
+            case .unanswered(let names):
+                await self.keeper.forgotFromBefore(self.key, view.pods.filter { names.contains($0.name) })
+            case .routine, .incomplete: break
+            }
             let standing = await self.keeper.advance(self, view)
             if let holder = standing.holder { return .lost(to: holder) }
             if standing.kept.isEmpty, standing.waiting.isEmpty, let failure = standing.failures.values.first {
@@ -131,7 +137,7 @@ extension KubernetesClaim {
             guard let holders = report.words?.holders, !holders.contains(where: { $0.key == self.key }) else {
                 continue
             }
-            await self.keeper.left(self.key, [report.pod])
+            await self.keeper.forgot(self.key, report.pod)
         }
     }
 

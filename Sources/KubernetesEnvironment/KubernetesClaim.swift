@@ -182,7 +182,13 @@ struct KubernetesClaim: ServiceClaim {
                     guard case .admitted(let words) = await self.admit(at: sidecar, pod, view, force: true) else {
                         return
                     }
-                    await self.keeper.heard(words, from: sidecar.name, in: pod, admits: self.key)
+                    await self.keeper.heard(
+                        words,
+                        from: sidecar.name,
+                        in: pod,
+                        admits: self.key,
+                        for: self.record.kind
+                    )
                 }
             }
         }
@@ -230,6 +236,7 @@ struct KubernetesClaim: ServiceClaim {
         await withTaskGroup { group in
             for report in reports where report.words?.holders?.contains(where: { $0.key == self.key }) ?? false {
                 group.addTask {
+                    await self.keeper.forgot(self.key, report.pod)
                     _ = try? await self.run(AdmissionExchange.leave(self.key), at: report.sidecar, report.pod)
                 }
             }

@@ -21,13 +21,24 @@ struct PodMemory: Equatable, Sendable {
         var isFinal = true
     }
 
+    /// A key that a sidecar admits.
+    struct Admitted: Equatable, Sendable {
+        var kind: HoldingKind
+        /// Its workspace has left, and the sidecar forgets it then. Nil: the workspace needs it.
+        var until: Instant?
+        /// The workspace has come back to a key that was admitted for an earlier start, without asking the sidecar.
+        var isFromBefore = false
+
+        init(_ kind: HoldingKind) { self.kind = kind }
+    }
+
     var injections: [Injection] = []
     /// Since when containers have been seen that don't run yet.
     var waiting: [String: Instant] = [:]
     /// What each container's sidecar says of itself.
     var words: [String: SidecarWords] = [:]
-    /// The keys that this process has had admitted.
-    var admits: [String: Set<String>] = [:]
+    /// The keys that this process has had admitted, by container and key.
+    var admits: [String: [String: Admitted]] = [:]
     /// The pod's address when the sidecar was first heard. With the pod's network all that ran in it has gone.
     var address: [String: String] = [:]
     /// Containers that don't run, whatever the API server says; and such as were asked to end.
@@ -47,6 +58,31 @@ struct PodMemory: Equatable, Sendable {
     static let stuckFor = Duration.seconds(60)
     /// After the first, the second and so on.
     private static let pauses: [Duration] = [.seconds(1), .seconds(5), .seconds(30), .seconds(60)]
+
+    /// Whether the sidecar accepts the key for this. Who was admitted for copies has no right to more.
+    func admits(_ key: String, to sidecar: String, for kind: HoldingKind, at now: Instant) -> Bool {
+        guard let known = self.admits[sidecar]?[key], known.kind == kind else { return false }
+        return known.until.map { now < $0 } ?? true
+    }
+
+    /// † The connection, after whose end the sidecar counts, may end a little before its workspace says that it has left.
+    private static let forgottenBefore = Duration.seconds(60)
+
+    /// The key's workspace has left.
+    mutating func left(_ key: String, _ sidecars: [PodSidecar], at now: Instant) {
+        for (name, var known) in self.admits.compactMapValues({ $0[key] }) where known.until == nil {
+            let linger = sidecars.first { $0.name == name }?.linger ?? .zero
+            known.until = now + linger - Self.forgottenBefore
+            self.admits[name]?[key] = known
+        }
+    }
+
+    /// The key's workspace is back.
+    mutating func isBack(_ key: String, at sidecar: String) {
+        guard self.admits[sidecar]?[key]?.until != nil else { return }
+        self.admits[sidecar]?[key]?.until = nil
+        self.admits[sidecar]?[key]?.isFromBefore = true
+    }
 
     func recentInjections(at now: Instant) -> [Injection] {
         self.injections.filter { now - $0.at < Self.injectionsWithin }
@@ -68,6 +104,7 @@ struct PodPlan {
     let ports: Set<ServicePort>
     /// The workspace's.
     let key: String
+    let kind: HoldingKind
     /// The image that sidecars are made of.
     let image: String
     /// The user has named it, so that a sidecar of another one isn't enough.
@@ -94,12 +131,12 @@ struct PodPlan {
         let sidecars = Array(self.pod.sidecars.reversed())
         let running = sidecars.filter { $0.life == .running && self.isHeard($0, memory) }
         // Nothing is added to a pod that ends. Its sidecar goes on as long as its app may serve.
-        if self.pod.isBeingDeleted { return running.lazy.compactMap { self.kept($0, memory) }.first ?? .leave }
+        if self.pod.isBeingDeleted { return running.lazy.compactMap { self.kept($0, memory, now) }.first ?? .leave }
         if let usable = running.first(where: { self.isUsable($0) }) {
-            if let kept = self.kept(usable, memory) { return kept }
+            if let kept = self.kept(usable, memory, now) { return kept }
             if let wait = self.rest(memory, at: now) { return wait }
             let isOurs = memory.injections.contains { $0.name == usable.name }
-            let isAdmitted = memory.admits[usable.name]?.contains(self.key) ?? false
+            let isAdmitted = memory.admits(self.key, to: usable.name, for: self.kind, at: now)
             return isOurs && isAdmitted ? .read(usable) : .admit(usable)
         }
         if let wait = self.rest(memory, at: now) { return wait }
@@ -118,9 +155,9 @@ struct PodPlan {
         sidecar.serves(self.ports) && (!self.isImageWanted || sidecar.image == self.image)
     }
 
-    private func kept(_ sidecar: PodSidecar, _ memory: PodMemory) -> Step? {
-        guard let words = memory.words[sidecar.name], memory.admits[sidecar.name]?.contains(self.key) ?? false,
-            self.pod.address != nil
+    private func kept(_ sidecar: PodSidecar, _ memory: PodMemory, _ now: PodMemory.Instant) -> Step? {
+        guard let words = memory.words[sidecar.name], self.pod.address != nil,
+            memory.admits(self.key, to: sidecar.name, for: self.kind, at: now)
         else { return nil }
         return .keep(sidecar, words)
     }

@@ -17,6 +17,8 @@ struct PodSidecar: Equatable, Sendable {
     var image: String?
     /// The ports that it can divert.
     var ports: Set<ServicePort>
+    /// How long it accepts the key of a workspace that has left. Nil: it doesn't say.
+    var linger: Duration?
     var life: Life
     /// RFC 3339, in UTC, with whole seconds; nil: it hasn't been started.
     fileprivate var started: String?
@@ -37,6 +39,7 @@ struct PodSidecar: Equatable, Sendable {
         self.name = container.name
         self.image = container.image
         self.ports = Self.ports(container.args ?? [])
+        self.linger = Self.linger(container.args ?? [])
         if let ended = status?.state?.terminated ?? status?.lastState?.terminated, status?.state?.running == nil {
             self.life = .ended(code: ended.exitCode, reason: ended.reason, message: ended.message)
             self.started = ended.startedAt ?? ""
@@ -55,6 +58,11 @@ struct PodSidecar: Equatable, Sendable {
             if let served = try? ServedPort(value) { ports.insert(served.port) }
         }
         return ports
+    }
+
+    private static func linger(_ words: [String]) -> Duration? {
+        zip(words, words.dropFirst()).first { $0.0 == "--linger" }
+            .flatMap { try? Flags.milliseconds($0.1) }.map { .milliseconds($0) }
     }
 
     func serves(_ wanted: Set<ServicePort>) -> Bool { wanted.isSubset(of: self.ports) }

@@ -67,6 +67,7 @@ actor SidecarKeeper {
             switch step {
             case .leave: break
             case .keep(let sidecar, let words):
+                self.pods[pod.uid]?.isBack(claim.key, at: sidecar.name)
                 let location = view.location(of: pod, at: (sidecar.name, words), for: claim.ports)
                 standing.kept.append(location)
             case .wait(let why): standing.waiting[pod.uid] = why
@@ -121,14 +122,14 @@ actor SidecarKeeper {
         switch outcome {
         case .injected(let name):
             memory.injections = memory.recentInjections(at: now) + [.init(name: name, at: now)]
-            memory.admits[name, default: []].insert(claim.key)
+            memory.admits[name, default: [:]][claim.key] = .init(claim.record.kind)
             memory.address[name] = pod.address
         case .heard(let words):
             if let name = step.sidecar { self.heard(words, name, pod, &memory) }
         case .admitted(let words):
             guard let name = step.sidecar else { break }
             self.heard(words, name, pod, &memory)
-            memory.admits[name, default: []].insert(claim.key)
+            memory.admits[name, default: [:]][claim.key] = .init(claim.record.kind)
         case .lost: if let name = step.sidecar { memory.lost.insert(name) }
         case .later(let problem, let pause):
             memory.failure = .init(problem: problem, until: now + pause, isFinal: false)
@@ -175,10 +176,16 @@ actor SidecarKeeper {
     func memory(of pod: Pod) -> PodMemory { self.pods[pod.uid] ?? PodMemory() }
 
     /// A sidecar said this of itself, asked by something else than `advance`.
-    func heard(_ words: SidecarWords, from name: String, in pod: Pod, admits key: String? = nil) {
+    func heard(
+        _ words: SidecarWords,
+        from name: String,
+        in pod: Pod,
+        admits key: String? = nil,
+        for kind: HoldingKind = .intercept
+    ) {
         var memory = self.pods[pod.uid] ?? PodMemory()
         self.heard(words, name, pod, &memory)
-        if let key { memory.admits[name, default: []].insert(key) }
+        if let key { memory.admits[name, default: [:]][key] = .init(kind) }
         self.pods[pod.uid] = memory
     }
 
@@ -206,11 +213,23 @@ actor SidecarKeeper {
         }
     }
 
-    /// The sidecars may have forgotten the key.
+    /// The key's workspace needs the sidecars no more, which go on accepting it for a while.
     func left(_ key: String, _ pods: [Pod]) {
-        for pod in pods {
-            guard let names = self.pods[pod.uid]?.admits.keys else { continue }
-            for name in names { self.pods[pod.uid]?.admits[name]?.remove(key) }
+        let now = ContinuousClock.now
+        for pod in pods { self.pods[pod.uid]?.left(key, pod.sidecars, at: now) }
+    }
+
+    /// The pod's sidecars don't accept the key any more.
+    func forgot(_ key: String, _ pod: Pod) {
+        guard let names = self.pods[pod.uid]?.admits.keys else { return }
+        for name in names { self.pods[pod.uid]?.admits[name]?[key] = nil }
+    }
+
+    /// The same where the workspace has come back without asking the sidecars whether they still accept it.
+    func forgotFromBefore(_ key: String, _ pods: [Pod]) {
+        for pod in pods
+        where self.pods[pod.uid]?.admits.values.contains(where: { $0[key]?.isFromBefore ?? false }) ?? false {
+            self.forgot(key, pod)
         }
     }
 

@@ -51,6 +51,11 @@ extension Intercept {
                 "Look at its log: kl env status"
             )
         }
+        if await !self.changes.wait(within: Self.answersWithin, until: { self.isDecided }) {
+            // An error here isn't the start's: the sidecars may answer all the same.
+            let silent = self.replicas.filter { $0.state(self.generation) != .acknowledged }
+            _ = try? await claim.reconcile(.unanswered(by: Set(silent.map(\.location.name))))
+        }
         try await self.waitUntilAcknowledged()
         progress(Step(.tunnelUp(self.status.sidecars), seconds: watch.lap()))
 
@@ -120,12 +125,18 @@ extension Intercept {
     /// † In seconds, from the claim until the sidecars serve the workspace.
     private static let startingTakes = 10
 
+    /// † A sidecar answers within some tenths of a second.
+    private static let answersWithin = TimeAmount.seconds(2)
+
+    /// Each sidecar has acknowledged, or one has ended.
+    private var isDecided: Bool {
+        self.replicas.contains { $0.outcome != nil }
+            || self.replicas.allSatisfy { $0.state(self.generation) == .acknowledged }
+    }
+
     /// Waits until each sidecar has said that this generation is in force.
     func waitUntilAcknowledged() async throws {
-        _ = await self.changes.wait {
-            self.replicas.contains { $0.outcome != nil }
-                || self.replicas.allSatisfy { $0.state(self.generation) == .acknowledged }
-        }
+        _ = await self.changes.wait { self.isDecided }
         try Task.checkCancellation()
         try self.checkReplicas()
         for replica in self.replicas {

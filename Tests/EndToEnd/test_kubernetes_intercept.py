@@ -67,6 +67,35 @@ def test_the_same_sidecars_serve_again(team, cluster):
     assert len(cluster.sidecars("api-server")) == 2
 
 
+def test_a_second_start_runs_no_program_in_the_pods(team, small_cluster, kubectl):
+    """The sidecars go on accepting a key for a while. If one has forgotten it, it is told again, and nobody notices."""
+    cluster = small_cluster
+    cluster.create("api-server", 3)
+    ada = team.join()
+    team.start(ada)
+    ada.ok("intercept", "stop", "api-server")
+    team.is_released()
+
+    def programs():
+        return [asked for asked in cluster.api.requests if asked.get("subresource") == "exec"]
+
+    before = len(programs())
+    team.start(ada)
+    cluster.answers("api-server", "ada", 3)
+    (holder,) = team.record()
+    ada.ok("intercept", "stop", "api-server")
+    team.is_released()
+    assert len(programs()) == before
+    (pod, sidecar, _), *_ = cluster.sidecars("api-server")
+    left = kubectl.ok("exec", pod, "--container", sidecar, "--", "/kl-sidecar", "leave", holder["key"])
+    assert '"left":true' in left, left
+    before = len(programs())
+    team.start(ada)
+    cluster.answers("api-server", "ada", 3)
+    assert {asked["name"] for asked in programs()[before:]} == {pod}
+    ada.ok("intercept", "stop", "api-server")
+
+
 def test_target_ports_that_differ_from_pod_to_pod(team, cluster):
     cluster.create_service("api-server", {"web": (80, "http"), "admin": (81, 9000)})
     cluster.create_pod("one", "api-server", ports={"http": 8081, "admin": 9000})

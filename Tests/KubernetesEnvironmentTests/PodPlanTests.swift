@@ -14,11 +14,13 @@ func madePod(
     ports: String = "8080",
     image: String = "kl-sidecar:1",
     ip: String = "10.244.0.7",
+    linger: String? = nil,
     more: String = "",
     deleted: Bool = false
 ) throws -> Pod {
+    let lingers = linger.map { #","--linger","\#($0)""# } ?? ""
     let entries = containers.map { container in
-        #"{"name":"\#(container.name)","image":"\#(image)","args":["run","--service-port","\#(ports)","--ephemeral"]}"#
+        #"{"name":"\#(container.name)","image":"\#(image)","args":["run","--service-port","\#(ports)"\#(lingers),"--ephemeral"]}"#
     }
     let states = containers.filter { !$0.state.isEmpty }.map { #"{"name":"\#($0.name)","state":\#($0.state)}"# }
     let deletion = deleted ? #","deletionTimestamp":"2026-12-01T00:00:00Z""# : ""
@@ -45,14 +47,26 @@ struct PodPlanTests {
         #"{"terminated":{"exitCode":\#(code),"reason":"Error","message":"\#(message)"}}"#
     }
 
-    private func plan(_ pod: Pod, ports: Set<ServicePort> = [.init(8_080)], isImageWanted: Bool = false) -> PodPlan {
-        PodPlan(pod: pod, ports: ports, key: "k", image: "kl-sidecar:1", isImageWanted: isImageWanted)
+    private func plan(
+        _ pod: Pod,
+        ports: Set<ServicePort> = [.init(8_080)],
+        isImageWanted: Bool = false,
+        kind: HoldingKind = .intercept
+    ) -> PodPlan {
+        PodPlan(
+            pod: pod,
+            ports: ports,
+            key: "k",
+            kind: kind,
+            image: "kl-sidecar:1",
+            isImageWanted: isImageWanted
+        )
     }
 
     private func known(_ name: String, admits: String = "k", injectedAgo: Duration? = nil) -> PodMemory {
         var memory = PodMemory()
         memory.words[name] = self.words
-        memory.admits[name] = [admits]
+        memory.admits[name] = [admits: .init(.intercept)]
         memory.address[name] = "10.244.0.7"
         if let injectedAgo { memory.injections = [.init(name: name, at: self.now - injectedAgo)] }
         return memory
@@ -61,7 +75,7 @@ struct PodPlanTests {
     private func added(_ name: String = "kl-sidecar-1", ago: Duration) -> PodMemory {
         var memory = PodMemory()
         memory.injections = [.init(name: name, at: self.now - ago)]
-        memory.admits[name] = ["k"]
+        memory.admits[name] = ["k": .init(.intercept)]
         return memory
     }
 
@@ -98,12 +112,31 @@ struct PodPlanTests {
         #expect(self.name(self.step(pod, self.known("kl-sidecar-1", admits: "other"))) == "admit 1")
     }
 
-    @Test("Who has left is admitted again to the sidecar that idles")
+    @Test("Whose key was forgotten is admitted again to the sidecar that idles")
     func backAgain() throws {
         let pod = try madePod([("kl-sidecar-1", self.running)])
         var memory = self.known("kl-sidecar-1", injectedAgo: .seconds(60))
-        memory.admits["kl-sidecar-1"] = []
+        memory.admits["kl-sidecar-1"] = [:]
         #expect(self.name(self.step(pod, memory)) == "admit 1")
+    }
+
+    @Test("Who has left isn't admitted anew while the sidecar keeps the key")
+    func backSoon() throws {
+        let pod = try madePod([("kl-sidecar-1", self.running)], linger: "10m")
+        var memory = self.known("kl-sidecar-1")
+        memory.left("k", pod.sidecars, at: self.now - .seconds(500))
+        #expect(self.name(self.step(pod, memory)) == "keep 1")
+        // For something else than before.
+        #expect(self.name(self.plan(pod, kind: .mirror).step(memory, at: self.now)) == "admit 1")
+        #expect(self.name(self.plan(pod).step(memory, at: self.now + .seconds(60))) == "admit 1")
+        // What is there again has left at another time, or not at all.
+        memory.isBack("k", at: "kl-sidecar-1")
+        #expect(self.name(self.plan(pod).step(memory, at: self.now + .seconds(60))) == "keep 1")
+        #expect(memory.admits["kl-sidecar-1"]?["k"]?.isFromBefore == true)
+        // A sidecar that doesn't say how long it keeps keys.
+        let silent = try madePod([("kl-sidecar-1", self.running)])
+        memory.left("k", silent.sidecars, at: self.now)
+        #expect(self.name(self.step(silent, memory)) == "admit 1")
     }
 
     @Test("Pods without a part in it")
