@@ -40,6 +40,7 @@ struct ExecRequest: Sendable {
     /// - Parameters:
     ///   - socket: the proxy's.
     ///   - attach: adds the handlers that read and write the program's output and input; the channel becomes active to them.
+    ///   - speaks: called once: the program has said something or was silent for `opensWithin`, it couldn't be opened, or has ended.
     ///   - failed: called if it can't be opened; then `attach` isn't called.
     ///   - over: called once nothing is open any more, in both cases.
     func open(
@@ -47,11 +48,12 @@ struct ExecRequest: Sendable {
         namespace: String,
         on eventLoop: any EventLoop,
         attach: @escaping (any Channel, ExecStream) throws -> Void,
+        speaks: @escaping () -> Void = {},
         failed: @escaping (APIFailure) -> Void,
         over: @escaping () -> Void
     ) {
         eventLoop.preconditionInEventLoop()
-        let attempt = Attempt(attach: attach, failed: failed, over: over)
+        let attempt = Attempt(attach: attach, speaks: speaks, failed: failed, over: over)
         let bound = NIOLoopBound(attempt, eventLoop: eventLoop)
         var headers: HTTPHeaders = ["host": "localhost", "sec-websocket-protocol": ExecStream.subprotocol]
         headers.add(name: "content-length", value: "0")
@@ -96,6 +98,7 @@ struct ExecRequest: Sendable {
                 }
             }
         eventLoop.assumeIsolated().scheduleTask(in: Self.opensWithin) {
+            bound.value.spoke()
             bound.value.fail(.late("no program was started within \(Self.opensWithin.nanoseconds / 1_000_000_000) s"))
         }
     }
@@ -104,15 +107,18 @@ struct ExecRequest: Sendable {
     private final class Attempt {
         var channel: (any Channel)?
         private var attach: ((any Channel, ExecStream) throws -> Void)?
+        private var speaks: (() -> Void)?
         private var failed: ((APIFailure) -> Void)?
         private let over: () -> Void
 
         init(
             attach: @escaping (any Channel, ExecStream) throws -> Void,
+            speaks: @escaping () -> Void,
             failed: @escaping (APIFailure) -> Void,
             over: @escaping () -> Void
         ) {
             self.attach = attach
+            self.speaks = speaks
             self.failed = failed
             self.over = over
         }
@@ -129,7 +135,7 @@ struct ExecRequest: Sendable {
                     )
                 )
             }
-            let stream = ExecStream(onOver: self.over)
+            let stream = ExecStream(onSpeaking: { self.spoke() }, onOver: self.over)
             try channel.pipeline.syncOperations.addHandler(stream)
             self.attach = nil
             self.failed = nil
@@ -148,7 +154,14 @@ struct ExecRequest: Sendable {
             self.failed = nil
             self.channel?.close(promise: nil)
             failed(failure)
+            self.spoke()
             self.over()
+        }
+
+        func spoke() {
+            let speaks = self.speaks
+            self.speaks = nil
+            speaks?()
         }
     }
 }

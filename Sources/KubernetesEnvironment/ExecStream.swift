@@ -50,9 +50,15 @@ final class ExecStream: ChannelDuplexHandler, RelayedStream {
     private(set) var isOver = false
     private var told: [(String) -> Void] = []
     private let onOver: () -> Void
+    private var onSpeaking: (() -> Void)?
 
-    /// - Parameter onOver: called once, after the handlers behind it have seen the channel's end.
-    init(onOver: @escaping () -> Void) { self.onOver = onOver }
+    /// - Parameters:
+    ///   - onSpeaking: called once, when the program's first output comes, or at the end.
+    ///   - onOver: called once, after the handlers behind it have seen the channel's end.
+    init(onSpeaking: @escaping () -> Void = {}, onOver: @escaping () -> Void) {
+        self.onSpeaking = onSpeaking
+        self.onOver = onOver
+    }
 
     /// The handlers behind it are there: they see an active channel from now on.
     func begin() {
@@ -97,7 +103,9 @@ final class ExecStream: ChannelDuplexHandler, RelayedStream {
     private func take(_ bytes: ByteBuffer, _ context: ChannelHandlerContext) {
         guard bytes.readableBytes > 0 else { return }
         switch self.number {
-        case Number.standardOutput: context.fireChannelRead(Self.wrapInboundOut(bytes))
+        case Number.standardOutput:
+            self.speaks()
+            context.fireChannelRead(Self.wrapInboundOut(bytes))
         case Number.standardError: Self.append(bytes, to: &self.errors)
         case Number.end: Self.append(bytes, to: &self.endText)
         default: break
@@ -176,9 +184,16 @@ final class ExecStream: ChannelDuplexHandler, RelayedStream {
         channel.eventLoop.assumeIsolated().scheduleTask(in: delay) { channel.close(promise: nil) }
     }
 
+    private func speaks() {
+        guard let onSpeaking = self.onSpeaking else { return }
+        self.onSpeaking = nil
+        onSpeaking()
+    }
+
     private func over() {
         guard !self.isOver else { return }
         self.isOver = true
+        self.speaks()
         let told = self.told
         self.told = []
         for tell in told { tell(self.reason) }

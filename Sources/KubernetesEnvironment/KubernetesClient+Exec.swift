@@ -63,13 +63,19 @@ extension KubernetesClient {
                         let command = words.words + request.kubectlWords
                         return eventLoop.execute { Self.run(command, variables, on: eventLoop, opening) }
                     }
-                    let lease = try await self.lease()
+                    await self.startsOpening()
+                    let lease: ProxyLease
+                    do { lease = try await self.lease() } catch {
+                        await self.hasOpened()
+                        throw error
+                    }
                     eventLoop.execute {
                         request.open(
                             at: lease.socket,
                             namespace: namespace,
                             on: eventLoop,
                             attach: { channel, stream in try opening.value.attach(channel, stream) },
+                            speaks: { Task { await self.hasOpened() } },
                             failed: { failure in
                                 opening.value.failed(failure.problem(words).what)
                                 self.noteExecFailure(failure)
@@ -83,6 +89,26 @@ extension KubernetesClient {
                 }
             }
         }
+    }
+
+    // MARK: Turns
+
+    /// † A program that is started in a container costs the node some tenths of a second of CPU; many at once would all be late.
+    private static let openingAtMost = 8
+
+    /// Returns when it is this way's turn to be opened; `hasOpened` must follow.
+    private func startsOpening() async {
+        if self.opening < Self.openingAtMost {
+            self.opening += 1
+        } else {
+            await withCheckedContinuation { self.waitingToOpen.append($0) }
+        }
+    }
+
+    private func hasOpened() {
+        // The next one takes the place.
+        guard self.waitingToOpen.isEmpty else { return self.waitingToOpen.removeFirst().resume() }
+        self.opening -= 1
     }
 
     // MARK: By kubectl

@@ -17,6 +17,9 @@ actor KubernetesClient {
     var execWay: (isWebSocket: Bool, at: ContinuousClock.Instant)?
     /// † Rights may be given or taken meanwhile.
     static let execWayCountsFor = Duration.seconds(300)
+    /// Ways through programs in pods that are being opened, and those that wait for their turn.
+    var opening = 0
+    var waitingToOpen: [CheckedContinuation<Void, Never>] = []
     private var proxy: Task<KubectlProxy, any Error>?
     private var proxyStarted = ContinuousClock.now
     private var renewals = 0

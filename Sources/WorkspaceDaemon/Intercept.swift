@@ -146,6 +146,9 @@ final class Intercept {
     /// Shared by all intercepts, so that none takes descriptors that the others need.
     private static let localDescriptors = LocalDescriptors(limit: Intercept.descriptorLimit)
 
+    /// † Sidecars that are dialled at the same time share what leads to them: an API server, a node.
+    private static let moreForEach = TimeAmount.milliseconds(200)
+
     /// Makes an agent for a sidecar, which dials it from now on. Nil: the sidecar's key or address can't be read.
     func connect(_ location: SidecarLocation, takesOver: Bool = false, onlyReleases: Bool = false) -> Replica? {
         let made = Replica(location, self.addresses(of: location)) { key, addresses in
@@ -165,7 +168,11 @@ final class Intercept {
             configuration.takesOver = takesOver
             configuration.onlyReleases = onlyReleases
             // After the start, the agent dials as long as the intercept is wanted.
-            if self.machine.phase != .pending { configuration.givesUpAfter = nil }
+            if self.machine.phase != .pending {
+                configuration.givesUpAfter = nil
+            } else if let time = configuration.givesUpAfter {
+                configuration.givesUpAfter = time + Self.moreForEach * Int64(self.replicas.count)
+            }
             if onlyReleases {
                 configuration.givesUpAfter = .seconds(3)
                 configuration.drainSeconds = 0
