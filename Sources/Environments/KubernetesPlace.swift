@@ -12,6 +12,18 @@ public struct KubernetesPlace: Codable, Hashable, Sendable {
     /// The image of sidecars in this cluster, unless a start names another; nil: this version's own.
     public var image: String?
 
+    /// How sidecars are dialled; nil: at their pods' addresses.
+    public var way: Way?
+    /// The host at which the nodes' ports are dialled; nil: what the cluster says.
+    public var nodeAddress: String?
+
+    public enum Way: String, Codable, Hashable, Sendable, CaseIterable {
+        case podAddress = "pod-address"
+        /// By a Service for each sidecar, at a port of the nodes, or at an address of its own.
+        case nodePort = "node-port"
+        case loadBalancer = "load-balancer"
+    }
+
     public init(
         context: String,
         namespace: String,
@@ -24,6 +36,16 @@ public struct KubernetesPlace: Codable, Hashable, Sendable {
         self.server = server
         self.kubeconfig = kubeconfig
         self.image = image
+    }
+
+    /// The same for whatever sidecars are made of and however they are dialled.
+    public var cluster: KubernetesPlace {
+        KubernetesPlace(
+            context: self.context,
+            namespace: self.namespace,
+            server: self.server,
+            kubeconfig: self.kubeconfig
+        )
     }
 
     public var reference: EnvironmentReference {

@@ -20,14 +20,16 @@ extension KubernetesClaim {
             key: self.key,
             kind: self.record.kind,
             image: self.image,
-            isImageWanted: self.options.image != nil
+            isImageWanted: self.options.image != nil,
+            isReachedByService: self.way != .podAddress
         )
     }
 
     func sidecars() async throws -> [SidecarLocation] {
         await self.model.follow(self.name)
         return try await self.environment.asking {
-            let limit = ContinuousClock.now + PodMemory.startsWithin + .seconds(1)
+            let more = self.way == .loadBalancer ? Self.balancerWithin : .zero
+            let limit = ContinuousClock.now + PodMemory.startsWithin + more + .seconds(1)
             while true {
                 let view = try await self.environment.view(of: self.name, isFollowed: true)
                 let awaited = view.awaited(for: self.ports)
@@ -133,6 +135,8 @@ extension KubernetesClaim {
 
     /// A sidecar forgets the key of a workspace that was away for long: then our key must be admitted again.
     private func doubt(_ view: ServiceView) async {
+        // Somebody may have removed our Services.
+        _ = await self.keeper.forgetPlaces(of: self.key, view.pods)
         for report in await self.environment.reports(view, atMost: .max) {
             guard let holders = report.words?.holders, !holders.contains(where: { $0.key == self.key }) else {
                 continue
@@ -149,6 +153,7 @@ extension KubernetesClaim {
             switch step {
             case .inject: return .injected(name: try await self.inject(into: pod, view, asksFirst: asksFirst))
             case .read(let sidecar): return try await self.read(sidecar, pod)
+            case .expose(let sidecar, let words): return try await self.expose(sidecar, words, pod)
             case .admit(let sidecar): return await self.admit(at: sidecar, pod, view, force: false)
             case .replace(let sidecar): return try await self.end(sidecar, pod, view)
             case .keep, .leave, .wait, .fail: return .later(Problem(.failed, "nothing is to be done"), .seconds(1))

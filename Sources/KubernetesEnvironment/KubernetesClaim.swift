@@ -17,7 +17,7 @@ struct KubernetesClaim: ServiceClaim {
     var key: String { self.record.holder.publicKey }
     var name: String { self.record.service }
     var ports: [ServicePort] { self.record.ports.map(\.port) }
-    var image: String { self.options.image ?? self.model.place.image ?? PodSidecar.defaultImage }
+    var image: String { self.options.image ?? self.environment.place.image ?? PodSidecar.defaultImage }
 
     /// Another one's change of the Service comes between now and then.
     private static let tries = 20
@@ -205,6 +205,7 @@ struct KubernetesClaim: ServiceClaim {
             await self.keeper.forgetRenewal(self.name, of: self.key)
             try await self.removeEntry(view)
             await self.leave(view)
+            await self.removeWays(to: view.pods)
         }
     }
 

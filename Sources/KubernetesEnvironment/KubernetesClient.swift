@@ -84,6 +84,13 @@ actor KubernetesClient {
         try await self.send(.POST, path, [], "application/json", body)
     }
 
+    /// Nothing where it isn't there.
+    func delete(_ path: String) async throws {
+        var request = APIConversation.Request(path, [])
+        request.method = .DELETE
+        do { _ = try await self.ask(request) } catch let error as APIFailure where error.code == 404 {}
+    }
+
     private func send<Value: Decodable & Sendable>(
         _ method: HTTPMethod,
         _ path: String,

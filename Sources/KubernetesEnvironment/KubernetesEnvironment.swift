@@ -8,6 +8,8 @@ import SidecarInterface
 /// serves all workspaces. Nothing is restarted, and the developer's own rights are enough.
 public struct KubernetesEnvironment: Environment {
     public let reference: EnvironmentReference
+    /// With what the user wants of sidecars.
+    let place: KubernetesPlace
     let model: KubernetesModel
 
     /// - Throws: the stored reference lacks the cluster.
@@ -20,6 +22,7 @@ public struct KubernetesEnvironment: Environment {
             )
         }
         self.reference = reference
+        self.place = place
         self.model = KubernetesModel.of(place)
     }
 

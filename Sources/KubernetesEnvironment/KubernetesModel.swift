@@ -20,9 +20,10 @@ actor KubernetesModel {
 
     private static let all = Mutex<[KubernetesPlace: KubernetesModel]>([:])
 
-    /// All users of an environment in this process share one model.
+    /// All users of an environment in this process share one model, and so one `kubectl`.
     static func of(_ place: KubernetesPlace) -> KubernetesModel {
-        Self.all.withLock { all in
+        let place = place.cluster
+        return Self.all.withLock { all in
             if let model = all[place] { return model }
             let model = KubernetesModel(place)
             all[place] = model
@@ -43,7 +44,8 @@ actor KubernetesModel {
     /// false.
     func visibleServices() async throws -> (objects: [ServiceObject], isWhole: Bool) {
         do {
-            return (try await self.client.list().objects, true)
+            let all: [ServiceObject] = try await self.client.list().objects
+            return (all.filter { !TunnelService.isOurs($0) }, true)
         } catch let error as APIFailure where error.code == 403 {
             var objects: [ServiceObject] = []
             for name in try await KubernetesFacts.namedServices(self.client) {

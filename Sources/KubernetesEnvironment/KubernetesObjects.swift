@@ -77,6 +77,16 @@ struct ServiceObject: KubernetesObject {
 
     var metadata: ObjectMeta
     var spec: Spec?
+    var status: Status?
+
+    struct Status: Decodable, Equatable, Sendable {
+        struct LoadBalancer: Decodable, Equatable, Sendable { var ingress: [Ingress]? }
+        struct Ingress: Decodable, Equatable, Sendable {
+            var ip: String?
+            var hostname: String?
+        }
+        var loadBalancer: LoadBalancer?
+    }
 
     struct Spec: Decodable, Equatable, Sendable {
         /// `ClusterIP`, `NodePort`, `LoadBalancer`, `ExternalName`
@@ -229,6 +239,23 @@ struct NamespaceObject: KubernetesObject {
     static let resource = "namespaces"
 
     var metadata: ObjectMeta
+}
+
+/// `kind: Node`
+struct NodeObject: KubernetesObject {
+    static let resource = "nodes"
+
+    var metadata: ObjectMeta
+    var status: Status?
+
+    struct Status: Decodable, Equatable, Sendable {
+        /// `ExternalIP`, `InternalIP`, `Hostname`, …
+        struct Address: Decodable, Equatable, Sendable {
+            var type: String?
+            var address: String?
+        }
+        var addresses: [Address]?
+    }
 }
 
 /// A page of a list.

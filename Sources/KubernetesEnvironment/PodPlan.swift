@@ -43,6 +43,8 @@ struct PodMemory: Equatable, Sendable {
     var address: [String: String] = [:]
     /// Containers that don't run, whatever the API server says; and such as were asked to end.
     var lost: Set<String> = []
+    /// Where this process's Services lead to the sidecars from, by container and key.
+    var places: [String: [String: TunnelService.Place]] = [:]
     var failure: Failure?
     /// Work is under way, of which `PodPlan` will know the result.
     var isBusy = false
@@ -109,6 +111,8 @@ struct PodPlan {
     let image: String
     /// The user has named it, so that a sidecar of another one isn't enough.
     let isImageWanted: Bool
+    /// A Service of its own leads to the sidecar.
+    var isReachedByService = false
 
     enum Step: Equatable {
         /// The pod needs no sidecar, or can't have one.
@@ -118,6 +122,8 @@ struct PodPlan {
         /// It was added with the key, and runs now: it says where it listens.
         case read(PodSidecar)
         case admit(PodSidecar)
+        /// It admits the key, and is to be made reachable by a Service.
+        case expose(PodSidecar, SidecarWords)
         /// A sidecar runs that is of no use to this workspace; another one can be there only once that has ended.
         case replace(PodSidecar)
         case inject
@@ -131,10 +137,16 @@ struct PodPlan {
         let sidecars = Array(self.pod.sidecars.reversed())
         let running = sidecars.filter { $0.life == .running && self.isHeard($0, memory) }
         // Nothing is added to a pod that ends. Its sidecar goes on as long as its app may serve.
-        if self.pod.isBeingDeleted { return running.lazy.compactMap { self.kept($0, memory, now) }.first ?? .leave }
+        if self.pod.isBeingDeleted {
+            let kept = running.lazy.compactMap { self.kept($0, memory, now) }.first
+            if case .keep? = kept { return kept ?? .leave }
+            return .leave
+        }
         if let usable = running.first(where: { self.isUsable($0) }) {
-            if let kept = self.kept(usable, memory, now) { return kept }
+            let kept = self.kept(usable, memory, now)
+            if case .keep? = kept { return kept ?? .leave }
             if let wait = self.rest(memory, at: now) { return wait }
+            if let kept { return kept }
             let isOurs = memory.injections.contains { $0.name == usable.name }
             let isAdmitted = memory.admits(self.key, to: usable.name, for: self.kind, at: now)
             return isOurs && isAdmitted ? .read(usable) : .admit(usable)
@@ -159,6 +171,7 @@ struct PodPlan {
         guard let words = memory.words[sidecar.name], self.pod.address != nil,
             memory.admits(self.key, to: sidecar.name, for: self.kind, at: now)
         else { return nil }
+        if self.isReachedByService, memory.places[sidecar.name]?[self.key] == nil { return .expose(sidecar, words) }
         return .keep(sidecar, words)
     }
 

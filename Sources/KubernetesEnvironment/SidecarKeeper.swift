@@ -20,6 +20,8 @@ actor SidecarKeeper {
         case injected(name: String)
         case heard(SidecarWords)
         case admitted(SidecarWords)
+        /// A Service leads to it.
+        case exposed(TunnelService.Place)
         /// The container doesn't run.
         case lost
         /// Not yet; it is tried again after this time.
@@ -68,13 +70,17 @@ actor SidecarKeeper {
             case .leave: break
             case .keep(let sidecar, let words):
                 self.pods[pod.uid]?.isBack(claim.key, at: sidecar.name)
-                let location = view.location(of: pod, at: (sidecar.name, words), for: claim.ports)
+                var location = view.location(of: pod, at: (sidecar.name, words), for: claim.ports)
+                if let place = plan.isReachedByService ? memory.places[sidecar.name]?[claim.key] : nil {
+                    location.tcp = place.tcp
+                    location.udp = words.datagramPort == nil ? nil : place.udp
+                }
                 standing.kept.append(location)
             case .wait(let why): standing.waiting[pod.uid] = why
             case .fail(let problem):
                 standing.failures[pod.uid] = problem
                 if problem.code == .busy { standing.holder = standing.holder ?? self.holders[pod.uid] }
-            case .read, .admit, .replace, .inject:
+            case .read, .admit, .expose, .replace, .inject:
                 standing.waiting[pod.uid] = "it is its turn soon"
                 self.begin(step, pod, claim, view, at: now)
             }
@@ -100,7 +106,7 @@ actor SidecarKeeper {
         self.pods[pod.uid, default: PodMemory()].isBusy = true
         switch step {
         case .admit, .inject: self.pods[pod.uid]?.keyToCome = claim.key
-        case .read, .replace, .keep, .leave, .wait, .fail: break
+        case .read, .expose, .replace, .keep, .leave, .wait, .fail: break
         }
         Task {
             let outcome = await claim.perform(step, pod, view, asksFirst: !isAllowed)
@@ -130,6 +136,7 @@ actor SidecarKeeper {
             guard let name = step.sidecar else { break }
             self.heard(words, name, pod, &memory)
             memory.admits[name, default: [:]][claim.key] = .init(claim.record.kind)
+        case .exposed(let place): if let name = step.sidecar { memory.places[name, default: [:]][claim.key] = place }
         case .lost: if let name = step.sidecar { memory.lost.insert(name) }
         case .later(let problem, let pause):
             memory.failure = .init(problem: problem, until: now + pause, isFinal: false)
@@ -233,6 +240,16 @@ actor SidecarKeeper {
         }
     }
 
+    /// - Returns: whether there were some.
+    func forgetPlaces(of key: String, _ pods: [Pod]) -> Bool {
+        var isAny = false
+        for pod in pods {
+            guard let names = self.pods[pod.uid]?.places.keys else { continue }
+            for name in names where self.pods[pod.uid]?.places[name]?.removeValue(forKey: key) != nil { isAny = true }
+        }
+        return isAny
+    }
+
     /// Whether the claim's entry is to be written anew; only the first to ask in a minute is told so.
     func mayRenew(_ service: String, of key: String) -> Bool {
         let now = ContinuousClock.now
@@ -285,7 +302,9 @@ actor SidecarKeeper {
 extension PodPlan.Step {
     fileprivate var sidecar: String? {
         switch self {
-        case .keep(let sidecar, _), .read(let sidecar), .admit(let sidecar), .replace(let sidecar): sidecar.name
+        case .keep(let sidecar, _), .expose(let sidecar, _), .read(let sidecar), .admit(let sidecar),
+            .replace(let sidecar):
+            sidecar.name
         case .leave, .inject, .wait, .fail: nil
         }
     }

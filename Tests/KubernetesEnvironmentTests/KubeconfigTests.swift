@@ -46,6 +46,16 @@ struct KubeconfigTests {
         #expect(files("dev:/a/b::sub/c") == "/home/ada/dev:/a/b:/home/ada/sub/c")
     }
 
+    @Test("What sidecars are made of and how they are dialled needs no further kubectl")
+    func oneModel() {
+        let place = KubernetesPlace(context: "dev", namespace: "one-model", server: "https://x")
+        var other = place
+        (other.image, other.way, other.nodeAddress) = ("kl-sidecar:1", .nodePort, "192.0.2.7")
+        #expect(KubernetesModel.of(place) === KubernetesModel.of(other))
+        other.kubeconfig = "/a"
+        #expect(KubernetesModel.of(place) !== KubernetesModel.of(other))
+    }
+
     @Test("kubectl is told the place, whatever the shell's variables say")
     func words() {
         var place = KubernetesPlace(context: "dev", namespace: "shop", server: "https://x")

@@ -88,6 +88,7 @@ struct PodPlanTests {
         case .leave: "leave"
         case .keep(let sidecar, _): "keep \(sidecar.name.suffix(1))"
         case .read(let sidecar): "read \(sidecar.name.suffix(1))"
+        case .expose(let sidecar, _): "expose \(sidecar.name.suffix(1))"
         case .admit(let sidecar): "admit \(sidecar.name.suffix(1))"
         case .replace(let sidecar): "replace \(sidecar.name.suffix(1))"
         case .inject: "inject"
@@ -137,6 +138,36 @@ struct PodPlanTests {
         let silent = try madePod([("kl-sidecar-1", self.running)])
         memory.left("k", silent.sidecars, at: self.now)
         #expect(self.name(self.step(silent, memory)) == "admit 1")
+    }
+
+    @Test("A Service leads to a sidecar before it is kept")
+    func exposed() throws {
+        let pod = try madePod([("kl-sidecar-1", self.running)])
+        var plan = self.plan(pod)
+        plan.isReachedByService = true
+        #expect(self.name(plan.step(PodMemory(), at: self.now)) == "admit 1")
+        var memory = self.known("kl-sidecar-1")
+        #expect(self.name(plan.step(memory, at: self.now)) == "expose 1")
+        memory.isBusy = true
+        #expect(self.name(plan.step(memory, at: self.now)) == "wait")
+        // Another workspace's Service may end at any time.
+        memory.places = ["kl-sidecar-1": ["other": .init(tcp: "192.0.2.1:30100")]]
+        memory.isBusy = false
+        #expect(self.name(plan.step(memory, at: self.now)) == "expose 1")
+        memory.places["kl-sidecar-1"]?["k"] = .init(tcp: "192.0.2.1:30101")
+        #expect(self.name(plan.step(memory, at: self.now)) == "keep 1")
+        var ending = plan
+        ending = PodPlan(
+            pod: try madePod([("kl-sidecar-1", self.running)], deleted: true),
+            ports: plan.ports,
+            key: "k",
+            kind: .intercept,
+            image: plan.image,
+            isImageWanted: false,
+            isReachedByService: true
+        )
+        #expect(self.name(ending.step(memory, at: self.now)) == "keep 1")
+        #expect(ending.step(self.known("kl-sidecar-1"), at: self.now) == .leave)
     }
 
     @Test("Pods without a part in it")

@@ -1,4 +1,5 @@
 import ArgumentParser
+import CommandText
 import DockerEnvironment
 import EnvironmentCatalog
 import Environments
@@ -33,6 +34,17 @@ struct ConnectEnvironment: AsyncParsableCommand {
         guard self.kubernetes.sidecarImage.map({ StartRequest.isImage($0) }) ?? true else {
             throw ValidationError("--sidecar-image is an image's name, such as registry.example/kl-sidecar:0.1.0.")
         }
+        try self.validateWay()
+    }
+
+    private func validateWay() throws {
+        guard let address = self.kubernetes.nodeAddress else { return }
+        guard self.kubernetes.way ?? .nodePort == .nodePort else {
+            throw ValidationError("--node-address goes with --way node-port.")
+        }
+        guard (try? Flags.endpoint(Endpoint(host: address, port: 1).description)) != nil else {
+            throw ValidationError("--node-address is a host's name or address, such as 192.0.2.7.")
+        }
     }
 
     func run() async throws {
@@ -65,20 +77,17 @@ struct ConnectEnvironment: AsyncParsableCommand {
 
     private func chosen(_ workspace: Workspace) async throws -> EnvironmentReference {
         var reference = try await self.named(workspace)
-        // Who connects again needn't name the image again.
-        let known = try workspace.knownReferences().first { $0.location == reference.location }
-        guard let image = self.kubernetes.sidecarImage else {
-            reference.kubernetes?.image = known?.kubernetes?.image
-            return reference
+        if let flag = self.kubernetes.flagOfCluster, reference.kind != .kubernetes {
+            let mend = self.kubernetes.sidecarImage.map {
+                "Name it at each start: kl intercept start --sidecar-image \($0)"
+            }
+            throw Problem(.usage, "\(flag) is for environments of Kubernetes.", mend)
         }
-        guard reference.kind == .kubernetes else {
-            throw Problem(
-                .usage,
-                "--sidecar-image is for environments of Kubernetes.",
-                "Name it at each start: kl intercept start --sidecar-image \(image)"
-            )
-        }
-        reference.kubernetes?.image = image
+        // Who connects again needn't name these again.
+        let known = try workspace.knownReferences().first { $0.location == reference.location }?.kubernetes
+        reference.kubernetes?.image = self.kubernetes.sidecarImage ?? known?.image
+        reference.kubernetes?.way = self.kubernetes.way ?? known?.way
+        reference.kubernetes?.nodeAddress = self.kubernetes.nodeAddress ?? known?.nodeAddress
         return reference
     }
 

@@ -30,6 +30,8 @@ struct DockerOptions: ParsableArguments {
     }
 }
 
+extension KubernetesPlace.Way: ExpressibleByArgument {}
+
 /// Selects a namespace of a cluster.
 struct KubernetesOptions: ParsableArguments {
     @Option(
@@ -49,6 +51,25 @@ struct KubernetesOptions: ParsableArguments {
         help: ArgumentHelp("The image of sidecars in this cluster, for each start that names none.", valueName: "image")
     )
     var sidecarImage: String?
+
+    @Option(
+        help: ArgumentHelp(
+            "How sidecars are dialled: pod-address, or by a Service for each pod, node-port or load-balancer.",
+            valueName: "way"
+        )
+    )
+    var way: KubernetesPlace.Way?
+
+    @Option(
+        help: ArgumentHelp("With --way node-port: the host at which the nodes' ports are dialled.", valueName: "host")
+    )
+    var nodeAddress: String?
+
+    /// A flag that is for clusters alone, if one is given.
+    var flagOfCluster: String? {
+        self.sidecarImage.map { _ in "--sidecar-image" } ?? self.way.map { _ in "--way" }
+            ?? self.nodeAddress.map { _ in "--node-address" }
+    }
 
     var areNamed: Bool { self.context != nil || self.namespace != nil }
 }

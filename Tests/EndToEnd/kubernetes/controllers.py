@@ -29,9 +29,10 @@ def is_over(pod):
 class Controllers(threading.Thread):
     WATCHED = {"deployments", "statefulsets", "pods", "services", "replicasets"}
 
-    def __init__(self, store, api):
+    def __init__(self, store, api, network):
         super().__init__(daemon=True, name="controllers")
         self.store, self.api = store, api
+        self.network, self._ways = network, []
         self.errors = []
         self._changed = threading.Event()
         self._is_closing = False
@@ -64,6 +65,30 @@ class Controllers(threading.Thread):
         self._collect()
         for service in self.store.list("services")[1]:
             self._point(service)
+        self._lead_in()
+
+    def _lead_in(self):
+        """What a kube-proxy does for those who come from outside, with one pod for each Service."""
+        ways = []
+        for service in self.store.list("services")[1]:
+            spec = service["spec"]
+            if spec.get("type") not in ("NodePort", "LoadBalancer"):
+                continue
+            pods = [pod for pod in self._selected(service) if pod["status"].get("podIP")]
+            balancers = [given["ip"] for given in service["status"]["loadBalancer"].get("ingress", [])]
+            for port in spec["ports"] if pods else []:
+                target = (port["protocol"].lower(), pods[0]["status"]["podIP"], port["targetPort"])
+                if isinstance(port["targetPort"], int):
+                    ways.append((self.network.address, port["nodePort"], *target))
+                    ways += [(address, port["port"], *target) for address in balancers]
+        if ways != self._ways:
+            self._ways = ways
+            self.network.lead_in(ways)
+
+    def _selected(self, service):
+        selector = (service["spec"].get("selector") or {}).items()
+        pods = self.store.list("pods", service["metadata"]["namespace"])[1] if selector else []
+        return [pod for pod in pods if selector <= (pod["metadata"].get("labels") or {}).items() and not is_over(pod)]
 
     def _collect(self):
         """What belongs to an owner that is gone."""
@@ -72,7 +97,8 @@ class Controllers(threading.Thread):
             for kind in ("deployments", "statefulsets", "replicasets")
             for found in self.store.list(kind)[1]
         }
-        for kind in ("replicasets", "pods"):
+        owners |= {pod["metadata"]["uid"] for pod in self.store.list("pods")[1]}
+        for kind in ("replicasets", "pods", "services"):
             for found in self.store.list(kind)[1]:
                 references = found["metadata"].get("ownerReferences") or []
                 if references and references[0]["uid"] not in owners and not is_ending(found):

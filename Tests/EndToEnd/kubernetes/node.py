@@ -75,6 +75,15 @@ class NodeNetwork:
         """Pods can't be reached by their addresses any more: only through the API server."""
         _ip("route", "delete", f"{NET}.{self.number}.0/25", check=False)
 
+    def lead_in(self, ways):
+        """From (address, port) here to a pod's (address, port), for (transport): of the test's network."""
+        rules = [f"ip daddr {to} {transport} dport {port} dnat ip to {pod}:{own}" for to, port, transport, pod, own in ways]
+        chain = "".join(f"  {rule}\n" for rule in rules)
+        head = "table ip ways {}\ndelete table ip ways\ntable ip ways {\nchain in { type nat hook prerouting priority -100;\n"
+        self.machine.run("nft", "-f", "-", input=f"{head}{chain}}}\n}}\n")
+        for address in {to for to, *_ in ways} - {self.address}:
+            _ip("route", "replace", f"{address}/32", "via", self.address, "dev", self.device)
+
     def service_address(self):
         with self._lock:
             return f"{NET}.{self.number}.{next(self._services)}"

@@ -28,7 +28,7 @@ class SmallCluster(Cluster):
         self.nodes = Nodes(self.store, self.folder / "pods", pathlib.Path(binaries), nodes)
         self.server = Server(self.store, self.nodes, self.folder)
         self.api = self.server.api
-        self.controllers = Controllers(self.store, self.api)
+        self.controllers = Controllers(self.store, self.api, self.nodes.network)
         self.controllers.start()
         self.server.start()
         for name in ("default", "kube-system"):

@@ -17,7 +17,7 @@ MANIFESTS = pathlib.Path(__file__).resolve().parents[3] / "agent/kubernetes"
 
 def rules(name):
     """Of a Role that is printed for users."""
-    return yaml.safe_load((MANIFESTS / f"{name}.yaml").read_text())["rules"]
+    return [rule for part in yaml.safe_load_all((MANIFESTS / f"{name}.yaml").read_text()) for rule in part["rules"]]
 
 
 # What an intercept needs, and nothing else.
