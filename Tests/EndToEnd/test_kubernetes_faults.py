@@ -80,9 +80,11 @@ def test_a_way_by_exec_that_falls_silent(team, small_cluster):
     load.under_way(250)
     cluster.answers("api-server", "ada", 2, aim=10)
     outcomes = load.stop()
-    during = [outcome for outcome in outcomes if began + 0.5 < outcome.began < began + 4]
-    assert during and not {outcome.answer for outcome in during} & {None, "ada"}, during
-    assert max(outcome.took for outcome in during) < 4
+    # Those that came before the sidecars took the way for silent may have sent their bytes into it.
+    during = [outcome for outcome in outcomes if began + 2 < outcome.began]
+    assert not [outcome for outcome in during if outcome.failure], during
+    assert [outcome for outcome in outcomes if "original" in (outcome.answer or "")], outcomes
+    assert max(outcome.took for outcome in during) < 6
     ada.ok("intercept", "stop", "api-server")
     team.is_released()
 
@@ -91,18 +93,19 @@ def test_a_start_that_is_killed_while_its_key_is_admitted(team, small_cluster):
     """What comes of it late must not be believed after the key has left again."""
     cluster = small_cluster
     cluster.create("api-server")
-    ada = team.join()
+    ada, grace = team.join(), team.join("grace")
+    # A sidecar is there that doesn't know her key yet.
     team.start(ada)
     ada.ok("intercept", "stop", "api-server")
     faults = cluster.api.faults
     admission = faults.add(delay=2, subresource="exec", times=1)
-    with ada.begin(*team.words(ada)) as begun:
+    with grace.begin(*team.words(grace)) as begun:
         eventually("its key is being admitted", lambda: admission.hits, 2)
         faults.add(delay=4, verb="patch", resource="services", times=1)
         begun.kill()
-    team.start(ada)
-    cluster.answers("api-server", "ada")
-    ada.ok("intercept", "stop", "api-server")
+    team.start(grace)
+    cluster.answers("api-server", "grace")
+    grace.ok("intercept", "stop", "api-server")
     team.is_released()
 
 
