@@ -21,13 +21,20 @@ struct FlowRoute {
     private(set) var way = Way.original
     /// The workspace has acknowledged the flow's header.
     private(set) var isKnown = false
-    private(set) var hasAnswered = false
+    private var answeredAt: NIODeadline?
+    private var hasAnswered: Bool { self.answeredAt != nil }
     private var refusedUntil: NIODeadline?
     /// Payloads sent to a workspace that hasn't answered yet.
     private var recent = RecentPayloads()
 
     /// How long the original serves the flow after a refusal; by then the local server may be there. †
     static let retryAfter = TimeAmount.seconds(5)
+
+    /// How long a flow is under way after an answer: a client that sends from the same port later may be another one. †
+    private static let underWayFor = TimeAmount.seconds(5)
+
+    /// The workspace has just answered: the original would know nothing of what the client says next.
+    func isUnderWay(at now: NIODeadline) -> Bool { self.answeredAt.map { now - $0 < Self.underWayFor } ?? false }
 
     func mayTryWorkspace(at now: NIODeadline) -> Bool { self.refusedUntil.map { now >= $0 } ?? true }
 
@@ -46,8 +53,8 @@ struct FlowRoute {
     /// Kind 2, 0: the workspace doesn't know the flow.
     mutating func headerIsMissing() { self.isKnown = false }
 
-    mutating func answered() {
-        self.hasAnswered = true
+    mutating func answered(at now: NIODeadline) {
+        self.answeredAt = now
         self.recent = RecentPayloads()
     }
 

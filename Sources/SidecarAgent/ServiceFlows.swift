@@ -89,7 +89,7 @@ final class ServiceFlows {
     private func send(_ payload: ByteBuffer, of flow: ClientFlow, at now: NIODeadline) {
         guard let holder = flow.sides.holder else { return self.passOn(payload, of: flow, countedFor: nil) }
         if let side = flow.sides.defaultSide, flow.route.mayTryWorkspace(at: now),
-            !side.isSilent || flow.link === side && flow.route.hasAnswered
+            !side.isSilent || flow.link === side && flow.route.isUnderWay(at: now)
         {
             if flow.link !== side || flow.route.way == .original {
                 side.begin(flow)
@@ -158,7 +158,7 @@ final class ServiceFlows {
     /// Delivers the workspace's answer.
     func answer(_ payload: ByteBuffer, to flow: ClientFlow) {
         guard self.table.use(flow.key, isAnswer: true, at: .now()) != nil else { return }
-        flow.route.answered()
+        flow.route.answered(at: .now())
         // The workspace serves the flow now; a late answer from the original must not mix with its answers.
         flow.original?.close()
         flow.original = nil

@@ -40,9 +40,23 @@ import Testing
         #expect(route.refused(at: Self.at(2_000)) == [ByteBuffer(string: "again")])
         route.begin(1)
         route.sent(Self.question, at: Self.at(3_000))
-        route.answered()
+        route.answered(at: Self.at(3_000))
         route.sent(Self.question, at: Self.at(3_001))
         #expect(route.refused(at: Self.at(3_002)) == [])
+    }
+
+    @Test func aFlowIsUnderWayForAWhileAfterAnAnswer() {
+        var route = FlowRoute()
+        route.begin(0)
+        route.sent(Self.question, at: Self.at(0))
+        #expect(!route.isUnderWay(at: Self.at(1)))
+        route.answered(at: Self.at(10))
+        #expect(route.isUnderWay(at: Self.at(5_009)))
+        #expect(!route.isUnderWay(at: Self.at(5_010)))
+        route.answered(at: Self.at(6_000))
+        #expect(route.isUnderWay(at: Self.at(6_001)))
+        route.leave()
+        #expect(!route.isUnderWay(at: Self.at(6_002)))
     }
 
     @Test func fewAreKept() {
