@@ -172,3 +172,26 @@ def test_a_sidecar_that_starts_again_is_found(make_datagram_pair, closing):
     pair.sidecar.process.wait(10)
     pair.start_sidecar()
     eventually("the workspace is back", lambda: who(pair.public, 1) == "workspace", 3)
+
+
+def test_a_workspace_that_stands_still(make_datagram_pair, closing):
+    """Only bytes of clients that come before the first acknowledgement is late are given to the tunnel: all others can still be handed
+    to the original once the workspace is held to be gone."""
+    original, local = closing(WebServer("environment")), closing(WebServer("workspace"))
+    pair = make_datagram_pair(original=original.address, local=local.address)
+    pair.start_sidecar()
+    pair.ways.append(("tcp", pair.tunnel))
+    pair.start_workspace()
+    eventually("it goes by UDP", lambda: who(pair.public) == "workspace" and pair.workspace.ready["carrier"] == "udp", 2)
+    load = Load(pair.public, 50)
+    time.sleep(1)
+    pair.workspace.freeze()
+    still = time.monotonic()
+    time.sleep(8)
+    pair.workspace.thaw()
+    eventually("the workspace answers again", lambda: who(pair.public) == "workspace", 5)
+    outcomes = load.stop()
+    failed = [outcome.began - still for outcome in outcomes if outcome.failure]
+    assert all(began < 0.5 for began in failed), f"{len(failed)}: {failed}"
+    late = [outcome for outcome in outcomes if still + 0.5 < outcome.began < still + 5]
+    assert {outcome.answer for outcome in late} == {"environment"}, summary(late)
