@@ -1,11 +1,15 @@
+import CommandText
 import Environments
 import InterceptModel
+import NIOPosix
 import SidecarInterface
 
 /// Ways to sidecars by Services of our own, for machines that don't reach the pods' addresses.
 extension KubernetesClaim {
     /// † A cloud makes a load balancer in a minute or two.
     static let balancerWithin = Duration.seconds(180)
+    /// † A node knows a new Service after a second.
+    private static let knownWithin = Duration.seconds(5)
     private static let looksEvery = Duration.milliseconds(500)
 
     var way: KubernetesPlace.Way { self.environment.place.way ?? .podAddress }
@@ -26,7 +30,10 @@ extension KubernetesClaim {
             let node = self.way == .nodePort ? await self.nodeAddress(of: pod) : nil
             let limit = ContinuousClock.now + Self.balancerWithin
             while true {
-                if let place = ours.place(service, node: node) { return .exposed(place) }
+                if let place = ours.place(service, node: node) {
+                    await Self.wait(for: place)
+                    return .exposed(place)
+                }
                 guard self.way == .loadBalancer, ContinuousClock.now < limit else { return self.noPlace(ours) }
                 try await Task.sleep(for: Self.looksEvery)
                 service = try await self.client.get(self.client.path("services/\(ours.name)"))
@@ -34,6 +41,23 @@ extension KubernetesClaim {
         } catch let error as APIFailure where error.code == 403 {
             let problem = error.problem(self.client.words)
             return .failed(Problem(problem.code, problem.what, Self.askForTheRight))
+        }
+    }
+
+    /// Until a connection comes through, or for some seconds: datagrams that come before the nodes know the Service would be
+    /// remembered by their kernels as leading nowhere, and so would those that follow from the same port.
+    private static func wait(for place: TunnelService.Place) async {
+        guard let endpoint = try? Flags.endpoint(place.tcp) else { return }
+        let limit = ContinuousClock.now + Self.knownWithin
+        while ContinuousClock.now < limit, !Task.isCancelled {
+            let attempt = ClientBootstrap(group: MultiThreadedEventLoopGroup.singleton)
+                .connectTimeout(.seconds(1))
+                .connect(host: endpoint.host, port: Int(endpoint.port))
+            if let channel = try? await attempt.get() {
+                try? await channel.close()
+                return
+            }
+            try? await Task.sleep(for: .milliseconds(100))
         }
     }
 
