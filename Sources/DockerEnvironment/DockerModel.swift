@@ -27,8 +27,7 @@ actor DockerModel {
     private var readVersion: UInt64?
     private var isFollowing = false
     private var events: DockerEvents?
-    private var listeners: [UInt64: AsyncStream<EnvironmentChange>.Continuation] = [:]
-    private var nextListener: UInt64 = 0
+    private var listeners = ChangeListeners()
     /// Containers that were asked to end, and the time until which that may still happen.
     private var ending: [String: ContinuousClock.Instant] = [:]
     /// The first processes of containers that have a sidecar, where they can be seen from here.
@@ -62,8 +61,6 @@ actor DockerModel {
     /// † Docker's default stop timeout, in seconds; `endsLater` is a margin on top.
     private static let usualStopTimeout = 10
     private static let endsLater = Duration.seconds(2)
-    /// † Changes that a listener hasn't taken yet; older ones are dropped.
-    private static let newsAtMost = 64
 
     /// † Long enough for several questions of one command.
     private static let recently = Duration.milliseconds(300)
@@ -252,16 +249,7 @@ actor DockerModel {
     // MARK: Following
 
     func changes() -> AsyncStream<EnvironmentChange> {
-        let (stream, continuation) = AsyncStream.makeStream(
-            of: EnvironmentChange.self,
-            bufferingPolicy: .bufferingNewest(Self.newsAtMost)
-        )
-        self.nextListener += 1
-        let number = self.nextListener
-        self.listeners[number] = continuation
-        continuation.onTermination = { [weak self] _ in
-            Task { await self?.stopListening(number) }
-        }
+        let stream = self.listeners.add { [weak self] number in Task { await self?.stopListening(number) } }
         if self.events == nil {
             self.events = DockerEvents(self.place.engine) { [weak self] news in
                 Task { await self?.heard(news) }
@@ -271,7 +259,7 @@ actor DockerModel {
     }
 
     private func stopListening(_ number: UInt64) {
-        self.listeners[number] = nil
+        self.listeners.remove(number)
         guard self.listeners.isEmpty else { return }
         self.events?.end()
         self.events = nil
@@ -294,7 +282,7 @@ actor DockerModel {
     }
 
     private func tell(_ change: EnvironmentChange) {
-        for listener in self.listeners.values { listener.yield(change) }
+        self.listeners.tell(change)
     }
 
     private func concerns(_ event: DockerEvent) -> Bool {
@@ -343,13 +331,13 @@ actor DockerModel {
                 service: service.name,
                 sidecar: service.sidecarName(replica.number)
             )
-            let listeners = self.listeners.values
+            let listeners = self.listeners
             let watch = ProcessEndWatch(
                 of: process,
                 isMeant: { DockerContainer.isProcess(process, of: target) },
                 onEnd: { [weak self] in
                     // At once: after a `stop` podman takes the network away within 20 ms. Who listens since hears it after.
-                    for listener in listeners { listener.yield(change) }
+                    listeners.tell(change)
                     Task { await self?.processEnded(process, of: target) }
                 }
             )

@@ -9,12 +9,9 @@ actor KubernetesModel {
     nonisolated let place: KubernetesPlace
     nonisolated let client: KubernetesClient
     nonisolated let sidecars = SidecarKeeper()
-    private var listeners: [UInt64: AsyncStream<EnvironmentChange>.Continuation] = [:]
-    private var nextListener: UInt64 = 0
+    private var listeners = ChangeListeners()
     private var followers: [String: ServiceFollower] = [:]
 
-    /// † Changes that a listener hasn't taken yet; older ones are dropped.
-    private static let newsAtMost = 64
     /// † How long an answer may wait for watches that have just begun.
     private static let beginsWithin = Duration.seconds(3)
 
@@ -128,26 +125,16 @@ actor KubernetesModel {
     }
 
     func changes() -> AsyncStream<EnvironmentChange> {
-        let (stream, continuation) = AsyncStream.makeStream(
-            of: EnvironmentChange.self,
-            bufferingPolicy: .bufferingNewest(Self.newsAtMost)
-        )
-        self.nextListener += 1
-        let number = self.nextListener
-        self.listeners[number] = continuation
-        continuation.onTermination = { [weak self] _ in
-            Task { await self?.stopListening(number) }
-        }
-        return stream
+        self.listeners.add { [weak self] number in Task { await self?.stopListening(number) } }
     }
 
     private func stopListening(_ number: UInt64) {
-        self.listeners[number] = nil
+        self.listeners.remove(number)
         guard self.listeners.isEmpty else { return }
         for name in Array(self.followers.keys) { self.unfollow(name) }
     }
 
     func tell(_ change: EnvironmentChange) {
-        for listener in self.listeners.values { listener.yield(change) }
+        self.listeners.tell(change)
     }
 }
