@@ -104,6 +104,9 @@ extension SidecarAgent {
         return "it still passes on \(self.clients) connection\(self.clients == 1 ? "" : "s")"
     }
 
+    /// Whether the key's workspace is away and holds nothing: it has stopped, or was never here.
+    public func isLingering(_ key: PublicKey) -> Bool { self.links[key] == nil && self.table[key] == nil }
+
     /// Calls back once nothing is open that this agent passes on, however long that takes. A key that is admitted meanwhile, or a
     /// workspace that connects, keeps the agent.
     ///

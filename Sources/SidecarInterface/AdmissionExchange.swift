@@ -8,6 +8,8 @@ public import InterceptModel
 public enum AdmissionExchange {
     /// Where the sidecar's image has the program.
     public static let program = "/kl-sidecar"
+    /// The program's exit code where no sidecar runs, or none whose tunnel listens there.
+    public static let noSidecar: Int32 = 3
     public static let outputAtMost = 1_048_576
 
     public enum Answer: Equatable, Sendable {
@@ -99,7 +101,12 @@ public enum AdmissionExchange {
         return Self.isSilent(result) ? .silent : .absent(reason)
     }
 
-    /// The program found the sidecar, and got no answer; where it finds none, it says "no sidecar runs".
+    /// Whether the program ran and found no sidecar. Earlier versions tell it by their words alone.
+    public static func saysNoSidecar(_ result: BoundedCommand.Result) -> Bool {
+        result.code == Self.noSidecar || result.code == 1 && result.errors.contains("kl-sidecar: no sidecar")
+    }
+
+    /// The program found the sidecar, and got no answer.
     private static func isSilent(_ result: BoundedCommand.Result) -> Bool {
         result.isLate || result.errors.contains("kl-sidecar: the sidecar")
     }

@@ -190,7 +190,8 @@ struct AskedSidecar: ParsableArguments {
         case .none:
             let which = self.to.map { "no sidecar whose tunnel listens at \($0)" } ?? "no sidecar"
             throw DialError(
-                "\(which) runs in this network namespace. Run this command where the sidecar runs: docker exec CONTAINER kl-sidecar …"
+                "\(which) runs in this network namespace. Run this command where the sidecar runs: docker exec CONTAINER kl-sidecar …",
+                code: AdmissionExchange.noSidecar
             )
         case .othersOnly:
             throw DialError(

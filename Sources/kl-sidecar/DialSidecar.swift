@@ -6,6 +6,7 @@ import InterceptModel
 import InterceptProtocol
 import Libc
 import NIOCore
+import SidecarInterface
 
 struct DialSidecar: ParsableCommand {
     static let configuration = CommandConfiguration(
@@ -59,7 +60,8 @@ struct DialSidecar: ParsableCommand {
         case .connected(let socket, _): return socket
         case .none:
             throw DialError(
-                "no sidecar runs in this network namespace. Start one by kl-sidecar run, or name it by --to HOST:PORT."
+                "no sidecar runs in this network namespace. Start one by kl-sidecar run, or name it by --to HOST:PORT.",
+                code: AdmissionExchange.noSidecar
             )
         case .othersOnly:
             throw DialError(
@@ -86,10 +88,14 @@ enum SeveralSidecars {
     }
 }
 
-struct DialError: Error, CustomStringConvertible {
+struct DialError: ExitCoded, CustomStringConvertible {
     let description: String
+    let exitCode: CInt
 
-    init(_ description: String) { self.description = description }
+    init(_ description: String, code: CInt = Ending.failed) {
+        self.description = description
+        self.exitCode = code
+    }
 }
 
 /// A plain blocking socket, as there is no event loop here.

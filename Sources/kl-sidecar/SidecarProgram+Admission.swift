@@ -115,8 +115,17 @@ extension SidecarProgram.Running {
         return .init(line: JSONLine.object([("ending", .bool(true))]), isDone: true)
     }
 
+    /// Those that nobody has written into the flags or the file of a sidecar that is there for good.
+    private var keysOfIntercepts: Set<PublicKey> {
+        let flags = self.program.options.isEphemeral ? self.peers.map(\.key) : []
+        return Set(flags + self.agent.admittedKeys)
+    }
+
     private func answerEndIfUnused(_ except: [String]) -> AdmissionSocket.Reply {
-        if !self.isEnding, let need = self.agent.need(besides: Set(except.compactMap { PublicKey(base64: $0) })) {
+        // Of a workspace that has stopped only the key is left for a while, which its next start has admitted anew.
+        let lingering = self.keysOfIntercepts.filter { self.agent.isLingering($0) }
+        let others = lingering.union(except.compactMap { PublicKey(base64: $0) })
+        if !self.isEnding, let need = self.agent.need(besides: others) {
             let fields: [(String, JSONLine.Value)] = [("ending", .bool(false)), ("reason", .string(need))]
             return .init(line: JSONLine.object(fields), isDone: false)
         }

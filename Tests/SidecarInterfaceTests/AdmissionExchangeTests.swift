@@ -72,6 +72,20 @@ struct AdmissionExchangeTests {
         #expect(AdmissionExchange.end(self.result(""), reason: "gone") == .absent("gone"))
     }
 
+    @Test func whereNoSidecarRuns() {
+        func says(_ code: Int32?, _ errors: String) -> Bool {
+            AdmissionExchange.saysNoSidecar(
+                BoundedCommand.Result(code: code, output: "", errors: errors, isLate: false, isTooLong: false)
+            )
+        }
+        #expect(says(3, ""))
+        // As earlier versions say it.
+        #expect(
+            says(1, "kl-sidecar: no sidecar runs in this network namespace.\ncommand terminated with exit code 1\n")
+        )
+        #expect(!says(1, "kl-sidecar: 2 sidecars run here") && !says(0, "") && !says(nil, ""))
+    }
+
     @Test func aMirrorsKeyGetsNoOtherRight() {
         let mirror = Admission("-k", label: "a b", holding: .mirror, [.init(80)])
         #expect(
