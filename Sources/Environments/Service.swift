@@ -47,6 +47,20 @@ public struct Service: Codable, Equatable, Sendable {
     /// Names and ids of its containers, which a user may type in place of its name.
     public var containers: [String]?
 
+    /// Ephemeral containers of sidecars in the specifications of its pods, from which nobody can remove them, and how many of them
+    /// have ended.
+    public var sidecarEntries: Entries?
+
+    public struct Entries: Codable, Equatable, Sendable {
+        public var all: Int
+        public var ended: Int
+
+        public init(all: Int, ended: Int) {
+            self.all = all
+            self.ended = ended
+        }
+    }
+
     public struct Publication: Codable, Equatable, Hashable, Sendable {
         /// The port on the engine's machine.
         public var host: UInt16

@@ -29,7 +29,7 @@ extension KubernetesClaim {
         await self.model.follow(self.name)
         return try await self.environment.asking {
             let more = self.way == .loadBalancer ? Self.balancerWithin : .zero
-            let limit = ContinuousClock.now + PodMemory.startsWithin + more + .seconds(1)
+            let limit = ContinuousClock.now + PodMemory.fetchedWithin + more + .seconds(1)
             while true {
                 let view = try await self.environment.view(of: self.name, isFollowed: true)
                 let awaited = view.awaited(for: self.ports)
@@ -42,7 +42,11 @@ extension KubernetesClaim {
                         "Ask them to stop it, or take it over with --force."
                     )
                 }
-                if let failure = awaited.lazy.compactMap({ standing.failures[$0.uid] }).first { throw failure }
+                if let (pod, failure) = awaited.lazy.compactMap({ pod in standing.failures[pod.uid].map { (pod, $0) } })
+                    .first
+                {
+                    throw await self.named(failure, pod)
+                }
                 let waiting = awaited.filter { standing.waiting[$0.uid] != nil }
                 if waiting.isEmpty, !standing.kept.isEmpty { return standing.kept }
                 guard ContinuousClock.now < limit else {
@@ -52,6 +56,18 @@ extension KubernetesClaim {
                 await self.keeper.pause(atMost: Self.pause)
             }
         }
+    }
+
+    /// With the node's architecture, where that is the reason, and the user may read nodes.
+    private func named(_ failure: Problem, _ pod: Pod) async -> Problem {
+        var trouble = SidecarTrouble(pod: pod, image: self.image)
+        guard failure == trouble.wrongArchitecture, let name = pod.spec?.nodeName, KubernetesPlace.isSoundName(name)
+        else {
+            return failure
+        }
+        let node: NodeObject? = try? await self.client.get("/api/v1/nodes/\(name)")
+        trouble.architecture = node?.metadata.labels?["kubernetes.io/arch"]
+        return trouble.wrongArchitecture
     }
 
     private func noPod(_ view: ServiceView) -> Problem {
@@ -231,7 +247,7 @@ extension KubernetesClaim {
         } catch {
             return .later(error.problem, .seconds(1))
         }
-        let reason = ExecFailure(result.errors)
+        let reason = ExecFailure(result)
         switch AdmissionExchange.answer(result, reason: reason.line) {
         case .admitted(let words): return .admitted(words)
         case .busy(let holder, let since):
@@ -264,7 +280,7 @@ extension KubernetesClaim {
     /// Has it end, unless another workspace or a client needs it.
     private func end(_ sidecar: PodSidecar, _ pod: Pod, _ view: ServiceView) async throws -> SidecarKeeper.Outcome {
         let result = try await self.run(AdmissionExchange.endIfUnused(except: self.key), at: sidecar, pod)
-        let reason = ExecFailure(result.errors)
+        let reason = ExecFailure(result)
         switch AdmissionExchange.end(result, reason: reason.line) {
         case .ending: return .lost
         case .absent(let why): return self.outcome(reason, why, pod)
@@ -299,6 +315,13 @@ extension KubernetesClaim {
 /// What is said where the program in the pod said nothing.
 struct ExecFailure {
     let line: String
+    /// The program in the container ran, and found no sidecar there.
+    private var isWithoutSidecar = false
+
+    init(_ result: BoundedCommand.Result) {
+        self.init(result.errors)
+        self.isWithoutSidecar = AdmissionExchange.saysNoSidecar(result)
+    }
 
     init(_ errors: String) {
         let lines = errors.split(whereSeparator: \.isNewline).map { String($0).printable }
@@ -310,10 +333,10 @@ struct ExecFailure {
 
     /// The kubelet knows no such container that runs; or the sidecar in it has ended.
     var isContainerGone: Bool {
-        ["container not found", "no sidecar runs", "No such container", "container is not created or running"].contains
-        {
-            self.line.contains($0)
-        }
+        self.isWithoutSidecar
+            || ["container not found", "No such container", "container is not created or running"].contains {
+                self.line.contains($0)
+            }
     }
 
     var isForbidden: Bool { self.line.contains("is forbidden") || self.line.contains("(Forbidden)") }

@@ -49,6 +49,10 @@ struct KubernetesServices {
             replicas: serving.count
         )
         service.refusal = Self.refusal(of: object, pods)
+        let sidecars = pods.flatMap(\.sidecars)
+        if !sidecars.isEmpty {
+            service.sidecarEntries = .init(all: sidecars.count, ended: sidecars.count { $0.life.isEnded })
+        }
         service.containers = object.isPod ? nil : pods.map { $0.name.printable }
         return service
     }

@@ -53,6 +53,9 @@ struct PodMemory: Equatable, Sendable {
 
     /// † The kubelet starts a container some tenths of a second after it was added; an image may have to be fetched first.
     static let startsWithin = Duration.seconds(20)
+    /// † The kubelet makes the container, or fetches its image, of which it says nothing until that has come to something: 20 s where
+    /// the name of a registry isn't answered for (containerd 2.1.9).
+    static let fetchedWithin = Duration.seconds(40)
     /// † An entry in a pod's specification can't be removed.
     static let injectionsAtMost = 5
     static let injectionsWithin = Duration.seconds(600)
@@ -184,11 +187,12 @@ struct PodPlan {
     /// No sidecar runs.
     private func lacking(_ sidecars: [PodSidecar], _ memory: PodMemory, at now: PodMemory.Instant) -> Step {
         let trouble = SidecarTrouble(pod: self.pod, image: self.image)
-        let patience = PodMemory.startsWithin
         var failure: Problem?
         // One that was just added, and isn't in what was read of the pod yet.
         for injection in memory.injections.reversed() where !sidecars.contains(where: { $0.name == injection.name }) {
-            guard !memory.lost.contains(injection.name), now - injection.at < patience else { continue }
+            guard !memory.lost.contains(injection.name), now - injection.at < PodMemory.startsWithin else {
+                continue
+            }
             return .wait("its container was just added")
         }
         for sidecar in sidecars where !memory.lost.contains(sidecar.name) {
@@ -197,6 +201,7 @@ struct PodPlan {
             case .running: continue
             case .waiting(let reason, let message):
                 let stuck = trouble.waiting(reason, message)
+                let patience = reason == "ContainerCreating" ? PodMemory.fetchedWithin : PodMemory.startsWithin
                 if stuck == nil, now - (added ?? memory.waiting[sidecar.name] ?? now) < patience {
                     guard self.isUsable(sidecar) else { continue }
                     return .wait(reason.map(\.printable) ?? "its container doesn't run yet")

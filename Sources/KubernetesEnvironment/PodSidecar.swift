@@ -11,6 +11,8 @@ struct PodSidecar: Equatable, Sendable {
         case waiting(reason: String?, message: String?)
         case running
         case ended(code: Int64?, reason: String?, message: String?)
+
+        var isEnded: Bool { if case .ended = self { true } else { false } }
     }
 
     var name: String

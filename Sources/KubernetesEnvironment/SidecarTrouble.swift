@@ -5,6 +5,8 @@ import InterceptModel
 struct SidecarTrouble {
     let pod: Pod
     let image: String
+    /// The node's: `arm64`. Nil: it isn't known.
+    var architecture: String?
 
     private var place: String {
         let node = self.pod.spec?.nodeName.map { " on node \($0.printable)" } ?? ""
@@ -17,6 +19,7 @@ struct SidecarTrouble {
     func waiting(_ reason: String?, _ message: String?) -> Problem? {
         let said = message.map { ": \(Self.line($0))" } ?? ""
         switch reason {
+        case _ where Self.isOfArchitecture(message): return self.wrongArchitecture
         // The node's container runtime is away for a moment.
         case _ where (message ?? "").contains("code = Unavailable"): return nil
         case "ErrImagePull", "ImagePullBackOff", "ErrImageNeverPull", "InvalidImageName":
@@ -67,18 +70,32 @@ struct SidecarTrouble {
 
     func ended(_ code: Int64?, _ reason: String?, _ message: String?) -> Problem {
         let last = message.map(Self.line) ?? ""
-        if last.contains("exec format error") {
-            return Problem(
-                .failed,
-                "the image '\(self.image.printable)' is for another architecture than \(self.place)",
-                "Make it for both: agent/image --help"
-            )
-        }
+        if Self.isOfArchitecture(message) { return self.wrongArchitecture }
         let why = last.isEmpty ? reason?.printable ?? "it gives no reason" : last
         return Problem(
             .failed,
             "the sidecar of \(self.place) ended with code \(code.map { "\($0)" } ?? "?"): \(why)",
             reason == "OOMKilled" ? "The pod's memory limits are too small for one more program." : nil
+        )
+    }
+
+    // MARK: Architecture
+
+    /// `exec format error` is the kernel's; the others are containerd's and CRI-O's of an image that lacks the node's platform.
+    private static func isOfArchitecture(_ message: String?) -> Bool {
+        let words = ["exec format error", "no match for platform", "no image found in manifest list for architecture"]
+        return message.map { message in words.contains { message.contains($0) } } ?? false
+    }
+
+    var wrongArchitecture: Problem {
+        let node = self.pod.spec?.nodeName.map { " on node \($0.printable)" } ?? ""
+        let what =
+            self.architecture.map { "isn't for \($0.printable), the architecture of" }
+            ?? "is for another architecture than"
+        return Problem(
+            .failed,
+            "the image '\(self.image.printable)' \(what) pod \(self.pod.name.printable)\(node)",
+            "Build it on a machine of that architecture, and name it by --sidecar-image: agent/image --help"
         )
     }
 

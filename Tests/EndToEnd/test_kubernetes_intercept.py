@@ -387,3 +387,40 @@ def test_nothing_listens_on_the_laptop(team, cluster):
     cluster.answers("api-server", "late")
     ada.ok("intercept", "stop", "api-server")
     team.is_released()
+
+
+def test_what_is_left_in_pods_is_counted(team, small_cluster):
+    cluster = small_cluster
+    cluster.create("api-server")
+    ada = team.join()
+
+    def entries():
+        (service,) = ada.ok("env", "status", "-o", "json").json["services"]
+        return service.get("sidecarEntries")
+
+    assert entries() is None
+    team.start(ada)
+    assert entries() == {"all": 1, "ended": 0}
+    assert "Left over" not in ada.ok("env", "status").out
+    ada.ok("intercept", "stop", "api-server")
+    (pod, sidecar, _), *_ = cluster.sidecars("api-server")
+    cluster.kill_container(pod, sidecar)
+    eventually("its end is known", lambda: entries() == {"all": 1, "ended": 1}, 5)
+    assert "Left over: an ended sidecar's entry" in ada.ok("env", "status").out
+
+
+def test_another_image_while_a_key_lingers(team, small_cluster):
+    """A sidecar goes on accepting the key of who has stopped, which needs it no more."""
+    cluster = small_cluster
+    cluster.create("api-server")
+    ada, grace = team.join(), team.join("grace")
+    team.start(ada)
+    words = team.words(grace)
+    words[words.index(SIDECAR_IMAGE)] = "kl-sidecar:other"
+    assert grace.run(*words).code == HELD
+    ada.ok("intercept", "stop", "api-server")
+    team.is_released()
+    grace.ok(*words)
+    cluster.answers("api-server", "grace")
+    assert len(cluster.sidecars("api-server")) == 2
+    grace.ok("intercept", "stop", "api-server")

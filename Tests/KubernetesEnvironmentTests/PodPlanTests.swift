@@ -233,10 +233,37 @@ struct PodPlanTests {
         #expect(self.step(pod) == .inject)
     }
 
+    @Test(
+        "An image for another architecture is told from others",
+        arguments: [
+            #"{"waiting":{"reason":"ErrImagePull","message":"no match for platform in manifest: not found"}}"#,
+            #"{"terminated":{"exitCode":128,"reason":"StartError","message":"exec /kl-sidecar: exec format error"}}"#,
+            #"{"terminated":{"exitCode":255,"reason":"Error","message":"exec /kl-sidecar: exec format error\n"}}"#,
+        ]
+    )
+    func architecture(state: String) throws {
+        let pod = try madePod([("kl-sidecar-1", state)])
+        var trouble = SidecarTrouble(pod: pod, image: "kl-sidecar:1")
+        #expect(self.step(pod, self.added(ago: .milliseconds(500))) == .fail(trouble.wrongArchitecture))
+        #expect(
+            trouble.wrongArchitecture.what
+                == "the image 'kl-sidecar:1' is for another architecture than pod web-1 on node n1"
+        )
+        trouble.architecture = "arm64"
+        #expect(
+            trouble.wrongArchitecture.what
+                == "the image 'kl-sidecar:1' isn't for arm64, the architecture of pod web-1 on node n1"
+        )
+    }
+
     @Test("Nobody waits for ever")
     func late() throws {
         let pod = try madePod([("kl-sidecar-1", "")])
         #expect(self.name(self.step(pod, self.added(ago: .seconds(21)))) == "fail")
+        // Its image may be being fetched: then the reason comes later than that.
+        let creating = try madePod([("kl-sidecar-1", self.waiting("ContainerCreating"))])
+        #expect(self.name(self.step(creating, self.added(ago: .seconds(21)))) == "wait")
+        #expect(self.name(self.step(creating, self.added(ago: .seconds(41)))) == "fail")
         var memory = PodMemory()
         memory.waiting["kl-sidecar-1"] = self.now - .seconds(1)
         #expect(self.name(self.step(pod, memory)) == "wait")

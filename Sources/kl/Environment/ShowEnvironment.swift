@@ -99,7 +99,8 @@ extension EnvironmentStatus {
                     },
                     interceptedBy: holders.first {
                         $0.service == service.name && $0.kind == .intercept && $0.phase != .failed
-                    }?.workspace
+                    }?.workspace,
+                    sidecarEntries: service.sidecarEntries
                 )
             }
         } catch let error as Problem where error.code == .notUp {

@@ -54,6 +54,8 @@ struct EnvironmentStatus: Encodable {
         var ports: [Port]
         /// The workspace that intercepts the service; the first one if several intercept different ports.
         var interceptedBy: String?
+        /// Of a cluster's pods: entries of sidecars in their specifications, and how many of these have ended.
+        var sidecarEntries: Environments.Service.Entries?
     }
 
     var isConnected: Bool
@@ -105,6 +107,10 @@ struct EnvironmentStatus: Encodable {
             ])
             if let reason = service.reason { table.note("Reason: \(reason.printable)") }
             let seen = self.holders.first { $0.service == service.name }?.originalSees
+            if let ended = service.sidecarEntries?.ended, ended > 0 {
+                let what = ended == 1 ? "an ended sidecar's entry" : "\(ended) ended sidecars' entries"
+                table.note("Left over: \(what), in its pods' specifications as long as the pods live")
+            }
             if let news = seen?.news { table.note("Original: \(news)") }
         }
         result += "\n" + table.text
