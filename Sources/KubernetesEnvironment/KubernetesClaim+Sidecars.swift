@@ -215,7 +215,7 @@ extension KubernetesClaim {
                 nodeAddresses: Set(hosts).filter { !$0.isEmpty }.sorted(),
                 isIPv6: view.isIPv6,
                 graceSeconds: pod.spec?.terminationGracePeriodSeconds.flatMap { Int(exactly: $0) }.flatMap {
-                    $0 > 0 ? $0 : nil
+                    $0 > 0 ? min($0, SidecarInjection.graceAtMost) : nil
                 }
             ),
             image: self.image

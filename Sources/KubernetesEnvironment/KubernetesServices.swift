@@ -44,7 +44,7 @@ struct KubernetesServices {
         var service = Service(
             name: object.name.printable,
             state: state,
-            reason: reason ?? Self.leftOut(object),
+            reason: Self.whatItIs(object, pods) ?? reason ?? Self.leftOut(object),
             ports: ports,
             replicas: serving.count
         )
@@ -64,6 +64,13 @@ struct KubernetesServices {
             return (.stopped, pods.isEmpty ? "it has no pods" : "its pods are being deleted")
         }
         return (.starting, first.reasonOfWaiting.map { "\(first.name.printable): \($0)" })
+    }
+
+    /// Why it has no pods of its own network, as a clause; nil: it may have.
+    private static func whatItIs(_ object: ServiceObject, _ pods: [Pod]) -> String? {
+        if object.spec?.type == "ExternalName" { return "it is only another name of a host" }
+        if !object.isPod, object.selector.isEmpty { return "it has no selector" }
+        return !pods.isEmpty && pods.allSatisfy(\.isOnHostNetwork) ? "its pods use their node's network" : nil
     }
 
     private static func leftOut(_ object: ServiceObject) -> String? {

@@ -97,6 +97,9 @@ extension Pod {
 
 /// A sidecar to be added to a pod, with the privileges that it needs in the pod's network and no others.
 struct SidecarInjection: Sendable {
+    /// † In seconds. Pods of jobs have grace periods of a year; a sidecar isn't needed for so long.
+    static let graceAtMost = 86_400
+
     let name: String
     let image: String
     let program: SidecarArguments

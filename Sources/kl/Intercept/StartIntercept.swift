@@ -151,7 +151,12 @@ struct StartIntercept: AsyncParsableCommand {
                 sidecarImage: self.sidecarImage ?? Self.imageOfVariable ?? environment.reference.kubernetes?.image
             )
             try await SidecarImage.offer(request, self.output)
-            try await self.start(request, workspace, environment, warnings: PortFlags.undeclared(mappings, of: service))
+            var warnings = PortFlags.undeclared(mappings, of: service)
+            if environment.reference.kind == .kubernetes, service.state == .starting {
+                let why = service.reason.map { " (\($0))" } ?? ""
+                warnings.append("no pod of '\(service.name)' is ready\(why): until one is, clients are sent to none.")
+            }
+            try await self.start(request, workspace, environment, warnings: warnings)
             if self.foreground { try self.stay(request, workspace) }
         }
     }

@@ -108,7 +108,8 @@ extension InterceptView {
         lines.append(("Workspace:", "\(self.workspace.printable)   key \(self.publicKey.abbreviatedKey)"))
         if let seen = self.lastSeen { lines.append(("Last seen:", "\(Times.local(seen)) (\(Times.age(of: seen)))")) }
         for (number, port) in self.ports.enumerated() {
-            var text = "\(port.number) → \(port.target.printable)"
+            // Where another workspace's local server is, only that workspace knows.
+            var text = port.target.isEmpty ? port.number : "\(port.number) → \(port.target.printable)"
             if port.isListening == false { text += "   ! nothing listens there: \(self.whoAnswersInstead)" }
             lines.append((number == 0 ? "Ports:" : "", text))
         }
