@@ -162,19 +162,25 @@ def test_a_command_that_leads_nowhere(commanded, command, reason):
 
 
 @pytest.mark.parametrize("seconds", [3, 9])
-def test_a_command_that_falls_silent(commanded, seconds):
+def test_a_command_that_falls_silent(commanded, tmp_path, seconds):
     """As when a program on the way dies without closing anything: nothing tells either end. New clients don't wait for the dead-carrier
     deadline, and what is under way goes on if the command speaks again before it."""
-    pair = commanded()
+    pair, silence = commanded(), tmp_path / "silence"
+    # Other tests change this machine's addresses, for which a workspace dials anew: such a command is silent as well.
+    wait = f"while [ -e {silence} ]; do sleep 0.05; done"
+    pair.ways = [["sh", "-c", f"{wait}; exec {shlex.join(pair.dial())}"]]
     workspace = pair.start_workspace()
-    (child,) = only_child(workspace)
+    signal_all = lambda number: [os.kill(child, number) for child in children(workspace.process.pid)]
     load = Load(pair.public, 50)
     time.sleep(1)
-    os.kill(child, signal.SIGSTOP)
+    silence.touch()
     silent = time.monotonic()
-    time.sleep(seconds)
     with contextlib.suppress(ProcessLookupError):
-        os.kill(child, signal.SIGCONT)
+        signal_all(signal.SIGSTOP)
+    time.sleep(seconds)
+    silence.unlink()
+    with contextlib.suppress(ProcessLookupError):
+        signal_all(signal.SIGCONT)
     until = min(time.monotonic() - 1, silent + 5)
     eventually("the workspace answers again", lambda: who(pair.public) == "workspace", 15)
     outcomes = load.stop()
@@ -183,12 +189,11 @@ def test_a_command_that_falls_silent(commanded, seconds):
     assert {outcome.answer for outcome in during} == {"environment"}, summary(during)
     failed = [outcome for outcome in outcomes if outcome.failure]
     if seconds < 6:
-        assert only_child(workspace) == {child: only_child(workspace)[child]}
         assert not failed, summary(outcomes)
     # Only the bytes of clients that came before the first acknowledgement was late had gone out already.
     assert all(outcome.began < silent + 0.5 for outcome in failed), [outcome.began - silent for outcome in failed]
     handed_over = [outcome for outcome in outcomes if outcome.answer == "environment"]
-    assert max(outcome.took for outcome in handed_over) < 3, "clients waited for the dead-carrier deadline"
+    assert max(outcome.took for outcome in handed_over) < 6, "clients waited for the dead-carrier deadline"
 
 
 def test_a_flood_of_errors_beside_a_tunnel_that_works(commanded, closing):
@@ -286,7 +291,7 @@ def sidecar_in(processes, binaries, commanded, namespace):
 
 def test_no_sidecar_to_dial(binaries, namespace):
     done = run_dial(binaries, before=namespace)
-    assert done.returncode == 1
+    assert done.returncode == 3
     assert b"no sidecar runs in this network namespace" in done.stderr
 
 

@@ -140,7 +140,7 @@ def test_another_developer_is_refused_and_may_take_over(team, cluster):
     cluster.answers("api-server", "ada", 2)
     team.start(grace, "api-server", "--force")
     cluster.answers("api-server", "grace", 2)
-    eventually("ada's has failed", lambda: ada.phase("api-server") == "Failed", 5)
+    eventually("ada's has failed", lambda: (ada.own() or {}).get("phase") == "Failed", 5)
     ada.ok("intercept", "stop", "api-server")
     cluster.answers("api-server", "grace", 2)
     grace.ok("intercept", "stop", "api-server")

@@ -52,7 +52,10 @@ import Testing
         _ body: (_ path: String) throws -> Void
     ) throws {
         let scratch = try Scratch()
-        let eventLoop = MultiThreadedEventLoopGroup.singleton.next()
+        // Of its own: what other tests do on the shared ones may take long, such as writing to a busy disk.
+        let group = MultiThreadedEventLoopGroup(numberOfThreads: 1)
+        defer { try? group.syncShutdownGracefully() }
+        let eventLoop = group.next()
         let descriptor = try LocalSocket.listen(at: scratch.path + "/s")
         let server = try eventLoop.flatSubmit {
             let server = JSONLinesServer<Message, Message>(
