@@ -164,7 +164,7 @@ def test_it_ends_as_by_a_signal(pair, console):
     assert console.ok("end") == {"ending": True}
     assert pair.sidecar.process.wait(30) == 0
     code, answer, said = console.run("holders")
-    assert code == 1 and answer is None and "no sidecar" in said
+    assert code == 3 and answer is None and "no sidecar" in said
 
 
 def test_the_claim_is_the_winners(pair, console):
@@ -266,7 +266,7 @@ def test_only_its_own_user_in_its_own_mounts(pair, console):
     assert "it is user 65534's" in log and "it is in another mount namespace" in log
     # Whose network is another one finds nobody.
     code, _, said = console.run("holders", prefix=["unshare", "--net", "--"])
-    assert code == 1 and "no sidecar" in said
+    assert code == 3 and "no sidecar" in said
     assert console.holders() == {}
 
 

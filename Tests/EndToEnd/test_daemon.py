@@ -208,7 +208,8 @@ def test_its_log_is_cut_while_it_lives(running):
         file.write("x" * 3_000_000 + "the end\n")
     eventually("the log begins anew", lambda: log.stat().st_size < 100_000, 7)
     kept = (ada.home / "daemon.log.1").read_text()
-    assert len(kept) == 1_048_576 and kept.endswith("the end\n")
+    # What the daemon says of this machine's addresses may come behind it.
+    assert len(kept) == 1_048_576 and "xxxthe end\n" in kept
     assert mode(ada.home / "daemon.log.1") == 0o600
 
 
