@@ -135,8 +135,8 @@ extension KubernetesClaim {
         }
         if !isThere, self.record.kind == .intercept {
             let other = list.entries.first { $0.kind == .intercept && !$0.ports.isDisjoint(with: self.ports) }
-            // Anybody who may patch the Service can write an entry: a sidecar must know its holder.
-            if let other, try await !self.isGone(other.key, from: view) { return other.record(of: self.name) }
+            // Anybody who may patch the Service can write an entry: a sidecar must know its holder. Before it does, our tunnel stays.
+            if let other, await self.isKnown(other.key, in: view) { return other.record(of: self.name) }
         }
         guard await self.keeper.mayRenew(self.name, of: self.key) || !isThere else { return nil }
         if !isThere { list.put(HolderList.Entry(self.record, at: .now)) }

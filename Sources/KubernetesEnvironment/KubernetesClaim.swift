@@ -161,16 +161,23 @@ struct KubernetesClaim: ServiceClaim {
             .busy,
             "'\(self.name)' leads to the same port of the same pods as '\(other.service.printable)', which is intercepted by"
                 + " \(other.entry.label)",
-            other.entry.label == self.record.holder.label
-                ? "If that is you, stop it first: kl intercept stop \(other.service.shellQuoted)"
-                : "Ask them to stop it, or take it over with --force."
+            (other.entry.label == self.record.holder.label
+                ? "If that is you, stop it first: kl intercept stop \(other.service.shellQuoted). Otherwise ask"
+                : "Ask")
+                + " them to stop it, or take it over with --force."
         )
     }
 
     /// Whether no sidecar in these pods has heard of the key. What can't be asked may have.
-    func isGone(_ key: String, from view: ServiceView) async throws -> Bool {
+    private func isGone(_ key: String, from view: ServiceView) async throws -> Bool {
         let reports = await self.environment.reports(view, atMost: .max)
         return reports.allSatisfy { $0.words.map { !($0.holders ?? []).contains { $0.key == key } } ?? false }
+    }
+
+    /// Whether a sidecar in these pods says that the key holds ports.
+    func isKnown(_ key: String, in view: ServiceView) async -> Bool {
+        let reports = await self.environment.reports(view, atMost: .max)
+        return reports.contains { ($0.words?.holders ?? []).contains { $0.key == key } }
     }
 
     /// At the sidecars that run already. The others get the key when they are made.

@@ -145,20 +145,22 @@ extension KubernetesEnvironment {
         .map { ServiceView(service: ServiceObject(of: $0), pods: [$0]) }
         views.sort { $0.service.name < $1.service.name }
         let reports = await self.reportsByPod(views)
-        var records: [InterceptRecord] = []
+        var records: [(record: InterceptRecord, isOwn: Bool)] = []
         var holdingAt: [String: String] = [:]
         for view in views {
             // What can't be read hides nobody: the sidecars know their holders.
             let list = (try? view.service.holders) ?? HolderList()
             for entry in list.entries { holdingAt[entry.key] = view.service.name }
             let ofView = view.pods.compactMap { reports[$0.uid] }.sorted { $0.pod.name < $1.pod.name }
-            records += KubernetesRecords(view, list, ofView).all
+            let all = KubernetesRecords(view, list, ofView).all
+            // An entry of its own counts, whoever has written the same key at another Service.
+            records += all.map { (record: $0, isOwn: list.entry(of: $0.holder.publicKey) != nil) }
         }
-        for index in records.indices {
-            let service = holdingAt[records[index].holder.publicKey]
-            if service != records[index].service { records[index].through = service }
+        return records.map { record, isOwn in
+            var record = record
+            if !isOwn { record.through = holdingAt[record.holder.publicKey] }
+            return record
         }
-        return records
     }
 
     /// Each pod is asked once, however many Services select it.

@@ -24,12 +24,9 @@ struct TunnelService: Sendable {
     private static let managerLabel = "app.kubernetes.io/managed-by"
     private static let manager = "kl"
 
-    /// A part of names and labels, which have no room for a key.
+    /// The key's first 66 bits, of 11 digits of base64, which names and labels can't have: there is no room for all.
     private static func short(_ key: String) -> String {
-        // FNV-1a, 64 bits.
-        let hash = key.utf8.reduce(0xCBF2_9CE4_8422_2325 as UInt64) { ($0 ^ UInt64($1)) &* 0x100_0000_01B3 }
-        let digits = String(hash, radix: 16)
-        return String(repeating: "0", count: 16 - digits.count) + digits
+        key.utf8.prefix(11).map { ($0 < 16 ? "0" : "") + String($0, radix: 16) }.joined()
     }
 
     var name: String { "\(self.container)-\(Self.short(self.workspace.publicKey))" }

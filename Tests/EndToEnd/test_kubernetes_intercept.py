@@ -222,6 +222,14 @@ def test_what_somebody_wrote_into_the_record(team, cluster):
     eventually("her entry is there again", lambda: len(team.record()) == 2, 5)
     assert ada.own()["phase"] == "Active"
     cluster.answers("api-server", "ada", 2)
+    # Her own key, at a Service that sorts behind hers.
+    cluster.create_service("zz", selector={"app": "api-server"})
+    (entry,) = [entry for entry in team.record() if entry["key"] != key]
+    text = json.dumps({"holders": [entry], "version": 1})
+    cluster.client.patch(cluster.path("services", "zz"), {"metadata": {"annotations": {ANNOTATION: text}}})
+    listed = {one["service"] for one in grace.intercepts() if one["publicKey"] == entry["key"]}
+    assert "api-server" in listed, listed
+    assert ada.own()["service"] == "api-server"
     ada.ok("intercept", "stop", "api-server")
     write(None)
     team.is_released()
